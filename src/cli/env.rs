@@ -1,0 +1,86 @@
+//! `quorate env`: what etcdctl needs to know, as shell variables. For `eval "$(quorate env)"`.
+
+use std::path::PathBuf;
+
+use super::{block_on, locate, output, status};
+use crate::config::{Config, Given};
+use crate::control::client::ControlError;
+use crate::datadir::DataDir;
+use crate::error::{Exit, Failure};
+use crate::etcd::settings::Addresses;
+
+/// `quorate env`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {}
+
+/// How to reach this server's etcd as a client.
+pub(super) struct Access {
+    pub(super) endpoint: String,
+    /// The etcd that runs, if it does.
+    pub(super) etcd_binary: Option<PathBuf>,
+    pub(super) authority: PathBuf,
+    pub(super) certificate: PathBuf,
+    pub(super) key: PathBuf,
+}
+
+impl Access {
+    /// From the running server, whose ports may have been given on its command line; from the configuration if it does not
+    /// run.
+    pub(super) fn find(config: &Config) -> Result<Self, Failure> {
+        let data = DataDir::new(&config.data_dir);
+        let (endpoint, etcd_binary) = match block_on(status::fetch(&data))? {
+            Ok(status) => (status.local_client_url, Some(PathBuf::from(status.etcd.binary))),
+            Err(ControlError::NotRunning(_)) => (Addresses::local_client_url(config), None),
+            Err(error) => return Err(error.into()),
+        };
+        let client = data.certificate("client");
+        Ok(Self {
+            endpoint,
+            etcd_binary,
+            authority: data.certificate("server-ca").certificate,
+            certificate: client.certificate,
+            key: client.key,
+        })
+    }
+
+    /// As flags of etcdctl, without their dashes, and the variables that mean the same.
+    pub(super) fn settings(&self) -> [(&'static str, String); 4] {
+        [
+            ("endpoints", self.endpoint.clone()),
+            ("cacert", self.authority.display().to_string()),
+            ("cert", self.certificate.display().to_string()),
+            ("key", self.key.display().to_string()),
+        ]
+    }
+}
+
+/// The variable of etcdctl's that means the same as its flag.
+pub(super) fn variable(flag: &str) -> String {
+    format!("ETCDCTL_{}", flag.to_uppercase())
+}
+
+pub(super) fn run(given: &Given) -> Result<Exit, Failure> {
+    let access = Access::find(&locate(given)?)?;
+    for (flag, value) in access.settings() {
+        output::data(&format!("export {}={}\n", variable(flag), quoted(&value)));
+    }
+    Ok(Exit::Done)
+}
+
+/// Safe in any POSIX shell.
+fn quoted(text: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:,@%+=".contains(c);
+    if !text.is_empty() && text.chars().all(is_plain) { text.to_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_survive_the_shell() {
+        for (text, expected) in [("/var/lib/q", "/var/lib/q"), ("a b", "'a b'"), ("it's", r"'it'\''s'"), ("$(x)", "'$(x)'")] {
+            assert_eq!(quoted(text), expected);
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! `quorate etcdctl`: the real etcdctl with this server's address and certificates.
+//!
+//! It takes the place of this process, so standard input, output and the exit code are its own.
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
+
+use super::env::{Access, variable};
+use super::locate;
+use crate::config::Given;
+use crate::datadir::DataDir;
+use crate::error::{Exit, Explained, Failure};
+use crate::etcd::binary;
+
+/// Runs the etcdctl inside quorate, beside etcd-binary, or in PATH. From the first word that is not quorate's, or from `--`
+/// on, everything is etcdctl's.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// What etcdctl is given
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
+    args: Vec<OsString>,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("cannot run {path}")]
+struct CannotRun {
+    path: String,
+    source: io::Error,
+}
+
+impl Explained for CannotRun {}
+
+pub(super) fn run(given: &Given, args: &Args) -> Result<Exit, Failure> {
+    let config = locate(given)?;
+    let data = DataDir::new(&config.data_dir);
+    let access = Access::find(&config)?;
+    // The server's own etcd may have been named on its command line.
+    let etcd = access.etcd_binary.as_deref().or(config.etcd.binary.as_deref());
+    let program = binary::find_etcdctl(etcd, &data)?;
+    let mut command = Command::new(&program.path);
+    for (flag, value) in access.settings() {
+        // etcdctl refuses a flag whose variable is set too, and the flag that the user gives must win.
+        command.env_remove(variable(flag));
+        if !args.args.iter().any(|arg| is_flag(arg, flag)) {
+            command.arg(format!("--{flag}={value}"));
+        }
+    }
+    command.env_remove("ETCDCTL_API").env_remove("QUORATE_TOKEN").args(&args.args);
+    let source = command.exec();
+    Err(CannotRun { path: program.path.display().to_string(), source }.into())
+}
+
+fn is_flag(arg: &OsStr, flag: &str) -> bool {
+    let text = arg.to_string_lossy();
+    let Some(name) = text.strip_prefix("--") else { return false };
+    name == flag || name.strip_prefix(flag).is_some_and(|rest| rest.starts_with('='))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flag_of_the_user_is_seen_in_both_forms() {
+        for (arg, expected) in
+            [("--endpoints", true), ("--endpoints=x", true), ("--endpointsx", false), ("endpoints", false), ("--cert", false)]
+        {
+            assert_eq!(is_flag(OsStr::new(arg), "endpoints"), expected, "{arg}");
+        }
+        assert!(!is_flag(OsStr::new("--cert-x"), "cert"));
+    }
+}

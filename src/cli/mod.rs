@@ -1,0 +1,145 @@
+//! What a person types and reads. One file a verb; nothing is decided here.
+//!
+//! Data goes to standard output, talk to standard error. The options that are also keys of the configuration come from the
+//! table in `config::options`; clap's derive knows the verbs and what only they take.
+
+mod env;
+mod etcdctl;
+mod mask;
+mod options;
+mod output;
+mod server;
+mod status;
+
+use std::ffi::OsString;
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::{self, Config, Given, Loaded};
+use crate::error::{Exit, Failure};
+use crate::faults;
+use crate::host::HostFacts;
+
+use options::{GlobalOptions, ServerOptions};
+
+/// Runs an etcd on every node, keeps the cluster quorate, and gets it back when it is not.
+#[derive(Debug, Parser)]
+#[command(name = "quorate", version, max_term_width = 100, subcommand_required = true, arg_required_else_help = true)]
+struct Cli {
+    #[command(flatten)]
+    global: GlobalOptions,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Run an etcd under the data directory and look after it
+    Server(server::Args),
+    /// Say how the server on this node is: exit 0 healthy, 1 not, 6 not running
+    Status(status::Args),
+    /// Run etcdctl with this server's address and certificates
+    Etcdctl(etcdctl::Args),
+    /// Print this server's address and certificates as shell variables for etcdctl
+    Env(env::Args),
+}
+
+/// Everything: reads the command line, does it, reports, and gives the exit code.
+pub fn run(argv: impl Iterator<Item = OsString>) -> ExitCode {
+    faults::arm();
+    let cli = match Cli::try_parse_from(argv) {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            // Asking for help or the version is no error.
+            return ExitCode::from(if error.use_stderr() { Exit::Usage as u8 } else { Exit::Done as u8 });
+        }
+    };
+    mask::secrets();
+    let global = cli.global.given();
+    let done = match cli.verb {
+        Verb::Server(args) => server::run(global, &args),
+        Verb::Status(args) => status::run(&global, &args),
+        Verb::Etcdctl(args) => etcdctl::run(&global, &args),
+        Verb::Env(_) => env::run(&global),
+    };
+    match done {
+        Ok(exit) => ExitCode::from(exit as u8),
+        Err(failure) => {
+            let _ = std::io::stderr().write_all(failure.report().as_bytes());
+            ExitCode::from(failure.exit() as u8)
+        }
+    }
+}
+
+/// The configuration for a verb that only needs to find the server: problems elsewhere in it are told, not fatal, when
+/// the data directory was named outright.
+fn locate(given: &Given) -> Result<Config, Failure> {
+    let Loaded { config, .. } = config::load(given, &HostFacts::observe());
+    let errors = match config {
+        Ok(config) => return Ok(config),
+        Err(errors) => errors,
+    };
+    if !given.options.contains_key("data-dir") {
+        return Err(errors.into());
+    }
+    let mut without_files = given.clone();
+    without_files.config = Some(("/dev/null".into(), config::Origin::Default));
+    match config::load(&without_files, &HostFacts::observe()).config {
+        Ok(config) => {
+            output::talk(&format!("quorate: {errors}\n  the data directory is known all the same, so this goes on\n"));
+            Ok(config)
+        }
+        Err(_) => Err(errors.into()),
+    }
+}
+
+/// A small runtime for a verb that asks a question or two.
+fn block_on<T>(asked: impl Future<Output = T>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(output::RuntimeError)?;
+    Ok(runtime.block_on(asked))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_example_configuration_lists_exactly_the_options_that_exist() {
+        let example = include_str!("../../config.yaml.example");
+        let listed: Vec<&str> = example
+            .lines()
+            .filter_map(|line| line.strip_prefix("# ").unwrap_or(line).split_once(':'))
+            .map(|(key, _)| key)
+            .filter(|key| !key.is_empty() && key.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-'))
+            .collect();
+        let existing: Vec<&str> = config::options::OPTIONS.iter().map(|spec| spec.name).collect();
+        assert_eq!(listed, existing);
+    }
+
+    #[test]
+    fn the_example_configuration_parses_with_every_line_switched_on() {
+        let example = include_str!("../../config.yaml.example");
+        let switched_on: String = example
+            .lines()
+            .map(|line| match line.strip_prefix("# ") {
+                Some(rest) if rest.split_once(':').is_some_and(|(key, _)| config::options::find(key).is_some()) => rest,
+                Some(rest) if rest.starts_with("  - ") => rest,
+                _ => line,
+            })
+            .map(|line| format!("{line}\n"))
+            .collect();
+        let entries = config::yaml::read(&switched_on).unwrap();
+        assert_eq!(entries.len(), config::options::OPTIONS.len());
+        let defaults = config::yaml::read(example).unwrap();
+        assert_eq!(defaults, [], "as shipped, the example changes nothing");
+    }
+}

@@ -1,0 +1,145 @@
+//! The option table as clap arguments, and what the command line and the environment say about them.
+
+use std::path::PathBuf;
+
+use clap::parser::ValueSource;
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
+
+use crate::config::options::{Arity, CONFIG, DEFAULT_CONFIG, Kind, OPTIONS, Scope, Spec};
+use crate::config::{Given, Origin};
+
+/// The options that every verb takes.
+#[derive(Clone, Debug, Default)]
+pub(super) struct GlobalOptions(Given);
+
+impl GlobalOptions {
+    pub(super) fn given(&self) -> Given {
+        self.0.clone()
+    }
+}
+
+/// The options of `quorate server`.
+#[derive(Clone, Debug, Default)]
+pub(super) struct ServerOptions(Given);
+
+impl ServerOptions {
+    /// Joined with the global ones.
+    pub(super) fn joined(&self, mut global: Given) -> Given {
+        global.options.extend(self.0.options.clone());
+        global
+    }
+}
+
+fn argument(spec: &'static Spec) -> Arg {
+    let help = match (spec.default, spec.default_note) {
+        ("", "") => spec.help.to_owned(),
+        ("", note) => format!("{} [default: {note}]", spec.help),
+        (default, _) => format!("{} [default: {default}]", spec.help),
+    };
+    let argument = Arg::new(spec.name)
+        .long(spec.name)
+        .env(spec.variable())
+        .hide_env_values(true)
+        .value_name(value_name(spec.kind))
+        .allow_hyphen_values(spec.kind == Kind::Pair)
+        .help(help);
+    let argument = if spec.scope == Scope::Global { argument.global(true).help_heading("Global options") } else { argument };
+    match (spec.kind, spec.arity) {
+        // `--debug`, and `--debug=false` against a file that says yes.
+        (Kind::Switch, _) => argument.num_args(0..=1).require_equals(true).default_missing_value("true"),
+        (_, Arity::One) => argument.action(ArgAction::Set),
+        (_, Arity::Commas | Arity::Words) => argument.action(ArgAction::Append),
+    }
+}
+
+fn value_name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Switch => "BOOL",
+        Kind::Text => "TEXT",
+        Kind::Path => "PATH",
+        Kind::Port => "PORT",
+        Kind::Millis => "MS",
+        Kind::Bytes => "BYTES",
+        Kind::Address => "IP",
+        Kind::Label => "NAME",
+        Kind::HostName => "NAME-OR-IP",
+        Kind::Pair => "KEY=VALUE",
+        Kind::Choice(_) => "WORD",
+    }
+}
+
+fn collect(matches: &ArgMatches, scope: Scope) -> Given {
+    let mut given = Given::default();
+    for spec in OPTIONS.iter().filter(|spec| spec.scope == scope) {
+        let Ok(Some(values)) = matches.try_get_many::<String>(spec.name) else { continue };
+        // An empty variable is how environment files say "not set".
+        let values: Vec<String> = values.filter(|value| !value.is_empty()).cloned().collect();
+        let Some(origin) = origin(matches, spec.name, &spec.variable()).filter(|_| !values.is_empty()) else { continue };
+        given.options.insert(spec.name, (values, origin));
+    }
+    given
+}
+
+fn origin(matches: &ArgMatches, id: &str, variable: &str) -> Option<Origin> {
+    match matches.value_source(id)? {
+        ValueSource::CommandLine => Some(Origin::CommandLine(id.to_owned())),
+        ValueSource::EnvVariable => Some(Origin::Environment(variable.to_owned())),
+        _ => None,
+    }
+}
+
+impl Args for GlobalOptions {
+    fn augment_args(command: Command) -> Command {
+        let config = Arg::new(CONFIG)
+            .long(CONFIG)
+            .short('c')
+            .env("QUORATE_CONFIG")
+            .hide_env_values(true)
+            .value_name("PATH")
+            .value_parser(clap::value_parser!(PathBuf))
+            .global(true)
+            .help_heading("Global options")
+            .help(format!("The configuration file; drop-ins are read from PATH.d/*.yaml [default: {DEFAULT_CONFIG}]"));
+        let options = OPTIONS.iter().filter(|spec| spec.scope == Scope::Global).map(argument);
+        command.arg(config).args(options)
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for GlobalOptions {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let mut given = collect(matches, Scope::Global);
+        let path = matches.get_one::<PathBuf>(CONFIG).filter(|path| !path.as_os_str().is_empty());
+        given.config = path.cloned().zip(origin(matches, CONFIG, "QUORATE_CONFIG"));
+        Ok(Self(given))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+impl Args for ServerOptions {
+    fn augment_args(command: Command) -> Command {
+        command.args(OPTIONS.iter().filter(|spec| spec.scope == Scope::Server).map(argument))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for ServerOptions {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        Ok(Self(collect(matches, Scope::Server)))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}

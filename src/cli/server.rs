@@ -1,0 +1,44 @@
+//! `quorate server`.
+
+use super::{ServerOptions, output};
+use crate::config::{self, Given, Loaded};
+use crate::error::{Exit, Failure};
+use crate::host::HostFacts;
+use crate::server::{self, logging};
+
+/// Options of `quorate server`; each is also a key of the configuration file.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Print the effective configuration and where each value comes from, and end
+    #[arg(long)]
+    print_config: bool,
+    #[command(flatten)]
+    options: ServerOptions,
+}
+
+pub(super) fn run(global: Given, args: &Args) -> Result<Exit, Failure> {
+    let given = args.options.joined(global);
+    let Loaded { config, resolved, warnings } = config::load(&given, &HostFacts::observe());
+    let config = config?;
+    if args.print_config {
+        for warning in &warnings {
+            output::talk(&format!("quorate: warning: {}: {}\n", warning.origin, warning.message));
+        }
+        output::data(&config::print::print(&resolved, &config));
+        return Ok(Exit::Done);
+    }
+    let logging = logging::start(config.log_format, config.debug)?;
+    for warning in warnings {
+        tracing::warn!(origin = %warning.origin, "{}", warning.message);
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(output::RuntimeError)?;
+    let done = runtime.block_on(server::run(config));
+    // Nothing that is still running matters any more.
+    runtime.shutdown_background();
+    drop(logging);
+    done.map(|()| Exit::Done)
+}

@@ -1,0 +1,94 @@
+//! `quorate status`: how the server on this node is.
+
+use std::fmt::Write as _;
+
+use super::output::{self, Format};
+use super::{block_on, locate};
+use crate::config::Given;
+use crate::control::client::{self, ControlError};
+use crate::control::routes::status::Status;
+use crate::datadir::DataDir;
+use crate::error::{Exit, Failure};
+use crate::plan::space::human;
+
+/// `quorate status`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// How to print
+    #[arg(long, short, value_enum, default_value_t)]
+    output: Format,
+}
+
+/// Below this a certificate is worth a word.
+const FEW_DAYS: u64 = 30;
+
+pub(super) fn run(given: &Given, args: &Args) -> Result<Exit, Failure> {
+    let config = locate(given)?;
+    let status = block_on(fetch(&DataDir::new(&config.data_dir)))??;
+    if !output::structured(&status, args.output) {
+        output::data(&table(&status));
+    }
+    Ok(if status.healthy { Exit::Done } else { Exit::Failed })
+}
+
+/// The status of the server that runs on `data`.
+pub(super) async fn fetch(data: &DataDir) -> Result<Status, ControlError> {
+    let body = client::get(data, "/v1/status").await?;
+    serde_json::from_slice(&body).map_err(|error| ControlError::NoAnswer {
+        path: data.root().to_path_buf(),
+        source: std::io::Error::other(error),
+    })
+}
+
+fn table(status: &Status) -> String {
+    let mut text = String::new();
+    let mut row = |name: &str, value: String| {
+        let _ = writeln!(text, "{name:<13}{value}");
+    };
+    row("health", if status.healthy { "healthy".into() } else { format!("NOT HEALTHY: {}", status.reason.as_deref().unwrap_or("?")) });
+    let etcd = &status.etcd;
+    let pid = etcd.pid.map(|pid| format!(", pid {pid}")).unwrap_or_default();
+    let since = etcd.started.as_ref().filter(|_| etcd.pid.is_some()).map(|at| format!(", since {at}")).unwrap_or_default();
+    row("etcd", format!("{} {}{pid}{since}", etcd.version, etcd.state));
+    row("clients", status.client_url.clone());
+    row("peers", status.peer_url.clone());
+    if let Some(member) = &status.member {
+        let role = if member.is_leader { "leader" } else { "follower" };
+        row("member", format!("{} ({}), {role} of {}", member.name, member.id, plural(member.members, "member")));
+        row("cluster", format!("{}, epoch {}", member.cluster_id, member.epoch));
+        row("revision", member.revision.to_string());
+        let size = |bytes: i64| human(u64::try_from(bytes).unwrap_or(0));
+        row(
+            "database",
+            format!("{}, {} in use, quota {}", size(member.db_size), size(member.db_in_use), human(member.db_quota)),
+        );
+        if !member.alarms.is_empty() {
+            row("alarms", member.alarms.join(", "));
+        }
+    }
+    if let Some(free) = status.disk.free {
+        let fsync = status.disk.fsync_p99_ms.map(|p99| format!(", fsync p99 {p99:.1} ms at the start")).unwrap_or_default();
+        row("disk", format!("{} free{fsync}", human(free)));
+    }
+    if etcd.restarts > 0 {
+        let last = etcd.last_exit.as_deref().map(|exit| format!(", the last after {exit}")).unwrap_or_default();
+        row("restarts", format!("{}{last}", etcd.restarts));
+    }
+    if let Some(first) = status.certificates.iter().min_by_key(|certificate| certificate.days_left) {
+        let note = if first.days_left < FEW_DAYS { "  (soon)" } else { "" };
+        row("certificates", format!("valid for {} more days ({}){note}", first.days_left, first.name));
+    }
+    row("data", status.data_dir.clone());
+    row("quorate", format!("{}, pid {}, since {}", status.launcher.version, status.launcher.pid, status.launcher.started));
+    if !etcd.last_lines.is_empty() {
+        text.push_str("last lines of etcd:\n");
+        for line in &etcd.last_lines {
+            let _ = writeln!(text, "  {line}");
+        }
+    }
+    text
+}
+
+fn plural(count: usize, word: &str) -> String {
+    if count == 1 { format!("{count} {word}") } else { format!("{count} {word}s") }
+}

@@ -1,0 +1,64 @@
+//! The one clock: every reading of wall time or monotonic time goes through here, so that decisions can be given
+//! a time instead of taking one, and tests can shift it.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+/// Wall-clock time. May jump; never use it to measure how long something took.
+#[must_use]
+#[allow(clippy::disallowed_methods, reason = "this is the clock")]
+pub fn now() -> SystemTime {
+    crate::faults::shifted(SystemTime::now())
+}
+
+/// Monotonic time, for measuring.
+#[must_use]
+#[allow(clippy::disallowed_methods, reason = "this is the clock")]
+pub fn monotonic() -> Instant {
+    Instant::now()
+}
+
+/// Whole seconds since 1970-01-01 UTC; 0 for a time before that.
+#[must_use]
+pub fn unix_seconds(at: SystemTime) -> u64 {
+    at.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs()
+}
+
+/// `2026-11-21T03:04:05Z`: RFC 3339 in UTC, to the second.
+#[must_use]
+pub fn rfc3339(at: SystemTime) -> String {
+    let whole = OffsetDateTime::from(at).replace_nanosecond(0).unwrap_or(OffsetDateTime::UNIX_EPOCH);
+    whole.format(&Rfc3339).unwrap_or_default()
+}
+
+/// `2026-11-21T03:04:05.678Z`: RFC 3339 in UTC with milliseconds, for log lines.
+#[must_use]
+pub fn rfc3339_millis(at: SystemTime) -> String {
+    let at = OffsetDateTime::from(at);
+    format!(
+        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z",
+        at.year(),
+        u8::from(at.month()),
+        at.day(),
+        at.hour(),
+        at.minute(),
+        at.second(),
+        at.millisecond()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_written_as_rfc3339() {
+        let at = UNIX_EPOCH + Duration::from_millis(1_700_000_000_123);
+        assert_eq!(rfc3339(at), "2023-11-14T22:13:20Z");
+        assert_eq!(rfc3339_millis(at), "2023-11-14T22:13:20.123Z");
+        assert_eq!(unix_seconds(at), 1_700_000_000);
+        assert_eq!(unix_seconds(UNIX_EPOCH - Duration::from_secs(5)), 0);
+    }
+}

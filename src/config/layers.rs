@@ -1,0 +1,405 @@
+//! The sources of the configuration, merged: command line, then environment, then files, then defaults.
+//!
+//! Within the files, a later plain key replaces an earlier one and `key+` appends to a list. A list on the command line
+//! (or in the environment) replaces the files' list. Keeps for every value where it came from.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt;
+use std::fs;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+
+use super::Problem;
+use super::options::{self, Arity, Kind, OPTIONS, Spec};
+use super::yaml::{self, Node, Value};
+
+/// A configuration file may be this large, in bytes.
+const LARGEST_FILE: u64 = 1 << 20;
+
+/// Where a value came from.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Origin {
+    /// Nobody said anything.
+    Default,
+    /// A line of a file; line 0 is the file as a whole.
+    File {
+        /// Which.
+        path: PathBuf,
+        /// From 1.
+        line: usize,
+    },
+    /// An environment variable.
+    Environment(String),
+    /// A flag, without its dashes.
+    CommandLine(String),
+}
+
+impl Origin {
+    pub(super) fn sort_key(&self) -> Self {
+        self.clone()
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::File { path, line: 0 } => write!(f, "{}", path.display()),
+            Self::File { path, line } => write!(f, "{}:{line}", path.display()),
+            Self::Environment(name) => write!(f, "environment {name}"),
+            Self::CommandLine(name) => write!(f, "command line --{name}"),
+        }
+    }
+}
+
+/// What the command line and the environment say, before any file is read.
+#[derive(Clone, Debug, Default)]
+pub struct Given {
+    /// `--config` or `QUORATE_CONFIG`, with where it was said.
+    pub config: Option<(PathBuf, Origin)>,
+    /// By option name: the texts and where they were given.
+    pub options: BTreeMap<&'static str, (Vec<String>, Origin)>,
+}
+
+/// One value that a file sets.
+#[derive(Clone, Debug)]
+struct Text {
+    text: String,
+    origin: Origin,
+}
+
+/// What the files say, merged.
+#[derive(Clone, Debug, Default)]
+pub struct FileValues(BTreeMap<&'static str, Vec<Text>>);
+
+/// Every option's texts with their origins; what nobody set has its default.
+#[derive(Clone, Debug, Default)]
+pub struct Resolved(BTreeMap<&'static str, Vec<(String, Origin)>>);
+
+impl Resolved {
+    /// The texts of `name` and where each came from; empty if it has no value.
+    #[must_use]
+    pub fn all(&self, name: &str) -> &[(String, Origin)] {
+        self.0.get(name).map_or(&[], Vec::as_slice)
+    }
+
+    /// The one text of a scalar option.
+    #[must_use]
+    pub fn one(&self, name: &str) -> Option<&(String, Origin)> {
+        self.all(name).first()
+    }
+
+    /// Where the (first) value of `name` came from.
+    #[must_use]
+    pub fn origin(&self, name: &str) -> Origin {
+        self.one(name).map_or(Origin::Default, |(_, origin)| origin.clone())
+    }
+
+    /// True if somebody set it.
+    #[must_use]
+    pub fn is_set(&self, name: &str) -> bool {
+        self.one(name).is_some_and(|(_, origin)| *origin != Origin::Default)
+    }
+}
+
+/// Reads the file that `given` names (or the default one), then its drop-ins in byte order.
+pub fn read_files(given: &Given, problems: &mut Vec<Problem>) -> FileValues {
+    let mut values = FileValues::default();
+    let (base, origin) = match &given.config {
+        Some((path, origin)) => (path.clone(), Some(origin)),
+        None => (PathBuf::from(options::DEFAULT_CONFIG), None),
+    };
+    match read_text(&base) {
+        Ok(text) => merge_file(&base, &text, &mut values, problems),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            if let Some(origin) = origin {
+                let message = format!("there is no file {}", base.display());
+                problems.push(Problem { origin: origin.clone(), message });
+            }
+        }
+        Err(error) => problems.push(unreadable(&base, &error)),
+    }
+    for path in drop_ins(&base, problems) {
+        match read_text(&path) {
+            Ok(text) => merge_file(&path, &text, &mut values, problems),
+            Err(error) => problems.push(unreadable(&path, &error)),
+        }
+    }
+    values
+}
+
+fn unreadable(path: &Path, error: &io::Error) -> Problem {
+    Problem { origin: Origin::File { path: path.to_path_buf(), line: 0 }, message: format!("cannot be read: {error}") }
+}
+
+fn read_text(path: &Path) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    let file = fs::File::open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is not a regular file"));
+    }
+    file.take(LARGEST_FILE + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > LARGEST_FILE {
+        return Err(io::Error::other("it is larger than 1 MiB"));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let line = error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|byte| **byte == b'\n').count() + 1;
+        io::Error::other(format!("line {line} is not UTF-8 text"))
+    })
+}
+
+/// `config.yaml` → the files in `config.yaml.d` that end in `.yaml` or `.yml`, by the bytes of their names.
+fn drop_ins(base: &Path, problems: &mut Vec<Problem>) -> Vec<PathBuf> {
+    let mut name = base.as_os_str().to_owned();
+    name.push(".d");
+    let dir = PathBuf::from(name);
+    let entries = match fs::read_dir(&dir) {
+        Ok(entries) => entries,
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Vec::new(),
+        Err(error) => {
+            problems.push(unreadable(&dir, &error));
+            return Vec::new();
+        }
+    };
+    let mut files: Vec<PathBuf> = entries
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| {
+            let extension = path.extension().map(|extension| extension.to_ascii_lowercase());
+            extension.is_some_and(|extension| extension == "yaml" || extension == "yml") && !path.is_dir()
+        })
+        .collect();
+    files.sort_by(|left, right| left.as_os_str().as_encoded_bytes().cmp(right.as_os_str().as_encoded_bytes()));
+    files
+}
+
+fn merge_file(path: &Path, text: &str, values: &mut FileValues, problems: &mut Vec<Problem>) {
+    let at = |line: usize| Origin::File { path: path.to_path_buf(), line };
+    let entries = match yaml::read(text) {
+        Ok(entries) => entries,
+        Err(error) => {
+            problems.push(Problem { origin: at(error.line), message: format!("this is not valid YAML: {}", error.message) });
+            return;
+        }
+    };
+    let mut seen: BTreeMap<String, usize> = BTreeMap::new();
+    for (key, value) in entries {
+        let Value::Text(written) = key.value else {
+            problems.push(Problem { origin: at(key.line), message: "a key must be a word".into() });
+            continue;
+        };
+        if let Some(first) = seen.insert(written.clone(), key.line) {
+            let message = format!("`{written}` is given twice; the first is in line {first}");
+            problems.push(Problem { origin: at(key.line), message });
+            continue;
+        }
+        let (name, appends) = match written.strip_suffix('+') {
+            Some(name) => (name, true),
+            None => (written.as_str(), false),
+        };
+        let Some(spec) = options::find(name) else {
+            problems.push(Problem { origin: at(key.line), message: unknown_key(name) });
+            continue;
+        };
+        if appends && !spec.is_list() {
+            let message = format!("`{written}` appends, but `{name}` takes one value: write `{name}`");
+            problems.push(Problem { origin: at(key.line), message });
+            continue;
+        }
+        match texts(spec, &value, &at) {
+            Ok(found) if appends => values.0.entry(spec.name).or_default().extend(found),
+            Ok(found) => drop(values.0.insert(spec.name, found)),
+            Err(problem) => problems.push(problem),
+        }
+    }
+}
+
+fn unknown_key(name: &str) -> String {
+    if name == options::CONFIG {
+        return "`config` cannot be set in a file: use --config or QUORATE_CONFIG".into();
+    }
+    if name == "services" {
+        return "this looks like a cluster.yml of RKE1, which this version does not read".into();
+    }
+    let shown = crate::host::printable(name);
+    match options::closest(name, OPTIONS.iter().map(|spec| spec.name)) {
+        Some(meant) => format!("unknown key `{shown}`; did you mean `{meant}`?"),
+        None => format!("unknown key `{shown}`; `quorate server --help` lists them all"),
+    }
+}
+
+fn texts(spec: &Spec, node: &Node, at: &impl Fn(usize) -> Origin) -> Result<Vec<Text>, Problem> {
+    let wrong = |line: usize, message: String| Problem { origin: at(line), message };
+    match &node.value {
+        Value::Nothing => Ok(Vec::new()),
+        Value::Text(text) if text.is_empty() => Ok(Vec::new()),
+        Value::Text(text) => {
+            Ok(split(spec, text, Source::File).map(|text| Text { text, origin: at(node.line) }).collect())
+        }
+        Value::List(_) if !spec.is_list() => Err(wrong(node.line, format!("`{}` takes one value, not a list", spec.name))),
+        Value::List(items) => {
+            let mut all = Vec::new();
+            for item in items {
+                let Value::Text(text) = &item.value else {
+                    return Err(wrong(item.line, format!("`{}` takes a list of plain values", spec.name)));
+                };
+                all.extend(split(spec, text, Source::File).map(|text| Text { text, origin: at(item.line) }));
+            }
+            Ok(all)
+        }
+        Value::Map(_) if spec.kind == Kind::Pair => {
+            Err(wrong(node.line, format!("`{}` takes `key=value` entries, not `key: value`", spec.name)))
+        }
+        Value::Map(_) => Err(wrong(node.line, format!("`{}` does not take a mapping", spec.name))),
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Source {
+    File,
+    Environment,
+    CommandLine,
+}
+
+fn split(spec: &Spec, text: &str, source: Source) -> impl Iterator<Item = String> {
+    let parts: Vec<String> = match spec.arity {
+        Arity::Commas => text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect(),
+        Arity::Words if source == Source::Environment => text.split_whitespace().map(str::to_owned).collect(),
+        Arity::One | Arity::Words => vec![text.to_owned()],
+    };
+    parts.into_iter()
+}
+
+/// Chooses for each option the source that counts, and checks each text against the option's kind.
+pub fn resolve(given: &Given, files: &FileValues, problems: &mut Vec<Problem>) -> Resolved {
+    let mut resolved = Resolved::default();
+    for spec in OPTIONS {
+        let from_given = given.options.get(spec.name).map(|(texts, origin)| {
+            let source = match origin {
+                Origin::Environment(_) => Source::Environment,
+                _ => Source::CommandLine,
+            };
+            let parts = texts.iter().flat_map(|text| split(spec, text, source));
+            parts.map(|text| (text, origin.clone())).collect::<Vec<_>>()
+        });
+        let from_files = || {
+            let texts = files.0.get(spec.name).filter(|texts| !texts.is_empty())?;
+            Some(texts.iter().map(|text| (text.text.clone(), text.origin.clone())).collect())
+        };
+        let by_default = || match spec.default {
+            "" => Vec::new(),
+            default => vec![(default.to_owned(), Origin::Default)],
+        };
+        let values: Vec<(String, Origin)> = from_given.or_else(from_files).unwrap_or_else(by_default);
+        for (text, origin) in &values {
+            if let Err(wants) = spec.kind.check(text) {
+                let shown = if spec.secret { "***" } else { text.as_str() };
+                let message = format!("`{}` {wants}, not `{}`", spec.name, crate::host::printable(shown));
+                problems.push(Problem { origin: origin.clone(), message });
+            }
+        }
+        resolved.0.insert(spec.name, values);
+    }
+    resolved
+}
+
+/// Variables that begin with `QUORATE_` and mean nothing: most likely misspelt.
+pub fn unknown_variables(variables: impl Iterator<Item = (OsString, OsString)>) -> Vec<Problem> {
+    // Not options, but ours: the log filter, the build's, the tests'.
+    const OTHERS: [&str; 3] = ["QUORATE_CONFIG", "QUORATE_LOG", "QUORATE_EMBED_ETCD"];
+    let known: Vec<String> = OPTIONS.iter().map(Spec::variable).collect();
+    let is_known = |name: &str| known.iter().any(|known| known == name) || OTHERS.contains(&name);
+    let mut problems: Vec<Problem> = variables
+        .filter_map(|(name, _)| name.into_string().ok())
+        .filter(|name| name.starts_with("QUORATE_") && !name.starts_with("QUORATE_TEST_") && !is_known(name))
+        .map(|name| {
+            let plain = name.trim_start_matches("QUORATE_").to_lowercase().replace('_', "-");
+            let message = match options::closest(&plain, OPTIONS.iter().map(|spec| spec.name)) {
+                Some(meant) => format!("this variable means nothing to quorate; did you mean {}?", find_variable(meant)),
+                None => "this variable means nothing to quorate".into(),
+            };
+            Problem { origin: Origin::Environment(name), message }
+        })
+        .collect();
+    problems.sort_by_key(|problem| problem.origin.sort_key());
+    problems
+}
+
+fn find_variable(name: &str) -> String {
+    options::find(name).map(Spec::variable).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn merged(files: &[&str]) -> (Resolved, Vec<Problem>) {
+        let (mut values, mut problems) = (FileValues::default(), Vec::new());
+        for (index, text) in files.iter().enumerate() {
+            merge_file(Path::new(&format!("/{index}.yaml")), text, &mut values, &mut problems);
+        }
+        (resolve(&Given::default(), &values, &mut problems), problems)
+    }
+
+    fn texts_of(resolved: &Resolved, name: &str) -> Vec<String> {
+        resolved.all(name).iter().map(|(text, _)| text.clone()).collect()
+    }
+
+    #[test]
+    fn later_files_replace_and_plus_appends() {
+        let (resolved, problems) = merged(&["tls-san: [a, b]\nnode-name: one\n", "tls-san+: c\nnode-name: two\n"]);
+        assert_eq!(problems, []);
+        assert_eq!(texts_of(&resolved, "tls-san"), ["a", "b", "c"]);
+        assert_eq!(texts_of(&resolved, "node-name"), ["two"]);
+        let (resolved, _) = merged(&["tls-san: [a]\n", "tls-san+: b\n", "tls-san: c\n"]);
+        assert_eq!(texts_of(&resolved, "tls-san"), ["c"], "a later plain key forgets what was appended before");
+        assert_eq!(resolved.origin("tls-san"), Origin::File { path: "/2.yaml".into(), line: 1 });
+    }
+
+    #[test]
+    fn every_problem_is_found_with_its_line() {
+        let (_, problems) = merged(&["data-dirr: /x\nnode-name: a\nnode-name: b\netcd-client-port: 99999\ndebug: maybe\n\
+             node-ip: {a: b}\ntoken: [a]\nnode-name+: c\netcd-arg: {a: b}\n"]);
+        let lines: Vec<usize> = problems
+            .iter()
+            .map(|problem| match &problem.origin {
+                Origin::File { line, .. } => *line,
+                _ => 0,
+            })
+            .collect();
+        let mut sorted = lines.clone();
+        sorted.sort_unstable();
+        assert_eq!(sorted, [1, 3, 4, 5, 6, 7, 8, 9], "{problems:#?}");
+        assert!(problems[0].message.contains("did you mean `data-dir`?"));
+    }
+
+    #[test]
+    fn secrets_are_masked_in_problems() {
+        let spec = options::find("token").unwrap();
+        assert!(spec.secret);
+    }
+
+    #[test]
+    fn the_command_line_beats_the_environment_beats_the_files() {
+        let (mut values, mut problems) = (FileValues::default(), Vec::new());
+        merge_file(Path::new("/f"), "tls-san: [file]\nnode-name: file\ndebug: yes\n", &mut values, &mut problems);
+        let mut given = Given::default();
+        given.options.insert("tls-san", (vec!["x, y".into()], Origin::CommandLine("tls-san".into())));
+        given.options.insert("node-name", (vec!["env".into()], Origin::Environment("QUORATE_NODE_NAME".into())));
+        let resolved = resolve(&given, &values, &mut problems);
+        assert_eq!(problems, []);
+        assert_eq!(texts_of(&resolved, "tls-san"), ["x", "y"]);
+        assert_eq!(texts_of(&resolved, "node-name"), ["env"]);
+        assert_eq!(texts_of(&resolved, "debug"), ["yes"]);
+        assert_eq!(texts_of(&resolved, "etcd-client-port"), ["2379"]);
+    }
+
+    #[test]
+    fn a_variable_that_means_nothing_is_pointed_out() {
+        let vars = ["QUORATE_DATADIR", "QUORATE_DEBUG", "QUORATE_LOG", "PATH"];
+        let found = unknown_variables(vars.iter().map(|name| (OsString::from(name), OsString::new())));
+        assert_eq!(found.len(), 1);
+        assert!(found[0].message.contains("QUORATE_DATA_DIR"), "{found:?}");
+    }
+}

@@ -1,0 +1,211 @@
+//! Files, environment and flags into one typed, validated [`Config`].
+//!
+//! `options` is the one table of what can be set; the command line, the environment variables, the keys of
+//! `config.yaml`, `--print-config` and the tests of `config.yaml.example` are all made from it. `yaml` reads files and
+//! keeps line numbers, `layers` merges the sources by precedence, `build` makes the typed value and finds what
+//! contradicts itself, `print` shows where each value came from. Every problem is reported at once, and nothing
+//! starts on a bad configuration. This room reads files, and never touches the network.
+
+mod build;
+pub mod layers;
+pub mod options;
+pub mod print;
+pub mod yaml;
+
+use std::fmt;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use crate::error::{Exit, Explained};
+use crate::host::HostFacts;
+
+pub use layers::{Given, Origin, Resolved};
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// A value that must not be shown: its `Debug` is a mask.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps a secret.
+    #[must_use]
+    pub fn new(text: String) -> Self {
+        Self(text)
+    }
+
+    /// The secret itself. Callers neither print nor log it.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(***)")
+    }
+}
+
+/// One `etcd-arg` entry: a setting of etcd's by the name of its flag, without dashes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EtcdArg {
+    /// The flag's name.
+    pub key: String,
+    /// The value, as etcd's command line takes it.
+    pub value: String,
+}
+
+/// The settings of the child.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EtcdConfig {
+    /// The binary that was asked for; otherwise it is searched.
+    pub binary: Option<PathBuf>,
+    /// Overrides, in the order given.
+    pub args: Vec<EtcdArg>,
+    /// Port for clients.
+    pub client_port: u16,
+    /// Port for other members.
+    pub peer_port: u16,
+    /// Port of etcd's own metrics and health pages, plain HTTP on loopback.
+    pub metrics_port: u16,
+    /// Serve those pages on the node's address too.
+    pub expose_metrics: bool,
+    /// Milliseconds between heartbeats, if set by the operator.
+    pub heartbeat_millis: Option<u32>,
+    /// Milliseconds without a heartbeat before an election, if set by the operator.
+    pub election_millis: Option<u32>,
+    /// Bytes that the database may grow to.
+    pub quota_backend_bytes: u64,
+}
+
+/// Heartbeat interval of a cluster of several members, unless configured, in milliseconds.
+pub const DEFAULT_HEARTBEAT_MILLIS: u32 = 100;
+/// Election timeout of a cluster of several members, unless configured, in milliseconds.
+pub const DEFAULT_ELECTION_MILLIS: u32 = 1000;
+
+/// The whole, valid configuration of a server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// `D`, absolute.
+    pub data_dir: PathBuf,
+    /// More log lines, of quorate and of etcd.
+    pub debug: bool,
+    /// How log lines are written.
+    pub log_format: LogFormat,
+    /// A DNS label; the member name begins with it.
+    pub node_name: String,
+    /// Our addresses, at least one; the first is etcd's.
+    pub node_ips: Vec<IpAddr>,
+    /// Addresses that others reach us at; they go into the certificates.
+    pub node_external_ips: Vec<IpAddr>,
+    /// Where the control API of other servers will listen.
+    pub bind_address: Option<IpAddr>,
+    /// Port of the control API for other servers.
+    pub supervisor_port: u16,
+    /// Port of the launcher's metrics, on loopback.
+    pub metrics_port: u16,
+    /// Further names and addresses for the certificates.
+    pub tls_sans: Vec<String>,
+    /// The token that was given, by value or by file.
+    pub token: Option<Secret>,
+    /// The child.
+    pub etcd: EtcdConfig,
+    /// Allow an empty cluster where a lost one is remembered.
+    pub new_cluster: bool,
+    /// Forget all peers and become the only member.
+    pub cluster_reset: bool,
+    /// … with the data of this snapshot.
+    pub cluster_reset_restore_path: Option<String>,
+}
+
+impl Config {
+    /// The address that etcd listens on and advertises, beside loopback.
+    #[must_use]
+    pub fn node_ip(&self) -> IpAddr {
+        self.node_ips.first().copied().unwrap_or(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST))
+    }
+}
+
+/// One thing that is wrong with the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Where it was said.
+    pub origin: Origin,
+    /// What is wrong, and what would be right.
+    pub message: String,
+}
+
+/// Everything that is wrong with the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigErrors(pub Vec<Problem>);
+
+impl fmt::Display for ConfigErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.len() {
+            1 => write!(f, "the configuration has a problem; nothing was started")?,
+            n => write!(f, "the configuration has {n} problems; nothing was started")?,
+        }
+        for problem in &self.0 {
+            write!(f, "\n  {}: {}", problem.origin, problem.message)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ConfigErrors {}
+
+impl Explained for ConfigErrors {
+    fn exit(&self) -> Exit {
+        Exit::Usage
+    }
+
+    fn next(&self) -> Option<String> {
+        Some("mend these, then check with `quorate server --print-config`".into())
+    }
+}
+
+/// What came of reading the configuration.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The typed values; `None` if there were problems.
+    pub config: Result<Config, ConfigErrors>,
+    /// Each option's text and where it came from, also when others have problems.
+    pub resolved: Resolved,
+    /// Worth saying, not worth stopping for.
+    pub warnings: Vec<Problem>,
+}
+
+/// Reads everything: `given` is the command line and the environment, the files are found from it.
+#[must_use]
+pub fn load(given: &Given, host: &HostFacts) -> Loaded {
+    let mut problems = Vec::new();
+    let files = layers::read_files(given, &mut problems);
+    let resolved = layers::resolve(given, &files, &mut problems);
+    let built = build::build(&resolved, host, &mut problems);
+    let mut warnings = layers::unknown_variables(std::env::vars_os());
+    if built.as_ref().is_some_and(|config| config.new_cluster)
+        && matches!(resolved.origin("new-cluster"), Origin::File { .. } | Origin::Environment(_))
+    {
+        warnings.push(Problem {
+            origin: resolved.origin("new-cluster"),
+            message: "new-cluster is set permanently, so a lost data directory would silently become an empty cluster; \
+                      give it on the command line, once, when it is needed"
+                .into(),
+        });
+    }
+    problems.sort_by_key(|problem| problem.origin.sort_key());
+    problems.dedup();
+    let config = match built {
+        Some(config) if problems.is_empty() => Ok(config),
+        _ => Err(ConfigErrors(problems)),
+    };
+    Loaded { config, resolved, warnings }
+}

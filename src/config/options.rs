@@ -1,0 +1,267 @@
+//! The one table of options. An option is a flag, an environment variable and a key of `config.yaml`, under one name.
+
+use crate::etcd::settings::DEFAULT_QUOTA_BYTES;
+
+/// What kind of value an option takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// true or false (also yes/no, on/off).
+    Switch,
+    /// Any text.
+    Text,
+    /// A path; relative ones count from the working directory.
+    Path,
+    /// A TCP port, 1 to 65535.
+    Port,
+    /// A whole number of milliseconds.
+    Millis,
+    /// A number of bytes, also with KiB, MiB, GiB, TiB.
+    Bytes,
+    /// An IP address.
+    Address,
+    /// A DNS label (RFC 1123).
+    Label,
+    /// A DNS name or an IP address.
+    HostName,
+    /// `key=value`.
+    Pair,
+    /// One of a few words.
+    Choice(&'static [&'static str]),
+}
+
+/// How many values an option takes, and how one text with several of them is split.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arity {
+    /// One.
+    One,
+    /// Several; a text is split at commas.
+    Commas,
+    /// Several; values may have commas in them, so only an environment variable is split, at white space.
+    Words,
+}
+
+/// Which commands offer an option as a flag. As a key in a file, every option is known to all commands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Every command.
+    Global,
+    /// `quorate server`.
+    Server,
+}
+
+/// One option.
+#[derive(Clone, Copy, Debug)]
+pub struct Spec {
+    /// The long name, which is also the key.
+    pub name: &'static str,
+    /// What it takes.
+    pub kind: Kind,
+    /// How many.
+    pub arity: Arity,
+    /// Where it is a flag.
+    pub scope: Scope,
+    /// The default as text; empty if there is none or it is found out at run time.
+    pub default: &'static str,
+    /// What the default is where it is found out, for people.
+    pub default_note: &'static str,
+    /// Never shown.
+    pub secret: bool,
+    /// One or two sentences for `--help`.
+    pub help: &'static str,
+}
+
+impl Spec {
+    /// `QUORATE_…`.
+    #[must_use]
+    pub fn variable(&self) -> String {
+        format!("QUORATE_{}", self.name.replace('-', "_").to_uppercase())
+    }
+
+    /// True if it takes several values.
+    #[must_use]
+    pub fn is_list(&self) -> bool {
+        self.arity != Arity::One
+    }
+}
+
+/// The option that names the configuration file. Not a key: a file cannot name itself.
+pub const CONFIG: &str = "config";
+/// Where the configuration is read from unless `--config` or `QUORATE_CONFIG` says otherwise.
+pub const DEFAULT_CONFIG: &str = "/etc/quorate/config.yaml";
+
+const fn spec(name: &'static str, kind: Kind, default: &'static str, help: &'static str) -> Spec {
+    Spec { name, kind, arity: Arity::One, scope: Scope::Server, default, default_note: "", secret: false, help }
+}
+
+const fn global(spec: Spec) -> Spec {
+    Spec { scope: Scope::Global, ..spec }
+}
+
+const fn list(arity: Arity, spec: Spec) -> Spec {
+    Spec { arity, ..spec }
+}
+
+const fn noted(note: &'static str, spec: Spec) -> Spec {
+    Spec { default_note: note, ..spec }
+}
+
+const fn secret(spec: Spec) -> Spec {
+    Spec { secret: true, ..spec }
+}
+
+/// Every option, in the order in which help and `config.yaml.example` show them.
+pub const OPTIONS: &[Spec] = &[
+    global(spec("debug", Kind::Switch, "false", "Log more, of quorate and of etcd.")),
+    global(spec(
+        "log-format",
+        Kind::Choice(&["text", "json"]),
+        "text",
+        "How log lines are written: text, or json with one object a line.",
+    )),
+    global(spec("data-dir", Kind::Path, "/var/lib/quorate", "Where everything is kept.")),
+    noted(
+        "the host name up to its first dot",
+        spec("node-name", Kind::Label, "", "Name of this server, a DNS label; the etcd member name begins with it."),
+    ),
+    noted(
+        "the address of the default route",
+        list(
+            Arity::Commas,
+            spec(
+                "node-ip",
+                Kind::Address,
+                "",
+                "Addresses of this server. etcd listens on and advertises the first, beside loopback; all of them go into the certificates.",
+            ),
+        ),
+    ),
+    list(
+        Arity::Commas,
+        spec(
+            "node-external-ip",
+            Kind::Address,
+            "",
+            "Addresses that others reach this server at; they go into the certificates.",
+        ),
+    ),
+    spec(
+        "bind-address",
+        Kind::Address,
+        "",
+        "Address of the control API for other servers. Kept for clusters of several servers; nothing listens there yet.",
+    ),
+    spec(
+        "supervisor-port",
+        Kind::Port,
+        "9345",
+        "Port of the control API for other servers. Kept for clusters of several servers; nothing listens there yet.",
+    ),
+    spec("metrics-port", Kind::Port, "9346", "Port of quorate's own metrics and health pages: plain HTTP, on loopback only."),
+    list(
+        Arity::Commas,
+        spec("tls-san", Kind::HostName, "", "Further DNS names and addresses for etcd's server and peer certificates."),
+    ),
+    secret(spec(
+        "token",
+        Kind::Text,
+        "",
+        "The cluster's secret, as in the file server/token, or a password of your own. Made at the first start if not given. Prefer token-file.",
+    )),
+    spec("token-file", Kind::Path, "", "A file that holds the token."),
+    noted(
+        "the copy inside quorate, then beside it, then PATH",
+        spec("etcd-binary", Kind::Path, "", "The etcd to run, version 3.4 to 3.7."),
+    ),
+    list(
+        Arity::Words,
+        spec(
+            "etcd-arg",
+            Kind::Pair,
+            "",
+            "A setting of etcd's as key=value, by the name of its flag; overrides what quorate sets. Can be given several times.",
+        ),
+    ),
+    spec("etcd-client-port", Kind::Port, "2379", "Port that clients of etcd connect to."),
+    spec("etcd-peer-port", Kind::Port, "2380", "Port that other members of etcd connect to."),
+    spec("etcd-metrics-port", Kind::Port, "2381", "Port of etcd's own metrics and health pages: plain HTTP, on loopback."),
+    spec("etcd-expose-metrics", Kind::Switch, "false", "Serve etcd's metrics on the node's address too. Anyone who reaches it can read them."),
+    noted(
+        "100; 20 while this server is the only member",
+        spec("etcd-heartbeat-interval", Kind::Millis, "", "Milliseconds between the leader's heartbeats."),
+    ),
+    noted(
+        "1000; 100 while this server is the only member",
+        spec("etcd-election-timeout", Kind::Millis, "", "Milliseconds without a heartbeat before a member calls an election; at least five heartbeats."),
+    ),
+    spec(
+        "etcd-quota-backend-bytes",
+        Kind::Bytes,
+        DEFAULT_QUOTA_BYTES,
+        "How large etcd's database may grow before it refuses writes, in bytes or with KiB, MiB, GiB.",
+    ),
+    spec(
+        "new-cluster",
+        Kind::Switch,
+        "false",
+        "Start an empty cluster although this data directory remembers one whose data is gone. For the command line, once.",
+    ),
+    spec(
+        "cluster-reset",
+        Kind::Switch,
+        "false",
+        "Forget all peers and become the only member of a new cluster with the same data. Not in this version.",
+    ),
+    spec(
+        "cluster-reset-restore-path",
+        Kind::Text,
+        "",
+        "With cluster-reset: restore this snapshot. Not in this version.",
+    ),
+];
+
+/// The option called `name`.
+#[must_use]
+pub fn find(name: &str) -> Option<&'static Spec> {
+    OPTIONS.iter().find(|spec| spec.name == name)
+}
+
+/// The name that `wrong` was probably meant to be.
+#[must_use]
+pub fn closest<'a>(wrong: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let wrong = wrong.to_lowercase().replace('_', "-");
+    names
+        .map(|name| (strsim::jaro_winkler(&wrong, name), name))
+        .filter(|(likeness, _)| *likeness > 0.8)
+        .max_by(|left, right| left.0.total_cmp(&right.0))
+        .map(|(_, name)| name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_well_formed() {
+        for (index, spec) in OPTIONS.iter().enumerate() {
+            assert!(OPTIONS[..index].iter().all(|other| other.name != spec.name), "{} twice", spec.name);
+            assert!(spec.name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-'));
+            assert!(spec.help.ends_with('.') && !spec.help.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_misspelt_name_finds_the_right_one() {
+        let names = || OPTIONS.iter().map(|spec| spec.name);
+        for (wrong, right) in [
+            ("data-dirr", "data-dir"),
+            ("data_dir", "data-dir"),
+            ("etcd-args", "etcd-arg"),
+            ("nodename", "node-name"),
+            ("tls-sans", "tls-san"),
+            ("etcd-quota-backend-byte", "etcd-quota-backend-bytes"),
+        ] {
+            assert_eq!(closest(wrong, names()), Some(right), "{wrong}");
+        }
+        assert_eq!(closest("zzz", names()), None);
+    }
+}

@@ -1,0 +1,81 @@
+//! `--print-config`: the effective values as YAML, each with a comment that says where it came from.
+//!
+//! The output is a valid `config.yaml` as long as nothing secret is set: secrets are masked.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+
+use super::options::{OPTIONS, Spec};
+use super::{Config, Origin, Resolved};
+
+const MASK: &str = "'***'";
+
+/// The effective configuration, a key a line.
+#[must_use]
+pub fn print(resolved: &Resolved, config: &Config) -> String {
+    let mut text = String::new();
+    for spec in OPTIONS {
+        let _ = writeln!(text, "{}: {}  # {}", spec.name, shown(spec, resolved, config), origins(spec, resolved));
+    }
+    text
+}
+
+fn shown(spec: &Spec, resolved: &Resolved, config: &Config) -> String {
+    let found = resolved.all(spec.name);
+    if spec.secret {
+        return if found.is_empty() { "~".into() } else { MASK.into() };
+    }
+    let texts: Vec<String> = match (spec.name, found.is_empty()) {
+        // What the host decides when nobody else does.
+        ("node-name", true) => vec![config.node_name.clone()],
+        ("node-ip", true) => config.node_ips.iter().map(ToString::to_string).collect(),
+        ("data-dir", _) => vec![config.data_dir.display().to_string()],
+        _ => found.iter().map(|(text, _)| text.clone()).collect(),
+    };
+    let scalars: Vec<String> = texts.iter().map(|text| scalar(text)).collect();
+    match scalars.as_slice() {
+        _ if spec.is_list() => format!("[{}]", scalars.join(", ")),
+        [] => "~".into(),
+        [one, ..] => one.clone(),
+    }
+}
+
+/// A text as a YAML scalar, quoted only where it must be.
+fn scalar(text: &str) -> String {
+    let is_safe = |c: char| c.is_ascii_alphanumeric() || "-_./+*%@=".contains(c);
+    if !text.is_empty() && text.chars().all(is_safe) && !text.starts_with(['-', '*', '%', '@', '=']) {
+        return text.to_owned();
+    }
+    format!("'{}'", text.replace('\'', "''").replace(char::is_control, "?"))
+}
+
+fn origins(spec: &Spec, resolved: &Resolved) -> String {
+    let distinct: BTreeSet<String> = resolved
+        .all(spec.name)
+        .iter()
+        .filter(|(_, origin)| *origin != Origin::Default)
+        .map(|(_, origin)| origin.to_string())
+        .collect();
+    if !distinct.is_empty() {
+        return distinct.into_iter().collect::<Vec<_>>().join(", ");
+    }
+    match (spec.default, spec.default_note) {
+        ("", "") => "not set".into(),
+        ("", note) => format!("default: {note}"),
+        _ => "default".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scalars_are_quoted_only_where_they_must_be() {
+        for (text, expected) in
+            [("2379", "2379"), ("a b", "'a b'"), ("it's", "'it''s'"), ("::1", "'::1'"), ("", "''"), ("/var/lib", "/var/lib")]
+        {
+            assert_eq!(scalar(text), expected);
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! One YAML file, read as keys and texts with the line of each.
+//!
+//! Given the text of a `config.yaml`, gives its top-level entries in order, duplicates and all, so that the caller can
+//! report every problem with its line. The syntax is read by saphyr-parser, which knows positions; what a plain scalar
+//! *is* (nothing, a truth value, a number, a text) is decided by `serde_yaml`. Values keep the text that was typed: a
+//! token of `0123` stays that. Never resolves tags, includes or variables.
+
+use std::collections::HashMap;
+
+use saphyr_parser::{Event, Parser, ScalarStyle};
+
+/// More nodes than any configuration has: a bound against files that unfold themselves through aliases.
+const MOST_NODES: usize = 10_000;
+const DEEPEST: usize = 32;
+
+/// A value with its line (from 1).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// Where it begins.
+    pub line: usize,
+    /// What it is.
+    pub value: Value,
+}
+
+/// What a node holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Value {
+    /// `~`, `null` or nothing at all.
+    Nothing,
+    /// The text of a scalar as typed, without quotes.
+    Text(String),
+    /// A list.
+    List(Vec<Node>),
+    /// A mapping; no option takes one.
+    Map(Vec<(Node, Node)>),
+}
+
+/// Why a file cannot be read as YAML.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SyntaxError {
+    /// Where, from 1.
+    pub line: usize,
+    /// What the parser says.
+    pub message: String,
+}
+
+struct Reader<'input> {
+    parser: Parser<'input, saphyr_parser::StrInput<'input>>,
+    anchors: HashMap<usize, Node>,
+    nodes: usize,
+}
+
+type Step<'input> = (Event<'input>, usize);
+
+/// The top-level entries of `text`, in order.
+///
+/// # Errors
+/// If it is no YAML, not one document, or not a mapping at the top.
+pub fn read(text: &str) -> Result<Vec<(Node, Node)>, SyntaxError> {
+    let mut reader = Reader { parser: Parser::new_from_str(text), anchors: HashMap::new(), nodes: 0 };
+    let mut top = None;
+    loop {
+        let (event, line) = reader.next()?;
+        match event {
+            Event::StreamEnd => break,
+            Event::Nothing | Event::StreamStart | Event::DocumentStart(_) | Event::DocumentEnd => {}
+            other if top.is_none() => top = Some(reader.node((other, line), 0)?),
+            _ => return Err(SyntaxError { line, message: "a second document begins here; one file is one document".into() }),
+        }
+    }
+    match top {
+        None | Some(Node { value: Value::Nothing, .. }) => Ok(Vec::new()),
+        Some(Node { value: Value::Map(entries), .. }) => Ok(entries),
+        Some(Node { line, .. }) => Err(SyntaxError { line, message: "expected `key: value` lines".into() }),
+    }
+}
+
+impl<'input> Reader<'input> {
+    fn next(&mut self) -> Result<Step<'input>, SyntaxError> {
+        match self.parser.next_event() {
+            Some(Ok((event, span))) => Ok((event, span.start.line())),
+            Some(Err(error)) => Err(SyntaxError { line: error.marker().line(), message: error.info().to_owned() }),
+            None => Ok((Event::StreamEnd, 0)),
+        }
+    }
+
+    fn node(&mut self, (event, line): Step<'input>, depth: usize) -> Result<Node, SyntaxError> {
+        self.nodes += 1;
+        if self.nodes > MOST_NODES || depth > DEEPEST {
+            return Err(SyntaxError { line, message: "too large or too deeply nested for a configuration".into() });
+        }
+        let (anchor, value) = match event {
+            Event::Scalar(text, style, anchor, _) => (anchor, scalar(&text, style)),
+            Event::SequenceStart(anchor, _) => (anchor, self.list(depth)?),
+            Event::MappingStart(anchor, _) => (anchor, self.map(depth)?),
+            Event::Alias(id) => {
+                let Some(known) = self.anchors.get(&id).cloned() else {
+                    return Err(SyntaxError { line, message: "an alias to an anchor that is not there".into() });
+                };
+                self.nodes += weight(&known);
+                return Ok(Node { line, value: known.value });
+            }
+            other => return Err(SyntaxError { line, message: format!("unexpected {other:?}") }),
+        };
+        let node = Node { line, value };
+        if anchor != 0 {
+            self.anchors.insert(anchor, node.clone());
+        }
+        Ok(node)
+    }
+
+    fn list(&mut self, depth: usize) -> Result<Value, SyntaxError> {
+        let mut items = Vec::new();
+        loop {
+            match self.next()? {
+                (Event::SequenceEnd, _) => return Ok(Value::List(items)),
+                step => items.push(self.node(step, depth + 1)?),
+            }
+        }
+    }
+
+    fn map(&mut self, depth: usize) -> Result<Value, SyntaxError> {
+        let mut entries = Vec::new();
+        loop {
+            match self.next()? {
+                (Event::MappingEnd, _) => return Ok(Value::Map(entries)),
+                step => {
+                    let key = self.node(step, depth + 1)?;
+                    let step = self.next()?;
+                    entries.push((key, self.node(step, depth + 1)?));
+                }
+            }
+        }
+    }
+}
+
+fn weight(node: &Node) -> usize {
+    1 + match &node.value {
+        Value::List(items) => items.iter().map(weight).sum(),
+        Value::Map(entries) => entries.iter().map(|(key, value)| weight(key) + weight(value)).sum(),
+        Value::Nothing | Value::Text(_) => 0,
+    }
+}
+
+fn scalar(text: &str, style: ScalarStyle) -> Value {
+    let nothing = style == ScalarStyle::Plain && matches!(serde_yaml::from_str(text), Ok(serde_yaml::Value::Null));
+    if nothing { Value::Nothing } else { Value::Text(text.to_owned()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(line: usize, text: &str) -> Node {
+        Node { line, value: Value::Text(text.into()) }
+    }
+
+    #[test]
+    fn keys_and_values_keep_their_lines_and_their_spelling() {
+        let entries = read("# c\ntoken: 0123\n\ntls-san: [a, \"b\"]\nempty:\n").unwrap();
+        assert_eq!(
+            entries,
+            [
+                (text(2, "token"), text(2, "0123")),
+                (text(4, "tls-san"), Node { line: 4, value: Value::List(vec![text(4, "a"), text(4, "b")]) }),
+                (text(5, "empty"), Node { line: entries[2].1.line, value: Value::Nothing }),
+            ]
+        );
+    }
+
+    #[test]
+    fn duplicates_are_kept_for_the_caller_to_report() {
+        assert_eq!(read("a: 1\na: 2\n").unwrap().len(), 2);
+    }
+
+    #[test]
+    fn nothing_and_comments_are_an_empty_configuration() {
+        for empty in ["", "# only a comment\n", "---\n", "~\n"] {
+            assert_eq!(read(empty), Ok(vec![]), "{empty:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_mapping_is_refused_with_its_line() {
+        assert!(read("- a\n").is_err());
+        assert!(read("just text\n").is_err());
+        assert_eq!(read("a: 1\nb: [1\nc: 2\n").map_err(|error| error.line > 1), Err(true));
+        assert!(read("a: 1\n---\nb: 2\n").unwrap_err().message.contains("second document"));
+    }
+
+    #[test]
+    fn a_file_that_unfolds_itself_is_bounded() {
+        let mut bomb = String::from("a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n");
+        for level in 1..8 {
+            let last = level - 1;
+            bomb.push_str(&format!("a{level}: &a{level} [{}]\n", vec![format!("*a{last}"); 10].join(",")));
+        }
+        assert!(read(&bomb).unwrap_err().message.contains("too large"));
+    }
+}

@@ -1,0 +1,115 @@
+//! Asks the launcher of this node, over its socket.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use http_body_util::{BodyExt as _, Empty, Limited};
+use hyper::body::Bytes;
+use hyper::{Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::socket;
+use crate::datadir::DataDir;
+use crate::error::{Exit, Explained};
+
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// How large it may be, in bytes.
+const LARGEST_ANSWER: usize = 16 << 20;
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// Nobody listens.
+    #[error("no quorate server runs on the data directory {}", .0.display())]
+    NotRunning(PathBuf),
+    /// We may not ask.
+    #[error("the control socket under {} may only be used by its owner", .0.display())]
+    NotAllowed(PathBuf),
+    /// It broke off, or took too long.
+    #[error("the quorate server on {} does not answer", path.display())]
+    NoAnswer {
+        /// The data directory.
+        path: PathBuf,
+        /// What happened.
+        source: io::Error,
+    },
+    /// It answered with an error.
+    #[error("the quorate server answered {status}: {text}")]
+    Refused {
+        /// HTTP status.
+        status: u16,
+        /// What it said.
+        text: String,
+    },
+}
+
+impl Explained for ControlError {
+    fn exit(&self) -> Exit {
+        match self {
+            Self::NotRunning(_) | Self::NoAnswer { .. } => Exit::NotRunning,
+            Self::NotAllowed(_) | Self::Refused { .. } => Exit::Failed,
+        }
+    }
+
+    fn next(&self) -> Option<String> {
+        match self {
+            Self::NotRunning(_) => {
+                Some("start it (systemctl start quorate-server), or name its --data-dir".into())
+            }
+            Self::NotAllowed(_) => Some("run this as root, or as the user that runs the server".into()),
+            Self::NoAnswer { .. } => Some("see its log: journalctl -u quorate-server -e".into()),
+            Self::Refused { .. } => None,
+        }
+    }
+}
+
+/// GETs `path` from the launcher on `data`; the body of a 200.
+///
+/// # Errors
+/// If nobody runs there, or the answer is not a 200.
+pub async fn get(data: &DataDir, path: &str) -> Result<Bytes, ControlError> {
+    let root = data.root().to_path_buf();
+    let stream = socket::connect(&data.server()).await.map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => ControlError::NotRunning(root.clone()),
+        io::ErrorKind::PermissionDenied => ControlError::NotAllowed(root.clone()),
+        _ => ControlError::NoAnswer { path: root.clone(), source: error },
+    })?;
+    let no_answer = |source| ControlError::NoAnswer { path: root.clone(), source };
+    let (status, body) = request(stream, path, PATIENCE).await.map_err(no_answer)?;
+    if status == StatusCode::OK {
+        return Ok(body);
+    }
+    let text = crate::host::printable(String::from_utf8_lossy(&body).trim());
+    Err(ControlError::Refused { status: status.as_u16(), text })
+}
+
+/// One HTTP/1.1 GET over a stream, within a time.
+///
+/// # Errors
+/// If the exchange breaks off or takes longer.
+pub async fn request<S>(stream: S, path: &str, patience: Duration) -> io::Result<(StatusCode, Bytes)>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let exchange = async {
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+        let request = Request::get(path)
+            .header(hyper::header::HOST, "localhost")
+            .body(Empty::<Bytes>::new())
+            .map_err(io::Error::other)?;
+        let driven = tokio::spawn(connection);
+        let answer = sender.send_request(request).await.map_err(io::Error::other)?;
+        let status = answer.status();
+        let body = Limited::new(answer.into_body(), LARGEST_ANSWER).collect().await.map_err(io::Error::other)?.to_bytes();
+        driven.abort();
+        Ok((status, body))
+    };
+    match tokio::time::timeout(patience, exchange).await {
+        Ok(done) => done,
+        Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut)),
+    }
+}

@@ -1,0 +1,88 @@
+//! The control API: what the launcher serves, and the client that the commands on this node use.
+//!
+//! HTTP over `S/quorate.sock` (0600, in a 0700 directory: whoever reaches it is the owner of the data), and the parts that
+//! monitoring needs on a loopback port. A route is a file in `routes/`; policy is elsewhere.
+
+pub mod client;
+pub mod routes;
+mod socket;
+
+use std::net::TcpListener as StdTcpListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::routing::get;
+use axum::serve::Listener;
+use tokio::net::{TcpListener, UnixListener};
+
+use crate::datadir::DataDir;
+use crate::server::state::Shared;
+
+pub use socket::SocketError;
+
+/// A client that has not sent its request or not read its answer after this long is dropped.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// So many connections are served at a time on each listener; more wait in the kernel's queue.
+const MOST_CONNECTIONS: usize = 64;
+
+/// What the control API listens on.
+#[derive(Debug)]
+pub struct Listeners {
+    socket: UnixListener,
+    monitoring: Option<TcpListener>,
+}
+
+impl Listeners {
+    /// Binds the socket, and takes over the port for monitoring.
+    ///
+    /// # Errors
+    /// If something that is not ours is in the place of the socket, or the system refuses.
+    pub fn bind(data: &DataDir, monitoring: Option<StdTcpListener>) -> Result<Self, SocketError> {
+        let failed = |source| SocketError::Bind { path: data.socket(), source };
+        let monitoring = monitoring
+            .map(|listener| listener.set_nonblocking(true).and_then(|()| TcpListener::from_std(listener)))
+            .transpose()
+            .map_err(failed)?;
+        Ok(Self { socket: socket::bind(data)?, monitoring })
+    }
+}
+
+/// Serves until dropped.
+pub async fn serve(listeners: Listeners, shared: Arc<Shared>) {
+    let public = Router::new()
+        .route("/livez", get(routes::health::live))
+        .route("/readyz", get(routes::health::ready))
+        .route("/metrics", get(routes::metrics::metrics));
+    let private = public.clone().route("/v1/status", get(routes::status::status)).with_state(shared.clone());
+    let public = public.with_state(shared);
+    let monitoring = async {
+        match listeners.monitoring {
+            Some(listener) => accept(listener, public).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::join!(monitoring, accept(listeners.socket, private));
+}
+
+/// Serves each connection, a bounded number at a time and for a bounded time. Never returns.
+async fn accept<L: Listener>(mut listener: L, router: Router) {
+    let mut connections = tokio::task::JoinSet::new();
+    loop {
+        while connections.len() >= MOST_CONNECTIONS {
+            connections.join_next().await;
+        }
+        let (stream, _) = listener.accept().await;
+        let service = hyper_util::service::TowerToHyperService::new(router.clone());
+        let served = hyper::server::conn::http1::Builder::new()
+            .timer(hyper_util::rt::TokioTimer::new())
+            .header_read_timeout(PATIENCE)
+            .keep_alive(false)
+            .serve_connection(hyper_util::rt::TokioIo::new(stream), service);
+        connections.spawn(async move {
+            // What a client does wrong is its own affair.
+            let _ = tokio::time::timeout(PATIENCE * 2, served).await;
+        });
+        while connections.try_join_next().is_some() {}
+    }
+}

@@ -1,0 +1,36 @@
+//! `/livez`: the launcher works. `/readyz`: etcd is healthy, so clients can be sent here.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+
+use crate::etcd::supervisor::State as ChildState;
+use crate::server::health::Health;
+use crate::server::state::Shared;
+
+/// Always 200: answering is the proof.
+pub async fn live() -> &'static str {
+    "ok\n"
+}
+
+/// 200 if etcd is ready and was healthy when last asked, else 503 and why.
+pub async fn ready(State(shared): State<Arc<Shared>>) -> (StatusCode, String) {
+    match verdict(&shared) {
+        Ok(()) => (StatusCode::OK, "ok\n".into()),
+        Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
+    }
+}
+
+/// Why etcd is not healthy, if it is not.
+pub(super) fn verdict(shared: &Shared) -> Result<(), String> {
+    let state = shared.child.borrow().state;
+    if state != ChildState::Ready {
+        return Err(format!("etcd is {}", state.word()));
+    }
+    match &*shared.health.borrow() {
+        Health::Healthy(_) => Ok(()),
+        Health::Unhealthy(why) => Err(why.clone()),
+        Health::Unknown => Err("etcd was not asked yet".into()),
+    }
+}

@@ -1,0 +1,151 @@
+//! `/metrics`: OpenMetrics text for Prometheus. The names are documented in `docs/metrics.md`.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::{Registry, Unit};
+use tokio::net::TcpStream;
+
+use super::status;
+use crate::control::client::request;
+use crate::etcd::output;
+use crate::etcd::settings::Addresses;
+use crate::etcd::supervisor::State as ChildState;
+use crate::server::health::Health;
+use crate::server::logging;
+use crate::server::state::Shared;
+
+/// etcd's own page must come within this; it takes milliseconds.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+type Labels = [(&'static str, String); 1];
+
+/// The metrics of this moment.
+pub async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
+    let wal_fsync = wal_fsync_p99(&shared).await;
+    let mut text = String::new();
+    match encode(&mut text, &registry(&shared, wal_fsync)) {
+        Ok(()) => {
+            ([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response()
+        }
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
+    }
+}
+
+fn registry(shared: &Shared, wal_fsync: Option<f64>) -> Registry {
+    let mut registry = Registry::with_prefix("quorate");
+    let child = shared.child.borrow().clone();
+    build_info(&mut registry, shared);
+
+    let states = Family::<Labels, Gauge>::default();
+    for state in ChildState::ALL {
+        states.get_or_create(&[("state", state.word().to_owned())]).set(i64::from(state == child.state));
+    }
+    registry.register("child_state", "1 for the state that the etcd process is in", states);
+    counter(&mut registry, "child_restarts", "Starts of etcd after the first", child.restarts());
+    if let Some(after) = child.ready_after {
+        let help = "How long the last start of etcd took until it was ready";
+        gauge(&mut registry, "child_ready", help, Some(Unit::Seconds), after.as_secs_f64());
+    }
+    counter(
+        &mut registry,
+        "etcd_log_lines_dropped",
+        "Lines of etcd's log that were dropped because there were too many",
+        output::DROPPED_LINES.load(Ordering::Relaxed),
+    );
+    counter(
+        &mut registry,
+        "log_lines_dropped",
+        "Lines of the log that were dropped because nobody read standard error",
+        logging::dropped_lines(),
+    );
+    let health = shared.health.borrow().clone();
+    member(&mut registry, &health);
+    if let Some(seconds) = wal_fsync {
+        let help = "99 of 100 fsyncs of etcd's log took at most this long, since its start";
+        gauge(&mut registry, "etcd_wal_fsync_p99", help, Some(Unit::Seconds), seconds);
+    }
+    let days = Family::<Labels, Gauge>::default();
+    for certificate in status::certificates(shared) {
+        days.get_or_create(&[("name", certificate.name)]).set(i64::try_from(certificate.days_left).unwrap_or(i64::MAX));
+    }
+    registry.register("certificate_days_left", "Whole days until the certificate expires", days);
+    registry
+}
+
+fn build_info(registry: &mut Registry, shared: &Shared) {
+    let info = Family::<[(&'static str, String); 2], Gauge>::default();
+    let labels = [("version", env!("CARGO_PKG_VERSION").to_owned()), ("etcd", shared.binary.version.to_string())];
+    info.get_or_create(&labels).set(1);
+    registry.register("build_info", "Versions, as labels", info);
+}
+
+fn member(registry: &mut Registry, health: &Health) {
+    let is_healthy = matches!(health, Health::Healthy(_));
+    gauge(registry, "etcd_healthy", "1 if etcd was healthy when last asked", None, f64::from(u8::from(is_healthy)));
+    let has_leader = matches!(health, Health::Healthy(facts) if facts.leader_id != "0");
+    gauge(registry, "etcd_has_leader", "1 if the cluster has a leader", None, f64::from(u8::from(has_leader)));
+    let Health::Healthy(facts) = health else { return };
+    #[allow(clippy::cast_precision_loss, reason = "Prometheus counts in floats; databases are below 2^53 bytes")]
+    for (name, help, value) in [
+        ("etcd_db_size", "Size of the database file", facts.db_size as f64),
+        ("etcd_db_in_use", "Bytes of the database file in use", facts.db_in_use as f64),
+    ] {
+        gauge(registry, name, help, Some(Unit::Bytes), value);
+    }
+}
+
+fn gauge(registry: &mut Registry, name: &str, help: &str, unit: Option<Unit>, value: f64) {
+    let gauge = Gauge::<f64, AtomicU64>::default();
+    gauge.set(value);
+    match unit {
+        Some(unit) => registry.register_with_unit(name, help, unit, gauge),
+        None => registry.register(name, help, gauge),
+    }
+}
+
+fn counter(registry: &mut Registry, name: &str, help: &str, value: u64) {
+    registry.register(name, help, ConstCounter::new(value));
+}
+
+/// From the histogram on etcd's own metrics page.
+async fn wal_fsync_p99(shared: &Shared) -> Option<f64> {
+    let address = Addresses::of(&shared.config).metrics.first().copied()?;
+    let stream = tokio::time::timeout(PATIENCE, TcpStream::connect(address)).await.ok()?.ok()?;
+    let (status, body) = request(stream, "/metrics", PATIENCE).await.ok()?;
+    (status == StatusCode::OK).then(|| quantile_99(&String::from_utf8_lossy(&body), "etcd_disk_wal_fsync_duration_seconds"))?
+}
+
+/// The upper bound of the bucket that the 99th percentile falls into; `None` without observations.
+fn quantile_99(page: &str, histogram: &str) -> Option<f64> {
+    let prefix = format!("{histogram}_bucket{{le=\"");
+    let buckets: Vec<(f64, f64)> = page
+        .lines()
+        .filter_map(|line| line.strip_prefix(&prefix)?.split_once("\"} "))
+        .filter_map(|(bound, count)| Some((bound.parse().ok()?, count.parse().ok()?)))
+        .collect();
+    let total = buckets.last().map(|(_, count)| *count).filter(|total| *total > 0.0)?;
+    buckets.iter().find(|(_, count)| *count >= 0.99 * total).map(|(bound, _)| *bound)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_99th_percentile_is_read_from_the_buckets() {
+        let page = "# HELP x\nx_bucket{le=\"0.001\"} 10\nx_bucket{le=\"0.002\"} 99\nx_bucket{le=\"0.004\"} 100\nx_bucket{le=\"+Inf\"} 100\nx_sum 1\n";
+        assert_eq!(quantile_99(page, "x"), Some(0.002));
+        assert_eq!(quantile_99("", "x"), None);
+        assert_eq!(quantile_99("x_bucket{le=\"+Inf\"} 0\n", "x"), None);
+    }
+}

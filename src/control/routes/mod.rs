@@ -1,0 +1,5 @@
+//! The routes of the control API, a file each.
+
+pub mod health;
+pub mod metrics;
+pub mod status;

@@ -1,0 +1,205 @@
+//! `/v1/status`: everything that `quorate status` shows. The fields are documented in `docs/status.md`; they are added to,
+//! never renamed.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+
+use super::health::verdict;
+use crate::clock;
+use crate::etcd::output;
+use crate::etcd::settings::Addresses;
+use crate::host;
+use crate::server::health::Health;
+use crate::server::state::Shared;
+
+/// The state of a server.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Status {
+    /// True if etcd is ready and was healthy when last asked.
+    pub healthy: bool,
+    /// Why not.
+    pub reason: Option<String>,
+    /// `node-name`.
+    pub node: String,
+    /// Where clients connect.
+    pub client_url: String,
+    /// The same over loopback.
+    pub local_client_url: String,
+    /// Where members connect.
+    pub peer_url: String,
+    /// `D`.
+    pub data_dir: String,
+    /// The launcher.
+    pub launcher: Launcher,
+    /// The etcd process.
+    pub etcd: Child,
+    /// What etcd says about itself; absent while it does not answer.
+    pub member: Option<Member>,
+    /// The certificates.
+    pub certificates: Vec<Certificate>,
+    /// The disk under the data.
+    pub disk: Disk,
+}
+
+/// The launcher.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Launcher {
+    /// Its version.
+    pub version: String,
+    /// Its process id.
+    pub pid: u32,
+    /// RFC 3339.
+    pub started: String,
+}
+
+/// The etcd process.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Child {
+    /// `stopped`, `starting`, `ready`, `stopping`, `backoff` or `failed`.
+    pub state: String,
+    /// Its process id, while it runs.
+    pub pid: Option<i32>,
+    /// Its version.
+    pub version: String,
+    /// Its executable.
+    pub binary: String,
+    /// RFC 3339.
+    pub started: Option<String>,
+    /// Milliseconds from its start to being ready.
+    pub ready_after_ms: Option<u64>,
+    /// Starts after the first.
+    pub restarts: u64,
+    /// How it ended the last time that it ended by itself.
+    pub last_exit: Option<String>,
+    /// Its last lines, while it is not healthy.
+    pub last_lines: Vec<String>,
+    /// Lines of its log that were dropped because there were too many.
+    pub dropped_lines: u64,
+}
+
+/// What etcd says about itself.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Member {
+    /// Member name.
+    pub name: String,
+    /// Hexadecimal.
+    pub id: String,
+    /// Hexadecimal.
+    pub cluster_id: String,
+    /// One more with every reset or restore.
+    pub epoch: u64,
+    /// Members, learners included.
+    pub members: usize,
+    /// True if this one leads.
+    pub is_leader: bool,
+    /// Hexadecimal.
+    pub leader_id: String,
+    /// Of the keyspace.
+    pub revision: i64,
+    /// Bytes.
+    pub db_size: i64,
+    /// Bytes.
+    pub db_in_use: i64,
+    /// Bytes.
+    pub db_quota: u64,
+    /// Such as `NOSPACE`.
+    pub alarms: Vec<String>,
+}
+
+/// A certificate.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Certificate {
+    /// File name without ending.
+    pub name: String,
+    /// RFC 3339.
+    pub expires: String,
+    /// Whole days.
+    pub days_left: u64,
+}
+
+/// The disk under the data.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Disk {
+    /// Bytes.
+    pub free: Option<u64>,
+    /// Milliseconds that 99 of 100 small writes took before the start.
+    pub fsync_p99_ms: Option<f64>,
+}
+
+/// JSON of [`Status`].
+pub async fn status(State(shared): State<Arc<Shared>>) -> Response {
+    let body = serde_json::to_vec(&observe(&shared)).unwrap_or_default();
+    ([(CONTENT_TYPE, "application/json")], body).into_response()
+}
+
+fn observe(shared: &Shared) -> Status {
+    let verdict = verdict(shared);
+    let child = shared.child.borrow().clone();
+    let member = match &*shared.health.borrow() {
+        Health::Healthy(facts) if verdict.is_ok() => Some(Member {
+            name: shared.member_name.clone(),
+            id: facts.member_id.clone(),
+            cluster_id: facts.cluster_id.clone(),
+            epoch: shared.epoch,
+            members: facts.members,
+            is_leader: facts.is_leader,
+            leader_id: facts.leader_id.clone(),
+            revision: facts.revision,
+            db_size: facts.db_size,
+            db_in_use: facts.db_in_use,
+            db_quota: shared.config.etcd.quota_backend_bytes,
+            alarms: facts.alarms.clone(),
+        }),
+        _ => None,
+    };
+    Status {
+        healthy: verdict.is_ok(),
+        node: shared.config.node_name.clone(),
+        client_url: Addresses::client_url(&shared.config),
+        local_client_url: Addresses::local_client_url(&shared.config),
+        peer_url: Addresses::peer_url(&shared.config),
+        data_dir: shared.data.root().display().to_string(),
+        launcher: Launcher {
+            version: env!("CARGO_PKG_VERSION").into(),
+            pid: std::process::id(),
+            started: clock::rfc3339(shared.started),
+        },
+        etcd: Child {
+            state: child.state.word().into(),
+            pid: child.pid,
+            version: shared.binary.version.to_string(),
+            binary: shared.binary.path.display().to_string(),
+            started: child.started.map(clock::rfc3339),
+            ready_after_ms: child.ready_after.map(|after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX)),
+            restarts: child.restarts(),
+            last_exit: child.last_exit.clone(),
+            last_lines: if verdict.is_ok() { Vec::new() } else { child.tail.lines() },
+            dropped_lines: output::DROPPED_LINES.load(std::sync::atomic::Ordering::Relaxed),
+        },
+        member,
+        certificates: certificates(shared),
+        disk: Disk {
+            free: host::free_bytes(&shared.data.db()),
+            fsync_p99_ms: shared.fsync_p99.map(|p99| (p99.as_secs_f64() * 100_000.0).round() / 100.0),
+        },
+        reason: verdict.err(),
+    }
+}
+
+pub(super) fn certificates(shared: &Shared) -> Vec<Certificate> {
+    let now = clock::now();
+    shared
+        .certificates
+        .borrow()
+        .iter()
+        .map(|expiry| Certificate {
+            name: expiry.name.into(),
+            expires: clock::rfc3339(expiry.not_after),
+            days_left: expiry.not_after.duration_since(now).unwrap_or_default().as_secs() / 86_400,
+        })
+        .collect()
+}

@@ -1,0 +1,76 @@
+//! Binding and connecting a Unix socket whose path may be longer than a socket address can hold (107 bytes).
+//!
+//! The directory is opened and the socket named through `/proc/self/fd/N`, which is always short.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+
+use tokio::net::{UnixListener, UnixStream};
+
+use crate::datadir::DataDir;
+use crate::durable::{self, PRIVATE};
+use crate::error::{Exit, Explained};
+
+/// Why the socket is not to be had.
+#[derive(Debug, thiserror::Error)]
+pub enum SocketError {
+    /// Something else is in its place.
+    #[error("{} is there and is not a socket of this user's", .0.display())]
+    Foreign(PathBuf),
+    /// The system refuses.
+    #[error("cannot serve the control API on {}", path.display())]
+    Bind {
+        /// The socket.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl Explained for SocketError {
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Foreign(_) => Exit::Refused,
+            Self::Bind { .. } => Exit::Failed,
+        }
+    }
+
+    fn next(&self) -> Option<String> {
+        match self {
+            Self::Foreign(path) => Some(format!("look at it (ls -l {0}), and move it away", path.display())),
+            Self::Bind { .. } => None,
+        }
+    }
+}
+
+fn short(dir: &File) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", dir.as_raw_fd())).join(DataDir::SOCKET_NAME)
+}
+
+/// Binds the socket with mode 0600. The caller holds the lock, so a socket of ours that is there is dead.
+pub(super) fn bind(data: &DataDir) -> Result<UnixListener, SocketError> {
+    let path = data.socket();
+    let failed = |source| SocketError::Bind { path: path.clone(), source };
+    match fs::symlink_metadata(&path) {
+        Ok(found) if found.file_type().is_socket() && found.uid() == nix::unistd::geteuid().as_raw() => {
+            durable::remove_file(&path).map_err(|error| failed(error.source))?;
+        }
+        Ok(_) => return Err(SocketError::Foreign(path)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(failed(error)),
+    }
+    let dir = File::open(data.server()).map_err(failed)?;
+    let listener = UnixListener::bind(short(&dir)).map_err(failed)?;
+    // Until here only the mode of the directory (0700) keeps others out, which is enough.
+    durable::set_mode(&path, PRIVATE).map_err(|error| failed(error.source))?;
+    Ok(listener)
+}
+
+/// Connects to the socket of a running launcher.
+pub(super) async fn connect(server_dir: &Path) -> io::Result<UnixStream> {
+    let dir = File::open(server_dir)?;
+    UnixStream::connect(short(&dir)).await
+}

@@ -1,0 +1,290 @@
+//! The only seam through which files are written.
+//!
+//! Given bytes and a path, a file is either wholly there, with the mode asked for and safe against power loss, or as
+//! it was before: written under a hidden name beside it, fsynced, renamed, the directory fsynced. An error of fsync
+//! is final for that file (retrying an fsync proves nothing, since Linux drops the dirty pages). Nothing here knows about etcd.
+
+#![allow(clippy::disallowed_methods, reason = "this is the seam that the ban points to")]
+
+use std::ffi::OsString;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Seek as _, Write};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use crate::error::Explained;
+use crate::faults;
+
+/// Mode of files that nobody but the owner may read.
+pub const PRIVATE: u32 = 0o600;
+/// Mode of directories that nobody but the owner may enter.
+pub const PRIVATE_DIR: u32 = 0o700;
+/// Mode of executables.
+pub const EXECUTABLE: u32 = 0o755;
+
+const TEMPORARY: &str = ".tmp-quorate-";
+
+/// A write, rename or removal that did not happen.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {act} {}", path.display())]
+pub struct WriteError {
+    /// What was tried, as a verb: "write", "create the directory", …
+    pub act: &'static str,
+    /// On what.
+    pub path: PathBuf,
+    /// The operating system's answer.
+    pub source: io::Error,
+}
+
+impl Explained for WriteError {
+    fn next(&self) -> Option<String> {
+        let advice = match self.source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "free some space there (df -h), then start again",
+            io::ErrorKind::ReadOnlyFilesystem => {
+                "the file system is mounted read-only: see dmesg for why, remount it, or choose another --data-dir"
+            }
+            io::ErrorKind::PermissionDenied => {
+                "run quorate as the user that owns the data directory (usually root), or choose another --data-dir"
+            }
+            _ => return None,
+        };
+        Some(advice.into())
+    }
+}
+
+/// Adds act and path to an [`io::Error`].
+pub trait OnPath<T> {
+    /// Says what was tried on which path.
+    ///
+    /// # Errors
+    /// The error itself, explained.
+    fn on(self, act: &'static str, path: &Path) -> Result<T, WriteError>;
+}
+
+impl<T> OnPath<T> for io::Result<T> {
+    fn on(self, act: &'static str, path: &Path) -> Result<T, WriteError> {
+        self.map_err(|source| WriteError { act, path: path.to_path_buf(), source })
+    }
+}
+
+/// Replaces `path` with `bytes` under `mode`, atomically and durably.
+///
+/// # Errors
+/// The step that failed; `path` is then as it was before.
+pub fn write_file(path: &Path, bytes: &[u8], mode: u32) -> Result<(), WriteError> {
+    write_stream(path, mode, |file| file.write_all(bytes))
+}
+
+/// As [`write_file`], but leaves a file alone that has these bytes already. True if it was written.
+///
+/// # Errors
+/// As [`write_file`].
+pub fn write_if_changed(path: &Path, bytes: &[u8], mode: u32) -> Result<bool, WriteError> {
+    if fs::read(path).is_ok_and(|present| present == bytes) {
+        return Ok(false);
+    }
+    write_file(path, bytes, mode).map(|()| true)
+}
+
+/// As [`write_file`], with the bytes coming from `fill`.
+///
+/// # Errors
+/// As [`write_file`], or what `fill` returned.
+pub fn write_stream(
+    path: &Path,
+    mode: u32,
+    fill: impl FnOnce(&mut File) -> io::Result<()>,
+) -> Result<(), WriteError> {
+    let temporary = temporary_beside(path);
+    let written = (|| {
+        faults::point("durable::create").on("write", path)?;
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(mode)
+            .open(&temporary)
+            .on("write", path)?;
+        faults::point("durable::write").on("write", path)?;
+        fill(&mut file).on("write", path)?;
+        // The umask may have taken bits away.
+        file.set_permissions(fs::Permissions::from_mode(mode)).on("set the mode of", path)?;
+        faults::point("durable::fsync").on("fsync", path)?;
+        file.sync_all().on("fsync", path)?;
+        faults::point("durable::rename").on("rename into place", path)?;
+        fs::rename(&temporary, path).on("rename into place", path)
+    })();
+    if written.is_err() {
+        // Best effort: a leftover is swept at the next start, and the error that matters is the first one.
+        let _ = fs::remove_file(&temporary);
+    }
+    written?;
+    sync_parent(path)
+}
+
+/// Replaces the content of a file that is already open, in place: for lock files, whose inode must stay.
+///
+/// # Errors
+/// The step that failed. The content may then be torn; readers of lock files must bear that.
+pub fn rewrite_open(file: &mut File, path: &Path, bytes: &[u8]) -> Result<(), WriteError> {
+    file.set_len(0).on("write", path)?;
+    file.rewind().on("write", path)?;
+    file.write_all(bytes).on("write", path)?;
+    file.flush().on("write", path)
+}
+
+/// Opens, and if need be creates, a file that only serves to be locked.
+///
+/// # Errors
+/// If it cannot be opened for writing.
+pub fn open_lock(path: &Path) -> Result<File, WriteError> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(PRIVATE)
+        .custom_flags(nix::fcntl::OFlag::O_NOFOLLOW.bits())
+        .open(path)
+        .on("open", path)
+}
+
+/// Creates a directory with `mode` and makes its entry durable. True if it was made, false if it was there.
+///
+/// # Errors
+/// If it cannot be made, or if something else has the name.
+pub fn create_dir(path: &Path, mode: u32) -> Result<bool, WriteError> {
+    if path.is_dir() {
+        return Ok(false);
+    }
+    faults::point("durable::mkdir").on("create the directory", path)?;
+    DirBuilder::new().mode(mode).create(path).on("create the directory", path)?;
+    sync_parent(path)?;
+    Ok(true)
+}
+
+/// [`create_dir`] for `path` and every missing parent.
+///
+/// # Errors
+/// As [`create_dir`].
+pub fn create_dir_all(path: &Path, mode: u32) -> Result<(), WriteError> {
+    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty() && !parent.exists()) {
+        create_dir_all(parent, mode)?;
+    }
+    create_dir(path, mode).map(|_| ())
+}
+
+/// Changes the mode of a file or directory.
+///
+/// # Errors
+/// If the system refuses.
+pub fn set_mode(path: &Path, mode: u32) -> Result<(), WriteError> {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).on("set the mode of", path)
+}
+
+/// Renames durably within one file system.
+///
+/// # Errors
+/// If the rename or one of the two directory fsyncs fails.
+pub fn rename(from: &Path, to: &Path) -> Result<(), WriteError> {
+    faults::point("durable::rename").on("rename", from)?;
+    fs::rename(from, to).on("rename", from)?;
+    sync_parent(to)?;
+    sync_parent(from)
+}
+
+/// Removes a file durably. True if it was there.
+///
+/// # Errors
+/// If it is there and cannot be removed.
+pub fn remove_file(path: &Path) -> Result<bool, WriteError> {
+    match fs::remove_file(path) {
+        Ok(()) => sync_parent(path).map(|()| true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error).on("remove", path),
+    }
+}
+
+/// Removes a directory and all in it. Links in it are removed, never followed.
+///
+/// # Errors
+/// If something in it cannot be removed.
+pub fn remove_dir_all(path: &Path) -> Result<(), WriteError> {
+    fs::remove_dir_all(path).on("remove", path)?;
+    sync_parent(path)
+}
+
+/// Removes what an interrupted [`write_file`] left in `dir`, and returns the names.
+#[must_use]
+pub fn sweep(dir: &Path) -> Vec<OsString> {
+    let Ok(entries) = fs::read_dir(dir) else { return Vec::new() };
+    entries
+        .flatten()
+        .filter(|entry| entry.file_name().as_encoded_bytes().starts_with(TEMPORARY.as_bytes()))
+        .filter(|entry| fs::remove_file(entry.path()).is_ok())
+        .map(|entry| entry.file_name())
+        .collect()
+}
+
+fn temporary_beside(path: &Path) -> PathBuf {
+    let mut name = OsString::from(TEMPORARY);
+    name.push(path.file_name().unwrap_or_default());
+    name.push(format!("-{}", std::process::id()));
+    path.with_file_name(name)
+}
+
+fn sync_parent(path: &Path) -> Result<(), WriteError> {
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    faults::point("durable::fsync_dir").on("fsync", parent)?;
+    File::open(parent).and_then(|dir| dir.sync_all()).on("fsync", parent)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_replaced_whole_with_its_mode_and_without_leftovers() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        write_file(&path, b"one", 0o644).unwrap();
+        write_file(&path, b"two", PRIVATE).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"two");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, PRIVATE);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_failed_write_leaves_the_old_file_and_no_temporary() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        write_file(&path, b"old", PRIVATE).unwrap();
+        let failed = write_stream(&path, PRIVATE, |file| {
+            file.write_all(b"half")?;
+            Err(io::Error::other("the source broke off"))
+        });
+        assert!(failed.is_err());
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn the_sweep_takes_only_our_temporaries() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(".tmp-quorate-x-1"), b"").unwrap();
+        fs::write(dir.path().join("x"), b"").unwrap();
+        assert_eq!(sweep(dir.path()), [OsString::from(".tmp-quorate-x-1")]);
+        assert!(dir.path().join("x").exists());
+    }
+
+    #[test]
+    fn an_unchanged_file_is_not_written_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        assert!(write_if_changed(&path, b"a", PRIVATE).unwrap());
+        assert!(!write_if_changed(&path, b"a", PRIVATE).unwrap());
+        assert!(write_if_changed(&path, b"b", PRIVATE).unwrap());
+    }
+}

@@ -1,0 +1,100 @@
+//! What a failure tells an operator, and the exit code it ends with.
+//!
+//! Each room has an error enum of its own whose variants say what failed on what; the chain of sources says why.
+//! [`Explained`] adds the two things that a person at a terminal needs beyond that: the exit code (`DESIGN.md`,
+//! "Exit codes") and the next command to type. Errors are returned, never logged and swallowed.
+
+use std::error::Error;
+use std::fmt::Write as _;
+
+/// The exit codes of every `quorate` command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// Done, also when asked to stop.
+    Done = 0,
+    /// Failed; the message says what and what to do.
+    Failed = 1,
+    /// Usage or configuration. systemd does not restart after it.
+    Usage = 2,
+    /// The data directory is in use.
+    InUse = 3,
+    /// Refused to protect data. systemd does not restart after it.
+    Refused = 4,
+    /// Something that was named does not exist.
+    NotFound = 5,
+    /// The server is not running or not reachable.
+    NotRunning = 6,
+    /// Busy, try again.
+    Busy = 75,
+}
+
+/// An error that knows how it ends the program and what to do about it.
+pub trait Explained: Error + Send + Sync + 'static {
+    /// The exit code of a program that ends because of this.
+    fn exit(&self) -> Exit {
+        Exit::Failed
+    }
+
+    /// What the operator should do or type next.
+    fn next(&self) -> Option<String> {
+        None
+    }
+}
+
+/// Any [`Explained`] error, on its way to `main`.
+#[derive(Debug)]
+pub struct Failure(Box<dyn Explained>);
+
+impl<E: Explained> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self(Box::new(error))
+    }
+}
+
+impl Failure {
+    /// The exit code that the program ends with.
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        self.0.exit()
+    }
+
+    /// The error, then why (the chain of sources), then what to do: what goes to standard error.
+    #[must_use]
+    pub fn report(&self) -> String {
+        let mut text = format!("quorate: {}\n", self.0);
+        let mut source = self.0.source();
+        while let Some(cause) = source {
+            let _ = writeln!(text, "  because: {cause}");
+            source = cause.source();
+        }
+        if let Some(next) = self.0.next() {
+            let _ = writeln!(text, "  next: {next}");
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("cannot read /x")]
+    struct Sample(#[source] std::io::Error);
+
+    impl Explained for Sample {
+        fn exit(&self) -> Exit {
+            Exit::NotFound
+        }
+        fn next(&self) -> Option<String> {
+            Some("look for it".into())
+        }
+    }
+
+    #[test]
+    fn a_report_has_what_why_and_next() {
+        let failure = Failure::from(Sample(std::io::Error::other("it is gone")));
+        assert_eq!(failure.report(), "quorate: cannot read /x\n  because: it is gone\n  next: look for it\n");
+        assert_eq!(failure.exit(), Exit::NotFound);
+    }
+}

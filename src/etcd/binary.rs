@@ -1,0 +1,275 @@
+//! Finds the etcd and etcdctl to run, and learns what the etcd is.
+//!
+//! Order for etcd: `--etcd-binary`, the embedded copy, beside our executable, `PATH`. For etcdctl: the embedded copy,
+//! beside the `--etcd-binary`, beside our executable, `PATH`. A path that was asked for and is no etcd is an error;
+//! nothing else is tried in its place. Every run of a binary here has a deadline.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
+use std::time::Duration;
+
+use tokio::process::Command;
+
+use super::embedded;
+use super::process::clean_environment;
+use super::version::{self, NotAVersion, Version};
+use crate::config::{EtcdArg, options};
+use crate::datadir::DataDir;
+use crate::durable::WriteError;
+use crate::error::{Exit, Explained};
+
+/// How long `etcd --version` may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Where a program was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// `--etcd-binary`, or beside it.
+    Asked,
+    /// Inside this executable.
+    Embedded,
+    /// In the directory of this executable.
+    Beside,
+    /// In `PATH`.
+    Path,
+}
+
+/// A program that can be run.
+#[derive(Debug)]
+pub struct Program {
+    /// What to execute.
+    pub path: PathBuf,
+    /// How it was found.
+    pub source: Source,
+    /// Keeps a program in memory alive.
+    _memory: Option<OwnedFd>,
+}
+
+/// Why there is no etcd to run.
+#[derive(Debug, thiserror::Error)]
+pub enum BinaryError {
+    /// Nowhere.
+    #[error("there is no {0}: not inside this quorate, not beside it, and not in PATH")]
+    NotFound(&'static str),
+    /// The embedded copy cannot be unpacked.
+    #[error("cannot unpack the {program} inside this quorate")]
+    Unpack {
+        /// Which program.
+        program: &'static str,
+        /// Why not.
+        source: WriteError,
+    },
+    /// It cannot be executed.
+    #[error("cannot run {}", path.display())]
+    Run {
+        /// What was tried.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// It did not answer.
+    #[error("{} --version did not answer within {} s", .0.display(), PATIENCE.as_secs())]
+    Silent(PathBuf),
+    /// It runs, and is something else.
+    #[error("{} is not an etcd", path.display())]
+    NotEtcd {
+        /// What was tried.
+        path: PathBuf,
+        /// What it said.
+        source: NotAVersion,
+    },
+    /// Too old or too new.
+    #[error("{} is etcd {version}; quorate runs {} to {}", path.display(), Version::OLDEST.minor_text(), Version::NEWEST.minor_text())]
+    Unsupported {
+        /// Which binary.
+        path: PathBuf,
+        /// Its version.
+        version: Version,
+    },
+    /// It refuses settings from `etcd-arg`.
+    #[error("etcd {version} does not take this:{}", list(.refused))]
+    Arguments {
+        /// Its version.
+        version: Version,
+        /// Each refused setting and what was said about it.
+        refused: Vec<String>,
+    },
+}
+
+fn list(lines: &[String]) -> String {
+    lines.iter().map(|line| format!("\n  etcd-arg {line}")).collect()
+}
+
+impl Explained for BinaryError {
+    fn exit(&self) -> Exit {
+        match self {
+            Self::NotFound(_) => Exit::NotFound,
+            Self::Unpack { source, .. } => source.exit(),
+            _ => Exit::Usage,
+        }
+    }
+
+    fn next(&self) -> Option<String> {
+        match self {
+            Self::NotFound("etcd") => Some(
+                "install one without starting the distribution's own service (systemctl mask etcd; apt-get install etcd-server), \
+                 or name one with --etcd-binary"
+                    .into(),
+            ),
+            Self::NotFound(_) => Some("apt-get install etcd-client, or put etcdctl beside the etcd binary".into()),
+            Self::Unpack { source, .. } => source.next(),
+            Self::Arguments { .. } => Some("mend etcd-arg; `etcd --help` lists what this etcd takes".into()),
+            _ => Some("name another one with --etcd-binary".into()),
+        }
+    }
+}
+
+/// Whether an embedded program may be unpacked under the data directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unpacking {
+    /// Not yet: the data directory stays as it is.
+    No,
+    /// Yes: the data directory is ours.
+    Yes,
+}
+
+/// Finds the etcd to run.
+///
+/// # Errors
+/// If there is none, or the embedded one cannot be unpacked.
+pub fn find_etcd(asked: Option<&Path>, data: &DataDir, unpacking: Unpacking) -> Result<Program, BinaryError> {
+    if let Some(path) = asked {
+        return Ok(Program { path: path.to_path_buf(), source: Source::Asked, _memory: None });
+    }
+    find("etcd", None, data, unpacking)
+}
+
+/// Finds the etcdctl to run.
+///
+/// # Errors
+/// As [`find_etcd`].
+pub fn find_etcdctl(etcd_binary: Option<&Path>, data: &DataDir) -> Result<Program, BinaryError> {
+    find("etcdctl", etcd_binary.and_then(Path::parent), data, Unpacking::Yes)
+}
+
+fn find(
+    name: &'static str,
+    beside_asked: Option<&Path>,
+    data: &DataDir,
+    unpacking: Unpacking,
+) -> Result<Program, BinaryError> {
+    let unpacked = match unpacking {
+        Unpacking::Yes => embedded::unpack(name, data),
+        Unpacking::No => embedded::borrow(name, data),
+    };
+    let unpacked = unpacked.map_err(|source| BinaryError::Unpack { program: name, source })?;
+    if let Some(unpacked) = unpacked {
+        return Ok(Program { path: unpacked.path, source: Source::Embedded, _memory: unpacked.memory });
+    }
+    let beside_us = std::env::current_exe().ok().and_then(|exe| exe.parent().map(Path::to_path_buf));
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let places = beside_asked
+        .map(|dir| (dir.to_path_buf(), Source::Asked))
+        .into_iter()
+        .chain(beside_us.map(|dir| (dir, Source::Beside)))
+        .chain(std::env::split_paths(&path).map(|dir| (dir, Source::Path)));
+    places
+        .map(|(dir, source)| (dir.join(name), source))
+        .find(|(path, _)| is_executable(path))
+        .map(|(path, source)| Program { path, source, _memory: None })
+        .ok_or(BinaryError::NotFound(name))
+}
+
+fn is_executable(path: &Path) -> bool {
+    path.is_file() && nix::unistd::access(path, nix::unistd::AccessFlags::X_OK).is_ok()
+}
+
+/// Asks an etcd for its version.
+///
+/// # Errors
+/// If it does not run, does not answer, is something else, or is not supported.
+pub async fn version_of(path: &Path) -> Result<Version, BinaryError> {
+    let output = run(path, &["--version".to_owned()]).await?;
+    let banner = String::from_utf8_lossy(&output.stdout);
+    let version = version::of_banner(&banner)
+        .map_err(|source| BinaryError::NotEtcd { path: path.to_path_buf(), source })?;
+    if version.is_supported() {
+        Ok(version)
+    } else {
+        Err(BinaryError::Unsupported { path: path.to_path_buf(), version })
+    }
+}
+
+/// Asks an etcd whether it takes these settings: it reads all of its flags before it heeds `--version`.
+///
+/// # Errors
+/// [`BinaryError::Arguments`] with everything that it refuses.
+pub async fn check_arguments(path: &Path, version: Version, args: &[EtcdArg]) -> Result<(), BinaryError> {
+    if args.is_empty() {
+        return Ok(());
+    }
+    let flag = |arg: &EtcdArg| format!("--{}={}", arg.key, arg.value);
+    if refusal(path, args.iter().map(flag).collect()).await?.is_none() {
+        return Ok(());
+    }
+    // It stops at the first; the operator wants to know them all.
+    let mut refused = Vec::new();
+    let mut known = None;
+    for arg in args {
+        let Some(said) = refusal(path, vec![flag(arg)]).await? else { continue };
+        let mut line = format!("{}={}: {said}", arg.key, arg.value);
+        if said.starts_with("flag provided but not defined") {
+            let flags = match &known {
+                Some(flags) => flags,
+                None => known.insert(flags_of(path).await?),
+            };
+            line = format!("{}={}: there is no such setting", arg.key, arg.value);
+            if let Some(meant) = options::closest(&arg.key, flags.iter().map(String::as_str)) {
+                line = format!("{line}; did you mean {meant}?");
+            }
+        }
+        refused.push(crate::host::printable(&line));
+    }
+    Err(BinaryError::Arguments { version, refused })
+}
+
+async fn refusal(path: &Path, mut flags: Vec<String>) -> Result<Option<String>, BinaryError> {
+    flags.push("--version".to_owned());
+    let output = run(path, &flags).await?;
+    if output.status.success() {
+        return Ok(None);
+    }
+    let said = [&output.stderr, &output.stdout]
+        .into_iter()
+        .filter_map(|bytes| String::from_utf8_lossy(bytes).lines().next().map(str::to_owned))
+        .find(|line| !line.is_empty());
+    Ok(Some(said.unwrap_or_else(|| output.status.to_string())))
+}
+
+/// The flags in `etcd --help`.
+async fn flags_of(path: &Path) -> Result<Vec<String>, BinaryError> {
+    let output = run(path, &["--help".to_owned()]).await?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    let is_flag = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    Ok(text
+        .split_whitespace()
+        .filter_map(|word| word.strip_prefix("--"))
+        .map(|word| word.split(|c| !is_flag(c)).next().unwrap_or_default().to_owned())
+        .filter(|word| !word.is_empty())
+        .collect())
+}
+
+async fn run(path: &Path, args: &[String]) -> Result<Output, BinaryError> {
+    let mut command = std::process::Command::new(path);
+    clean_environment(&mut command);
+    command.args(args).stdin(Stdio::null());
+    let mut command = Command::from(command);
+    command.kill_on_drop(true);
+    match tokio::time::timeout(PATIENCE, command.output()).await {
+        Ok(Ok(output)) => Ok(output),
+        Ok(Err(source)) => Err(BinaryError::Run { path: path.to_path_buf(), source }),
+        Err(_) => Err(BinaryError::Silent(path.to_path_buf())),
+    }
+}

@@ -1,0 +1,222 @@
+//! Talks to the child with the launcher's own certificate, and judges whether it is healthy.
+//!
+//! Healthy is: a leader is known, we are a voting member under our name and our peer URL, and a linearizable read comes
+//! back. Every request has a deadline.
+
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use etcd_client::{Certificate, Client, ConnectOptions, Identity, TlsOptions};
+use serde::Serialize;
+
+use crate::datadir::DataDir;
+
+/// How long one request may take.
+const REQUEST: Duration = Duration::from_secs(5);
+/// The key that the health check reads; it need not exist (etcdctl's own check reads the same).
+const PROBE_KEY: &str = "health";
+
+/// Why the child cannot be asked.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// A certificate file is missing.
+    #[error("cannot read {}", path.display())]
+    Certificate {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// etcd, or the way to it, said no.
+    #[error(transparent)]
+    Etcd(#[from] etcd_client::Error),
+    /// etcd said nothing.
+    #[error("etcd did not answer within {} s", REQUEST.as_secs())]
+    Silent,
+}
+
+/// Why the child is not healthy (yet).
+#[derive(Debug, thiserror::Error)]
+pub enum NotHealthy {
+    /// It does not answer.
+    #[error("etcd does not answer: {0}")]
+    Unreachable(#[source] ClientError),
+    /// Its cluster has no leader.
+    #[error("the cluster has no leader")]
+    NoLeader,
+    /// We may not vote yet.
+    #[error("this member is a learner and may not vote yet")]
+    Learner,
+    /// The cluster does not know us.
+    #[error("the cluster has no member {name} with {peer_url}; it has {found}")]
+    NotAMember {
+        /// Our name.
+        name: String,
+        /// Our peer URL.
+        peer_url: String,
+        /// Who is there.
+        found: String,
+    },
+    /// It knows us under another address.
+    #[error("the cluster knows this member at {found}, and it is at {wanted} now")]
+    OtherAddress {
+        /// Our member id.
+        member: u64,
+        /// The only member there is.
+        is_alone: bool,
+        /// What the cluster knows.
+        found: String,
+        /// What is configured.
+        wanted: String,
+    },
+}
+
+/// Who we are to be in the cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Expected {
+    /// Member name.
+    pub name: String,
+    /// Peer URL.
+    pub peer_url: String,
+}
+
+/// What a healthy child says about itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct MemberFacts {
+    /// Hexadecimal.
+    pub cluster_id: String,
+    /// Hexadecimal.
+    pub member_id: String,
+    /// Members, learners included.
+    pub members: usize,
+    /// Hexadecimal; `0` if there is none.
+    pub leader_id: String,
+    /// True if we are the leader.
+    pub is_leader: bool,
+    /// Our version.
+    pub version: String,
+    /// Revision of the keyspace.
+    pub revision: i64,
+    /// Bytes of the database file.
+    pub db_size: i64,
+    /// Of those, bytes in use.
+    pub db_in_use: i64,
+    /// Alarms of any member, such as `NOSPACE` or `CORRUPT`.
+    pub alarms: Vec<String>,
+}
+
+/// A connection to the child.
+#[derive(Clone)]
+pub struct EtcdClient {
+    client: Client,
+}
+
+impl std::fmt::Debug for EtcdClient {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("EtcdClient")
+    }
+}
+
+async fn within<T>(asked: impl Future<Output = Result<T, etcd_client::Error>>) -> Result<T, ClientError> {
+    match tokio::time::timeout(REQUEST, asked).await {
+        Ok(answer) => Ok(answer?),
+        Err(_) => Err(ClientError::Silent),
+    }
+}
+
+impl EtcdClient {
+    /// Prepares a connection with the launcher's certificate as it is on disk now; the first request opens it.
+    ///
+    /// # Errors
+    /// If a certificate cannot be read or used.
+    pub async fn connect(data: &DataDir, url: &str) -> Result<Self, ClientError> {
+        let read = |path: PathBuf| fs::read(&path).map_err(|source| ClientError::Certificate { path, source });
+        let launcher = data.certificate("launcher");
+        let tls = TlsOptions::new()
+            .ca_certificate(Certificate::from_pem(read(data.certificate("server-ca").certificate)?))
+            .identity(Identity::from_pem(read(launcher.certificate)?, read(launcher.key)?));
+        let options = ConnectOptions::new().with_tls(tls).with_connect_timeout(REQUEST).with_timeout(REQUEST);
+        Ok(Self { client: within(Client::connect([url], Some(options))).await? })
+    }
+
+    /// Whether the child is healthy, and what it says about itself.
+    ///
+    /// # Errors
+    /// The first thing that keeps it from being healthy.
+    pub async fn check(&mut self, expected: &Expected) -> Result<MemberFacts, NotHealthy> {
+        let unreachable = NotHealthy::Unreachable;
+        let status = within(self.client.status()).await.map_err(unreachable)?;
+        if status.leader() == 0 {
+            return Err(NotHealthy::NoLeader);
+        }
+        if status.is_learner() {
+            return Err(NotHealthy::Learner);
+        }
+        let our_id = status.header().map_or(0, etcd_client::ResponseHeader::member_id);
+        let list = within(self.client.member_list()).await.map_err(unreachable)?;
+        let members = list.members();
+        let Some(us) = members.iter().find(|member| member.id() == our_id && member.name() == expected.name) else {
+            let found: Vec<String> =
+                members.iter().map(|member| format!("{}={}", member.name(), member.peer_urls().join(","))).collect();
+            return Err(NotHealthy::NotAMember {
+                name: expected.name.clone(),
+                peer_url: expected.peer_url.clone(),
+                found: found.join(" "),
+            });
+        };
+        if !us.peer_urls().contains(&expected.peer_url) {
+            return Err(NotHealthy::OtherAddress {
+                member: our_id,
+                is_alone: members.len() == 1,
+                found: us.peer_urls().join(","),
+                wanted: expected.peer_url.clone(),
+            });
+        }
+        let read = within(self.client.get(PROBE_KEY, None)).await.map_err(unreachable)?;
+        Ok(MemberFacts {
+            cluster_id: format!("{:x}", status.header().map_or(0, etcd_client::ResponseHeader::cluster_id)),
+            member_id: format!("{our_id:x}"),
+            members: members.len(),
+            leader_id: format!("{:x}", status.leader()),
+            is_leader: status.leader() == our_id,
+            version: status.version().to_owned(),
+            revision: read.header().map_or(0, etcd_client::ResponseHeader::revision),
+            db_size: status.db_size(),
+            // The name in the client library is a misnomer for etcd's dbSizeInUse (field 9).
+            db_in_use: status.raft_used_db_size(),
+            alarms: alarms(status.errors()),
+        })
+    }
+
+    /// Tells the cluster our peer URL. Only safe for a member that is alone: nobody else has to agree.
+    ///
+    /// # Errors
+    /// If etcd refuses.
+    pub async fn update_peer_url(&mut self, member: u64, peer_url: &str) -> Result<(), ClientError> {
+        within(self.client.member_update(member, vec![peer_url.to_owned()])).await.map(|_| ())
+    }
+}
+
+/// `memberID:123 alarm:NOSPACE ` → `NOSPACE`; other errors of the status as they are.
+fn alarms(errors: &[String]) -> Vec<String> {
+    errors
+        .iter()
+        .map(|error| match error.split_once("alarm:") {
+            Some((_, alarm)) => alarm.trim().to_owned(),
+            None => crate::host::printable(error),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn alarms_are_named() {
+        let said = ["memberID:10276657743932975437 alarm:NOSPACE ".to_owned(), "etcdserver: no leader".to_owned()];
+        assert_eq!(alarms(&said), ["NOSPACE", "etcdserver: no leader"]);
+    }
+}

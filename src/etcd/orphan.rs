@@ -1,0 +1,130 @@
+//! A child that a killed launcher left behind: recognised, stopped in order, never doubled.
+//!
+//! The record of the last child (pid, start time, executable, boot) tells an orphan of ours from a program that has the
+//! pid by chance. What does not match is left alone. Whatever the record says, the bolt file's lock has the last word:
+//! etcd holds it for as long as it runs, so nothing is started while somebody has it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::fcntl::{Flock, FlockArg};
+
+use super::process::ProcessHandle;
+use crate::clock;
+use crate::datadir::DataDir;
+use crate::durable::{self, WriteError};
+use crate::error::{Exit, Explained};
+use crate::host::{self, ProcessIdentity};
+use crate::plan::orphan::{Verdict, judge};
+
+/// How long an etcd that nobody recorded may take to let go of the data: it is on its way out if it was ours.
+const LETTING_GO: Duration = Duration::from_secs(5);
+
+/// Why the child cannot be started over what is there.
+#[derive(Debug, thiserror::Error)]
+pub enum OrphanError {
+    /// An etcd that is not ours uses the data.
+    #[error("the etcd data in {} is in use by {holder}, which this quorate did not start", path.display())]
+    InUse {
+        /// The data directory.
+        path: PathBuf,
+        /// Who, as far as visible.
+        holder: String,
+    },
+    /// Ours, and it does not end.
+    #[error("an etcd left by an earlier quorate (pid {pid}) does not end")]
+    Stuck {
+        /// Its pid.
+        pid: i32,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl Explained for OrphanError {
+    fn exit(&self) -> Exit {
+        Exit::InUse
+    }
+
+    fn next(&self) -> Option<String> {
+        Some(match self {
+            Self::InUse { .. } => "stop that process first, or use another --data-dir".into(),
+            Self::Stuck { pid, .. } => format!("look at it: cat /proc/{pid}/status; it waits for a disk if its state is D"),
+        })
+    }
+}
+
+/// Remembers the child, so that the next launcher recognises it.
+///
+/// # Errors
+/// If it cannot be written.
+pub fn record(data: &DataDir, child: &ProcessIdentity) -> Result<(), WriteError> {
+    let text = serde_json::to_vec(child).unwrap_or_default();
+    durable::write_file(&data.child_record(), &text, durable::PRIVATE)
+}
+
+/// Forgets the child after it was reaped.
+///
+/// # Errors
+/// If the record cannot be removed.
+pub fn forget(data: &DataDir) -> Result<(), WriteError> {
+    durable::remove_file(&data.child_record()).map(|_| ())
+}
+
+/// Ends a child that an earlier launcher left, and makes sure that nobody has the data.
+///
+/// # Errors
+/// If somebody else has it, or our orphan does not end.
+pub async fn clear(data: &DataDir, grace: Duration) -> Result<(), OrphanError> {
+    let recorded: Option<ProcessIdentity> =
+        std::fs::read(data.child_record()).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    if let Some(recorded) = recorded {
+        // Opened before it is looked at: what is judged is then what is signalled.
+        let handle = ProcessHandle::open(recorded.pid).ok();
+        match (judge(&recorded, host::identify(recorded.pid).as_ref()), handle) {
+            (Verdict::Ours, Some(handle)) => stop(&handle, grace).await?,
+            (Verdict::Foreign, _) => {
+                tracing::info!(pid = recorded.pid, "the recorded etcd is gone; its pid belongs to another program now, left alone");
+            }
+            _ => {}
+        }
+    }
+    wait_for_lock(&data.etcd_bolt()).await
+}
+
+async fn stop(orphan: &ProcessHandle, grace: Duration) -> Result<(), OrphanError> {
+    let pid = orphan.pid;
+    tracing::warn!(pid, "an etcd left by an earlier quorate still runs; stopping it before another is started");
+    let stuck = |source| OrphanError::Stuck { pid, source };
+    // "No such process" means that it ended meanwhile, which is what is wanted.
+    let _ = orphan.terminate();
+    if let Ok(ended) = tokio::time::timeout(grace, orphan.ended()).await {
+        return ended.map_err(stuck);
+    }
+    tracing::warn!(pid, grace_seconds = grace.as_secs(), "it did not end in time; killing it");
+    let _ = orphan.kill();
+    match tokio::time::timeout(grace, orphan.ended()).await {
+        Ok(ended) => ended.map_err(stuck),
+        Err(_) => Err(stuck(io::Error::from(io::ErrorKind::TimedOut))),
+    }
+}
+
+async fn wait_for_lock(bolt: &Path) -> Result<(), OrphanError> {
+    let begun = clock::monotonic();
+    while is_locked(bolt) {
+        if begun.elapsed() > LETTING_GO {
+            let holder = host::lock_holder(bolt).map_or_else(|| "another process".to_owned(), host::describe);
+            let path = bolt.parent().and_then(Path::parent).and_then(Path::parent).unwrap_or(bolt).to_path_buf();
+            return Err(OrphanError::InUse { path, holder });
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Ok(())
+}
+
+/// bbolt takes flock(2) on its file for as long as it is open.
+fn is_locked(bolt: &Path) -> bool {
+    let Ok(file) = std::fs::File::open(bolt) else { return false };
+    matches!(Flock::lock(file, FlockArg::LockExclusiveNonblock), Err((_, nix::errno::Errno::EWOULDBLOCK)))
+}

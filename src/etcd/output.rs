@@ -1,0 +1,308 @@
+//! What the child prints, turned into log events of our own, within bounds.
+//!
+//! Given the child's two pipes, reads them for as long as they are open (a child must never block on them), keeps the last
+//! lines for the day it fails, and passes each line on through `tracing` under the target `etcd` with its level and fields.
+//! A line longer than 16 KiB is cut; a flood is thinned to a rate, and what was dropped is counted and said.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde_json::{Map, Value};
+use tokio::io::AsyncReadExt as _;
+use tokio::net::unix::pipe;
+use tracing::Level;
+
+use crate::clock;
+
+/// The longest line that is passed on whole, in bytes.
+const LONGEST_LINE: usize = 16 << 10;
+/// Lines kept for a failure report.
+const KEPT_LINES: usize = 20;
+/// Lines that may come at once …
+const BURST: u32 = 2000;
+/// … and that are let through each second after that.
+const LINES_A_SECOND: u32 = 200;
+
+/// Lines that were dropped because the child printed too many, since the launcher started.
+pub static DROPPED_LINES: AtomicU64 = AtomicU64::new(0);
+
+/// One line, understood.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    /// How grave it is.
+    pub level: Level,
+    /// The message without time and level.
+    pub message: String,
+    /// Everything else that the line said.
+    pub fields: Map<String, Value>,
+}
+
+/// The last lines of the child.
+#[derive(Clone, Debug, Default)]
+pub struct Tail(Arc<Mutex<VecDeque<String>>>);
+
+impl Tail {
+    fn push(&self, line: &str) {
+        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if lines.len() == KEPT_LINES {
+            lines.pop_front();
+        }
+        lines.push_back(crate::host::printable(line));
+    }
+
+    /// The last lines, oldest first.
+    #[must_use]
+    pub fn lines(&self) -> Vec<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+}
+
+/// Reads one line of any etcd: JSON of zap (all versions), the older text of 3.4, or whatever else a program prints.
+#[must_use]
+pub fn understand(line: &str) -> Entry {
+    zap(line).or_else(|| capnslog(line)).unwrap_or_else(|| Entry {
+        level: if line.starts_with("panic:") || line.starts_with("fatal error:") { Level::ERROR } else { Level::INFO },
+        message: line.to_owned(),
+        fields: Map::new(),
+    })
+}
+
+/// `{"level":"warn","ts":"…","caller":"…","msg":"…","took":"1s"}`
+fn zap(line: &str) -> Option<Entry> {
+    if !line.starts_with('{') {
+        return None;
+    }
+    let mut fields: Map<String, Value> = serde_json::from_str(line).ok()?;
+    let text = |value: Option<Value>| match value {
+        Some(Value::String(text)) => Some(text),
+        _ => None,
+    };
+    let level = match text(fields.remove("level"))?.as_str() {
+        "debug" => Level::DEBUG,
+        "warn" => Level::WARN,
+        "error" | "dpanic" | "panic" | "fatal" => Level::ERROR,
+        _ => Level::INFO,
+    };
+    let message = text(fields.remove("msg"))?;
+    // Our own line has a time; etcd's is the same but for the delay of a pipe.
+    fields.remove("ts");
+    Some(Entry { level, message, fields })
+}
+
+/// `2026-11-21 03:50:00.123456 W | etcdserver: message`, the format of 3.4 without zap.
+fn capnslog(line: &str) -> Option<Entry> {
+    let (head, rest) = line.split_once(" | ")?;
+    let (time, letter) = head.rsplit_once(' ')?;
+    let level = match letter {
+        "C" | "E" => Level::ERROR,
+        "W" => Level::WARN,
+        "N" | "I" => Level::INFO,
+        "D" | "T" => Level::DEBUG,
+        _ => return None,
+    };
+    let is_time = |c: char| c.is_ascii_digit() || "-:. ".contains(c);
+    if !time.starts_with("20") || !time.chars().all(is_time) {
+        return None;
+    }
+    let mut fields = Map::new();
+    let message = match rest.split_once(": ") {
+        Some((package, message)) if !package.contains(' ') => {
+            fields.insert("caller".into(), Value::String(package.to_owned()));
+            message
+        }
+        _ => rest,
+    };
+    Some(Entry { level, message: message.to_owned(), fields })
+}
+
+/// Warnings that every start would show although all is as it should be: message, and a field with its values.
+const HARMLESS: [(&str, Option<(&str, &[&str])>); 3] = [
+    // Ours: they are where the design of the data directory puts them.
+    ("found invalid file under data directory", Some(("filename", &["name", "config"]))),
+    ("found invalid file/dir under data dir, ignore this if you are upgrading etcd", Some(("filename", &["name", "config"]))),
+    // On purpose: split off, etcd's HTTP port would do without client certificates on some versions.
+    ("Running http and grpc server on single port. This is not recommended for production.", None),
+];
+
+fn is_harmless(entry: &Entry) -> bool {
+    HARMLESS.iter().any(|(message, field)| {
+        entry.message == *message
+            && field.is_none_or(|(name, values)| {
+                entry.fields.get(name).and_then(Value::as_str).is_some_and(|value| values.contains(&value))
+            })
+    })
+}
+
+/// Passes an entry on. The formatter of the log spreads `fields` out.
+pub fn emit(entry: &Entry) {
+    let fields = Value::Object(entry.fields.clone()).to_string();
+    let message = entry.message.as_str();
+    let level = if is_harmless(entry) { Level::DEBUG } else { entry.level };
+    match level {
+        Level::ERROR => tracing::error!(target: "etcd", fields, "{message}"),
+        Level::WARN => tracing::warn!(target: "etcd", fields, "{message}"),
+        Level::INFO => tracing::info!(target: "etcd", fields, "{message}"),
+        _ => tracing::debug!(target: "etcd", fields, "{message}"),
+    }
+}
+
+/// Lets through so many lines a second, after a burst.
+struct Sluice {
+    credit: f64,
+    last: Instant,
+    dropped: u64,
+}
+
+impl Sluice {
+    fn new(now: Instant) -> Self {
+        Self { credit: f64::from(BURST), last: now, dropped: 0 }
+    }
+
+    /// True if one more line may pass; also how many were dropped before it, once the flood is over.
+    fn admit(&mut self, now: Instant) -> (bool, Option<u64>) {
+        let earned = now.duration_since(self.last).as_secs_f64() * f64::from(LINES_A_SECOND);
+        self.last = now;
+        self.credit = (self.credit + earned).min(f64::from(BURST));
+        if self.credit < 1.0 {
+            self.dropped += 1;
+            return (false, None);
+        }
+        // Wait for some credit before speaking of a flood, or each line through would speak of it.
+        let report = (self.dropped > 0 && self.credit > f64::from(LINES_A_SECOND) / 2.0).then(|| std::mem::take(&mut self.dropped));
+        // While a flood lasts, save up so that its end can be told.
+        if self.dropped > 0 && self.credit < f64::from(LINES_A_SECOND) / 2.0 {
+            self.dropped += 1;
+            return (false, None);
+        }
+        self.credit -= 1.0;
+        (true, report)
+    }
+}
+
+/// Reads one pipe of the child until its end.
+pub async fn pump(mut from: pipe::Receiver, tail: Tail) {
+    let mut sluice = Sluice::new(clock::monotonic());
+    let mut buffer = vec![0; 8 << 10];
+    let mut line: Vec<u8> = Vec::new();
+    let mut is_cut = false;
+    loop {
+        let count = match tokio::time::timeout(Duration::from_secs(1), from.read(&mut buffer)).await {
+            Err(_) => {
+                // A second of silence ends a flood.
+                report_dropped(std::mem::take(&mut sluice.dropped));
+                match from.read(&mut buffer).await {
+                    Ok(count) => count,
+                    Err(_) => break,
+                }
+            }
+            Ok(Ok(count)) => count,
+            Ok(Err(_)) => break,
+        };
+        if count == 0 {
+            break;
+        }
+        for piece in buffer[..count].split_inclusive(|byte| *byte == b'\n') {
+            let (text, is_end) = match piece.split_last() {
+                Some((b'\n', text)) => (text, true),
+                _ => (piece, false),
+            };
+            let room = LONGEST_LINE.saturating_sub(line.len());
+            is_cut |= text.len() > room;
+            line.extend_from_slice(&text[..text.len().min(room)]);
+            if is_end {
+                pass_on(&line, is_cut, &tail, &mut sluice);
+                line.clear();
+                is_cut = false;
+            }
+        }
+    }
+    if !line.is_empty() {
+        pass_on(&line, is_cut, &tail, &mut sluice);
+    }
+    report_dropped(sluice.dropped);
+}
+
+fn pass_on(line: &[u8], is_cut: bool, tail: &Tail, sluice: &mut Sluice) {
+    let mut line = String::from_utf8_lossy(line).into_owned();
+    if is_cut {
+        line.push_str(" […cut]");
+    }
+    if line.trim().is_empty() {
+        return;
+    }
+    tail.push(&line);
+    let (admitted, dropped) = sluice.admit(clock::monotonic());
+    report_dropped(dropped.unwrap_or(0));
+    if admitted {
+        emit(&understand(&line));
+    } else {
+        DROPPED_LINES.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+fn report_dropped(count: u64) {
+    if count > 0 {
+        tracing::warn!(dropped = count, "etcd printed more lines than are passed on; these were dropped");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_every_version_are_understood() {
+        let entry = understand(
+            r#"{"level":"warn","ts":"2026-11-21T03:50:00.1Z","caller":"etcdserver/util.go:123","msg":"apply request took too long","took":"1s","n":3}"#,
+        );
+        assert_eq!((entry.level, entry.message.as_str()), (Level::WARN, "apply request took too long"));
+        assert_eq!(Value::Object(entry.fields), serde_json::json!({"caller":"etcdserver/util.go:123","took":"1s","n":3}));
+
+        let entry = understand("2026-11-21 03:50:00.123456 W | etcdserver: could not get cluster response");
+        assert_eq!((entry.level, entry.message.as_str()), (Level::WARN, "could not get cluster response"));
+        assert_eq!(entry.fields["caller"], "etcdserver");
+
+        for (line, level) in [
+            ("panic: runtime error: invalid memory address", Level::ERROR),
+            ("fatal error: all goroutines are asleep", Level::ERROR),
+            ("[WARNING] Deprecated '--logger=capnslog' flag is set", Level::INFO),
+            ("{not json", Level::INFO),
+            (r#"{"json":"without level"}"#, Level::INFO),
+            ("a | b", Level::INFO),
+            ("goroutine 1 I | x: y", Level::INFO),
+        ] {
+            let entry = understand(line);
+            assert_eq!((entry.level, entry.message.as_str()), (level, line));
+        }
+    }
+
+    #[test]
+    fn the_tail_keeps_the_last_lines_and_no_control_characters() {
+        let tail = Tail::default();
+        for number in 0..30 {
+            tail.push(&format!("line {number}\u{1b}[2J"));
+        }
+        let lines = tail.lines();
+        assert_eq!(lines.len(), KEPT_LINES);
+        assert_eq!(lines[0], "line 10?[2J");
+    }
+
+    #[test]
+    fn a_flood_is_thinned_and_counted_exactly() {
+        let start = clock::monotonic();
+        let mut sluice = Sluice::new(start);
+        let (mut passed, mut told) = (0u64, 0);
+        let total = 100_000u64;
+        for number in 0..total {
+            let (admitted, dropped) = sluice.admit(start + Duration::from_micros(number * 10));
+            passed += u64::from(admitted);
+            told += dropped.unwrap_or(0);
+        }
+        assert!(passed <= u64::from(BURST + LINES_A_SECOND), "{passed}");
+        let (admitted, dropped) = sluice.admit(start + Duration::from_secs(60));
+        assert!(admitted);
+        assert_eq!(passed + told + dropped.unwrap_or(0), total);
+    }
+}

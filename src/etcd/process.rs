@@ -1,0 +1,174 @@
+//! Spawns the child so that it cannot outlive the launcher unnoticed, and signals it so that no other process is hit.
+//!
+//! The kernel sends the signal of PR_SET_PDEATHSIG when the *thread* that spawned a process ends, so one OS thread does all
+//! spawning and lives as long as this process. Between fork and prctl the launcher may already be gone: the parent is
+//! looked at again after prctl. Signals go through a pidfd, which never means another process.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Child, Command};
+use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
+
+use nix::sys::prctl;
+use nix::sys::signal::Signal as NixSignal;
+use rustix::process::{Pid, PidfdFlags, Signal};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::oneshot;
+
+/// Children that somebody waits for; the reaper of PID 1 leaves them alone.
+static OURS: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
+
+fn ours() -> MutexGuard<'static, BTreeSet<i32>> {
+    OURS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Removes what a program started by us must not inherit: systemd's sockets (etcd would send READY=1 itself), settings of
+/// etcd's by environment, and our secrets.
+pub fn clean_environment(command: &mut Command) {
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        let is_unwanted = text == "NOTIFY_SOCKET"
+            || ["WATCHDOG_", "LISTEN_", "ETCD_", "QUORATE_", "FAILPOINTS"].iter().any(|prefix| text.starts_with(prefix));
+        if is_unwanted {
+            command.env_remove(&name);
+        }
+    }
+}
+
+type Request = (Command, oneshot::Sender<io::Result<Child>>);
+
+/// The one thread that spawns.
+#[derive(Clone, Debug)]
+pub struct Spawner {
+    requests: mpsc::Sender<Request>,
+}
+
+impl Spawner {
+    /// Starts the thread. It lives until the process ends.
+    ///
+    /// # Errors
+    /// If the system gives no thread.
+    pub fn start() -> io::Result<Self> {
+        let (requests, queue) = mpsc::channel::<Request>();
+        std::thread::Builder::new().name("quorate-spawn".into()).spawn(move || {
+            while let Ok((command, reply)) = queue.recv() {
+                let spawned = spawn_here(command);
+                if let Err(Ok(mut unwanted)) = reply.send(spawned) {
+                    // Nobody is left to own it.
+                    let _ = unwanted.kill();
+                    let _ = unwanted.wait();
+                }
+            }
+            // The senders are gone, but the child must not be: see the module's header.
+            loop {
+                std::thread::park();
+            }
+        })?;
+        Ok(Self { requests })
+    }
+
+    /// Spawns `command` from the thread, in a process group of its own, bound to our life.
+    ///
+    /// # Errors
+    /// If it cannot be spawned.
+    pub async fn spawn(&self, command: Command) -> io::Result<Child> {
+        let (reply, answer) = oneshot::channel();
+        let gone = || io::Error::other("the spawning thread is gone");
+        self.requests.send((command, reply)).map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())?
+    }
+}
+
+fn spawn_here(mut command: Command) -> io::Result<Child> {
+    let launcher = nix::unistd::getpid();
+    let bind_to_us = move || {
+        prctl::set_pdeathsig(NixSignal::SIGTERM)?;
+        if nix::unistd::getppid() == launcher { Ok(()) } else { Err(io::Error::from(nix::errno::Errno::ESRCH)) }
+    };
+    // A group of its own: Ctrl-C at a terminal reaches us, and we stop the child in order.
+    command.process_group(0);
+    // SAFETY: runs between fork and exec; prctl and getppid are async-signal-safe system calls that touch no memory.
+    #[allow(unsafe_code, reason = "there is no safe way to run prctl in the child")]
+    unsafe {
+        command.pre_exec(bind_to_us);
+    }
+    let mut known = ours();
+    let child = command.spawn()?;
+    known.extend(i32::try_from(child.id()).ok());
+    Ok(child)
+}
+
+/// Says that a child was waited for.
+pub fn forget(pid: i32) {
+    ours().remove(&pid);
+}
+
+/// Reaps the zombies that a PID 1 inherits, and only those. Returns their pids.
+pub fn reap_adopted() -> Vec<i32> {
+    use nix::sys::wait::{WaitPidFlag, waitpid};
+    let us = nix::unistd::getpid();
+    let known = ours();
+    let Ok(processes) = procfs::process::all_processes() else { return Vec::new() };
+    processes
+        .flatten()
+        .filter_map(|process| process.stat().ok())
+        .filter(|stat| stat.ppid == us.as_raw() && stat.state == 'Z' && !known.contains(&stat.pid))
+        .map(|stat| stat.pid)
+        .filter(|pid| waitpid(nix::unistd::Pid::from_raw(*pid), Some(WaitPidFlag::WNOHANG)).is_ok())
+        .collect()
+}
+
+/// A process that cannot be mistaken for another.
+#[derive(Debug)]
+pub struct ProcessHandle {
+    pidfd: AsyncFd<OwnedFd>,
+    /// For messages.
+    pub pid: i32,
+}
+
+impl ProcessHandle {
+    /// Opens the process that has `pid` now. The caller makes sure that this is the one it means *after* opening.
+    ///
+    /// # Errors
+    /// If there is no such process.
+    pub fn open(pid: i32) -> io::Result<Self> {
+        let wanted = Pid::from_raw(pid).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+        let pidfd = rustix::process::pidfd_open(wanted, PidfdFlags::NONBLOCK)?;
+        // SAFETY: the descriptor is owned by the `AsyncFd` and closed only by it; `OwnedFd` always gives the same one.
+        #[allow(unsafe_code, reason = "tokio has no safe way to watch a descriptor that is no socket or pipe")]
+        let pidfd = unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) }?;
+        Ok(Self { pidfd, pid })
+    }
+
+    /// Asks it to end. A process that was stopped is woken, so that it can.
+    ///
+    /// # Errors
+    /// If it is gone.
+    pub fn terminate(&self) -> io::Result<()> {
+        self.send(Signal::TERM)?;
+        self.send(Signal::CONT)
+    }
+
+    /// Ends it.
+    ///
+    /// # Errors
+    /// If it is gone.
+    pub fn kill(&self) -> io::Result<()> {
+        self.send(Signal::KILL)
+    }
+
+    fn send(&self, signal: Signal) -> io::Result<()> {
+        rustix::process::pidfd_send_signal(self.pidfd.get_ref(), signal).map_err(io::Error::from)
+    }
+
+    /// Waits until it has ended.
+    ///
+    /// # Errors
+    /// If the system cannot tell.
+    pub async fn ended(&self) -> io::Result<()> {
+        self.pidfd.readable().await.map(|_| ())
+    }
+}

@@ -1,0 +1,437 @@
+//! One task owns the child; everyone else sends it orders and watches its state.
+//!
+//! ```text
+//!            spawn              reported ready
+//! Stopped ──────────▶ Starting ───────────────▶ Ready
+//!    ▲                 │    │                   │   │
+//!    │            stop │    │ exit         exit │   │ stop
+//!    │                 ▼    ▼                   ▼   ▼
+//!    ├───────────── Stopping  Backoff ◀─────────┘  Stopping
+//!    │                          │  └─ wait over: spawn again
+//!    └── stop ──────────────────┘  └─ five exits at once: GaveUp
+//! ```
+//!
+//! The child is asked to end with SIGTERM and killed after the grace, or at once on [`Order::Kill`]. How long to wait
+//! between lives and when to give up is decided by `plan::child`. A life is recorded on disk before anybody is told of it,
+//! so that the next launcher recognises the child if this one is killed.
+
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant, SystemTime};
+
+use serde::Serialize;
+use tokio::net::unix::pipe;
+use tokio::sync::{mpsc, watch};
+
+use super::orphan;
+use super::output::{self, Tail};
+use super::process::{self, ProcessHandle, Spawner, clean_environment};
+use crate::clock;
+use crate::datadir::DataDir;
+use crate::durable::WriteError;
+use crate::error::Explained;
+use crate::host;
+use crate::plan::child::{History, Life, Next};
+
+/// How long after its end a child's pipes may still give lines.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// What may be asked of the owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// End the child in order, then end.
+    Stop,
+    /// End it now.
+    Kill,
+    /// The child of this generation was seen to be healthy.
+    IsReady(u64),
+}
+
+/// The states of the child.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// Not started yet, or ended as asked.
+    Stopped,
+    /// Runs, not seen healthy yet.
+    Starting,
+    /// Was seen healthy in this life.
+    Ready,
+    /// Asked to end.
+    Stopping,
+    /// Ended by itself; waiting before the next life.
+    Backoff,
+    /// Ended by itself too often.
+    Failed,
+}
+
+impl State {
+    /// All of them, for metrics.
+    pub const ALL: [Self; 6] =
+        [Self::Stopped, Self::Starting, Self::Ready, Self::Stopping, Self::Backoff, Self::Failed];
+
+    /// The word for it.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Stopped => "stopped",
+            Self::Starting => "starting",
+            Self::Ready => "ready",
+            Self::Stopping => "stopping",
+            Self::Backoff => "backoff",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// What everyone may know of the child.
+#[derive(Clone, Debug)]
+pub struct ChildStatus {
+    /// Its state.
+    pub state: State,
+    /// Its process id, while it runs.
+    pub pid: Option<i32>,
+    /// Which life this is, from 1.
+    pub generation: u64,
+    /// When this life began.
+    pub started: Option<SystemTime>,
+    /// How long this life took from spawn to being ready.
+    pub ready_after: Option<Duration>,
+    /// How the last life ended that ended by itself.
+    pub last_exit: Option<String>,
+    /// The last lines it printed.
+    pub tail: Tail,
+}
+
+impl ChildStatus {
+    /// Lives after the first.
+    #[must_use]
+    pub fn restarts(&self) -> u64 {
+        self.generation.saturating_sub(1)
+    }
+}
+
+/// What to run.
+#[derive(Clone, Debug)]
+pub struct Launch {
+    /// The executable.
+    pub program: PathBuf,
+    /// Its arguments.
+    pub args: Vec<String>,
+    /// Where the child is recorded.
+    pub data: DataDir,
+    /// How long it may take to end when asked to.
+    pub grace: Duration,
+}
+
+/// How it all ended.
+#[derive(Debug)]
+pub enum Ended {
+    /// As asked.
+    Stopped,
+    /// The child cannot be kept running.
+    GaveUp(GaveUp),
+}
+
+/// The child cannot be kept running.
+#[derive(Debug, thiserror::Error)]
+#[error("etcd ended {times} times right after its start, the last time with {exit}; its last lines:{}", indented(.lines))]
+pub struct GaveUp {
+    times: u32,
+    exit: String,
+    lines: Vec<String>,
+}
+
+fn indented(lines: &[String]) -> String {
+    if lines.is_empty() {
+        return "\n    (it printed nothing)".into();
+    }
+    lines.iter().map(|line| format!("\n    {line}")).collect()
+}
+
+impl Explained for GaveUp {
+    fn next(&self) -> Option<String> {
+        Some("the reason is in etcd's lines above; mend it and start again. The data was not touched by quorate".into())
+    }
+}
+
+/// Sends orders to the owner and watches the child.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    orders: mpsc::Sender<Order>,
+    status: watch::Receiver<ChildStatus>,
+}
+
+impl Handle {
+    /// Sends an order. If the owner has ended already there is nothing left to order.
+    pub async fn order(&self, order: Order) {
+        let _ = self.orders.send(order).await;
+    }
+
+    /// The state, and every change of it.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<ChildStatus> {
+        self.status.clone()
+    }
+}
+
+/// The owner, before it runs.
+#[derive(Debug)]
+pub struct Supervisor {
+    launch: Launch,
+    spawner: Spawner,
+    orders: mpsc::Receiver<Order>,
+    status: watch::Sender<ChildStatus>,
+    history: History,
+}
+
+struct Running {
+    child: Child,
+    handle: ProcessHandle,
+    started: Instant,
+    ready: Option<Instant>,
+    pumps: tokio::task::JoinSet<()>,
+}
+
+enum Attended {
+    AsAsked,
+    ByItself(Life, String),
+}
+
+impl Supervisor {
+    /// An owner for `launch`, and the handle to it.
+    #[must_use]
+    pub fn new(launch: Launch, spawner: Spawner) -> (Self, Handle) {
+        let (sender, orders) = mpsc::channel(16);
+        let (status, watcher) = watch::channel(ChildStatus {
+            state: State::Stopped,
+            pid: None,
+            generation: 0,
+            started: None,
+            ready_after: None,
+            last_exit: None,
+            tail: Tail::default(),
+        });
+        let supervisor = Self { launch, spawner, orders, status, history: History::default() };
+        (supervisor, Handle { orders: sender, status: watcher })
+    }
+
+    /// Runs the child until it is asked to stop, or cannot be kept running.
+    pub async fn run(mut self) -> Ended {
+        loop {
+            let (life, exit) = match self.spawn().await {
+                Ok(running) => match self.attend(running).await {
+                    Attended::AsAsked => return self.stopped(),
+                    Attended::ByItself(life, exit) => (life, exit),
+                },
+                Err(why) => (Life { lived: Duration::ZERO, healthy: Duration::ZERO }, why),
+            };
+            match self.history.exited(life, jitter()) {
+                Next::Retry(wait) => {
+                    tracing::warn!(exit, retry_in_ms = wait.as_millis(), "etcd ended by itself; it is started again");
+                    self.enter(State::Backoff, |status| status.last_exit = Some(exit));
+                    if self.back_off(wait).await {
+                        return self.stopped();
+                    }
+                }
+                Next::GiveUp => {
+                    self.enter(State::Failed, |status| status.last_exit = Some(exit.clone()));
+                    let lines = self.status.borrow().tail.lines();
+                    return Ended::GaveUp(GaveUp { times: crate::plan::child::ENOUGH, exit, lines });
+                }
+            }
+        }
+    }
+
+    fn enter(&self, state: State, also: impl FnOnce(&mut ChildStatus)) {
+        self.status.send_modify(|status| {
+            status.state = state;
+            if !matches!(state, State::Starting | State::Ready | State::Stopping) {
+                status.pid = None;
+            }
+            also(status);
+        });
+    }
+
+    fn stopped(&self) -> Ended {
+        self.enter(State::Stopped, |_| {});
+        Ended::Stopped
+    }
+
+    async fn spawn(&mut self) -> Result<Running, String> {
+        let tail = Tail::default();
+        let mut command = Command::new(&self.launch.program);
+        clean_environment(&mut command);
+        command.args(&self.launch.args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let started = clock::monotonic();
+        let mut child = self
+            .spawner
+            .spawn(command)
+            .await
+            .map_err(|error| format!("{} cannot be run: {error}", self.launch.program.display()))?;
+        let pid = i32::try_from(child.id()).unwrap_or_default();
+        let handle = match ProcessHandle::open(pid) {
+            Ok(handle) => handle,
+            Err(error) => {
+                let _ = child.kill();
+                let _ = child.wait();
+                process::forget(pid);
+                return Err(format!("it cannot be watched: {error}"));
+            }
+        };
+        if let Some(identity) = host::identify(pid) {
+            note_failure(orphan::record(&self.launch.data, &identity));
+        }
+        let mut pumps = tokio::task::JoinSet::new();
+        let pipes = [child.stdout.take().map(Into::into), child.stderr.take().map(Into::into)];
+        for fd in pipes.into_iter().flatten() {
+            match pipe::Receiver::from_owned_fd(fd) {
+                Ok(receiver) => drop(pumps.spawn(output::pump(receiver, tail.clone()))),
+                Err(error) => tracing::warn!(%error, "etcd's output cannot be read"),
+            }
+        }
+        self.enter(State::Starting, |status| {
+            status.pid = Some(pid);
+            status.generation += 1;
+            status.started = Some(clock::now());
+            status.ready_after = None;
+            status.tail = tail;
+        });
+        tracing::info!(pid, program = %self.launch.program.display(), "etcd started");
+        Ok(Running { child, handle, started, ready: None, pumps })
+    }
+
+    /// Looks after one life, until it ends or is ended.
+    async fn attend(&mut self, mut running: Running) -> Attended {
+        let is_asked = loop {
+            tokio::select! {
+                ended = running.handle.ended() => {
+                    note_failure_to_watch(ended);
+                    break false;
+                }
+                order = self.orders.recv() => match order {
+                    Some(Order::IsReady(generation)) => self.ready(&mut running, generation),
+                    Some(Order::Stop) | None => {
+                        self.end(&running, false).await;
+                        break true;
+                    }
+                    Some(Order::Kill) => {
+                        self.end(&running, true).await;
+                        break true;
+                    }
+                },
+            }
+        };
+        let now = clock::monotonic();
+        let exit = Self::reap(&mut running);
+        note_failure(orphan::forget(&self.launch.data));
+        let _ = tokio::time::timeout(LAST_WORDS, async { while running.pumps.join_next().await.is_some() {} }).await;
+        if is_asked {
+            tracing::info!(pid = running.handle.pid, exit, "etcd stopped");
+            return Attended::AsAsked;
+        }
+        let life = Life {
+            lived: now.duration_since(running.started),
+            healthy: running.ready.map_or(Duration::ZERO, |ready| now.duration_since(ready)),
+        };
+        Attended::ByItself(life, exit)
+    }
+
+    fn ready(&self, running: &mut Running, generation: u64) {
+        if self.status.borrow().generation != generation || running.ready.is_some() {
+            return;
+        }
+        let now = clock::monotonic();
+        running.ready = Some(now);
+        let after = now.duration_since(running.started);
+        self.enter(State::Ready, |status| status.ready_after = Some(after));
+    }
+
+    /// Ends the child: asks, waits, insists. Orders that come meanwhile can only hasten it.
+    async fn end(&mut self, running: &Running, at_once: bool) {
+        self.enter(State::Stopping, |_| {});
+        let pid = running.handle.pid;
+        let deadline = tokio::time::sleep(self.launch.grace);
+        tokio::pin!(deadline);
+        if !at_once {
+            // An error means that it is gone, which the wait below sees.
+            let _ = running.handle.terminate();
+            loop {
+                tokio::select! {
+                    ended = running.handle.ended() => return note_failure_to_watch(ended),
+                    () = &mut deadline => {
+                        tracing::warn!(pid, grace_seconds = self.launch.grace.as_secs(), "etcd did not end in time; killing it");
+                        break;
+                    }
+                    Some(order) = self.orders.recv() => if order == Order::Kill {
+                        tracing::warn!(pid, "told to hurry; killing etcd");
+                        break;
+                    },
+                }
+            }
+        }
+        let _ = running.handle.kill();
+        // A killed process ends at once, unless it waits for a disk; then waiting longer does not help either.
+        if tokio::time::timeout(self.launch.grace, running.handle.ended()).await.is_err() {
+            tracing::error!(pid, "etcd was killed and does not end; it waits for a disk");
+        }
+    }
+
+    fn reap(running: &mut Running) -> String {
+        let exit = match running.child.try_wait() {
+            Ok(Some(status)) => describe(status),
+            Ok(None) => "no end".into(),
+            Err(error) => format!("an unknown end ({error})"),
+        };
+        process::forget(running.handle.pid);
+        exit
+    }
+
+    /// Waits before the next life. True if told to stop meanwhile.
+    async fn back_off(&mut self, wait: Duration) -> bool {
+        let over = tokio::time::sleep(wait);
+        tokio::pin!(over);
+        loop {
+            tokio::select! {
+                () = &mut over => return false,
+                order = self.orders.recv() => if !matches!(order, Some(Order::IsReady(_))) {
+                    return true;
+                },
+            }
+        }
+    }
+}
+
+/// `exit code 1`, `signal SIGKILL`.
+fn describe(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exit code {code}"),
+        (None, Some(9)) => "signal SIGKILL (killed from outside; by the kernel, if memory was short: see dmesg)".into(),
+        (None, Some(signal)) => match nix::sys::signal::Signal::try_from(signal) {
+            Ok(signal) => format!("signal {signal}"),
+            Err(_) => format!("signal {signal}"),
+        },
+        (None, None) => status.to_string(),
+    }
+}
+
+fn note_failure(done: Result<(), WriteError>) {
+    if let Err(error) = done {
+        tracing::warn!(error = %error, because = %error.source, "the record of the etcd process could not be kept up to date");
+    }
+}
+
+fn note_failure_to_watch(ended: std::io::Result<()>) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "the etcd process cannot be watched");
+    }
+}
+
+/// A number from 0 to 1.
+fn jitter() -> f64 {
+    let mut bytes = [0; 2];
+    // Without randomness there is no jitter, which is no failure.
+    let _ = aws_lc_rs::rand::fill(&mut bytes);
+    f64::from(u16::from_le_bytes(bytes)) / f64::from(u16::MAX)
+}

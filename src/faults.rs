@@ -1,0 +1,64 @@
+//! Fault injection, compiled in only with the `fault-injection` feature; in a release each of these is nothing.
+//!
+//! Acts are named steps, and every step passes [`point`] under its name. The `fail` crate's `FAILPOINTS` environment
+//! variable then decides what happens there: `name=return(enospc)` makes the step fail with that errno,
+//! `name=return(kill)` ends the process as `kill -9` would, and `sleep`, `pause` and counts work as in that crate.
+
+use std::io;
+use std::time::{Duration, SystemTime};
+
+/// Passes the named step.
+///
+/// # Errors
+/// Only with the feature on, and only what `FAILPOINTS` asks for.
+#[cfg(feature = "fault-injection")]
+pub fn point(name: &str) -> io::Result<()> {
+    use nix::errno::Errno;
+    let Some(wanted) = fail::eval(name, |value| value) else { return Ok(()) };
+    let errno = match wanted.as_deref() {
+        Some("kill") => {
+            let _ = nix::sys::signal::kill(nix::unistd::getpid(), nix::sys::signal::Signal::SIGKILL);
+            Errno::EINTR
+        }
+        Some("enospc") => Errno::ENOSPC,
+        Some("erofs") => Errno::EROFS,
+        _ => Errno::EIO,
+    };
+    Err(io::Error::from(errno))
+}
+
+#[cfg(not(feature = "fault-injection"))]
+#[inline]
+#[allow(clippy::unnecessary_wraps, clippy::missing_errors_doc, reason = "same shape as with the feature on")]
+pub fn point(_name: &str) -> io::Result<()> {
+    Ok(())
+}
+
+/// Arms the points that `FAILPOINTS` names, for the life of the process.
+pub fn arm() {
+    #[cfg(feature = "fault-injection")]
+    std::mem::forget(fail::FailScenario::setup());
+}
+
+/// The wall clock, shifted by `QUORATE_TEST_CLOCK_SHIFT` seconds when the feature is on.
+#[must_use]
+pub fn shifted(real: SystemTime) -> SystemTime {
+    #[cfg(feature = "fault-injection")]
+    if let Some(shift) = std::env::var("QUORATE_TEST_CLOCK_SHIFT").ok().and_then(|text| text.parse::<i64>().ok()) {
+        let by = Duration::from_secs(shift.unsigned_abs());
+        return if shift < 0 { real - by } else { real + by };
+    }
+    real
+}
+
+/// A duration of the product that a test may shorten: `usual`, or with the feature on the milliseconds in the
+/// environment variable `name`.
+#[must_use]
+pub fn tunable(name: &str, usual: Duration) -> Duration {
+    #[cfg(feature = "fault-injection")]
+    if let Some(millis) = std::env::var(name).ok().and_then(|text| text.parse().ok()) {
+        return Duration::from_millis(millis);
+    }
+    let _ = name;
+    usual
+}

@@ -1,0 +1,231 @@
+//! What this machine says about itself: names, addresses, processes, ports, file systems.
+//!
+//! Read-only observations for the rooms that decide. Nothing here changes the machine, and what cannot be seen
+//! (another user's process, no /proc) is `None`, never an error: these are facts for messages and checks.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::path::{Path, PathBuf};
+
+use nix::sys::statfs::{self, FsType};
+use nix::sys::statvfs;
+use procfs::process::{FDTarget, Process};
+use serde::{Deserialize, Serialize};
+
+/// The facts about this host that a configuration is completed and validated with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostFacts {
+    /// The kernel's host name, as it is.
+    pub hostname: String,
+    /// Every address of every interface that is up.
+    pub addresses: Vec<IpAddr>,
+    /// The address that the default route leaves from, if there is one.
+    pub default_address: Option<IpAddr>,
+}
+
+impl HostFacts {
+    /// Looks at the running host. Sends nothing.
+    #[must_use]
+    pub fn observe() -> Self {
+        let addresses = nix::ifaddrs::getifaddrs()
+            .map(|interfaces| {
+                interfaces
+                    .filter_map(|interface| {
+                        let address = interface.address?;
+                        address
+                            .as_sockaddr_in()
+                            .map(|v4| IpAddr::V4(v4.ip()))
+                            .or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
+                    })
+                    .collect()
+            })
+            .unwrap_or_default();
+        let hostname = nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        Self { hostname, addresses, default_address: default_address() }
+    }
+
+    /// True if a socket could be bound to `address` here: it is one of ours, or of the loopback network.
+    #[must_use]
+    pub fn has(&self, address: IpAddr) -> bool {
+        address.is_loopback() || self.addresses.contains(&address)
+    }
+}
+
+/// Connecting a UDP socket sends nothing, but makes the kernel choose the route and with it our address.
+fn default_address() -> Option<IpAddr> {
+    // Documentation networks (RFC 5737, RFC 3849): routed like any address far away, owned by nobody.
+    for (bind, far) in [("0.0.0.0:0", "192.0.2.1:9"), ("[::]:0", "[2001:db8::1]:9")] {
+        let Ok(socket) = UdpSocket::bind(bind) else { continue };
+        let Ok(()) = socket.connect(far) else { continue };
+        if let Ok(local) = socket.local_addr()
+            && !local.ip().is_unspecified()
+        {
+            return Some(local.ip());
+        }
+    }
+    None
+}
+
+/// The loopback address of the same family as `address`.
+#[must_use]
+pub fn loopback_beside(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(_) => IpAddr::V6(std::net::Ipv6Addr::LOCALHOST),
+    }
+}
+
+/// What tells one process from every other, also after its pid was used again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessIdentity {
+    /// Process id.
+    pub pid: i32,
+    /// When it started, in clock ticks since boot (field 22 of proc(5) `stat`).
+    pub start_ticks: u64,
+    /// Its executable, as `/proc/PID/exe` links to it, without the mark of a replaced file.
+    pub executable: PathBuf,
+    /// The boot that the ticks count from (`/proc/sys/kernel/random/boot_id`).
+    pub boot_id: String,
+}
+
+/// The process that has `pid` now; `None` if there is none, it has ended, or we may not look.
+#[must_use]
+pub fn identify(pid: i32) -> Option<ProcessIdentity> {
+    let process = Process::new(pid).ok()?;
+    let stat = process.stat().ok()?;
+    if stat.state == 'Z' || stat.state == 'X' {
+        return None;
+    }
+    let executable = process.exe().ok()?;
+    let executable = match executable.to_str().and_then(|text| text.strip_suffix(" (deleted)")) {
+        Some(kept) => PathBuf::from(kept),
+        None => executable,
+    };
+    Some(ProcessIdentity { pid, start_ticks: stat.starttime, executable, boot_id: boot_id() })
+}
+
+fn boot_id() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+}
+
+/// `pid 812 (etcd)`, or `pid 812` where the name is not visible.
+#[must_use]
+pub fn describe(pid: i32) -> String {
+    match Process::new(pid).and_then(|process| process.stat()) {
+        Ok(stat) => format!("pid {pid} ({})", printable(&stat.comm)),
+        Err(_) => format!("pid {pid}"),
+    }
+}
+
+/// Text from outside, safe to print on a terminal: control characters become `?`.
+#[must_use]
+pub fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+}
+
+/// The process that listens on a TCP port in a way that keeps us from binding `address`, where visible.
+#[must_use]
+pub fn listener_on(address: SocketAddr) -> Option<i32> {
+    let clashes = |local: &SocketAddr| {
+        local.port() == address.port() && (local.ip() == address.ip() || local.ip().is_unspecified() || address.ip().is_unspecified())
+    };
+    let inodes: Vec<u64> = procfs::net::tcp()
+        .unwrap_or_default()
+        .into_iter()
+        .chain(procfs::net::tcp6().unwrap_or_default())
+        .filter(|entry| entry.state == procfs::net::TcpState::Listen && clashes(&entry.local_address))
+        .map(|entry| entry.inode)
+        .collect();
+    if inodes.is_empty() {
+        return None;
+    }
+    procfs::process::all_processes().ok()?.flatten().find_map(|process| {
+        let holds = process
+            .fd()
+            .ok()?
+            .flatten()
+            .any(|fd| matches!(fd.target, FDTarget::Socket(inode) if inodes.contains(&inode)));
+        holds.then_some(process.pid)
+    })
+}
+
+/// The process that holds an advisory lock on the file, where visible.
+#[must_use]
+pub fn lock_holder(file: &Path) -> Option<i32> {
+    use std::os::unix::fs::MetadataExt as _;
+    let inode = std::fs::metadata(file).ok()?.ino();
+    procfs::locks().ok()?.into_iter().filter(|lock| lock.inode == inode).find_map(|lock| lock.pid.filter(|pid| *pid > 0))
+}
+
+/// What a file system promises, as far as this program cares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileSystem {
+    /// A disk of this machine, as far as one can tell.
+    Local,
+    /// NFS, SMB and the like: locks and fsync are not to be trusted.
+    Network,
+    /// Memory: gone at the next boot.
+    Memory,
+}
+
+// linux/magic.h has no CIFS and SMB2; these are from the kernel's fs/smb/client.
+const CIFS_MAGIC: FsType = FsType(0xFF53_4D42);
+const SMB2_MAGIC: FsType = FsType(0xFE53_4D42);
+
+/// The kind of file system that `path` is on.
+#[must_use]
+pub fn file_system(path: &Path) -> FileSystem {
+    let Ok(found) = statfs::statfs(path) else { return FileSystem::Local };
+    let kind = found.filesystem_type();
+    if [statfs::NFS_SUPER_MAGIC, statfs::SMB_SUPER_MAGIC, CIFS_MAGIC, SMB2_MAGIC].contains(&kind) {
+        FileSystem::Network
+    } else if kind == statfs::TMPFS_MAGIC {
+        FileSystem::Memory
+    } else {
+        FileSystem::Local
+    }
+}
+
+/// Bytes that an unprivileged writer could still write under `path`.
+#[must_use]
+pub fn free_bytes(path: &Path) -> Option<u64> {
+    statvfs::statvfs(path).ok().map(|found| found.blocks_available().saturating_mul(found.fragment_size()))
+}
+
+/// True if files under `path` cannot be executed.
+#[must_use]
+pub fn is_noexec(path: &Path) -> bool {
+    statvfs::statvfs(path).is_ok_and(|found| found.flags().contains(statvfs::FsFlags::ST_NOEXEC))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_is_recognised_and_no_other() {
+        let pid = i32::try_from(std::process::id()).unwrap();
+        let me = identify(pid).unwrap();
+        assert_eq!(identify(pid), Some(me.clone()));
+        assert!(me.start_ticks > 0 && !me.boot_id.is_empty());
+        assert_ne!(identify(1), Some(me));
+    }
+
+    #[test]
+    fn a_listener_is_found_by_its_port() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let found = listener_on(listener.local_addr().unwrap());
+        assert_eq!(found, i32::try_from(std::process::id()).ok());
+    }
+
+    #[test]
+    fn loopback_is_always_ours() {
+        let facts = HostFacts { hostname: String::new(), addresses: vec![], default_address: None };
+        assert!(facts.has("127.0.0.9".parse().unwrap()));
+        assert!(!facts.has("192.0.2.7".parse().unwrap()));
+    }
+
+    #[test]
+    fn control_characters_do_not_reach_the_terminal() {
+        assert_eq!(printable("a\u{1b}[31mb\n"), "a?[31mb?");
+    }
+}

@@ -1,0 +1,183 @@
+//! The four leaves: what each is for, what is on disk, and how one is issued.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::time::SystemTime;
+
+use rcgen::string::Ia5String;
+use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose, SanType};
+use time::OffsetDateTime;
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
+
+use super::authority::{Authority, der_of, read_if_there, to_system};
+use super::{CLOCK_TOLERANCE, LEAF_LIFETIME, PkiError};
+use crate::datadir::CertificatePaths;
+use crate::durable::{self, PRIVATE};
+use crate::plan::renewal::{self, Leaf, Verdict};
+
+/// What a leaf is for.
+#[derive(Clone, Copy, Debug)]
+pub struct Profile {
+    /// File name without ending.
+    pub name: &'static str,
+    /// Common name; for etcd's auth, the user.
+    pub common_name: &'static str,
+    /// Who signs it.
+    pub authority: &'static str,
+    /// It serves.
+    pub is_server: bool,
+    /// It carries this server's names.
+    pub has_names: bool,
+}
+
+/// All leaves. Each may act as a client: the server's does so for etcd's own JSON gateway.
+pub const PROFILES: &[Profile] = &[
+    Profile { name: "server-client", common_name: "etcd-server", authority: "server-ca", is_server: true, has_names: true },
+    Profile { name: "client", common_name: "etcd-client", authority: "server-ca", is_server: false, has_names: false },
+    // With etcd's auth on, the common name is the user; `root` has every right.
+    Profile { name: "launcher", common_name: "root", authority: "server-ca", is_server: false, has_names: false },
+    Profile { name: "peer-server-client", common_name: "etcd-peer", authority: "peer-ca", is_server: true, has_names: true },
+];
+
+/// Looks at the leaf in `files` and decides about it.
+pub(super) fn inspect(
+    files: &CertificatePaths,
+    authority: &Authority,
+    wanted: &BTreeSet<String>,
+    now: SystemTime,
+) -> (Verdict, Option<Leaf>) {
+    let key = read_key(files);
+    let leaf = read_if_there(&files.certificate)
+        .ok()
+        .flatten()
+        .and_then(|pem| der_of(&pem))
+        .and_then(|der| read_leaf(&der, authority, key.as_ref()));
+    (renewal::judge(leaf.as_ref(), key.is_some(), wanted, now), leaf)
+}
+
+fn read_key(files: &CertificatePaths) -> Option<KeyPair> {
+    read_if_there(&files.key).ok().flatten().and_then(|pem| KeyPair::from_pem(&pem).ok())
+}
+
+fn read_leaf(der: &[u8], authority: &Authority, key: Option<&KeyPair>) -> Option<Leaf> {
+    let (_, parsed) = X509Certificate::from_der(der).ok()?;
+    let names = parsed
+        .subject_alternative_name()
+        .ok()
+        .flatten()
+        .map(|names| names.value.general_names.iter().filter_map(name_text).collect())
+        .unwrap_or_default();
+    Some(Leaf {
+        not_before: to_system(parsed.validity().not_before),
+        not_after: to_system(parsed.validity().not_after),
+        names,
+        is_of_our_authority: authority.issued(&parsed),
+        matches_key: key.is_some_and(|key| key.public_key_raw() == parsed.public_key().subject_public_key.data.as_ref()),
+    })
+}
+
+fn name_text(name: &GeneralName<'_>) -> Option<String> {
+    match name {
+        GeneralName::DNSName(name) => Some((*name).to_owned()),
+        GeneralName::IPAddress(bytes) => {
+            let address = <[u8; 4]>::try_from(*bytes).map(IpAddr::from);
+            address.or_else(|_| <[u8; 16]>::try_from(*bytes).map(IpAddr::from)).ok().map(|address| address.to_string())
+        }
+        _ => None,
+    }
+}
+
+/// Issues the leaf with the key that is there, or with a new one. Returns when it ends.
+pub(super) fn issue(
+    profile: &Profile,
+    files: &CertificatePaths,
+    authority: &Authority,
+    names: &BTreeSet<String>,
+    now: SystemTime,
+) -> Result<SystemTime, PkiError> {
+    let failed = |source| PkiError::Make { name: profile.name.to_owned(), source };
+    let key = match read_key(files) {
+        Some(key) => key,
+        None => {
+            let key = KeyPair::generate().map_err(failed)?;
+            durable::write_file(&files.key, key.serialize_pem().as_bytes(), PRIVATE)?;
+            key
+        }
+    };
+    let not_after = authority.leaf_end(now, LEAF_LIFETIME);
+    let mut params = CertificateParams::default();
+    params.not_before = OffsetDateTime::from(now - CLOCK_TOLERANCE);
+    params.not_after = OffsetDateTime::from(not_after);
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, profile.common_name);
+    params.use_authority_key_identifier_extension = true;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    if profile.is_server {
+        params.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
+    }
+    for name in names {
+        params.subject_alt_names.push(match name.parse::<IpAddr>() {
+            Ok(address) => SanType::IpAddress(address),
+            Err(_) => SanType::DnsName(Ia5String::try_from(name.clone()).map_err(failed)?),
+        });
+    }
+    let certificate = params.signed_by(&key, authority.issuer()).map_err(failed)?;
+    durable::write_file(&files.certificate, certificate.pem().as_bytes(), PRIVATE)?;
+    Ok(not_after)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Names, Occasion, ensure};
+    use super::*;
+    use crate::datadir::DataDir;
+
+    fn data() -> (tempfile::TempDir, DataDir) {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::new(dir.path());
+        data.prepare_for_lock().unwrap();
+        data.prepare().unwrap();
+        (dir, data)
+    }
+
+    fn names(extra: &[&str]) -> Names {
+        Names(["localhost", "127.0.0.1"].iter().chain(extra).map(|name| (*name).to_owned()).collect())
+    }
+
+    #[test]
+    fn what_is_good_stays_and_a_new_name_renews_with_the_same_key() {
+        let (_dir, data) = data();
+        assert!(ensure(&data, &names(&[]), Occasion::Start).unwrap().has_changed);
+        assert!(!ensure(&data, &names(&[]), Occasion::Start).unwrap().has_changed);
+        let files = data.certificate("server-client");
+        let before = std::fs::read(&files.key).unwrap();
+        let client = std::fs::read(data.certificate("client").certificate).unwrap();
+        assert!(ensure(&data, &names(&["db.example.com"]), Occasion::Running).unwrap().has_changed);
+        assert_eq!(std::fs::read(&files.key).unwrap(), before, "a renewal keeps the key");
+        assert_eq!(std::fs::read(data.certificate("client").certificate).unwrap(), client, "it has no names");
+    }
+
+    #[test]
+    fn a_lost_leaf_key_is_made_anew_at_a_start_only() {
+        let (_dir, data) = data();
+        ensure(&data, &names(&[]), Occasion::Start).unwrap();
+        durable::remove_file(&data.certificate("server-client").key).unwrap();
+        assert!(matches!(ensure(&data, &names(&[]), Occasion::Running), Err(PkiError::NeedsRestart(_))));
+        assert!(ensure(&data, &names(&[]), Occasion::Start).unwrap().has_changed);
+        assert!(!ensure(&data, &names(&[]), Occasion::Start).unwrap().has_changed);
+    }
+
+    #[test]
+    fn a_swapped_ca_reissues_every_leaf_of_it() {
+        let (_dir, data) = data();
+        ensure(&data, &names(&[]), Occasion::Start).unwrap();
+        let ca = data.certificate("server-ca");
+        durable::remove_file(&ca.key).unwrap();
+        assert!(matches!(ensure(&data, &names(&[]), Occasion::Start), Err(PkiError::AuthorityKeyMissing { .. })));
+        durable::remove_file(&ca.certificate).unwrap();
+        assert!(ensure(&data, &names(&[]), Occasion::Start).unwrap().has_changed);
+        assert!(!ensure(&data, &names(&[]), Occasion::Start).unwrap().has_changed);
+    }
+}

@@ -1,0 +1,201 @@
+//! CAs, leaves, their renewal, and the token.
+//!
+//! Given a data directory and the names of this server, makes sure that `S/tls/etcd` holds two CAs and four leaves that
+//! are valid, and keeps them so. What is there and good is never touched; a CA is never replaced. A renewal keeps the
+//! leaf's key, so that one rename swaps the pair for etcd, which reads both files at every handshake.
+
+pub mod authority;
+pub mod leaf;
+pub mod token;
+
+use std::io;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use crate::clock;
+use crate::datadir::DataDir;
+use crate::durable::WriteError;
+use crate::error::{Exit, Explained};
+use crate::plan::renewal::Verdict;
+
+use authority::Authority;
+use leaf::PROFILES;
+
+/// How long a CA is valid.
+pub const AUTHORITY_LIFETIME: Duration = Duration::from_secs(3650 * 86_400);
+/// How long a leaf is valid.
+pub const LEAF_LIFETIME: Duration = Duration::from_secs(365 * 86_400);
+/// Validity begins a little in the past, for peers whose clock is behind.
+pub const CLOCK_TOLERANCE: Duration = Duration::from_secs(300);
+
+/// What is wrong with the certificates.
+#[derive(Debug, thiserror::Error)]
+pub enum PkiError {
+    /// A file could not be written.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    /// A file is there and cannot be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A CA's certificate is there and its key is not.
+    #[error("{} is there, but its key {} is missing", certificate.display(), key.display())]
+    AuthorityKeyMissing {
+        /// The certificate.
+        certificate: PathBuf,
+        /// Where its key should be.
+        key: PathBuf,
+    },
+    /// A CA's files do not hold a CA.
+    #[error("{} and its key do not hold a usable CA: {why}", path.display())]
+    NotAnAuthority {
+        /// The certificate.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// A CA's time is over.
+    #[error("the CA {} expired on {expired}", path.display())]
+    AuthorityExpired {
+        /// The certificate.
+        path: PathBuf,
+        /// When.
+        expired: String,
+    },
+    /// The library refused.
+    #[error("cannot make the certificate {name}")]
+    Make {
+        /// Which leaf or CA.
+        name: String,
+        /// What the library said.
+        source: rcgen::Error,
+    },
+    /// A renewal that would need a new key while etcd runs.
+    #[error("{} cannot be read, and making a new key needs a restart", .0.display())]
+    NeedsRestart(PathBuf),
+    /// The token is not one.
+    #[error("the token is not of the form K10<hash>::server:<password>, nor a plain password")]
+    TokenForm,
+    /// The token is of another cluster.
+    #[error("the token that was given is not this cluster's: {0}")]
+    WrongToken(&'static str),
+}
+
+impl Explained for PkiError {
+    fn exit(&self) -> Exit {
+        match self {
+            Self::WrongToken(_) => Exit::Refused,
+            Self::TokenForm => Exit::Usage,
+            _ => Exit::Failed,
+        }
+    }
+
+    fn next(&self) -> Option<String> {
+        match self {
+            Self::Write(error) => error.next(),
+            Self::AuthorityKeyMissing { key, .. } => Some(format!("bring back {} from a backup", key.display())),
+            Self::NotAnAuthority { path, .. } => {
+                Some(format!("bring back {} and its key from a backup", path.display()))
+            }
+            Self::AuthorityExpired { path, .. } => {
+                let tls = path.parent().unwrap_or(path).display();
+                Some(format!("mv {tls} {tls}-expired and start again: new ones are made, which every client then needs"))
+            }
+            Self::WrongToken(_) => {
+                Some("take token and token-file out of the configuration, or give the one in server/token".into())
+            }
+            Self::NeedsRestart(_) => Some("systemctl restart quorate-server".into()),
+            _ => None,
+        }
+    }
+}
+
+/// The names that go into the server and peer certificates.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Names(Vec<String>);
+
+impl Names {
+    /// Loopback, the node's name and addresses, and `tls-san`.
+    #[must_use]
+    pub fn of(config: &crate::config::Config) -> Self {
+        let mut names: Vec<String> = ["localhost", "127.0.0.1", "::1", &config.node_name].map(str::to_owned).to_vec();
+        names.extend(config.node_ips.iter().chain(&config.node_external_ips).map(ToString::to_string));
+        names.extend(config.tls_sans.iter().cloned());
+        names.sort();
+        names.dedup();
+        Self(names)
+    }
+
+    /// Each name once.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(String::as_str)
+    }
+}
+
+/// A certificate and when it ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Expiry {
+    /// `server-ca`, `server-client`, …
+    pub name: &'static str,
+    /// When.
+    pub not_after: SystemTime,
+}
+
+/// Whether etcd is running on these certificates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Occasion {
+    /// Nothing uses them: anything may be made.
+    Start,
+    /// etcd runs: keys stay.
+    Running,
+}
+
+/// What [`ensure`] found and did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ensured {
+    /// Every certificate with its end.
+    pub expiries: Vec<Expiry>,
+    /// True if a leaf was made or renewed.
+    pub has_changed: bool,
+}
+
+/// Makes, keeps and renews the CAs and leaves.
+///
+/// # Errors
+/// A file that cannot be read or written, or a CA that is broken or expired.
+pub fn ensure(data: &DataDir, names: &Names, occasion: Occasion) -> Result<Ensured, PkiError> {
+    let now = clock::now();
+    let mut ensured = Ensured::default();
+    for name in ["server-ca", "peer-ca"] {
+        let files = data.certificate(name);
+        let authority = Authority::load_or_make(name, &files, now)?;
+        ensured.expiries.push(Expiry { name, not_after: authority.not_after() });
+        for profile in PROFILES.iter().filter(|profile| profile.authority == name) {
+            let files = data.certificate(profile.name);
+            let wanted = if profile.has_names { names.iter().map(str::to_owned).collect() } else { [].into() };
+            let (verdict, present) = leaf::inspect(&files, &authority, &wanted, now);
+            let not_after = match (verdict, occasion) {
+                (Verdict::Keep, _) => present.map_or(now, |leaf| leaf.not_after),
+                (Verdict::Remake(_), Occasion::Running) => return Err(PkiError::NeedsRestart(files.key)),
+                (Verdict::Renew(why) | Verdict::Remake(why), _) => {
+                    let is_first = present.is_none() && !files.certificate.exists();
+                    let not_after = leaf::issue(profile, &files, &authority, &wanted, now)?;
+                    ensured.has_changed = true;
+                    if is_first {
+                        tracing::debug!(certificate = profile.name, "certificate made");
+                    } else {
+                        let valid_until = clock::rfc3339(not_after);
+                        tracing::info!(certificate = profile.name, why, valid_until, "certificate renewed");
+                    }
+                    not_after
+                }
+            };
+            ensured.expiries.push(Expiry { name: profile.name, not_after });
+        }
+    }
+    Ok(ensured)
+}

@@ -1,0 +1,118 @@
+//! The token: `K10<sha256 of the CA>::server:<password>`, in `S/token`.
+//!
+//! The hash lets a joining server recognise the cluster before it sends the password. A plain password may be given; the
+//! hash is then added. Once a data directory has a token, another one is refused: it belongs to another cluster.
+
+use std::path::Path;
+
+use aws_lc_rs::{digest, rand};
+
+use super::PkiError;
+use super::authority::read_if_there;
+use crate::config::Secret;
+use crate::datadir::DataDir;
+use crate::durable::{self, PRIVATE};
+use crate::etcd::embedded::hex;
+
+const PREFIX: &str = "K10";
+const USER: &str = "server";
+
+struct Parts<'a> {
+    hash: Option<&'a str>,
+    password: &'a str,
+}
+
+fn parse(token: &str) -> Result<Parts<'_>, PkiError> {
+    let Some(rest) = token.strip_prefix(PREFIX) else { return Ok(Parts { hash: None, password: token }) };
+    let is_hash = |text: &str| text.len() == 64 && text.chars().all(|c| c.is_ascii_hexdigit());
+    match rest.split_once("::") {
+        Some((hash, credentials)) if is_hash(hash) => match credentials.split_once(':') {
+            Some((USER, password)) if !password.is_empty() => Ok(Parts { hash: Some(hash), password }),
+            _ => Err(PkiError::TokenForm),
+        },
+        _ => Err(PkiError::TokenForm),
+    }
+}
+
+/// SHA-256 of a CA's PEM file, hexadecimal.
+///
+/// # Errors
+/// If the file cannot be read.
+pub fn hash_of(authority: &Path) -> Result<String, PkiError> {
+    let pem = std::fs::read(authority).map_err(|source| PkiError::Read { path: authority.to_path_buf(), source })?;
+    Ok(hex(digest::digest(&digest::SHA256, &pem).as_ref()))
+}
+
+/// Makes sure that `S/token` holds this cluster's token: the one there, the given one, or a new one.
+///
+/// # Errors
+/// If the given one is malformed or of another cluster, or a file cannot be read or written.
+pub fn ensure(data: &DataDir, given: Option<&Secret>) -> Result<(), PkiError> {
+    let hash = hash_of(&data.certificate("server-ca").certificate)?;
+    let given = given.map(|token| parse(token.reveal())).transpose()?;
+    if given.as_ref().and_then(|parts| parts.hash).is_some_and(|theirs| theirs != hash) {
+        return Err(PkiError::WrongToken("its hash is of another CA"));
+    }
+    let path = data.token();
+    let present = read_if_there(&path)?;
+    let present = present.as_deref().map(str::trim).filter(|token| !token.is_empty()).map(parse).transpose()?;
+    let password = match (present, given) {
+        (Some(present), Some(given)) if present.password != given.password => {
+            return Err(PkiError::WrongToken("its password is not the one in server/token"));
+        }
+        (Some(present), _) => present.password.to_owned(),
+        (None, Some(given)) => given.password.to_owned(),
+        (None, None) => new_password()?,
+    };
+    let token = format!("{PREFIX}{hash}::{USER}:{password}\n");
+    durable::write_if_changed(&path, token.as_bytes(), PRIVATE)?;
+    Ok(())
+}
+
+fn new_password() -> Result<String, PkiError> {
+    let mut bytes = [0; 16];
+    rand::fill(&mut bytes)
+        .map_err(|_| PkiError::Make { name: "token".into(), source: rcgen::Error::RingUnspecified })?;
+    Ok(hex(&bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn data() -> (tempfile::TempDir, DataDir) {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::new(dir.path());
+        durable::create_dir_all(&data.tls(), 0o700).unwrap();
+        durable::write_file(&data.certificate("server-ca").certificate, b"pem", 0o600).unwrap();
+        (dir, data)
+    }
+
+    fn secret(text: &str) -> Option<Secret> {
+        Some(Secret::new(text.to_owned()))
+    }
+
+    #[test]
+    fn a_token_is_made_once_and_kept() {
+        let (_dir, data) = data();
+        ensure(&data, None).unwrap();
+        let first = std::fs::read_to_string(data.token()).unwrap();
+        assert!(first.starts_with("K10") && first.contains("::server:"));
+        ensure(&data, None).unwrap();
+        assert_eq!(std::fs::read_to_string(data.token()).unwrap(), first);
+        ensure(&data, secret(first.trim()).as_ref()).unwrap();
+    }
+
+    #[test]
+    fn another_clusters_token_is_refused() {
+        let (_dir, data) = data();
+        ensure(&data, secret("pass:with:colons").as_ref()).unwrap();
+        ensure(&data, secret("pass:with:colons").as_ref()).unwrap();
+        assert!(matches!(ensure(&data, secret("other").as_ref()), Err(PkiError::WrongToken(_))));
+        let foreign = format!("K10{}::server:pass:with:colons", "0".repeat(64));
+        assert!(matches!(ensure(&data, secret(&foreign).as_ref()), Err(PkiError::WrongToken(_))));
+        for malformed in ["K10abc::server:x", "K10", &format!("K10{}::node:x", "0".repeat(64))] {
+            assert!(matches!(ensure(&data, secret(malformed).as_ref()), Err(PkiError::TokenForm)), "{malformed}");
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! When to start the child again after it ended by itself, and when to give up.
+
+use std::time::Duration;
+
+/// The first wait.
+pub const FIRST_WAIT: Duration = Duration::from_secs(1);
+/// The longest wait.
+pub const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// After this long in health the past is forgotten.
+pub const FORGIVEN_AFTER: Duration = Duration::from_secs(60);
+/// An exit within this time of the start says that it cannot work at all.
+pub const AT_ONCE: Duration = Duration::from_secs(1);
+/// So many exits at once in a row are enough.
+pub const ENOUGH: u32 = 5;
+
+/// What happened to the children so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct History {
+    exits: u32,
+    at_once: u32,
+}
+
+/// One life of the child.
+#[derive(Clone, Copy, Debug)]
+pub struct Life {
+    /// From spawn to exit.
+    pub lived: Duration,
+    /// Of that, from being ready on.
+    pub healthy: Duration,
+}
+
+/// What to do after an exit that nobody asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Start again after this long.
+    Retry(Duration),
+    /// Do not start again.
+    GiveUp,
+}
+
+impl History {
+    /// Takes note of an exit and decides. `jitter` is any number from 0 to 1; it takes up to a tenth off the wait, so that
+    /// servers which fell together do not rise together.
+    pub fn exited(&mut self, life: Life, jitter: f64) -> Next {
+        if life.healthy >= FORGIVEN_AFTER {
+            *self = Self::default();
+        }
+        self.at_once = if life.lived <= AT_ONCE { self.at_once + 1 } else { 0 };
+        if self.at_once >= ENOUGH {
+            return Next::GiveUp;
+        }
+        let doublings = self.exits.min(16);
+        self.exits = self.exits.saturating_add(1);
+        let wait = FIRST_WAIT.saturating_mul(1 << doublings).min(LONGEST_WAIT);
+        Next::Retry(wait.mul_f64(1.0 - 0.1 * jitter.clamp(0.0, 1.0)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn life(lived: u64, healthy: u64) -> Life {
+        Life { lived: Duration::from_secs(lived), healthy: Duration::from_secs(healthy) }
+    }
+
+    #[test]
+    fn waits_double_up_to_the_longest_and_health_forgives() {
+        let mut history = History::default();
+        for expected in [1, 2, 4, 8, 16, 30, 30] {
+            assert_eq!(history.exited(life(10, 5), 0.0), Next::Retry(Duration::from_secs(expected)));
+        }
+        assert_eq!(history.exited(life(100, 60), 0.0), Next::Retry(FIRST_WAIT));
+    }
+
+    #[test]
+    fn five_exits_at_once_in_a_row_are_enough() {
+        let mut history = History::default();
+        for _ in 0..4 {
+            assert!(matches!(history.exited(life(0, 0), 0.0), Next::Retry(_)));
+        }
+        assert_eq!(history.exited(life(0, 0), 0.0), Next::GiveUp);
+    }
+
+    #[test]
+    fn one_longer_life_starts_the_count_again() {
+        let mut history = History::default();
+        for _ in 0..4 {
+            history.exited(life(1, 0), 0.0);
+        }
+        assert!(matches!(history.exited(life(2, 0), 0.0), Next::Retry(_)));
+        assert!(matches!(history.exited(life(0, 0), 0.0), Next::Retry(_)));
+    }
+
+    proptest! {
+        #[test]
+        fn a_wait_is_never_zero_and_never_too_long(
+            lives in proptest::collection::vec((0u64..5000, 0u64..5000), 0..200),
+            jitter in -1.0f64..2.0,
+        ) {
+            let mut history = History::default();
+            for (lived, healthy) in lives {
+                if let Next::Retry(wait) = history.exited(life(lived, healthy.min(lived)), jitter) {
+                    prop_assert!(wait >= FIRST_WAIT.mul_f64(0.9) && wait <= LONGEST_WAIT);
+                }
+            }
+        }
+
+        #[test]
+        fn who_lives_longer_than_a_moment_is_never_given_up(lives in proptest::collection::vec(2u64..5000, 0..200)) {
+            let mut history = History::default();
+            for lived in lives {
+                prop_assert!(history.exited(life(lived, 0), 0.5) != Next::GiveUp);
+            }
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! Pure decisions: what was observed goes in, what to do comes out. No clock, no disk, no network.
+
+pub mod child;
+pub mod orphan;
+pub mod renewal;
+pub mod space;
+pub mod start;

@@ -1,0 +1,43 @@
+//! Is the process that has the recorded pid the child that was recorded?
+
+use crate::host::ProcessIdentity;
+
+/// What the process with the recorded pid is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// There is none.
+    Gone,
+    /// The very child.
+    Ours,
+    /// Another program that was given the pid later.
+    Foreign,
+}
+
+/// Compares the record with the process that has its pid now.
+#[must_use]
+pub fn judge(recorded: &ProcessIdentity, present: Option<&ProcessIdentity>) -> Verdict {
+    match present {
+        None => Verdict::Gone,
+        Some(present) if present == recorded => Verdict::Ours,
+        Some(_) => Verdict::Foreign,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_same_pid_start_executable_and_boot_are_ours() {
+        let recorded = ProcessIdentity { pid: 7, start_ticks: 100, executable: "/usr/bin/etcd".into(), boot_id: "b".into() };
+        assert_eq!(judge(&recorded, None), Verdict::Gone);
+        assert_eq!(judge(&recorded, Some(&recorded.clone())), Verdict::Ours);
+        for other in [
+            ProcessIdentity { start_ticks: 101, ..recorded.clone() },
+            ProcessIdentity { executable: "/bin/sleep".into(), ..recorded.clone() },
+            ProcessIdentity { boot_id: "c".into(), ..recorded.clone() },
+        ] {
+            assert_eq!(judge(&recorded, Some(&other)), Verdict::Foreign);
+        }
+    }
+}

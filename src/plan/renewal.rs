@@ -1,0 +1,102 @@
+//! Whether a certificate is kept, renewed with its key, or made anew.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, SystemTime};
+
+/// What is known of a certificate on disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leaf {
+    /// Valid from …
+    pub not_before: SystemTime,
+    /// … to.
+    pub not_after: SystemTime,
+    /// The names and addresses in it.
+    pub names: BTreeSet<String>,
+    /// The CA that we have issued it.
+    pub is_of_our_authority: bool,
+    /// The key beside it is its own.
+    pub matches_key: bool,
+}
+
+/// What to do, and why, in words for a log line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Nothing.
+    Keep,
+    /// A new certificate for the same key: one rename, so that the pair fits at every moment.
+    Renew(String),
+    /// A new key and certificate: only while nothing uses them.
+    Remake(String),
+}
+
+/// Decides. `leaf` is `None` if there is no readable certificate, `has_key` says whether there is a readable key.
+#[must_use]
+pub fn judge(leaf: Option<&Leaf>, has_key: bool, wanted: &BTreeSet<String>, now: SystemTime) -> Verdict {
+    if !has_key {
+        return Verdict::Remake("there is no readable key".into());
+    }
+    let Some(leaf) = leaf else { return Verdict::Renew("there is no readable certificate".into()) };
+    if !leaf.matches_key {
+        return Verdict::Renew("the key belongs to another certificate".into());
+    }
+    if !leaf.is_of_our_authority {
+        return Verdict::Renew("its CA has changed".into());
+    }
+    if let Some(missing) = wanted.difference(&leaf.names).next() {
+        return Verdict::Renew(format!("{missing} is missing in it"));
+    }
+    if now < leaf.not_before {
+        return Verdict::Renew("it is not valid yet".into());
+    }
+    let left = leaf.not_after.duration_since(now).unwrap_or(Duration::ZERO);
+    let whole = leaf.not_after.duration_since(leaf.not_before).unwrap_or(Duration::ZERO);
+    if left <= whole / 3 {
+        return Verdict::Renew(format!("{} days of it are left", left.as_secs() / 86_400));
+    }
+    Verdict::Keep
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const DAY: Duration = Duration::from_secs(86_400);
+
+    fn at(day: u32) -> SystemTime {
+        SystemTime::UNIX_EPOCH + DAY * 10_000 + DAY * day
+    }
+
+    fn names(names: &[&str]) -> BTreeSet<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    fn leaf() -> Leaf {
+        Leaf { not_before: at(0), not_after: at(300), names: names(&["a", "b"]), is_of_our_authority: true, matches_key: true }
+    }
+
+    #[test]
+    fn each_fault_is_mended_in_its_way() {
+        let wanted = names(&["a"]);
+        let verdict = |leaf: &Leaf, day| judge(Some(leaf), true, &wanted, at(day));
+        assert_eq!(verdict(&leaf(), 1), Verdict::Keep);
+        assert_eq!(verdict(&leaf(), 199), Verdict::Keep);
+        assert_eq!(verdict(&leaf(), 200), Verdict::Renew("100 days of it are left".into()));
+        assert_eq!(verdict(&leaf(), 400), Verdict::Renew("0 days of it are left".into()));
+        assert!(matches!(verdict(&Leaf { matches_key: false, ..leaf() }, 1), Verdict::Renew(_)));
+        assert!(matches!(verdict(&Leaf { is_of_our_authority: false, ..leaf() }, 1), Verdict::Renew(_)));
+        assert_eq!(judge(Some(&leaf()), true, &names(&["a", "c"]), at(1)), Verdict::Renew("c is missing in it".into()));
+        assert!(matches!(judge(Some(&leaf()), false, &wanted, at(1)), Verdict::Remake(_)));
+        assert!(matches!(judge(None, true, &wanted, at(1)), Verdict::Renew(_)));
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_expired_is_ever_kept(from in 0u32..1000, lifetime in 1u32..1000, now in 0u32..3000) {
+            let leaf = Leaf { not_before: at(from), not_after: at(from + lifetime), ..leaf() };
+            if judge(Some(&leaf), true, &names(&[]), at(now)) == Verdict::Keep {
+                prop_assert!(now >= from && now < from + lifetime);
+            }
+        }
+    }
+}

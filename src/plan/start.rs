@@ -1,0 +1,304 @@
+//! How a server starts: resume the data that is there, begin a new cluster, or refuse.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Exit, Explained};
+use crate::etcd::version::Version;
+
+/// What `S/cluster.json` remembers, outside `db`, so that a lost `db` is noticed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterRecord {
+    /// etcd's cluster id, hexadecimal.
+    pub cluster_id: String,
+    /// One more with every reset, restore or deliberate new beginning.
+    pub epoch: u64,
+    /// Our member id, hexadecimal.
+    pub member_id: String,
+    /// Our member name.
+    pub member_name: String,
+    /// How many members the cluster had when last seen, learners included.
+    pub members: usize,
+    /// Control URLs of the other servers, as far as known.
+    #[serde(default)]
+    pub control_urls: Vec<String>,
+    /// The etcd that ran last.
+    pub etcd_version: Option<Version>,
+    /// What a newer quorate wrote here is kept.
+    #[serde(flatten)]
+    pub other: BTreeMap<String, serde_json::Value>,
+}
+
+/// What is in the child's data directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DataState {
+    /// Nothing of etcd's.
+    Absent,
+    /// A log to resume from.
+    Present,
+    /// Something of etcd's, but no log: etcd would begin anew over it.
+    Torn,
+}
+
+/// All that the decision depends on.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    /// `cluster.json`.
+    pub cluster: Option<ClusterRecord>,
+    /// `db/etcd/member`.
+    pub data: DataState,
+    /// `db/etcd/name`.
+    pub name: Option<String>,
+    /// `--new-cluster`.
+    pub new_cluster: bool,
+    /// `node-name`.
+    pub node_name: String,
+    /// Eight random hexadecimal digits, for a name that has to be made.
+    pub random: String,
+}
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StartPlan {
+    /// The member name.
+    pub name: String,
+    /// From the data, or anew.
+    pub beginning: Beginning,
+    /// No other member is known.
+    pub is_alone: bool,
+    /// The epoch to write down once healthy.
+    pub epoch: u64,
+    /// What the operator should know.
+    pub notes: Vec<String>,
+}
+
+/// From the data, or anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Beginning {
+    /// There is no data, and none is missing.
+    NewCluster,
+    /// There is data.
+    Resume,
+}
+
+/// Why nothing is started.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// A cluster is remembered, its data is gone.
+    #[error(
+        "this server was member {member} of cluster {cluster}, and its etcd data is gone; \
+         starting would silently make an empty cluster"
+    )]
+    DataLost {
+        /// The remembered cluster id.
+        cluster: String,
+        /// The remembered member name.
+        member: String,
+    },
+    /// The binary is older than the data.
+    #[error("this data was last run by etcd {last}; etcd {binary} is older and cannot read it safely")]
+    OlderBinary {
+        /// What ran last.
+        last: Version,
+        /// What would run.
+        binary: Version,
+    },
+    /// The binary is too much newer than the data.
+    #[error("this data was last run by etcd {last}; etcd {binary} is more than one minor newer, and etcd upgrades one minor at a time")]
+    TooNewBinary {
+        /// What ran last.
+        last: Version,
+        /// What would run.
+        binary: Version,
+    },
+}
+
+impl Explained for Refusal {
+    fn exit(&self) -> Exit {
+        Exit::Refused
+    }
+
+    fn next(&self) -> Option<String> {
+        Some(match self {
+            Self::DataLost { .. } => {
+                "bring back server/db/etcd (is its disk mounted?), or, if an empty cluster is what you want, \
+                 start once with --new-cluster"
+                    .into()
+            }
+            Self::OlderBinary { last, .. } => {
+                format!("run etcd {} again: install it, or name it with --etcd-binary", last.minor_text())
+            }
+            Self::TooNewBinary { last, .. } => {
+                format!("run etcd {}.{} first, until it is ready, then this one", last.major, last.minor + 1)
+            }
+        })
+    }
+}
+
+/// Decides.
+///
+/// # Errors
+/// A [`Refusal`] where starting could lose data.
+pub fn plan(observed: &Observed) -> Result<StartPlan, Refusal> {
+    let remembered = observed.cluster.as_ref();
+    let resumes = match (observed.data, remembered) {
+        (DataState::Present, _) => true,
+        (DataState::Absent | DataState::Torn, Some(cluster)) if !observed.new_cluster => {
+            return Err(Refusal::DataLost {
+                cluster: cluster.cluster_id.clone(),
+                member: cluster.member_name.clone(),
+            });
+        }
+        (DataState::Absent | DataState::Torn, _) => false,
+    };
+    let made = || format!("{}-{}", observed.node_name, observed.random);
+    if !resumes {
+        return Ok(StartPlan {
+            name: made(),
+            beginning: Beginning::NewCluster,
+            is_alone: true,
+            epoch: remembered.map_or(1, |cluster| cluster.epoch + 1),
+            notes: Vec::new(),
+        });
+    }
+    let mut notes = Vec::new();
+    if observed.new_cluster {
+        notes.push("new-cluster changes nothing: there is data, and it is kept".into());
+    }
+    let name = observed
+        .name
+        .clone()
+        .or_else(|| remembered.map(|cluster| cluster.member_name.clone()))
+        .filter(|name| !name.is_empty())
+        .unwrap_or_else(made);
+    Ok(StartPlan {
+        name,
+        beginning: Beginning::Resume,
+        // Data that nobody has written down yet is from a first start that never became ready: ours alone.
+        is_alone: remembered.is_none_or(|cluster| cluster.members <= 1),
+        epoch: remembered.map_or(1, |cluster| cluster.epoch),
+        notes,
+    })
+}
+
+/// Whether `binary` may open data that `last` ran: etcd reads data of its own minor and of the one before, and goes up one
+/// minor at a time. Gives what the operator should know.
+///
+/// # Errors
+/// A [`Refusal`] where opening the data could damage it.
+pub fn check_versions(last: Version, binary: Version) -> Result<Vec<String>, Refusal> {
+    if (binary.major, binary.minor) < (last.major, last.minor) {
+        return Err(Refusal::OlderBinary { last, binary });
+    }
+    if binary.major > last.major || binary.minor > last.minor + 1 {
+        return Err(Refusal::TooNewBinary { last, binary });
+    }
+    // etcd-io/etcd's upgrade guide to 3.6: members that an older 3.5 promoted may be lost from the new member store.
+    const SAFE_TO_LEAVE: Version = Version::new(3, 5, 26);
+    let mut notes = Vec::new();
+    if last.minor == 5 && binary.minor == 6 && last < SAFE_TO_LEAVE {
+        notes.push(format!(
+            "etcd asks to run at least {SAFE_TO_LEAVE} before 3.6, and {last} ran last; with several members, go back and do that"
+        ));
+    }
+    Ok(notes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn record(version: &str) -> ClusterRecord {
+        ClusterRecord {
+            cluster_id: "c1".into(),
+            epoch: 4,
+            member_name: "n-1".into(),
+            members: 1,
+            etcd_version: version.parse().ok(),
+            ..ClusterRecord::default()
+        }
+    }
+
+    fn observed(cluster: Option<ClusterRecord>, data: DataState) -> Observed {
+        Observed {
+            cluster,
+            data,
+            name: None,
+            new_cluster: false,
+            node_name: "node".into(),
+            random: "0a1b2c3d".into(),
+        }
+    }
+
+    #[test]
+    fn an_empty_directory_begins_and_a_full_one_resumes() {
+        let begun = plan(&observed(None, DataState::Absent)).unwrap();
+        assert_eq!((begun.name.as_str(), begun.beginning, begun.epoch), ("node-0a1b2c3d", Beginning::NewCluster, 1));
+        let resumed = plan(&observed(Some(record("3.5.30")), DataState::Present)).unwrap();
+        assert_eq!((resumed.name.as_str(), resumed.beginning, resumed.epoch), ("n-1", Beginning::Resume, 4));
+        assert!(resumed.is_alone);
+    }
+
+    #[test]
+    fn a_first_start_that_broke_off_is_begun_again() {
+        assert_eq!(plan(&observed(None, DataState::Torn)).unwrap().beginning, Beginning::NewCluster);
+        assert_eq!(plan(&observed(None, DataState::Present)).unwrap().beginning, Beginning::Resume);
+    }
+
+    #[test]
+    fn lost_data_is_never_replaced_silently() {
+        for data in [DataState::Absent, DataState::Torn] {
+            let mut seen = observed(Some(record("3.5.30")), data);
+            assert!(matches!(plan(&seen), Err(Refusal::DataLost { .. })));
+            seen.new_cluster = true;
+            let begun = plan(&seen).unwrap();
+            assert_eq!((begun.beginning, begun.epoch), (Beginning::NewCluster, 5));
+        }
+    }
+
+    #[test]
+    fn versions_go_up_one_minor_at_a_time_and_never_down() {
+        for (last, binary, fine) in [
+            ("3.5.30", "3.5.16", true),
+            ("3.5.30", "3.6.1", true),
+            ("3.5.30", "3.4.23", false),
+            ("3.5.30", "3.7.0", false),
+            ("3.4.23", "3.5.30", true),
+        ] {
+            assert_eq!(check_versions(last.parse().unwrap(), binary.parse().unwrap()).is_ok(), fine, "{last} -> {binary}");
+        }
+        let early = check_versions(Version::new(3, 5, 16), Version::new(3, 6, 1)).unwrap();
+        assert!(early[0].contains("3.5.26"));
+    }
+
+    #[test]
+    fn several_members_get_the_timing_of_a_cluster() {
+        let cluster = ClusterRecord { members: 3, ..record("3.5.30") };
+        assert!(!plan(&observed(Some(cluster), DataState::Present)).unwrap().is_alone);
+    }
+
+    #[test]
+    fn what_a_newer_quorate_remembers_is_kept() {
+        let text = r#"{"cluster_id":"a","epoch":1,"member_id":"b","member_name":"c","members":1,"etcd_version":null,"later":[1]}"#;
+        let record: ClusterRecord = serde_json::from_str(text).unwrap();
+        assert_eq!(serde_json::to_value(record).unwrap()["later"], serde_json::json!([1]));
+    }
+
+    proptest! {
+        #[test]
+        fn a_remembered_cluster_without_data_begins_only_when_told(
+            torn: bool, told: bool, epoch in 0u64..1000,
+        ) {
+            let mut cluster = record("3.5.30");
+            cluster.epoch = epoch;
+            let mut seen = observed(Some(cluster), if torn { DataState::Torn } else { DataState::Absent });
+            seen.new_cluster = told;
+            match plan(&seen) {
+                Ok(begun) => prop_assert!(told && begun.epoch == epoch + 1),
+                Err(refusal) => prop_assert!(!told && refusal.exit() == Exit::Refused),
+            }
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! `S/cluster.json`: what is remembered of the cluster, outside the directory that could be lost.
+
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+
+use super::state::Shared;
+use crate::datadir::DataDir;
+use crate::durable::{self, PRIVATE, WriteError};
+use crate::error::{Exit, Explained};
+use crate::etcd::client::MemberFacts;
+use crate::plan::start::ClusterRecord;
+
+/// The file is there and says nothing.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read {}, which remembers the cluster of this data directory", path.display())]
+pub struct Unreadable {
+    path: PathBuf,
+    source: io::Error,
+}
+
+impl Explained for Unreadable {
+    fn exit(&self) -> Exit {
+        Exit::Refused
+    }
+
+    fn next(&self) -> Option<String> {
+        let path = self.path.display();
+        Some(format!("bring it back from a backup; if db/etcd is intact, `mv {path} {path}.bad` also lets it start"))
+    }
+}
+
+/// Reads the file, if it is there.
+///
+/// # Errors
+/// If it is there and cannot be read: what it would have protected is then unknown.
+pub fn recall(data: &DataDir) -> Result<Option<ClusterRecord>, Unreadable> {
+    let path = data.cluster();
+    let read = match fs::read(&path) {
+        Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(io::Error::other),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    };
+    read.map_err(|source| Unreadable { path, source })
+}
+
+/// Writes down what a healthy member says, if it is news. Gives the number of members if that changed.
+pub(super) fn remember(shared: &Shared, facts: &MemberFacts) -> Result<Option<usize>, WriteError> {
+    let before = recall(&shared.data).ok().flatten();
+    let now = ClusterRecord {
+        cluster_id: facts.cluster_id.clone(),
+        epoch: shared.epoch,
+        member_id: facts.member_id.clone(),
+        member_name: shared.member_name.clone(),
+        members: facts.members,
+        etcd_version: Some(shared.binary.version),
+        ..before.clone().unwrap_or_default()
+    };
+    if before.as_ref() == Some(&now) {
+        return Ok(None);
+    }
+    let mut text = serde_json::to_vec_pretty(&now).unwrap_or_default();
+    text.push(b'\n');
+    durable::write_file(&shared.data.cluster(), &text, PRIVATE)?;
+    Ok((before.map_or(0, |before| before.members) != now.members).then_some(now.members))
+}

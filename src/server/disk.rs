@@ -1,0 +1,72 @@
+//! How long the disk under the data takes to make a small write safe.
+
+use std::fs;
+use std::io::{self, Write as _};
+use std::path::Path;
+use std::time::Duration;
+
+use crate::clock;
+use crate::durable;
+
+/// etcd wants 99 of 100 within this (its documentation, "What does the etcd warning 'failed to send out heartbeat' mean").
+pub const SLOW: Duration = Duration::from_millis(10);
+
+const MOST_SAMPLES: usize = 100;
+const FEWEST_SAMPLES: usize = 5;
+/// Enough once this has passed: a start must not wait for a slow disk more than it has to.
+const BUDGET: Duration = Duration::from_millis(25);
+/// About what etcd writes for one small request.
+const WRITE: [u8; 2048] = [0; 2048];
+
+/// Measures in `dir`: the 99th percentile of write and fdatasync, from up to 100 samples.
+///
+/// # Errors
+/// If the file cannot be written, which no etcd would survive either.
+pub fn fsync_p99(dir: &Path) -> Result<Duration, durable::WriteError> {
+    let mut samples = Vec::with_capacity(MOST_SAMPLES);
+    let path = dir.join("fsync-probe");
+    let measured = durable::write_stream(&path, durable::PRIVATE, |file| {
+        let begun = clock::monotonic();
+        while samples.len() < FEWEST_SAMPLES || (samples.len() < MOST_SAMPLES && begun.elapsed() < BUDGET) {
+            let start = clock::monotonic();
+            one_write(file)?;
+            samples.push(start.elapsed());
+        }
+        Ok(())
+    });
+    let removed = durable::remove_file(&path);
+    measured?;
+    removed?;
+    Ok(percentile_99(&mut samples))
+}
+
+fn one_write(file: &mut fs::File) -> io::Result<()> {
+    file.write_all(&WRITE)?;
+    file.sync_data()
+}
+
+fn percentile_99(samples: &mut [Duration]) -> Duration {
+    samples.sort_unstable();
+    let index = (samples.len() * 99).div_ceil(100).saturating_sub(1);
+    samples.get(index).copied().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_percentile_is_the_rank_that_it_says() {
+        let mut samples: Vec<Duration> = (1..=100).rev().map(Duration::from_millis).collect();
+        assert_eq!(percentile_99(&mut samples), Duration::from_millis(99));
+        assert_eq!(percentile_99(&mut samples[..5]), Duration::from_millis(5));
+        assert_eq!(percentile_99(&mut []), Duration::ZERO);
+    }
+
+    #[test]
+    fn measuring_leaves_nothing_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        fsync_p99(dir.path()).unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+}

@@ -1,0 +1,176 @@
+//! Watches the child's health: often until it is ready, then every few seconds.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::clock;
+use crate::config::Config;
+use crate::datadir::DataDir;
+use crate::etcd::client::{EtcdClient, Expected, MemberFacts, NotHealthy};
+use crate::etcd::settings::Addresses;
+use crate::etcd::supervisor::{ChildStatus, Handle, Order, State};
+use crate::pki::Expiry;
+
+/// Between checks of a child that is ready.
+const CALM: Duration = Duration::from_secs(5);
+/// Between checks of one that is not: from this …
+const EAGER: Duration = Duration::from_millis(10);
+/// … growing to this.
+const PATIENT: Duration = Duration::from_secs(1);
+/// How often to say what a start waits for.
+const REMINDER: Duration = Duration::from_secs(10);
+
+/// The last thing known.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Health {
+    /// Nothing yet.
+    Unknown,
+    /// Fine, and what it said.
+    Healthy(MemberFacts),
+    /// Not fine, and why.
+    Unhealthy(String),
+}
+
+/// The one that asks.
+#[derive(Debug)]
+pub struct Prober {
+    data: DataDir,
+    url: String,
+    expected: Expected,
+    handle: Handle,
+    child: watch::Receiver<ChildStatus>,
+    certificates: watch::Receiver<Vec<Expiry>>,
+    health: watch::Sender<Health>,
+}
+
+impl Prober {
+    /// A prober, and where its findings appear.
+    #[must_use]
+    pub fn new(
+        config: &Config,
+        data: &DataDir,
+        member_name: &str,
+        handle: Handle,
+        certificates: watch::Receiver<Vec<Expiry>>,
+    ) -> (Self, watch::Receiver<Health>) {
+        let (health, seen) = watch::channel(Health::Unknown);
+        let prober = Self {
+            data: data.clone(),
+            url: Addresses::local_client_url(config),
+            expected: Expected { name: member_name.to_owned(), peer_url: Addresses::peer_url(config) },
+            child: handle.watch(),
+            handle,
+            certificates,
+            health,
+        };
+        (prober, seen)
+    }
+
+    /// Asks until the server ends.
+    pub async fn run(mut self) {
+        loop {
+            let status = self.child.borrow_and_update().clone();
+            if matches!(status.state, State::Starting | State::Ready) {
+                self.attend(status.generation).await;
+            } else {
+                self.publish(Health::Unhealthy(format!("etcd is {}", status.state.word())));
+                if self.child.changed().await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Looks after one life of the child; returns when it is over.
+    async fn attend(&mut self, generation: u64) {
+        let begun = clock::monotonic();
+        let mut reminded = begun;
+        let mut wait = EAGER;
+        let mut client = None;
+        loop {
+            let (health, is_alive) = self.check(&mut client).await;
+            if let Health::Unhealthy(why) = &health {
+                if !is_alive {
+                    return;
+                }
+                if reminded.elapsed() >= REMINDER {
+                    reminded = clock::monotonic();
+                    tracing::warn!(waited_s = begun.elapsed().as_secs(), why, "etcd is not healthy");
+                }
+                wait = (wait * 3 / 2).min(PATIENT);
+            } else {
+                self.handle.order(Order::IsReady(generation)).await;
+                wait = CALM;
+            }
+            let is_healthy = matches!(health, Health::Healthy(_));
+            self.publish(health);
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                // etcd reads its certificate at each handshake; ours is read when a connection is made.
+                changed = self.certificates.changed() => if changed.is_ok() {
+                    client = None;
+                },
+                () = Self::ends(&mut self.child, generation) => return,
+            }
+            if is_healthy {
+                wait = EAGER;
+                reminded = clock::monotonic();
+            } else {
+                // A connection may be stuck on what went wrong.
+                if wait >= PATIENT {
+                    client = None;
+                }
+            }
+        }
+    }
+
+    /// One check. Also says whether this life is still worth asking.
+    async fn check(&mut self, client: &mut Option<EtcdClient>) -> (Health, bool) {
+        let connected = match client {
+            Some(client) => client,
+            None => match EtcdClient::connect(&self.data, &self.url).await {
+                Ok(new) => client.insert(new),
+                Err(error) => return (Health::Unhealthy(error.to_string()), true),
+            },
+        };
+        let state = self.child.borrow().state;
+        match connected.check(&self.expected).await {
+            Ok(facts) => (Health::Healthy(facts), true),
+            Err(NotHealthy::OtherAddress { member, is_alone: true, found, wanted }) => {
+                tracing::warn!(found, wanted, "this server's address has changed; telling etcd, whose only member it is");
+                let why = match connected.update_peer_url(member, &wanted).await {
+                    Ok(()) => "the peer URL is being changed".to_owned(),
+                    Err(error) => format!("the peer URL could not be changed: {error}"),
+                };
+                (Health::Unhealthy(why), true)
+            }
+            Err(why) => (Health::Unhealthy(why.to_string()), matches!(state, State::Starting | State::Ready)),
+        }
+    }
+
+    fn publish(&self, health: Health) {
+        self.health.send_if_modified(|present| {
+            let is_news = *present != health;
+            if is_news {
+                if let (Health::Healthy(_), Health::Unhealthy(why)) = (&*present, &health)
+                    && self.child.borrow().state == State::Ready
+                {
+                    tracing::warn!(why, "etcd is not healthy any more");
+                } else if let (Health::Unhealthy(_), Health::Healthy(_)) = (&*present, &health)
+                    && self.child.borrow().state == State::Ready
+                {
+                    tracing::info!("etcd is healthy again");
+                }
+                *present = health;
+            }
+            is_news
+        });
+    }
+
+    async fn ends(child: &mut watch::Receiver<ChildStatus>, generation: u64) {
+        let is_over =
+            |status: &ChildStatus| status.generation != generation || !matches!(status.state, State::Starting | State::Ready);
+        let _ = child.wait_for(is_over).await;
+    }
+}

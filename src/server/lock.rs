@@ -1,0 +1,85 @@
+//! One launcher per data directory.
+//!
+//! The kernel drops the lock when the process ends, however it ends, so a stale file never blocks a start. The content
+//! (pid and start time) is only for the message of the one that comes second.
+
+use std::fs::{self, File};
+use std::path::PathBuf;
+
+use nix::fcntl::{Flock, FlockArg};
+use serde::{Deserialize, Serialize};
+
+use crate::clock;
+use crate::datadir::DataDir;
+use crate::durable::{self, WriteError};
+use crate::error::{Exit, Explained};
+use crate::host;
+
+/// Held for the life of the launcher.
+#[derive(Debug)]
+pub struct Lock(#[allow(dead_code, reason = "held, not read")] Flock<File>);
+
+#[derive(Serialize, Deserialize)]
+struct Holder {
+    pid: i32,
+    started: String,
+}
+
+/// Why the lock is not ours.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// Another launcher has it.
+    #[error("the data directory {} is in use by {holder}", path.display())]
+    InUse {
+        /// The data directory.
+        path: PathBuf,
+        /// Who, as far as the file tells.
+        holder: String,
+    },
+    /// The file cannot be opened or written.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+}
+
+impl Explained for LockError {
+    fn exit(&self) -> Exit {
+        match self {
+            Self::InUse { .. } => Exit::InUse,
+            Self::Write(error) => error.exit(),
+        }
+    }
+
+    fn next(&self) -> Option<String> {
+        match self {
+            Self::InUse { .. } => {
+                Some("stop that one first (systemctl stop quorate-server), or use another --data-dir".into())
+            }
+            Self::Write(error) => error.next(),
+        }
+    }
+}
+
+/// Takes the lock.
+///
+/// # Errors
+/// If somebody has it, or the file cannot be written.
+pub fn take(data: &DataDir) -> Result<Lock, LockError> {
+    let path = data.lock();
+    let file = durable::open_lock(&path)?;
+    let mut lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => lock,
+        Err(_) => return Err(LockError::InUse { path: data.root().to_path_buf(), holder: holder(data) }),
+    };
+    let us = Holder { pid: i32::try_from(std::process::id()).unwrap_or_default(), started: clock::rfc3339(clock::now()) };
+    let text = serde_json::to_vec(&us).unwrap_or_default();
+    durable::rewrite_open(&mut lock, &path, &text)?;
+    Ok(Lock(lock))
+}
+
+fn holder(data: &DataDir) -> String {
+    let written = fs::read(data.lock()).ok().and_then(|bytes| serde_json::from_slice::<Holder>(&bytes).ok());
+    match written {
+        Some(holder) => format!("{}, started {}", host::describe(holder.pid), host::printable(&holder.started)),
+        None => host::lock_holder(&data.lock()).map_or_else(|| "another process".into(), host::describe),
+    }
+}

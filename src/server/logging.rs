@@ -1,0 +1,198 @@
+//! Log lines: text for people or JSON for machines, on standard error, never blocking the program.
+//!
+//! Lines go through a bounded buffer to a thread that writes them; when nobody reads standard error, lines are dropped
+//! and counted instead of stopping the supervisor. An event's `fields` (a JSON object, from the child's own log line)
+//! are spread out among the other fields.
+
+use std::fmt;
+use std::sync::OnceLock;
+
+use serde_json::{Map, Value};
+use tracing::field::{Field, Visit};
+use tracing::level_filters::LevelFilter;
+use tracing::{Event, Level, Subscriber};
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+use crate::clock;
+use crate::config::{ConfigErrors, LogFormat, Origin, Problem};
+use crate::etcd::output::DROPPED_LINES;
+use crate::host::printable;
+
+/// Lines that may wait to be written.
+const WAITING_LINES: usize = 8192;
+/// The variable with filter directives such as `quorate=debug,etcd=warn`.
+pub const FILTER_VARIABLE: &str = "QUORATE_LOG";
+
+static DROPPED: OnceLock<ErrorCounter> = OnceLock::new();
+
+/// Lines that were dropped because nobody read standard error.
+#[must_use]
+pub fn dropped_lines() -> u64 {
+    DROPPED.get().map_or(0, |counter| counter.dropped_lines() as u64)
+}
+
+/// Starts logging. What is still waiting is written when the guard is dropped.
+///
+/// # Errors
+/// If `QUORATE_LOG` is no filter.
+pub fn start(format: LogFormat, debug: bool) -> Result<WorkerGuard, ConfigErrors> {
+    let filter = filter(debug, std::env::var(FILTER_VARIABLE).ok().as_deref())?;
+    let (writer, guard) =
+        NonBlockingBuilder::default().lossy(true).buffered_lines_limit(WAITING_LINES).finish(std::io::stderr());
+    let _ = DROPPED.set(writer.error_counter());
+    let lines = tracing_subscriber::fmt::layer().event_format(Lines { format }).with_writer(writer);
+    // A second start in one process (tests) keeps the first.
+    let _ = tracing_subscriber::registry().with(filter).with(lines).try_init();
+    // Counted from the start, so that the metric exists before the first flood.
+    DROPPED_LINES.store(0, std::sync::atomic::Ordering::Relaxed);
+    Ok(guard)
+}
+
+fn filter(debug: bool, directives: Option<&str>) -> Result<Targets, ConfigErrors> {
+    let level = if debug { LevelFilter::DEBUG } else { LevelFilter::INFO };
+    let usual = Targets::new().with_default(LevelFilter::WARN).with_target("quorate", level).with_target("etcd", level);
+    match directives.filter(|text| !text.trim().is_empty()) {
+        None => Ok(usual),
+        Some(text) => text.parse().map_err(|error| {
+            ConfigErrors(vec![Problem {
+                origin: Origin::Environment(FILTER_VARIABLE.into()),
+                message: format!("`{}` is no filter such as `quorate=debug,etcd=warn`: {error}", printable(text)),
+            }])
+        }),
+    }
+}
+
+struct Lines {
+    format: LogFormat,
+}
+
+impl<S, N> FormatEvent<S, N> for Lines
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(&self, _: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let mut found = Found::default();
+        event.record(&mut found);
+        let target = event.metadata().target().split("::").next().unwrap_or_default();
+        let time = clock::rfc3339_millis(clock::now());
+        match self.format {
+            LogFormat::Text => text(&mut writer, &time, *event.metadata().level(), target, &found),
+            LogFormat::Json => json(&mut writer, &time, *event.metadata().level(), target, found),
+        }
+    }
+}
+
+#[derive(Default)]
+struct Found {
+    message: String,
+    fields: Map<String, Value>,
+}
+
+impl Found {
+    fn put(&mut self, field: &Field, value: Value) {
+        match (field.name(), value) {
+            ("message", Value::String(text)) => self.message = text,
+            ("fields", Value::String(object)) => match serde_json::from_str(&object) {
+                Ok(Value::Object(spread)) => self.fields.extend(spread),
+                _ => drop(self.fields.insert("fields".into(), Value::String(object))),
+            },
+            (name, value) => drop(self.fields.insert(name.into(), value)),
+        }
+    }
+}
+
+impl Visit for Found {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.put(field, Value::String(format!("{value:?}")));
+    }
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.put(field, Value::String(value.to_owned()));
+    }
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.put(field, value.into());
+    }
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.put(field, value.into());
+    }
+    fn record_u128(&mut self, field: &Field, value: u128) {
+        self.put(field, u64::try_from(value).map_or_else(|_| value.to_string().into(), Value::from));
+    }
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.put(field, value.into());
+    }
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.put(field, value.into());
+    }
+}
+
+fn text(writer: &mut Writer<'_>, time: &str, level: Level, target: &str, found: &Found) -> fmt::Result {
+    write!(writer, "{time} {level:>5} {target}: {}", printable(&found.message))?;
+    for (name, value) in &found.fields {
+        match value {
+            Value::String(text) if is_plain(text) => write!(writer, " {name}={text}")?,
+            // Quoted as JSON, which escapes control characters too.
+            other => write!(writer, " {name}={other}")?,
+        }
+    }
+    writer.write_char('\n')
+}
+
+fn is_plain(text: &str) -> bool {
+    !text.is_empty() && text.chars().all(|c| c.is_alphanumeric() || "-_./:+,@%~#[]".contains(c))
+}
+
+fn json(writer: &mut Writer<'_>, time: &str, level: Level, target: &str, found: Found) -> fmt::Result {
+    let mut line = Map::new();
+    line.insert("time".into(), time.into());
+    line.insert("level".into(), level.as_str().to_lowercase().into());
+    line.insert("target".into(), target.into());
+    line.insert("message".into(), found.message.into());
+    for (name, value) in found.fields {
+        // A field of etcd's never hides one of ours.
+        let name = if line.contains_key(&name) { format!("etcd_{name}") } else { name };
+        line.insert(name, value);
+    }
+    writeln!(writer, "{}", Value::Object(line))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filters_are_checked() {
+        assert!(filter(false, Some("quorate=debug,etcd=warn")).is_ok());
+        assert!(filter(false, Some("")).is_ok());
+        let refused = filter(false, Some("quorate=loud")).unwrap_err().to_string();
+        assert!(refused.contains("QUORATE_LOG"), "{refused}");
+    }
+
+    #[test]
+    fn text_lines_carry_fields_and_no_control_characters() {
+        let mut found = Found { message: "a\nb".into(), ..Found::default() };
+        found.fields.insert("took".into(), "1s".into());
+        found.fields.insert("why".into(), "no\u{1b}[31m way".into());
+        found.fields.insert("n".into(), 3.into());
+        let mut line = String::new();
+        text(&mut Writer::new(&mut line), "T", Level::WARN, "etcd", &found).unwrap();
+        assert_eq!(line, "T  WARN etcd: a?b n=3 took=1s why=\"no\\u001b[31m way\"\n");
+    }
+
+    #[test]
+    fn json_lines_are_one_object_each() {
+        let mut found = Found { message: "m\n".into(), ..Found::default() };
+        found.fields.insert("level".into(), "theirs".into());
+        let mut line = String::new();
+        json(&mut Writer::new(&mut line), "T", Level::INFO, "etcd", found).unwrap();
+        assert_eq!(line.lines().count(), 1);
+        let value: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!((&value["level"], &value["etcd_level"]), (&"info".into(), &"theirs".into()));
+    }
+}

@@ -1,0 +1,280 @@
+//! The life of `quorate server`: lock, look, plan, act, ready, stop.
+//!
+//! Given a valid configuration, runs one etcd on the data directory until told to stop. `preflight` looks and mends
+//! before the child starts, `health` watches it, this file reads top to bottom in the order in which things happen.
+//! Parses no flags.
+
+pub mod cluster;
+pub mod disk;
+pub mod health;
+pub mod lock;
+pub mod logging;
+mod ports;
+mod preflight;
+mod signals;
+pub mod state;
+mod systemd;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::clock;
+use crate::config::Config;
+use crate::control;
+use crate::datadir::DataDir;
+use crate::durable;
+use crate::error::{Explained, Failure};
+use crate::etcd::binary::{self, Unpacking};
+use crate::etcd::process::{self, Spawner};
+use crate::etcd::settings::{Addresses, settings};
+use crate::etcd::supervisor::{ChildStatus, Ended, Handle, Launch, Order, State, Supervisor};
+use crate::etcd::{embedded, orphan};
+use crate::faults;
+use crate::pki::{self, Occasion};
+
+use health::{Health, Prober};
+use preflight::Prepared;
+use signals::Signals;
+use state::{BinaryFacts, Shared};
+
+/// How long the child may take to end when asked to. The unit's `TimeoutStopSec` must be longer.
+pub const GRACE: Duration = Duration::from_secs(30);
+/// How often certificates are looked at while running.
+const CERTIFICATE_INTERVAL: Duration = Duration::from_secs(3600);
+
+/// The operating system refused something that a server cannot be without.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {act}")]
+pub struct SystemError {
+    act: &'static str,
+    source: std::io::Error,
+}
+
+impl Explained for SystemError {}
+
+fn system(act: &'static str) -> impl Fn(std::io::Error) -> SystemError {
+    move |source| SystemError { act, source }
+}
+
+/// Runs the server until it is told to stop.
+///
+/// # Errors
+/// Whatever keeps it from starting, or from keeping etcd running.
+pub async fn run(config: Config) -> Result<(), Failure> {
+    let begun = clock::monotonic();
+    let mut signals = Signals::listen().map_err(system("listen for signals"))?;
+    let prepared = tokio::select! {
+        prepared = prepare(&config) => prepared?,
+        signal = signals.next() => {
+            tracing::info!(signal, "told to stop before etcd was started");
+            return Ok(());
+        }
+    };
+    let (server, supervisor) = Server::assemble(config, prepared)?;
+    tracing::debug!(took_ms = begun.elapsed().as_millis(), "ready to start etcd");
+    server.live(supervisor, signals).await
+}
+
+/// Everything before the child: nothing of the data directory is touched until the binary is known to be good.
+async fn prepare(config: &Config) -> Result<(DataDir, BinaryFacts, Prepared), Failure> {
+    let data = DataDir::new(&config.data_dir);
+    let asked = config.etcd.binary.as_deref();
+    let program = binary::find_etcd(asked, &data, Unpacking::No)?;
+    let version = binary::version_of(&program.path).await?;
+    binary::check_arguments(&program.path, version, &config.etcd.args).await?;
+    let prepared = preflight::prepare(config, &data, version).await?;
+    let program = binary::find_etcd(asked, &data, Unpacking::Yes)?;
+    let facts = BinaryFacts { version, source: program.source, path: program.path.clone(), program: Arc::new(program) };
+    orphan::clear(&data, grace()).await?;
+    // Last, because an orphan would still have them.
+    let prepared = prepared.with_ports(config)?;
+    Ok((data, facts, prepared))
+}
+
+fn grace() -> Duration {
+    faults::tunable("QUORATE_TEST_GRACE_MS", GRACE)
+}
+
+struct Server {
+    shared: Arc<Shared>,
+    handle: Handle,
+    certificates: watch::Sender<Vec<pki::Expiry>>,
+    health: watch::Receiver<Health>,
+    prober: Option<Prober>,
+    listeners: Option<control::Listeners>,
+    names: pki::Names,
+    notify: systemd::Notifier,
+    _lock: lock::Lock,
+}
+
+impl Server {
+    /// Puts the parts together; the child is not running yet.
+    fn assemble(
+        config: Config,
+        (data, binary, prepared): (DataDir, BinaryFacts, Prepared),
+    ) -> Result<(Self, Supervisor), Failure> {
+        let flags = settings(&config, &data, &prepared.identity, binary.version);
+        let args: Vec<String> = flags.iter().map(crate::etcd::settings::Setting::flag).collect();
+        preflight::write_identity(&data, &prepared.identity, &args)?;
+        faults::point("server::before_spawn").map_err(system("start etcd"))?;
+
+        let spawner = Spawner::start().map_err(system("start a thread"))?;
+        let launch = Launch { program: binary.path.clone(), args, data: data.clone(), grace: grace() };
+        let (supervisor, handle) = Supervisor::new(launch, spawner);
+        let (certificates, certificates_seen) = watch::channel(prepared.expiries);
+        let (prober, health) = Prober::new(&config, &data, &prepared.identity.name, handle.clone(), certificates_seen.clone());
+        let listeners = control::Listeners::bind(&data, prepared.metrics_listener)?;
+        let names = pki::Names::of(&config);
+        let shared = Arc::new(Shared {
+            started: clock::now(),
+            started_alone: prepared.identity.is_alone,
+            member_name: prepared.identity.name,
+            epoch: prepared.epoch,
+            fsync_p99: prepared.fsync_p99,
+            child: handle.watch(),
+            health: health.clone(),
+            certificates: certificates_seen,
+            binary,
+            data,
+            config,
+        });
+        let server = Self {
+            shared,
+            handle,
+            certificates,
+            health,
+            prober: Some(prober),
+            listeners: Some(listeners),
+            names,
+            notify: systemd::Notifier::from_environment(),
+            _lock: prepared.lock,
+        };
+        Ok((server, supervisor))
+    }
+
+    /// Runs the child and everything around it until told to stop.
+    async fn live(mut self, supervisor: Supervisor, mut signals: Signals) -> Result<(), Failure> {
+        let mut helpers = tokio::task::JoinSet::new();
+        if let Some(listeners) = self.listeners.take() {
+            helpers.spawn(control::serve(listeners, self.shared.clone()));
+        }
+        if let Some(prober) = self.prober.take() {
+            helpers.spawn(prober.run());
+        }
+        if std::process::id() == 1 {
+            helpers.spawn(signals::reap_for_ever(process::reap_adopted));
+        }
+        let mut owner = tokio::spawn(supervisor.run());
+        let mut child = self.handle.watch();
+        let mut certificate_check = tokio::time::interval(faults::tunable("QUORATE_TEST_CERTIFICATE_MS", CERTIFICATE_INTERVAL));
+        let mut watchdog = tokio::time::interval(self.notify.watchdog_interval());
+        let mut told_ready = false;
+        let mut stops = 0;
+        let ended = loop {
+            tokio::select! {
+                ended = &mut owner => break ended,
+                signal = signals.next() => {
+                    stops += 1;
+                    self.stop(signal, stops).await;
+                }
+                changed = child.changed() => {
+                    if changed.is_ok() {
+                        let status = child.borrow_and_update().clone();
+                        self.child_changed(&status, &mut told_ready)?;
+                    }
+                }
+                changed = self.health.changed() => {
+                    if changed.is_ok() {
+                        let health = self.health.borrow_and_update().clone();
+                        self.health_changed(&health);
+                    }
+                }
+                _ = certificate_check.tick() => self.renew_certificates(),
+                _ = watchdog.tick() => self.notify.watchdog(),
+            }
+        };
+        helpers.shutdown().await;
+        let _ = durable::remove_file(&self.shared.data.socket());
+        match ended {
+            Ok(Ended::Stopped) => {
+                tracing::info!("stopped");
+                Ok(())
+            }
+            Ok(Ended::GaveUp(why)) => Err(why.into()),
+            Err(panicked) => {
+                Err(SystemError { act: "keep looking after etcd", source: std::io::Error::other(panicked) }.into())
+            }
+        }
+    }
+
+    async fn stop(&self, signal: &'static str, times: u32) {
+        if times == 1 {
+            tracing::info!(signal, "stopping; a second signal hastens it");
+            self.notify.stopping();
+            self.handle.order(Order::Stop).await;
+        } else {
+            self.handle.order(Order::Kill).await;
+        }
+    }
+
+    /// The first healthy moment of each life: only now is a reset over, and the cluster remembered.
+    fn child_changed(&self, status: &ChildStatus, told_ready: &mut bool) -> Result<(), Failure> {
+        let shared = &self.shared;
+        match status.state {
+            State::Ready => {
+                let client_url = Addresses::client_url(&shared.config);
+                if durable::remove_file(&shared.data.reset_flag())? {
+                    tracing::info!("the reset or restore is complete; its mark is removed");
+                }
+                self.health_changed(&self.health.borrow().clone());
+                let etcd = &shared.binary.version;
+                let took_ms = status.ready_after.unwrap_or_default().as_millis();
+                tracing::info!(%etcd, member = shared.member_name, took_ms, "etcd is ready; clients connect to {client_url}");
+                self.notify.ready(&format!("etcd {etcd} is ready at {client_url}"));
+                if !*told_ready {
+                    *told_ready = true;
+                    for path in embedded::prune(&shared.data) {
+                        tracing::info!(path = %path.display(), "removed an older unpacked etcd");
+                    }
+                }
+            }
+            State::Starting => self.notify.status("etcd is starting"),
+            State::Backoff => {
+                let exit = status.last_exit.as_deref().unwrap_or("an unknown end");
+                self.notify.status(&format!("etcd ended with {exit}; it will be started again"));
+            }
+            State::Stopping => self.notify.status("etcd is stopping"),
+            State::Stopped | State::Failed => {}
+        }
+        Ok(())
+    }
+
+    /// Keeps what is remembered of the cluster up to date.
+    fn health_changed(&self, health: &Health) {
+        let Health::Healthy(facts) = health else { return };
+        match cluster::remember(&self.shared, facts) {
+            Ok(None) => {}
+            Ok(Some(members)) if members > 1 && self.shared.started_alone => tracing::warn!(
+                members,
+                "this server is no longer the only member; restart it, so that etcd gets the timing of a cluster"
+            ),
+            Ok(Some(_)) => {}
+            Err(error) => tracing::error!(error = %error, because = %error.source, "the cluster cannot be remembered"),
+        }
+    }
+
+    fn renew_certificates(&self) {
+        match pki::ensure(&self.shared.data, &self.names, Occasion::Running) {
+            Ok(ensured) if ensured.has_changed || *self.certificates.borrow() != ensured.expiries => {
+                let _ = self.certificates.send(ensured.expiries);
+            }
+            Ok(_) => {}
+            Err(error) => {
+                let next = error.next().unwrap_or_default();
+                tracing::error!(%error, next, "the certificates could not be checked; tried again later");
+            }
+        }
+    }
+}

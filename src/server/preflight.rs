@@ -1,0 +1,217 @@
+//! Before the child starts: look, mend what can be mended, refuse what would do harm, warn of the rest.
+//!
+//! In this order: the lock, owners and modes, what is remembered against what is there, the clock, space, the disk's speed,
+//! where the data lies, versions, certificates and token. Ports come last, when no orphan has them any more.
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use super::{cluster, disk, lock, ports};
+use crate::clock;
+use crate::config::Config;
+use crate::datadir::{DataDir, DataDirError};
+use crate::durable::{self, PRIVATE, WriteError};
+use crate::error::{Explained, Failure};
+use crate::etcd::embedded::hex;
+use crate::etcd::settings::{Beginning, Identity};
+use crate::etcd::version::Version;
+use crate::faults;
+use crate::host::{self, FileSystem};
+use crate::pki::{self, Expiry, Names, Occasion};
+use crate::plan::space::{self, Room};
+use crate::plan::start::{self, DataState, Observed};
+
+/// Before this the clock is certainly wrong: 2020-01-01.
+const NOT_BEFORE: Duration = Duration::from_secs(1_577_836_800);
+
+/// Why the machine is not fit for a start.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum UnfitError {
+    /// Certificates made now would be valid at the wrong time.
+    #[error("the clock of this machine says {0}, which cannot be")]
+    Clock(String),
+    /// No room.
+    #[error("there are only {} free under {}, and etcd needs {} to start", space::human(*free), path.display(), space::human(*needed))]
+    Space { free: u64, needed: u64, path: PathBuf },
+    /// No randomness.
+    #[error("the system gives no random numbers")]
+    Random,
+}
+
+impl Explained for UnfitError {
+    fn next(&self) -> Option<String> {
+        match self {
+            Self::Clock(_) => Some("set it, for example with: timedatectl set-ntp true".into()),
+            Self::Space { path, .. } => Some(format!("see what takes the space: du -xsh {}/*", path.display())),
+            Self::Random => None,
+        }
+    }
+}
+
+/// What the start needs to know.
+pub(super) struct Prepared {
+    pub(super) lock: lock::Lock,
+    pub(super) identity: Identity,
+    pub(super) epoch: u64,
+    pub(super) expiries: Vec<Expiry>,
+    pub(super) fsync_p99: Option<Duration>,
+    pub(super) metrics_listener: Option<TcpListener>,
+}
+
+impl Prepared {
+    /// Claims the ports.
+    pub(super) fn with_ports(self, config: &Config) -> Result<Self, ports::PortError> {
+        Ok(Self { metrics_listener: Some(ports::claim(config)?), ..self })
+    }
+}
+
+/// Everything that does not need the ports.
+#[allow(clippy::unused_async, reason = "the caller may give up between its steps and those around it")]
+pub(super) async fn prepare(config: &Config, data: &DataDir, binary: Version) -> Result<Prepared, Failure> {
+    data.prepare_for_lock()?;
+    let lock = lock::take(data)?;
+    faults::point("server::locked").map_err(super::system("go on after the lock"))?;
+    own(data)?;
+    let remembered = cluster::recall(data)?;
+    let plan = start::plan(&Observed {
+        cluster: remembered.clone(),
+        data: data_state(data),
+        name: read_name(data),
+        new_cluster: config.new_cluster,
+        node_name: config.node_name.clone(),
+        random: random_digits()?,
+    })?;
+    check_clock()?;
+    let is_new = plan.beginning == start::Beginning::NewCluster;
+    check_space(data, is_new)?;
+    let fsync_p99 = measure_disk(data)?;
+    warn_of_places(data);
+    let mut notes = plan.notes;
+    if let (false, Some(last)) = (is_new, remembered.and_then(|cluster| cluster.etcd_version)) {
+        notes.extend(start::check_versions(last, binary)?);
+    }
+    for note in notes {
+        tracing::warn!("{note}");
+    }
+    let ensured = pki::ensure(data, &Names::of(config), Occasion::Start)?;
+    pki::token::ensure(data, config.token.as_ref())?;
+    let beginning =
+        if is_new { Beginning::NewCluster { token: format!("quorate-{}", random_digits()?) } } else { Beginning::ExistingData };
+    Ok(Prepared {
+        lock,
+        identity: Identity { name: plan.name, beginning, is_alone: plan.is_alone },
+        epoch: plan.epoch,
+        expiries: ensured.expiries,
+        fsync_p99,
+        metrics_listener: None,
+    })
+}
+
+fn own(data: &DataDir) -> Result<(), DataDirError> {
+    for mended in data.prepare()? {
+        tracing::warn!(path = %mended.display(), "others could enter this directory; its mode is 0700 now");
+    }
+    for dir in [data.server(), data.tls(), data.db(), data.etcd()] {
+        for name in durable::sweep(&dir) {
+            tracing::info!(file = %name.to_string_lossy(), dir = %dir.display(), "removed what an interrupted write left");
+        }
+    }
+    Ok(())
+}
+
+/// The log is what counts: without it, etcd would begin anew over whatever else is there.
+fn data_state(data: &DataDir) -> DataState {
+    let member = data.etcd_member();
+    let has_log = fs::read_dir(member.join("wal"))
+        .into_iter()
+        .flatten()
+        .flatten()
+        .any(|entry| entry.path().extension().is_some_and(|extension| extension == "wal"));
+    match (has_log, member.exists()) {
+        (true, _) => DataState::Present,
+        (false, true) => DataState::Torn,
+        (false, false) => DataState::Absent,
+    }
+}
+
+fn read_name(data: &DataDir) -> Option<String> {
+    fs::read_to_string(data.etcd_name()).ok().map(|name| name.trim().to_owned()).filter(|name| !name.is_empty())
+}
+
+fn random_digits() -> Result<String, UnfitError> {
+    let mut bytes = [0; 4];
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| UnfitError::Random)?;
+    Ok(hex(&bytes))
+}
+
+fn check_clock() -> Result<(), UnfitError> {
+    let now = clock::now();
+    if now < SystemTime::UNIX_EPOCH + NOT_BEFORE {
+        return Err(UnfitError::Clock(clock::rfc3339(now)));
+    }
+    Ok(())
+}
+
+fn check_space(data: &DataDir, is_new: bool) -> Result<(), UnfitError> {
+    let dir = if data.etcd().exists() { data.etcd() } else { data.db() };
+    let Some(free) = host::free_bytes(&dir) else { return Ok(()) };
+    match space::judge(free, is_new) {
+        Room::Enough => {}
+        Room::Low => tracing::warn!(free = space::human(free), path = %dir.display(), "there is little space left"),
+        Room::TooLittle(needed) => return Err(UnfitError::Space { free, needed, path: data.root().to_path_buf() }),
+    }
+    Ok(())
+}
+
+fn measure_disk(data: &DataDir) -> Result<Option<Duration>, WriteError> {
+    let p99 = disk::fsync_p99(&data.db())?;
+    if p99 > disk::SLOW {
+        tracing::warn!(
+            fsync_p99_ms = p99.as_millis(),
+            wanted_ms = disk::SLOW.as_millis(),
+            "the disk under the data is slow for etcd; with several members, raise etcd-heartbeat-interval and etcd-election-timeout"
+        );
+    }
+    Ok(Some(p99))
+}
+
+fn warn_of_places(data: &DataDir) {
+    for link in data.symlinks() {
+        tracing::warn!(path = %link.display(), "this is a symbolic link; make sure that what it points to is mounted before quorate starts");
+    }
+    match host::file_system(&data.db()) {
+        FileSystem::Local => {}
+        FileSystem::Network => {
+            tracing::warn!(path = %data.db().display(), "the data is on a network file system, where locks and fsync cannot be trusted; etcd needs a local disk");
+        }
+        FileSystem::Memory => {
+            tracing::warn!(path = %data.db().display(), "the data is in memory (tmpfs) and is gone after a reboot");
+        }
+    }
+}
+
+/// A new cluster begins in an empty directory: what is left of an old one there is kept beside it.
+fn set_aside_torn(data: &DataDir) -> Result<(), WriteError> {
+    if data_state(data) != DataState::Torn {
+        return Ok(());
+    }
+    let aside = data.etcd_old(clock::unix_seconds(clock::now()));
+    durable::rename(&data.etcd(), &aside)?;
+    tracing::warn!(to = %aside.display(), "db/etcd held something without a log, which etcd cannot resume from; it is set aside");
+    Ok(())
+}
+
+/// Makes `db/etcd` with the member's name and, for people, its flags.
+pub(super) fn write_identity(data: &DataDir, identity: &Identity, flags: &[String]) -> Result<(), Failure> {
+    if matches!(identity.beginning, Beginning::NewCluster { .. }) {
+        set_aside_torn(data)?;
+    }
+    data.prepare_etcd()?;
+    durable::write_if_changed(&data.etcd_name(), identity.name.as_bytes(), PRIVATE)?;
+    let head = "# Written by quorate at each start, for people to read; changing it changes nothing.\n";
+    let text = format!("{head}{}\n", flags.join("\n"));
+    durable::write_if_changed(&data.etcd_config(), text.as_bytes(), PRIVATE)?;
+    Ok(())
+}

@@ -1,0 +1,55 @@
+//! What a running server knows, for those who serve it to others.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::watch;
+
+use super::health::Health;
+use crate::config::Config;
+use crate::datadir::DataDir;
+use crate::etcd::binary::{Program, Source};
+use crate::etcd::supervisor::ChildStatus;
+use crate::etcd::version::Version;
+use crate::pki::Expiry;
+
+/// The etcd that runs.
+#[derive(Clone, Debug)]
+pub struct BinaryFacts {
+    /// Its version.
+    pub version: Version,
+    /// What is executed.
+    pub path: PathBuf,
+    /// How it was found.
+    pub source: Source,
+    /// Keeps it executable if it is in memory.
+    pub program: Arc<Program>,
+}
+
+/// Read by routes; changed through the channels inside.
+#[derive(Debug)]
+pub struct Shared {
+    /// The effective configuration.
+    pub config: Config,
+    /// Its data directory.
+    pub data: DataDir,
+    /// When the launcher started.
+    pub started: SystemTime,
+    /// Our member name.
+    pub member_name: String,
+    /// True if etcd was started as the only member, with the timing of one.
+    pub started_alone: bool,
+    /// The epoch of the cluster.
+    pub epoch: u64,
+    /// The etcd that runs.
+    pub binary: BinaryFacts,
+    /// What the disk took before the start.
+    pub fsync_p99: Option<Duration>,
+    /// The child's state.
+    pub child: watch::Receiver<ChildStatus>,
+    /// Its health.
+    pub health: watch::Receiver<Health>,
+    /// The certificates.
+    pub certificates: watch::Receiver<Vec<Expiry>>,
+}
