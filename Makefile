@@ -10,9 +10,15 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 
 # Everything that is made lies under target/.
 ETCDS := target/etcd
-# The etcd that is put into the executable.
+MINORS := 3.4 3.5 3.6 3.7
+# The etcd that `make run` puts into the executable.
 EMBED ?= $(ETCDS)/any
 DATA ?= data
+NOTES := $(abspath target/test-notes)
+# Tests mostly wait; more of them at a time than there are cores is right.
+export RUST_TEST_THREADS ?= 6
+# Seconds.
+SOAK ?= 1800
 
 help: ## Show this
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -24,11 +30,46 @@ build: setup ## Build the release executable with an etcd inside: target/release
 	packaging/fetch-etcd.sh any $(EMBED)
 	QUORATE_EMBED_ETCD=$(abspath $(EMBED)) cargo build --release --locked
 
+test: setup-test matrix embedded ## Run all tests, on every etcd that is to be had here
+	rm -f $(NOTES)
+	QUORATE_TEST_NOTES=$(NOTES) cargo test --locked --features fault-injection
+	shellcheck packaging/*.sh
+	@echo; echo 'slowest tests (ms):'
+	@grep -s '^time' $(NOTES) | cut -f 2,3 | sort -rn | head -n 10 || true
+	@grep -s '^skipped' $(NOTES) | cut -f 2 | sort | uniq -c | sed 's/^/SKIPPED:/' || true
+
+lint: setup-test ## Format, clippy with warnings as errors, dependencies
+	cargo fmt --check
+	cargo clippy --locked --all-targets --features fault-injection -- -D warnings
+	cargo clippy --locked --all-targets -- -D warnings
+	packaging/check-dependencies.sh
+
+bench: setup-test matrix ## Measure against a bare etcd
+	cargo bench --locked --bench launch
+
+soak: setup-test matrix embedded ## Run the tests again and again for SOAK seconds
+	end=$$(( $$(date +%s) + $(SOAK) )); runs=0; \
+	while [ $$(date +%s) -lt $$end ]; do \
+	    cargo test --locked --features fault-injection --test launch -q; \
+	    runs=$$((runs + 1)); echo "soak: $$runs runs without a failure"; \
+	done
+
 setup:
 	packaging/setup.sh run
 
 setup-test:
 	packaging/setup.sh test
+
+# What is not to be had is skipped by the tests, and said there.
+matrix:
+	for minor in $(MINORS); do packaging/fetch-etcd.sh $$minor $(ETCDS)/$$minor || [ $$? = 3 ]; done
+
+# The tests of an executable with an etcd inside want one; the others want one without.
+embedded: matrix
+	etcd=$$(for minor in 3.5 $(MINORS); do [ -x $(ETCDS)/$$minor/etcd ] && echo $(abspath $(ETCDS))/$$minor && break; done); \
+	QUORATE_EMBED_ETCD=$$etcd cargo build --locked --features fault-injection
+	mkdir -p target/embedded
+	cp target/debug/quorate target/embedded/quorate
 
 clean: ## Remove what was built (not ./data)
 	cargo clean

@@ -3,6 +3,13 @@
 //! Writes `embedded.rs`: a table of files with their compressed bytes, sizes and SHA-256. Without the variable the
 //! table is empty and `quorate` looks for an etcd elsewhere.
 
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "a build script has nobody to return an error to"
+)]
+
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
@@ -31,8 +38,9 @@ fn main() {
         fs::write(&compressed, compress(&bytes)).expect("OUT_DIR is writable");
         let _ = writeln!(
             table,
-            "    EmbeddedFile {{ name: {program:?}, size: {}, sha256: {digest:?}, zstd: include_bytes!({compressed:?}) }},",
-            bytes.len()
+            "    EmbeddedFile {{ name: {program:?}, size: {}, sha256: {digest:?}, zstd: include_bytes!({:?}) }},",
+            bytes.len(),
+            compressed.to_str().expect("OUT_DIR is UTF-8")
         );
     }
     table.push_str("];\n");

@@ -39,7 +39,9 @@ pub struct WriteError {
 impl Explained for WriteError {
     fn next(&self) -> Option<String> {
         let advice = match self.source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "free some space there (df -h), then start again",
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                "free some space there (df -h), then start again"
+            }
             io::ErrorKind::ReadOnlyFilesystem => {
                 "the file system is mounted read-only: see dmesg for why, remount it, or choose another --data-dir"
             }
@@ -90,20 +92,11 @@ pub fn write_if_changed(path: &Path, bytes: &[u8], mode: u32) -> Result<bool, Wr
 ///
 /// # Errors
 /// As [`write_file`], or what `fill` returned.
-pub fn write_stream(
-    path: &Path,
-    mode: u32,
-    fill: impl FnOnce(&mut File) -> io::Result<()>,
-) -> Result<(), WriteError> {
+pub fn write_stream(path: &Path, mode: u32, fill: impl FnOnce(&mut File) -> io::Result<()>) -> Result<(), WriteError> {
     let temporary = temporary_beside(path);
     let written = (|| {
         faults::point("durable::create").on("write", path)?;
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(mode)
-            .open(&temporary)
-            .on("write", path)?;
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary).on("write", path)?;
         faults::point("durable::write").on("write", path)?;
         fill(&mut file).on("write", path)?;
         // The umask may have taken bits away.

@@ -126,7 +126,8 @@ pub fn printable(text: &str) -> String {
 #[must_use]
 pub fn listener_on(address: SocketAddr) -> Option<i32> {
     let clashes = |local: &SocketAddr| {
-        local.port() == address.port() && (local.ip() == address.ip() || local.ip().is_unspecified() || address.ip().is_unspecified())
+        local.port() == address.port()
+            && (local.ip() == address.ip() || local.ip().is_unspecified() || address.ip().is_unspecified())
     };
     let inodes: Vec<u64> = procfs::net::tcp()
         .unwrap_or_default()
@@ -153,7 +154,11 @@ pub fn listener_on(address: SocketAddr) -> Option<i32> {
 pub fn lock_holder(file: &Path) -> Option<i32> {
     use std::os::unix::fs::MetadataExt as _;
     let inode = std::fs::metadata(file).ok()?.ino();
-    procfs::locks().ok()?.into_iter().filter(|lock| lock.inode == inode).find_map(|lock| lock.pid.filter(|pid| *pid > 0))
+    procfs::locks()
+        .ok()?
+        .into_iter()
+        .filter(|lock| lock.inode == inode)
+        .find_map(|lock| lock.pid.filter(|pid| *pid > 0))
 }
 
 /// What a file system promises, as far as this program cares.

@@ -70,7 +70,11 @@ pub(super) fn run(given: &Given) -> Result<Exit, Failure> {
 /// Safe in any POSIX shell.
 fn quoted(text: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:,@%+=".contains(c);
-    if !text.is_empty() && text.chars().all(is_plain) { text.to_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) }
+    if !text.is_empty() && text.chars().all(is_plain) {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
 }
 
 #[cfg(test)]
@@ -79,7 +83,9 @@ mod tests {
 
     #[test]
     fn values_survive_the_shell() {
-        for (text, expected) in [("/var/lib/q", "/var/lib/q"), ("a b", "'a b'"), ("it's", r"'it'\''s'"), ("$(x)", "'$(x)'")] {
+        for (text, expected) in
+            [("/var/lib/q", "/var/lib/q"), ("a b", "'a b'"), ("it's", r"'it'\''s'"), ("$(x)", "'$(x)'")]
+        {
             assert_eq!(quoted(text), expected);
         }
     }

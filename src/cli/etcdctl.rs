@@ -64,9 +64,13 @@ mod tests {
 
     #[test]
     fn a_flag_of_the_user_is_seen_in_both_forms() {
-        for (arg, expected) in
-            [("--endpoints", true), ("--endpoints=x", true), ("--endpointsx", false), ("endpoints", false), ("--cert", false)]
-        {
+        for (arg, expected) in [
+            ("--endpoints", true),
+            ("--endpoints=x", true),
+            ("--endpointsx", false),
+            ("endpoints", false),
+            ("--cert", false),
+        ] {
             assert_eq!(is_flag(OsStr::new(arg), "endpoints"), expected, "{arg}");
         }
         assert!(!is_flag(OsStr::new("--cert-x"), "cert"));

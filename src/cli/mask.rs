@@ -65,7 +65,7 @@ fn overwrite(in_arguments: &[(usize, usize)], in_environment: &[(usize, usize)])
     let stat = procfs::process::Process::myself().and_then(|process| process.stat()).map_err(io::Error::other)?;
     let mut memory: File = OpenOptions::new().write(true).open("/proc/self/mem")?;
     for (base, ranges) in [(stat.arg_start, in_arguments), (stat.env_start, in_environment)] {
-        let Some(base) = base.map(|base| base as u64) else { continue };
+        let Some(base) = base else { continue };
         for (start, end) in ranges {
             memory.seek(SeekFrom::Start(base + *start as u64))?;
             memory.write_all(&vec![b'*'; end - start])?;

@@ -85,8 +85,7 @@ fn locate(given: &Given) -> Result<Config, Failure> {
     if !given.options.contains_key("data-dir") {
         return Err(errors.into());
     }
-    let mut without_files = given.clone();
-    without_files.config = Some(("/dev/null".into(), config::Origin::Default));
+    let without_files = Given { ignores_files: true, ..given.clone() };
     match config::load(&without_files, &HostFacts::observe()).config {
         Ok(config) => {
             output::talk(&format!("quorate: {errors}\n  the data directory is known all the same, so this goes on\n"));
@@ -119,7 +118,9 @@ mod tests {
             .lines()
             .filter_map(|line| line.strip_prefix("# ").unwrap_or(line).split_once(':'))
             .map(|(key, _)| key)
-            .filter(|key| !key.is_empty() && key.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-'))
+            .filter(|key| {
+                !key.is_empty() && key.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
+            })
             .collect();
         let existing: Vec<&str> = config::options::OPTIONS.iter().map(|spec| spec.name).collect();
         assert_eq!(listed, existing);

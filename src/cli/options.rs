@@ -43,7 +43,8 @@ fn argument(spec: &'static Spec) -> Arg {
         .value_name(value_name(spec.kind))
         .allow_hyphen_values(spec.kind == Kind::Pair)
         .help(help);
-    let argument = if spec.scope == Scope::Global { argument.global(true).help_heading("Global options") } else { argument };
+    let argument =
+        if spec.scope == Scope::Global { argument.global(true).help_heading("Global options") } else { argument };
     match (spec.kind, spec.arity) {
         // `--debug`, and `--debug=false` against a file that says yes.
         (Kind::Switch, _) => argument.num_args(0..=1).require_equals(true).default_missing_value("true"),
@@ -74,7 +75,9 @@ fn collect(matches: &ArgMatches, scope: Scope) -> Given {
         let Ok(Some(values)) = matches.try_get_many::<String>(spec.name) else { continue };
         // An empty variable is how environment files say "not set".
         let values: Vec<String> = values.filter(|value| !value.is_empty()).cloned().collect();
-        let Some(origin) = origin(matches, spec.name, &spec.variable()).filter(|_| !values.is_empty()) else { continue };
+        let Some(origin) = origin(matches, spec.name, &spec.variable()).filter(|_| !values.is_empty()) else {
+            continue;
+        };
         given.options.insert(spec.name, (values, origin));
     }
     given

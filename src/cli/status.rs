@@ -45,10 +45,18 @@ fn table(status: &Status) -> String {
     let mut row = |name: &str, value: String| {
         let _ = writeln!(text, "{name:<13}{value}");
     };
-    row("health", if status.healthy { "healthy".into() } else { format!("NOT HEALTHY: {}", status.reason.as_deref().unwrap_or("?")) });
+    row(
+        "health",
+        if status.healthy {
+            "healthy".into()
+        } else {
+            format!("NOT HEALTHY: {}", status.reason.as_deref().unwrap_or("?"))
+        },
+    );
     let etcd = &status.etcd;
     let pid = etcd.pid.map(|pid| format!(", pid {pid}")).unwrap_or_default();
-    let since = etcd.started.as_ref().filter(|_| etcd.pid.is_some()).map(|at| format!(", since {at}")).unwrap_or_default();
+    let since =
+        etcd.started.as_ref().filter(|_| etcd.pid.is_some()).map(|at| format!(", since {at}")).unwrap_or_default();
     row("etcd", format!("{} {}{pid}{since}", etcd.version, etcd.state));
     row("clients", status.client_url.clone());
     row("peers", status.peer_url.clone());
@@ -67,7 +75,8 @@ fn table(status: &Status) -> String {
         }
     }
     if let Some(free) = status.disk.free {
-        let fsync = status.disk.fsync_p99_ms.map(|p99| format!(", fsync p99 {p99:.1} ms at the start")).unwrap_or_default();
+        let fsync =
+            status.disk.fsync_p99_ms.map(|p99| format!(", fsync p99 {p99:.1} ms at the start")).unwrap_or_default();
         row("disk", format!("{} free{fsync}", human(free)));
     }
     if etcd.restarts > 0 {
@@ -79,7 +88,10 @@ fn table(status: &Status) -> String {
         row("certificates", format!("valid for {} more days ({}){note}", first.days_left, first.name));
     }
     row("data", status.data_dir.clone());
-    row("quorate", format!("{}, pid {}, since {}", status.launcher.version, status.launcher.pid, status.launcher.started));
+    row(
+        "quorate",
+        format!("{}, pid {}, since {}", status.launcher.version, status.launcher.pid, status.launcher.started),
+    );
     if !etcd.last_lines.is_empty() {
         text.push_str("last lines of etcd:\n");
         for line in &etcd.last_lines {

@@ -9,8 +9,8 @@ use std::str::FromStr;
 
 use super::options::{self, Kind};
 use super::{
-    Config, DEFAULT_ELECTION_MILLIS, DEFAULT_HEARTBEAT_MILLIS, EtcdArg, EtcdConfig, LogFormat, Origin, Problem, Resolved,
-    Secret,
+    Config, DEFAULT_ELECTION_MILLIS, DEFAULT_HEARTBEAT_MILLIS, EtcdArg, EtcdConfig, LogFormat, Origin, Problem,
+    Resolved, Secret,
 };
 use crate::etcd::settings;
 use crate::host::HostFacts;
@@ -31,10 +31,9 @@ impl Kind {
             Self::Millis => (millis(text).is_some(), "wants a whole number of milliseconds from 1 to 60000"),
             Self::Bytes => (bytes(text).is_some(), "wants a number of bytes, such as 8589934592 or 8GiB"),
             Self::Address => (IpAddr::from_str(text).is_ok(), "wants an IP address"),
-            Self::Label => (
-                is_label(text),
-                "wants a DNS label (lower-case letters, digits and inner hyphens, at most 63)",
-            ),
+            Self::Label => {
+                (is_label(text), "wants a DNS label (lower-case letters, digits and inner hyphens, at most 63)")
+            }
             Self::HostName => (is_host_name(text), "wants a DNS name or an IP address"),
             Self::Pair => (pair(text).is_some(), "wants key=value"),
             Self::Choice(words) => (words.contains(&text), "wants text or json"),
@@ -222,7 +221,8 @@ fn check_ours(
 ) {
     if address.is_unspecified() {
         if !unspecified_is_fine {
-            builder.problem(origin.clone(), format!("`{name}` wants an address that others can reach, not `{address}`"));
+            builder
+                .problem(origin.clone(), format!("`{name}` wants an address that others can reach, not `{address}`"));
         }
         return;
     }
@@ -298,7 +298,8 @@ fn check_ports(builder: &mut Builder<'_>) {
         }
         if let Some(other) = users.insert(port, spec.name) {
             // Blame the one that somebody set.
-            let (blamed, taken_by) = if builder.resolved.is_set(spec.name) { (spec.name, other) } else { (other, spec.name) };
+            let (blamed, taken_by) =
+                if builder.resolved.is_set(spec.name) { (spec.name, other) } else { (other, spec.name) };
             let message = format!("`{blamed}` is {port}, which is also `{taken_by}`; give each a port of its own");
             builder.problem(builder.resolved.origin(blamed), message);
         }
@@ -314,7 +315,11 @@ fn check_timing(builder: &mut Builder<'_>) {
     let (heartbeat, election) =
         (heartbeat.unwrap_or(DEFAULT_HEARTBEAT_MILLIS), election.unwrap_or(DEFAULT_ELECTION_MILLIS));
     // etcd's own rules: server/embed/config.go, Validate, and maxElectionMs.
-    let blamed = if builder.resolved.is_set("etcd-election-timeout") { "etcd-election-timeout" } else { "etcd-heartbeat-interval" };
+    let blamed = if builder.resolved.is_set("etcd-election-timeout") {
+        "etcd-election-timeout"
+    } else {
+        "etcd-heartbeat-interval"
+    };
     let origin = builder.resolved.origin(blamed);
     if election < 5 * heartbeat {
         let message = format!(
@@ -338,7 +343,10 @@ fn check_reset(builder: &mut Builder<'_>) {
         builder.problem(origin, message);
     } else if reset {
         let origin = builder.resolved.origin("cluster-reset");
-        builder.problem(origin, "`cluster-reset`: this version of quorate cannot reset a cluster yet; nothing was changed");
+        builder.problem(
+            origin,
+            "`cluster-reset`: this version of quorate cannot reset a cluster yet; nothing was changed",
+        );
     }
 }
 
@@ -410,7 +418,9 @@ mod tests {
 
     #[test]
     fn sizes_are_read_with_and_without_units() {
-        for (text, expected) in [("1024", Some(1024)), ("8GiB", Some(8 << 30)), ("2 Mi", Some(2 << 20)), ("-1", None), ("0", None)] {
+        for (text, expected) in
+            [("1024", Some(1024)), ("8GiB", Some(8 << 30)), ("2 Mi", Some(2 << 20)), ("-1", None), ("0", None)]
+        {
             assert_eq!(bytes(text), expected, "{text}");
         }
         assert_eq!(bytes("99999999TiB"), None, "larger than etcd can count");

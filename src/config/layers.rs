@@ -58,6 +58,8 @@ impl fmt::Display for Origin {
 pub struct Given {
     /// `--config` or `QUORATE_CONFIG`, with where it was said.
     pub config: Option<(PathBuf, Origin)>,
+    /// Read no file at all.
+    pub ignores_files: bool,
     /// By option name: the texts and where they were given.
     pub options: BTreeMap<&'static str, (Vec<String>, Origin)>,
 }
@@ -106,6 +108,9 @@ impl Resolved {
 /// Reads the file that `given` names (or the default one), then its drop-ins in byte order.
 pub fn read_files(given: &Given, problems: &mut Vec<Problem>) -> FileValues {
     let mut values = FileValues::default();
+    if given.ignores_files {
+        return values;
+    }
     let (base, origin) = match &given.config {
         Some((path, origin)) => (path.clone(), Some(origin)),
         None => (PathBuf::from(options::DEFAULT_CONFIG), None),
@@ -144,7 +149,8 @@ fn read_text(path: &Path) -> io::Result<String> {
         return Err(io::Error::other("it is larger than 1 MiB"));
     }
     String::from_utf8(bytes).map_err(|error| {
-        let line = error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|byte| **byte == b'\n').count() + 1;
+        let line =
+            error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|byte| **byte == b'\n').count() + 1;
         io::Error::other(format!("line {line} is not UTF-8 text"))
     })
 }
@@ -156,7 +162,9 @@ fn drop_ins(base: &Path, problems: &mut Vec<Problem>) -> Vec<PathBuf> {
     let dir = PathBuf::from(name);
     let entries = match fs::read_dir(&dir) {
         Ok(entries) => entries,
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Vec::new(),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Vec::new();
+        }
         Err(error) => {
             problems.push(unreadable(&dir, &error));
             return Vec::new();
@@ -166,7 +174,7 @@ fn drop_ins(base: &Path, problems: &mut Vec<Problem>) -> Vec<PathBuf> {
         .flatten()
         .map(|entry| entry.path())
         .filter(|path| {
-            let extension = path.extension().map(|extension| extension.to_ascii_lowercase());
+            let extension = path.extension().map(std::ffi::OsStr::to_ascii_lowercase);
             extension.is_some_and(|extension| extension == "yaml" || extension == "yml") && !path.is_dir()
         })
         .collect();
@@ -179,7 +187,10 @@ fn merge_file(path: &Path, text: &str, values: &mut FileValues, problems: &mut V
     let entries = match yaml::read(text) {
         Ok(entries) => entries,
         Err(error) => {
-            problems.push(Problem { origin: at(error.line), message: format!("this is not valid YAML: {}", error.message) });
+            problems.push(Problem {
+                origin: at(error.line),
+                message: format!("this is not valid YAML: {}", error.message),
+            });
             return;
         }
     };
@@ -207,11 +218,24 @@ fn merge_file(path: &Path, text: &str, values: &mut FileValues, problems: &mut V
             problems.push(Problem { origin: at(key.line), message });
             continue;
         }
-        match texts(spec, &value, &at) {
+        let found = texts(spec, &value, &at);
+        // Checked here and not where the values are chosen: a mistake is a mistake also where another source wins.
+        for text in found.iter().flatten() {
+            check(spec, &text.text, &text.origin, problems);
+        }
+        match found {
             Ok(found) if appends => values.0.entry(spec.name).or_default().extend(found),
             Ok(found) => drop(values.0.insert(spec.name, found)),
             Err(problem) => problems.push(problem),
         }
+    }
+}
+
+fn check(spec: &Spec, text: &str, origin: &Origin, problems: &mut Vec<Problem>) {
+    if let Err(wants) = spec.kind.check(text) {
+        let shown = if spec.secret { "***" } else { text };
+        let message = format!("`{}` {wants}, not `{}`", spec.name, crate::host::printable(shown));
+        problems.push(Problem { origin: origin.clone(), message });
     }
 }
 
@@ -237,7 +261,9 @@ fn texts(spec: &Spec, node: &Node, at: &impl Fn(usize) -> Origin) -> Result<Vec<
         Value::Text(text) => {
             Ok(split(spec, text, Source::File).map(|text| Text { text, origin: at(node.line) }).collect())
         }
-        Value::List(_) if !spec.is_list() => Err(wrong(node.line, format!("`{}` takes one value, not a list", spec.name))),
+        Value::List(_) if !spec.is_list() => {
+            Err(wrong(node.line, format!("`{}` takes one value, not a list", spec.name)))
+        }
         Value::List(items) => {
             let mut all = Vec::new();
             for item in items {
@@ -292,12 +318,8 @@ pub fn resolve(given: &Given, files: &FileValues, problems: &mut Vec<Problem>) -
             default => vec![(default.to_owned(), Origin::Default)],
         };
         let values: Vec<(String, Origin)> = from_given.or_else(from_files).unwrap_or_else(by_default);
-        for (text, origin) in &values {
-            if let Err(wants) = spec.kind.check(text) {
-                let shown = if spec.secret { "***" } else { text.as_str() };
-                let message = format!("`{}` {wants}, not `{}`", spec.name, crate::host::printable(shown));
-                problems.push(Problem { origin: origin.clone(), message });
-            }
+        for (text, origin) in values.iter().filter(|(_, origin)| !matches!(origin, Origin::File { .. })) {
+            check(spec, text, origin, problems);
         }
         resolved.0.insert(spec.name, values);
     }
@@ -316,7 +338,9 @@ pub fn unknown_variables(variables: impl Iterator<Item = (OsString, OsString)>) 
         .map(|name| {
             let plain = name.trim_start_matches("QUORATE_").to_lowercase().replace('_', "-");
             let message = match options::closest(&plain, OPTIONS.iter().map(|spec| spec.name)) {
-                Some(meant) => format!("this variable means nothing to quorate; did you mean {}?", find_variable(meant)),
+                Some(meant) => {
+                    format!("this variable means nothing to quorate; did you mean {}?", find_variable(meant))
+                }
                 None => "this variable means nothing to quorate".into(),
             };
             Problem { origin: Origin::Environment(name), message }
@@ -359,7 +383,8 @@ mod tests {
 
     #[test]
     fn every_problem_is_found_with_its_line() {
-        let (_, problems) = merged(&["data-dirr: /x\nnode-name: a\nnode-name: b\netcd-client-port: 99999\ndebug: maybe\n\
+        let (_, problems) =
+            merged(&["data-dirr: /x\nnode-name: a\nnode-name: b\netcd-client-port: 99999\ndebug: maybe\n\
              node-ip: {a: b}\ntoken: [a]\nnode-name+: c\netcd-arg: {a: b}\n"]);
         let lines: Vec<usize> = problems
             .iter()

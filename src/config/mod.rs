@@ -196,9 +196,10 @@ pub fn load(given: &Given, host: &HostFacts) -> Loaded {
     {
         warnings.push(Problem {
             origin: resolved.origin("new-cluster"),
-            message: "new-cluster is set permanently, so a lost data directory would silently become an empty cluster; \
+            message:
+                "new-cluster is set permanently, so a lost data directory would silently become an empty cluster; \
                       give it on the command line, once, when it is needed"
-                .into(),
+                    .into(),
         });
     }
     problems.sort_by_key(|problem| problem.origin.sort_key());

@@ -156,7 +156,12 @@ pub const OPTIONS: &[Spec] = &[
         "9345",
         "Port of the control API for other servers. Kept for clusters of several servers; nothing listens there yet.",
     ),
-    spec("metrics-port", Kind::Port, "9346", "Port of quorate's own metrics and health pages: plain HTTP, on loopback only."),
+    spec(
+        "metrics-port",
+        Kind::Port,
+        "9346",
+        "Port of quorate's own metrics and health pages: plain HTTP, on loopback only.",
+    ),
     list(
         Arity::Commas,
         spec("tls-san", Kind::HostName, "", "Further DNS names and addresses for etcd's server and peer certificates."),
@@ -183,15 +188,30 @@ pub const OPTIONS: &[Spec] = &[
     ),
     spec("etcd-client-port", Kind::Port, "2379", "Port that clients of etcd connect to."),
     spec("etcd-peer-port", Kind::Port, "2380", "Port that other members of etcd connect to."),
-    spec("etcd-metrics-port", Kind::Port, "2381", "Port of etcd's own metrics and health pages: plain HTTP, on loopback."),
-    spec("etcd-expose-metrics", Kind::Switch, "false", "Serve etcd's metrics on the node's address too. Anyone who reaches it can read them."),
+    spec(
+        "etcd-metrics-port",
+        Kind::Port,
+        "2381",
+        "Port of etcd's own metrics and health pages: plain HTTP, on loopback.",
+    ),
+    spec(
+        "etcd-expose-metrics",
+        Kind::Switch,
+        "false",
+        "Serve etcd's metrics on the node's address too. Anyone who reaches it can read them.",
+    ),
     noted(
         "100; 20 while this server is the only member",
         spec("etcd-heartbeat-interval", Kind::Millis, "", "Milliseconds between the leader's heartbeats."),
     ),
     noted(
         "1000; 100 while this server is the only member",
-        spec("etcd-election-timeout", Kind::Millis, "", "Milliseconds without a heartbeat before a member calls an election; at least five heartbeats."),
+        spec(
+            "etcd-election-timeout",
+            Kind::Millis,
+            "",
+            "Milliseconds without a heartbeat before a member calls an election; at least five heartbeats.",
+        ),
     ),
     spec(
         "etcd-quota-backend-bytes",

@@ -72,9 +72,14 @@ mod tests {
 
     #[test]
     fn scalars_are_quoted_only_where_they_must_be() {
-        for (text, expected) in
-            [("2379", "2379"), ("a b", "'a b'"), ("it's", "'it''s'"), ("::1", "'::1'"), ("", "''"), ("/var/lib", "/var/lib")]
-        {
+        for (text, expected) in [
+            ("2379", "2379"),
+            ("a b", "'a b'"),
+            ("it's", "'it''s'"),
+            ("::1", "'::1'"),
+            ("", "''"),
+            ("/var/lib", "/var/lib"),
+        ] {
             assert_eq!(scalar(text), expected);
         }
     }

@@ -65,7 +65,12 @@ pub fn read(text: &str) -> Result<Vec<(Node, Node)>, SyntaxError> {
             Event::StreamEnd => break,
             Event::Nothing | Event::StreamStart | Event::DocumentStart(_) | Event::DocumentEnd => {}
             other if top.is_none() => top = Some(reader.node((other, line), 0)?),
-            _ => return Err(SyntaxError { line, message: "a second document begins here; one file is one document".into() }),
+            _ => {
+                return Err(SyntaxError {
+                    line,
+                    message: "a second document begins here; one file is one document".into(),
+                });
+            }
         }
     }
     match top {
@@ -193,7 +198,8 @@ mod tests {
         let mut bomb = String::from("a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n");
         for level in 1..8 {
             let last = level - 1;
-            bomb.push_str(&format!("a{level}: &a{level} [{}]\n", vec![format!("*a{last}"); 10].join(",")));
+            let aliases = vec![format!("*a{last}"); 10].join(",");
+            bomb.push_str(&["a", &level.to_string(), ": &a", &level.to_string(), " [", &aliases, "]\n"].concat());
         }
         assert!(read(&bomb).unwrap_err().message.contains("too large"));
     }

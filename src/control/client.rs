@@ -56,9 +56,7 @@ impl Explained for ControlError {
 
     fn next(&self) -> Option<String> {
         match self {
-            Self::NotRunning(_) => {
-                Some("start it (systemctl start quorate-server), or name its --data-dir".into())
-            }
+            Self::NotRunning(_) => Some("start it (systemctl start quorate-server), or name its --data-dir".into()),
             Self::NotAllowed(_) => Some("run this as root, or as the user that runs the server".into()),
             Self::NoAnswer { .. } => Some("see its log: journalctl -u quorate-server -e".into()),
             Self::Refused { .. } => None,
@@ -104,7 +102,8 @@ where
         let driven = tokio::spawn(connection);
         let answer = sender.send_request(request).await.map_err(io::Error::other)?;
         let status = answer.status();
-        let body = Limited::new(answer.into_body(), LARGEST_ANSWER).collect().await.map_err(io::Error::other)?.to_bytes();
+        let body =
+            Limited::new(answer.into_body(), LARGEST_ANSWER).collect().await.map_err(io::Error::other)?.to_bytes();
         driven.abort();
         Ok((status, body))
     };

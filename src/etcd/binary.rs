@@ -193,8 +193,8 @@ fn is_executable(path: &Path) -> bool {
 pub async fn version_of(path: &Path) -> Result<Version, BinaryError> {
     let output = run(path, &["--version".to_owned()]).await?;
     let banner = String::from_utf8_lossy(&output.stdout);
-    let version = version::of_banner(&banner)
-        .map_err(|source| BinaryError::NotEtcd { path: path.to_path_buf(), source })?;
+    let version =
+        version::of_banner(&banner).map_err(|source| BinaryError::NotEtcd { path: path.to_path_buf(), source })?;
     if version.is_supported() {
         Ok(version)
     } else {

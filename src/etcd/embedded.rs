@@ -1,7 +1,7 @@
 //! The etcd and etcdctl that this executable carries, if it was built with them.
 //!
 //! They are unpacked once under `D/data/<sha256>/bin`, with their SHA-256 checked after unpacking and at each later use.
-//! Where `D` forbids execution they are put into anonymous memory (memfd_create(2)) instead and run from there.
+//! Where `D` forbids execution they are put into anonymous memory (`memfd_create(2)`) instead and run from there.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write};
@@ -119,7 +119,10 @@ fn copy_checked(file: &EmbeddedFile, out: &mut impl Write) -> io::Result<()> {
     if hex(hashed.context.finish().as_ref()) == file.sha256 {
         return Ok(());
     }
-    Err(io::Error::other(format!("the {} inside this quorate is damaged: its SHA-256 is not what was packed", file.name)))
+    Err(io::Error::other(format!(
+        "the {} inside this quorate is damaged: its SHA-256 is not what was packed",
+        file.name
+    )))
 }
 
 struct Hashed<'a, W> {

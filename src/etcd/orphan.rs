@@ -50,7 +50,9 @@ impl Explained for OrphanError {
     fn next(&self) -> Option<String> {
         Some(match self {
             Self::InUse { .. } => "stop that process first, or use another --data-dir".into(),
-            Self::Stuck { pid, .. } => format!("look at it: cat /proc/{pid}/status; it waits for a disk if its state is D"),
+            Self::Stuck { pid, .. } => {
+                format!("look at it: cat /proc/{pid}/status; it waits for a disk if its state is D")
+            }
         })
     }
 }
@@ -85,7 +87,10 @@ pub async fn clear(data: &DataDir, grace: Duration) -> Result<(), OrphanError> {
         match (judge(&recorded, host::identify(recorded.pid).as_ref()), handle) {
             (Verdict::Ours, Some(handle)) => stop(&handle, grace).await?,
             (Verdict::Foreign, _) => {
-                tracing::info!(pid = recorded.pid, "the recorded etcd is gone; its pid belongs to another program now, left alone");
+                tracing::info!(
+                    pid = recorded.pid,
+                    "the recorded etcd is gone; its pid belongs to another program now, left alone"
+                );
             }
             _ => {}
         }

@@ -117,11 +117,17 @@ fn capnslog(line: &str) -> Option<Entry> {
     Some(Entry { level, message: message.to_owned(), fields })
 }
 
-/// Warnings that every start would show although all is as it should be: message, and a field with its values.
-const HARMLESS: [(&str, Option<(&str, &[&str])>); 3] = [
+/// A message, and a field with the values that it must have.
+type HarmlessWarning = (&'static str, Option<(&'static str, &'static [&'static str])>);
+
+/// Warnings that every start would show although all is as it should be.
+const HARMLESS: [HarmlessWarning; 3] = [
     // Ours: they are where the design of the data directory puts them.
     ("found invalid file under data directory", Some(("filename", &["name", "config"]))),
-    ("found invalid file/dir under data dir, ignore this if you are upgrading etcd", Some(("filename", &["name", "config"]))),
+    (
+        "found invalid file/dir under data dir, ignore this if you are upgrading etcd",
+        Some(("filename", &["name", "config"])),
+    ),
     // On purpose: split off, etcd's HTTP port would do without client certificates on some versions.
     ("Running http and grpc server on single port. This is not recommended for production.", None),
 ];
@@ -170,7 +176,8 @@ impl Sluice {
             return (false, None);
         }
         // Wait for some credit before speaking of a flood, or each line through would speak of it.
-        let report = (self.dropped > 0 && self.credit > f64::from(LINES_A_SECOND) / 2.0).then(|| std::mem::take(&mut self.dropped));
+        let report = (self.dropped > 0 && self.credit > f64::from(LINES_A_SECOND) / 2.0)
+            .then(|| std::mem::take(&mut self.dropped));
         // While a flood lasts, save up so that its end can be told.
         if self.dropped > 0 && self.credit < f64::from(LINES_A_SECOND) / 2.0 {
             self.dropped += 1;
@@ -258,7 +265,10 @@ mod tests {
             r#"{"level":"warn","ts":"2026-11-21T03:50:00.1Z","caller":"etcdserver/util.go:123","msg":"apply request took too long","took":"1s","n":3}"#,
         );
         assert_eq!((entry.level, entry.message.as_str()), (Level::WARN, "apply request took too long"));
-        assert_eq!(Value::Object(entry.fields), serde_json::json!({"caller":"etcdserver/util.go:123","took":"1s","n":3}));
+        assert_eq!(
+            Value::Object(entry.fields),
+            serde_json::json!({"caller":"etcdserver/util.go:123","took":"1s","n":3})
+        );
 
         let entry = understand("2026-11-21 03:50:00.123456 W | etcdserver: could not get cluster response");
         assert_eq!((entry.level, entry.message.as_str()), (Level::WARN, "could not get cluster response"));

@@ -1,6 +1,6 @@
 //! Spawns the child so that it cannot outlive the launcher unnoticed, and signals it so that no other process is hit.
 //!
-//! The kernel sends the signal of PR_SET_PDEATHSIG when the *thread* that spawned a process ends, so one OS thread does all
+//! The kernel sends the signal of `PR_SET_PDEATHSIG` when the *thread* that spawned a process ends, so one OS thread does all
 //! spawning and lives as long as this process. Between fork and prctl the launcher may already be gone: the parent is
 //! looked at again after prctl. Signals go through a pidfd, which never means another process.
 
@@ -31,7 +31,9 @@ pub fn clean_environment(command: &mut Command) {
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
         let is_unwanted = text == "NOTIFY_SOCKET"
-            || ["WATCHDOG_", "LISTEN_", "ETCD_", "QUORATE_", "FAILPOINTS"].iter().any(|prefix| text.starts_with(prefix));
+            || ["WATCHDOG_", "LISTEN_", "ETCD_", "QUORATE_", "FAILPOINTS"]
+                .iter()
+                .any(|prefix| text.starts_with(prefix));
         if is_unwanted {
             command.env_remove(&name);
         }

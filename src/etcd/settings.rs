@@ -90,14 +90,44 @@ const V3_6: Version = Version::new(3, 6, 0);
 
 /// The settings that differ between versions. Several rows with the key `feature-gates` are joined into one flag.
 pub const VERSIONED: &[Versioned] = &[
-    Versioned { purpose: "corruption check at start", from: V3_4, until: V3_6, key: "experimental-initial-corrupt-check", value: "true" },
-    Versioned { purpose: "corruption check at start", from: V3_6, until: FOREVER, key: FEATURE_GATES, value: "InitialCorruptCheck=true" },
-    Versioned { purpose: "hash check at compaction", from: V3_5_5, until: V3_6, key: "experimental-compact-hash-check-enabled", value: "true" },
-    Versioned { purpose: "hash check at compaction", from: V3_6, until: FOREVER, key: FEATURE_GATES, value: "CompactHashCheck=true" },
+    Versioned {
+        purpose: "corruption check at start",
+        from: V3_4,
+        until: V3_6,
+        key: "experimental-initial-corrupt-check",
+        value: "true",
+    },
+    Versioned {
+        purpose: "corruption check at start",
+        from: V3_6,
+        until: FOREVER,
+        key: FEATURE_GATES,
+        value: "InitialCorruptCheck=true",
+    },
+    Versioned {
+        purpose: "hash check at compaction",
+        from: V3_5_5,
+        until: V3_6,
+        key: "experimental-compact-hash-check-enabled",
+        value: "true",
+    },
+    Versioned {
+        purpose: "hash check at compaction",
+        from: V3_6,
+        until: FOREVER,
+        key: FEATURE_GATES,
+        value: "CompactHashCheck=true",
+    },
     // Off by default in 3.4 only; without it a member that was cut off disturbs the others when it returns.
     Versioned { purpose: "vote only if it can be won", from: V3_4, until: FOREVER, key: "pre-vote", value: "true" },
     // The default of 3.6; 100000 before, which keeps ten times as much of the log in memory.
-    Versioned { purpose: "entries between raft snapshots", from: V3_4, until: FOREVER, key: "snapshot-count", value: "10000" },
+    Versioned {
+        purpose: "entries between raft snapshots",
+        from: V3_4,
+        until: FOREVER,
+        key: "snapshot-count",
+        value: "10000",
+    },
     // The default since 3.5; 3.4 logs in an older format otherwise.
     Versioned { purpose: "log lines as JSON", from: V3_4, until: FOREVER, key: "logger", value: "zap" },
 ];
@@ -248,12 +278,35 @@ pub fn owned(key: &str) -> Option<&'static str> {
     let instead = match key {
         "data-dir" | "wal-dir" => DATA,
         "name" => NAME,
-        "listen-peer-urls" | "listen-client-urls" | "listen-client-http-urls" | "listen-metrics-urls" | "advertise-client-urls" => ADDRESS,
-        "cert-file" | "key-file" | "client-cert-auth" | "trusted-ca-file" | "auto-tls" | "peer-cert-file" | "peer-key-file"
-        | "peer-client-cert-auth" | "peer-trusted-ca-file" | "peer-auto-tls" | "client-cert-file" | "client-key-file"
-        | "peer-client-cert-file" | "peer-client-key-file" | "ca-file" | "peer-ca-file" => TLS,
+        "listen-peer-urls"
+        | "listen-client-urls"
+        | "listen-client-http-urls"
+        | "listen-metrics-urls"
+        | "advertise-client-urls" => ADDRESS,
+        "cert-file"
+        | "key-file"
+        | "client-cert-auth"
+        | "trusted-ca-file"
+        | "auto-tls"
+        | "peer-cert-file"
+        | "peer-key-file"
+        | "peer-client-cert-auth"
+        | "peer-trusted-ca-file"
+        | "peer-auto-tls"
+        | "client-cert-file"
+        | "client-key-file"
+        | "peer-client-cert-file"
+        | "peer-client-key-file"
+        | "ca-file"
+        | "peer-ca-file" => TLS,
         "force-new-cluster" | "proxy" => BEGIN,
-        "logger" | "log-level" | "log-outputs" | "log-format" | "log-package-levels" | "debug" | "enable-log-rotation"
+        "logger"
+        | "log-level"
+        | "log-outputs"
+        | "log-format"
+        | "log-package-levels"
+        | "debug"
+        | "enable-log-rotation"
         | "log-rotation-config-json" => LOG,
         "config-file" | "version" | "help" | "h" => FILE,
         "unsafe-no-fsync" => FSYNC,
@@ -338,7 +391,8 @@ mod tests {
     fn arguments_override_and_feature_gates_add_up() {
         let mut config = config();
         let arg = |key: &str, value: &str| EtcdArg { key: key.into(), value: value.into() };
-        config.etcd.args = vec![arg("snapshot-count", "5"), arg("max-txn-ops", "7"), arg(FEATURE_GATES, "CompactHashCheck=false")];
+        config.etcd.args =
+            vec![arg("snapshot-count", "5"), arg("max-txn-ops", "7"), arg(FEATURE_GATES, "CompactHashCheck=false")];
         assert_eq!(value(&config, "3.6.0", true, "snapshot-count").as_deref(), Some("5"));
         assert_eq!(value(&config, "3.6.0", true, "max-txn-ops").as_deref(), Some("7"));
         assert_eq!(
@@ -361,7 +415,14 @@ mod tests {
 
     #[test]
     fn what_quorate_owns_is_refused_with_the_way_to_do_it() {
-        for key in ["data-dir", "name", "initial-cluster-token", "initial-election-tick-advance", "cert-file", "unsafe-no-fsync"] {
+        for key in [
+            "data-dir",
+            "name",
+            "initial-cluster-token",
+            "initial-election-tick-advance",
+            "cert-file",
+            "unsafe-no-fsync",
+        ] {
             assert!(owned(key).is_some(), "{key}");
         }
         for key in ["max-txn-ops", "snapshot-count", "quota-backend-bytes", "cipher-suites", "metrics"] {

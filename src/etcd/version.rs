@@ -96,7 +96,8 @@ mod tests {
 
     #[test]
     fn banners_of_real_binaries_are_read() {
-        let banner = "etcd Version: 3.4.23\nGit SHA: Not provided (use ./build instead of go build)\nGo Version: go1.19.8\n";
+        let banner =
+            "etcd Version: 3.4.23\nGit SHA: Not provided (use ./build instead of go build)\nGo Version: go1.19.8\n";
         assert_eq!(of_banner(banner), Ok(Version::new(3, 4, 23)));
         assert_eq!(of_banner("etcd Version: 3.7.0-rc.1\n"), Ok(Version::new(3, 7, 0)));
         assert!(of_banner("GNU coreutils 9.1\n").is_err());
@@ -105,7 +106,9 @@ mod tests {
 
     #[test]
     fn support_ends_where_it_says() {
-        for (text, supported) in [("3.3.27", false), ("3.4.0", true), ("3.7.9", true), ("3.8.0", false), ("2.3.8", false)] {
+        for (text, supported) in
+            [("3.3.27", false), ("3.4.0", true), ("3.7.9", true), ("3.8.0", false), ("2.3.8", false)]
+        {
             assert_eq!(text.parse::<Version>().unwrap().is_supported(), supported, "{text}");
         }
     }

@@ -52,10 +52,9 @@ impl Authority {
         let key = read_if_there(&files.key)?;
         match (certificate, key) {
             (Some(certificate), Some(key)) => Self::load(files, &certificate, &key, now),
-            (Some(_), None) => Err(PkiError::AuthorityKeyMissing {
-                certificate: files.certificate.clone(),
-                key: files.key.clone(),
-            }),
+            (Some(_), None) => {
+                Err(PkiError::AuthorityKeyMissing { certificate: files.certificate.clone(), key: files.key.clone() })
+            }
             // A key alone is left by a first start that broke off; nothing can have been issued with it yet.
             (None, _) => Self::make(name, files, now),
         }
@@ -98,8 +97,7 @@ impl Authority {
                 expired: clock::rfc3339(not_after),
             });
         }
-        let issuer =
-            Issuer::from_ca_cert_pem(certificate, key).map_err(|error| unusable(&error.to_string()))?;
+        let issuer = Issuer::from_ca_cert_pem(certificate, key).map_err(|error| unusable(&error.to_string()))?;
         Ok(Self { issuer, der, not_after })
     }
 

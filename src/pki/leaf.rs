@@ -33,11 +33,23 @@ pub struct Profile {
 
 /// All leaves. Each may act as a client: the server's does so for etcd's own JSON gateway.
 pub const PROFILES: &[Profile] = &[
-    Profile { name: "server-client", common_name: "etcd-server", authority: "server-ca", is_server: true, has_names: true },
+    Profile {
+        name: "server-client",
+        common_name: "etcd-server",
+        authority: "server-ca",
+        is_server: true,
+        has_names: true,
+    },
     Profile { name: "client", common_name: "etcd-client", authority: "server-ca", is_server: false, has_names: false },
     // With etcd's auth on, the common name is the user; `root` has every right.
     Profile { name: "launcher", common_name: "root", authority: "server-ca", is_server: false, has_names: false },
-    Profile { name: "peer-server-client", common_name: "etcd-peer", authority: "peer-ca", is_server: true, has_names: true },
+    Profile {
+        name: "peer-server-client",
+        common_name: "etcd-peer",
+        authority: "peer-ca",
+        is_server: true,
+        has_names: true,
+    },
 ];
 
 /// Looks at the leaf in `files` and decides about it.
@@ -73,7 +85,8 @@ fn read_leaf(der: &[u8], authority: &Authority, key: Option<&KeyPair>) -> Option
         not_after: to_system(parsed.validity().not_after),
         names,
         is_of_our_authority: authority.issued(&parsed),
-        matches_key: key.is_some_and(|key| key.public_key_raw() == parsed.public_key().subject_public_key.data.as_ref()),
+        matches_key: key
+            .is_some_and(|key| key.public_key_raw() == parsed.public_key().subject_public_key.data.as_ref()),
     })
 }
 
@@ -97,13 +110,12 @@ pub(super) fn issue(
     now: SystemTime,
 ) -> Result<SystemTime, PkiError> {
     let failed = |source| PkiError::Make { name: profile.name.to_owned(), source };
-    let key = match read_key(files) {
-        Some(key) => key,
-        None => {
-            let key = KeyPair::generate().map_err(failed)?;
-            durable::write_file(&files.key, key.serialize_pem().as_bytes(), PRIVATE)?;
-            key
-        }
+    let key = if let Some(key) = read_key(files) {
+        key
+    } else {
+        let key = KeyPair::generate().map_err(failed)?;
+        durable::write_file(&files.key, key.serialize_pem().as_bytes(), PRIVATE)?;
+        key
     };
     let not_after = authority.leaf_end(now, LEAF_LIFETIME);
     let mut params = CertificateParams::default();

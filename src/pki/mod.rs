@@ -103,7 +103,9 @@ impl Explained for PkiError {
             }
             Self::AuthorityExpired { path, .. } => {
                 let tls = path.parent().unwrap_or(path).display();
-                Some(format!("mv {tls} {tls}-expired and start again: new ones are made, which every client then needs"))
+                Some(format!(
+                    "mv {tls} {tls}-expired and start again: new ones are made, which every client then needs"
+                ))
             }
             Self::WrongToken(_) => {
                 Some("take token and token-file out of the configuration, or give the one in server/token".into())

@@ -88,8 +88,8 @@ mod tests {
         (dir, data)
     }
 
-    fn secret(text: &str) -> Option<Secret> {
-        Some(Secret::new(text.to_owned()))
+    fn secret(text: &str) -> Secret {
+        Secret::new(text.to_owned())
     }
 
     #[test]
@@ -100,19 +100,19 @@ mod tests {
         assert!(first.starts_with("K10") && first.contains("::server:"));
         ensure(&data, None).unwrap();
         assert_eq!(std::fs::read_to_string(data.token()).unwrap(), first);
-        ensure(&data, secret(first.trim()).as_ref()).unwrap();
+        ensure(&data, Some(&secret(first.trim()))).unwrap();
     }
 
     #[test]
     fn another_clusters_token_is_refused() {
         let (_dir, data) = data();
-        ensure(&data, secret("pass:with:colons").as_ref()).unwrap();
-        ensure(&data, secret("pass:with:colons").as_ref()).unwrap();
-        assert!(matches!(ensure(&data, secret("other").as_ref()), Err(PkiError::WrongToken(_))));
+        ensure(&data, Some(&secret("pass:with:colons"))).unwrap();
+        ensure(&data, Some(&secret("pass:with:colons"))).unwrap();
+        assert!(matches!(ensure(&data, Some(&secret("other"))), Err(PkiError::WrongToken(_))));
         let foreign = format!("K10{}::server:pass:with:colons", "0".repeat(64));
-        assert!(matches!(ensure(&data, secret(&foreign).as_ref()), Err(PkiError::WrongToken(_))));
+        assert!(matches!(ensure(&data, Some(&secret(&foreign))), Err(PkiError::WrongToken(_))));
         for malformed in ["K10abc::server:x", "K10", &format!("K10{}::node:x", "0".repeat(64))] {
-            assert!(matches!(ensure(&data, secret(malformed).as_ref()), Err(PkiError::TokenForm)), "{malformed}");
+            assert!(matches!(ensure(&data, Some(&secret(malformed))), Err(PkiError::TokenForm)), "{malformed}");
         }
     }
 }

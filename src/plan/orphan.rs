@@ -29,7 +29,8 @@ mod tests {
 
     #[test]
     fn only_the_same_pid_start_executable_and_boot_are_ours() {
-        let recorded = ProcessIdentity { pid: 7, start_ticks: 100, executable: "/usr/bin/etcd".into(), boot_id: "b".into() };
+        let recorded =
+            ProcessIdentity { pid: 7, start_ticks: 100, executable: "/usr/bin/etcd".into(), boot_id: "b".into() };
         assert_eq!(judge(&recorded, None), Verdict::Gone);
         assert_eq!(judge(&recorded, Some(&recorded.clone())), Verdict::Ours);
         for other in [

@@ -72,7 +72,13 @@ mod tests {
     }
 
     fn leaf() -> Leaf {
-        Leaf { not_before: at(0), not_after: at(300), names: names(&["a", "b"]), is_of_our_authority: true, matches_key: true }
+        Leaf {
+            not_before: at(0),
+            not_after: at(300),
+            names: names(&["a", "b"]),
+            is_of_our_authority: true,
+            matches_key: true,
+        }
     }
 
     #[test]

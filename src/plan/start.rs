@@ -105,7 +105,9 @@ pub enum Refusal {
         binary: Version,
     },
     /// The binary is too much newer than the data.
-    #[error("this data was last run by etcd {last}; etcd {binary} is more than one minor newer, and etcd upgrades one minor at a time")]
+    #[error(
+        "this data was last run by etcd {last}; etcd {binary} is more than one minor newer, and etcd upgrades one minor at a time"
+    )]
     TooNewBinary {
         /// What ran last.
         last: Version,
@@ -145,10 +147,7 @@ pub fn plan(observed: &Observed) -> Result<StartPlan, Refusal> {
     let resumes = match (observed.data, remembered) {
         (DataState::Present, _) => true,
         (DataState::Absent | DataState::Torn, Some(cluster)) if !observed.new_cluster => {
-            return Err(Refusal::DataLost {
-                cluster: cluster.cluster_id.clone(),
-                member: cluster.member_name.clone(),
-            });
+            return Err(Refusal::DataLost { cluster: cluster.cluster_id.clone(), member: cluster.member_name.clone() });
         }
         (DataState::Absent | DataState::Torn, _) => false,
     };
@@ -222,14 +221,7 @@ mod tests {
     }
 
     fn observed(cluster: Option<ClusterRecord>, data: DataState) -> Observed {
-        Observed {
-            cluster,
-            data,
-            name: None,
-            new_cluster: false,
-            node_name: "node".into(),
-            random: "0a1b2c3d".into(),
-        }
+        Observed { cluster, data, name: None, new_cluster: false, node_name: "node".into(), random: "0a1b2c3d".into() }
     }
 
     #[test]
@@ -267,7 +259,11 @@ mod tests {
             ("3.5.30", "3.7.0", false),
             ("3.4.23", "3.5.30", true),
         ] {
-            assert_eq!(check_versions(last.parse().unwrap(), binary.parse().unwrap()).is_ok(), fine, "{last} -> {binary}");
+            assert_eq!(
+                check_versions(last.parse().unwrap(), binary.parse().unwrap()).is_ok(),
+                fine,
+                "{last} -> {binary}"
+            );
         }
         let early = check_versions(Version::new(3, 5, 16), Version::new(3, 6, 1)).unwrap();
         assert!(early[0].contains("3.5.26"));

@@ -72,7 +72,7 @@ impl Prober {
         loop {
             let status = self.child.borrow_and_update().clone();
             if matches!(status.state, State::Starting | State::Ready) {
-                self.attend(status.generation).await;
+                Box::pin(self.attend(status.generation)).await;
             } else {
                 self.publish(Health::Unhealthy(format!("etcd is {}", status.state.word())));
                 if self.child.changed().await.is_err() {
@@ -138,7 +138,11 @@ impl Prober {
         match connected.check(&self.expected).await {
             Ok(facts) => (Health::Healthy(facts), true),
             Err(NotHealthy::OtherAddress { member, is_alone: true, found, wanted }) => {
-                tracing::warn!(found, wanted, "this server's address has changed; telling etcd, whose only member it is");
+                tracing::warn!(
+                    found,
+                    wanted,
+                    "this server's address has changed; telling etcd, whose only member it is"
+                );
                 let why = match connected.update_peer_url(member, &wanted).await {
                     Ok(()) => "the peer URL is being changed".to_owned(),
                     Err(error) => format!("the peer URL could not be changed: {error}"),
@@ -169,8 +173,9 @@ impl Prober {
     }
 
     async fn ends(child: &mut watch::Receiver<ChildStatus>, generation: u64) {
-        let is_over =
-            |status: &ChildStatus| status.generation != generation || !matches!(status.state, State::Starting | State::Ready);
+        let is_over = |status: &ChildStatus| {
+            status.generation != generation || !matches!(status.state, State::Starting | State::Ready)
+        };
         let _ = child.wait_for(is_over).await;
     }
 }

@@ -66,11 +66,11 @@ impl Explained for LockError {
 pub fn take(data: &DataDir) -> Result<Lock, LockError> {
     let path = data.lock();
     let file = durable::open_lock(&path)?;
-    let mut lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-        Ok(lock) => lock,
-        Err(_) => return Err(LockError::InUse { path: data.root().to_path_buf(), holder: holder(data) }),
+    let Ok(mut lock) = Flock::lock(file, FlockArg::LockExclusiveNonblock) else {
+        return Err(LockError::InUse { path: data.root().to_path_buf(), holder: holder(data) });
     };
-    let us = Holder { pid: i32::try_from(std::process::id()).unwrap_or_default(), started: clock::rfc3339(clock::now()) };
+    let us =
+        Holder { pid: i32::try_from(std::process::id()).unwrap_or_default(), started: clock::rfc3339(clock::now()) };
     let text = serde_json::to_vec(&us).unwrap_or_default();
     durable::rewrite_open(&mut lock, &path, &text)?;
     Ok(Lock(lock))

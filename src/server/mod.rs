@@ -105,7 +105,7 @@ struct Server {
     prober: Option<Prober>,
     listeners: Option<control::Listeners>,
     names: pki::Names,
-    notify: systemd::Notifier,
+    watchdog: systemd::Watchdog,
     _lock: lock::Lock,
 }
 
@@ -124,7 +124,8 @@ impl Server {
         let launch = Launch { program: binary.path.clone(), args, data: data.clone(), grace: grace() };
         let (supervisor, handle) = Supervisor::new(launch, spawner);
         let (certificates, certificates_seen) = watch::channel(prepared.expiries);
-        let (prober, health) = Prober::new(&config, &data, &prepared.identity.name, handle.clone(), certificates_seen.clone());
+        let (prober, health) =
+            Prober::new(&config, &data, &prepared.identity.name, handle.clone(), certificates_seen.clone());
         let listeners = control::Listeners::bind(&data, prepared.metrics_listener)?;
         let names = pki::Names::of(&config);
         let shared = Arc::new(Shared {
@@ -148,7 +149,7 @@ impl Server {
             prober: Some(prober),
             listeners: Some(listeners),
             names,
-            notify: systemd::Notifier::from_environment(),
+            watchdog: systemd::Watchdog::from_environment(),
             _lock: prepared.lock,
         };
         Ok((server, supervisor))
@@ -168,8 +169,9 @@ impl Server {
         }
         let mut owner = tokio::spawn(supervisor.run());
         let mut child = self.handle.watch();
-        let mut certificate_check = tokio::time::interval(faults::tunable("QUORATE_TEST_CERTIFICATE_MS", CERTIFICATE_INTERVAL));
-        let mut watchdog = tokio::time::interval(self.notify.watchdog_interval());
+        let mut certificate_check =
+            tokio::time::interval(faults::tunable("QUORATE_TEST_CERTIFICATE_MS", CERTIFICATE_INTERVAL));
+        let mut watchdog = tokio::time::interval(self.watchdog.interval());
         let mut told_ready = false;
         let mut stops = 0;
         let ended = loop {
@@ -192,7 +194,7 @@ impl Server {
                     }
                 }
                 _ = certificate_check.tick() => self.renew_certificates(),
-                _ = watchdog.tick() => self.notify.watchdog(),
+                _ = watchdog.tick() => self.watchdog.feed(),
             }
         };
         helpers.shutdown().await;
@@ -212,7 +214,7 @@ impl Server {
     async fn stop(&self, signal: &'static str, times: u32) {
         if times == 1 {
             tracing::info!(signal, "stopping; a second signal hastens it");
-            self.notify.stopping();
+            systemd::stopping();
             self.handle.order(Order::Stop).await;
         } else {
             self.handle.order(Order::Kill).await;
@@ -232,7 +234,7 @@ impl Server {
                 let etcd = &shared.binary.version;
                 let took_ms = status.ready_after.unwrap_or_default().as_millis();
                 tracing::info!(%etcd, member = shared.member_name, took_ms, "etcd is ready; clients connect to {client_url}");
-                self.notify.ready(&format!("etcd {etcd} is ready at {client_url}"));
+                systemd::ready(&format!("etcd {etcd} is ready at {client_url}"));
                 if !*told_ready {
                     *told_ready = true;
                     for path in embedded::prune(&shared.data) {
@@ -240,12 +242,12 @@ impl Server {
                     }
                 }
             }
-            State::Starting => self.notify.status("etcd is starting"),
+            State::Starting => systemd::status("etcd is starting"),
             State::Backoff => {
                 let exit = status.last_exit.as_deref().unwrap_or("an unknown end");
-                self.notify.status(&format!("etcd ended with {exit}; it will be started again"));
+                systemd::status(&format!("etcd ended with {exit}; it will be started again"));
             }
-            State::Stopping => self.notify.status("etcd is stopping"),
+            State::Stopping => systemd::status("etcd is stopping"),
             State::Stopped | State::Failed => {}
         }
         Ok(())
@@ -255,12 +257,11 @@ impl Server {
     fn health_changed(&self, health: &Health) {
         let Health::Healthy(facts) = health else { return };
         match cluster::remember(&self.shared, facts) {
-            Ok(None) => {}
             Ok(Some(members)) if members > 1 && self.shared.started_alone => tracing::warn!(
                 members,
                 "this server is no longer the only member; restart it, so that etcd gets the timing of a cluster"
             ),
-            Ok(Some(_)) => {}
+            Ok(_) => {}
             Err(error) => tracing::error!(error = %error, because = %error.source, "the cluster cannot be remembered"),
         }
     }

@@ -97,8 +97,11 @@ pub(super) async fn prepare(config: &Config, data: &DataDir, binary: Version) ->
     }
     let ensured = pki::ensure(data, &Names::of(config), Occasion::Start)?;
     pki::token::ensure(data, config.token.as_ref())?;
-    let beginning =
-        if is_new { Beginning::NewCluster { token: format!("quorate-{}", random_digits()?) } } else { Beginning::ExistingData };
+    let beginning = if is_new {
+        Beginning::NewCluster { token: format!("quorate-{}", random_digits()?) }
+    } else {
+        Beginning::ExistingData
+    };
     Ok(Prepared {
         lock,
         identity: Identity { name: plan.name, beginning, is_alone: plan.is_alone },

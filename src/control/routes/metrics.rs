@@ -122,7 +122,8 @@ async fn wal_fsync_p99(shared: &Shared) -> Option<f64> {
     let address = Addresses::of(&shared.config).metrics.first().copied()?;
     let stream = tokio::time::timeout(PATIENCE, TcpStream::connect(address)).await.ok()?.ok()?;
     let (status, body) = request(stream, "/metrics", PATIENCE).await.ok()?;
-    (status == StatusCode::OK).then(|| quantile_99(&String::from_utf8_lossy(&body), "etcd_disk_wal_fsync_duration_seconds"))?
+    (status == StatusCode::OK)
+        .then(|| quantile_99(&String::from_utf8_lossy(&body), "etcd_disk_wal_fsync_duration_seconds"))?
 }
 
 /// The upper bound of the bucket that the 99th percentile falls into; `None` without observations.

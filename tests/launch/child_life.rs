@@ -1,0 +1,267 @@
+//! The child's life: kills, hangs, orphans, signals, floods.
+
+use std::fs;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use crate::kit::{self, Etcd, Node, Timed, etcds_on, eventually, fake_etcd, http_get, is_running};
+
+/// A fake that starts like an etcd would, but hears no SIGTERM.
+const DEAF: &str = "trap '' TERM\necho started >&2\nwhile :; do sleep 0.05; done";
+
+#[test]
+fn an_idle_child_that_is_killed_comes_back() {
+    let _timed = Timed::start();
+    let mut node = Node::new(&Etcd::usual());
+    node.start_ready();
+    let killed = node.signal_child(Signal::SIGKILL);
+    eventually("another etcd", || node.child_pid().filter(|pid| *pid != killed));
+    eventually("health", || (node.status().code == Some(0)).then_some(()));
+    let status = node.status_json();
+    assert_eq!(status["etcd"]["restarts"], 1);
+    assert!(status["etcd"]["last_exit"].as_str().unwrap().contains("SIGKILL"), "{status}");
+    assert!(http_get(node.ports.metrics(), "/metrics").1.contains("quorate_child_restarts_total 1"));
+    node.stop();
+}
+
+#[test]
+fn a_child_that_ends_at_once_is_given_up_with_its_last_lines() {
+    let _timed = Timed::start();
+    let mut node = Node::with_binary(None);
+    node.etcd = Some(fake_etcd(node.dir.path(), "3.5.30", "echo 'the disk is on fire' >&2; exit 7"));
+    let begun = Instant::now();
+    node.run_server()
+        .fails(1, &["etcd ended 5 times right after its start", "exit code 7", "the disk is on fire", "next:"]);
+    assert!(begun.elapsed() > Duration::from_secs(12), "it did not back off");
+    assert!(!node.server_dir().join("child.json").exists());
+}
+
+#[test]
+fn a_stopped_child_is_seen_and_can_still_be_stopped_in_order() {
+    let _timed = Timed::start();
+    let mut node = Node::new(&Etcd::usual());
+    node.start_ready();
+    let pid = node.signal_child(Signal::SIGSTOP);
+    eventually("ill health", || (node.status().code == Some(1)).then_some(()));
+    let (code, why) = http_get(node.ports.metrics(), "/readyz");
+    assert_eq!(code, 503);
+    assert!(why.contains("does not answer"), "{why}");
+    assert_eq!(http_get(node.ports.metrics(), "/livez").0, 200);
+    assert!(is_running(pid), "it is ill, not dead: nobody restarts it");
+    node.stop();
+    assert!(node.log().contains("closed etcd server"), "it was woken and ended in order");
+}
+
+#[test]
+fn a_deaf_child_is_killed_after_the_grace() {
+    let _timed = Timed::start();
+    let mut node = Node::with_binary(None).env("QUORATE_TEST_GRACE_MS", "300");
+    node.etcd = Some(fake_etcd(node.dir.path(), "3.5.30", DEAF));
+    node.start();
+    let pid = eventually("the child", || node.child_pid());
+    node.stop();
+    assert!(node.log().contains(&format!("pid={pid}")) && node.log().contains("did not end in time; killing it"));
+}
+
+#[test]
+fn a_second_signal_hastens_the_end() {
+    let _timed = Timed::start();
+    let mut node = Node::with_binary(None);
+    node.etcd = Some(fake_etcd(node.dir.path(), "3.5.30", DEAF));
+    node.start();
+    let pid = eventually("the child", || node.child_pid());
+    node.wait_log("started\n");
+    node.signal(Signal::SIGTERM);
+    node.wait_log("a second signal hastens it");
+    let begun = Instant::now();
+    node.signal(Signal::SIGINT);
+    assert_eq!(node.wait_end().code(), Some(0));
+    assert!(begun.elapsed() < Duration::from_secs(20), "the grace of 30 s was waited for");
+    assert!(!is_running(pid));
+}
+
+#[test]
+fn a_signal_during_the_start_ends_it_cleanly() {
+    let _timed = Timed::start();
+    let etcd = Etcd::usual();
+    for delay_ms in [0, 5, 10, 20, 40, 80, 160] {
+        let mut node = Node::new(&etcd);
+        node.start();
+        // Before main has taken the signals over, the default action is an end, too.
+        eventually("the launcher's own signal handlers", || {
+            let status = fs::read_to_string(format!("/proc/{}/status", node.launcher_pid())).ok()?;
+            let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"))?.trim().to_owned();
+            (u64::from_str_radix(&caught, 16).ok()? & (1 << 14) != 0).then_some(())
+        });
+        std::thread::sleep(Duration::from_millis(delay_ms));
+        node.stop();
+        assert_eq!(etcds_on(&node.etcd_dir()), Vec::<i32>::new());
+        node.start_ready();
+        node.stop();
+    }
+}
+
+#[test]
+fn a_killed_launcher_takes_its_child_along_and_the_next_one_starts_clean() {
+    let _timed = Timed::start();
+    let mut node = Node::new(&Etcd::usual());
+    node.start_ready();
+    node.etcdctl(&["put", "a", "1"]);
+    for _ in 0..3 {
+        node.kill_launcher();
+        node.start();
+        // Never two at a time, however quickly the next one comes.
+        eventually("health", || {
+            let running = etcds_on(&node.etcd_dir());
+            assert!(running.len() <= 1, "two etcds on one directory: {running:?}");
+            (node.status().code == Some(0)).then_some(())
+        });
+    }
+    assert_eq!(node.etcdctl(&["get", "a", "--print-value-only"]), "1\n");
+    node.stop();
+}
+
+#[test]
+fn an_orphan_that_hangs_is_recognised_and_ended_first() {
+    let _timed = Timed::start();
+    let mut node = Node::with_binary(None).env("QUORATE_TEST_GRACE_MS", "300");
+    // It hears neither the signal that its launcher's death sends nor that of the next launcher.
+    node.etcd = Some(fake_etcd(node.dir.path(), "3.5.30", &DEAF.replace("TERM", "TERM HUP")));
+    node.start();
+    let orphan = eventually("the child", || node.child_pid());
+    node.wait_log("started\n");
+    node.kill_launcher();
+    assert!(is_running(orphan));
+    node.start();
+    eventually("another child", || node.child_pid().filter(|pid| *pid != orphan));
+    assert!(!is_running(orphan), "two at a time");
+    assert!(node.log().contains("an etcd left by an earlier quorate still runs"));
+    assert!(node.log().contains("it did not end in time; killing it"));
+    node.stop();
+}
+
+#[test]
+fn a_foreign_process_with_the_recorded_pid_is_left_alone() {
+    let _timed = Timed::start();
+    let mut node = Node::new(&Etcd::usual());
+    node.start_ready();
+    node.stop();
+    let mut bystander = Command::new("sleep").arg("300").spawn().unwrap();
+    let record = format!(r#"{{"pid":{},"start_ticks":1,"executable":"/usr/bin/etcd","boot_id":"x"}}"#, bystander.id());
+    fs::write(node.server_dir().join("child.json"), record).unwrap();
+    node.start_ready();
+    let untouched = bystander.try_wait().unwrap().is_none();
+    bystander.kill().unwrap();
+    bystander.wait().unwrap();
+    assert!(untouched, "a process that is not ours was ended");
+    node.stop();
+}
+
+#[test]
+fn a_foreign_etcd_on_the_data_is_named_and_left_alone() {
+    let _timed = Timed::start();
+    let etcd = Etcd::usual();
+    let mut node = Node::new(&etcd);
+    node.start_ready();
+    node.stop();
+    let url = |port: u16| format!("http://127.0.0.1:{port}");
+    let spare = kit::Ports::claim();
+    let mut foreign = Command::new(etcd.binary())
+        .arg(format!("--data-dir={}", node.etcd_dir().display()))
+        .args(["--listen-client-urls", &url(spare.client()), "--advertise-client-urls", &url(spare.client())])
+        .args(["--listen-peer-urls", &url(spare.peer())])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    eventually("the foreign etcd", || std::net::TcpStream::connect(("127.0.0.1", spare.client())).ok());
+    let ran = node.run_server();
+    let is_alive = foreign.try_wait().unwrap().is_none();
+    foreign.kill().unwrap();
+    foreign.wait().unwrap();
+    ran.fails(3, &["is in use by pid", &foreign.id().to_string(), "did not start", "next:"]);
+    assert!(is_alive);
+}
+
+#[test]
+fn two_launchers_never_share_a_directory() {
+    let _timed = Timed::start();
+    let mut node = Node::new(&Etcd::usual());
+    node.start_ready();
+    let pid = node.child_pid();
+    let second = node.run_server();
+    second.fails(3, &["is in use by pid", &node.launcher_pid().to_string(), "started 20", "next:"]);
+    assert_eq!(node.child_pid(), pid);
+    assert_eq!(node.status().code, Some(0));
+    node.stop();
+}
+
+#[test]
+fn a_flood_of_lines_is_thinned_and_a_deaf_reader_blocks_nothing() {
+    let _timed = Timed::start();
+    let mut node = Node::with_binary(None);
+    let body = "i=0; while [ $i -lt 200000 ]; do echo \"{\\\"level\\\":\\\"info\\\",\\\"msg\\\":\\\"line $i\\\"}\"; i=$((i+1)); done >&2\n\
+                echo flood is over >&2; exec sleep 1000";
+    node.etcd = Some(fake_etcd(node.dir.path(), "3.5.30", body));
+    node.start();
+    node.wait_log("printed more lines than are passed on");
+    eventually("the end of the flood in the status", || {
+        let status: serde_json::Value = serde_json::from_str(&node.status().out).ok()?;
+        let lines = status["etcd"]["last_lines"].as_array()?.clone();
+        lines.iter().any(|line| line == "flood is over").then_some(())
+    });
+    let lines = node.log().lines().count();
+    assert!(lines < 60_000, "{lines} lines were passed on");
+    node.stop();
+
+    // Nobody reads standard error: the pipe fills, the server goes on.
+    let mut command = node.server_command();
+    let launcher = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut launcher = launcher;
+    let pipe = launcher.stderr.take().unwrap();
+    node.adopt(launcher);
+    eventually("the end of the flood in the status", || {
+        let status: serde_json::Value = serde_json::from_str(&node.status().out).ok()?;
+        let lines = status["etcd"]["last_lines"].as_array()?.clone();
+        lines.iter().any(|line| line == "flood is over").then_some(())
+    });
+    node.stop();
+    drop(pipe);
+}
+
+#[test]
+fn as_pid_1_it_reaps_what_it_adopts_and_stops_in_order() {
+    let _timed = Timed::start();
+    if !nix::unistd::geteuid().is_root() {
+        return kit::skip("being PID 1 needs root");
+    }
+    let mut node = Node::with_binary(None);
+    // Leaves a grandchild behind, again and again, as programs in containers do.
+    let body = "echo started >&2; while :; do (sleep 0.05 &) ; sleep 0.2; done";
+    node.etcd = Some(fake_etcd(node.dir.path(), "3.5.30", body));
+    let inner = node.server_command();
+    let mut command = Command::new("unshare");
+    command.args(["--pid", "--fork", "--mount-proc", "--kill-child"]).arg(inner.get_program()).args(inner.get_args());
+    let log = fs::File::create(node.log_path()).unwrap();
+    let launcher = command.stdout(log.try_clone().unwrap()).stderr(log).process_group(0).spawn().unwrap();
+    let outer = launcher.id();
+    node.adopt(launcher);
+    node.wait_log("started");
+    let children = |pid: u32| -> Vec<u32> {
+        let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+        text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+    };
+    let quorate = eventually("quorate in its namespace", || children(outer).first().copied());
+    std::thread::sleep(Duration::from_secs(2));
+    let zombies = children(quorate)
+        .into_iter()
+        .filter(|pid| fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") Z ")))
+        .count();
+    assert!(zombies <= 3, "{zombies} zombies were left to pile up");
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(quorate.cast_signed()), Signal::SIGTERM).unwrap();
+    let status = node.wait_end();
+    assert_eq!(status.code(), Some(0), "{}", node.log());
+}

@@ -1,0 +1,159 @@
+//! status, etcdctl, env: what people and scripts use beside the server.
+
+use std::fs;
+use std::process::{Command, Stdio};
+
+use crate::kit::{Etcd, Node, Ran, Timed};
+
+#[test]
+fn without_a_server_the_exit_code_is_6() {
+    let _timed = Timed::start();
+    let mut node = Node::new(&Etcd::usual());
+    node.quorate(&["status"]).fails(6, &["no quorate server runs on the data directory", "systemctl start"]);
+    node.start_ready();
+    node.stop();
+    node.quorate(&["status"]).fails(6, &["no quorate server runs"]);
+}
+
+#[test]
+fn status_fits_80_columns_and_speaks_json_and_yaml() {
+    let _timed = Timed::start();
+    let mut node = Node::new(&Etcd::usual());
+    node.start_ready();
+    let table = node.quorate(&["status"]);
+    let table = table.succeeds();
+    for word in [
+        "health       healthy",
+        "clients      https://127.0.0.1:",
+        "leader of 1 member",
+        "database",
+        "certificates valid for",
+    ] {
+        assert!(table.contains(word), "{table}");
+    }
+    // Only paths of the test may be longer.
+    for line in table.lines().filter(|line| !line.starts_with("data ")) {
+        assert!(line.chars().count() <= 80, "{line}");
+    }
+    let yaml: serde_json::Value = serde_yaml::from_str(node.quorate(&["status", "-o", "yaml"]).succeeds()).unwrap();
+    let json = node.status_json();
+    assert_eq!(yaml["member"]["id"], json["member"]["id"]);
+    assert_eq!(json["launcher"]["pid"], node.launcher_pid());
+    node.quorate(&["status", "-o", "xml"]).fails(2, &["invalid value 'xml'"]);
+    node.stop();
+}
+
+#[test]
+fn etcdctl_is_etcdctl() {
+    let _timed = Timed::start();
+    let mut node = Node::new(&Etcd::usual());
+    node.start_ready();
+    // From the first foreign word on, options are etcdctl's, also those that quorate has too.
+    assert_eq!(node.quorate(&["etcdctl", "put", "k", "v", "--debug=false"]).succeeds(), "OK\n");
+    assert_eq!(node.quorate(&["etcdctl", "--write-out=simple", "get", "k"]).succeeds(), "k\nv\n");
+    assert_eq!(node.quorate(&["etcdctl", "get", "k", "--print-value-only", "-w", "simple"]).succeeds(), "v\n");
+    // Its exit code and its standard error are its own.
+    let failed = node.quorate(&["etcdctl", "nonsense"]);
+    assert_eq!(failed.code, Some(1), "{failed:?}");
+    assert!(failed.err.contains("unknown command"), "{failed:?}");
+    // Standard input is passed through.
+    let mut child = Command::new(&node.executable)
+        .args(["etcdctl", "--data-dir"])
+        .arg(&node.data_dir)
+        .args(["put", "from-stdin"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::io::Write::write_all(&mut child.stdin.take().unwrap(), b"typed").unwrap();
+    assert_eq!(Ran::of(&child.wait_with_output().unwrap()).succeeds(), "OK\n");
+    assert_eq!(node.etcdctl(&["get", "from-stdin", "--print-value-only"]), "typed\n");
+    // What the user sets wins.
+    let elsewhere = node.quorate(&[
+        "etcdctl",
+        "--",
+        "--endpoints=https://127.0.0.1:1",
+        "--dial-timeout=200ms",
+        "--command-timeout=500ms",
+        "get",
+        "k",
+    ]);
+    assert_ne!(elsewhere.code, Some(0));
+    node.stop();
+}
+
+#[test]
+fn a_missing_etcdctl_names_the_package() {
+    let _timed = Timed::start();
+    let node = Node::with_binary(None);
+    let output = Command::new(&node.executable)
+        .args(["etcdctl", "--data-dir"])
+        .arg(&node.data_dir)
+        .args(["get", "k"])
+        .env("PATH", "/nonexistent")
+        .output()
+        .unwrap();
+    Ran::of(&output).fails(5, &["there is no etcdctl", "apt-get install etcd-client"]);
+    let output = Command::new(&node.executable)
+        .args(["server", "--node-ip=127.0.0.1", "--node-name=n", "--data-dir"])
+        .arg(&node.data_dir)
+        .env("PATH", "/nonexistent")
+        .output()
+        .unwrap();
+    Ran::of(&output).fails(5, &["there is no etcd:", "--etcd-binary"]);
+    assert!(!node.data_dir.exists());
+}
+
+#[test]
+fn env_is_what_a_shell_needs() {
+    let _timed = Timed::start();
+    let etcd = Etcd::usual();
+    let mut node = Node::new(&etcd);
+    node.data_dir = node.dir.path().join("it's a dir");
+    node.start_ready();
+    let script = format!(
+        "eval \"$('{}' env --data-dir \"$1\")\" && ETCDCTL_API=3 '{}' put from shell",
+        node.executable.display(),
+        etcd.dir.join("etcdctl").display()
+    );
+    let output = Command::new("sh").args(["-c", &script, "sh"]).arg(&node.data_dir).output().unwrap();
+    assert_eq!(Ran::of(&output).succeeds(), "OK\n");
+    node.stop();
+}
+
+#[test]
+fn the_commands_find_the_server_through_the_configuration() {
+    let _timed = Timed::start();
+    let mut node = Node::new(&Etcd::usual());
+    let yaml = format!("data-dir: {}\n", node.data_dir.display());
+    fs::write(node.config_path(), &yaml).unwrap();
+    node.start_ready();
+    let ask = |config: &std::path::Path| {
+        let output = Command::new(&node.executable).arg("status").arg("--config").arg(config).output().unwrap();
+        Ran::of(&output)
+    };
+    ask(&node.config_path()).succeeds();
+    // At three in the morning a broken file must not keep anyone from looking.
+    fs::write(node.config_path(), yaml + "nonsense: 1\n").unwrap();
+    ask(&node.config_path()).fails(2, &["unknown key `nonsense`"]);
+    let ran = node.status();
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    assert!(ran.err.contains("nonsense") && ran.err.contains("goes on"), "{}", ran.err);
+    node.stop();
+}
+
+#[test]
+fn help_names_every_option_with_its_variable() {
+    let _timed = Timed::start();
+    let output = Command::new(crate::kit::executable()).args(["server", "--help"]).output().unwrap();
+    let help = Ran::of(&output);
+    let help = help.succeeds();
+    for spec in quorate::config::options::OPTIONS {
+        assert!(help.contains(&format!("--{}", spec.name)), "{}", spec.name);
+        assert!(help.contains(&spec.variable()), "{}", spec.variable());
+    }
+    let output = Command::new(crate::kit::executable()).arg("--version").output().unwrap();
+    assert!(Ran::of(&output).succeeds().starts_with("quorate "));
+    let output = Command::new(crate::kit::executable()).output().unwrap();
+    Ran::of(&output).fails(2, &["Usage: quorate"]);
+}

@@ -1,0 +1,211 @@
+//! Files, environment and flags: what is taken, what is refused, what is shown.
+
+use std::fs;
+use std::process::Command;
+
+use crate::kit::{Etcd, Node, Timed};
+
+#[test]
+fn each_bad_configuration_is_one_clear_error_and_nothing_is_touched() {
+    let _timed = Timed::start();
+    let etcd = Etcd::usual();
+    for (yaml, words) in [
+        ("data-dirr: /x\n", &["config.yaml:1: unknown key `data-dirr`; did you mean `data-dir`?"][..]),
+        ("zzz: 1\n", &["config.yaml:1: unknown key `zzz`", "--help"]),
+        ("debug: maybe\n", &["config.yaml:1: `debug` wants true or false, not `maybe`"]),
+        ("# x\netcd-client-port: many\n", &["config.yaml:2: `etcd-client-port` wants a port"]),
+        ("node-name: a\nnode-name: b\n", &["config.yaml:2: `node-name` is given twice; the first is in line 1"]),
+        ("node-ip: {a: b}\n", &["config.yaml:1: `node-ip` does not take a mapping"]),
+        ("node-name: [a]\n", &["takes one value, not a list"]),
+        ("node-name+: a\n", &["`node-name` takes one value"]),
+        ("a: [1\nb: 2\n", &["not valid YAML"]),
+        ("- a\n", &["expected `key: value` lines"]),
+        ("config: /x\n", &["`config` cannot be set in a file"]),
+        ("services:\n  etcd: {}\n", &["cluster.yml of RKE1"]),
+        ("tls-san: [ok, 'not ok']\n", &["`tls-san` wants a DNS name or an IP address, not `not ok`"]),
+        ("token-file: /does/not/exist\n", &["config.yaml:1", "/does/not/exist: there is no such file"]),
+        ("etcd-arg: ['data-dir=/x']\n", &["`data-dir` belongs to quorate: use `data-dir`"]),
+        ("etcd-arg: ['initial-cluster-state=new']\n", &["belongs to quorate"]),
+        ("cluster-reset: true\n", &["cannot reset a cluster yet; nothing was changed"]),
+        ("cluster-reset: true\ncluster-reset-restore-path: /x\n", &["cannot restore yet; nothing was changed"]),
+    ] {
+        let node = Node::new(&etcd).config(yaml);
+        let ran = node.run_server();
+        ran.fails(2, words);
+        ran.fails(2, &["the configuration has a problem; nothing was started", "next:"]);
+        assert!(!node.data_dir.exists(), "{yaml:?} touched {:?}", node.files());
+    }
+}
+
+#[test]
+fn each_bad_flag_is_refused_and_nothing_is_touched() {
+    let _timed = Timed::start();
+    let etcd = Etcd::usual();
+    let same_port = |node: &Node| format!("--etcd-peer-port={}", node.ports.client());
+    for (flag, words) in [
+        ("--node-name=No.Label", &["command line --node-name", "DNS label"][..]),
+        ("--node-ip=192.0.2.77", &["192.0.2.77 is not an address of this host, which has"]),
+        ("--node-ip=300.1.1.1", &["wants an IP address"]),
+        ("--no-such-flag", &["unexpected argument '--no-such-flag'"]),
+        ("--etcd-quota-backend-bytes=lots", &["wants a number of bytes"]),
+        ("--etcd-election-timeout=200", &["at least five times"]),
+        ("same port", &["which is also"]),
+        ("--config=/does/not/exist.yaml", &["there is no file /does/not/exist.yaml"]),
+    ] {
+        let mut node = Node::new(&etcd);
+        let flag = if flag == "same port" { same_port(&node) } else { flag.to_owned() };
+        let ran = if flag.starts_with("--config") {
+            // Given once only: the kit's own --config is left out.
+            let output =
+                Command::new(&node.executable).args(["server", &flag, "--data-dir"]).arg(&node.data_dir).output();
+            crate::kit::Ran::of(&output.unwrap())
+        } else {
+            node.args.push(flag.clone());
+            node.run_server()
+        };
+        ran.fails(2, words);
+        assert!(!node.data_dir.exists(), "{flag} touched {:?}", node.files());
+    }
+}
+
+#[test]
+fn files_that_cannot_be_read_are_named() {
+    let _timed = Timed::start();
+    let node = Node::new(&Etcd::usual());
+    fs::write(node.config_path(), b"node-name: a\ntls-san: \xff\xfe\n").unwrap();
+    node.run_server().fails(2, &["config.yaml: cannot be read: line 2 is not UTF-8 text"]);
+    fs::write(node.config_path(), vec![b'#'; (1 << 20) + 1]).unwrap();
+    node.run_server().fails(2, &["larger than 1 MiB"]);
+    fs::remove_file(node.config_path()).unwrap();
+    fs::create_dir(node.config_path()).unwrap();
+    node.run_server().fails(2, &["not a regular file"]);
+    assert!(!node.data_dir.exists());
+}
+
+#[test]
+fn all_problems_of_all_sources_come_at_once() {
+    let _timed = Timed::start();
+    let node = Node::new(&Etcd::usual())
+        .config("node-nam: x\netcd-peer-port: 0\n")
+        .arg("--tls-san=not ok")
+        .env("QUORATE_LOG_FORMAT", "xml");
+    let drop_ins = node.dir.path().join("config.yaml.d");
+    fs::create_dir(&drop_ins).unwrap();
+    fs::write(drop_ins.join("20-b.yaml"), "debug: perhaps\n").unwrap();
+    fs::write(drop_ins.join("10-a.yml"), "unknown-thing: 1\n").unwrap();
+    fs::write(drop_ins.join("ignored.txt"), "nonsense").unwrap();
+    let ran = node.run_server();
+    ran.fails(
+        2,
+        &[
+            "6 problems",
+            "config.yaml:1",
+            "config.yaml:2",
+            "10-a.yml:1",
+            "20-b.yaml:1",
+            "environment QUORATE_LOG_FORMAT: `log-format` wants text or json, not `xml`",
+            "command line --tls-san",
+        ],
+    );
+}
+
+#[test]
+fn sources_win_in_the_right_order_and_are_shown() {
+    let _timed = Timed::start();
+    let node = Node::new(&Etcd::usual())
+        .config("debug: yes\nlog-format: json\netcd-quota-backend-bytes: 1GiB\ntls-san: [a.example, b.example]\n")
+        .env("QUORATE_LOG_FORMAT", "text")
+        .env("QUORATE_ETCD_QUOTA_BACKEND_BYTES", "2GiB")
+        .env("QUORATE_ETCD_ARG", "max-txn-ops=256 snapshot-count=5000")
+        .env("QUORATE_TOKEN", "")
+        .arg("--etcd-quota-backend-bytes=3GiB")
+        .arg("--print-config");
+    let drop_ins = node.dir.path().join("config.yaml.d");
+    fs::create_dir(&drop_ins).unwrap();
+    fs::write(drop_ins.join("10.yaml"), "tls-san+: c.example\n").unwrap();
+    let ran = node.run_server();
+    let shown = ran.succeeds().to_owned();
+    for line in [
+        "debug: yes  # ",
+        "log-format: text  # environment QUORATE_LOG_FORMAT",
+        "etcd-quota-backend-bytes: 3GiB  # command line --etcd-quota-backend-bytes",
+        "tls-san: [a.example, b.example, c.example]  # ",
+        "etcd-arg: [max-txn-ops=256, snapshot-count=5000]  # environment QUORATE_ETCD_ARG",
+        "token: ~  # not set",
+        "etcd-expose-metrics: false  # default",
+        "node-name: node  # command line --node-name",
+    ] {
+        assert!(shown.lines().any(|shown| shown.starts_with(line)), "no line `{line}` in\n{shown}");
+    }
+    assert!(shown.contains("10.yaml:1"));
+    assert!(!node.data_dir.exists());
+    // What is shown is itself a configuration.
+    fs::remove_dir_all(drop_ins).unwrap();
+    let again = Node::new(&Etcd::usual()).config(&shown);
+    let output =
+        Command::new(&again.executable).args(["server", "--print-config", "-c"]).arg(again.config_path()).output();
+    let again = crate::kit::Ran::of(&output.unwrap());
+    assert!(again.succeeds().contains("etcd-quota-backend-bytes: 3GiB"));
+}
+
+#[test]
+fn secrets_appear_nowhere() {
+    let _timed = Timed::start();
+    const SECRET: &str = "hunter2-and-more";
+    for by_environment in [false, true] {
+        let mut node = Node::new(&Etcd::usual()).arg("--debug");
+        if by_environment {
+            node.env.push(("QUORATE_TOKEN".into(), SECRET.into()));
+        } else {
+            node.args.push("--token".into());
+            node.args.push(SECRET.into());
+        }
+        node.start_ready();
+        let pid = node.launcher_pid();
+        for file in ["cmdline", "environ"] {
+            for pid in [pid, node.child_pid().unwrap()] {
+                let shown = fs::read(format!("/proc/{pid}/{file}")).unwrap();
+                assert!(!String::from_utf8_lossy(&shown).contains(SECRET), "{file} of {pid} shows the token");
+            }
+        }
+        let cmdline = fs::read(format!("/proc/{pid}/cmdline")).unwrap();
+        assert!(String::from_utf8_lossy(&cmdline).contains("--node-name=node"), "only secrets are masked");
+        assert!(!node.log().contains(SECRET));
+        let token = fs::read_to_string(node.server_dir().join("token")).unwrap();
+        assert!(token.starts_with("K10") && token.trim().ends_with(&format!("::server:{SECRET}")));
+        node.args.push("--print-config".into());
+        let shown = node.run_server();
+        assert!(shown.succeeds().contains("token: '***'"), "{}", shown.out);
+        assert!(!shown.out.contains(SECRET) && !shown.err.contains(SECRET));
+        node.args.pop();
+        node.stop();
+    }
+}
+
+#[test]
+fn another_clusters_token_is_refused() {
+    let _timed = Timed::start();
+    let mut node = Node::new(&Etcd::usual());
+    node.start_ready();
+    node.stop();
+    let token = fs::read_to_string(node.server_dir().join("token")).unwrap();
+    let file = node.dir.path().join("token");
+    fs::write(&file, &token).unwrap();
+    node.args.push(format!("--token-file={}", file.display()));
+    node.start_ready();
+    node.stop();
+    fs::write(&file, "another\n").unwrap();
+    node.run_server().fails(4, &["not this cluster's", "server/token"]);
+    fs::write(&file, "K10abc::server:x\n").unwrap();
+    node.run_server().fails(2, &["not of the form"]);
+    assert_eq!(fs::read_to_string(node.server_dir().join("token")).unwrap(), token);
+}
+
+#[test]
+fn a_misspelt_variable_is_pointed_out() {
+    let _timed = Timed::start();
+    let node = Node::new(&Etcd::usual()).env("QUORATE_DATADIR", "/x").arg("--print-config");
+    let ran = node.run_server();
+    ran.succeeds();
+    assert!(ran.err.contains("QUORATE_DATADIR") && ran.err.contains("did you mean QUORATE_DATA_DIR?"), "{}", ran.err);
+}

@@ -1,0 +1,355 @@
+//! Faults of the machine: ports, disks, directories, power.
+
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::Command;
+
+use crate::kit::{self, Etcd, Mount, Node, Timed, etcds_on, eventually, fake_etcd};
+
+#[test]
+fn a_taken_port_is_named_with_its_option_and_holder() {
+    let _timed = Timed::start();
+    let node = Node::new(&Etcd::usual());
+    let us = std::process::id().to_string();
+    for (port, option) in [
+        (node.ports.client(), "etcd-client-port"),
+        (node.ports.peer(), "etcd-peer-port"),
+        (node.ports.etcd_metrics(), "etcd-metrics-port"),
+        (node.ports.metrics(), "metrics-port"),
+    ] {
+        let _taken = TcpListener::bind(("127.0.0.1", port)).unwrap();
+        node.run_server().fails(1, &[&format!("127.0.0.1:{port} ({option}) is taken by pid {us}"), "next:"]);
+        assert!(!node.etcd_dir().exists(), "nothing was begun");
+    }
+}
+
+#[test]
+fn a_bad_binary_is_refused_and_nothing_is_touched() {
+    let _timed = Timed::start();
+    let mut node = Node::with_binary(None);
+    let dir = node.dir.path().to_path_buf();
+    let write = |name: &str, text: &str, mode: u32| {
+        let path = dir.join(name);
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        path
+    };
+    for (binary, words) in [
+        (dir.join("missing"), &["cannot run", "No such file"][..]),
+        (write("plain", "text", 0o644), &["cannot run", "Permission denied"]),
+        (write("garbage", "\u{1}\u{2}garbage", 0o755), &["cannot run", "because:"]),
+        ("/bin/true".into(), &["is not an etcd"]),
+        (fake_etcd(&dir, "3.3.25", "exit 1"), &["is etcd 3.3.25", "3.4 to 3.7"]),
+    ] {
+        node.etcd = Some(binary);
+        let ran = node.run_server();
+        ran.fails(2, words);
+        ran.fails(2, &["--etcd-binary"]);
+        assert!(!node.data_dir.exists(), "{:?}", node.files());
+    }
+    node.etcd = Some(fake_etcd(&dir, "3.8.0", "exit 1"));
+    node.run_server().fails(2, &["is etcd 3.8.0"]);
+}
+
+#[test]
+fn a_lost_data_directory_never_becomes_an_empty_cluster() {
+    let _timed = Timed::start();
+    let mut node = Node::new(&Etcd::usual());
+    node.start_ready();
+    let cluster = node.status_json()["member"]["cluster_id"].as_str().unwrap().to_owned();
+    node.etcdctl(&["put", "a", "1"]);
+    node.stop();
+    let kept = node.dir.path().join("kept");
+    fs::rename(node.etcd_dir(), &kept).unwrap();
+    node.run_server().fails(4, &[&cluster, "its etcd data is gone", "--new-cluster", "next:"]);
+    assert!(!node.etcd_dir().exists());
+
+    // A directory without a log is as lost as none.
+    fs::create_dir_all(node.etcd_dir().join("member/snap")).unwrap();
+    node.run_server().fails(4, &["its etcd data is gone"]);
+    fs::remove_dir_all(node.etcd_dir()).unwrap();
+
+    // Brought back, it is as before.
+    fs::rename(&kept, node.etcd_dir()).unwrap();
+    node.start_ready();
+    assert_eq!(node.etcdctl(&["get", "a", "--print-value-only"]), "1\n");
+    node.stop();
+
+    // Told so, it begins anew, and remembers that it did; what was in the way is kept.
+    fs::remove_dir_all(node.etcd_dir().join("member/wal")).unwrap();
+    node.args.push("--new-cluster".into());
+    node.start_ready();
+    let status = node.status_json();
+    assert_eq!(status["member"]["epoch"], 2);
+    assert_ne!(status["member"]["cluster_id"], cluster.as_str());
+    assert_eq!(node.etcdctl(&["get", "a", "--print-value-only"]), "");
+    let aside = fs::read_dir(node.server_dir().join("db")).unwrap().flatten();
+    assert!(aside.map(|entry| entry.file_name()).any(|name| name.to_string_lossy().starts_with("etcd-old-")));
+    node.stop();
+}
+
+#[test]
+fn data_goes_up_one_minor_at_a_time_and_never_down() {
+    let _timed = Timed::start();
+    let (Some(old), Some(middle), Some(new)) = (Etcd::find("3.4"), Etcd::find("3.5"), Etcd::find("3.6")) else {
+        return;
+    };
+    let mut node = Node::new(&old);
+    node.start_ready();
+    node.etcdctl(&["put", "a", "1"]);
+    node.stop();
+    node.etcd = Some(new.binary());
+    node.run_server().fails(4, &["last run by etcd 3.4", "more than one minor newer", "run etcd 3.5 first"]);
+    for etcd in [&middle, &new] {
+        node.etcd = Some(etcd.binary());
+        node.start_ready();
+        assert_eq!(node.etcdctl(&["get", "a", "--print-value-only"]), "1\n");
+        node.stop();
+    }
+    node.etcd = Some(middle.binary());
+    node.run_server().fails(4, &["last run by etcd 3.6", "is older", "run etcd 3.6 again"]);
+}
+
+#[test]
+fn a_full_disk_is_said_before_anything_is_begun() {
+    let _timed = Timed::start();
+    let mut node = Node::new(&Etcd::usual());
+    node.data_dir = node.dir.path().join("small");
+    let Some(mount) = Mount::tmpfs(&node.data_dir, "size=24m") else { return };
+    node.run_server().fails(1, &["free under", "etcd needs 160 MiB to start", "du -xsh"]);
+    assert!(!node.etcd_dir().exists());
+    // No room at all, not even for the lock's content.
+    fs::write(mount.path.join("ballast"), vec![0; 23 << 20]).unwrap();
+    let _ = fs::write(mount.path.join("more"), vec![0; 2 << 20]);
+    let ran = node.run_server();
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert!(!ran.err.contains("panicked"));
+    // With room it starts; this is also how one sees that memory is no place for data.
+    fs::remove_file(mount.path.join("ballast")).unwrap();
+    mount.remount("size=400m");
+    node.start_ready();
+    assert!(node.log().contains("in memory (tmpfs)"));
+    node.stop();
+}
+
+#[test]
+fn a_read_only_data_directory_is_said() {
+    let _timed = Timed::start();
+    let mut node = Node::new(&Etcd::usual());
+    node.data_dir = node.dir.path().join("frozen");
+    let Some(mount) = Mount::tmpfs(&node.data_dir, "size=400m") else { return };
+    mount.remount("ro");
+    node.run_server().fails(1, &["Read-only file system", "mounted read-only", "next:"]);
+    mount.remount("rw");
+    node.start_ready();
+    node.stop();
+    mount.remount("ro");
+    node.run_server().fails(1, &["Read-only file system"]);
+}
+
+#[test]
+fn directories_are_mended_or_refused() {
+    let _timed = Timed::start();
+    let mut node = Node::new(&Etcd::usual());
+    node.start_ready();
+    node.stop();
+    let tls = node.server_dir().join("tls/etcd");
+    fs::set_permissions(&tls, fs::Permissions::from_mode(0o755)).unwrap();
+    node.start_ready();
+    assert!(node.log().contains("its mode is 0700 now"));
+    assert_eq!(fs::metadata(&tls).unwrap().permissions().mode() & 0o777, 0o700);
+    // Nothing that quorate wrote can be read by others.
+    for path in kit::files_under(&node.server_dir()) {
+        let found = fs::symlink_metadata(&path).unwrap();
+        if !found.is_symlink() && !path.starts_with(node.etcd_dir().join("member")) {
+            assert_eq!(found.permissions().mode() & 0o077, 0, "{} is open to others", path.display());
+        }
+    }
+    node.stop();
+    if !nix::unistd::geteuid().is_root() {
+        return kit::skip("giving files away needs root");
+    }
+    std::os::unix::fs::chown(node.server_dir().join("db"), Some(12345), None).unwrap();
+    node.run_server().fails(4, &["belongs to user 12345", "chown"]);
+}
+
+#[test]
+fn an_impossible_clock_is_refused() {
+    let _timed = Timed::start();
+    // To 1990.
+    let node = Node::new(&Etcd::usual()).env("QUORATE_TEST_CLOCK_SHIFT", "-1160000000");
+    node.run_server().fails(1, &["the clock of this machine says 19", "timedatectl"]);
+    assert!(!node.etcd_dir().exists());
+}
+
+#[test]
+fn expired_and_broken_certificates_are_mended_or_explained() {
+    let _timed = Timed::start();
+    let mut node = Node::new(&Etcd::usual());
+    node.start_ready();
+    node.stop();
+    let tls = node.server_dir().join("tls/etcd");
+
+    // A leaf cut short by a power loss, a key that is not its own, one that is gone: made good at the next start.
+    fs::write(tls.join("server-client.crt"), "-----BEGIN CERT").unwrap();
+    fs::copy(tls.join("launcher.key"), tls.join("client.key")).unwrap();
+    fs::remove_file(tls.join("peer-server-client.key")).unwrap();
+    node.start_ready();
+    node.etcdctl(&["put", "a", "1"]);
+    node.stop();
+
+    // A CA is never replaced by itself.
+    let key = fs::read(tls.join("server-ca.key")).unwrap();
+    fs::remove_file(tls.join("server-ca.key")).unwrap();
+    node.run_server().fails(1, &["server-ca.key is missing", "backup"]);
+    fs::write(tls.join("server-ca.key"), "no key").unwrap();
+    node.run_server().fails(1, &["do not hold a usable CA"]);
+    fs::write(tls.join("server-ca.key"), key).unwrap();
+
+    // Eleven years from now.
+    node.env.push(("QUORATE_TEST_CLOCK_SHIFT".into(), "346896000".into()));
+    node.run_server().fails(1, &["server-ca.crt expired on", "next: mv"]);
+    node.env.clear();
+    node.start_ready();
+    node.stop();
+}
+
+#[test]
+fn a_new_address_is_told_to_the_lone_member() {
+    let _timed = Timed::start();
+    let mut node = Node::new(&Etcd::usual());
+    node.start_ready();
+    node.etcdctl(&["put", "a", "1"]);
+    node.stop();
+    node.args.push("--node-ip=127.0.0.2".into());
+    node.start_ready();
+    assert!(node.log().contains("address has changed"));
+    assert!(node.etcdctl(&["member", "list"]).contains("https://127.0.0.2"));
+    assert_eq!(node.etcdctl(&["get", "a", "--print-value-only"]), "1\n");
+    node.stop();
+}
+
+#[test]
+fn a_foreign_thing_in_the_place_of_the_socket_is_refused_and_a_dead_socket_replaced() {
+    let _timed = Timed::start();
+    let mut node = Node::new(&Etcd::usual());
+    node.start_ready();
+    let socket = node.server_dir().join("quorate.sock");
+    assert_eq!(fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
+    node.kill_launcher();
+    assert!(socket.exists(), "a killed launcher leaves its socket");
+    node.start_ready();
+    node.stop();
+    assert!(!socket.exists());
+    let victim = node.dir.path().join("victim");
+    fs::write(&victim, "precious").unwrap();
+    std::os::unix::fs::symlink(&victim, &socket).unwrap();
+    node.run_server().fails(4, &["is not a socket of this user's"]);
+    assert_eq!(fs::read_to_string(victim).unwrap(), "precious");
+}
+
+#[test]
+fn a_long_path_is_no_obstacle() {
+    let _timed = Timed::start();
+    let mut node = Node::new(&Etcd::usual());
+    node.data_dir = node.dir.path().join("d".repeat(120)).join("e".repeat(60));
+    node.start_ready();
+    node.etcdctl(&["put", "a", "1"]);
+    node.stop();
+}
+
+/// Crashes a start at every step that changes the disk, then starts for real: it always comes up, as the first epoch of one
+/// cluster, with nothing left lying around.
+#[test]
+fn a_start_that_is_killed_at_any_step_is_followed_by_a_good_one() {
+    let _timed = Timed::start();
+    sweep("kill", |node| {
+        let mut command = node.server_command();
+        let status = command.output().unwrap().status;
+        assert!(std::os::unix::process::ExitStatusExt::signal(&status).is_some() || !status.success(), "{status}");
+    });
+}
+
+/// The same with the disk full at every step: it fails with a message, then works.
+#[test]
+fn a_start_that_hits_a_full_disk_at_any_step_says_so_and_is_followed_by_a_good_one() {
+    let _timed = Timed::start();
+    sweep("enospc", |node| {
+        let ran = node.run_server();
+        ran.fails(1, &["because: No space left on device"]);
+    });
+}
+
+fn sweep(fault: &str, faulty_start: impl Fn(&Node)) {
+    let etcd = Etcd::usual();
+    // The writes before the first spawn; those after it are best effort, and swept by other tests.
+    let steps = [
+        ("durable::mkdir", 5),
+        ("durable::create", 14),
+        ("durable::fsync", 14),
+        ("durable::rename", 14),
+        ("durable::fsync_dir", 14),
+        ("server::locked", 1),
+        ("server::before_spawn", 1),
+    ];
+    for (step, times) in steps {
+        for passed in (0..times).step_by(if times > 5 { 3 } else { 2 }) {
+            let mut node = Node::new(&etcd);
+            node.env = vec![("FAILPOINTS".into(), format!("{step}={passed}*off->return({fault})"))];
+            faulty_start(&node);
+            node.env.clear();
+            node.start_ready();
+            let status = node.status_json();
+            assert_eq!(status["member"]["epoch"], 1, "{step} after {passed}");
+            eventually("one etcd", || (etcds_on(&node.etcd_dir()).len() == 1).then_some(()));
+            let left: Vec<_> = kit::files_under(&node.data_dir)
+                .into_iter()
+                .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().contains(".tmp-quorate")))
+                .collect();
+            assert!(left.is_empty(), "{step} after {passed} left {left:?}");
+            node.stop();
+        }
+    }
+}
+
+#[test]
+fn a_slow_disk_is_said() {
+    let _timed = Timed::start();
+    let node = Node::new(&Etcd::usual());
+    let inner = node.server_command();
+    let mut command = Command::new("strace");
+    command
+        .args([
+            "-f",
+            "-qq",
+            "-o",
+            "/dev/null",
+            "-e",
+            "trace=fdatasync",
+            "-e",
+            "inject=fdatasync:delay_enter=30000:when=1..5",
+        ])
+        .arg(inner.get_program())
+        .args(inner.get_args())
+        .envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let log = fs::File::create(node.log_path()).unwrap();
+    let Ok(mut traced) = command.stdout(log.try_clone().unwrap()).stderr(log).spawn() else {
+        return kit::skip("strace is not there");
+    };
+    // strace must not be ended before what it traces.
+    let is_ready = eventually("a start on a slow disk", || {
+        if traced.try_wait().unwrap().is_some() {
+            return Some(false);
+        }
+        (node.status().code == Some(0)).then_some(true)
+    });
+    if !is_ready {
+        return kit::skip("strace may not trace here");
+    }
+    assert!(node.log().contains("the disk under the data is slow for etcd"), "{}", node.log());
+    let pid = node.status_json()["launcher"]["pid"].as_i64().unwrap();
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+    eventually("the end", || traced.try_wait().unwrap());
+}

@@ -1,0 +1,14 @@
+//! `quorate server` runs and looks after a real etcd: the launch tests.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::disallowed_methods, missing_docs)]
+
+#[path = "../kit/mod.rs"]
+mod kit;
+
+mod child_life;
+mod command_line;
+mod configuration;
+mod embedded;
+mod faults;
+mod monitoring;
+mod start;

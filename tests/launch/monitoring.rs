@@ -1,0 +1,119 @@
+//! What systemd, Prometheus and log collectors are told.
+
+use std::fs;
+use std::os::unix::net::UnixDatagram;
+use std::time::Duration;
+
+use crate::kit::{Etcd, Node, Timed, eventually, http_get};
+
+#[test]
+fn systemd_is_told_of_ready_status_stopping_and_the_watchdog_is_fed() {
+    let _timed = Timed::start();
+    let mut node = Node::new(&Etcd::usual());
+    let socket = node.dir.path().join("notify");
+    let systemd = UnixDatagram::bind(&socket).unwrap();
+    systemd.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    node.env = vec![("NOTIFY_SOCKET".into(), socket.display().to_string()), ("WATCHDOG_USEC".into(), "200000".into())];
+    let messages = || {
+        let mut buffer = [0; 4096];
+        let length = systemd.recv(&mut buffer).unwrap();
+        String::from_utf8_lossy(&buffer[..length]).into_owned()
+    };
+    node.start();
+    let mut seen = String::new();
+    while !seen.contains("READY=1") {
+        seen += &messages();
+    }
+    assert!(seen.contains("STATUS=etcd is starting"), "{seen}");
+    let url = format!("https://127.0.0.1:{}", node.ports.client());
+    assert!(seen.contains(&format!("is ready at {url}")), "{seen}");
+    assert_eq!(seen.matches("READY=1").count(), 1, "etcd must not speak for quorate: {seen}");
+    assert_eq!(node.status().code, Some(0), "READY=1 came before etcd was ready");
+    let fed = (0..5).filter(|_| messages().contains("WATCHDOG=1")).count();
+    assert!(fed >= 4, "the watchdog was fed {fed} times in five messages");
+    node.signal(nix::sys::signal::Signal::SIGTERM);
+    eventually("STOPPING=1", || messages().contains("STOPPING=1").then_some(()));
+    assert_eq!(node.wait_end().code(), Some(0));
+}
+
+#[test]
+fn metrics_and_probes_are_served_on_loopback() {
+    let _timed = Timed::start();
+    let mut node = Node::new(&Etcd::usual());
+    node.start_ready();
+    let port = node.ports.metrics();
+    assert_eq!(http_get(port, "/livez"), (200, "ok\n".into()));
+    assert_eq!(http_get(port, "/readyz"), (200, "ok\n".into()));
+    assert_eq!(http_get(port, "/v1/status").0, 404, "the control API is not on the network");
+    let (code, page) = http_get(port, "/metrics");
+    assert_eq!(code, 200);
+    let documented = include_str!("../../docs/metrics.md");
+    let names = page.lines().filter_map(|line| line.strip_prefix("# TYPE ")).filter_map(|line| line.split(' ').next());
+    for name in names {
+        assert!(documented.contains(&format!("`{name}")), "{name} is not in docs/metrics.md");
+    }
+    for line in [
+        "quorate_child_state{state=\"ready\"} 1",
+        "quorate_child_restarts_total 0",
+        "quorate_etcd_has_leader 1.0",
+        "quorate_etcd_db_size_bytes ",
+        "quorate_etcd_db_in_use_bytes ",
+        "quorate_child_ready_seconds ",
+        "quorate_certificate_days_left{name=\"server-client\"} 364",
+        "quorate_etcd_wal_fsync_p99_seconds ",
+    ] {
+        assert!(page.contains(line), "no `{line}` in\n{page}");
+    }
+    node.stop();
+}
+
+#[test]
+fn every_log_line_is_json_if_asked() {
+    let _timed = Timed::start();
+    let mut node = Node::new(&Etcd::usual()).arg("--log-format=json").arg("--debug");
+    node.start_ready();
+    node.stop();
+    let log = node.log();
+    let lines: Vec<serde_json::Value> =
+        log.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect();
+    for line in &lines {
+        for field in ["time", "level", "target", "message"] {
+            assert!(line[field].is_string(), "{line} lacks {field}");
+        }
+    }
+    let ready = lines.iter().find(|line| line["message"].as_str().unwrap().contains("etcd is ready")).unwrap();
+    assert_eq!(ready["target"], "quorate");
+    let from_etcd = lines.iter().find(|line| line["target"] == "etcd" && line["caller"].is_string());
+    assert!(from_etcd.is_some(), "no line of etcd's with its fields");
+    assert!(lines.iter().any(|line| line["level"] == "debug"));
+}
+
+#[test]
+fn the_filter_chooses_lines() {
+    let _timed = Timed::start();
+    let mut node = Node::new(&Etcd::usual()).env("QUORATE_LOG", "quorate=info,etcd=off");
+    node.start_ready();
+    node.stop();
+    assert!(!node.log().contains(" etcd: "), "{}", node.log());
+    assert!(node.log().contains("etcd is ready"));
+    let node = Node::new(&Etcd::usual()).env("QUORATE_LOG", "quorate=loud");
+    node.run_server().fails(2, &["QUORATE_LOG", "is no filter"]);
+    assert!(!node.data_dir.exists());
+}
+
+#[test]
+fn what_is_remembered_of_the_cluster_is_kept_up_to_date() {
+    let _timed = Timed::start();
+    let etcd = Etcd::usual();
+    let mut node = Node::new(&etcd);
+    node.start_ready();
+    let read = || {
+        let text = fs::read(node.server_dir().join("cluster.json")).ok()?;
+        serde_json::from_slice::<serde_json::Value>(&text).ok()
+    };
+    let record = eventually("cluster.json", read);
+    assert_eq!(record["members"], 1);
+    assert_eq!(record["etcd_version"], etcd.version());
+    assert_eq!(record["member_id"], node.status_json()["member"]["id"]);
+    node.stop();
+}

@@ -1,0 +1,215 @@
+//! A start, on every supported etcd.
+
+crate::matrix!(
+    starts_serves_and_stops,
+    keeps_every_acknowledged_write_over_kills,
+    refuses_arguments_that_this_etcd_does_not_take,
+    works_with_etcds_auth,
+    renews_certificates_without_a_restart,
+);
+
+mod cases {
+    use std::collections::BTreeSet;
+    use std::fs;
+    use std::path::Path;
+    use std::process::Command;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::Duration;
+
+    use nix::sys::signal::Signal;
+
+    use crate::kit::{self, Etcd, Node, eventually, http_get};
+
+    pub fn starts_serves_and_stops(etcd: &Etcd) {
+        let mut node = Node::new(etcd);
+        node.start_ready();
+        let version = etcd.version();
+        let url = format!("https://127.0.0.1:{}", node.ports.client());
+        node.wait_log(&format!("etcd is ready; clients connect to {url}"));
+
+        node.etcdctl(&["put", "key", "value"]);
+        assert_eq!(node.etcdctl(&["get", "key", "--print-value-only"]), "value\n");
+        let status = node.status_json();
+        assert_eq!(status["healthy"], true);
+        assert_eq!(status["etcd"]["version"], version.as_str());
+        assert_eq!(status["member"]["epoch"], 1);
+        let member = status["member"]["id"].clone();
+
+        // Without a client certificate nobody gets in, neither by gRPC nor by the JSON gateway.
+        let refused = Command::new(etcd.dir.join("etcdctl"))
+            .args([
+                "--endpoints",
+                &url,
+                "--insecure-skip-tls-verify",
+                "--dial-timeout=1s",
+                "--command-timeout=1s",
+                "get",
+                "key",
+            ])
+            .env("ETCDCTL_API", "3")
+            .output()
+            .unwrap();
+        assert!(!refused.status.success());
+
+        // The checks that this version has are on, as etcd itself tells in its first lines.
+        let flags = fs::read_to_string(node.etcd_dir().join("config")).unwrap();
+        let expected: &[&str] = match etcd.minor {
+            "3.4" => &["--experimental-initial-corrupt-check=true"],
+            "3.5" => &["--experimental-initial-corrupt-check=true", "--experimental-compact-hash-check-enabled=true"],
+            _ => &["--feature-gates=InitialCorruptCheck=true,CompactHashCheck=true"],
+        };
+        for flag in expected {
+            assert!(flags.lines().any(|line| line == *flag), "{flag} is not in\n{flags}");
+        }
+        assert!(!node.log().contains("DEPRECATED"), "a setting is deprecated:\n{}", node.log());
+        gateway_serves(&node, &url);
+
+        node.stop();
+        assert_eq!(kit::etcds_on(&node.etcd_dir()), Vec::<i32>::new());
+        fs::write(node.server_dir().join("db/reset-flag"), "").unwrap();
+        node.start_ready();
+        assert_eq!(node.status_json()["member"]["id"], member, "the same member comes back");
+        assert_eq!(node.etcdctl(&["get", "key", "--print-value-only"]), "value\n");
+        eventually("the reset flag to be removed", || {
+            (!node.server_dir().join("db/reset-flag").exists()).then_some(())
+        });
+        // The corruption check at start leaves a word in every version's log.
+        node.wait_log("initial corruption check");
+        node.stop();
+    }
+
+    /// etcd's JSON gateway dials etcd itself with the server's certificate, which must therefore be a client's too.
+    fn gateway_serves(node: &Node, url: &str) {
+        let tls = node.server_dir().join("tls/etcd");
+        let output = Command::new("curl")
+            .args(["-sS", "--max-time", "10", "--cacert"])
+            .arg(tls.join("server-ca.crt"))
+            .arg("--cert")
+            .arg(tls.join("client.crt"))
+            .arg("--key")
+            .arg(tls.join("client.key"))
+            .args(["-d", r#"{"key":"a2V5"}"#])
+            .arg(format!("{url}/v3/kv/range"))
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        assert!(text.contains(r#""value":"dmFsdWU=""#), "{text}");
+    }
+
+    pub fn keeps_every_acknowledged_write_over_kills(etcd: &Etcd) {
+        let mut node = Node::new(etcd);
+        node.start_ready();
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let is_over = AtomicBool::new(false);
+        let acknowledged = std::thread::scope(|scope| {
+            let writer = scope.spawn(|| runtime.block_on(write_until(&node, &is_over)));
+            for round in 0..2 {
+                let before = node.status_json()["etcd"]["restarts"].as_u64().unwrap();
+                std::thread::sleep(Duration::from_millis(300));
+                let killed = node.signal_child(Signal::SIGKILL);
+                eventually("another etcd", || node.child_pid().filter(|pid| *pid != killed));
+                eventually("health after a kill", || (node.status().code == Some(0)).then_some(()));
+                assert_eq!(node.status_json()["etcd"]["restarts"], before + 1, "round {round}");
+            }
+            is_over.store(true, Ordering::Relaxed);
+            writer.join().unwrap()
+        });
+        assert!(acknowledged.len() > 100, "only {} writes were acknowledged", acknowledged.len());
+        let present: BTreeSet<String> =
+            node.etcdctl(&["get", "w/", "--prefix", "--keys-only"]).split_whitespace().map(str::to_owned).collect();
+        let lost: Vec<_> = acknowledged.difference(&present).collect();
+        assert!(lost.is_empty(), "lost: {lost:?}");
+        node.wait_log("etcd ended by itself; it is started again");
+        node.stop();
+    }
+
+    async fn write_until(node: &Node, is_over: &AtomicBool) -> BTreeSet<String> {
+        let mut acknowledged = BTreeSet::new();
+        let mut client = node.client().await;
+        let mut number = 0;
+        while !is_over.load(Ordering::Relaxed) {
+            number += 1;
+            let key = format!("w/{number:08}");
+            match client.put(key.clone(), "x", None).await {
+                Ok(_) => drop(acknowledged.insert(key)),
+                Err(_) => client = node.client().await,
+            }
+        }
+        acknowledged
+    }
+
+    pub fn refuses_arguments_that_this_etcd_does_not_take(etcd: &Etcd) {
+        let node = Node::new(etcd)
+            .arg("--etcd-arg=max-txn-opss=5")
+            .arg("--etcd-arg=max-txn-ops=many")
+            .arg("--etcd-arg=snapshot-count=5000");
+        let ran = node.run_server();
+        ran.fails(2, &["max-txn-opss", "did you mean max-txn-ops?", "max-txn-ops=many", "etcd-arg"]);
+        assert!(!ran.err.contains("snapshot-count=5000"), "a good setting is blamed: {}", ran.err);
+        assert!(!node.data_dir.exists(), "the data directory was touched: {:?}", node.files());
+
+        let mut node = Node::new(etcd).arg("--etcd-arg=max-txn-ops=256").arg("--etcd-arg=snapshot-count=5000");
+        node.start_ready();
+        let flags = fs::read_to_string(node.etcd_dir().join("config")).unwrap();
+        assert!(flags.contains("--max-txn-ops=256") && flags.contains("--snapshot-count=5000"), "{flags}");
+        node.stop();
+    }
+
+    pub fn works_with_etcds_auth(etcd: &Etcd) {
+        let mut node = Node::new(etcd);
+        node.start_ready();
+        node.etcdctl(&["user", "add", "root:secret"]);
+        node.etcdctl(&["user", "grant-role", "root", "root"]);
+        node.etcdctl(&["auth", "enable"]);
+        let refused = node.quorate(&["etcdctl", "--", "put", "a", "b"]);
+        assert_ne!(refused.code, Some(0), "the certificate for people is no user of etcd's");
+        assert_eq!(node.etcdctl(&["--user=root:secret", "put", "a", "b"]), "OK\n");
+        node.stop();
+        // The launcher's own certificate is root's, so it still sees that etcd is healthy.
+        node.start_ready();
+        assert_eq!(node.etcdctl(&["--user=root:secret", "get", "a", "--print-value-only"]), "b\n");
+        node.stop();
+    }
+
+    pub fn renews_certificates_without_a_restart(etcd: &Etcd) {
+        let mut node = Node::new(etcd).env("QUORATE_TEST_CERTIFICATE_MS", "100");
+        node.start_ready();
+        let etcd_pid = node.child_pid();
+        let tls = node.server_dir().join("tls/etcd");
+        let key = fs::read(tls.join("server-client.key")).unwrap();
+        let short = short_lived(&tls, Duration::from_secs(3));
+        // As an operator's mv would: whole or not at all.
+        fs::write(tls.join("x"), &short).unwrap();
+        fs::rename(tls.join("x"), tls.join("server-client.crt")).unwrap();
+        eventually("a renewal", || {
+            (fs::read(tls.join("server-client.crt")).unwrap() != short.as_bytes()).then_some(())
+        });
+        node.wait_log("certificate renewed");
+        assert_eq!(fs::read(tls.join("server-client.key")).unwrap(), key, "a renewal keeps the key");
+        // By now a server that still used the short one would be refused by everybody.
+        std::thread::sleep(Duration::from_secs(4));
+        node.etcdctl(&["put", "after", "renewal"]);
+        assert_eq!(node.child_pid(), etcd_pid, "etcd was not restarted");
+        let (code, body) = http_get(node.ports.metrics(), "/metrics");
+        assert_eq!(code, 200);
+        assert!(body.contains(r#"quorate_certificate_days_left{name="server-client"} 364"#), "{body}");
+        node.stop();
+    }
+
+    /// A server certificate of this CA and key that ends soon.
+    fn short_lived(tls: &Path, lifetime: Duration) -> String {
+        use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, Issuer, KeyPair};
+        let read = |name: &str| fs::read_to_string(tls.join(name)).unwrap();
+        let ca = Issuer::from_ca_cert_pem(&read("server-ca.crt"), KeyPair::from_pem(&read("server-ca.key")).unwrap())
+            .unwrap();
+        let key = KeyPair::from_pem(&read("server-client.key")).unwrap();
+        let mut params =
+            CertificateParams::new(["localhost", "127.0.0.1", "::1", "node"].map(str::to_owned).to_vec()).unwrap();
+        let now = time::OffsetDateTime::now_utc();
+        params.not_before = now - Duration::from_secs(3600);
+        params.not_after = now + lifetime;
+        params.use_authority_key_identifier_extension = true;
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.signed_by(&key, &ca).unwrap().pem()
+    }
+}
