@@ -161,6 +161,12 @@ pub fn lock_holder(file: &Path) -> Option<i32> {
         .find_map(|lock| lock.pid.filter(|pid| *pid > 0))
 }
 
+/// How many processes the kernel has killed for want of memory since it booted, in any control group.
+#[must_use]
+pub fn out_of_memory_kills() -> Option<u64> {
+    procfs::vmstat().ok()?.get("oom_kill").and_then(|count| u64::try_from(*count).ok())
+}
+
 /// What a file system promises, as far as this program cares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileSystem {

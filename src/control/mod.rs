@@ -30,7 +30,7 @@ const MOST_CONNECTIONS: usize = 64;
 #[derive(Debug)]
 pub struct Listeners {
     socket: UnixListener,
-    monitoring: Option<TcpListener>,
+    monitoring: TcpListener,
 }
 
 impl Listeners {
@@ -38,12 +38,10 @@ impl Listeners {
     ///
     /// # Errors
     /// If something that is not ours is in the place of the socket, or the system refuses.
-    pub fn bind(data: &DataDir, monitoring: Option<StdTcpListener>) -> Result<Self, SocketError> {
+    pub fn bind(data: &DataDir, monitoring: StdTcpListener) -> Result<Self, SocketError> {
         let failed = |source| SocketError::Bind { path: data.socket(), source };
-        let monitoring = monitoring
-            .map(|listener| listener.set_nonblocking(true).and_then(|()| TcpListener::from_std(listener)))
-            .transpose()
-            .map_err(failed)?;
+        let monitoring =
+            monitoring.set_nonblocking(true).and_then(|()| TcpListener::from_std(monitoring)).map_err(failed)?;
         Ok(Self { socket: socket::bind(data)?, monitoring })
     }
 }
@@ -56,13 +54,7 @@ pub async fn serve(listeners: Listeners, shared: Arc<Shared>) {
         .route("/metrics", get(routes::metrics::metrics));
     let private = public.clone().route("/v1/status", get(routes::status::status)).with_state(shared.clone());
     let public = public.with_state(shared);
-    let monitoring = async {
-        match listeners.monitoring {
-            Some(listener) => accept(listener, public).await,
-            None => std::future::pending().await,
-        }
-    };
-    tokio::join!(monitoring, accept(listeners.socket, private));
+    tokio::join!(accept(listeners.monitoring, public), accept(listeners.socket, private));
 }
 
 /// Serves each connection, a bounded number at a time and for a bounded time. Never returns.

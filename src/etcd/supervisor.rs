@@ -191,6 +191,8 @@ struct Running {
     handle: ProcessHandle,
     started: Instant,
     ready: Option<Instant>,
+    /// The kernel's count at the start.
+    out_of_memory_kills: Option<u64>,
     pumps: tokio::task::JoinSet<()>,
 }
 
@@ -299,7 +301,7 @@ impl Supervisor {
             status.tail = tail;
         });
         tracing::info!(pid, program = %self.launch.program.display(), "etcd started");
-        Ok(Running { child, handle, started, ready: None, pumps })
+        Ok(Running { child, handle, started, ready: None, out_of_memory_kills: host::out_of_memory_kills(), pumps })
     }
 
     /// Looks after one life, until it ends or is ended.
@@ -380,7 +382,7 @@ impl Supervisor {
 
     fn reap(running: &mut Running) -> String {
         let exit = match running.child.try_wait() {
-            Ok(Some(status)) => describe(status),
+            Ok(Some(status)) => describe(status, running.out_of_memory_kills != host::out_of_memory_kills()),
             Ok(None) => "no end".into(),
             Err(error) => format!("an unknown end ({error})"),
         };
@@ -403,11 +405,14 @@ impl Supervisor {
     }
 }
 
-/// `exit code 1`, `signal SIGKILL`.
-fn describe(status: ExitStatus) -> String {
+/// `exit code 1`, `signal SIGSEGV`. The kernel's memory killer sends SIGKILL, and counts.
+fn describe(status: ExitStatus, memory_was_short: bool) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("exit code {code}"),
-        (None, Some(9)) => "signal SIGKILL (killed from outside; by the kernel, if memory was short: see dmesg)".into(),
+        (None, Some(9)) if memory_was_short => {
+            "signal SIGKILL (the kernel killed a process for want of memory; see dmesg)".into()
+        }
+        (None, Some(9)) => "signal SIGKILL (somebody killed it)".into(),
         (None, Some(signal)) => match nix::sys::signal::Signal::try_from(signal) {
             Ok(signal) => format!("signal {signal}"),
             Err(_) => format!("signal {signal}"),
@@ -434,4 +439,21 @@ fn jitter() -> f64 {
     // Without randomness there is no jitter, which is no failure.
     let _ = aws_lc_rs::rand::fill(&mut bytes);
     f64::from(u16::from_le_bytes(bytes)) / f64::from(u16::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ends_are_described_for_people() {
+        for (raw, memory_was_short, expected) in [
+            (7 << 8, false, "exit code 7"),
+            (9, false, "signal SIGKILL (somebody killed it)"),
+            (9, true, "signal SIGKILL (the kernel killed a process for want of memory; see dmesg)"),
+            (11, true, "signal SIGSEGV"),
+        ] {
+            assert_eq!(describe(ExitStatus::from_raw(raw), memory_was_short), expected);
+        }
+    }
 }

@@ -27,10 +27,10 @@ use crate::datadir::DataDir;
 use crate::durable;
 use crate::error::{Explained, Failure};
 use crate::etcd::binary::{self, Unpacking};
+use crate::etcd::embedded;
 use crate::etcd::process::{self, Spawner};
 use crate::etcd::settings::{Addresses, settings};
 use crate::etcd::supervisor::{ChildStatus, Ended, Handle, Launch, Order, State, Supervisor};
-use crate::etcd::{embedded, orphan};
 use crate::faults;
 use crate::pki::{self, Occasion};
 
@@ -84,12 +84,9 @@ async fn prepare(config: &Config) -> Result<(DataDir, BinaryFacts, Prepared), Fa
     let program = binary::find_etcd(asked, &data, Unpacking::No)?;
     let version = binary::version_of(&program.path).await?;
     binary::check_arguments(&program.path, version, &config.etcd.args).await?;
-    let prepared = preflight::prepare(config, &data, version).await?;
+    let prepared = preflight::prepare(config, &data, version, grace()).await?;
     let program = binary::find_etcd(asked, &data, Unpacking::Yes)?;
     let facts = BinaryFacts { version, source: program.source, path: program.path.clone(), program: Arc::new(program) };
-    orphan::clear(&data, grace()).await?;
-    // Last, because an orphan would still have them.
-    let prepared = prepared.with_ports(config)?;
     Ok((data, facts, prepared))
 }
 
@@ -106,6 +103,7 @@ struct Server {
     listeners: Option<control::Listeners>,
     names: pki::Names,
     watchdog: systemd::Watchdog,
+    was_healthy: bool,
     _lock: lock::Lock,
 }
 
@@ -150,6 +148,7 @@ impl Server {
             listeners: Some(listeners),
             names,
             watchdog: systemd::Watchdog::from_environment(),
+            was_healthy: false,
             _lock: prepared.lock,
         };
         Ok((server, supervisor))
@@ -181,17 +180,13 @@ impl Server {
                     stops += 1;
                     self.stop(signal, stops).await;
                 }
-                changed = child.changed() => {
-                    if changed.is_ok() {
-                        let status = child.borrow_and_update().clone();
-                        self.child_changed(&status, &mut told_ready)?;
-                    }
+                Ok(()) = child.changed() => {
+                    let status = child.borrow_and_update().clone();
+                    self.child_changed(&status, &mut told_ready)?;
                 }
-                changed = self.health.changed() => {
-                    if changed.is_ok() {
-                        let health = self.health.borrow_and_update().clone();
-                        self.health_changed(&health);
-                    }
+                Ok(()) = self.health.changed() => {
+                    let health = self.health.borrow_and_update().clone();
+                    self.health_changed(&health);
                 }
                 _ = certificate_check.tick() => self.renew_certificates(),
                 _ = watchdog.tick() => self.watchdog.feed(),
@@ -222,19 +217,20 @@ impl Server {
     }
 
     /// The first healthy moment of each life: only now is a reset over, and the cluster remembered.
-    fn child_changed(&self, status: &ChildStatus, told_ready: &mut bool) -> Result<(), Failure> {
-        let shared = &self.shared;
+    fn child_changed(&mut self, status: &ChildStatus, told_ready: &mut bool) -> Result<(), Failure> {
+        let shared = self.shared.clone();
         match status.state {
             State::Ready => {
                 let client_url = Addresses::client_url(&shared.config);
                 if durable::remove_file(&shared.data.reset_flag())? {
                     tracing::info!("the reset or restore is complete; its mark is removed");
                 }
-                self.health_changed(&self.health.borrow().clone());
+                let health = self.health.borrow().clone();
+                self.health_changed(&health);
                 let etcd = &shared.binary.version;
                 let took_ms = status.ready_after.unwrap_or_default().as_millis();
                 tracing::info!(%etcd, member = shared.member_name, took_ms, "etcd is ready; clients connect to {client_url}");
-                systemd::ready(&format!("etcd {etcd} is ready at {client_url}"));
+                systemd::ready(&self.ready_line());
                 if !*told_ready {
                     *told_ready = true;
                     for path in embedded::prune(&shared.data) {
@@ -253,8 +249,18 @@ impl Server {
         Ok(())
     }
 
-    /// Keeps what is remembered of the cluster up to date.
-    fn health_changed(&self, health: &Health) {
+    /// Keeps what systemd shows and what is remembered of the cluster up to date.
+    fn health_changed(&mut self, health: &Health) {
+        let is_healthy = matches!(health, Health::Healthy(_));
+        let state = self.shared.child.borrow().state;
+        if let Health::Unhealthy(why) = health
+            && matches!(state, State::Starting | State::Ready)
+        {
+            systemd::status(&format!("etcd is {}, not healthy: {why}", state.word()));
+        } else if is_healthy && !self.was_healthy && state == State::Ready {
+            systemd::status(&self.ready_line());
+        }
+        self.was_healthy = is_healthy;
         let Health::Healthy(facts) = health else { return };
         match cluster::remember(&self.shared, facts) {
             Ok(Some(members)) if members > 1 && self.shared.started_alone => tracing::warn!(
@@ -264,6 +270,11 @@ impl Server {
             Ok(_) => {}
             Err(error) => tracing::error!(error = %error, because = %error.source, "the cluster cannot be remembered"),
         }
+    }
+
+    fn ready_line(&self) -> String {
+        let url = Addresses::client_url(&self.shared.config);
+        format!("etcd {} is ready at {url}", self.shared.binary.version)
     }
 
     fn renew_certificates(&self) {

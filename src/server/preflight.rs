@@ -1,7 +1,7 @@
 //! Before the child starts: look, mend what can be mended, refuse what would do harm, warn of the rest.
 //!
-//! In this order: the lock, owners and modes, what is remembered against what is there, the clock, space, the disk's speed,
-//! where the data lies, versions, certificates and token. Ports come last, when no orphan has them any more.
+//! In this order: the lock, owners and modes, what is remembered against what is there, an orphan and the ports that it may
+//! have, the clock, space, the disk's speed, where the data lies, versions, certificates and token.
 
 use std::fs;
 use std::net::TcpListener;
@@ -15,6 +15,7 @@ use crate::datadir::{DataDir, DataDirError};
 use crate::durable::{self, PRIVATE, WriteError};
 use crate::error::{Explained, Failure};
 use crate::etcd::embedded::hex;
+use crate::etcd::orphan;
 use crate::etcd::settings::{Beginning, Identity};
 use crate::etcd::version::Version;
 use crate::faults;
@@ -57,19 +58,16 @@ pub(super) struct Prepared {
     pub(super) epoch: u64,
     pub(super) expiries: Vec<Expiry>,
     pub(super) fsync_p99: Option<Duration>,
-    pub(super) metrics_listener: Option<TcpListener>,
+    pub(super) metrics_listener: TcpListener,
 }
 
-impl Prepared {
-    /// Claims the ports.
-    pub(super) fn with_ports(self, config: &Config) -> Result<Self, ports::PortError> {
-        Ok(Self { metrics_listener: Some(ports::claim(config)?), ..self })
-    }
-}
-
-/// Everything that does not need the ports.
-#[allow(clippy::unused_async, reason = "the caller may give up between its steps and those around it")]
-pub(super) async fn prepare(config: &Config, data: &DataDir, binary: Version) -> Result<Prepared, Failure> {
+/// Looks, mends, and refuses. `grace` is how long an orphan may take to end.
+pub(super) async fn prepare(
+    config: &Config,
+    data: &DataDir,
+    binary: Version,
+    grace: Duration,
+) -> Result<Prepared, Failure> {
     data.prepare_for_lock()?;
     let lock = lock::take(data)?;
     faults::point("server::locked").map_err(super::system("go on after the lock"))?;
@@ -83,6 +81,9 @@ pub(super) async fn prepare(config: &Config, data: &DataDir, binary: Version) ->
         node_name: config.node_name.clone(),
         random: random_digits()?,
     })?;
+    // An orphan would still have the ports.
+    orphan::clear(data, grace).await?;
+    let metrics_listener = ports::claim(config)?;
     check_clock()?;
     let is_new = plan.beginning == start::Beginning::NewCluster;
     check_space(data, is_new)?;
@@ -108,7 +109,7 @@ pub(super) async fn prepare(config: &Config, data: &DataDir, binary: Version) ->
         epoch: plan.epoch,
         expiries: ensured.expiries,
         fsync_p99,
-        metrics_listener: None,
+        metrics_listener,
     })
 }
 

@@ -40,6 +40,45 @@ fn a_child_that_ends_at_once_is_given_up_with_its_last_lines() {
 }
 
 #[test]
+fn a_child_that_runs_out_of_memory_is_said_to() {
+    let _timed = Timed::start();
+    let Some(group) = MemoryGroup::new("24000000") else { return };
+    let mut node = Node::with_binary(None);
+    // tail keeps the last line, and /dev/zero has no end of line.
+    let body = format!("echo $$ >{}/cgroup.procs; sleep 1; exec tail /dev/zero", group.0.display());
+    node.etcd = Some(fake_etcd(node.dir.path(), "3.5.30", &body));
+    node.start();
+    node.wait_log("for want of memory");
+    node.stop();
+}
+
+/// A control group with a limit on memory; `None`, and said, where that cannot be made.
+struct MemoryGroup(std::path::PathBuf);
+
+impl MemoryGroup {
+    fn new(limit: &str) -> Option<Self> {
+        for (root, file) in [("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")] {
+            let group = Self(std::path::Path::new(root).join(format!("quorate-test-{}", std::process::id())));
+            if fs::create_dir(&group.0).is_ok() && fs::write(group.0.join(file), limit).is_ok() {
+                return Some(group);
+            }
+        }
+        kit::skip("no control group with a limit on memory can be made here");
+        None
+    }
+}
+
+impl Drop for MemoryGroup {
+    fn drop(&mut self) {
+        // Only once it is empty.
+        eventually("the end of the control group", || {
+            let _ = fs::remove_dir(&self.0);
+            (!self.0.exists()).then_some(())
+        });
+    }
+}
+
+#[test]
 fn a_stopped_child_is_seen_and_can_still_be_stopped_in_order() {
     let _timed = Timed::start();
     let mut node = Node::new(&Etcd::usual());
@@ -238,7 +277,7 @@ fn as_pid_1_it_reaps_what_it_adopts_and_stops_in_order() {
     if !nix::unistd::geteuid().is_root() {
         return kit::skip("being PID 1 needs root");
     }
-    let mut node = Node::with_binary(None);
+    let mut node = Node::with_binary(None).arg("--debug");
     // Leaves a grandchild behind, again and again, as programs in containers do.
     let body = "echo started >&2; while :; do (sleep 0.05 &) ; sleep 0.2; done";
     node.etcd = Some(fake_etcd(node.dir.path(), "3.5.30", body));
@@ -255,7 +294,9 @@ fn as_pid_1_it_reaps_what_it_adopts_and_stops_in_order() {
         text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
     };
     let quorate = eventually("quorate in its namespace", || children(outer).first().copied());
-    std::thread::sleep(Duration::from_secs(2));
+    eventually("reaped orphans", || {
+        (node.log().matches("reaped a process that had lost its parent").count() >= 5).then_some(())
+    });
     let zombies = children(quorate)
         .into_iter()
         .filter(|pid| fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") Z ")))

@@ -13,7 +13,7 @@ mod cases {
     use std::fs;
     use std::path::Path;
     use std::process::Command;
-    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
     use std::time::Duration;
 
     use nix::sys::signal::Signal;
@@ -100,12 +100,13 @@ mod cases {
         let mut node = Node::new(etcd);
         node.start_ready();
         let runtime = tokio::runtime::Runtime::new().unwrap();
-        let is_over = AtomicBool::new(false);
+        let (is_over, count) = (AtomicBool::new(false), AtomicUsize::new(0));
         let acknowledged = std::thread::scope(|scope| {
-            let writer = scope.spawn(|| runtime.block_on(write_until(&node, &is_over)));
+            let writer = scope.spawn(|| runtime.block_on(write_until(&node, &is_over, &count)));
             for round in 0..2 {
                 let before = node.status_json()["etcd"]["restarts"].as_u64().unwrap();
-                std::thread::sleep(Duration::from_millis(300));
+                let enough = count.load(Ordering::Relaxed) + 50;
+                eventually("fifty more writes", || (count.load(Ordering::Relaxed) >= enough).then_some(()));
                 let killed = node.signal_child(Signal::SIGKILL);
                 eventually("another etcd", || node.child_pid().filter(|pid| *pid != killed));
                 eventually("health after a kill", || (node.status().code == Some(0)).then_some(()));
@@ -114,7 +115,7 @@ mod cases {
             is_over.store(true, Ordering::Relaxed);
             writer.join().unwrap()
         });
-        assert!(acknowledged.len() > 100, "only {} writes were acknowledged", acknowledged.len());
+        assert!(acknowledged.len() >= 100);
         let present: BTreeSet<String> =
             node.etcdctl(&["get", "w/", "--prefix", "--keys-only"]).split_whitespace().map(str::to_owned).collect();
         let lost: Vec<_> = acknowledged.difference(&present).collect();
@@ -123,7 +124,7 @@ mod cases {
         node.stop();
     }
 
-    async fn write_until(node: &Node, is_over: &AtomicBool) -> BTreeSet<String> {
+    async fn write_until(node: &Node, is_over: &AtomicBool, count: &AtomicUsize) -> BTreeSet<String> {
         let mut acknowledged = BTreeSet::new();
         let mut client = node.client().await;
         let mut number = 0;
@@ -131,7 +132,10 @@ mod cases {
             number += 1;
             let key = format!("w/{number:08}");
             match client.put(key.clone(), "x", None).await {
-                Ok(_) => drop(acknowledged.insert(key)),
+                Ok(_) => {
+                    acknowledged.insert(key);
+                    count.fetch_add(1, Ordering::Relaxed);
+                }
                 Err(_) => client = node.client().await,
             }
         }
@@ -177,6 +181,7 @@ mod cases {
         let etcd_pid = node.child_pid();
         let tls = node.server_dir().join("tls/etcd");
         let key = fs::read(tls.join("server-client.key")).unwrap();
+        let ends = std::time::SystemTime::now() + Duration::from_secs(3);
         let short = short_lived(&tls, Duration::from_secs(3));
         // As an operator's mv would: whole or not at all.
         fs::write(tls.join("x"), &short).unwrap();
@@ -187,7 +192,9 @@ mod cases {
         node.wait_log("certificate renewed");
         assert_eq!(fs::read(tls.join("server-client.key")).unwrap(), key, "a renewal keeps the key");
         // By now a server that still used the short one would be refused by everybody.
-        std::thread::sleep(Duration::from_secs(4));
+        eventually("the end of the short one", || {
+            (std::time::SystemTime::now() > ends + Duration::from_secs(1)).then_some(())
+        });
         node.etcdctl(&["put", "after", "renewal"]);
         assert_eq!(node.child_pid(), etcd_pid, "etcd was not restarted");
         let (code, body) = http_get(node.ports.metrics(), "/metrics");
