@@ -9,7 +9,7 @@ export PATH="$PWD/target/tools/bin:$PATH"
 if ! command -v cargo-deny >/dev/null 2>&1; then
     cargo install --locked --quiet --root target/tools cargo-deny
 fi
-cargo deny --locked check licenses bans sources
+cargo deny --locked check --hide-inclusion-graph licenses bans sources
 # The list of advisories lives in a repository of its own, which not every machine reaches.
 if cargo deny --locked fetch db >/dev/null 2>&1; then
     cargo deny --locked check advisories

@@ -74,24 +74,19 @@ pub fn run(argv: impl Iterator<Item = OsString>) -> ExitCode {
     }
 }
 
-/// The configuration for a verb that only needs to find the server: problems elsewhere in it are told, not fatal, when
-/// the data directory was named outright.
+/// The configuration for a verb that only looks at a server: at three in the morning a broken file must not keep anyone
+/// from looking, so problems are told and what can be made of it is used.
 fn locate(given: &Given) -> Result<Config, Failure> {
-    let Loaded { config, .. } = config::load(given, &HostFacts::observe());
-    let errors = match config {
-        Ok(config) => return Ok(config),
-        Err(errors) => errors,
-    };
-    if !given.options.contains_key("data-dir") {
-        return Err(errors.into());
-    }
-    let without_files = Given { ignores_files: true, ..given.clone() };
-    match config::load(&without_files, &HostFacts::observe()).config {
-        Ok(config) => {
-            output::talk(&format!("quorate: {errors}\n  the data directory is known all the same, so this goes on\n"));
+    let Loaded { config, tentative, .. } = config::load(given, &HostFacts::observe());
+    match (config, tentative) {
+        (Ok(config), _) => Ok(config),
+        (Err(errors), None) => Err(errors.into()),
+        (Err(errors), Some(config)) => {
+            let problems: String = errors.0.iter().map(|problem| format!("  {problem}\n")).collect();
+            let dir = config.data_dir.display();
+            output::talk(&format!("quorate: warning: looking in {dir} in spite of the configuration:\n{problems}"));
             Ok(config)
         }
-        Err(_) => Err(errors.into()),
     }
 }
 

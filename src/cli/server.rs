@@ -18,11 +18,11 @@ pub(super) struct Args {
 
 pub(super) fn run(global: Given, args: &Args) -> Result<Exit, Failure> {
     let given = args.options.joined(global);
-    let Loaded { config, resolved, warnings } = config::load(&given, &HostFacts::observe());
+    let Loaded { config, resolved, warnings, .. } = config::load(&given, &HostFacts::observe());
     let config = config?;
     if args.print_config {
         for warning in &warnings {
-            output::talk(&format!("quorate: warning: {}: {}\n", warning.origin, warning.message));
+            output::talk(&format!("quorate: warning: {warning}\n"));
         }
         output::data(&config::print::print(&resolved, &config));
         return Ok(Exit::Done);

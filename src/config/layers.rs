@@ -58,8 +58,6 @@ impl fmt::Display for Origin {
 pub struct Given {
     /// `--config` or `QUORATE_CONFIG`, with where it was said.
     pub config: Option<(PathBuf, Origin)>,
-    /// Read no file at all.
-    pub ignores_files: bool,
     /// By option name: the texts and where they were given.
     pub options: BTreeMap<&'static str, (Vec<String>, Origin)>,
 }
@@ -108,9 +106,6 @@ impl Resolved {
 /// Reads the file that `given` names (or the default one), then its drop-ins in byte order.
 pub fn read_files(given: &Given, problems: &mut Vec<Problem>) -> FileValues {
     let mut values = FileValues::default();
-    if given.ignores_files {
-        return values;
-    }
     let (base, origin) = match &given.config {
         Some((path, origin)) => (path.clone(), Some(origin)),
         None => (PathBuf::from(options::DEFAULT_CONFIG), None),

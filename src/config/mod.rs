@@ -143,6 +143,12 @@ pub struct Problem {
     pub message: String,
 }
 
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.origin, self.message)
+    }
+}
+
 /// Everything that is wrong with the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigErrors(pub Vec<Problem>);
@@ -154,7 +160,7 @@ impl fmt::Display for ConfigErrors {
             n => write!(f, "the configuration has {n} problems; nothing was started")?,
         }
         for problem in &self.0 {
-            write!(f, "\n  {}: {}", problem.origin, problem.message)?;
+            write!(f, "\n  {problem}")?;
         }
         Ok(())
     }
@@ -175,8 +181,10 @@ impl Explained for ConfigErrors {
 /// What came of reading the configuration.
 #[derive(Clone, Debug)]
 pub struct Loaded {
-    /// The typed values; `None` if there were problems.
+    /// The typed values, or every problem.
     pub config: Result<Config, ConfigErrors>,
+    /// The typed values as far as they go in spite of problems: good for finding a server, not for starting one.
+    pub tentative: Option<Config>,
     /// Each option's text and where it came from, also when others have problems.
     pub resolved: Resolved,
     /// Worth saying, not worth stopping for.
@@ -204,9 +212,9 @@ pub fn load(given: &Given, host: &HostFacts) -> Loaded {
     }
     problems.sort_by_key(|problem| problem.origin.sort_key());
     problems.dedup();
-    let config = match built {
-        Some(config) if problems.is_empty() => Ok(config),
+    let config = match &built {
+        Some(config) if problems.is_empty() => Ok(config.clone()),
         _ => Err(ConfigErrors(problems)),
     };
-    Loaded { config, resolved, warnings }
+    Loaded { config, tentative: built, resolved, warnings }
 }

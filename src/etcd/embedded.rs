@@ -56,6 +56,8 @@ pub fn unpack(program: &str, data: &DataDir) -> Result<Option<Unpacked>, WriteEr
     let path = dir.join(program);
     if !is_intact(file, &path) {
         durable::create_dir_all(&dir, 0o755)?;
+        // Of a start that broke off while unpacking.
+        let _ = durable::sweep(&dir);
         durable::write_stream(&path, durable::EXECUTABLE, |out| copy_checked(file, out))?;
     }
     Ok(Some(Unpacked { path, memory: None }))

@@ -13,8 +13,10 @@ pub const SLOW: Duration = Duration::from_millis(10);
 
 const MOST_SAMPLES: usize = 100;
 const FEWEST_SAMPLES: usize = 5;
-/// Enough once this has passed: a start must not wait for a slow disk more than it has to.
-const BUDGET: Duration = Duration::from_millis(25);
+/// Enough samples once this has passed …
+const BUDGET: Duration = Duration::from_millis(15);
+/// … and few are enough once this has: a start must not wait for a slow disk more than it has to.
+const LONGEST: Duration = Duration::from_secs(1);
 /// About what etcd writes for one small request.
 const WRITE: [u8; 2048] = [0; 2048];
 
@@ -27,7 +29,7 @@ pub fn fsync_p99(dir: &Path) -> Result<Duration, durable::WriteError> {
     let path = dir.join("fsync-probe");
     let measured = durable::write_stream(&path, durable::PRIVATE, |file| {
         let begun = clock::monotonic();
-        while samples.len() < FEWEST_SAMPLES || (samples.len() < MOST_SAMPLES && begun.elapsed() < BUDGET) {
+        while is_wanting(samples.len(), begun.elapsed()) {
             let start = clock::monotonic();
             one_write(file)?;
             samples.push(start.elapsed());
@@ -38,6 +40,16 @@ pub fn fsync_p99(dir: &Path) -> Result<Duration, durable::WriteError> {
     measured?;
     removed?;
     Ok(percentile_99(&mut samples))
+}
+
+/// Whether another sample is worth its time.
+fn is_wanting(samples: usize, elapsed: Duration) -> bool {
+    match samples {
+        0 => true,
+        1..FEWEST_SAMPLES => elapsed < LONGEST,
+        FEWEST_SAMPLES..MOST_SAMPLES => elapsed < BUDGET,
+        _ => false,
+    }
 }
 
 fn one_write(file: &mut fs::File) -> io::Result<()> {
@@ -61,6 +73,15 @@ mod tests {
         assert_eq!(percentile_99(&mut samples), Duration::from_millis(99));
         assert_eq!(percentile_99(&mut samples[..5]), Duration::from_millis(5));
         assert_eq!(percentile_99(&mut []), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_slow_disk_is_measured_less() {
+        for (samples, elapsed_ms, expected) in
+            [(0, 60_000, true), (4, 900, true), (4, 10_000, false), (5, 10, true), (5, 20, false), (100, 0, false)]
+        {
+            assert_eq!(is_wanting(samples, Duration::from_millis(elapsed_ms)), expected, "{samples} {elapsed_ms}");
+        }
     }
 
     #[test]

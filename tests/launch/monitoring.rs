@@ -117,3 +117,42 @@ fn what_is_remembered_of_the_cluster_is_kept_up_to_date() {
     assert_eq!(record["member_id"], node.status_json()["member"]["id"]);
     node.stop();
 }
+
+#[test]
+fn an_alarm_is_ill_health() {
+    let _timed = Timed::start();
+    let mut node = Node::new(&Etcd::usual()).arg("--etcd-quota-backend-bytes=1MiB");
+    node.start_ready();
+    let value = "x".repeat(100_000);
+    eventually("a full database", || {
+        (node.quorate(&["etcdctl", "--", "put", "k", &value]).code != Some(0)).then_some(())
+    });
+    let ran =
+        eventually("the alarm in the status", || Some(node.quorate(&["status"])).filter(|ran| ran.code == Some(1)));
+    assert!(
+        ran.out.contains("NOT HEALTHY: etcd has raised an alarm: NOSPACE (the database has reached its quota"),
+        "{ran:?}"
+    );
+    assert!(ran.out.contains("1 MiB") || ran.out.contains("1.0 MiB"), "the sizes are still shown: {ran:?}");
+    assert_eq!(http_get(node.ports.metrics(), "/readyz").0, 503);
+    assert_eq!(node.status_json()["member"]["alarms"][0], "NOSPACE");
+    // It still starts: reads work, and this is the moment to look at it.
+    node.stop();
+    node.start();
+    node.wait_log("etcd is ready");
+    eventually("the alarm after a restart", || (node.status().code == Some(1)).then_some(()));
+    node.stop();
+}
+
+#[test]
+fn ipv6_works_too() {
+    let _timed = Timed::start();
+    if std::net::TcpListener::bind("[::1]:0").is_err() {
+        return crate::kit::skip("there is no IPv6 here");
+    }
+    let mut node = Node::new(&Etcd::usual()).arg("--node-ip=::1");
+    node.start_ready();
+    assert_eq!(node.status_json()["client_url"], format!("https://[::1]:{}", node.ports.client()));
+    assert_eq!(node.etcdctl(&["put", "a", "1"]), "OK\n");
+    node.stop();
+}

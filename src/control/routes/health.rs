@@ -22,6 +22,15 @@ pub async fn ready(State(shared): State<Arc<Shared>>) -> (StatusCode, String) {
     }
 }
 
+fn explain(alarms: &[String]) -> String {
+    let words = alarms.iter().map(|alarm| match alarm.as_str() {
+        "NOSPACE" => "NOSPACE (the database has reached its quota, and writes are refused)",
+        "CORRUPT" => "CORRUPT (members differ in their data, and requests are refused)",
+        other => other,
+    });
+    words.collect::<Vec<_>>().join(", ")
+}
+
 /// Why etcd is not healthy, if it is not.
 pub(super) fn verdict(shared: &Shared) -> Result<(), String> {
     let state = shared.child.borrow().state;
@@ -29,7 +38,10 @@ pub(super) fn verdict(shared: &Shared) -> Result<(), String> {
         return Err(format!("etcd is {}", state.word()));
     }
     match &*shared.health.borrow() {
-        Health::Healthy(_) => Ok(()),
+        Health::Healthy(facts) => match facts.alarms.as_slice() {
+            [] => Ok(()),
+            alarms => Err(format!("etcd has raised an alarm: {}", explain(alarms))),
+        },
         Health::Unhealthy(why) => Err(why.clone()),
         Health::Unknown => Err("etcd was not asked yet".into()),
     }

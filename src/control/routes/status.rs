@@ -12,6 +12,7 @@ use super::health::verdict;
 use crate::clock;
 use crate::etcd::output;
 use crate::etcd::settings::Addresses;
+use crate::etcd::supervisor::State as ChildState;
 use crate::host;
 use crate::server::health::Health;
 use crate::server::state::Shared;
@@ -140,7 +141,7 @@ fn observe(shared: &Shared) -> Status {
     let verdict = verdict(shared);
     let child = shared.child.borrow().clone();
     let member = match &*shared.health.borrow() {
-        Health::Healthy(facts) if verdict.is_ok() => Some(Member {
+        Health::Healthy(facts) if child.state == ChildState::Ready => Some(Member {
             name: shared.member_name.clone(),
             id: facts.member_id.clone(),
             cluster_id: facts.cluster_id.clone(),
