@@ -196,6 +196,14 @@ pub fn file_system(path: &Path) -> FileSystem {
     }
 }
 
+/// True if another file system is mounted at `path`.
+#[must_use]
+pub fn is_mount_point(path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    let device = |path: &Path| std::fs::metadata(path).map(|found| found.dev()).ok();
+    path.parent().is_some_and(|parent| device(path) != device(parent))
+}
+
 /// Bytes that an unprivileged writer could still write under `path`.
 #[must_use]
 pub fn free_bytes(path: &Path) -> Option<u64> {

@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use super::options::{self, Kind};
+use super::owned::owned;
 use super::{
     Config, DEFAULT_ELECTION_MILLIS, DEFAULT_HEARTBEAT_MILLIS, EtcdArg, EtcdConfig, LogFormat, Origin, Problem,
     Resolved, Secret,
 };
-use crate::etcd::settings;
 use crate::host::HostFacts;
 
 /// A token file may be this large, in bytes.
@@ -239,7 +239,7 @@ fn etcd_args(builder: &mut Builder<'_>) -> Vec<EtcdArg> {
     let mut args: Vec<EtcdArg> = Vec::new();
     for (text, origin) in builder.resolved.all("etcd-arg").to_vec() {
         let Some(arg) = pair(&text) else { continue };
-        if let Some(instead) = settings::owned(&arg.key) {
+        if let Some(instead) = owned(&arg.key) {
             builder.problem(origin, format!("`etcd-arg`: `{}` belongs to quorate: {instead}", arg.key));
         } else if args.iter().any(|other| other.key == arg.key) {
             builder.problem(origin, format!("`etcd-arg`: `{}` is given twice", arg.key));

@@ -3,12 +3,13 @@
 //! `options` is the one table of what can be set; the command line, the environment variables, the keys of
 //! `config.yaml`, `--print-config` and the tests of `config.yaml.example` are all made from it. `yaml` reads files and
 //! keeps line numbers, `layers` merges the sources by precedence, `build` makes the typed value and finds what
-//! contradicts itself, `print` shows where each value came from. Every problem is reported at once, and nothing
+//! contradicts itself, `owned` lists what etcd-arg may not touch, `print` shows where each value came from. Every problem is reported at once, and nothing
 //! starts on a bad configuration. This room reads files, and never touches the network.
 
 mod build;
 pub mod layers;
 pub mod options;
+mod owned;
 pub mod print;
 pub mod yaml;
 

@@ -1,7 +1,5 @@
 //! The one table of options. An option is a flag, an environment variable and a key of `config.yaml`, under one name.
 
-use crate::etcd::settings::DEFAULT_QUOTA_BYTES;
-
 /// What kind of value an option takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -216,7 +214,7 @@ pub const OPTIONS: &[Spec] = &[
     spec(
         "etcd-quota-backend-bytes",
         Kind::Bytes,
-        DEFAULT_QUOTA_BYTES,
+        "8GiB",
         "How large etcd's database may grow before it refuses writes, in bytes or with KiB, MiB, GiB.",
     ),
     spec(

@@ -30,6 +30,7 @@ fn shown(spec: &Spec, resolved: &Resolved, config: &Config) -> String {
         ("node-name", true) => vec![config.node_name.clone()],
         ("node-ip", true) => config.node_ips.iter().map(ToString::to_string).collect(),
         ("data-dir", _) => vec![config.data_dir.display().to_string()],
+        ("etcd-binary", false) => config.etcd.binary.iter().map(|path| path.display().to_string()).collect(),
         _ => found.iter().map(|(text, _)| text.clone()).collect(),
     };
     let scalars: Vec<String> = texts.iter().map(|text| scalar(text)).collect();

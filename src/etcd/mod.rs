@@ -1,11 +1,12 @@
 //! One real etcd: find the binary and its version, choose its settings, supervise the process, talk to it.
 //!
 //! Knows nothing about snapshots. `binary` and `embedded` find something to run, `settings` knows what each version
-//! calls things, `supervisor` owns the running child (its module header has the states), `process` spawns it,
-//! `orphan` deals with one that a killed launcher left behind, `output` turns what it prints into log events,
-//! `client` asks it questions.
+//! calls things, `supervisor` owns the running child (its module header has the states), `child` is what others see of
+//! it, `process` spawns it, `orphan` deals with one that a killed launcher left behind, `output` turns what it prints
+//! into log events, `client` asks it questions.
 
 pub mod binary;
+pub mod child;
 pub mod client;
 pub mod embedded;
 pub mod orphan;

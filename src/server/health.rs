@@ -7,9 +7,9 @@ use tokio::sync::watch;
 use crate::clock;
 use crate::config::Config;
 use crate::datadir::DataDir;
+use crate::etcd::child::{ChildStatus, Handle, Order, State};
 use crate::etcd::client::{EtcdClient, Expected, MemberFacts, NotHealthy};
 use crate::etcd::settings::Addresses;
-use crate::etcd::supervisor::{ChildStatus, Handle, Order, State};
 use crate::pki::Expiry;
 
 /// Between checks of a child that is ready.

@@ -27,10 +27,11 @@ use crate::datadir::DataDir;
 use crate::durable;
 use crate::error::{Explained, Failure};
 use crate::etcd::binary::{self, Unpacking};
+use crate::etcd::child::{ChildStatus, Handle, Order, State};
 use crate::etcd::embedded;
 use crate::etcd::process::{self, Spawner};
 use crate::etcd::settings::{Addresses, settings};
-use crate::etcd::supervisor::{ChildStatus, Ended, Handle, Launch, Order, State, Supervisor};
+use crate::etcd::supervisor::{Ended, Launch, Supervisor};
 use crate::faults;
 use crate::pki::{self, Occasion};
 

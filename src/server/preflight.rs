@@ -201,8 +201,17 @@ fn set_aside_torn(data: &DataDir) -> Result<(), WriteError> {
     if data_state(data) != DataState::Torn {
         return Ok(());
     }
-    let aside = data.etcd_old(clock::unix_seconds(clock::now()));
-    durable::rename(&data.etcd(), &aside)?;
+    let now = clock::unix_seconds(clock::now());
+    let aside = if host::is_mount_point(&data.etcd()) {
+        // A mount point cannot be renamed; what is in it can.
+        let aside = data.etcd().join(format!("member-old-{now}"));
+        durable::rename(&data.etcd_member(), &aside)?;
+        aside
+    } else {
+        let aside = data.etcd_old(now);
+        durable::rename(&data.etcd(), &aside)?;
+        aside
+    };
     tracing::warn!(to = %aside.display(), "db/etcd held something without a log, which etcd cannot resume from; it is set aside");
     Ok(())
 }

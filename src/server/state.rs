@@ -10,7 +10,7 @@ use super::health::Health;
 use crate::config::Config;
 use crate::datadir::DataDir;
 use crate::etcd::binary::{Program, Source};
-use crate::etcd::supervisor::ChildStatus;
+use crate::etcd::child::ChildStatus;
 use crate::etcd::version::Version;
 use crate::pki::Expiry;
 

@@ -90,6 +90,26 @@ fn a_lost_data_directory_never_becomes_an_empty_cluster() {
 }
 
 #[test]
+fn a_data_directory_that_is_a_mount_point_begins_anew_inside_it() {
+    let _timed = Timed::start();
+    let mut node = Node::new(&Etcd::usual()).arg("--new-cluster");
+    let Some(mount) = Mount::tmpfs(&node.etcd_dir(), "size=400m,mode=755") else { return };
+    fs::create_dir_all(mount.path.join("member/snap")).unwrap();
+    fs::create_dir(mount.path.join("lost+found")).unwrap();
+    node.start_ready();
+    let inside: Vec<String> = fs::read_dir(&mount.path)
+        .unwrap()
+        .flatten()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
+    assert!(inside.iter().any(|name| name.starts_with("member-old-")), "{inside:?}");
+    node.stop();
+    node.args.clear();
+    node.start_ready();
+    node.stop();
+}
+
+#[test]
 fn data_goes_up_one_minor_at_a_time_and_never_down() {
     let _timed = Timed::start();
     let (Some(old), Some(middle), Some(new)) = (Etcd::find("3.4"), Etcd::find("3.5"), Etcd::find("3.6")) else {

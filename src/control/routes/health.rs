@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::StatusCode;
 
-use crate::etcd::supervisor::State as ChildState;
+use crate::etcd::child::State as ChildState;
 use crate::server::health::Health;
 use crate::server::state::Shared;
 

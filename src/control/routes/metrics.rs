@@ -17,9 +17,9 @@ use tokio::net::TcpStream;
 
 use super::status;
 use crate::control::client::request;
+use crate::etcd::child::State as ChildState;
 use crate::etcd::output;
 use crate::etcd::settings::Addresses;
-use crate::etcd::supervisor::State as ChildState;
 use crate::server::health::Health;
 use crate::server::logging;
 use crate::server::state::Shared;

@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use super::health::verdict;
 use crate::clock;
+use crate::etcd::child::State as ChildState;
 use crate::etcd::output;
 use crate::etcd::settings::Addresses;
-use crate::etcd::supervisor::State as ChildState;
 use crate::host;
 use crate::server::health::Health;
 use crate::server::state::Shared;

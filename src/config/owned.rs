@@ -1,0 +1,75 @@
+//! The settings of etcd's that `etcd-arg` may not touch, because quorate decides them or has promised otherwise.
+
+/// For a flag of etcd's that quorate owns, or that would break a promise: what to do instead.
+#[must_use]
+pub(super) fn owned(key: &str) -> Option<&'static str> {
+    const DATA: &str = "use `data-dir`";
+    const ADDRESS: &str = "use `node-ip` and the port options";
+    const TLS: &str = "certificates are made by quorate, see `tls-san`";
+    const BEGIN: &str = "how a cluster begins is decided by quorate";
+    const LOG: &str = "use `debug`, `log-format` and QUORATE_LOG";
+    const NAME: &str = "use `node-name`";
+    const FILE: &str = "give single settings";
+    const FSYNC: &str = "without fsync, writes that were acknowledged are lost";
+    let instead = match key {
+        "data-dir" | "wal-dir" => DATA,
+        "name" => NAME,
+        "listen-peer-urls"
+        | "listen-client-urls"
+        | "listen-client-http-urls"
+        | "listen-metrics-urls"
+        | "advertise-client-urls" => ADDRESS,
+        "cert-file"
+        | "key-file"
+        | "client-cert-auth"
+        | "trusted-ca-file"
+        | "auto-tls"
+        | "peer-cert-file"
+        | "peer-key-file"
+        | "peer-client-cert-auth"
+        | "peer-trusted-ca-file"
+        | "peer-auto-tls"
+        | "client-cert-file"
+        | "client-key-file"
+        | "peer-client-cert-file"
+        | "peer-client-key-file"
+        | "ca-file"
+        | "peer-ca-file" => TLS,
+        "force-new-cluster" | "proxy" => BEGIN,
+        "logger"
+        | "log-level"
+        | "log-outputs"
+        | "log-format"
+        | "log-package-levels"
+        | "debug"
+        | "enable-log-rotation"
+        | "log-rotation-config-json" => LOG,
+        "config-file" | "version" | "help" | "h" => FILE,
+        "unsafe-no-fsync" => FSYNC,
+        _ if key.starts_with("initial-") || key.starts_with("discovery") => BEGIN,
+        _ => return None,
+    };
+    Some(instead)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_quorate_owns_is_refused_with_the_way_to_do_it() {
+        for key in [
+            "data-dir",
+            "name",
+            "initial-cluster-token",
+            "initial-election-tick-advance",
+            "cert-file",
+            "unsafe-no-fsync",
+        ] {
+            assert!(owned(key).is_some(), "{key}");
+        }
+        for key in ["max-txn-ops", "snapshot-count", "quota-backend-bytes", "cipher-suites", "metrics"] {
+            assert!(owned(key).is_none(), "{key}");
+        }
+    }
+}
