@@ -90,6 +90,7 @@ impl Prober {
         let mut client = None;
         loop {
             let (health, is_alive) = self.check(&mut client).await;
+            let is_healthy = matches!(health, Health::Healthy(_));
             if let Health::Unhealthy(why) = &health {
                 if !is_alive {
                     return;
@@ -100,11 +101,13 @@ impl Prober {
                 }
                 wait = (wait * 3 / 2).min(PATIENT);
             } else {
-                self.handle.order(Order::IsReady(generation)).await;
                 wait = CALM;
             }
-            let is_healthy = matches!(health, Health::Healthy(_));
+            // First what is known, then the word that depends on it.
             self.publish(health);
+            if is_healthy {
+                self.handle.order(Order::IsReady(generation)).await;
+            }
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 // etcd reads its certificate at each handshake; ours is read when a connection is made.

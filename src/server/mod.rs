@@ -169,8 +169,9 @@ impl Server {
         }
         let mut owner = tokio::spawn(supervisor.run());
         let mut child = self.handle.watch();
-        let mut certificate_check =
-            tokio::time::interval(faults::tunable("QUORATE_TEST_CERTIFICATE_MS", CERTIFICATE_INTERVAL));
+        let period = faults::tunable("QUORATE_TEST_CERTIFICATE_MS", CERTIFICATE_INTERVAL);
+        // They were looked at a moment ago.
+        let mut certificate_check = tokio::time::interval_at(tokio::time::Instant::now() + period, period);
         let mut watchdog = tokio::time::interval(self.watchdog.interval());
         let mut told_ready = false;
         let mut stops = 0;
@@ -183,7 +184,7 @@ impl Server {
                 }
                 Ok(()) = child.changed() => {
                     let status = child.borrow_and_update().clone();
-                    self.child_changed(&status, &mut told_ready)?;
+                    self.child_changed(&status, &mut told_ready);
                 }
                 Ok(()) = self.health.changed() => {
                     let health = self.health.borrow_and_update().clone();
@@ -218,13 +219,16 @@ impl Server {
     }
 
     /// The first healthy moment of each life: only now is a reset over, and the cluster remembered.
-    fn child_changed(&mut self, status: &ChildStatus, told_ready: &mut bool) -> Result<(), Failure> {
+    fn child_changed(&mut self, status: &ChildStatus, told_ready: &mut bool) {
         let shared = self.shared.clone();
         match status.state {
             State::Ready => {
                 let client_url = Addresses::client_url(&shared.config);
-                if durable::remove_file(&shared.data.reset_flag())? {
-                    tracing::info!("the reset or restore is complete; its mark is removed");
+                match durable::remove_file(&shared.data.reset_flag()) {
+                    Ok(true) => tracing::info!("the reset or restore is complete; its mark is removed"),
+                    Ok(false) => {}
+                    // Serving clients matters more than the mark.
+                    Err(error) => tracing::error!(error = %error, because = %error.source, "the mark of a reset stays"),
                 }
                 let health = self.health.borrow().clone();
                 self.health_changed(&health);
@@ -247,7 +251,6 @@ impl Server {
             State::Stopping => systemd::status("etcd is stopping"),
             State::Stopped | State::Failed => {}
         }
-        Ok(())
     }
 
     /// Keeps what systemd shows and what is remembered of the cluster up to date.

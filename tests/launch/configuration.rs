@@ -209,3 +209,16 @@ fn a_misspelt_variable_is_pointed_out() {
     ran.succeeds();
     assert!(ran.err.contains("QUORATE_DATADIR") && ran.err.contains("did you mean QUORATE_DATA_DIR?"), "{}", ran.err);
 }
+
+#[test]
+fn the_file_can_be_named_by_a_variable_and_must_then_exist() {
+    let _timed = Timed::start();
+    let node = Node::new(&Etcd::usual()).config("etcd-quota-backend-bytes: 5GiB\n");
+    let print = |path: &std::path::Path| {
+        let mut command = Command::new(&node.executable);
+        command.args(["server", "--print-config", "--node-name=n", "--node-ip=127.0.0.1"]).env("QUORATE_CONFIG", path);
+        crate::kit::Ran::of(&command.output().unwrap())
+    };
+    assert!(print(&node.config_path()).succeeds().contains("etcd-quota-backend-bytes: 5GiB  # "));
+    print(&node.dir.path().join("missing")).fails(2, &["environment QUORATE_CONFIG: there is no file"]);
+}

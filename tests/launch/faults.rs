@@ -195,6 +195,19 @@ fn directories_are_mended_or_refused() {
 }
 
 #[test]
+fn a_symbolic_link_is_followed_and_warned_of() {
+    let _timed = Timed::start();
+    let mut node = Node::new(&Etcd::usual());
+    let disk = node.dir.path().join("disk");
+    fs::create_dir_all(&disk).unwrap();
+    std::os::unix::fs::symlink(&disk, &node.data_dir).unwrap();
+    node.start_ready();
+    assert!(node.log().contains("this is a symbolic link"));
+    assert!(disk.join("server/db/etcd/member").exists());
+    node.stop();
+}
+
+#[test]
 fn an_impossible_clock_is_refused() {
     let _timed = Timed::start();
     // To 1990.
