@@ -30,7 +30,11 @@ impl Access {
         let data = DataDir::new(&config.data_dir);
         let (endpoint, etcd_binary) = match block_on(status::fetch(&data))? {
             Ok(status) => (status.local_client_url, Some(PathBuf::from(status.etcd.binary))),
-            Err(ControlError::NotRunning(_)) => (Addresses::local_client_url(config), None),
+            Err(error @ ControlError::NotRunning(_)) => {
+                let url = Addresses::local_client_url(config);
+                output::talk(&format!("quorate: warning: {error}; there may be nothing at {url}\n"));
+                (url, None)
+            }
             Err(error) => return Err(error.into()),
         };
         let client = data.certificate("client");

@@ -13,6 +13,9 @@ fn without_a_server_the_exit_code_is_6() {
     node.start_ready();
     node.stop();
     node.quorate(&["status"]).fails(6, &["no quorate server runs"]);
+    let ran = node.quorate(&["env"]);
+    assert!(ran.succeeds().contains("export ETCDCTL_ENDPOINTS=https://127.0.0.1:2379"));
+    assert!(ran.err.contains("warning: no quorate server runs"), "{}", ran.err);
 }
 
 #[test]
