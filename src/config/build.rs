@@ -280,10 +280,15 @@ fn token(builder: &mut Builder<'_>) -> Option<Secret> {
 }
 
 fn read_token(path: &Path) -> Result<String, String> {
-    let file = fs::File::open(path).map_err(|error| match error.kind() {
+    let explained = |error: std::io::Error| match error.kind() {
         std::io::ErrorKind::NotFound => "there is no such file".to_owned(),
         _ => error.to_string(),
-    })?;
+    };
+    // Before it is opened: opening a pipe would wait for its other end.
+    if !fs::metadata(path).map_err(explained)?.is_file() {
+        return Err("it is not a regular file".into());
+    }
+    let file = fs::File::open(path).map_err(explained)?;
     let mut text = String::new();
     file.take(LARGEST_TOKEN).read_to_string(&mut text).map_err(|error| error.to_string())?;
     Ok(text.trim().to_owned())

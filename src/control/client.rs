@@ -49,8 +49,8 @@ pub enum ControlError {
 impl Explained for ControlError {
     fn exit(&self) -> Exit {
         match self {
-            Self::NotRunning(_) | Self::NoAnswer { .. } => Exit::NotRunning,
-            Self::NotAllowed(_) | Self::Refused { .. } => Exit::Failed,
+            Self::NotRunning(_) | Self::NotAllowed(_) | Self::NoAnswer { .. } => Exit::NotRunning,
+            Self::Refused { .. } => Exit::Failed,
         }
     }
 

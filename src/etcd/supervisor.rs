@@ -57,6 +57,19 @@ pub enum Ended {
     Stopped,
     /// The child cannot be kept running.
     GaveUp(GaveUp),
+    /// The child was killed and is still there.
+    Stuck(Stuck),
+}
+
+/// The child was killed and is still there.
+#[derive(Debug, thiserror::Error)]
+#[error("etcd (pid {0}) was killed and does not end: it waits for a disk that does not answer")]
+pub struct Stuck(i32);
+
+impl Explained for Stuck {
+    fn next(&self) -> Option<String> {
+        Some(format!("see dmesg, and cat /proc/{}/stack; a later start waits until it is gone", self.0))
+    }
 }
 
 /// The child cannot be kept running.
@@ -103,6 +116,7 @@ struct Running {
 
 enum Attended {
     AsAsked,
+    Stuck(i32),
     ByItself(Life, String),
 }
 
@@ -121,6 +135,7 @@ impl Supervisor {
             let (life, exit) = match self.spawn().await {
                 Ok(running) => match self.attend(running).await {
                     Attended::AsAsked => return self.stopped(),
+                    Attended::Stuck(pid) => return Ended::Stuck(Stuck(pid)),
                     Attended::ByItself(life, exit) => (life, exit),
                 },
                 Err(why) => (Life { lived: Duration::ZERO, healthy: Duration::ZERO }, why),
@@ -222,7 +237,10 @@ impl Supervisor {
             }
         };
         let now = clock::monotonic();
-        let exit = Self::reap(&mut running);
+        let Some(exit) = Self::reap(&mut running) else {
+            // Its record stays, so that the next launcher waits for it instead of starting another.
+            return Attended::Stuck(running.handle.pid);
+        };
         note_failure(orphan::forget(&self.launch.data));
         let _ = tokio::time::timeout(LAST_WORDS, async { while running.pumps.join_next().await.is_some() {} }).await;
         if is_asked {
@@ -271,19 +289,18 @@ impl Supervisor {
         }
         let _ = running.handle.kill();
         // A killed process ends at once, unless it waits for a disk; then waiting longer does not help either.
-        if tokio::time::timeout(self.launch.grace, running.handle.ended()).await.is_err() {
-            tracing::error!(pid, "etcd was killed and does not end; it waits for a disk");
-        }
+        let _ = tokio::time::timeout(self.launch.grace, running.handle.ended()).await;
     }
 
-    fn reap(running: &mut Running) -> String {
+    /// How it ended; `None` if it has not.
+    fn reap(running: &mut Running) -> Option<String> {
         let exit = match running.child.try_wait() {
             Ok(Some(status)) => describe(status, running.out_of_memory_kills != host::out_of_memory_kills()),
-            Ok(None) => "no end".into(),
+            Ok(None) => return None,
             Err(error) => format!("an unknown end ({error})"),
         };
         process::forget(running.handle.pid);
-        exit
+        Some(exit)
     }
 
     /// Waits before the next life. True if told to stop meanwhile.

@@ -202,6 +202,7 @@ impl Server {
                 Ok(())
             }
             Ok(Ended::GaveUp(why)) => Err(why.into()),
+            Ok(Ended::Stuck(why)) => Err(why.into()),
             Err(panicked) => {
                 Err(SystemError { act: "keep looking after etcd", source: std::io::Error::other(panicked) }.into())
             }
