@@ -35,7 +35,7 @@ pub(super) fn owned(key: &str) -> Option<&'static str> {
         | "peer-client-key-file"
         | "ca-file"
         | "peer-ca-file" => TLS,
-        "force-new-cluster" | "proxy" => BEGIN,
+        "force-new-cluster" => BEGIN,
         "logger"
         | "log-level"
         | "log-outputs"
@@ -46,7 +46,7 @@ pub(super) fn owned(key: &str) -> Option<&'static str> {
         | "log-rotation-config-json" => LOG,
         "config-file" | "version" | "help" | "h" => FILE,
         "unsafe-no-fsync" => FSYNC,
-        _ if key.starts_with("initial-") || key.starts_with("discovery") => BEGIN,
+        _ if ["initial-", "discovery", "proxy"].iter().any(|start| key.starts_with(start)) => BEGIN,
         _ => return None,
     };
     Some(instead)
