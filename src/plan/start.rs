@@ -39,6 +39,9 @@ pub enum DataState {
     Present,
     /// Something of etcd's, but no log: etcd would begin anew over it.
     Torn,
+    /// A log in which nothing was ever committed: a first start that broke off. etcd would resume from it without a single
+    /// voter, and wait for ever (seen with 3.5).
+    NeverBegun,
 }
 
 /// All that the decision depends on.
@@ -146,10 +149,10 @@ pub fn plan(observed: &Observed) -> Result<StartPlan, Refusal> {
     let remembered = observed.cluster.as_ref();
     let resumes = match (observed.data, remembered) {
         (DataState::Present, _) => true,
-        (DataState::Absent | DataState::Torn, Some(cluster)) if !observed.new_cluster => {
+        (DataState::Absent | DataState::Torn | DataState::NeverBegun, Some(cluster)) if !observed.new_cluster => {
             return Err(Refusal::DataLost { cluster: cluster.cluster_id.clone(), member: cluster.member_name.clone() });
         }
-        (DataState::Absent | DataState::Torn, _) => false,
+        (DataState::Absent | DataState::Torn | DataState::NeverBegun, _) => false,
     };
     let made = || format!("{}-{}", observed.node_name, observed.random);
     if !resumes {
@@ -235,13 +238,15 @@ mod tests {
 
     #[test]
     fn a_first_start_that_broke_off_is_begun_again() {
-        assert_eq!(plan(&observed(None, DataState::Torn)).unwrap().beginning, Beginning::NewCluster);
+        for left in [DataState::Torn, DataState::NeverBegun] {
+            assert_eq!(plan(&observed(None, left)).unwrap().beginning, Beginning::NewCluster);
+        }
         assert_eq!(plan(&observed(None, DataState::Present)).unwrap().beginning, Beginning::Resume);
     }
 
     #[test]
     fn lost_data_is_never_replaced_silently() {
-        for data in [DataState::Absent, DataState::Torn] {
+        for data in [DataState::Absent, DataState::Torn, DataState::NeverBegun] {
             let mut seen = observed(Some(record("3.5.30")), data);
             assert!(matches!(plan(&seen), Err(Refusal::DataLost { .. })));
             seen.new_cluster = true;

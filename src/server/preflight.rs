@@ -5,10 +5,11 @@
 
 use std::fs;
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use super::{cluster, disk, lock, ports};
+use crate::boltdb::wal;
 use crate::clock;
 use crate::config::Config;
 use crate::datadir::{DataDir, DataDirError};
@@ -128,15 +129,19 @@ fn own(data: &DataDir) -> Result<(), DataDirError> {
 /// The log is what counts: without it, etcd would begin anew over whatever else is there.
 fn data_state(data: &DataDir) -> DataState {
     let member = data.etcd_member();
-    let has_log = fs::read_dir(member.join("wal"))
+    let segments: Vec<PathBuf> = fs::read_dir(member.join("wal"))
         .into_iter()
         .flatten()
         .flatten()
-        .any(|entry| entry.path().extension().is_some_and(|extension| extension == "wal"));
-    match (has_log, member.exists()) {
-        (true, _) => DataState::Present,
-        (false, true) => DataState::Torn,
-        (false, false) => DataState::Absent,
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "wal"))
+        .collect();
+    match segments.as_slice() {
+        // A second segment begins after thousands of commits. What cannot be read or is damaged is etcd's to judge.
+        [first] if matches!(fs::File::open(first).and_then(wal::has_commit), Ok(false)) => DataState::NeverBegun,
+        [_, ..] => DataState::Present,
+        [] if member.exists() => DataState::Torn,
+        [] => DataState::Absent,
     }
 }
 
@@ -197,29 +202,41 @@ fn warn_of_places(data: &DataDir) {
 }
 
 /// A new cluster begins in an empty directory: what is left of an old one there is kept beside it.
-fn set_aside_torn(data: &DataDir) -> Result<(), WriteError> {
-    if data_state(data) != DataState::Torn {
+fn set_aside(data: &DataDir) -> Result<(), WriteError> {
+    let state = data_state(data);
+    if state == DataState::NeverBegun {
+        let aside = data.etcd_never_begun();
+        tracing::info!("a first start broke off before anything was committed; beginning again");
+        if aside.exists() {
+            durable::remove_dir_all(&aside)?;
+        }
+        return move_aside(data, &aside, "member-never-begun");
+    }
+    if state != DataState::Torn {
         return Ok(());
     }
     let now = clock::unix_seconds(clock::now());
-    let aside = if host::is_mount_point(&data.etcd()) {
-        // A mount point cannot be renamed; what is in it can.
-        let aside = data.etcd().join(format!("member-old-{now}"));
-        durable::rename(&data.etcd_member(), &aside)?;
-        aside
-    } else {
-        let aside = data.etcd_old(now);
-        durable::rename(&data.etcd(), &aside)?;
-        aside
-    };
-    tracing::warn!(to = %aside.display(), "db/etcd held something without a log, which etcd cannot resume from; it is set aside");
-    Ok(())
+    let aside = data.etcd_old(now);
+    tracing::warn!(to = %aside.display(), "db/etcd holds something without a log, which etcd cannot resume from; it is set aside");
+    move_aside(data, &aside, &format!("member-old-{now}"))
+}
+
+/// Renames the child's data directory; a mount point cannot be renamed, what is in it can.
+fn move_aside(data: &DataDir, aside: &Path, inside: &str) -> Result<(), WriteError> {
+    if host::is_mount_point(&data.etcd()) {
+        let aside = data.etcd().join(inside);
+        if aside.exists() {
+            durable::remove_dir_all(&aside)?;
+        }
+        return durable::rename(&data.etcd_member(), &aside);
+    }
+    durable::rename(&data.etcd(), aside)
 }
 
 /// Makes `db/etcd` with the member's name and, for people, its flags.
 pub(super) fn write_identity(data: &DataDir, identity: &Identity, flags: &[String]) -> Result<(), Failure> {
     if matches!(identity.beginning, Beginning::NewCluster { .. }) {
-        set_aside_torn(data)?;
+        set_aside(data)?;
     }
     data.prepare_etcd()?;
     durable::write_if_changed(&data.etcd_name(), identity.name.as_bytes(), PRIVATE)?;

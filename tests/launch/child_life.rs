@@ -126,7 +126,7 @@ fn a_second_signal_hastens_the_end() {
 fn a_signal_during_the_start_ends_it_cleanly() {
     let _timed = Timed::start();
     let etcd = Etcd::usual();
-    for delay_ms in [0, 5, 10, 20, 40, 80, 160] {
+    for delay_ms in [0, 10, 20, 30, 35, 40, 45, 50, 60, 80, 120] {
         let mut node = Node::new(&etcd);
         node.start();
         // Before main has taken the signals over, the default action is an end, too.

@@ -89,6 +89,34 @@ fn a_lost_data_directory_never_becomes_an_empty_cluster() {
     node.stop();
 }
 
+/// etcd that is ended in the first moments of a new cluster leaves a log without a single committed entry. Started again on
+/// it, etcd (seen with 3.5) has no voter and waits for ever.
+#[test]
+fn a_first_start_that_broke_off_before_the_first_commit_is_begun_again() {
+    let _timed = Timed::start();
+    let mut node = Node::new(&Etcd::usual());
+    let wal = node.etcd_dir().join("member/wal");
+    fs::create_dir_all(&wal).unwrap();
+    fs::create_dir_all(node.etcd_dir().join("member/snap")).unwrap();
+    // The records that etcd writes before the first entry: crc, metadata (a member and a cluster id), snapshot.
+    let mut log = vec![
+        0x04, 0, 0, 0, 0, 0, 0, 0x84, 0x08, 0x04, 0x10, 0, 0, 0, 0, 0, 0x1f, 0, 0, 0, 0, 0, 0, 0x81, 0x08, 0x01, 0x10,
+        0x9f, 0xa7, 0xc7, 0xca, 0x0a, 0x1a, 0x15, 0x08, 0xb3, 0xff, 0x8a, 0xf0, 0xee, 0xe7, 0xe7, 0x81, 0x82, 0x01,
+        0x10, 0xb1, 0xd7, 0xed, 0xda, 0xa4, 0xea, 0x95, 0xfb, 0x20, 0, 0x0d, 0, 0, 0, 0, 0, 0, 0x83, 0x08, 0x05, 0x10,
+        0xf5, 0xe2, 0x87, 0x51, 0x1a, 0x04, 0x08, 0, 0x10, 0, 0, 0, 0,
+    ];
+    log.resize(64_000_000, 0);
+    fs::write(wal.join("0000000000000000-0000000000000000.wal"), log).unwrap();
+    node.start_ready();
+    assert!(node.log().contains("a first start broke off before anything was committed"));
+    assert_eq!(node.etcdctl(&["put", "a", "1"]), "OK\n");
+    eventually("its remains to be gone", || (!node.server_dir().join("db/etcd-never-begun").exists()).then_some(()));
+    node.stop();
+    node.start_ready();
+    assert_eq!(node.etcdctl(&["get", "a", "--print-value-only"]), "1\n");
+    node.stop();
+}
+
 #[test]
 fn a_data_directory_that_is_a_mount_point_begins_anew_inside_it() {
     let _timed = Timed::start();

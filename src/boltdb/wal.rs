@@ -1,0 +1,198 @@
+//! etcd's write-ahead log (`member/wal/*.wal`), as far as it tells whether anything was ever committed.
+//!
+//! Format (etcd `server/storage/wal`, the same in 3.4 to 3.7): frames of a little-endian u64, a protobuf
+//! `walpb.Record{1: type, 2: crc, 3: data}` and zero bytes up to a multiple of eight. The u64 holds the record's length in its
+//! low 56 bits and, if there is padding, 0x80 and the number of its bytes in the highest byte. Segments are reserved
+//! beforehand, so a length of zero ends the log. Record type 3 holds a `raftpb.HardState{1: term, 2: vote, 3: commit}`.
+
+use std::io::{self, ErrorKind, Read};
+
+const HARD_STATE: u64 = 3;
+const RECORD_TYPE: u64 = 1;
+const RECORD_DATA: u64 = 3;
+const HARD_STATE_COMMIT: u64 = 3;
+
+/// Larger than any record: etcd refuses requests of more than a few MiB.
+const LONGEST_RECORD: u64 = 512 << 20;
+
+/// Whether the segment says that an entry was committed. A raft member commits its first entry, the one that makes it a
+/// member, before it can be elected and acknowledge anything. Reads no further than it must.
+///
+/// # Errors
+/// If the segment cannot be read, or is damaged, so that it does not tell.
+pub fn has_commit(mut segment: impl Read) -> io::Result<bool> {
+    loop {
+        let Some(record) = next_record(&mut segment)? else {
+            return ends_in_zeros(segment).map(|()| false);
+        };
+        if number(&record, RECORD_TYPE)? == Some(HARD_STATE) {
+            let state = bytes(&record, RECORD_DATA)?.unwrap_or_default();
+            if number(state, HARD_STATE_COMMIT)?.unwrap_or(0) > 0 {
+                return Ok(true);
+            }
+        }
+    }
+}
+
+/// The next record, or `None` at the end of the log.
+fn next_record(segment: &mut impl Read) -> io::Result<Option<Vec<u8>>> {
+    let mut field = [0; 8];
+    match segment.read_exact(&mut field) {
+        Ok(()) => {}
+        Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(None),
+        Err(error) => return Err(error),
+    }
+    let field = u64::from_le_bytes(field);
+    if field == 0 {
+        return Ok(None);
+    }
+    let length = field & 0x00ff_ffff_ffff_ffff;
+    let padding = if field >> 63 == 1 { (field >> 56) & 0x7 } else { 0 };
+    if length > LONGEST_RECORD {
+        return Err(damaged());
+    }
+    let mut record = Vec::new();
+    segment.take(length + padding).read_to_end(&mut record)?;
+    if record.len() as u64 != length + padding {
+        return Err(damaged());
+    }
+    record.truncate(usize::try_from(length).map_err(|_| damaged())?);
+    Ok(Some(record))
+}
+
+/// Zeros in the middle of a log are damage, not its end.
+fn ends_in_zeros(mut rest: impl Read) -> io::Result<()> {
+    let mut buffer = vec![0; 1 << 18];
+    loop {
+        match rest.read(&mut buffer)? {
+            0 => return Ok(()),
+            count if buffer[..count].iter().all(|byte| *byte == 0) => {}
+            _ => return Err(damaged()),
+        }
+    }
+}
+
+fn damaged() -> io::Error {
+    io::Error::new(ErrorKind::InvalidData, "the write-ahead log is damaged")
+}
+
+enum Field<'a> {
+    Number(u64),
+    Bytes(&'a [u8]),
+}
+
+fn number(message: &[u8], wanted: u64) -> io::Result<Option<u64>> {
+    Ok(match field(message, wanted)? {
+        Some(Field::Number(value)) => Some(value),
+        _ => None,
+    })
+}
+
+fn bytes(message: &[u8], wanted: u64) -> io::Result<Option<&[u8]>> {
+    Ok(match field(message, wanted)? {
+        Some(Field::Bytes(value)) => Some(value),
+        _ => None,
+    })
+}
+
+/// The first field of a protobuf message with this number. These messages have numbers and bytes only.
+fn field(mut message: &[u8], wanted: u64) -> io::Result<Option<Field<'_>>> {
+    while !message.is_empty() {
+        let tag = varint(&mut message)?;
+        let value = match tag & 7 {
+            0 => Field::Number(varint(&mut message)?),
+            2 => {
+                let length = usize::try_from(varint(&mut message)?).map_err(|_| damaged())?;
+                let (value, rest) = message.split_at_checked(length).ok_or_else(damaged)?;
+                message = rest;
+                Field::Bytes(value)
+            }
+            _ => return Err(damaged()),
+        };
+        if tag >> 3 == wanted {
+            return Ok(Some(value));
+        }
+    }
+    Ok(None)
+}
+
+fn varint(message: &mut &[u8]) -> io::Result<u64> {
+    let mut value = 0;
+    for shift in (0..64).step_by(7) {
+        let (byte, rest) = message.split_first().ok_or_else(damaged)?;
+        *message = rest;
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return Ok(value);
+        }
+    }
+    Err(damaged())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// The beginning of a log as etcdutl 3.5.30 writes it for one member: crc, metadata, snapshot, entry, state with commit 1,
+    /// snapshot.
+    const GOLDEN: &str = "040000000000008408041000000000001f000000000000810801109fa7c7ca0a\
+        1a1508b3ff8af0eee7e781820110b1d7eddaa4ea95fb20000d00000000000083\
+        080510f5e287511a04080010000000006f00000000000081080210c4bceeed0f\
+        1a65080110011801225d0800100018b3ff8af0eee7e7818201224c7b22696422\
+        3a393336383530363734323439303730393933392c227065657255524c73223a\
+        5b22687474703a2f2f3132372e302e302e313a3235333830225d2c226e616d65\
+        223a226e31227d0019000000000000870803109dabd0bc071a0f080110b3ff8a\
+        f0eee7e78182011801000000000000001d00000000000083080510d087a7db0b\
+        1a13080110011a0d08b3ff8af0eee7e781820128000000000000000000000000";
+
+    fn golden() -> Vec<u8> {
+        let digits: Vec<u8> = GOLDEN.bytes().filter(u8::is_ascii_hexdigit).collect();
+        let pairs = digits.chunks(2).map(|pair| std::str::from_utf8(pair).unwrap());
+        pairs.map(|pair| u8::from_str_radix(pair, 16).unwrap()).collect()
+    }
+
+    /// Where the state record begins.
+    fn state_at(log: &[u8]) -> usize {
+        let frame = [0x19, 0, 0, 0, 0, 0, 0, 0x87];
+        log.windows(8).position(|window| window == frame).unwrap()
+    }
+
+    #[test]
+    fn a_real_log_has_a_commit_from_its_state_record_on() {
+        let log = golden();
+        assert!(has_commit(log.as_slice()).unwrap());
+        let before = &log[..state_at(&log)];
+        assert!(!has_commit(before).unwrap());
+        let reserved = [before, &[0; 4096]].concat();
+        assert!(!has_commit(reserved.as_slice()).unwrap());
+        assert!(!has_commit([0; 4096].as_slice()).unwrap());
+        assert!(!has_commit([].as_slice()).unwrap());
+    }
+
+    #[test]
+    fn a_state_without_commit_is_none() {
+        let mut log = golden();
+        let commit = state_at(&log) + 8 + 24;
+        assert_eq!(log[commit - 1..=commit], [0x18, 1]);
+        log[commit] = 0;
+        assert!(!has_commit(log.as_slice()).unwrap());
+    }
+
+    #[test]
+    fn damage_is_never_taken_for_an_empty_log() {
+        let log = golden();
+        let state = state_at(&log);
+        // A page of zeros over the beginning, a record cut off, a length that cannot be.
+        assert!(has_commit([&[0; 64], &log[64..]].concat().as_slice()).is_err());
+        assert!(has_commit(&log[..state + 12]).is_err());
+        assert!(has_commit([0xff; 64].as_slice()).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic_or_read_for_ever(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+            let _ = has_commit(bytes.as_slice());
+        }
+    }
+}
