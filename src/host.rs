@@ -65,6 +65,18 @@ fn default_address() -> Option<IpAddr> {
     None
 }
 
+/// Random bytes from the kernel. Not from the TLS library, whose own generator takes 50 ms to begin (measured), which a
+/// restart of a quorum's last member need not wait for.
+///
+/// # Errors
+/// If the kernel gives none.
+pub fn random<const LENGTH: usize>() -> std::io::Result<[u8; LENGTH]> {
+    let mut bytes = [0; LENGTH];
+    // Up to 256 bytes come whole (getrandom(2)).
+    let count = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
+    if count == LENGTH { Ok(bytes) } else { Err(std::io::Error::other("too few random bytes")) }
+}
+
 /// The loopback address of the same family as `address`.
 #[must_use]
 pub fn loopback_beside(address: IpAddr) -> IpAddr {

@@ -348,9 +348,8 @@ fn note_failure_to_watch(ended: std::io::Result<()>) {
 
 /// A number from 0 to 1.
 fn jitter() -> f64 {
-    let mut bytes = [0; 2];
     // Without randomness there is no jitter, which is no failure.
-    let _ = aws_lc_rs::rand::fill(&mut bytes);
+    let bytes = host::random::<2>().unwrap_or_default();
     f64::from(u16::from_le_bytes(bytes)) / f64::from(u16::MAX)
 }
 

@@ -74,6 +74,9 @@ pub enum PkiError {
         /// What the library said.
         source: rcgen::Error,
     },
+    /// The kernel gives no random bytes.
+    #[error("cannot make a token")]
+    Random(#[source] io::Error),
     /// A renewal that would need a new key while etcd runs.
     #[error("{} cannot be read, and making a new key needs a restart", .0.display())]
     NeedsRestart(PathBuf),

@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use aws_lc_rs::{digest, rand};
+use aws_lc_rs::digest;
 
 use super::PkiError;
 use super::authority::read_if_there;
@@ -13,6 +13,7 @@ use crate::config::Secret;
 use crate::datadir::DataDir;
 use crate::durable::{self, PRIVATE};
 use crate::etcd::embedded::hex;
+use crate::host;
 
 const PREFIX: &str = "K10";
 const USER: &str = "server";
@@ -70,10 +71,7 @@ pub fn ensure(data: &DataDir, given: Option<&Secret>) -> Result<(), PkiError> {
 }
 
 fn new_password() -> Result<String, PkiError> {
-    let mut bytes = [0; 16];
-    rand::fill(&mut bytes)
-        .map_err(|_| PkiError::Make { name: "token".into(), source: rcgen::Error::RingUnspecified })?;
-    Ok(hex(&bytes))
+    host::random::<16>().map(|bytes| hex(&bytes)).map_err(PkiError::Random)
 }
 
 #[cfg(test)]

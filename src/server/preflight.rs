@@ -39,7 +39,7 @@ pub(super) enum UnfitError {
     Space { free: u64, needed: u64, path: PathBuf },
     /// No randomness.
     #[error("the system gives no random numbers")]
-    Random,
+    Random(#[source] std::io::Error),
 }
 
 impl Explained for UnfitError {
@@ -47,7 +47,7 @@ impl Explained for UnfitError {
         match self {
             Self::Clock(_) => Some("set it, for example with: timedatectl set-ntp true".into()),
             Self::Space { path, .. } => Some(format!("see what takes the space: du -xsh {}/*", path.display())),
-            Self::Random => None,
+            Self::Random(_) => None,
         }
     }
 }
@@ -150,9 +150,7 @@ fn read_name(data: &DataDir) -> Option<String> {
 }
 
 fn random_digits() -> Result<String, UnfitError> {
-    let mut bytes = [0; 4];
-    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| UnfitError::Random)?;
-    Ok(hex(&bytes))
+    host::random::<4>().map(|bytes| hex(&bytes)).map_err(UnfitError::Random)
 }
 
 fn check_clock() -> Result<(), UnfitError> {
