@@ -87,6 +87,20 @@ pub struct EtcdConfig {
     pub quota_backend_bytes: u64,
 }
 
+impl EtcdConfig {
+    /// What `etcd-arg` says about a flag.
+    #[must_use]
+    pub fn argument(&self, key: &str) -> Option<&str> {
+        self.args.iter().find(|arg| arg.key == key).map(|arg| arg.value.as_str())
+    }
+
+    /// Bytes that the database may grow to, overrides included.
+    #[must_use]
+    pub fn effective_quota(&self) -> u64 {
+        self.argument("quota-backend-bytes").and_then(|value| value.parse().ok()).unwrap_or(self.quota_backend_bytes)
+    }
+}
+
 /// Heartbeat interval of a cluster of several members, unless configured, in milliseconds.
 pub const DEFAULT_HEARTBEAT_MILLIS: u32 = 100;
 /// Election timeout of a cluster of several members, unless configured, in milliseconds.

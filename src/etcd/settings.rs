@@ -243,8 +243,9 @@ fn transport_security(data: &DataDir) -> Vec<Setting> {
 }
 
 fn timing(config: &Config, is_alone: bool) -> [Setting; 2] {
+    let is_given = ["heartbeat-interval", "election-timeout"].iter().any(|key| config.etcd.argument(key).is_some());
     let (heartbeat, election) = match (config.etcd.heartbeat_millis, config.etcd.election_millis) {
-        (None, None) if is_alone => (LONE_HEARTBEAT_MILLIS, LONE_ELECTION_MILLIS),
+        (None, None) if is_alone && !is_given => (LONE_HEARTBEAT_MILLIS, LONE_ELECTION_MILLIS),
         (heartbeat, election) => {
             (heartbeat.unwrap_or(DEFAULT_HEARTBEAT_MILLIS), election.unwrap_or(DEFAULT_ELECTION_MILLIS))
         }
@@ -327,6 +328,15 @@ mod tests {
         assert_eq!(value(&config, "3.5.30", true, "election-timeout").as_deref(), Some("100"));
         assert_eq!(value(&config, "3.5.30", false, "election-timeout").as_deref(), Some("1000"));
         assert_eq!(value(&config, "3.5.30", false, "heartbeat-interval").as_deref(), Some("100"));
+        let arg = EtcdArg { key: "heartbeat-interval".into(), value: "150".into() };
+        config.etcd.args = vec![arg];
+        assert_eq!(value(&config, "3.5.30", true, "heartbeat-interval").as_deref(), Some("150"));
+        assert_eq!(
+            value(&config, "3.5.30", true, "election-timeout").as_deref(),
+            Some("1000"),
+            "etcd wants five heartbeats"
+        );
+        config.etcd.args.clear();
         config.etcd.election_millis = Some(5000);
         assert_eq!(value(&config, "3.5.30", true, "election-timeout").as_deref(), Some("5000"));
         assert_eq!(value(&config, "3.5.30", true, "heartbeat-interval").as_deref(), Some("100"));

@@ -152,7 +152,7 @@ fn observe(shared: &Shared) -> Status {
             revision: facts.revision,
             db_size: facts.db_size,
             db_in_use: facts.db_in_use,
-            db_quota: shared.config.etcd.quota_backend_bytes,
+            db_quota: shared.config.etcd.effective_quota(),
             alarms: facts.alarms.clone(),
         }),
         _ => None,
