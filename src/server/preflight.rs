@@ -201,19 +201,16 @@ fn warn_of_places(data: &DataDir) {
 
 /// A new cluster begins in an empty directory: what is left of an old one there is kept beside it.
 fn set_aside(data: &DataDir) -> Result<(), WriteError> {
-    let state = data_state(data);
-    if state == DataState::NeverBegun {
-        let aside = data.etcd_never_begun();
-        tracing::info!("a first start broke off before anything was committed; beginning again");
-        if aside.exists() {
-            durable::remove_dir_all(&aside)?;
-        }
-        return move_aside(data, &aside, "member-never-begun");
-    }
-    if state != DataState::Torn {
-        return Ok(());
-    }
     let now = clock::unix_seconds(clock::now());
+    match data_state(data) {
+        DataState::NeverBegun => {
+            tracing::info!(
+                "a first start broke off before anything was committed; beginning again, its remains are kept"
+            );
+        }
+        DataState::Torn => {}
+        DataState::Absent | DataState::Present => return Ok(()),
+    }
     let aside = data.etcd_old(now);
     tracing::warn!(to = %aside.display(), "db/etcd holds something without a log, which etcd cannot resume from; it is set aside");
     move_aside(data, &aside, &format!("member-old-{now}"))
