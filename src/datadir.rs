@@ -153,12 +153,6 @@ impl DataDir {
         self.db().join(format!("etcd-old-{unix_seconds}"))
     }
 
-    /// Where the remains of a first start that broke off are put until the next one is ready: nothing was ever committed there.
-    #[must_use]
-    pub fn etcd_never_begun(&self) -> PathBuf {
-        self.db().join("etcd-never-begun")
-    }
-
     /// The member name.
     #[must_use]
     pub fn etcd_name(&self) -> PathBuf {

@@ -239,12 +239,6 @@ impl Server {
                 systemd::ready(&self.ready_line());
                 if !*told_ready {
                     *told_ready = true;
-                    let never_begun = shared.data.etcd_never_begun();
-                    if never_begun.exists()
-                        && let Err(error) = durable::remove_dir_all(&never_begun)
-                    {
-                        tracing::warn!(error = %error, because = %error.source, "the remains of a first start stay");
-                    }
                     for path in embedded::prune(&shared.data) {
                         tracing::info!(path = %path.display(), "removed an older unpacked etcd");
                     }

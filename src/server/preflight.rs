@@ -219,11 +219,7 @@ fn set_aside(data: &DataDir) -> Result<(), WriteError> {
 /// Renames the child's data directory; a mount point cannot be renamed, what is in it can.
 fn move_aside(data: &DataDir, aside: &Path, inside: &str) -> Result<(), WriteError> {
     if host::is_mount_point(&data.etcd()) {
-        let aside = data.etcd().join(inside);
-        if aside.exists() {
-            durable::remove_dir_all(&aside)?;
-        }
-        return durable::rename(&data.etcd_member(), &aside);
+        return durable::rename(&data.etcd_member(), &data.etcd().join(inside));
     }
     durable::rename(&data.etcd(), aside)
 }

@@ -110,7 +110,10 @@ fn a_first_start_that_broke_off_before_the_first_commit_is_begun_again() {
     node.start_ready();
     assert!(node.log().contains("a first start broke off before anything was committed"));
     assert_eq!(node.etcdctl(&["put", "a", "1"]), "OK\n");
-    eventually("its remains to be gone", || (!node.server_dir().join("db/etcd-never-begun").exists()).then_some(()));
+    let aside = fs::read_dir(node.server_dir().join("db")).unwrap().flatten().map(|entry| entry.path());
+    let kept = aside.filter(|path| path.to_string_lossy().contains("etcd-old-")).collect::<Vec<_>>();
+    assert_eq!(kept.len(), 1, "its remains are kept, whatever they are");
+    assert!(kept[0].join("member/wal/0000000000000000-0000000000000000.wal").exists());
     node.stop();
     node.start_ready();
     assert_eq!(node.etcdctl(&["get", "a", "--print-value-only"]), "1\n");
