@@ -30,13 +30,17 @@ pub enum DataDirError {
     /// A file is where a directory belongs.
     #[error("{} is not a directory", .0.display())]
     NotADirectory(PathBuf),
+    /// A symbolic link leads nowhere.
+    #[error("{} is a symbolic link to something that is not there", .0.display())]
+    Dangling(PathBuf),
 }
 
 impl Explained for DataDirError {
     fn exit(&self) -> Exit {
         match self {
             Self::Write(error) => error.exit(),
-            Self::ForeignOwner { .. } => Exit::Refused,
+            // What a link led to may be a disk with data that is not mounted.
+            Self::ForeignOwner { .. } | Self::Dangling(_) => Exit::Refused,
             Self::NotADirectory(_) => Exit::Usage,
         }
     }
@@ -46,6 +50,10 @@ impl Explained for DataDirError {
             Self::Write(error) => error.next(),
             Self::ForeignOwner { path, owner, ours } => Some(format!(
                 "run quorate as user {owner}, or hand the directory over: chown -R {ours} {}",
+                path.display()
+            )),
+            Self::Dangling(path) => Some(format!(
+                "mount what it leads to (readlink {0}), or, if there is no data there, remove the link: rm {0}",
                 path.display()
             )),
             Self::NotADirectory(path) => Some(format!("move {} away, or choose another --data-dir", path.display())),
@@ -153,6 +161,13 @@ impl DataDir {
         self.db().join(format!("etcd-old-{unix_seconds}"))
     }
 
+    /// The nearest directory to the child's data that exists: it may be on a disk of its own.
+    #[must_use]
+    pub fn storage(&self) -> PathBuf {
+        let etcd = self.etcd();
+        if etcd.is_dir() { etcd } else { self.db() }
+    }
+
     /// The member name.
     #[must_use]
     pub fn etcd_name(&self) -> PathBuf {
@@ -194,6 +209,9 @@ impl DataDir {
     /// # Errors
     /// If they cannot be made or belong to somebody else.
     pub fn prepare_for_lock(&self) -> Result<(), DataDirError> {
+        if self.root.is_symlink() && !self.root.exists() {
+            return Err(DataDirError::Dangling(self.root.clone()));
+        }
         durable::create_dir_all(&self.root, PRIVATE_DIR)?;
         Self::own(&self.server()).map(|_| ())
     }
@@ -208,11 +226,17 @@ impl DataDir {
         let dirs = [self.server(), self.server().join("tls"), tls, self.db(), self.etcd()];
         for dir in dirs {
             // db/etcd must not appear before it is known that its absence is no loss.
-            if dir == self.etcd() && !dir.exists() {
+            if dir == self.etcd() && !dir.exists() && !dir.is_symlink() {
                 continue;
             }
             if Self::own(&dir)? {
                 mended.push(dir);
+            }
+        }
+        // etcd makes these; whose they are tells who ran it.
+        for dir in [self.etcd_member(), self.etcd_member().join("wal"), self.etcd_member().join("snap")] {
+            if dir.exists() {
+                Self::check_owner(&dir)?;
             }
         }
         Ok(mended)
@@ -231,21 +255,27 @@ impl DataDir {
         let made = match fs::metadata(dir) {
             Ok(found) if !found.is_dir() => return Err(DataDirError::NotADirectory(dir.to_path_buf())),
             Ok(_) => false,
+            Err(_) if dir.is_symlink() => return Err(DataDirError::Dangling(dir.to_path_buf())),
             Err(_) => durable::create_dir(dir, PRIVATE_DIR)?,
         };
         if made {
             return Ok(false);
         }
-        let found = fs::metadata(dir).on("look at", dir)?;
-        let ours = nix::unistd::geteuid().as_raw();
-        if found.uid() != ours {
-            return Err(DataDirError::ForeignOwner { path: dir.to_path_buf(), owner: found.uid(), ours });
-        }
+        let found = Self::check_owner(dir)?;
         if found.permissions().mode() & 0o077 == 0 {
             return Ok(false);
         }
         durable::set_mode(dir, PRIVATE_DIR)?;
         Ok(true)
+    }
+
+    fn check_owner(dir: &Path) -> Result<fs::Metadata, DataDirError> {
+        let found = fs::metadata(dir).on("look at", dir)?;
+        let ours = nix::unistd::geteuid().as_raw();
+        if found.uid() != ours {
+            return Err(DataDirError::ForeignOwner { path: dir.to_path_buf(), owner: found.uid(), ours });
+        }
+        Ok(found)
     }
 
     /// Paths on the way to the data that are symbolic links; they work, and are worth a warning.

@@ -48,6 +48,9 @@ impl Explained for WriteError {
             io::ErrorKind::PermissionDenied => {
                 "run quorate as the user that owns the data directory (usually root), or choose another --data-dir"
             }
+            io::ErrorKind::IsADirectory | io::ErrorKind::NotADirectory => {
+                "something else is in its place: look at it (ls -ld), and move it away"
+            }
             _ => return None,
         };
         Some(advice.into())
@@ -150,7 +153,11 @@ pub fn create_dir(path: &Path, mode: u32) -> Result<bool, WriteError> {
         return Ok(false);
     }
     faults::point("durable::mkdir").on("create the directory", path)?;
-    DirBuilder::new().mode(mode).create(path).on("create the directory", path)?;
+    match DirBuilder::new().mode(mode).create(path) {
+        // Somebody else made it a moment ago.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => return Ok(false),
+        done => done.on("create the directory", path)?,
+    }
     sync_parent(path)?;
     Ok(true)
 }
@@ -212,10 +219,17 @@ pub fn sweep(dir: &Path) -> Vec<OsString> {
     let Ok(entries) = fs::read_dir(dir) else { return Vec::new() };
     entries
         .flatten()
-        .filter(|entry| entry.file_name().as_encoded_bytes().starts_with(TEMPORARY.as_bytes()))
+        .filter(|entry| is_abandoned(&entry.file_name().to_string_lossy()))
         .filter(|entry| fs::remove_file(entry.path()).is_ok())
         .map(|entry| entry.file_name())
         .collect()
+}
+
+/// True for a temporary name whose process is gone, or had the pid that we have now.
+fn is_abandoned(name: &str) -> bool {
+    let Some(rest) = name.strip_prefix(TEMPORARY) else { return false };
+    let pid = rest.rsplit('-').next().and_then(|pid| pid.parse::<u32>().ok());
+    pid.is_none_or(|pid| pid == std::process::id() || !Path::new("/proc").join(pid.to_string()).exists())
 }
 
 fn temporary_beside(path: &Path) -> PathBuf {
@@ -266,10 +280,12 @@ mod tests {
     #[test]
     fn the_sweep_takes_only_our_temporaries() {
         let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join(".tmp-quorate-x-1"), b"").unwrap();
-        fs::write(dir.path().join("x"), b"").unwrap();
-        assert_eq!(sweep(dir.path()), [OsString::from(".tmp-quorate-x-1")]);
-        assert!(dir.path().join("x").exists());
+        // Pid 1 always runs; 2^22 is beyond every pid.
+        for name in [".tmp-quorate-x-4194304", ".tmp-quorate-x-1", "x"] {
+            fs::write(dir.path().join(name), b"").unwrap();
+        }
+        assert_eq!(sweep(dir.path()), [OsString::from(".tmp-quorate-x-4194304")]);
+        assert!(dir.path().join("x").exists() && dir.path().join(".tmp-quorate-x-1").exists());
     }
 
     #[test]

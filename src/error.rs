@@ -7,6 +7,8 @@
 use std::error::Error;
 use std::fmt::Write as _;
 
+use crate::clock;
+
 /// The exit codes of every `quorate` command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
@@ -41,6 +43,16 @@ pub trait Explained: Error + Send + Sync + 'static {
     }
 }
 
+/// Why: the sources of an error, from the nearest to the bottom.
+pub fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    let mut next = error.source();
+    std::iter::from_fn(move || {
+        let cause = next?;
+        next = cause.source();
+        Some(cause)
+    })
+}
+
 /// Any [`Explained`] error, on its way to `main`.
 #[derive(Debug)]
 pub struct Failure(Box<dyn Explained>);
@@ -58,14 +70,28 @@ impl Failure {
         self.0.exit()
     }
 
+    /// The same as [`Self::report`] as a log line in JSON, for those who read the log with a program.
+    #[must_use]
+    pub fn json_line(&self) -> String {
+        let because: Vec<String> = causes(&*self.0).map(ToString::to_string).collect();
+        let line = serde_json::json!({
+            "time": clock::rfc3339_millis(clock::now()),
+            "level": "error",
+            "target": "quorate",
+            "message": self.0.to_string(),
+            "because": because,
+            "next": self.0.next(),
+            "exit_code": self.exit() as u8,
+        });
+        format!("{line}\n")
+    }
+
     /// The error, then why (the chain of sources), then what to do: what goes to standard error.
     #[must_use]
     pub fn report(&self) -> String {
         let mut text = format!("quorate: {}\n", self.0);
-        let mut source = self.0.source();
-        while let Some(cause) = source {
+        for cause in causes(&*self.0) {
             let _ = writeln!(text, "  because: {cause}");
-            source = cause.source();
         }
         if let Some(next) = self.0.next() {
             let _ = writeln!(text, "  next: {next}");
@@ -96,5 +122,7 @@ mod tests {
         let failure = Failure::from(Sample(std::io::Error::other("it is gone")));
         assert_eq!(failure.report(), "quorate: cannot read /x\n  because: it is gone\n  next: look for it\n");
         assert_eq!(failure.exit(), Exit::NotFound);
+        let line: serde_json::Value = serde_json::from_str(&failure.json_line()).unwrap();
+        assert_eq!((&line["because"][0], &line["exit_code"]), (&"it is gone".into(), &5.into()));
     }
 }

@@ -173,10 +173,55 @@ pub fn lock_holder(file: &Path) -> Option<i32> {
         .find_map(|lock| lock.pid.filter(|pid| *pid > 0))
 }
 
-/// How many processes the kernel has killed for want of memory since it booted, in any control group.
-#[must_use]
-pub fn out_of_memory_kills() -> Option<u64> {
-    procfs::vmstat().ok()?.get("oom_kill").and_then(|count| u64::try_from(*count).ok())
+/// How many processes the kernel has killed for want of memory, as seen from one process: in its control group, or, where
+/// that cannot be seen, on the whole machine since it booted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemoryKills {
+    events: Option<PathBuf>,
+    count: Option<u64>,
+}
+
+impl MemoryKills {
+    /// Counts as seen from `pid`.
+    #[must_use]
+    pub fn of(pid: i32) -> Self {
+        let events = memory_events(pid);
+        let count = count_of_memory_kills(events.as_deref());
+        Self { events, count }
+    }
+
+    /// True if there are more now than when it was counted.
+    #[must_use]
+    pub fn are_more_now(&self) -> bool {
+        count_of_memory_kills(self.events.as_deref()).zip(self.count).is_some_and(|(now, before)| now > before)
+    }
+}
+
+/// The file in which the kernel counts for the control group of `pid`; both generations of control groups have a line
+/// `oom_kill N` (kernel documentation, cgroup-v2 `memory.events` and cgroup-v1 `memory.oom_control`).
+fn memory_events(pid: i32) -> Option<PathBuf> {
+    let groups = Process::new(pid).ok()?.cgroups().ok()?;
+    groups.0.into_iter().find_map(|group| {
+        let (root, file) = match group.controllers.as_slice() {
+            [] => ("/sys/fs/cgroup", "memory.events"),
+            some if some.iter().any(|name| name == "memory") => ("/sys/fs/cgroup/memory", "memory.oom_control"),
+            _ => return None,
+        };
+        let path = Path::new(root).join(group.pathname.trim_start_matches('/')).join(file);
+        oom_kill_line(&path).map(|_| path)
+    })
+}
+
+fn oom_kill_line(path: &Path) -> Option<u64> {
+    let text = std::fs::read_to_string(path).ok()?;
+    text.lines().find_map(|line| line.strip_prefix("oom_kill ")).and_then(|count| count.trim().parse().ok())
+}
+
+fn count_of_memory_kills(events: Option<&Path>) -> Option<u64> {
+    match events {
+        Some(path) => oom_kill_line(path),
+        None => procfs::vmstat().ok()?.get("oom_kill").and_then(|count| u64::try_from(*count).ok()),
+    }
 }
 
 /// What a file system promises, as far as this program cares.

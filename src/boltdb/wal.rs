@@ -15,26 +15,39 @@ const HARD_STATE_COMMIT: u64 = 3;
 /// Larger than any record: etcd refuses requests of more than a few MiB.
 const LONGEST_RECORD: u64 = 512 << 20;
 
+/// What a segment says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Segment {
+    /// Nothing at all. etcd never leaves that: it puts a log into place with its first records in it.
+    Blank,
+    /// Records, but none that says that an entry was committed.
+    Uncommitted,
+    /// An entry was committed.
+    Committed,
+}
+
 /// Whether the segment says that an entry was committed. A raft member commits its first entry, the one that makes it a
 /// member, before it can be elected and acknowledge anything. Reads no further than it must.
 ///
 /// # Errors
 /// If the segment cannot be read, or is damaged, so that it does not tell.
-pub fn has_commit(mut segment: impl Read) -> io::Result<bool> {
+pub fn read(mut segment: impl Read) -> io::Result<Segment> {
+    let mut so_far = Segment::Blank;
     loop {
         let Some(record) = next_record(&mut segment)? else {
-            return ends_in_zeros(segment).map(|()| false);
+            return ends_in_zeros(segment).map(|()| so_far);
         };
+        so_far = Segment::Uncommitted;
         if number(&record, RECORD_TYPE)? == Some(HARD_STATE) {
             let state = bytes(&record, RECORD_DATA)?.unwrap_or_default();
             if number(state, HARD_STATE_COMMIT)?.unwrap_or(0) > 0 {
-                return Ok(true);
+                return Ok(Segment::Committed);
             }
         }
     }
 }
 
-/// The next record, or `None` at the end of the log.
+/// The next whole record, or `None` at the end of the log.
 fn next_record(segment: &mut impl Read) -> io::Result<Option<Vec<u8>>> {
     let mut field = [0; 8];
     match segment.read_exact(&mut field) {
@@ -54,7 +67,8 @@ fn next_record(segment: &mut impl Read) -> io::Result<Option<Vec<u8>>> {
     let mut record = Vec::new();
     segment.take(length + padding).read_to_end(&mut record)?;
     if record.len() as u64 != length + padding {
-        return Err(damaged());
+        // A write that a crash cut off: etcd drops it and goes on.
+        return Ok(None);
     }
     record.truncate(usize::try_from(length).map_err(|_| damaged())?);
     Ok(Some(record))
@@ -161,13 +175,15 @@ mod tests {
     #[test]
     fn a_real_log_has_a_commit_from_its_state_record_on() {
         let log = golden();
-        assert!(has_commit(log.as_slice()).unwrap());
+        assert_eq!(read(log.as_slice()).unwrap(), Segment::Committed);
         let before = &log[..state_at(&log)];
-        assert!(!has_commit(before).unwrap());
+        assert_eq!(read(before).unwrap(), Segment::Uncommitted);
         let reserved = [before, &[0; 4096]].concat();
-        assert!(!has_commit(reserved.as_slice()).unwrap());
-        assert!(!has_commit([0; 4096].as_slice()).unwrap());
-        assert!(!has_commit([].as_slice()).unwrap());
+        assert_eq!(read(reserved.as_slice()).unwrap(), Segment::Uncommitted);
+        assert_eq!(read(&log[..state_at(&log) + 12]).unwrap(), Segment::Uncommitted, "a record that was cut off");
+        for blank in [&[0; 4096][..], &[]] {
+            assert_eq!(read(blank).unwrap(), Segment::Blank);
+        }
     }
 
     #[test]
@@ -176,23 +192,21 @@ mod tests {
         let commit = state_at(&log) + 8 + 24;
         assert_eq!(log[commit - 1..=commit], [0x18, 1]);
         log[commit] = 0;
-        assert!(!has_commit(log.as_slice()).unwrap());
+        assert_eq!(read(log.as_slice()).unwrap(), Segment::Uncommitted);
     }
 
     #[test]
     fn damage_is_never_taken_for_an_empty_log() {
         let log = golden();
-        let state = state_at(&log);
-        // A page of zeros over the beginning, a record cut off, a length that cannot be.
-        assert!(has_commit([&[0; 64], &log[64..]].concat().as_slice()).is_err());
-        assert!(has_commit(&log[..state + 12]).is_err());
-        assert!(has_commit([0xff; 64].as_slice()).is_err());
+        // A page of zeros over the beginning, a length that cannot be.
+        assert!(read([&[0; 64], &log[64..]].concat().as_slice()).is_err());
+        assert!(read([0xff; 64].as_slice()).is_err());
     }
 
     proptest! {
         #[test]
         fn no_bytes_make_it_panic_or_read_for_ever(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
-            let _ = has_commit(bytes.as_slice());
+            let _ = read(bytes.as_slice());
         }
     }
 }

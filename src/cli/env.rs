@@ -1,6 +1,7 @@
 //! `quorate env`: what etcdctl needs to know, as shell variables. For `eval "$(quorate env)"`.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::{block_on, locate, output, status};
 use crate::config::{Config, Given};
@@ -12,6 +13,9 @@ use crate::etcd::settings::Addresses;
 /// `quorate env`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {}
+
+/// How long the launcher may take to answer; etcd itself may be fine without it.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// How to reach this server's etcd as a client.
 pub(super) struct Access {
@@ -28,11 +32,16 @@ impl Access {
     /// run.
     pub(super) fn find(config: &Config) -> Result<Self, Failure> {
         let data = DataDir::new(&config.data_dir);
-        let (endpoint, etcd_binary) = match block_on(status::fetch(&data))? {
+        let (endpoint, etcd_binary) = match block_on(status::fetch(&data, PATIENCE))? {
             Ok(status) => (status.local_client_url, Some(PathBuf::from(status.etcd.binary))),
-            Err(error @ ControlError::NotRunning(_)) => {
+            // One that hangs is no reason not to look at etcd, rather the opposite.
+            Err(error @ (ControlError::NotRunning(_) | ControlError::NoAnswer { .. })) => {
                 let url = Addresses::local_client_url(config);
-                output::talk(&format!("quorate: warning: {error}; there may be nothing at {url}\n"));
+                let so = match error {
+                    ControlError::NotRunning(_) => "there may be nothing at",
+                    _ => "but etcd itself may be fine; trying",
+                };
+                output::talk(&format!("quorate: warning: {error}; {so} {url}\n"));
                 (url, None)
             }
             Err(error) => return Err(error.into()),
@@ -66,7 +75,7 @@ pub(super) fn variable(flag: &str) -> String {
 pub(super) fn run(given: &Given) -> Result<Exit, Failure> {
     let access = Access::find(&locate(given)?)?;
     for (flag, value) in access.settings() {
-        output::data(&format!("export {}={}\n", variable(flag), quoted(&value)));
+        output::data(&format!("export {}={}\n", variable(flag), quoted(&value)))?;
     }
     Ok(Exit::Done)
 }

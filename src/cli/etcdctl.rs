@@ -40,16 +40,25 @@ pub(super) fn run(given: &Given, args: &Args) -> Result<Exit, Failure> {
     let etcd = access.etcd_binary.as_deref().or(config.etcd.binary.as_deref());
     let program = binary::find_etcdctl(etcd, &data)?;
     let mut command = Command::new(&program.path);
+    let is_given = |flag: &str| own_words(&args.args).any(|arg| is_flag(arg, flag));
+    let is_identity_given = is_given("cert") || is_given("key");
     for (flag, value) in access.settings() {
         // etcdctl refuses a flag whose variable is set too, and the flag that the user gives must win.
         command.env_remove(variable(flag));
-        if !args.args.iter().any(|arg| is_flag(arg, flag)) {
+        // A certificate goes with its key.
+        let is_overridden = is_given(flag) || (is_identity_given && matches!(flag, "cert" | "key"));
+        if !is_overridden {
             command.arg(format!("--{flag}={value}"));
         }
     }
     command.env_remove("ETCDCTL_API").env_remove("QUORATE_TOKEN").args(&args.args);
     let source = command.exec();
     Err(CannotRun { path: program.path.display().to_string(), source }.into())
+}
+
+/// The words that may be options: after `--` there are only keys and values.
+fn own_words(args: &[OsString]) -> impl Iterator<Item = &OsString> {
+    args.iter().take_while(|arg| *arg != "--")
 }
 
 fn is_flag(arg: &OsStr, flag: &str) -> bool {
@@ -74,5 +83,7 @@ mod tests {
             assert_eq!(is_flag(OsStr::new(arg), "endpoints"), expected, "{arg}");
         }
         assert!(!is_flag(OsStr::new("--cert-x"), "cert"));
+        let args = ["put", "--", "k", "--cert"].map(OsString::from);
+        assert_eq!(own_words(&args).count(), 1, "a value may look like an option");
     }
 }

@@ -12,7 +12,6 @@ mod server;
 mod status;
 
 use std::ffi::OsString;
-use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -68,7 +67,7 @@ pub fn run(argv: impl Iterator<Item = OsString>) -> ExitCode {
     match done {
         Ok(exit) => ExitCode::from(exit as u8),
         Err(failure) => {
-            let _ = std::io::stderr().write_all(failure.report().as_bytes());
+            output::talk(&failure.report());
             ExitCode::from(failure.exit() as u8)
         }
     }
@@ -77,14 +76,17 @@ pub fn run(argv: impl Iterator<Item = OsString>) -> ExitCode {
 /// The configuration for a verb that only looks at a server: at three in the morning a broken file must not keep anyone
 /// from looking, so problems are told and what can be made of it is used.
 fn locate(given: &Given) -> Result<Config, Failure> {
-    let Loaded { config, tentative, .. } = config::load(given, &HostFacts::observe());
+    let Loaded { config, tentative, resolved, .. } = config::load(given, &HostFacts::observe());
     match (config, tentative) {
         (Ok(config), _) => Ok(config),
         (Err(errors), None) => Err(errors.into()),
         (Err(errors), Some(config)) => {
             let problems: String = errors.0.iter().map(|problem| format!("  {problem}\n")).collect();
             let dir = config.data_dir.display();
-            output::talk(&format!("quorate: warning: looking in {dir} in spite of the configuration:\n{problems}"));
+            let guess = if resolved.is_set("data-dir") { "" } else { " (a guess: the configuration may name another)" };
+            output::talk(&format!(
+                "quorate: warning: looking in {dir}{guess} in spite of the configuration:\n{problems}"
+            ));
             Ok(config)
         }
     }

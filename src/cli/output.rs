@@ -1,11 +1,18 @@
 //! How verbs print: data on standard output, talk on standard error, tables that fit 80 columns.
 
 use std::io::{self, Write as _};
+use std::sync::mpsc;
+use std::time::Duration;
 
 use clap::ValueEnum;
 use serde::Serialize;
 
 use crate::error::Explained;
+
+/// How long standard error may take.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Tables are for terminals of this many columns.
+pub(super) const WIDTH: usize = 80;
 
 /// What `-o` takes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -26,22 +33,81 @@ pub(super) struct RuntimeError(#[source] pub(super) io::Error);
 
 impl Explained for RuntimeError {}
 
-/// Writes to standard output. A reader that went away (`| head`) is no failure.
-pub(super) fn data(text: &str) {
-    let _ = io::stdout().write_all(text.as_bytes());
+/// What was asked for could not be printed.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write to standard output")]
+pub(super) struct OutputError(#[source] io::Error);
+
+impl Explained for OutputError {}
+
+/// Writes to standard output. A reader that went away (`| head`) is no failure; a full disk under a redirection is.
+pub(super) fn data(text: &str) -> Result<(), OutputError> {
+    let mut out = io::stdout();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(OutputError(error)),
+        _ => Ok(()),
+    }
 }
 
-/// Writes to standard error.
+/// Writes to standard error, and gives up after a while: a pipe that is full and that nobody reads must not keep the program
+/// from ending.
 pub(super) fn talk(text: &str) {
-    let _ = io::stderr().write_all(text.as_bytes());
+    let (done, written) = mpsc::channel();
+    let text = text.to_owned();
+    let writer = std::thread::Builder::new().spawn(move || {
+        let _ = io::stderr().write_all(text.as_bytes());
+        let _ = done.send(());
+    });
+    if writer.is_ok() {
+        let _ = written.recv_timeout(PATIENCE);
+    }
+}
+
+/// Breaks `text` between words so that no line is longer than `width`, which includes an indent of all lines but the first;
+/// the first begins at the indent too, behind what is there already. A longer word stays whole.
+pub(super) fn wrapped(text: &str, indent: usize, width: usize) -> String {
+    let mut lines = vec![String::new()];
+    for word in text.split_whitespace() {
+        let line = lines.last().map_or(0, |line| line.chars().count());
+        if line > 0 && indent + line + 1 + word.chars().count() > width {
+            lines.push(String::new());
+        }
+        if let Some(line) = lines.last_mut() {
+            line.push_str(if line.is_empty() { "" } else { " " });
+            line.push_str(word);
+        }
+    }
+    lines.join(&format!("\n{:indent$}", ""))
+}
+
+/// The beginning of `text`, if it is longer than `width` columns.
+pub(super) fn cut(text: &str, width: usize) -> String {
+    if text.chars().count() <= width {
+        return text.to_owned();
+    }
+    text.chars().take(width.saturating_sub(1)).chain(['…']).collect()
 }
 
 /// Prints `value` as JSON or YAML; `false` if the format is a table, which the verb makes itself.
-pub(super) fn structured(value: &impl Serialize, format: Format) -> bool {
+pub(super) fn structured(value: &impl Serialize, format: Format) -> Result<bool, OutputError> {
     match format {
-        Format::Table => return false,
-        Format::Json => data(&(serde_json::to_string_pretty(value).unwrap_or_default() + "\n")),
-        Format::Yaml => data(&serde_yaml::to_string(value).unwrap_or_default()),
+        Format::Table => return Ok(false),
+        Format::Json => data(&(serde_json::to_string_pretty(value).unwrap_or_default() + "\n"))?,
+        Format::Yaml => data(&serde_yaml::to_string(value).unwrap_or_default())?,
     }
-    true
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_texts_fit_the_terminal() {
+        assert_eq!(wrapped("one two three", 4, 11), "one two\n    three");
+        assert_eq!(wrapped("averylongword x", 2, 8), "averylongword\n  x");
+        assert_eq!(wrapped("", 2, 8), "");
+        assert_eq!(cut("abc", 3), "abc");
+        assert_eq!(cut("abcd", 3), "ab…");
+    }
 }

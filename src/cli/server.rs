@@ -1,7 +1,7 @@
 //! `quorate server`.
 
 use super::{ServerOptions, output};
-use crate::config::{self, Given, Loaded};
+use crate::config::{self, Given, Loaded, LogFormat};
 use crate::error::{Exit, Failure};
 use crate::host::HostFacts;
 use crate::server::{self, logging};
@@ -24,10 +24,11 @@ pub(super) fn run(global: Given, args: &Args) -> Result<Exit, Failure> {
         for warning in &warnings {
             output::talk(&format!("quorate: warning: {warning}\n"));
         }
-        output::data(&config::print::print(&resolved, &config));
+        output::data(&config::print::print(&resolved, &config))?;
         return Ok(Exit::Done);
     }
-    let logging = logging::start(config.log_format, config.debug)?;
+    let log_format = config.log_format;
+    let logging = logging::start(log_format, config.debug)?;
     for warning in warnings {
         tracing::warn!(origin = %warning.origin, "{}", warning.message);
     }
@@ -40,5 +41,12 @@ pub(super) fn run(global: Given, args: &Args) -> Result<Exit, Failure> {
     // Nothing that is still running matters any more.
     runtime.shutdown_background();
     drop(logging);
-    done.map(|()| Exit::Done)
+    match done {
+        Ok(()) => Ok(Exit::Done),
+        Err(failure) if log_format == LogFormat::Json => {
+            output::talk(&failure.json_line());
+            Ok(failure.exit())
+        }
+        Err(failure) => Err(failure),
+    }
 }

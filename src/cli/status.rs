@@ -1,14 +1,17 @@
 //! `quorate status`: how the server on this node is.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
-use super::output::{self, Format};
+use super::output::{self, Format, WIDTH, cut, wrapped};
 use super::{block_on, locate};
 use crate::config::Given;
 use crate::control::client::{self, ControlError};
 use crate::control::routes::status::Status;
 use crate::datadir::DataDir;
 use crate::error::{Exit, Failure};
+use crate::etcd::output::understand;
+use crate::host::printable;
 use crate::plan::space::human;
 
 /// `quorate status`.
@@ -19,21 +22,25 @@ pub(super) struct Args {
     output: Format,
 }
 
+/// How long the launcher may take: it answers at once unless it hangs.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Where the second column begins.
+const COLUMN: usize = 13;
 /// Below this a certificate is worth a word.
 const FEW_DAYS: u64 = 30;
 
 pub(super) fn run(given: &Given, args: &Args) -> Result<Exit, Failure> {
     let config = locate(given)?;
-    let status = block_on(fetch(&DataDir::new(&config.data_dir)))??;
-    if !output::structured(&status, args.output) {
-        output::data(&table(&status));
+    let status = block_on(fetch(&DataDir::new(&config.data_dir), PATIENCE))??;
+    if !output::structured(&status, args.output)? {
+        output::data(&table(&status))?;
     }
     Ok(if status.healthy { Exit::Done } else { Exit::Failed })
 }
 
 /// The status of the server that runs on `data`.
-pub(super) async fn fetch(data: &DataDir) -> Result<Status, ControlError> {
-    let body = client::get(data, "/v1/status").await?;
+pub(super) async fn fetch(data: &DataDir, patience: Duration) -> Result<Status, ControlError> {
+    let body = client::get(data, "/v1/status", patience).await?;
     serde_json::from_slice(&body).map_err(|error| ControlError::NoAnswer {
         path: data.root().to_path_buf(),
         source: std::io::Error::other(error),
@@ -43,7 +50,7 @@ pub(super) async fn fetch(data: &DataDir) -> Result<Status, ControlError> {
 fn table(status: &Status) -> String {
     let mut text = String::new();
     let mut row = |name: &str, value: String| {
-        let _ = writeln!(text, "{name:<13}{value}");
+        let _ = writeln!(text, "{name:<COLUMN$}{}", wrapped(&value, COLUMN, WIDTH));
     };
     row(
         "health",
@@ -79,8 +86,8 @@ fn table(status: &Status) -> String {
             status.disk.fsync_p99_ms.map(|p99| format!(", fsync p99 {p99:.1} ms at the start")).unwrap_or_default();
         row("disk", format!("{} free{fsync}", human(free)));
     }
-    if etcd.restarts > 0 {
-        let last = etcd.last_exit.as_deref().map(|exit| format!(", the last after {exit}")).unwrap_or_default();
+    if etcd.restarts > 0 || etcd.last_exit.is_some() {
+        let last = etcd.last_exit.as_deref().map(|exit| format!("; it last ended with {exit}")).unwrap_or_default();
         row("restarts", format!("{}{last}", etcd.restarts));
     }
     if let Some(first) = status.certificates.iter().min_by_key(|certificate| certificate.days_left) {
@@ -95,10 +102,18 @@ fn table(status: &Status) -> String {
     if !etcd.last_lines.is_empty() {
         text.push_str("last lines of etcd:\n");
         for line in &etcd.last_lines {
-            let _ = writeln!(text, "  {line}");
+            let _ = writeln!(text, "  {}", cut(&short(line), WIDTH - 2));
         }
     }
     text
+}
+
+/// A line of etcd's without what only programs read.
+fn short(line: &str) -> String {
+    let entry = understand(line);
+    let text = |name: &str| entry.fields.get(name).and_then(|value| value.as_str());
+    let error = text("error").or_else(|| text("err")).map(|error| format!(": {error}")).unwrap_or_default();
+    printable(&format!("{:<5} {}{error}", entry.level, entry.message))
 }
 
 fn plural(count: usize, word: &str) -> String {

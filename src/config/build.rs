@@ -14,6 +14,7 @@ use super::{
     Resolved, Secret,
 };
 use crate::host::HostFacts;
+use crate::pki;
 
 /// A token file may be this large, in bytes.
 const LARGEST_TOKEN: u64 = 4096;
@@ -123,6 +124,12 @@ impl Builder<'_> {
     fn path(&mut self, name: &str) -> Option<PathBuf> {
         let path = self.one(name, |text| Some(PathBuf::from(text)))?;
         match std::path::absolute(&path) {
+            // etcd takes paths as text.
+            Ok(path) if path.to_str().is_none() => {
+                let message = format!("`{name}` is {}, which is not UTF-8 text", path.display());
+                self.problem(self.resolved.origin(name), message);
+                None
+            }
             Ok(path) => Some(path),
             Err(error) => {
                 self.problem(self.resolved.origin(name), format!("`{name}` cannot be made absolute: {error}"));
@@ -241,6 +248,9 @@ fn etcd_args(builder: &mut Builder<'_>) -> Vec<EtcdArg> {
         let Some(arg) = pair(&text) else { continue };
         if let Some(instead) = owned(&arg.key) {
             builder.problem(origin, format!("`etcd-arg`: `{}` belongs to quorate: {instead}", arg.key));
+        } else if arg.key.chars().chain(arg.value.chars()).any(char::is_control) {
+            let shown = crate::host::printable(&arg.key);
+            builder.problem(origin, format!("`etcd-arg`: `{shown}` has a control character in it"));
         } else if args.iter().any(|other| other.key == arg.key) {
             builder.problem(origin, format!("`etcd-arg`: `{}` is given twice", arg.key));
         } else {
@@ -276,6 +286,10 @@ fn token(builder: &mut Builder<'_>) -> Option<Secret> {
         builder.problem(origin, "the token must be one word without white space");
         return None;
     }
+    if !pki::token::is_well_formed(&text) {
+        builder.problem(origin, "the token is not of the form K10<hash>::server:<password>, nor a plain password");
+        return None;
+    }
     Some(Secret::new(text))
 }
 
@@ -290,7 +304,10 @@ fn read_token(path: &Path) -> Result<String, String> {
     }
     let file = fs::File::open(path).map_err(explained)?;
     let mut text = String::new();
-    file.take(LARGEST_TOKEN).read_to_string(&mut text).map_err(|error| error.to_string())?;
+    file.take(LARGEST_TOKEN + 1).read_to_string(&mut text).map_err(|error| error.to_string())?;
+    if text.len() as u64 > LARGEST_TOKEN {
+        return Err(format!("it is larger than {LARGEST_TOKEN} bytes, which no token is"));
+    }
     Ok(text.trim().to_owned())
 }
 

@@ -34,7 +34,13 @@ pub(super) fn owned(key: &str) -> Option<&'static str> {
         | "peer-client-cert-file"
         | "peer-client-key-file"
         | "ca-file"
-        | "peer-ca-file" => TLS,
+        | "peer-ca-file"
+        | "client-crl-file"
+        | "peer-crl-file"
+        | "peer-skip-client-san-verification"
+        | "experimental-peer-skip-client-san-verification" => TLS,
+        // They would shut out the launcher itself, or other members.
+        _ if key.starts_with("client-cert-allowed-") || key.starts_with("peer-cert-allowed-") => TLS,
         "force-new-cluster" => BEGIN,
         "logger"
         | "log-level"
@@ -46,6 +52,7 @@ pub(super) fn owned(key: &str) -> Option<&'static str> {
         | "log-rotation-config-json" => LOG,
         "config-file" | "version" | "help" | "h" => FILE,
         "unsafe-no-fsync" => FSYNC,
+        "socket-reuse-port" | "socket-reuse-address" => "a second etcd on the same port would go unnoticed",
         _ if ["initial-", "discovery", "proxy"].iter().any(|start| key.starts_with(start)) => BEGIN,
         _ => return None,
     };
@@ -65,6 +72,9 @@ mod tests {
             "initial-election-tick-advance",
             "cert-file",
             "unsafe-no-fsync",
+            "client-cert-allowed-hostname",
+            "peer-cert-allowed-cn",
+            "socket-reuse-port",
         ] {
             assert!(owned(key).is_some(), "{key}");
         }

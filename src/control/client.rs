@@ -14,8 +14,6 @@ use super::socket;
 use crate::datadir::DataDir;
 use crate::error::{Exit, Explained};
 
-/// How long an answer may take.
-const PATIENCE: Duration = Duration::from_secs(20);
 /// How large it may be, in bytes.
 const LARGEST_ANSWER: usize = 16 << 20;
 
@@ -64,11 +62,11 @@ impl Explained for ControlError {
     }
 }
 
-/// GETs `path` from the launcher on `data`; the body of a 200.
+/// GETs `path` from the launcher on `data`, within a time; the body of a 200.
 ///
 /// # Errors
 /// If nobody runs there, or the answer is not a 200.
-pub async fn get(data: &DataDir, path: &str) -> Result<Bytes, ControlError> {
+pub async fn get(data: &DataDir, path: &str, patience: Duration) -> Result<Bytes, ControlError> {
     let root = data.root().to_path_buf();
     let stream = socket::connect(&data.server()).await.map_err(|error| match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => ControlError::NotRunning(root.clone()),
@@ -76,7 +74,7 @@ pub async fn get(data: &DataDir, path: &str) -> Result<Bytes, ControlError> {
         _ => ControlError::NoAnswer { path: root.clone(), source: error },
     })?;
     let no_answer = |source| ControlError::NoAnswer { path: root.clone(), source };
-    let (status, body) = request(stream, path, PATIENCE).await.map_err(no_answer)?;
+    let (status, body) = request(stream, path, patience).await.map_err(no_answer)?;
     if status == StatusCode::OK {
         return Ok(body);
     }

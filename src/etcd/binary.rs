@@ -6,14 +6,17 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Output, Stdio};
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::Command;
 
 use super::embedded;
-use super::process::clean_environment;
+use super::pinned::Pinned;
+use super::process::{clean_environment, kill_group};
 use super::version::{self, NotAVersion, Version};
 use crate::config::{EtcdArg, options};
 use crate::datadir::DataDir;
@@ -22,6 +25,8 @@ use crate::error::{Exit, Explained};
 
 /// How long `etcd --version` may take.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How much of what it prints is read, in bytes: several times as much as `etcd --help`.
+const LONGEST_OUTPUT: u64 = 256 << 10;
 
 /// Where a program was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +50,16 @@ pub struct Program {
     pub source: Source,
     /// Keeps a program in memory alive.
     _memory: Option<OwnedFd>,
+}
+
+impl Program {
+    /// Holds on to the file, so that what is checked now is what runs later.
+    ///
+    /// # Errors
+    /// If there is no such file.
+    pub fn pin(&self) -> Result<Pinned, BinaryError> {
+        Pinned::open(&self.path).map_err(|source| BinaryError::Run { path: self.path.clone(), source })
+    }
 }
 
 /// Why there is no etcd to run.
@@ -146,12 +161,12 @@ pub fn find_etcd(asked: Option<&Path>, data: &DataDir, unpacking: Unpacking) -> 
     find("etcd", None, data, unpacking)
 }
 
-/// Finds the etcdctl to run.
+/// Finds the etcdctl to run. The data directory stays as it is: only the server, which holds the lock, unpacks.
 ///
 /// # Errors
 /// As [`find_etcd`].
 pub fn find_etcdctl(etcd_binary: Option<&Path>, data: &DataDir) -> Result<Program, BinaryError> {
-    find("etcdctl", etcd_binary.and_then(Path::parent), data, Unpacking::Yes)
+    find("etcdctl", etcd_binary.and_then(Path::parent), data, Unpacking::No)
 }
 
 fn find(
@@ -261,15 +276,38 @@ async fn flags_of(path: &Path) -> Result<Vec<String>, BinaryError> {
         .collect())
 }
 
+struct Output {
+    status: ExitStatus,
+    stdout: Vec<u8>,
+    stderr: Vec<u8>,
+}
+
+/// Runs it in a process group of its own, which is ended with all that it started if it takes too long.
 async fn run(path: &Path, args: &[String]) -> Result<Output, BinaryError> {
     let mut command = std::process::Command::new(path);
     clean_environment(&mut command);
-    command.args(args).stdin(Stdio::null());
-    let mut command = Command::from(command);
-    command.kill_on_drop(true);
-    match tokio::time::timeout(PATIENCE, command.output()).await {
-        Ok(Ok(output)) => Ok(output),
-        Ok(Err(source)) => Err(BinaryError::Run { path: path.to_path_buf(), source }),
-        Err(_) => Err(BinaryError::Silent(path.to_path_buf())),
+    command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+    let failed = |source| BinaryError::Run { path: path.to_path_buf(), source };
+    let mut child = Command::from(command).kill_on_drop(true).spawn().map_err(failed)?;
+    let (out, err) = (child.stdout.take(), child.stderr.take());
+    let exchange = async {
+        let (stdout, stderr) = tokio::join!(bounded(out), bounded(err));
+        Ok(Output { status: child.wait().await?, stdout: stdout?, stderr: stderr? })
+    };
+    if let Ok(done) = tokio::time::timeout(PATIENCE, exchange).await {
+        return done.map_err(failed);
     }
+    if let Some(pid) = child.id() {
+        kill_group(pid);
+    }
+    Err(BinaryError::Silent(path.to_path_buf()))
+}
+
+/// The beginning of what comes; the pipe is closed after that, which ends a program that prints for ever.
+async fn bounded(pipe: Option<impl AsyncRead + Unpin>) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    if let Some(pipe) = pipe {
+        pipe.take(LONGEST_OUTPUT).read_to_end(&mut bytes).await?;
+    }
+    Ok(bytes)
 }

@@ -17,6 +17,8 @@ pub enum Order {
     Stop,
     /// End it now.
     Kill,
+    /// End the child in order, and start it again at once.
+    Restart,
     /// The child of this generation was seen to be healthy.
     IsReady(u64),
 }
@@ -90,7 +92,7 @@ impl ChildStatus {
         }
     }
 
-    /// Lives after the first.
+    /// Lives after the first, asked for or not.
     #[must_use]
     pub fn restarts(&self) -> u64 {
         self.generation.saturating_sub(1)

@@ -12,6 +12,7 @@ use etcd_client::{Certificate, Client, ConnectOptions, Identity, TlsOptions};
 use serde::Serialize;
 
 use crate::datadir::DataDir;
+use crate::error::causes;
 
 /// How long one request may take.
 const REQUEST: Duration = Duration::from_secs(5);
@@ -30,11 +31,22 @@ pub enum ClientError {
         source: io::Error,
     },
     /// etcd, or the way to it, said no.
-    #[error(transparent)]
+    #[error("{}", in_a_sentence(.0))]
     Etcd(#[from] etcd_client::Error),
     /// etcd said nothing.
     #[error("etcd did not answer within {} s", REQUEST.as_secs())]
     Silent,
+}
+
+/// What lies at the bottom of it: the layers above say only that something below them failed.
+fn in_a_sentence(error: &etcd_client::Error) -> String {
+    let bottom = causes(error).last();
+    let text = match (error, bottom) {
+        (_, Some(bottom)) => bottom.to_string(),
+        (etcd_client::Error::GRpcStatus(status), None) => status.message().to_owned(),
+        (other, None) => other.to_string(),
+    };
+    crate::host::printable(text.lines().next().unwrap_or_default())
 }
 
 /// Why the child is not healthy (yet).

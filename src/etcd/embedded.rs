@@ -43,7 +43,8 @@ fn file(program: &str) -> Option<&'static EmbeddedFile> {
     FILES.iter().find(|file| file.name == program)
 }
 
-/// Makes the embedded `program` executable, under the data directory or in memory; `None` if there is none.
+/// Makes the embedded `program` executable, under the data directory or in memory; `None` if there is none. Only for who holds
+/// the lock of the data directory.
 ///
 /// # Errors
 /// If it cannot be unpacked, or is not what was packed.

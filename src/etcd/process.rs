@@ -103,6 +103,14 @@ fn spawn_here(mut command: Command) -> io::Result<Child> {
     Ok(child)
 }
 
+/// Ends the process group that a child of ours leads, and was not waited for yet: its id cannot be another's.
+pub fn kill_group(leader: u32) {
+    if let Some(group) = i32::try_from(leader).ok().and_then(Pid::from_raw) {
+        // Gone already is as good.
+        let _ = rustix::process::kill_process_group(group, Signal::KILL);
+    }
+}
+
 /// Says that a child was waited for.
 pub fn forget(pid: i32) {
     ours().remove(&pid);

@@ -15,8 +15,7 @@
 //! between lives and when to give up is decided by `plan::child`. A life is recorded on disk before anybody is told of it,
 //! so that the next launcher recognises the child if this one is killed.
 
-use std::os::unix::process::ExitStatusExt as _;
-use std::path::PathBuf;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -26,22 +25,26 @@ use tokio::sync::{mpsc, watch};
 use super::child::{ChildStatus, Handle, Order, State};
 use super::orphan;
 use super::output::{self, Tail};
+use super::pinned::{Executable, Pinned};
 use super::process::{self, ProcessHandle, Spawner, clean_environment};
 use crate::clock;
 use crate::datadir::DataDir;
 use crate::durable::WriteError;
 use crate::error::Explained;
-use crate::host;
+use crate::host::{self, MemoryKills};
 use crate::plan::child::{History, Life, Next};
 
 /// How long after its end a child's pipes may still give lines.
 const LAST_WORDS: Duration = Duration::from_millis(500);
+/// How often the kernel's count of processes killed for want of memory is looked at: a kill is blamed on memory only if the
+/// count went up since.
+const MEMORY_INTERVAL: Duration = Duration::from_secs(2);
 
 /// What to run.
 #[derive(Clone, Debug)]
 pub struct Launch {
     /// The executable.
-    pub program: PathBuf,
+    pub program: Pinned,
     /// Its arguments.
     pub args: Vec<String>,
     /// Where the child is recorded.
@@ -109,13 +112,15 @@ struct Running {
     handle: ProcessHandle,
     started: Instant,
     ready: Option<Instant>,
-    /// The kernel's count at the start.
-    out_of_memory_kills: Option<u64>,
+    /// As of a moment ago.
+    memory_kills: MemoryKills,
     pumps: tokio::task::JoinSet<()>,
 }
 
 enum Attended {
     AsAsked,
+    /// To be started again at once.
+    Restart,
     Stuck(i32),
     ByItself(Life, String),
 }
@@ -135,6 +140,7 @@ impl Supervisor {
             let (life, exit) = match self.spawn().await {
                 Ok(running) => match self.attend(running).await {
                     Attended::AsAsked => return self.stopped(),
+                    Attended::Restart => continue,
                     Attended::Stuck(pid) => return Ended::Stuck(Stuck(pid)),
                     Attended::ByItself(life, exit) => (life, exit),
                 },
@@ -174,15 +180,24 @@ impl Supervisor {
 
     async fn spawn(&mut self) -> Result<Running, String> {
         let tail = Tail::default();
-        let mut command = Command::new(&self.launch.program);
+        let name = self.launch.program.path();
+        let cannot_run = |error| format!("{} cannot be run: {error}", name.display());
+        let mut command = match self.launch.program.executable().map_err(cannot_run)? {
+            Executable::AsChecked(path) => Command::new(path),
+            Executable::Replaced(link) => {
+                tracing::warn!(
+                    program = %name.display(),
+                    "another file is in the place of this etcd now; the one that was checked runs on until quorate is restarted"
+                );
+                let mut command = Command::new(link);
+                command.arg0(name);
+                command
+            }
+        };
         clean_environment(&mut command);
         command.args(&self.launch.args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let started = clock::monotonic();
-        let mut child = self
-            .spawner
-            .spawn(command)
-            .await
-            .map_err(|error| format!("{} cannot be run: {error}", self.launch.program.display()))?;
+        let mut child = self.spawner.spawn(command).await.map_err(cannot_run)?;
         let pid = i32::try_from(child.id()).unwrap_or_default();
         let handle = match ProcessHandle::open(pid) {
             Ok(handle) => handle,
@@ -211,27 +226,33 @@ impl Supervisor {
             status.ready_after = None;
             status.tail = tail;
         });
-        tracing::info!(pid, program = %self.launch.program.display(), "etcd started");
-        Ok(Running { child, handle, started, ready: None, out_of_memory_kills: host::out_of_memory_kills(), pumps })
+        tracing::info!(pid, program = %self.launch.program.path().display(), "etcd started");
+        Ok(Running { child, handle, started, ready: None, memory_kills: MemoryKills::of(pid), pumps })
     }
 
     /// Looks after one life, until it ends or is ended.
     async fn attend(&mut self, mut running: Running) -> Attended {
-        let is_asked = loop {
+        let mut memory = tokio::time::interval(MEMORY_INTERVAL);
+        let asked = loop {
             tokio::select! {
+                biased;
                 ended = running.handle.ended() => {
                     note_failure_to_watch(ended);
-                    break false;
+                    break None;
                 }
+                _ = memory.tick() => running.memory_kills = MemoryKills::of(running.handle.pid),
                 order = self.orders.recv() => match order {
                     Some(Order::IsReady(generation)) => self.ready(&mut running, generation),
+                    Some(Order::Restart) => {
+                        break Some(self.end(&running, false).await.unwrap_or(Attended::Restart));
+                    }
                     Some(Order::Stop) | None => {
                         self.end(&running, false).await;
-                        break true;
+                        break Some(Attended::AsAsked);
                     }
                     Some(Order::Kill) => {
                         self.end(&running, true).await;
-                        break true;
+                        break Some(Attended::AsAsked);
                     }
                 },
             }
@@ -243,9 +264,9 @@ impl Supervisor {
         };
         note_failure(orphan::forget(&self.launch.data));
         let _ = tokio::time::timeout(LAST_WORDS, async { while running.pumps.join_next().await.is_some() {} }).await;
-        if is_asked {
+        if let Some(asked) = asked {
             tracing::info!(pid = running.handle.pid, exit, "etcd stopped");
-            return Attended::AsAsked;
+            return asked;
         }
         let life = Life {
             lived: now.duration_since(running.started),
@@ -264,25 +285,34 @@ impl Supervisor {
         self.enter(State::Ready, |status| status.ready_after = Some(after));
     }
 
-    /// Ends the child: asks, waits, insists. Orders that come meanwhile can only hasten it.
-    async fn end(&mut self, running: &Running, at_once: bool) {
+    /// Ends the child: asks, waits, insists. Orders that come meanwhile can only hasten it, and an order to stop is told.
+    async fn end(&mut self, running: &Running, at_once: bool) -> Option<Attended> {
         self.enter(State::Stopping, |_| {});
         let pid = running.handle.pid;
         let deadline = tokio::time::sleep(self.launch.grace);
         tokio::pin!(deadline);
+        let mut to_stop = None;
         if !at_once {
             // An error means that it is gone, which the wait below sees.
             let _ = running.handle.terminate();
             loop {
                 tokio::select! {
-                    ended = running.handle.ended() => return note_failure_to_watch(ended),
+                    ended = running.handle.ended() => {
+                        note_failure_to_watch(ended);
+                        return to_stop;
+                    }
                     () = &mut deadline => {
                         tracing::warn!(pid, grace_seconds = self.launch.grace.as_secs(), "etcd did not end in time; killing it");
                         break;
                     }
-                    Some(order) = self.orders.recv() => if order == Order::Kill {
-                        tracing::warn!(pid, "told to hurry; killing etcd");
-                        break;
+                    Some(order) = self.orders.recv() => match order {
+                        Order::Kill => {
+                            tracing::warn!(pid, "told to hurry; killing etcd");
+                            to_stop = Some(Attended::AsAsked);
+                            break;
+                        }
+                        Order::Stop => to_stop = Some(Attended::AsAsked),
+                        Order::Restart | Order::IsReady(_) => {}
                     },
                 }
             }
@@ -290,12 +320,13 @@ impl Supervisor {
         let _ = running.handle.kill();
         // A killed process ends at once, unless it waits for a disk; then waiting longer does not help either.
         let _ = tokio::time::timeout(self.launch.grace, running.handle.ended()).await;
+        to_stop
     }
 
     /// How it ended; `None` if it has not.
     fn reap(running: &mut Running) -> Option<String> {
         let exit = match running.child.try_wait() {
-            Ok(Some(status)) => describe(status, running.out_of_memory_kills != host::out_of_memory_kills()),
+            Ok(Some(status)) => describe(status, running.memory_kills.are_more_now()),
             Ok(None) => return None,
             Err(error) => format!("an unknown end ({error})"),
         };
@@ -310,7 +341,7 @@ impl Supervisor {
         loop {
             tokio::select! {
                 () = &mut over => return false,
-                order = self.orders.recv() => if !matches!(order, Some(Order::IsReady(_))) {
+                order = self.orders.recv() => if !matches!(order, Some(Order::IsReady(_) | Order::Restart)) {
                     return true;
                 },
             }

@@ -49,8 +49,19 @@ impl fmt::Display for Version {
 
 /// Not a version.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a version")]
+#[error("it says `{0}`, which is no version of etcd")]
 pub struct NotAVersion(String);
+
+impl NotAVersion {
+    fn cut(text: &str) -> Self {
+        const SHOWN: usize = 80;
+        let mut shown: String = crate::host::printable(text).chars().take(SHOWN).collect();
+        if text.chars().nth(SHOWN).is_some() {
+            shown.push('…');
+        }
+        Self(shown)
+    }
+}
 
 impl FromStr for Version {
     type Err = NotAVersion;
@@ -61,7 +72,7 @@ impl FromStr for Version {
         let mut parts = plain.split('.').map(str::parse::<u32>);
         match (parts.next(), parts.next(), parts.next(), parts.next()) {
             (Some(Ok(major)), Some(Ok(minor)), Some(Ok(patch)), None) => Ok(Self { major, minor, patch }),
-            _ => Err(NotAVersion(text.to_owned())),
+            _ => Err(NotAVersion::cut(text)),
         }
     }
 }
@@ -86,7 +97,7 @@ pub fn of_banner(banner: &str) -> Result<Version, NotAVersion> {
     banner
         .lines()
         .find_map(|line| line.strip_prefix("etcd Version:"))
-        .ok_or_else(|| NotAVersion(banner.lines().next().unwrap_or_default().to_owned()))
+        .ok_or_else(|| NotAVersion::cut(banner.lines().next().unwrap_or_default()))
         .and_then(|text| text.trim().parse())
 }
 

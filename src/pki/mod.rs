@@ -9,6 +9,7 @@ pub mod leaf;
 pub mod token;
 
 use std::io;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
@@ -127,18 +128,23 @@ impl Names {
     /// Loopback, the node's name and addresses, and `tls-san`.
     #[must_use]
     pub fn of(config: &crate::config::Config) -> Self {
-        let mut names: Vec<String> = ["localhost", "127.0.0.1", "::1", &config.node_name].map(str::to_owned).to_vec();
+        let mut names: Vec<String> = ["localhost", "127.0.0.1", "::1", &config.node_name].map(canonical).to_vec();
         names.extend(config.node_ips.iter().chain(&config.node_external_ips).map(ToString::to_string));
-        names.extend(config.tls_sans.iter().cloned());
+        names.extend(config.tls_sans.iter().map(|name| canonical(name)));
         names.sort();
         names.dedup();
         Self(names)
     }
 
-    /// Each name once.
+    /// Each name once, in its canonical spelling.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(String::as_str)
     }
+}
+
+/// The one spelling of a name or address that counts: a name means the same in any case, and an address has many forms.
+pub(crate) fn canonical(name: &str) -> String {
+    name.parse::<IpAddr>().map_or_else(|_| name.to_ascii_lowercase(), |address| address.to_string())
 }
 
 /// A certificate and when it ends.
@@ -166,6 +172,8 @@ pub struct Ensured {
     pub expiries: Vec<Expiry>,
     /// True if a leaf was made or renewed.
     pub has_changed: bool,
+    /// The CAs as DER.
+    pub authorities: Vec<Vec<u8>>,
 }
 
 /// Makes, keeps and renews the CAs and leaves.
@@ -179,6 +187,7 @@ pub fn ensure(data: &DataDir, names: &Names, occasion: Occasion) -> Result<Ensur
         let files = data.certificate(name);
         let authority = Authority::load_or_make(name, &files, now)?;
         ensured.expiries.push(Expiry { name, not_after: authority.not_after() });
+        ensured.authorities.push(authority.der().to_vec());
         for profile in PROFILES.iter().filter(|profile| profile.authority == name) {
             let files = data.certificate(profile.name);
             let wanted = if profile.has_names { names.iter().map(str::to_owned).collect() } else { [].into() };

@@ -35,6 +35,12 @@ fn parse(token: &str) -> Result<Parts<'_>, PkiError> {
     }
 }
 
+/// True for a token of the whole form, and for a plain password.
+#[must_use]
+pub fn is_well_formed(token: &str) -> bool {
+    parse(token).is_ok()
+}
+
 /// SHA-256 of a CA's PEM file, hexadecimal.
 ///
 /// # Errors

@@ -10,7 +10,7 @@ use crate::etcd::version::Version;
 /// What `S/cluster.json` remembers, outside `db`, so that a lost `db` is noticed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClusterRecord {
-    /// etcd's cluster id, hexadecimal.
+    /// etcd's cluster id, hexadecimal; empty as long as the cluster is only intended.
     pub cluster_id: String,
     /// One more with every reset, restore or deliberate new beginning.
     pub epoch: u64,
@@ -30,6 +30,14 @@ pub struct ClusterRecord {
     pub other: BTreeMap<String, serde_json::Value>,
 }
 
+impl ClusterRecord {
+    /// True if the cluster was there once; false if it was about to begin and that was never finished.
+    #[must_use]
+    pub fn was_healthy(&self) -> bool {
+        !self.cluster_id.is_empty()
+    }
+}
+
 /// What is in the child's data directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DataState {
@@ -37,10 +45,10 @@ pub enum DataState {
     Absent,
     /// A log to resume from.
     Present,
-    /// Something of etcd's, but no log: etcd would begin anew over it.
+    /// Data of etcd's, but no log that it could be resumed from: etcd would begin anew over it.
     Torn,
-    /// A log in which nothing was ever committed: a first start that broke off. etcd would resume from it without a single
-    /// voter, and wait for ever (seen with 3.5).
+    /// No data, and at most a log in which nothing was ever committed: a first start that broke off. etcd would resume from
+    /// that without a single voter, and wait for ever (seen with 3.5).
     NeverBegun,
 }
 
@@ -76,6 +84,21 @@ pub struct StartPlan {
     pub notes: Vec<String>,
 }
 
+impl StartPlan {
+    /// What to write down before a new cluster begins, so that a start that breaks off is known to have meant it.
+    #[must_use]
+    pub fn intention(&self, remembered: Option<ClusterRecord>, binary: Version) -> ClusterRecord {
+        ClusterRecord {
+            epoch: self.epoch,
+            member_name: self.name.clone(),
+            members: 1,
+            etcd_version: Some(binary),
+            other: remembered.map(|cluster| cluster.other).unwrap_or_default(),
+            ..ClusterRecord::default()
+        }
+    }
+}
+
 /// From the data, or anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Beginning {
@@ -98,6 +121,20 @@ pub enum Refusal {
         cluster: String,
         /// The remembered member name.
         member: String,
+    },
+    /// There is data that cannot be resumed.
+    #[error(
+        "db/etcd/member holds etcd data, but no log that it could be resumed from; \
+         starting would silently make an empty cluster"
+    )]
+    Torn,
+    /// The data is somebody else's.
+    #[error("db/etcd is the data of member {found}, and this server was member {remembered}")]
+    OtherMember {
+        /// Whose data it is.
+        found: String,
+        /// Who we were.
+        remembered: String,
     },
     /// The binary is older than the data.
     #[error("this data was last run by etcd {last}; etcd {binary} is older and cannot read it safely")]
@@ -131,6 +168,16 @@ impl Explained for Refusal {
                  start once with --new-cluster"
                     .into()
             }
+            Self::Torn => {
+                "bring back server/db/etcd from a backup, or, if an empty cluster is what you want, start once with \
+                 --new-cluster: what is there is then kept beside it as server/db/etcd-old-…"
+                    .into()
+            }
+            Self::OtherMember { .. } => {
+                "bring back this server's own server/db/etcd; two servers with the data of one member would harm both. \
+                 If that member is gone for good and this server takes its place, mv server/cluster.json away"
+                    .into()
+            }
             Self::OlderBinary { last, .. } => {
                 format!("run etcd {} again: install it, or name it with --etcd-binary", last.minor_text())
             }
@@ -147,22 +194,30 @@ impl Explained for Refusal {
 /// A [`Refusal`] where starting could lose data.
 pub fn plan(observed: &Observed) -> Result<StartPlan, Refusal> {
     let remembered = observed.cluster.as_ref();
-    let resumes = match (observed.data, remembered) {
-        (DataState::Present, _) => true,
-        (DataState::Absent | DataState::Torn | DataState::NeverBegun, Some(cluster)) if !observed.new_cluster => {
-            return Err(Refusal::DataLost { cluster: cluster.cluster_id.clone(), member: cluster.member_name.clone() });
-        }
-        (DataState::Absent | DataState::Torn | DataState::NeverBegun, _) => false,
-    };
     let made = || format!("{}-{}", observed.node_name, observed.random);
-    if !resumes {
+    if observed.data != DataState::Present {
+        if !observed.new_cluster {
+            if observed.data == DataState::Torn {
+                return Err(Refusal::Torn);
+            }
+            if let Some(cluster) = remembered.filter(|cluster| cluster.was_healthy()) {
+                let (cluster, member) = (cluster.cluster_id.clone(), cluster.member_name.clone());
+                return Err(Refusal::DataLost { cluster, member });
+            }
+        }
         return Ok(StartPlan {
             name: made(),
             beginning: Beginning::NewCluster,
             is_alone: true,
-            epoch: remembered.map_or(1, |cluster| cluster.epoch + 1),
+            epoch: remembered.map_or(1, |cluster| cluster.epoch + u64::from(cluster.was_healthy())),
             notes: Vec::new(),
         });
+    }
+    if let (Some(found), Some(cluster)) = (&observed.name, remembered)
+        && !cluster.member_name.is_empty()
+        && *found != cluster.member_name
+    {
+        return Err(Refusal::OtherMember { found: found.clone(), remembered: cluster.member_name.clone() });
     }
     let mut notes = Vec::new();
     if observed.new_cluster {
@@ -238,8 +293,13 @@ mod tests {
 
     #[test]
     fn a_first_start_that_broke_off_is_begun_again() {
-        for left in [DataState::Torn, DataState::NeverBegun] {
-            assert_eq!(plan(&observed(None, left)).unwrap().beginning, Beginning::NewCluster);
+        let begun = plan(&observed(None, DataState::NeverBegun)).unwrap();
+        assert_eq!(begun.beginning, Beginning::NewCluster);
+        let intention = begun.intention(None, Version::new(3, 5, 30));
+        assert!(!intention.was_healthy());
+        for data in [DataState::Absent, DataState::NeverBegun] {
+            let again = plan(&observed(Some(intention.clone()), data)).unwrap();
+            assert_eq!((again.beginning, again.epoch), (Beginning::NewCluster, 1));
         }
         assert_eq!(plan(&observed(None, DataState::Present)).unwrap().beginning, Beginning::Resume);
     }
@@ -248,11 +308,24 @@ mod tests {
     fn lost_data_is_never_replaced_silently() {
         for data in [DataState::Absent, DataState::Torn, DataState::NeverBegun] {
             let mut seen = observed(Some(record("3.5.30")), data);
-            assert!(matches!(plan(&seen), Err(Refusal::DataLost { .. })));
+            assert_eq!(plan(&seen).unwrap_err().exit(), Exit::Refused);
             seen.new_cluster = true;
             let begun = plan(&seen).unwrap();
             assert_eq!((begun.beginning, begun.epoch), (Beginning::NewCluster, 5));
+            // Ended before it was healthy, the beginning that was asked for is gone on with, and its epoch is not lost.
+            let intended = observed(Some(begun.intention(seen.cluster, Version::new(3, 5, 30))), DataState::Absent);
+            assert_eq!(plan(&intended).unwrap().epoch, 5);
         }
+        assert_eq!(plan(&observed(None, DataState::Torn)), Err(Refusal::Torn), "also where nothing is remembered");
+    }
+
+    #[test]
+    fn the_data_of_another_member_is_refused() {
+        let mut seen = observed(Some(record("3.5.30")), DataState::Present);
+        seen.name = Some("n-1".into());
+        assert!(plan(&seen).is_ok());
+        seen.name = Some("n-2".into());
+        assert!(matches!(plan(&seen), Err(Refusal::OtherMember { .. })));
     }
 
     #[test]

@@ -26,7 +26,10 @@ impl Explained for Unreadable {
 
     fn next(&self) -> Option<String> {
         let path = self.path.display();
-        Some(format!("bring it back from a backup; if db/etcd is intact, `mv {path} {path}.bad` also lets it start"))
+        Some(format!(
+            "bring it back from a backup. If db/etcd/member is there and whole, `mv {path} {path}.bad` also lets it start; \
+             without that data, a start would then begin an empty cluster"
+        ))
     }
 }
 
@@ -59,8 +62,21 @@ pub(super) fn remember(shared: &Shared, facts: &MemberFacts) -> Result<Option<us
     if before.as_ref() == Some(&now) {
         return Ok(None);
     }
-    let mut text = serde_json::to_vec_pretty(&now).unwrap_or_default();
-    text.push(b'\n');
-    durable::write_file(&shared.data.cluster(), &text, PRIVATE)?;
+    if let Some(before) = before.as_ref().filter(|before| before.was_healthy() && before.cluster_id != now.cluster_id) {
+        let (was, is) = (&before.cluster_id, &now.cluster_id);
+        tracing::error!(
+            was,
+            is,
+            "the data in db/etcd is not of the cluster that this server was in: somebody has put other data there"
+        );
+    }
+    write(&shared.data, &now)?;
     Ok((before.map_or(0, |before| before.members) != now.members).then_some(now.members))
+}
+
+/// Writes the file.
+pub(super) fn write(data: &DataDir, record: &ClusterRecord) -> Result<(), WriteError> {
+    let mut text = serde_json::to_vec_pretty(record).unwrap_or_default();
+    text.push(b'\n');
+    durable::write_file(&data.cluster(), &text, PRIVATE)
 }

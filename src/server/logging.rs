@@ -1,17 +1,15 @@
 //! Log lines: text for people or JSON for machines, on standard error, never blocking the program.
 //!
-//! Lines go through a bounded buffer to a thread that writes them; when nobody reads standard error, lines are dropped
+//! Lines go through a bounded [`backlog`] to a thread that writes them; when nobody reads standard error, lines are dropped
 //! and counted instead of stopping the supervisor. An event's `fields` (a JSON object, from the child's own log line)
 //! are spread out among the other fields.
 
 use std::fmt;
-use std::sync::OnceLock;
 
 use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
 use tracing::{Event, Level, Subscriber};
-use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
@@ -19,34 +17,23 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
+use super::backlog::{self, Guard};
 use crate::clock;
 use crate::config::{ConfigErrors, LogFormat, Origin, Problem};
 use crate::etcd::output::DROPPED_LINES;
 use crate::host::printable;
 
-/// Lines that may wait to be written.
-const WAITING_LINES: usize = 8192;
 /// The variable with filter directives such as `quorate=debug,etcd=warn`.
 pub const FILTER_VARIABLE: &str = "QUORATE_LOG";
-
-static DROPPED: OnceLock<ErrorCounter> = OnceLock::new();
-
-/// Lines that were dropped because nobody read standard error.
-#[must_use]
-pub fn dropped_lines() -> u64 {
-    DROPPED.get().map_or(0, |counter| counter.dropped_lines() as u64)
-}
 
 /// Starts logging. What is still waiting is written when the guard is dropped.
 ///
 /// # Errors
 /// If `QUORATE_LOG` is no filter.
-pub fn start(format: LogFormat, debug: bool) -> Result<WorkerGuard, ConfigErrors> {
+pub fn start(format: LogFormat, debug: bool) -> Result<Guard, ConfigErrors> {
     let filter = filter(debug, std::env::var(FILTER_VARIABLE).ok().as_deref())?;
-    let (writer, guard) =
-        NonBlockingBuilder::default().lossy(true).buffered_lines_limit(WAITING_LINES).finish(std::io::stderr());
-    let _ = DROPPED.set(writer.error_counter());
-    let lines = tracing_subscriber::fmt::layer().event_format(Lines { format }).with_writer(writer);
+    let (backlog, guard) = backlog::start(std::io::stderr());
+    let lines = tracing_subscriber::fmt::layer().event_format(Lines { format }).with_writer(move || backlog.clone());
     // A second start in one process (tests) keeps the first.
     let _ = tracing_subscriber::registry().with(filter).with(lines).try_init();
     // Counted from the start, so that the metric exists before the first flood.

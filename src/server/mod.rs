@@ -4,6 +4,7 @@
 //! before the child starts, `health` watches it, this file reads top to bottom in the order in which things happen.
 //! Parses no flags.
 
+pub mod backlog;
 pub mod cluster;
 pub mod disk;
 pub mod health;
@@ -13,6 +14,7 @@ mod ports;
 mod preflight;
 mod signals;
 pub mod state;
+mod survey;
 mod systemd;
 
 use std::sync::Arc;
@@ -26,7 +28,7 @@ use crate::control;
 use crate::datadir::DataDir;
 use crate::durable;
 use crate::error::{Explained, Failure};
-use crate::etcd::binary::{self, Unpacking};
+use crate::etcd::binary::{self, Source, Unpacking};
 use crate::etcd::child::{ChildStatus, Handle, Order, State};
 use crate::etcd::embedded;
 use crate::etcd::process::{self, Spawner};
@@ -83,16 +85,32 @@ async fn prepare(config: &Config) -> Result<(DataDir, BinaryFacts, Prepared), Fa
     let data = DataDir::new(&config.data_dir);
     let asked = config.etcd.binary.as_deref();
     let program = binary::find_etcd(asked, &data, Unpacking::No)?;
+    let checked = program.pin()?;
     let version = binary::version_of(&program.path).await?;
     binary::check_arguments(&program.path, version, &config.etcd.args).await?;
     let prepared = preflight::prepare(config, &data, version, grace()).await?;
-    let program = binary::find_etcd(asked, &data, Unpacking::Yes)?;
-    let facts = BinaryFacts { version, source: program.source, path: program.path.clone(), program: Arc::new(program) };
+    let facts = if program.source == Source::Embedded {
+        // The same bytes, which unpacking checks.
+        let program = binary::find_etcd(asked, &data, Unpacking::Yes)?;
+        BinaryFacts { version, checked: program.pin()?, program: Arc::new(program) }
+    } else {
+        BinaryFacts { version, checked, program: Arc::new(program) }
+    };
     Ok((data, facts, prepared))
 }
 
 fn grace() -> Duration {
     faults::tunable("QUORATE_TEST_GRACE_MS", GRACE)
+}
+
+/// Makes etcdctl ready for people, and removes what older executables left. After the start, which need not wait for it.
+fn tidy_unpacked(data: &DataDir) {
+    if let Err(error) = embedded::unpack("etcdctl", data) {
+        tracing::warn!(error = %error, because = %error.source, "etcdctl could not be unpacked; it runs from memory");
+    }
+    for path in embedded::prune(data) {
+        tracing::info!(path = %path.display(), "removed an older unpacked etcd");
+    }
 }
 
 struct Server {
@@ -103,6 +121,8 @@ struct Server {
     prober: Option<Prober>,
     listeners: Option<control::Listeners>,
     names: pki::Names,
+    /// The CAs that etcd has read.
+    authorities: Vec<Vec<u8>>,
     watchdog: systemd::Watchdog,
     was_healthy: bool,
     _lock: lock::Lock,
@@ -116,11 +136,11 @@ impl Server {
     ) -> Result<(Self, Supervisor), Failure> {
         let flags = settings(&config, &data, &prepared.identity, binary.version);
         let args: Vec<String> = flags.iter().map(crate::etcd::settings::Setting::flag).collect();
-        preflight::write_identity(&data, &prepared.identity, &args)?;
+        preflight::write_identity(&data, &prepared, &args)?;
         faults::point("server::before_spawn").map_err(system("start etcd"))?;
 
         let spawner = Spawner::start().map_err(system("start a thread"))?;
-        let launch = Launch { program: binary.path.clone(), args, data: data.clone(), grace: grace() };
+        let launch = Launch { program: binary.checked.clone(), args, data: data.clone(), grace: grace() };
         let (supervisor, handle) = Supervisor::new(launch, spawner);
         let (certificates, certificates_seen) = watch::channel(prepared.expiries);
         let (prober, health) =
@@ -148,6 +168,7 @@ impl Server {
             prober: Some(prober),
             listeners: Some(listeners),
             names,
+            authorities: prepared.authorities,
             watchdog: systemd::Watchdog::from_environment(),
             was_healthy: false,
             _lock: prepared.lock,
@@ -190,7 +211,7 @@ impl Server {
                     let health = self.health.borrow_and_update().clone();
                     self.health_changed(&health);
                 }
-                _ = certificate_check.tick() => self.renew_certificates(),
+                _ = certificate_check.tick() => self.renew_certificates().await,
                 _ = watchdog.tick() => self.watchdog.feed(),
             }
         };
@@ -239,9 +260,8 @@ impl Server {
                 systemd::ready(&self.ready_line());
                 if !*told_ready {
                     *told_ready = true;
-                    for path in embedded::prune(&shared.data) {
-                        tracing::info!(path = %path.display(), "removed an older unpacked etcd");
-                    }
+                    let data = shared.data.clone();
+                    tokio::task::spawn_blocking(move || tidy_unpacked(&data));
                 }
             }
             State::Starting => systemd::status("etcd is starting"),
@@ -282,12 +302,22 @@ impl Server {
         format!("etcd {} is ready at {url}", self.shared.binary.version)
     }
 
-    fn renew_certificates(&self) {
+    async fn renew_certificates(&mut self) {
         match pki::ensure(&self.shared.data, &self.names, Occasion::Running) {
-            Ok(ensured) if ensured.has_changed || *self.certificates.borrow() != ensured.expiries => {
-                let _ = self.certificates.send(ensured.expiries);
+            Ok(ensured) => {
+                if ensured.has_changed || *self.certificates.borrow() != ensured.expiries {
+                    let _ = self.certificates.send(ensured.expiries);
+                }
+                // etcd reads its own certificate at each handshake, but whom it trusts only when it starts.
+                if self.authorities != ensured.authorities {
+                    tracing::warn!("somebody has put other CAs in place; restarting etcd, so that it trusts them");
+                    self.authorities = ensured.authorities;
+                    if let Err(error) = pki::token::ensure(&self.shared.data, None) {
+                        tracing::error!(%error, "the token could not be made to name the new CA");
+                    }
+                    self.handle.order(Order::Restart).await;
+                }
             }
-            Ok(_) => {}
             Err(error) => {
                 let next = error.next().unwrap_or_default();
                 tracing::error!(%error, next, "the certificates could not be checked; tried again later");

@@ -5,11 +5,11 @@
 
 use std::fs;
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
+use super::survey::data_state;
 use super::{cluster, disk, lock, ports};
-use crate::boltdb::wal;
 use crate::clock;
 use crate::config::Config;
 use crate::datadir::{DataDir, DataDirError};
@@ -23,7 +23,7 @@ use crate::faults;
 use crate::host::{self, FileSystem};
 use crate::pki::{self, Expiry, Names, Occasion};
 use crate::plan::space::{self, Room};
-use crate::plan::start::{self, DataState, Observed};
+use crate::plan::start::{self, ClusterRecord, DataState, Observed};
 
 /// Before this the clock is certainly wrong: 2020-01-01.
 const NOT_BEFORE: Duration = Duration::from_secs(1_577_836_800);
@@ -57,7 +57,10 @@ pub(super) struct Prepared {
     pub(super) lock: lock::Lock,
     pub(super) identity: Identity,
     pub(super) epoch: u64,
+    /// What to remember of a cluster that is about to begin.
+    pub(super) intended: Option<ClusterRecord>,
     pub(super) expiries: Vec<Expiry>,
+    pub(super) authorities: Vec<Vec<u8>>,
     pub(super) fsync_p99: Option<Duration>,
     pub(super) metrics_listener: TcpListener,
 }
@@ -76,7 +79,7 @@ pub(super) async fn prepare(
     let remembered = cluster::recall(data)?;
     let plan = start::plan(&Observed {
         cluster: remembered.clone(),
-        data: data_state(data),
+        data: data_state(data)?,
         name: read_name(data),
         new_cluster: config.new_cluster,
         node_name: config.node_name.clone(),
@@ -90,8 +93,8 @@ pub(super) async fn prepare(
     check_space(data, is_new)?;
     let fsync_p99 = measure_disk(data)?;
     warn_of_places(data);
-    let mut notes = plan.notes;
-    if let (false, Some(last)) = (is_new, remembered.and_then(|cluster| cluster.etcd_version)) {
+    let mut notes = plan.notes.clone();
+    if let (false, Some(last)) = (is_new, remembered.as_ref().and_then(|cluster| cluster.etcd_version)) {
         notes.extend(start::check_versions(last, binary)?);
     }
     for note in notes {
@@ -104,11 +107,14 @@ pub(super) async fn prepare(
     } else {
         Beginning::ExistingData
     };
+    let intended = is_new.then(|| plan.intention(remembered, binary));
     Ok(Prepared {
         lock,
+        intended,
         identity: Identity { name: plan.name, beginning, is_alone: plan.is_alone },
         epoch: plan.epoch,
         expiries: ensured.expiries,
+        authorities: ensured.authorities,
         fsync_p99,
         metrics_listener,
     })
@@ -124,25 +130,6 @@ fn own(data: &DataDir) -> Result<(), DataDirError> {
         }
     }
     Ok(())
-}
-
-/// The log is what counts: without it, etcd would begin anew over whatever else is there.
-fn data_state(data: &DataDir) -> DataState {
-    let member = data.etcd_member();
-    let segments: Vec<PathBuf> = fs::read_dir(member.join("wal"))
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "wal"))
-        .collect();
-    match segments.as_slice() {
-        // A second segment begins after thousands of commits. What cannot be read or is damaged is etcd's to judge.
-        [first] if matches!(fs::File::open(first).and_then(wal::has_commit), Ok(false)) => DataState::NeverBegun,
-        [_, ..] => DataState::Present,
-        [] if member.exists() => DataState::Torn,
-        [] => DataState::Absent,
-    }
 }
 
 fn read_name(data: &DataDir) -> Option<String> {
@@ -162,18 +149,18 @@ fn check_clock() -> Result<(), UnfitError> {
 }
 
 fn check_space(data: &DataDir, is_new: bool) -> Result<(), UnfitError> {
-    let dir = if data.etcd().exists() { data.etcd() } else { data.db() };
+    let dir = data.storage();
     let Some(free) = host::free_bytes(&dir) else { return Ok(()) };
     match space::judge(free, is_new) {
         Room::Enough => {}
         Room::Low => tracing::warn!(free = space::human(free), path = %dir.display(), "there is little space left"),
-        Room::TooLittle(needed) => return Err(UnfitError::Space { free, needed, path: data.root().to_path_buf() }),
+        Room::TooLittle(needed) => return Err(UnfitError::Space { free, needed, path: dir }),
     }
     Ok(())
 }
 
 fn measure_disk(data: &DataDir) -> Result<Option<Duration>, WriteError> {
-    let p99 = disk::fsync_p99(&data.db())?;
+    let p99 = disk::fsync_p99(&data.storage())?;
     if p99 > disk::SLOW {
         tracing::warn!(
             fsync_p99_ms = p99.as_millis(),
@@ -188,45 +175,47 @@ fn warn_of_places(data: &DataDir) {
     for link in data.symlinks() {
         tracing::warn!(path = %link.display(), "this is a symbolic link; make sure that what it points to is mounted before quorate starts");
     }
-    match host::file_system(&data.db()) {
+    let dir = data.storage();
+    match host::file_system(&dir) {
         FileSystem::Local => {}
         FileSystem::Network => {
-            tracing::warn!(path = %data.db().display(), "the data is on a network file system, where locks and fsync cannot be trusted; etcd needs a local disk");
+            tracing::warn!(path = %dir.display(), "the data is on a network file system, where locks and fsync cannot be trusted; etcd needs a local disk");
         }
         FileSystem::Memory => {
-            tracing::warn!(path = %data.db().display(), "the data is in memory (tmpfs) and is gone after a reboot");
+            tracing::warn!(path = %dir.display(), "the data is in memory (tmpfs) and is gone after a reboot");
         }
     }
 }
 
-/// A new cluster begins in an empty directory: what is left of an old one there is kept beside it.
-fn set_aside(data: &DataDir) -> Result<(), WriteError> {
-    let now = clock::unix_seconds(clock::now());
-    match data_state(data) {
+/// A new cluster begins in an empty directory: what is left of an old one there is kept beside it, whatever it may be.
+fn set_aside(data: &DataDir) -> Result<(), Failure> {
+    match data_state(data)? {
         DataState::NeverBegun => {
-            tracing::info!(
-                "a first start broke off before anything was committed; beginning again, its remains are kept"
-            );
+            tracing::warn!("db/etcd holds a log without a single committed entry and no data: a first start broke off");
         }
-        DataState::Torn => {}
+        DataState::Torn => tracing::warn!("db/etcd holds data without a log that etcd could resume from"),
         DataState::Absent | DataState::Present => return Ok(()),
     }
-    let aside = data.etcd_old(now);
-    tracing::warn!(to = %aside.display(), "db/etcd holds something without a log, which etcd cannot resume from; it is set aside");
-    move_aside(data, &aside, &format!("member-old-{now}"))
-}
-
-/// Renames the child's data directory; a mount point cannot be renamed, what is in it can.
-fn move_aside(data: &DataDir, aside: &Path, inside: &str) -> Result<(), WriteError> {
-    if host::is_mount_point(&data.etcd()) {
-        return durable::rename(&data.etcd_member(), &data.etcd().join(inside));
+    let mut now = clock::unix_seconds(clock::now());
+    // A mount point cannot be renamed, what is in it can.
+    let is_mount_point = host::is_mount_point(&data.etcd());
+    let place = |second: u64| {
+        if is_mount_point { data.etcd().join(format!("member-old-{second}")) } else { data.etcd_old(second) }
+    };
+    while place(now).exists() {
+        now += 1;
     }
-    durable::rename(&data.etcd(), aside)
+    let (from, to) = (if is_mount_point { data.etcd_member() } else { data.etcd() }, place(now));
+    durable::rename(&from, &to)?;
+    tracing::warn!(to = %to.display(), "it is kept, and a new cluster begins");
+    Ok(())
 }
 
-/// Makes `db/etcd` with the member's name and, for people, its flags.
-pub(super) fn write_identity(data: &DataDir, identity: &Identity, flags: &[String]) -> Result<(), Failure> {
-    if matches!(identity.beginning, Beginning::NewCluster { .. }) {
+/// Makes `db/etcd` with the member's name and, for people, its flags. A new beginning is first written down as intended.
+pub(super) fn write_identity(data: &DataDir, prepared: &Prepared, flags: &[String]) -> Result<(), Failure> {
+    let identity = &prepared.identity;
+    if let Some(intended) = &prepared.intended {
+        cluster::write(data, intended)?;
         set_aside(data)?;
     }
     data.prepare_etcd()?;

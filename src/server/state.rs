@@ -1,6 +1,5 @@
 //! What a running server knows, for those who serve it to others.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -9,8 +8,9 @@ use tokio::sync::watch;
 use super::health::Health;
 use crate::config::Config;
 use crate::datadir::DataDir;
-use crate::etcd::binary::{Program, Source};
+use crate::etcd::binary::Program;
 use crate::etcd::child::ChildStatus;
+use crate::etcd::pinned::Pinned;
 use crate::etcd::version::Version;
 use crate::pki::Expiry;
 
@@ -19,11 +19,9 @@ use crate::pki::Expiry;
 pub struct BinaryFacts {
     /// Its version.
     pub version: Version,
-    /// What is executed.
-    pub path: PathBuf,
-    /// How it was found.
-    pub source: Source,
-    /// Keeps it executable if it is in memory.
+    /// The file that was checked.
+    pub checked: Pinned,
+    /// How it was found; keeps it executable if it is in memory.
     pub program: Arc<Program>,
 }
 

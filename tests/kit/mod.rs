@@ -462,20 +462,38 @@ impl Node {
         eventually(&format!("`{text}` in the log"), || self.log().contains(text).then_some(()));
     }
 
-    /// A client of etcd with the certificates for people.
-    pub async fn client(&self) -> etcd_client::Client {
-        let file = |name: &str| fs::read(self.server_dir().join("tls/etcd").join(name)).unwrap();
-        let tls = etcd_client::TlsOptions::new()
-            .ca_certificate(etcd_client::Certificate::from_pem(file("server-ca.crt")))
-            .identity(etcd_client::Identity::from_pem(file("client.crt"), file("client.key")));
-        let options = etcd_client::ConnectOptions::new().with_tls(tls).with_timeout(Duration::from_secs(2));
-        let url = format!("https://127.0.0.1:{}", self.ports.client());
-        etcd_client::Client::connect([url], Some(options)).await.unwrap()
+    /// What a client of etcd needs, for as long as one likes.
+    pub fn access(&self) -> Access {
+        Access { tls: self.server_dir().join("tls/etcd"), port: self.ports.client() }
+    }
+
+    /// The directories that were set aside.
+    pub fn set_aside(&self) -> Vec<PathBuf> {
+        let found = fs::read_dir(self.server_dir().join("db")).unwrap().flatten().map(|entry| entry.path());
+        found.filter(|path| path.file_name().unwrap().to_string_lossy().starts_with("etcd-old-")).collect()
     }
 
     /// Every file below the data directory, for "untouched".
     pub fn files(&self) -> Vec<PathBuf> {
         files_under(&self.data_dir)
+    }
+}
+
+/// Where an etcd is, and the certificates for people.
+pub struct Access {
+    tls: PathBuf,
+    port: u16,
+}
+
+impl Access {
+    pub async fn client(&self) -> etcd_client::Client {
+        let file = |name: &str| fs::read(self.tls.join(name)).unwrap();
+        let tls = etcd_client::TlsOptions::new()
+            .ca_certificate(etcd_client::Certificate::from_pem(file("server-ca.crt")))
+            .identity(etcd_client::Identity::from_pem(file("client.crt"), file("client.key")));
+        let options = etcd_client::ConnectOptions::new().with_tls(tls).with_timeout(Duration::from_secs(2));
+        let url = format!("https://127.0.0.1:{}", self.port);
+        etcd_client::Client::connect([url], Some(options)).await.unwrap()
     }
 }
 
@@ -583,9 +601,13 @@ impl Drop for Mount {
 
 /// One plain HTTP GET; status and body.
 pub fn http_get(port: u16, path: &str) -> (u16, String) {
-    use std::io::Read as _;
-    let mut stream = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+    let stream = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    http_get_over(stream, path)
+}
+
+/// The same over a stream.
+pub fn http_get_over(mut stream: impl std::io::Read + std::io::Write, path: &str) -> (u16, String) {
     write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
     let mut text = String::new();
     stream.read_to_string(&mut text).unwrap();

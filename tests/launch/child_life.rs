@@ -40,12 +40,65 @@ fn a_child_that_ends_at_once_is_given_up_with_its_last_lines() {
 }
 
 #[test]
+fn a_report_that_nobody_reads_keeps_nothing_from_ending() {
+    let _timed = Timed::start();
+    let mut node = Node::with_binary(None);
+    let flood = "head -c 200000 /dev/zero | tr '\\0' 'x' | fold -w 1000 >&2; exit 7";
+    node.etcd = Some(fake_etcd(node.dir.path(), "3.5.30", flood));
+    let mut launcher = node.server_command().stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let unread = launcher.stderr.take();
+    node.adopt(launcher);
+    assert_eq!(node.wait_end().code(), Some(1));
+    drop(unread);
+}
+
+#[test]
+fn a_failure_is_json_if_the_log_is() {
+    let _timed = Timed::start();
+    let node = Node::new(&Etcd::usual()).arg("--log-format=json");
+    let _taken = std::net::TcpListener::bind(("127.0.0.1", node.ports.client())).unwrap();
+    let ran = node.run_server();
+    let last: serde_json::Value = serde_json::from_str(ran.err.lines().last().unwrap()).unwrap();
+    assert_eq!((ran.code, &last["exit_code"], &last["level"]), (Some(1), &1.into(), &"error".into()));
+    assert!(last["message"].as_str().unwrap().contains("is taken by"), "{last}");
+    assert!(last["next"].as_str().unwrap().contains("--etcd-client-port"), "{last}");
+}
+
+/// An upgrade of the package while quorate runs.
+#[test]
+fn a_binary_that_was_replaced_is_not_run_before_it_was_looked_at() {
+    let _timed = Timed::start();
+    let etcd = Etcd::usual();
+    let mut node = Node::new(&etcd);
+    let binary = node.dir.path().join("etcd");
+    fs::copy(etcd.binary(), &binary).unwrap();
+    node.etcd = Some(binary.clone());
+    node.start_ready();
+    let newer = fake_etcd(node.dir.path(), "3.9.0", "touch \"$0.ran\"; exit 1");
+    fs::rename(newer, &binary).unwrap();
+    let killed = node.signal_child(Signal::SIGKILL);
+    eventually("another etcd", || node.child_pid().filter(|pid| *pid != killed));
+    eventually("health", || (node.status().code == Some(0)).then_some(()));
+    assert!(node.log().contains("another file is in the place of this etcd now"));
+    assert!(!node.dir.path().join("etcd.ran").exists());
+    // The next launcher finds it, whoever ended the last one.
+    let orphan = node.child_pid().unwrap();
+    node.kill_launcher();
+    node.run_server().fails(2, &["is etcd 3.9.0", "quorate runs 3.4 to 3.7"]);
+    fs::copy(etcd.binary(), node.dir.path().join("good")).unwrap();
+    fs::rename(node.dir.path().join("good"), &binary).unwrap();
+    node.start_ready();
+    assert!(!is_running(orphan));
+    node.stop();
+}
+
+#[test]
 fn a_child_that_runs_out_of_memory_is_said_to() {
     let _timed = Timed::start();
     let Some(group) = MemoryGroup::new("24000000") else { return };
     let mut node = Node::with_binary(None);
     // tail keeps the last line, and /dev/zero has no end of line.
-    let body = format!("echo $$ >{}/cgroup.procs; sleep 1; exec tail /dev/zero", group.0.display());
+    let body = format!("echo $$ >{}/cgroup.procs; sleep 5; exec tail /dev/zero", group.0.display());
     node.etcd = Some(fake_etcd(node.dir.path(), "3.5.30", &body));
     node.start();
     node.wait_log("for want of memory");

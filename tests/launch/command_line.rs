@@ -3,7 +3,9 @@
 use std::fs;
 use std::process::{Command, Stdio};
 
-use crate::kit::{Etcd, Node, Ran, Timed};
+use nix::sys::signal::Signal;
+
+use crate::kit::{Etcd, Node, Ran, Timed, eventually};
 
 #[test]
 fn without_a_server_the_exit_code_is_6() {
@@ -82,6 +84,51 @@ fn etcdctl_is_etcdctl() {
         "k",
     ]);
     assert_ne!(elsewhere.code, Some(0));
+    node.stop();
+}
+
+#[test]
+fn an_unhealthy_table_fits_80_columns_and_says_why() {
+    let _timed = Timed::start();
+    let mut node = Node::new(&Etcd::usual());
+    node.start_ready();
+    node.signal_child(Signal::SIGSTOP);
+    let ran = eventually("ill health", || Some(node.quorate(&["status"])).filter(|ran| ran.code == Some(1)));
+    assert!(ran.out.contains("NOT HEALTHY: etcd does not answer"), "{}", ran.out);
+    assert!(ran.out.contains("last lines of etcd:\n") && !ran.out.contains("{\""), "{}", ran.out);
+    for line in ran.out.lines().filter(|line| !line.starts_with("data ")) {
+        assert!(line.chars().count() <= 80, "{line}");
+    }
+    node.stop();
+}
+
+#[test]
+fn a_launcher_that_hangs_keeps_nobody_from_etcd() {
+    let _timed = Timed::start();
+    let mut node = Node::new(&Etcd::usual());
+    let etcd = Etcd::usual();
+    let yaml = format!("etcd-client-port: {}\netcd-binary: {}\n", node.ports.client(), etcd.binary().display());
+    fs::write(node.config_path(), yaml).unwrap();
+    node.start_ready();
+    node.signal(Signal::SIGSTOP);
+    let ran = node.quorate(&["etcdctl", "--", "put", "a", "1"]);
+    node.signal(Signal::SIGCONT);
+    assert_eq!(ran.succeeds(), "OK\n");
+    assert!(ran.err.contains("does not answer"), "{}", ran.err);
+    node.stop();
+}
+
+#[test]
+fn what_cannot_be_printed_is_no_success() {
+    let _timed = Timed::start();
+    let mut node = Node::new(&Etcd::usual());
+    node.start_ready();
+    for verb in ["status", "env"] {
+        let mut command = Command::new(&node.executable);
+        command.arg(verb).arg("--data-dir").arg(&node.data_dir);
+        let full = fs::File::options().write(true).open("/dev/full").unwrap();
+        Ran::of(&command.stdout(full).output().unwrap()).fails(1, &["cannot write to standard output", "No space"]);
+    }
     node.stop();
 }
 

@@ -26,6 +26,10 @@ fn each_bad_configuration_is_one_clear_error_and_nothing_is_touched() {
         ("token-file: /does/not/exist\n", &["config.yaml:1", "/does/not/exist: there is no such file"]),
         ("etcd-arg: ['data-dir=/x']\n", &["`data-dir` belongs to quorate: use `data-dir`"]),
         ("etcd-arg: ['initial-cluster-state=new']\n", &["belongs to quorate"]),
+        ("etcd-arg: ['client-cert-allowed-hostname=x']\n", &["belongs to quorate"]),
+        ("etcd-arg: [\"max-txn-ops=1\\n2\"]\n", &["`max-txn-ops` has a control character in it"]),
+        ("token: K10abc::server:x\n", &["config.yaml:1: the token is not of the form"]),
+        ("token: two words\n", &["config.yaml:1: the token must be one word"]),
         ("cluster-reset: true\n", &["cannot reset a cluster yet; nothing was changed"]),
         ("cluster-reset: true\ncluster-reset-restore-path: /x\n", &["cannot restore yet; nothing was changed"]),
     ] {
@@ -199,6 +203,66 @@ fn another_clusters_token_is_refused() {
     fs::write(&file, "K10abc::server:x\n").unwrap();
     node.run_server().fails(2, &["not of the form"]);
     assert_eq!(fs::read_to_string(node.server_dir().join("token")).unwrap(), token);
+}
+
+#[test]
+fn a_token_file_is_read_whole_or_refused_and_shown_nowhere() {
+    let _timed = Timed::start();
+    let mut node = Node::new(&Etcd::usual()).arg("--debug");
+    let file = node.dir.path().join("token");
+    fs::write(&file, "x".repeat(4097)).unwrap();
+    node.args.push(format!("--token-file={}", file.display()));
+    node.run_server().fails(2, &["larger than 4096 bytes"]);
+    assert!(!node.data_dir.exists());
+    const SECRET: &str = "hunter3-from-a-file";
+    fs::write(&file, format!("{SECRET}\n")).unwrap();
+    node.start_ready();
+    for pid in [node.launcher_pid(), node.child_pid().unwrap()] {
+        for shown in ["cmdline", "environ"] {
+            let shown = fs::read(format!("/proc/{pid}/{shown}")).unwrap();
+            assert!(!String::from_utf8_lossy(&shown).contains(SECRET));
+        }
+    }
+    node.stop();
+    assert!(!node.log().contains(SECRET));
+    assert!(fs::read_to_string(node.server_dir().join("token")).unwrap().trim().ends_with(SECRET));
+}
+
+#[test]
+fn a_bad_configuration_leaves_existing_data_as_it_is() {
+    let _timed = Timed::start();
+    let mut node = Node::new(&Etcd::usual());
+    node.start_ready();
+    node.etcdctl(&["put", "a", "1"]);
+    node.stop();
+    let look = || {
+        let stat = |path: &std::path::PathBuf| fs::symlink_metadata(path).unwrap().modified().unwrap();
+        let mut all: Vec<_> = node.files().into_iter().map(|path| (stat(&path), path)).collect();
+        all.sort();
+        all
+    };
+    let before = look();
+    for bad in ["--etcd-client-port=0", "--etcd-arg=no-such=1", "--etcd-arg=name=x", "--tls-san=not ok"] {
+        let mut command = node.server_command();
+        assert_eq!(command.arg(bad).output().unwrap().status.code(), Some(2), "{bad}");
+        assert_eq!(look(), before, "{bad}");
+    }
+    node.start_ready();
+    assert_eq!(node.etcdctl(&["get", "a", "--print-value-only"]), "1\n");
+    node.stop();
+}
+
+#[test]
+fn a_path_that_is_no_text_is_refused() {
+    use std::os::unix::ffi::OsStringExt as _;
+    let _timed = Timed::start();
+    let node = Node::new(&Etcd::usual());
+    let dir = node.dir.path().join(std::ffi::OsString::from_vec(b"bad-\xff".to_vec()));
+    fs::create_dir(&dir).unwrap();
+    let mut command = Command::new(&node.executable);
+    let output = command.current_dir(&dir).args(["server", "--data-dir=d", "--node-ip=127.0.0.1"]).output().unwrap();
+    crate::kit::Ran::of(&output).fails(2, &["`data-dir` is", "which is not UTF-8 text"]);
+    assert_eq!(fs::read_dir(&dir).unwrap().count(), 0);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use crate::kit::{Mount, Node, Timed, embedded_executable, etcds_on};
+use crate::kit::{Mount, Node, Timed, embedded_executable, etcds_on, eventually};
 
 fn node() -> Option<Node> {
     let mut node = Node::with_binary(None).env("PATH", "/nonexistent");
@@ -24,6 +24,7 @@ fn it_needs_nothing_else() {
     assert_eq!(node.etcdctl(&["put", "a", "1"]), "OK\n");
     let dirs = unpacked(&node);
     assert_eq!(dirs.len(), 1);
+    eventually("etcdctl to be unpacked", || dirs[0].join("etcdctl").exists().then_some(()));
     let etcd = dirs[0].join("etcd");
     assert_eq!(node.status_json()["etcd"]["binary"], etcd.display().to_string());
     let size = fs::metadata(&etcd).unwrap().len();
@@ -44,6 +45,15 @@ fn it_needs_nothing_else() {
     assert_eq!(fs::metadata(&etcd).unwrap().len(), size);
     assert_ne!(fs::read(&etcd).unwrap(), bytes);
     node.stop();
+}
+
+#[test]
+fn etcdctl_writes_nothing_into_a_data_directory() {
+    let _timed = Timed::start();
+    let Some(node) = node() else { return };
+    let ran = node.quorate(&["etcdctl", "--", "version"]);
+    assert!(ran.succeeds().contains("etcdctl version"), "{ran:?}");
+    assert!(!node.data_dir.exists(), "{:?}", node.files());
 }
 
 #[test]

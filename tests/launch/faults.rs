@@ -24,6 +24,29 @@ fn a_taken_port_is_named_with_its_option_and_holder() {
     }
 }
 
+/// As after `apt-get install etcd-server`, whose service sits on the port.
+#[test]
+fn an_etcd_on_the_port_is_taken_for_the_distributions_service() {
+    let _timed = Timed::start();
+    let etcd = Etcd::usual();
+    let node = Node::new(&etcd);
+    let dir = tempfile::tempdir().unwrap();
+    let url = |port: u16| format!("http://127.0.0.1:{port}");
+    let (client, peer) = (url(node.ports.client()), url(node.ports.peer()));
+    let mut service = Command::new(etcd.binary())
+        .arg(format!("--data-dir={}", dir.path().display()))
+        .args(["--listen-client-urls", &client, "--advertise-client-urls", &client, "--listen-peer-urls", &peer])
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    eventually("the service", || std::net::TcpStream::connect(("127.0.0.1", node.ports.client())).ok());
+    let ran = node.run_server();
+    service.kill().unwrap();
+    service.wait().unwrap();
+    ran.fails(1, &[&format!("is taken by pid {} (etcd)", service.id()), "systemctl disable --now etcd"]);
+}
+
 #[test]
 fn a_bad_binary_is_refused_and_nothing_is_touched() {
     let _timed = Timed::start();
@@ -40,6 +63,8 @@ fn a_bad_binary_is_refused_and_nothing_is_touched() {
         (write("plain", "text", 0o644), &["cannot run", "Permission denied"]),
         (write("garbage", "\u{1}\u{2}garbage", 0o755), &["cannot run", "because:"]),
         ("/bin/true".into(), &["is not an etcd"]),
+        (write("endless", "#!/bin/sh\nexec yes", 0o755), &["is not an etcd", "it says `y`"]),
+        (write("shy", "#!/bin/sh\nsleep 1000 & echo $! >$0.pid; wait", 0o755), &["did not answer within"]),
         (fake_etcd(&dir, "3.3.25", "exit 1"), &["is etcd 3.3.25", "3.4 to 3.7"]),
     ] {
         node.etcd = Some(binary);
@@ -48,6 +73,8 @@ fn a_bad_binary_is_refused_and_nothing_is_touched() {
         ran.fails(2, &["--etcd-binary"]);
         assert!(!node.data_dir.exists(), "{:?}", node.files());
     }
+    let left: i32 = fs::read_to_string(dir.join("shy.pid")).unwrap().trim().parse().unwrap();
+    assert!(kit::eventually_gone(left), "what the silent one had started was left behind");
     node.etcd = Some(fake_etcd(&dir, "3.8.0", "exit 1"));
     node.run_server().fails(2, &["is etcd 3.8.0"]);
 }
@@ -69,6 +96,10 @@ fn a_lost_data_directory_never_becomes_an_empty_cluster() {
     fs::create_dir_all(node.etcd_dir().join("member/snap")).unwrap();
     node.run_server().fails(4, &["its etcd data is gone"]);
     fs::remove_dir_all(node.etcd_dir()).unwrap();
+    // Nor is a link to a disk that is not mounted nothing.
+    std::os::unix::fs::symlink("/does/not/exist", node.etcd_dir()).unwrap();
+    node.run_server().fails(4, &["db/etcd is a symbolic link to something that is not there", "mount"]);
+    fs::remove_file(node.etcd_dir()).unwrap();
 
     // Brought back, it is as before.
     fs::rename(&kept, node.etcd_dir()).unwrap();
@@ -84,8 +115,7 @@ fn a_lost_data_directory_never_becomes_an_empty_cluster() {
     assert_eq!(status["member"]["epoch"], 2);
     assert_ne!(status["member"]["cluster_id"], cluster.as_str());
     assert_eq!(node.etcdctl(&["get", "a", "--print-value-only"]), "");
-    let aside = fs::read_dir(node.server_dir().join("db")).unwrap().flatten();
-    assert!(aside.map(|entry| entry.file_name()).any(|name| name.to_string_lossy().starts_with("etcd-old-")));
+    assert_eq!(node.set_aside().len(), 1);
     node.stop();
 }
 
@@ -108,16 +138,87 @@ fn a_first_start_that_broke_off_before_the_first_commit_is_begun_again() {
     log.resize(64_000_000, 0);
     fs::write(wal.join("0000000000000000-0000000000000000.wal"), log).unwrap();
     node.start_ready();
-    assert!(node.log().contains("a first start broke off before anything was committed"));
+    assert!(node.log().contains("a first start broke off"));
     assert_eq!(node.etcdctl(&["put", "a", "1"]), "OK\n");
-    let aside = fs::read_dir(node.server_dir().join("db")).unwrap().flatten().map(|entry| entry.path());
-    let kept = aside.filter(|path| path.to_string_lossy().contains("etcd-old-")).collect::<Vec<_>>();
+    let kept = node.set_aside();
     assert_eq!(kept.len(), 1, "its remains are kept, whatever they are");
     assert!(kept[0].join("member/wal/0000000000000000-0000000000000000.wal").exists());
     node.stop();
     node.start_ready();
     assert_eq!(node.etcdctl(&["get", "a", "--print-value-only"]), "1\n");
     node.stop();
+}
+
+/// Without `cluster.json`, too: what a start sees must be no cluster at all before it begins one.
+#[test]
+fn data_that_cannot_be_resumed_never_becomes_an_empty_cluster() {
+    let _timed = Timed::start();
+    let mut node = Node::new(&Etcd::usual());
+    node.start_ready();
+    node.etcdctl(&["put", "a", "1"]);
+    node.stop();
+    let record = node.server_dir().join("cluster.json");
+    let remembered = fs::read(&record).unwrap();
+    fs::remove_file(&record).unwrap();
+    let wal = node.etcd_dir().join("member/wal");
+    let segment = wal.join("0000000000000000-0000000000000000.wal");
+    let log = fs::read(&segment).unwrap();
+    let words = &["no log that it could be resumed from", "--new-cluster", "etcd-old-"];
+    for broken in [vec![0; log.len()], Vec::new()] {
+        fs::write(&segment, broken).unwrap();
+        node.run_server().fails(4, words);
+    }
+    fs::remove_file(&segment).unwrap();
+    node.run_server().fails(4, words);
+    // Cut off before its first commit: the database tells that there was more.
+    fs::write(&segment, &log[..120]).unwrap();
+    node.run_server().fails(4, words);
+    fs::remove_dir_all(&wal).unwrap();
+    // What cannot be read is not gone.
+    std::os::unix::fs::symlink("wal", &wal).unwrap();
+    node.run_server().fails(1, &["cannot read", "member/wal", "nothing can be said", "because:", "next:"]);
+    fs::remove_file(&wal).unwrap();
+    fs::create_dir(&wal).unwrap();
+    fs::write(&segment, log).unwrap();
+
+    // The data of another member, with this server's memory of itself.
+    fs::write(&record, &remembered).unwrap();
+    let name = fs::read_to_string(node.etcd_dir().join("name")).unwrap();
+    fs::write(node.etcd_dir().join("name"), "another-1234").unwrap();
+    node.run_server().fails(4, &["is the data of member another-1234", &name, "next:"]);
+    fs::write(node.etcd_dir().join("name"), name).unwrap();
+    node.start_ready();
+    assert_eq!(node.etcdctl(&["get", "a", "--print-value-only"]), "1\n");
+    node.stop();
+    assert_eq!(node.set_aside().len(), 0);
+}
+
+#[test]
+fn a_new_beginning_that_breaks_off_is_gone_on_with_and_counted_once() {
+    let _timed = Timed::start();
+    let mut node = Node::new(&Etcd::usual());
+    node.start_ready();
+    node.stop();
+    fs::remove_dir_all(node.etcd_dir()).unwrap();
+    node.args.push("--new-cluster".into());
+    node.env = vec![("FAILPOINTS".into(), "server::before_spawn=return(kill)".into())];
+    assert_eq!(node.run_server().code, None, "killed");
+    node.args.clear();
+    node.env.clear();
+    node.start_ready();
+    assert_eq!(node.status_json()["member"]["epoch"], 2);
+    node.stop();
+}
+
+#[test]
+fn things_in_the_way_are_named() {
+    let _timed = Timed::start();
+    let node = Node::new(&Etcd::usual());
+    fs::create_dir_all(node.server_dir().join("lock")).unwrap();
+    node.run_server().fails(1, &["cannot open", "server/lock", "something else is in its place", "next:"]);
+    fs::remove_dir(node.server_dir().join("lock")).unwrap();
+    std::os::unix::fs::symlink("/does/not/exist", node.server_dir().join("db")).unwrap();
+    node.run_server().fails(4, &["server/db is a symbolic link to something that is not there", "mount", "rm "]);
 }
 
 #[test]

@@ -1,10 +1,11 @@
 //! What systemd, Prometheus and log collectors are told.
 
 use std::fs;
+use std::net::TcpStream;
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
-use crate::kit::{Etcd, Node, Timed, eventually, http_get};
+use crate::kit::{Etcd, Node, Timed, eventually, http_get, http_get_over};
 
 #[test]
 fn systemd_is_told_of_ready_status_stopping_and_the_watchdog_is_fed() {
@@ -47,6 +48,10 @@ fn metrics_and_probes_are_served_on_loopback() {
     assert_eq!(http_get(port, "/v1/status").0, 404, "the control API is not on the network");
     let (code, page) = http_get(port, "/metrics");
     assert_eq!(code, 200);
+    for path in ["/livez", "/readyz", "/metrics"] {
+        let socket = std::os::unix::net::UnixStream::connect(node.server_dir().join("quorate.sock")).unwrap();
+        assert_eq!(http_get_over(socket, path).0, 200, "{path} on the control socket");
+    }
     let documented = include_str!("../../docs/metrics.md");
     let names = page.lines().filter_map(|line| line.strip_prefix("# TYPE ")).filter_map(|line| line.split(' ').next());
     for name in names {
@@ -63,6 +68,24 @@ fn metrics_and_probes_are_served_on_loopback() {
         "quorate_etcd_wal_fsync_p99_seconds ",
     ] {
         assert!(page.contains(line), "no `{line}` in\n{page}");
+    }
+    node.stop();
+}
+
+#[test]
+fn etcds_own_metrics_are_on_loopback_unless_exposed() {
+    let _timed = Timed::start();
+    let mut node = Node::new(&Etcd::usual()).arg("--node-ip=127.0.0.2");
+    node.start_ready();
+    let connect = |address: &str| TcpStream::connect((address, node.ports.etcd_metrics()));
+    assert!(connect("127.0.0.1").is_ok() && connect("127.0.0.2").is_err());
+    node.stop();
+    node.args.push("--etcd-expose-metrics".into());
+    node.start_ready();
+    let connect = |address: &str| TcpStream::connect((address, node.ports.etcd_metrics()));
+    for address in ["127.0.0.1", "127.0.0.2"] {
+        let (code, page) = http_get_over(connect(address).unwrap(), "/metrics");
+        assert!(code == 200 && page.contains("etcd_server_has_leader 1"), "{address}: {code}");
     }
     node.stop();
 }
@@ -129,13 +152,13 @@ fn an_alarm_is_ill_health() {
     });
     let ran =
         eventually("the alarm in the status", || Some(node.quorate(&["status"])).filter(|ran| ran.code == Some(1)));
-    assert!(
-        ran.out.contains("NOT HEALTHY: etcd has raised an alarm: NOSPACE (the database has reached its quota"),
-        "{ran:?}"
-    );
+    assert!(ran.out.contains("NOT HEALTHY: etcd has raised an alarm: NOSPACE (the database has\n"), "{ran:?}");
     assert!(ran.out.contains("1 MiB") || ran.out.contains("1.0 MiB"), "the sizes are still shown: {ran:?}");
     assert_eq!(http_get(node.ports.metrics(), "/readyz").0, 503);
     assert_eq!(node.status_json()["member"]["alarms"][0], "NOSPACE");
+    let page = http_get(node.ports.metrics(), "/metrics").1;
+    assert!(page.contains("quorate_etcd_alarm{alarm=\"NOSPACE\"} 1"), "{page}");
+    assert!(page.contains("quorate_etcd_healthy 0.0"), "{page}");
     // It still starts: reads work, and this is the moment to look at it.
     node.stop();
     node.start();

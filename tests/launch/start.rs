@@ -6,6 +6,7 @@ crate::matrix!(
     refuses_arguments_that_this_etcd_does_not_take,
     works_with_etcds_auth,
     renews_certificates_without_a_restart,
+    trusts_a_ca_that_was_put_in_place_while_it_ran,
 );
 
 mod cases {
@@ -18,7 +19,7 @@ mod cases {
 
     use nix::sys::signal::Signal;
 
-    use crate::kit::{self, Etcd, Node, eventually, http_get};
+    use crate::kit::{self, Access, Etcd, Node, eventually, http_get};
 
     pub fn starts_serves_and_stops(etcd: &Etcd) {
         let mut node = Node::new(etcd);
@@ -102,11 +103,17 @@ mod cases {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let (is_over, count) = (AtomicBool::new(false), AtomicUsize::new(0));
         let acknowledged = std::thread::scope(|scope| {
-            let writer = scope.spawn(|| runtime.block_on(write_until(&node, &is_over, &count)));
-            for round in 0..2 {
+            let access = node.access();
+            let writer = scope.spawn(|| runtime.block_on(write_until(access, &is_over, &count)));
+            for round in 0..3 {
                 let before = node.status_json()["etcd"]["restarts"].as_u64().unwrap();
                 let enough = count.load(Ordering::Relaxed) + 50;
                 eventually("fifty more writes", || (count.load(Ordering::Relaxed) >= enough).then_some(()));
+                if round == 2 {
+                    node.kill_launcher();
+                    node.start_ready();
+                    break;
+                }
                 let killed = node.signal_child(Signal::SIGKILL);
                 eventually("another etcd", || node.child_pid().filter(|pid| *pid != killed));
                 eventually("health after a kill", || (node.status().code == Some(0)).then_some(()));
@@ -124,9 +131,9 @@ mod cases {
         node.stop();
     }
 
-    async fn write_until(node: &Node, is_over: &AtomicBool, count: &AtomicUsize) -> BTreeSet<String> {
+    async fn write_until(access: Access, is_over: &AtomicBool, count: &AtomicUsize) -> BTreeSet<String> {
         let mut acknowledged = BTreeSet::new();
-        let mut client = node.client().await;
+        let mut client = access.client().await;
         let mut number = 0;
         while !is_over.load(Ordering::Relaxed) {
             number += 1;
@@ -136,7 +143,7 @@ mod cases {
                     acknowledged.insert(key);
                     count.fetch_add(1, Ordering::Relaxed);
                 }
-                Err(_) => client = node.client().await,
+                Err(_) => client = access.client().await,
             }
         }
         acknowledged
@@ -176,13 +183,19 @@ mod cases {
     }
 
     pub fn renews_certificates_without_a_restart(etcd: &Etcd) {
-        let mut node = Node::new(etcd).env("QUORATE_TEST_CERTIFICATE_MS", "100");
+        // Names in a spelling of their own are the names that they are.
+        let mut node =
+            Node::new(etcd).env("QUORATE_TEST_CERTIFICATE_MS", "100").arg("--tls-san=DB.Example.com,0:0:0:0:0:0:0:9");
         node.start_ready();
         let etcd_pid = node.child_pid();
         let tls = node.server_dir().join("tls/etcd");
         let key = fs::read(tls.join("server-client.key")).unwrap();
         let ends = std::time::SystemTime::now() + Duration::from_secs(3);
-        let short = short_lived(&tls, Duration::from_secs(3));
+        let short = certificate(
+            &tls,
+            Duration::from_secs(3),
+            &["localhost", "127.0.0.1", "::1", "node", "db.example.com", "::9"],
+        );
         // As an operator's mv would: whole or not at all.
         fs::write(tls.join("x"), &short).unwrap();
         fs::rename(tls.join("x"), tls.join("server-client.crt")).unwrap();
@@ -191,27 +204,64 @@ mod cases {
         });
         node.wait_log("certificate renewed");
         assert_eq!(fs::read(tls.join("server-client.key")).unwrap(), key, "a renewal keeps the key");
+        // One that lacks a name is renewed, too.
+        let lacking = certificate(
+            &tls,
+            Duration::from_secs(300 * 86_400),
+            &["localhost", "127.0.0.1", "::1", "db.example.com", "::9"],
+        );
+        fs::write(tls.join("x"), &lacking).unwrap();
+        fs::rename(tls.join("x"), tls.join("server-client.crt")).unwrap();
+        node.wait_log("node is missing in it");
         // By now a server that still used the short one would be refused by everybody.
         eventually("the end of the short one", || {
             (std::time::SystemTime::now() > ends + Duration::from_secs(1)).then_some(())
         });
         node.etcdctl(&["put", "after", "renewal"]);
         assert_eq!(node.child_pid(), etcd_pid, "etcd was not restarted");
+        let renewals = node.log().matches("certificate renewed").count();
+        assert_eq!(renewals, 2, "only what was not good was renewed");
         let (code, body) = http_get(node.ports.metrics(), "/metrics");
         assert_eq!(code, 200);
         assert!(body.contains(r#"quorate_certificate_days_left{name="server-client"} 364"#), "{body}");
         node.stop();
     }
 
-    /// A server certificate of this CA and key that ends soon.
-    fn short_lived(tls: &Path, lifetime: Duration) -> String {
+    pub fn trusts_a_ca_that_was_put_in_place_while_it_ran(etcd: &Etcd) {
+        let mut node = Node::new(etcd).env("QUORATE_TEST_CERTIFICATE_MS", "100");
+        node.start_ready();
+        node.etcdctl(&["put", "a", "1"]);
+        let (before, etcd_pid) = (fs::read_to_string(node.server_dir().join("token")).unwrap(), node.child_pid());
+        let other = Node::new(etcd);
+        let tls = |node: &Node| node.server_dir().join("tls/etcd");
+        // Another cluster's CA, as somebody would bring a company's.
+        let mut other = other;
+        other.start_ready();
+        other.stop();
+        for file in ["server-ca.key", "server-ca.crt"] {
+            fs::copy(tls(&other).join(file), tls(&node).join("new")).unwrap();
+            fs::rename(tls(&node).join("new"), tls(&node).join(file)).unwrap();
+        }
+        node.wait_log("somebody has put other CAs in place; restarting etcd");
+        eventually("another etcd", || node.child_pid().filter(|pid| Some(*pid) != etcd_pid));
+        eventually("health", || (node.status().code == Some(0)).then_some(()));
+        assert_eq!(node.etcdctl(&["get", "a", "--print-value-only"]), "1\n");
+        let after = fs::read_to_string(node.server_dir().join("token")).unwrap();
+        assert_eq!(before.split("::").nth(1), after.split("::").nth(1), "the password stays");
+        assert_ne!(before, after, "the hash is the new CA's");
+        assert!(!node.log().contains("ended by itself"), "it was stopped in order");
+        node.stop();
+    }
+
+    /// A server certificate of this CA and key.
+    fn certificate(tls: &Path, lifetime: Duration, names: &[&str]) -> String {
         use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, Issuer, KeyPair};
         let read = |name: &str| fs::read_to_string(tls.join(name)).unwrap();
         let ca = Issuer::from_ca_cert_pem(&read("server-ca.crt"), KeyPair::from_pem(&read("server-ca.key")).unwrap())
             .unwrap();
         let key = KeyPair::from_pem(&read("server-client.key")).unwrap();
         let mut params =
-            CertificateParams::new(["localhost", "127.0.0.1", "::1", "node"].map(str::to_owned).to_vec()).unwrap();
+            CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()).unwrap();
         let now = time::OffsetDateTime::now_utc();
         params.not_before = now - Duration::from_secs(3600);
         params.not_after = now + lifetime;

@@ -34,6 +34,10 @@ fn explain(alarms: &[String]) -> String {
 /// Why etcd is not healthy, if it is not.
 pub(super) fn verdict(shared: &Shared) -> Result<(), String> {
     let state = shared.child.borrow().state;
+    if let ChildState::Backoff | ChildState::Failed = state {
+        let exit = shared.child.borrow().last_exit.clone().unwrap_or_else(|| "an unknown end".into());
+        return Err(format!("etcd ended by itself, with {exit}; it is started again soon"));
+    }
     if state != ChildState::Ready {
         return Err(format!("etcd is {}", state.word()));
     }

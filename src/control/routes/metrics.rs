@@ -20,8 +20,8 @@ use crate::control::client::request;
 use crate::etcd::child::State as ChildState;
 use crate::etcd::output;
 use crate::etcd::settings::Addresses;
+use crate::server::backlog;
 use crate::server::health::Health;
-use crate::server::logging;
 use crate::server::state::Shared;
 
 /// etcd's own page must come within this; it takes milliseconds.
@@ -66,10 +66,10 @@ fn registry(shared: &Shared, wal_fsync: Option<f64>) -> Registry {
         &mut registry,
         "log_lines_dropped",
         "Lines of the log that were dropped because nobody read standard error",
-        logging::dropped_lines(),
+        backlog::dropped_lines(),
     );
     let health = shared.health.borrow().clone();
-    member(&mut registry, &health);
+    member(&mut registry, &health, super::health::verdict(shared).is_ok());
     if let Some(seconds) = wal_fsync {
         let help = "99 of 100 fsyncs of etcd's log took at most this long, since its start";
         gauge(&mut registry, "etcd_wal_fsync_p99", help, Some(Unit::Seconds), seconds);
@@ -89,11 +89,19 @@ fn build_info(registry: &mut Registry, shared: &Shared) {
     registry.register("build_info", "Versions, as labels", info);
 }
 
-fn member(registry: &mut Registry, health: &Health) {
-    let is_healthy = matches!(health, Health::Healthy(_));
-    gauge(registry, "etcd_healthy", "1 if etcd was healthy when last asked", None, f64::from(u8::from(is_healthy)));
+fn member(registry: &mut Registry, health: &Health, is_healthy: bool) {
+    let help = "1 if etcd is ready, was healthy when last asked, and has raised no alarm";
+    gauge(registry, "etcd_healthy", help, None, f64::from(u8::from(is_healthy)));
     let has_leader = matches!(health, Health::Healthy(facts) if facts.leader_id != "0");
     gauge(registry, "etcd_has_leader", "1 if the cluster has a leader", None, f64::from(u8::from(has_leader)));
+    let alarms = Family::<Labels, Gauge>::default();
+    if let Health::Healthy(facts) = health {
+        for name in ["NOSPACE", "CORRUPT"] {
+            let is_raised = facts.alarms.iter().any(|alarm| alarm == name);
+            alarms.get_or_create(&[("alarm", name.to_owned())]).set(i64::from(is_raised));
+        }
+    }
+    registry.register("etcd_alarm", "1 if any member has raised this alarm", alarms);
     let Health::Healthy(facts) = health else { return };
     #[allow(clippy::cast_precision_loss, reason = "Prometheus counts in floats; databases are below 2^53 bytes")]
     for (name, help, value) in [

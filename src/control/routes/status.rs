@@ -173,7 +173,7 @@ fn observe(shared: &Shared) -> Status {
             state: child.state.word().into(),
             pid: child.pid,
             version: shared.binary.version.to_string(),
-            binary: shared.binary.path.display().to_string(),
+            binary: shared.binary.checked.path().display().to_string(),
             started: child.started.map(clock::rfc3339),
             ready_after_ms: child.ready_after.map(|after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX)),
             restarts: child.restarts(),
@@ -184,7 +184,7 @@ fn observe(shared: &Shared) -> Status {
         member,
         certificates: certificates(shared),
         disk: Disk {
-            free: host::free_bytes(&shared.data.db()),
+            free: host::free_bytes(&shared.data.storage()),
             fsync_p99_ms: shared.fsync_p99.map(|p99| (p99.as_secs_f64() * 100_000.0).round() / 100.0),
         },
         reason: verdict.err(),

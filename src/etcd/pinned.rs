@@ -1,0 +1,110 @@
+//! The executable that was checked, as against whatever has its name later.
+//!
+//! A package upgrade puts another etcd under the same path while the old one runs. When that child ends, the new one must not
+//! be run unlooked at on the data: it may be a minor too new or too old. The checked file stays open, and is what is run until
+//! quorate itself starts again.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::Mode;
+
+/// A file that stays the same file.
+#[derive(Clone, Debug)]
+pub struct Pinned {
+    path: PathBuf,
+    file: Arc<OwnedFd>,
+    content: Content,
+}
+
+/// What changes when a file is written to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Content {
+    size: u64,
+    modified: (i64, i64),
+}
+
+impl Content {
+    fn of(found: &fs::Metadata) -> Self {
+        Self { size: found.len(), modified: (found.mtime(), found.mtime_nsec()) }
+    }
+}
+
+/// What to execute.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Executable {
+    /// The file, under its own name.
+    AsChecked(PathBuf),
+    /// Another file has the name; this leads to the one that was checked.
+    Replaced(PathBuf),
+}
+
+impl Pinned {
+    /// Holds on to the file that has the name `path` now.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let file = open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
+        let content = Content::of(&fs::metadata(through(&file))?);
+        Ok(Self { path: path.to_path_buf(), file: Arc::new(file), content })
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What to execute to run it.
+    ///
+    /// # Errors
+    /// If it was written over: what was checked is nowhere any more.
+    pub fn executable(&self) -> io::Result<Executable> {
+        let link = through(&self.file);
+        let ours = fs::metadata(&link)?;
+        if Content::of(&ours) != self.content {
+            return Err(io::Error::other("it was written over since quorate started, and has to be looked at anew"));
+        }
+        let is_same = |found: &fs::Metadata| (found.dev(), found.ino()) == (ours.dev(), ours.ino());
+        Ok(match fs::metadata(&self.path) {
+            Ok(found) if is_same(&found) => Executable::AsChecked(self.path.clone()),
+            _ => Executable::Replaced(link),
+        })
+    }
+}
+
+fn through(file: &OwnedFd) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replaced_file_is_told_from_one_that_was_written_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("etcd");
+        fs::write(&path, "one").unwrap();
+        let pinned = Pinned::open(&path).unwrap();
+        assert_eq!(pinned.executable().unwrap(), Executable::AsChecked(path.clone()));
+
+        fs::write(dir.path().join("new"), "two").unwrap();
+        fs::rename(dir.path().join("new"), &path).unwrap();
+        let Executable::Replaced(link) = pinned.executable().unwrap() else { panic!("not noticed") };
+        assert_eq!(fs::read(link).unwrap(), b"one");
+        fs::remove_file(&path).unwrap();
+        assert!(matches!(pinned.executable().unwrap(), Executable::Replaced(_)), "removed is replaced, too");
+
+        fs::write(&path, "three").unwrap();
+        let pinned = Pinned::open(&path).unwrap();
+        fs::write(&path, "longer than before").unwrap();
+        assert!(pinned.executable().is_err());
+    }
+}

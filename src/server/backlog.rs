@@ -1,0 +1,141 @@
+//! Log lines that wait to be written, within a number of bytes.
+//!
+//! A thread writes them. Whoever logs never waits: when standard error is not read, lines are dropped and counted. (The
+//! ready-made writers bound the number of lines only, and a line of etcd's may be 16 KiB.)
+
+use std::collections::VecDeque;
+use std::io::{self, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// Bytes that may wait.
+const MOST_WAITING: usize = 4 << 20;
+/// How long the last lines may take when the program ends.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+static DROPPED: AtomicU64 = AtomicU64::new(0);
+
+/// Lines that were dropped because nobody read standard error.
+#[must_use]
+pub fn dropped_lines() -> u64 {
+    DROPPED.load(Ordering::Relaxed)
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    lines: VecDeque<Vec<u8>>,
+    /// Of these, and of the one that is being written.
+    bytes: usize,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    waiting: Mutex<Waiting>,
+    changed: Condvar,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Takes lines. Each `write` is one.
+#[derive(Clone, Debug)]
+pub struct Backlog(Arc<Shared>);
+
+/// Waits, a little, until everything is written when it is dropped.
+#[derive(Debug)]
+pub struct Guard(Arc<Shared>);
+
+/// Starts the thread that writes to `out`. It lives until the process ends; where the system gives no thread, all is dropped.
+#[must_use]
+pub fn start(mut out: impl Write + Send + 'static) -> (Backlog, Guard) {
+    let shared = Arc::new(Shared::default());
+    let theirs = shared.clone();
+    let _ = std::thread::Builder::new().name("quorate-log".into()).spawn(move || {
+        loop {
+            let mut waiting = theirs.lock();
+            while waiting.lines.is_empty() {
+                waiting = theirs.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+            }
+            let Some(line) = waiting.lines.pop_front() else { continue };
+            drop(waiting);
+            // There is nowhere else to complain.
+            let _ = out.write_all(&line);
+            theirs.lock().bytes -= line.len();
+            theirs.changed.notify_all();
+        }
+    });
+    (Backlog(shared.clone()), Guard(shared))
+}
+
+impl Write for Backlog {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let mut waiting = self.0.lock();
+        if waiting.bytes + line.len() > MOST_WAITING {
+            DROPPED.fetch_add(1, Ordering::Relaxed);
+        } else {
+            waiting.bytes += line.len();
+            waiting.lines.push_back(line.to_vec());
+            self.0.changed.notify_all();
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let _ = self.0.changed.wait_timeout_while(self.0.lock(), PATIENCE, |waiting| waiting.bytes > 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Writes nothing until it is let.
+    struct Gate(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Gate {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn everything_is_written_in_order_at_the_end() {
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let (mut backlog, guard) = start(Gate(seen.clone()));
+        for number in 0..1000 {
+            backlog.write_all(format!("{number}\n").as_bytes()).unwrap();
+        }
+        drop(guard);
+        let expected: String = (0..1000).map(|number| format!("{number}\n")).collect();
+        assert_eq!(String::from_utf8(seen.lock().unwrap().clone()).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_writer_that_hangs_costs_lines_and_not_memory_or_time() {
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let hanging = seen.lock().unwrap();
+        let (mut backlog, guard) = start(Gate(seen.clone()));
+        let before = dropped_lines();
+        for _ in 0..1000 {
+            backlog.write_all(&[b'x'; 16 << 10]).unwrap();
+        }
+        assert!(backlog.0.lock().bytes <= MOST_WAITING);
+        assert!(dropped_lines() - before >= 1000 - (MOST_WAITING >> 14) as u64);
+        drop(hanging);
+        drop(guard);
+    }
+}

@@ -1,0 +1,87 @@
+//! What is in the child's data directory, before anything is decided about it.
+//!
+//! Only what is not there counts as not there: what cannot be read is an error, because data that is taken for gone would be
+//! replaced by an empty cluster.
+
+use std::fs::{self, File};
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+
+use crate::boltdb::pages;
+use crate::boltdb::wal::{self, Segment};
+use crate::datadir::DataDir;
+use crate::error::Explained;
+use crate::plan::start::DataState;
+
+/// Buckets of etcd's that hold what users wrote; the others get something at every first start.
+const PRECIOUS: [&str; 4] = ["key", "lease", "authUsers", "authRoles"];
+
+/// Something is there and cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read {}, so nothing can be said about the etcd data there", path.display())]
+pub(super) struct Unreadable {
+    path: PathBuf,
+    source: io::Error,
+}
+
+impl Explained for Unreadable {
+    fn next(&self) -> Option<String> {
+        Some(match self.source.kind() {
+            ErrorKind::PermissionDenied => {
+                format!("run quorate as the user that owns it: ls -ld {}", self.path.display())
+            }
+            _ => "see dmesg for what the disk says; nothing was changed".into(),
+        })
+    }
+}
+
+/// The log is what counts: without it, etcd would begin anew over whatever else is there.
+pub(super) fn data_state(data: &DataDir) -> Result<DataState, Unreadable> {
+    let member = data.etcd_member();
+    if absent_or(&member, fs::metadata(&member).map(drop))?.is_none() {
+        return Ok(DataState::Absent);
+    }
+    match files(&member.join("wal"), "wal")?.as_slice() {
+        [] => {}
+        [only] => match File::open(only).and_then(wal::read) {
+            Ok(Segment::Uncommitted) => {}
+            Ok(Segment::Committed) => return Ok(DataState::Present),
+            Ok(Segment::Blank) => return Ok(DataState::Torn),
+            // Damage is etcd's to judge, and it refuses.
+            Err(error) if error.kind() == ErrorKind::InvalidData => return Ok(DataState::Present),
+            Err(source) => return Err(Unreadable { path: only.clone(), source }),
+        },
+        // A second segment begins after thousands of commits.
+        _ => return Ok(DataState::Present),
+    }
+    let holds_nothing = files(&member.join("snap"), "snap")?.is_empty() && !holds_something(&data.etcd_bolt())?;
+    Ok(if holds_nothing { DataState::NeverBegun } else { DataState::Torn })
+}
+
+fn holds_something(bolt: &Path) -> Result<bool, Unreadable> {
+    let size = absent_or(bolt, fs::metadata(bolt).map(|found| found.len()))?;
+    if size.is_none_or(|size| size == 0) {
+        return Ok(false);
+    }
+    match pages::any_bucket_holds(bolt, &PRECIOUS) {
+        Ok(holds) => Ok(holds),
+        Err(error) if matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof) => Ok(true),
+        Err(source) => Err(Unreadable { path: bolt.to_path_buf(), source }),
+    }
+}
+
+/// The files in `dir` that end so; none if there is no such directory.
+fn files(dir: &Path, extension: &str) -> Result<Vec<PathBuf>, Unreadable> {
+    let list = || fs::read_dir(dir)?.map(|entry| entry.map(|entry| entry.path())).collect::<io::Result<Vec<_>>>();
+    let mut found = absent_or(dir, list())?.unwrap_or_default();
+    found.retain(|path| path.extension().is_some_and(|found| found == extension));
+    Ok(found)
+}
+
+fn absent_or<T>(path: &Path, looked: io::Result<T>) -> Result<Option<T>, Unreadable> {
+    match looked {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(Unreadable { path: path.to_path_buf(), source }),
+    }
+}
