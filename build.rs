@@ -21,6 +21,7 @@ const PROGRAMS: [&str; 2] = ["etcd", "etcdctl"];
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-env-changed=QUORATE_EMBED_ETCD");
+    println!("cargo::rerun-if-env-changed=QUORATE_COMMIT");
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     let embed = env::var_os("QUORATE_EMBED_ETCD").filter(|dir| !dir.is_empty()).map(PathBuf::from);
 
@@ -44,8 +45,17 @@ fn main() {
         );
     }
     table.push_str("];\n");
+    let version = embed.as_deref().map(version_of).unwrap_or_default();
+    let _ = writeln!(table, "const VERSION: &str = {version:?};");
     let _ = writeln!(table, "const SHA256: &str = {:?};", hex(&all.finalize()));
     fs::write(out.join("embedded.rs"), table).expect("OUT_DIR is writable");
+}
+
+/// What `etcd --version` says in its first line; for another machine's etcd, which does not run here, nothing.
+fn version_of(dir: &Path) -> String {
+    let output = std::process::Command::new(dir.join("etcd")).arg("--version").output();
+    let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+    text.lines().find_map(|line| line.strip_prefix("etcd Version: ")).unwrap_or("unknown").trim().to_owned()
 }
 
 /// As small as is sensible for a release, quickly otherwise.

@@ -9,7 +9,7 @@
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Seek as _, Write};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown, lchown};
 use std::path::{Path, PathBuf};
 
 use crate::error::Explained;
@@ -21,6 +21,21 @@ pub const PRIVATE: u32 = 0o600;
 pub const PRIVATE_DIR: u32 = 0o700;
 /// Mode of executables.
 pub const EXECUTABLE: u32 = 0o755;
+
+/// Who may do what with a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Access {
+    /// Mode bits.
+    pub mode: u32,
+    /// Its group, if not the one that new files get.
+    pub group: Option<u32>,
+}
+
+impl From<u32> for Access {
+    fn from(mode: u32) -> Self {
+        Self { mode, group: None }
+    }
+}
 
 const TEMPORARY: &str = ".tmp-quorate-";
 
@@ -72,12 +87,12 @@ impl<T> OnPath<T> for io::Result<T> {
     }
 }
 
-/// Replaces `path` with `bytes` under `mode`, atomically and durably.
+/// Replaces `path` with `bytes` under `access` (a mode, or a mode and a group), atomically and durably.
 ///
 /// # Errors
 /// The step that failed; `path` is then as it was before.
-pub fn write_file(path: &Path, bytes: &[u8], mode: u32) -> Result<(), WriteError> {
-    write_stream(path, mode, |file| file.write_all(bytes))
+pub fn write_file(path: &Path, bytes: &[u8], access: impl Into<Access>) -> Result<(), WriteError> {
+    write_stream(path, access, |file| file.write_all(bytes))
 }
 
 /// As [`write_file`], but leaves a file alone that has these bytes already. True if it was written.
@@ -95,13 +110,21 @@ pub fn write_if_changed(path: &Path, bytes: &[u8], mode: u32) -> Result<bool, Wr
 ///
 /// # Errors
 /// As [`write_file`], or what `fill` returned.
-pub fn write_stream(path: &Path, mode: u32, fill: impl FnOnce(&mut File) -> io::Result<()>) -> Result<(), WriteError> {
+pub fn write_stream(
+    path: &Path,
+    access: impl Into<Access>,
+    fill: impl FnOnce(&mut File) -> io::Result<()>,
+) -> Result<(), WriteError> {
+    let Access { mode, group } = access.into();
     let temporary = temporary_beside(path);
     let written = (|| {
         faults::point("durable::create").on("write", path)?;
         let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary).on("write", path)?;
         faults::point("durable::write").on("write", path)?;
         fill(&mut file).on("write", path)?;
+        if group.is_some() {
+            fchown(&file, None, group).on("change the group of", path)?;
+        }
         // The umask may have taken bits away.
         file.set_permissions(fs::Permissions::from_mode(mode)).on("set the mode of", path)?;
         faults::point("durable::fsync").on("fsync", path)?;
@@ -179,6 +202,34 @@ pub fn create_dir_all(path: &Path, mode: u32) -> Result<(), WriteError> {
 /// If the system refuses.
 pub fn set_mode(path: &Path, mode: u32) -> Result<(), WriteError> {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).on("set the mode of", path)
+}
+
+/// Changes owner and group of a file or directory; a symbolic link is changed itself, never followed.
+///
+/// # Errors
+/// If the system refuses.
+pub fn set_owner(path: &Path, owner: Option<u32>, group: Option<u32>) -> Result<(), WriteError> {
+    faults::point("durable::chown").on("change the owner of", path)?;
+    lchown(path, owner, group).on("change the owner of", path)
+}
+
+/// Gives a directory and all in it to somebody, the directory itself last: as long as it is not theirs, the work is not done.
+/// Links are given, never followed.
+///
+/// # Errors
+/// The first thing that cannot be given.
+pub fn hand_over(dir: &Path, owner: u32, group: u32) -> Result<(), WriteError> {
+    for entry in fs::read_dir(dir).on("read", dir)? {
+        let path = entry.on("read", dir)?.path();
+        if path.is_dir() && !path.is_symlink() {
+            hand_over(&path, owner, group)?;
+        } else {
+            set_owner(&path, Some(owner), Some(group))?;
+        }
+    }
+    // Through a link that leads here, if there is one.
+    let itself = fs::canonicalize(dir).on("look at", dir)?;
+    set_owner(&itself, Some(owner), Some(group))
 }
 
 /// Renames durably within one file system.

@@ -77,6 +77,28 @@ pub fn random<const LENGTH: usize>() -> std::io::Result<[u8; LENGTH]> {
     if count == LENGTH { Ok(bytes) } else { Err(std::io::Error::other("too few random bytes")) }
 }
 
+/// A user of this host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    /// Login name.
+    pub name: String,
+    /// User id.
+    pub uid: u32,
+    /// Id of the user's main group.
+    pub gid: u32,
+}
+
+impl User {
+    /// The user with this name, if there is one.
+    ///
+    /// # Errors
+    /// If the system cannot tell.
+    pub fn find(name: &str) -> std::io::Result<Option<Self>> {
+        let found = nix::unistd::User::from_name(name)?;
+        Ok(found.map(|user| Self { name: user.name, uid: user.uid.as_raw(), gid: user.gid.as_raw() }))
+    }
+}
+
 /// The loopback address of the same family as `address`.
 #[must_use]
 pub fn loopback_beside(address: IpAddr) -> IpAddr {

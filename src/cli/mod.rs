@@ -5,16 +5,18 @@
 
 mod env;
 mod etcdctl;
+mod manual;
 mod mask;
 mod options;
 mod output;
 mod server;
 mod status;
+mod version;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::config::{self, Config, Given, Loaded};
 use crate::error::{Exit, Failure};
@@ -43,6 +45,13 @@ enum Verb {
     Etcdctl(etcdctl::Args),
     /// Print this server's address and certificates as shell variables for etcdctl
     Env(env::Args),
+    /// Print the versions of quorate and of the etcd inside it
+    Version(version::Args),
+    /// Print a completion script for a shell
+    Completion(manual::Completion),
+    /// Write the manual pages into a directory
+    #[command(hide = true)]
+    Man(manual::Man),
 }
 
 /// Everything: reads the command line, does it, reports, and gives the exit code.
@@ -63,6 +72,9 @@ pub fn run(argv: impl Iterator<Item = OsString>) -> ExitCode {
         Verb::Status(args) => status::run(&global, &args),
         Verb::Etcdctl(args) => etcdctl::run(&global, &args),
         Verb::Env(_) => env::run(&global),
+        Verb::Version(args) => version::run(&args),
+        Verb::Completion(args) => manual::complete(&args, &mut Cli::command()),
+        Verb::Man(args) => manual::write(&args, Cli::command()),
     };
     match done {
         Ok(exit) => ExitCode::from(exit as u8),
@@ -101,7 +113,6 @@ fn block_on<T>(asked: impl Future<Output = T>) -> Result<T, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory as _;
 
     #[test]
     fn the_command_line_is_well_formed() {

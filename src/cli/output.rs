@@ -36,7 +36,7 @@ impl Explained for RuntimeError {}
 /// What was asked for could not be printed.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot write to standard output")]
-pub(super) struct OutputError(#[source] io::Error);
+pub(super) struct OutputError(#[source] pub(super) io::Error);
 
 impl Explained for OutputError {}
 

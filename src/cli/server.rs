@@ -4,6 +4,7 @@ use super::{ServerOptions, output};
 use crate::config::{self, Given, Loaded, LogFormat};
 use crate::error::{Exit, Failure};
 use crate::host::HostFacts;
+use crate::server::reload::Reloader;
 use crate::server::{self, logging};
 
 /// Options of `quorate server`; each is also a key of the configuration file.
@@ -28,7 +29,7 @@ pub(super) fn run(global: Given, args: &Args) -> Result<Exit, Failure> {
         return Ok(Exit::Done);
     }
     let log_format = config.log_format;
-    let logging = logging::start(log_format, config.debug)?;
+    let (logging, last_lines) = logging::start(log_format, config.debug)?;
     for warning in warnings {
         tracing::warn!(origin = %warning.origin, "{}", warning.message);
     }
@@ -37,10 +38,10 @@ pub(super) fn run(global: Given, args: &Args) -> Result<Exit, Failure> {
         .enable_all()
         .build()
         .map_err(output::RuntimeError)?;
-    let done = runtime.block_on(server::run(config));
+    let done = runtime.block_on(server::run(config, Reloader { given, running: resolved, logging }));
     // Nothing that is still running matters any more.
     runtime.shutdown_background();
-    drop(logging);
+    drop(last_lines);
     match done {
         Ok(()) => Ok(Exit::Done),
         Err(failure) if log_format == LogFormat::Json => {

@@ -13,7 +13,7 @@ use super::{
     Config, DEFAULT_ELECTION_MILLIS, DEFAULT_HEARTBEAT_MILLIS, EtcdArg, EtcdConfig, LogFormat, Origin, Problem,
     Resolved, Secret,
 };
-use crate::host::HostFacts;
+use crate::host::{HostFacts, User};
 use crate::pki;
 
 /// A token file may be this large, in bytes.
@@ -171,6 +171,7 @@ pub(super) fn build(resolved: &Resolved, host: &HostFacts, problems: &mut Vec<Pr
         token,
         etcd: EtcdConfig {
             binary: builder.path("etcd-binary"),
+            user: etcd_user(&mut builder),
             args,
             client_port: builder.port("etcd-client-port"),
             peer_port: builder.port("etcd-peer-port"),
@@ -239,6 +240,30 @@ fn check_ours(
             origin.clone(),
             format!("`{name}`: {address} is not an address of this host, which has {}", ours.join(", ")),
         );
+    }
+}
+
+fn etcd_user(builder: &mut Builder<'_>) -> Option<User> {
+    let name = builder.one("etcd-user", |text| Some(text.to_owned()))?;
+    let origin = builder.resolved.origin("etcd-user");
+    let us = nix::unistd::geteuid().as_raw();
+    let shown = crate::host::printable(&name);
+    match User::find(&name) {
+        Ok(Some(user)) if user.uid == us => None,
+        Ok(Some(_)) if us != 0 => {
+            builder.problem(origin, format!("`etcd-user`: only root can run etcd as {shown}; run quorate as root"));
+            None
+        }
+        Ok(Some(user)) => Some(user),
+        Ok(None) => {
+            let make = "useradd --system --user-group --no-create-home --shell /usr/sbin/nologin";
+            builder.problem(origin, format!("`etcd-user`: there is no user {shown} here; make one: {make} {shown}"));
+            None
+        }
+        Err(error) => {
+            builder.problem(origin, format!("`etcd-user`: whether there is a user {shown} cannot be told: {error}"));
+            None
+        }
     }
 }
 

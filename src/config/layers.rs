@@ -90,6 +90,11 @@ impl Resolved {
         self.all(name).first()
     }
 
+    /// Takes over what `other` says about one option.
+    pub fn take(&mut self, name: &'static str, other: &Self) {
+        self.0.insert(name, other.all(name).to_vec());
+    }
+
     /// Where the (first) value of `name` came from.
     #[must_use]
     pub fn origin(&self, name: &str) -> Origin {
@@ -325,7 +330,7 @@ pub fn resolve(given: &Given, files: &FileValues, problems: &mut Vec<Problem>) -
 /// Variables that begin with `QUORATE_` and mean nothing: most likely misspelt.
 pub fn unknown_variables(variables: impl Iterator<Item = (OsString, OsString)>) -> Vec<Problem> {
     // Not options, but ours: the log filter, the build's, the tests'.
-    const OTHERS: [&str; 3] = ["QUORATE_CONFIG", "QUORATE_LOG", "QUORATE_EMBED_ETCD"];
+    const OTHERS: [&str; 4] = ["QUORATE_CONFIG", "QUORATE_LOG", "QUORATE_EMBED_ETCD", "QUORATE_COMMIT"];
     let known: Vec<String> = OPTIONS.iter().map(Spec::variable).collect();
     let is_known = |name: &str| known.iter().any(|known| known == name) || OTHERS.contains(&name);
     let mut problems: Vec<Problem> = variables

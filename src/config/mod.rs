@@ -18,7 +18,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use crate::error::{Exit, Explained};
-use crate::host::HostFacts;
+use crate::host::{HostFacts, User};
 
 pub use layers::{Given, Origin, Resolved};
 
@@ -69,6 +69,8 @@ pub struct EtcdArg {
 pub struct EtcdConfig {
     /// The binary that was asked for; otherwise it is searched.
     pub binary: Option<PathBuf>,
+    /// The user that it runs as, if not as ours.
+    pub user: Option<User>,
     /// Overrides, in the order given.
     pub args: Vec<EtcdArg>,
     /// Port for clients.

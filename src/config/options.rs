@@ -64,6 +64,8 @@ pub struct Spec {
     pub default_note: &'static str,
     /// Never shown.
     pub secret: bool,
+    /// A reload applies it; the others take effect at the next restart.
+    pub live: bool,
     /// One or two sentences for `--help`.
     pub help: &'static str,
 }
@@ -88,7 +90,17 @@ pub const CONFIG: &str = "config";
 pub const DEFAULT_CONFIG: &str = "/etc/quorate/config.yaml";
 
 const fn spec(name: &'static str, kind: Kind, default: &'static str, help: &'static str) -> Spec {
-    Spec { name, kind, arity: Arity::One, scope: Scope::Server, default, default_note: "", secret: false, help }
+    Spec {
+        name,
+        kind,
+        arity: Arity::One,
+        scope: Scope::Server,
+        default,
+        default_note: "",
+        secret: false,
+        live: false,
+        help,
+    }
 }
 
 const fn global(spec: Spec) -> Spec {
@@ -107,15 +119,19 @@ const fn secret(spec: Spec) -> Spec {
     Spec { secret: true, ..spec }
 }
 
+const fn live(spec: Spec) -> Spec {
+    Spec { live: true, ..spec }
+}
+
 /// Every option, in the order in which help and `config.yaml.example` show them.
 pub const OPTIONS: &[Spec] = &[
-    global(spec("debug", Kind::Switch, "false", "Log more, of quorate and of etcd.")),
-    global(spec(
+    live(global(spec("debug", Kind::Switch, "false", "Log more, of quorate and of etcd."))),
+    live(global(spec(
         "log-format",
         Kind::Choice(&["text", "json"]),
         "text",
         "How log lines are written: text, or json with one object a line.",
-    )),
+    ))),
     global(spec("data-dir", Kind::Path, "/var/lib/quorate", "Where everything is kept.")),
     noted(
         "the host name up to its first dot",
@@ -133,7 +149,7 @@ pub const OPTIONS: &[Spec] = &[
             ),
         ),
     ),
-    list(
+    live(list(
         Arity::Commas,
         spec(
             "node-external-ip",
@@ -141,7 +157,7 @@ pub const OPTIONS: &[Spec] = &[
             "",
             "Addresses that others reach this server at; they go into the certificates.",
         ),
-    ),
+    )),
     spec(
         "bind-address",
         Kind::Address,
@@ -160,10 +176,10 @@ pub const OPTIONS: &[Spec] = &[
         "9346",
         "Port of quorate's own metrics and health pages: plain HTTP, on loopback only.",
     ),
-    list(
+    live(list(
         Arity::Commas,
         spec("tls-san", Kind::HostName, "", "Further DNS names and addresses for etcd's server and peer certificates."),
-    ),
+    )),
     secret(spec(
         "token",
         Kind::Text,
@@ -174,6 +190,15 @@ pub const OPTIONS: &[Spec] = &[
     noted(
         "the copy inside quorate, then beside it, then PATH",
         spec("etcd-binary", Kind::Path, "", "The etcd to run, version 3.4 to 3.7."),
+    ),
+    noted(
+        "the user that quorate runs as",
+        spec(
+            "etcd-user",
+            Kind::Text,
+            "",
+            "The user that etcd runs as and that owns its data, so that only quorate is root. Wants quorate to run as root.",
+        ),
     ),
     list(
         Arity::Words,

@@ -16,12 +16,13 @@ use tokio::process::Command;
 
 use super::embedded;
 use super::pinned::Pinned;
-use super::process::{clean_environment, kill_group};
+use super::process::{become_user, clean_environment, kill_group};
 use super::version::{self, NotAVersion, Version};
 use crate::config::{EtcdArg, options};
 use crate::datadir::DataDir;
 use crate::durable::WriteError;
 use crate::error::{Exit, Explained};
+use crate::host::User;
 
 /// How long `etcd --version` may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -84,6 +85,16 @@ pub enum BinaryError {
         /// Why not.
         source: io::Error,
     },
+    /// It cannot be executed by etcd's own user.
+    #[error("user {user} cannot run {}", path.display())]
+    Unreachable {
+        /// What was tried.
+        path: PathBuf,
+        /// As whom.
+        user: String,
+        /// Why not.
+        source: io::Error,
+    },
     /// It did not answer.
     #[error("{} --version did not answer within {} s", .0.display(), PATIENCE.as_secs())]
     Silent(PathBuf),
@@ -135,6 +146,9 @@ impl Explained for BinaryError {
             ),
             Self::NotFound(_) => Some("apt-get install etcd-client, or put etcdctl beside the etcd binary".into()),
             Self::Unpack { source, .. } => source.next(),
+            Self::Unreachable { path, .. } => {
+                Some(format!("see with namei -l {} which directory is closed, or name another etcd-binary", path.display()))
+            }
             Self::Arguments { .. } => Some("mend etcd-arg; `etcd --help` lists what this etcd takes".into()),
             _ => Some("name another one with --etcd-binary".into()),
         }
@@ -206,7 +220,7 @@ fn is_executable(path: &Path) -> bool {
 /// # Errors
 /// If it does not run, does not answer, is something else, or is not supported.
 pub async fn version_of(path: &Path) -> Result<Version, BinaryError> {
-    let output = run(path, &["--version".to_owned()]).await?;
+    let output = run(path, &["--version".to_owned()], None).await?;
     let banner = String::from_utf8_lossy(&output.stdout);
     let version =
         version::of_banner(&banner).map_err(|source| BinaryError::NotEtcd { path: path.to_path_buf(), source })?;
@@ -214,6 +228,20 @@ pub async fn version_of(path: &Path) -> Result<Version, BinaryError> {
         Ok(version)
     } else {
         Err(BinaryError::Unsupported { path: path.to_path_buf(), version })
+    }
+}
+
+/// Makes sure that `user` can run it.
+///
+/// # Errors
+/// If not, and why.
+pub async fn check_reachable(path: &Path, user: &User) -> Result<(), BinaryError> {
+    let unreachable = |why| BinaryError::Unreachable { path: path.to_path_buf(), user: user.name.clone(), source: why };
+    match run(path, &["--version".to_owned()], Some(user)).await {
+        Ok(output) if output.status.success() => Ok(()),
+        Ok(output) => Err(unreachable(io::Error::other(output.status.to_string()))),
+        Err(BinaryError::Run { source, .. }) => Err(unreachable(source)),
+        Err(other) => Err(other),
     }
 }
 
@@ -252,7 +280,7 @@ pub async fn check_arguments(path: &Path, version: Version, args: &[EtcdArg]) ->
 
 async fn refusal(path: &Path, mut flags: Vec<String>) -> Result<Option<String>, BinaryError> {
     flags.push("--version".to_owned());
-    let output = run(path, &flags).await?;
+    let output = run(path, &flags, None).await?;
     if output.status.success() {
         return Ok(None);
     }
@@ -265,7 +293,7 @@ async fn refusal(path: &Path, mut flags: Vec<String>) -> Result<Option<String>, 
 
 /// The flags in `etcd --help`.
 async fn flags_of(path: &Path) -> Result<Vec<String>, BinaryError> {
-    let output = run(path, &["--help".to_owned()]).await?;
+    let output = run(path, &["--help".to_owned()], None).await?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     let is_flag = |c: char| c.is_ascii_alphanumeric() || c == '-';
     Ok(text
@@ -283,10 +311,13 @@ struct Output {
 }
 
 /// Runs it in a process group of its own, which is ended with all that it started if it takes too long.
-async fn run(path: &Path, args: &[String]) -> Result<Output, BinaryError> {
+async fn run(path: &Path, args: &[String], user: Option<&User>) -> Result<Output, BinaryError> {
     let mut command = std::process::Command::new(path);
     clean_environment(&mut command);
     command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+    if let Some(user) = user {
+        become_user(&mut command, user);
+    }
     let failed = |source| BinaryError::Run { path: path.to_path_buf(), source };
     let mut child = Command::from(command).kill_on_drop(true).spawn().map_err(failed)?;
     let (out, err) = (child.stdout.take(), child.stderr.take());

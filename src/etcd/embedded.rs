@@ -39,6 +39,12 @@ pub fn carries(program: &str) -> bool {
     file(program).is_some()
 }
 
+/// Version and SHA-256 of an embedded program.
+#[must_use]
+pub fn facts(program: &str) -> Option<(&'static str, &'static str)> {
+    file(program).map(|file| (VERSION, file.sha256))
+}
+
 fn file(program: &str) -> Option<&'static EmbeddedFile> {
     FILES.iter().find(|file| file.name == program)
 }

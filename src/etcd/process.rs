@@ -18,6 +18,8 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
 
+use crate::host::User;
+
 /// Children that somebody waits for; the reaper of PID 1 leaves them alone.
 static OURS: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
 
@@ -38,6 +40,12 @@ pub fn clean_environment(command: &mut Command) {
             command.env_remove(&name);
         }
     }
+}
+
+/// Lets a command run as another user, with that user's main group and no other.
+pub fn become_user(command: &mut Command, user: &User) {
+    // Of root's supplementary groups none is kept: the standard library drops them with the user id.
+    command.uid(user.uid).gid(user.gid);
 }
 
 type Request = (Command, oneshot::Sender<io::Result<Child>>);

@@ -282,6 +282,7 @@ mod tests {
             token: None,
             etcd: EtcdConfig {
                 binary: None,
+                user: None,
                 args: vec![],
                 client_port: 2379,
                 peer_port: 2380,

@@ -26,12 +26,12 @@ use super::child::{ChildStatus, Handle, Order, State};
 use super::orphan;
 use super::output::{self, Tail};
 use super::pinned::{Executable, Pinned};
-use super::process::{self, ProcessHandle, Spawner, clean_environment};
+use super::process::{self, ProcessHandle, Spawner, become_user, clean_environment};
 use crate::clock;
 use crate::datadir::DataDir;
 use crate::durable::WriteError;
 use crate::error::Explained;
-use crate::host::{self, MemoryKills};
+use crate::host::{self, MemoryKills, User};
 use crate::plan::child::{History, Life, Next};
 
 /// How long after its end a child's pipes may still give lines.
@@ -45,6 +45,8 @@ const MEMORY_INTERVAL: Duration = Duration::from_secs(2);
 pub struct Launch {
     /// The executable.
     pub program: Pinned,
+    /// Who runs it, if not we.
+    pub user: Option<User>,
     /// Its arguments.
     pub args: Vec<String>,
     /// Where the child is recorded.
@@ -195,6 +197,9 @@ impl Supervisor {
             }
         };
         clean_environment(&mut command);
+        if let Some(user) = &self.launch.user {
+            become_user(&mut command, user);
+        }
         command.args(&self.launch.args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let started = clock::monotonic();
         let mut child = self.spawner.spawn(command).await.map_err(cannot_run)?;

@@ -12,7 +12,7 @@ use x509_parser::prelude::{FromDer as _, ParsedExtension, X509Certificate};
 use super::{AUTHORITY_LIFETIME, CLOCK_TOLERANCE, PkiError};
 use crate::clock;
 use crate::datadir::CertificatePaths;
-use crate::durable::{self, PRIVATE};
+use crate::durable;
 
 /// A CA that can sign.
 pub struct Authority {
@@ -74,8 +74,8 @@ impl Authority {
         let common_name = format!("quorate-etcd-{name}@{}", clock::unix_seconds(now));
         params.distinguished_name.push(DnType::CommonName, common_name);
         let certificate = params.self_signed(&key).map_err(failed)?.pem();
-        durable::write_file(&files.key, key.serialize_pem().as_bytes(), PRIVATE)?;
-        durable::write_file(&files.certificate, certificate.as_bytes(), PRIVATE)?;
+        durable::write_file(&files.key, key.serialize_pem().as_bytes(), files.key_access)?;
+        durable::write_file(&files.certificate, certificate.as_bytes(), files.certificate_access)?;
         Self::load(files, &certificate, &key.serialize_pem(), now)
     }
 

@@ -13,7 +13,7 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 use super::authority::{Authority, der_of, read_if_there, to_system};
 use super::{CLOCK_TOLERANCE, LEAF_LIFETIME, PkiError};
 use crate::datadir::CertificatePaths;
-use crate::durable::{self, PRIVATE};
+use crate::durable;
 use crate::plan::renewal::{self, Leaf, Verdict};
 
 /// What a leaf is for.
@@ -114,7 +114,7 @@ pub(super) fn issue(
         key
     } else {
         let key = KeyPair::generate().map_err(failed)?;
-        durable::write_file(&files.key, key.serialize_pem().as_bytes(), PRIVATE)?;
+        durable::write_file(&files.key, key.serialize_pem().as_bytes(), files.key_access)?;
         key
     };
     let not_after = authority.leaf_end(now, LEAF_LIFETIME);
@@ -136,7 +136,7 @@ pub(super) fn issue(
         });
     }
     let certificate = params.signed_by(&key, authority.issuer()).map_err(failed)?;
-    durable::write_file(&files.certificate, certificate.pem().as_bytes(), PRIVATE)?;
+    durable::write_file(&files.certificate, certificate.pem().as_bytes(), files.certificate_access)?;
     Ok(not_after)
 }
 

@@ -2,6 +2,7 @@
 
 pub mod child;
 pub mod orphan;
+pub mod reload;
 pub mod renewal;
 pub mod space;
 pub mod start;

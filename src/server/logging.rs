@@ -5,16 +5,20 @@
 //! are spread out among the other fields.
 
 use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
 use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::Registry;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use super::backlog::{self, Guard};
@@ -30,15 +34,35 @@ pub const FILTER_VARIABLE: &str = "QUORATE_LOG";
 ///
 /// # Errors
 /// If `QUORATE_LOG` is no filter.
-pub fn start(format: LogFormat, debug: bool) -> Result<Guard, ConfigErrors> {
-    let filter = filter(debug, std::env::var(FILTER_VARIABLE).ok().as_deref())?;
+pub fn start(format: LogFormat, debug: bool) -> Result<(Control, Guard), ConfigErrors> {
+    let (filter, changing) = reload::Layer::new(filter(debug, std::env::var(FILTER_VARIABLE).ok().as_deref())?);
+    let is_json = Arc::new(AtomicBool::new(format == LogFormat::Json));
+    let control = Control { filter: changing, is_json: is_json.clone() };
     let (backlog, guard) = backlog::start(std::io::stderr());
-    let lines = tracing_subscriber::fmt::layer().event_format(Lines { format }).with_writer(move || backlog.clone());
+    let lines = tracing_subscriber::fmt::layer().event_format(Lines { is_json }).with_writer(move || backlog.clone());
     // A second start in one process (tests) keeps the first.
     let _ = tracing_subscriber::registry().with(filter).with(lines).try_init();
     // Counted from the start, so that the metric exists before the first flood.
-    DROPPED_LINES.store(0, std::sync::atomic::Ordering::Relaxed);
-    Ok(guard)
+    DROPPED_LINES.store(0, Ordering::Relaxed);
+    Ok((control, guard))
+}
+
+/// Changes how a running program logs.
+#[derive(Clone, Debug)]
+pub struct Control {
+    filter: reload::Handle<Targets, Registry>,
+    is_json: Arc<AtomicBool>,
+}
+
+impl Control {
+    /// From here on, lines are written so.
+    pub fn set(&self, format: LogFormat, debug: bool) {
+        self.is_json.store(format == LogFormat::Json, Ordering::Relaxed);
+        // The variable was read at the start, and is the same now.
+        if let Ok(filter) = filter(debug, std::env::var(FILTER_VARIABLE).ok().as_deref()) {
+            let _ = self.filter.reload(filter);
+        }
+    }
 }
 
 fn filter(debug: bool, directives: Option<&str>) -> Result<Targets, ConfigErrors> {
@@ -56,7 +80,7 @@ fn filter(debug: bool, directives: Option<&str>) -> Result<Targets, ConfigErrors
 }
 
 struct Lines {
-    format: LogFormat,
+    is_json: Arc<AtomicBool>,
 }
 
 impl<S, N> FormatEvent<S, N> for Lines
@@ -69,9 +93,11 @@ where
         event.record(&mut found);
         let target = event.metadata().target().split("::").next().unwrap_or_default();
         let time = clock::rfc3339_millis(clock::now());
-        match self.format {
-            LogFormat::Text => text(&mut writer, &time, *event.metadata().level(), target, &found),
-            LogFormat::Json => json(&mut writer, &time, *event.metadata().level(), target, found),
+        let level = *event.metadata().level();
+        if self.is_json.load(Ordering::Relaxed) {
+            json(&mut writer, &time, level, target, found)
+        } else {
+            text(&mut writer, &time, level, target, &found)
         }
     }
 }

@@ -12,6 +12,7 @@ pub mod lock;
 pub mod logging;
 mod ports;
 mod preflight;
+pub mod reload;
 mod signals;
 pub mod state;
 mod survey;
@@ -39,7 +40,8 @@ use crate::pki::{self, Occasion};
 
 use health::{Health, Prober};
 use preflight::Prepared;
-use signals::Signals;
+use reload::Reloader;
+use signals::{Asked, Signals};
 use state::{BinaryFacts, Shared};
 
 /// How long the child may take to end when asked to. The unit's `TimeoutStopSec` must be longer.
@@ -65,24 +67,33 @@ fn system(act: &'static str) -> impl Fn(std::io::Error) -> SystemError {
 ///
 /// # Errors
 /// Whatever keeps it from starting, or from keeping etcd running.
-pub async fn run(config: Config) -> Result<(), Failure> {
+pub async fn run(config: Config, reloader: Reloader) -> Result<(), Failure> {
     let begun = clock::monotonic();
     let mut signals = Signals::listen().map_err(system("listen for signals"))?;
-    let prepared = tokio::select! {
-        prepared = prepare(&config) => prepared?,
-        signal = signals.next() => {
-            tracing::info!(signal, "told to stop before etcd was started");
-            return Ok(());
+    let prepared = {
+        let mut preparing = std::pin::pin!(prepare(&config));
+        loop {
+            tokio::select! {
+                prepared = &mut preparing => break prepared?,
+                asked = signals.next() => match asked {
+                    Asked::Stop(signal) => {
+                        tracing::info!(signal, "told to stop before etcd was started");
+                        return Ok(());
+                    }
+                    Asked::Reload => tracing::info!("the configuration was read a moment ago; not reloaded"),
+                },
+            }
         }
     };
-    let (server, supervisor) = Server::assemble(config, prepared)?;
+    let (server, supervisor) = Server::assemble(config, reloader, prepared)?;
     tracing::debug!(took_ms = begun.elapsed().as_millis(), "ready to start etcd");
     server.live(supervisor, signals).await
 }
 
 /// Everything before the child: nothing of the data directory is touched until the binary is known to be good.
 async fn prepare(config: &Config) -> Result<(DataDir, BinaryFacts, Prepared), Failure> {
-    let data = DataDir::new(&config.data_dir);
+    let user = config.etcd.user.clone();
+    let data = DataDir::new(&config.data_dir).with_etcd_user(user.clone());
     let asked = config.etcd.binary.as_deref();
     let program = binary::find_etcd(asked, &data, Unpacking::No)?;
     let checked = program.pin()?;
@@ -96,6 +107,9 @@ async fn prepare(config: &Config) -> Result<(DataDir, BinaryFacts, Prepared), Fa
     } else {
         BinaryFacts { version, checked, program: Arc::new(program) }
     };
+    if let Some(user) = &user {
+        binary::check_reachable(facts.checked.path(), user).await?;
+    }
     Ok((data, facts, prepared))
 }
 
@@ -120,11 +134,15 @@ struct Server {
     health: watch::Receiver<Health>,
     prober: Option<Prober>,
     listeners: Option<control::Listeners>,
-    names: pki::Names,
+    /// As far as it changes while running; routes see the one of the start.
+    config: Config,
+    reloader: Reloader,
     /// The CAs that etcd has read.
     authorities: Vec<Vec<u8>>,
     watchdog: systemd::Watchdog,
     was_healthy: bool,
+    /// Also the service manager.
+    told_ready: bool,
     _lock: lock::Lock,
 }
 
@@ -132,6 +150,7 @@ impl Server {
     /// Puts the parts together; the child is not running yet.
     fn assemble(
         config: Config,
+        reloader: Reloader,
         (data, binary, prepared): (DataDir, BinaryFacts, Prepared),
     ) -> Result<(Self, Supervisor), Failure> {
         let flags = settings(&config, &data, &prepared.identity, binary.version);
@@ -140,13 +159,18 @@ impl Server {
         faults::point("server::before_spawn").map_err(system("start etcd"))?;
 
         let spawner = Spawner::start().map_err(system("start a thread"))?;
-        let launch = Launch { program: binary.checked.clone(), args, data: data.clone(), grace: grace() };
+        let launch = Launch {
+            program: binary.checked.clone(),
+            user: config.etcd.user.clone(),
+            args,
+            data: data.clone(),
+            grace: grace(),
+        };
         let (supervisor, handle) = Supervisor::new(launch, spawner);
         let (certificates, certificates_seen) = watch::channel(prepared.expiries);
         let (prober, health) =
             Prober::new(&config, &data, &prepared.identity.name, handle.clone(), certificates_seen.clone());
         let listeners = control::Listeners::bind(&data, prepared.metrics_listener)?;
-        let names = pki::Names::of(&config);
         let shared = Arc::new(Shared {
             started: clock::now(),
             started_alone: prepared.identity.is_alone,
@@ -158,7 +182,7 @@ impl Server {
             certificates: certificates_seen,
             binary,
             data,
-            config,
+            config: config.clone(),
         });
         let server = Self {
             shared,
@@ -167,10 +191,12 @@ impl Server {
             health,
             prober: Some(prober),
             listeners: Some(listeners),
-            names,
+            config,
+            reloader,
             authorities: prepared.authorities,
             watchdog: systemd::Watchdog::from_environment(),
             was_healthy: false,
+            told_ready: false,
             _lock: prepared.lock,
         };
         Ok((server, supervisor))
@@ -194,18 +220,21 @@ impl Server {
         // They were looked at a moment ago.
         let mut certificate_check = tokio::time::interval_at(tokio::time::Instant::now() + period, period);
         let mut watchdog = tokio::time::interval(self.watchdog.interval());
-        let mut told_ready = false;
         let mut stops = 0;
         let ended = loop {
             tokio::select! {
                 ended = &mut owner => break ended,
-                signal = signals.next() => {
-                    stops += 1;
-                    self.stop(signal, stops).await;
-                }
+                asked = signals.next() => match asked {
+                    Asked::Stop(signal) => {
+                        stops += 1;
+                        self.stop(signal, stops).await;
+                    }
+                    Asked::Reload if stops > 0 => {}
+                    Asked::Reload => self.reload().await,
+                },
                 Ok(()) = child.changed() => {
                     let status = child.borrow_and_update().clone();
-                    self.child_changed(&status, &mut told_ready);
+                    self.child_changed(&status);
                 }
                 Ok(()) = self.health.changed() => {
                     let health = self.health.borrow_and_update().clone();
@@ -240,8 +269,23 @@ impl Server {
         }
     }
 
+    async fn reload(&mut self) {
+        tracing::info!("reading the configuration anew");
+        if self.told_ready {
+            systemd::reloading();
+        }
+        let outcome = self.reloader.reload(&mut self.config);
+        self.renew_certificates().await;
+        tracing::info!("{outcome}");
+        // Before the first READY=1 a reload must not say it.
+        if self.told_ready {
+            let line = self.ready_line();
+            systemd::ready(&format!("{line}; {outcome}"));
+        }
+    }
+
     /// The first healthy moment of each life: only now is a reset over, and the cluster remembered.
-    fn child_changed(&mut self, status: &ChildStatus, told_ready: &mut bool) {
+    fn child_changed(&mut self, status: &ChildStatus) {
         let shared = self.shared.clone();
         match status.state {
             State::Ready => {
@@ -258,8 +302,8 @@ impl Server {
                 let took_ms = status.ready_after.unwrap_or_default().as_millis();
                 tracing::info!(%etcd, member = shared.member_name, took_ms, "etcd is ready; clients connect to {client_url}");
                 systemd::ready(&self.ready_line());
-                if !*told_ready {
-                    *told_ready = true;
+                if !self.told_ready {
+                    self.told_ready = true;
                     let data = shared.data.clone();
                     tokio::task::spawn_blocking(move || tidy_unpacked(&data));
                 }
@@ -303,7 +347,7 @@ impl Server {
     }
 
     async fn renew_certificates(&mut self) {
-        match pki::ensure(&self.shared.data, &self.names, Occasion::Running) {
+        match pki::ensure(&self.shared.data, &pki::Names::of(&self.config), Occasion::Running) {
             Ok(ensured) => {
                 if ensured.has_changed || *self.certificates.borrow() != ensured.expiries {
                     let _ = self.certificates.send(ensured.expiries);

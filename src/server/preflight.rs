@@ -4,15 +4,19 @@
 //! have, the clock, space, the disk's speed, where the data lies, versions, certificates and token.
 
 use std::fs;
+use std::io::Read as _;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
+
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::Mode;
 
 use super::survey::data_state;
 use super::{cluster, disk, lock, ports};
 use crate::clock;
 use crate::config::Config;
-use crate::datadir::{DataDir, DataDirError};
+use crate::datadir::{DataDir, DataDirError, Mended};
 use crate::durable::{self, PRIVATE, WriteError};
 use crate::error::{Explained, Failure};
 use crate::etcd::embedded::hex;
@@ -25,6 +29,8 @@ use crate::pki::{self, Expiry, Names, Occasion};
 use crate::plan::space::{self, Room};
 use crate::plan::start::{self, ClusterRecord, DataState, Observed};
 
+/// Longer than any member name, in bytes.
+const LONGEST_NAME: u64 = 1024;
 /// Before this the clock is certainly wrong: 2020-01-01.
 const NOT_BEFORE: Duration = Duration::from_secs(1_577_836_800);
 
@@ -101,6 +107,9 @@ pub(super) async fn prepare(
         tracing::warn!("{note}");
     }
     let ensured = pki::ensure(data, &Names::of(config), Occasion::Start)?;
+    for expiry in &ensured.expiries {
+        data.share(&data.certificate(expiry.name))?.iter().for_each(tell);
+    }
     pki::token::ensure(data, config.token.as_ref())?;
     let beginning = if is_new {
         Beginning::NewCluster { token: format!("quorate-{}", random_digits()?) }
@@ -121,9 +130,7 @@ pub(super) async fn prepare(
 }
 
 fn own(data: &DataDir) -> Result<(), DataDirError> {
-    for mended in data.prepare()? {
-        tracing::warn!(path = %mended.display(), "others could enter this directory; its mode is 0700 now");
-    }
+    data.prepare()?.iter().for_each(tell);
     for dir in [data.server(), data.tls(), data.db(), data.etcd()] {
         for name in durable::sweep(&dir) {
             tracing::info!(file = %name.to_string_lossy(), dir = %dir.display(), "removed what an interrupted write left");
@@ -132,8 +139,21 @@ fn own(data: &DataDir) -> Result<(), DataDirError> {
     Ok(())
 }
 
+fn tell(mended: &Mended) {
+    match mended {
+        Mended::Closed(path) => tracing::warn!(path = %path.display(), "others could get in here; closed to them now"),
+        Mended::HandedOver(path) => tracing::warn!(path = %path.display(), "handed over to the user that etcd runs as"),
+    }
+}
+
 fn read_name(data: &DataDir) -> Option<String> {
-    fs::read_to_string(data.etcd_name()).ok().map(|name| name.trim().to_owned()).filter(|name| !name.is_empty())
+    // Where etcd runs as a user of its own, that user could put a link there.
+    let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+    let file = fs::File::from(open(&data.etcd_name(), flags, Mode::empty()).ok()?);
+    std::io::read_to_string(file.take(LONGEST_NAME))
+        .ok()
+        .map(|name| name.trim().to_owned())
+        .filter(|name| !name.is_empty())
 }
 
 fn random_digits() -> Result<String, UnfitError> {
@@ -218,7 +238,7 @@ pub(super) fn write_identity(data: &DataDir, prepared: &Prepared, flags: &[Strin
         cluster::write(data, intended)?;
         set_aside(data)?;
     }
-    data.prepare_etcd()?;
+    data.prepare_etcd()?.iter().for_each(tell);
     durable::write_if_changed(&data.etcd_name(), identity.name.as_bytes(), PRIVATE)?;
     let head = "# Written by quorate at each start, for people to read; changing it changes nothing.\n";
     let text = format!("{head}{}\n", flags.join("\n"));

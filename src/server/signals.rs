@@ -1,15 +1,25 @@
 //! The signals that a server heeds.
 
-use std::io;
+use std::io::{self, IsTerminal as _};
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// SIGTERM, SIGINT and SIGHUP: all ask to stop.
+/// SIGTERM and SIGINT ask to stop, SIGHUP to read the configuration anew.
 pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hang_up: Signal,
+    had_terminal: bool,
+}
+
+/// What a signal asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// Stop; the signal's name.
+    Stop(&'static str),
+    /// Read the configuration anew.
+    Reload,
 }
 
 impl Signals {
@@ -19,15 +29,19 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hang_up: signal(SignalKind::hangup())?,
+            had_terminal: io::stderr().is_terminal(),
         })
     }
 
     /// The next one.
-    pub(super) async fn next(&mut self) -> &'static str {
+    pub(super) async fn next(&mut self) -> Asked {
         tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
-            _ = self.hang_up.recv() => "SIGHUP",
+            _ = self.terminate.recv() => Asked::Stop("SIGTERM"),
+            _ = self.interrupt.recv() => Asked::Stop("SIGINT"),
+            _ = self.hang_up.recv() => {
+                // A terminal that was closed sends it too, and is then a terminal no more.
+                if self.had_terminal && !io::stderr().is_terminal() { Asked::Stop("SIGHUP") } else { Asked::Reload }
+            }
         }
     }
 }

@@ -32,6 +32,11 @@ pub(super) fn ready(status: &str) {
     send(&[NotifyState::Ready, NotifyState::Status(status)]);
 }
 
+pub(super) fn reloading() {
+    let begun = NotifyState::monotonic_usec_now().ok();
+    send(&[NotifyState::Reloading].into_iter().chain(begun).collect::<Vec<_>>());
+}
+
 pub(super) fn status(status: &str) {
     send(&[NotifyState::Status(status)]);
 }

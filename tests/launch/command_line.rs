@@ -196,6 +196,39 @@ fn the_commands_find_the_server_through_the_configuration() {
 }
 
 #[test]
+fn versions_completions_and_manual_pages_are_made() {
+    let _timed = Timed::start();
+    let run = |args: &[&str]| Ran::of(&Command::new(crate::kit::executable()).args(args).output().unwrap());
+    let version: serde_json::Value = serde_json::from_str(run(&["version", "-o", "json"]).succeeds()).unwrap();
+    assert_eq!((&version["version"], &version["etcd"]), (&env!("CARGO_PKG_VERSION").into(), &serde_json::Value::Null));
+    assert!(run(&["version"]).succeeds().contains("no etcd inside"));
+    if let Some(executable) = crate::kit::embedded_executable() {
+        let output = Command::new(executable).args(["version", "-o", "json"]).output().unwrap();
+        let version: serde_json::Value = serde_json::from_str(Ran::of(&output).succeeds()).unwrap();
+        assert_eq!(version["etcd"]["version"], Etcd::usual().version());
+        assert_eq!(version["etcd"]["sha256"].as_str().unwrap().len(), 64);
+    }
+    // The scripts are taken by the shells that they are for.
+    for (shell, check) in [("bash", "bash"), ("zsh", "zsh"), ("fish", "fish")] {
+        let ran = run(&["completion", shell]);
+        let script = ran.succeeds();
+        assert!(script.contains("etcd-client-port"), "{shell}");
+        let Ok(mut child) = Command::new(check).arg("-n").stdin(Stdio::piped()).spawn() else { continue };
+        std::io::Write::write_all(&mut child.stdin.take().unwrap(), script.as_bytes()).unwrap();
+        assert!(child.wait().unwrap().success(), "{shell}");
+    }
+    run(&["completion", "csh"]).fails(2, &["invalid value 'csh'"]);
+    let dir = tempfile::tempdir().unwrap();
+    run(&["man", dir.path().to_str().unwrap()]).succeeds();
+    for page in ["quorate.1", "quorate-server.1", "quorate-status.1", "quorate-completion.1"] {
+        let text = fs::read_to_string(dir.path().join(page)).unwrap();
+        assert!(text.starts_with(".ie") || text.contains(".TH "), "{page}: {}", &text[..60]);
+    }
+    let page = fs::read_to_string(dir.path().join("quorate-server.1")).unwrap();
+    assert!(page.contains("etcd\\-client\\-port"), "the options are in it");
+}
+
+#[test]
 fn help_names_every_option_with_its_variable() {
     let _timed = Timed::start();
     let output = Command::new(crate::kit::executable()).args(["server", "--help"]).output().unwrap();

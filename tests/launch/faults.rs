@@ -309,7 +309,7 @@ fn directories_are_mended_or_refused() {
     let tls = node.server_dir().join("tls/etcd");
     fs::set_permissions(&tls, fs::Permissions::from_mode(0o755)).unwrap();
     node.start_ready();
-    assert!(node.log().contains("its mode is 0700 now"));
+    assert!(node.log().contains("others could get in here; closed to them now"));
     assert_eq!(fs::metadata(&tls).unwrap().permissions().mode() & 0o777, 0o700);
     // Nothing that quorate wrote can be read by others.
     for path in kit::files_under(&node.server_dir()) {

@@ -11,4 +11,6 @@ mod configuration;
 mod embedded;
 mod faults;
 mod monitoring;
+mod reload;
 mod start;
+mod user;

@@ -1,0 +1,134 @@
+#!/bin/sh
+# Removes what install.sh installed. The data stays unless a person says otherwise.
+#
+#   quorate-uninstall.sh            stops and removes quorate; asks, on a terminal, whether etcd's data goes too
+#   quorate-uninstall.sh --yes      … the data goes without asking; snapshots, token and certificates stay
+#   quorate-uninstall.sh --purge    … everything goes: snapshots, token, certificates, configuration, the user. Asks; with
+#                                   --yes it does not
+#   quorate-uninstall.sh --keep     … the data stays, without asking
+#
+# QUORATE_DATA_DIR names the data directory if the configuration does not. Without a terminal nothing is asked, and the data stays.
+# Exit codes: 0 done; 1 failed; 2 usage; 4 refused to protect data.
+set -eu
+
+unit=quorate-server.service
+etc=/etc/quorate
+systemd_dir=${INSTALL_QUORATE_SYSTEMD_DIR:-/etc/systemd/system}
+
+say() { printf 'uninstall: %s\n' "$*" >&2; }
+fail() { # EXIT-CODE WHAT NEXT
+    printf 'uninstall: %s\n' "$2" >&2
+    [ $# -lt 3 ] || printf '  next: %s\n' "$3" >&2
+    exit "$1"
+}
+has() { command -v "$1" >/dev/null 2>&1; }
+
+yes='' purge='' keep=''
+for argument in "$@"; do
+    case $argument in
+        --yes) yes=1 ;;
+        --purge) purge=1 ;;
+        --keep) keep=1 ;;
+        -h | --help)
+            sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p;}' "$0"
+            exit 0
+            ;;
+        *) fail 2 "unknown argument $argument" "$0 --help" ;;
+    esac
+done
+[ -z "$keep" ] || [ -z "$purge$yes" ] || fail 2 "--keep and --yes or --purge exclude each other"
+[ "$(id -u)" = 0 ] || fail 1 "this needs root; nothing was removed" "sudo $0"
+
+bin_dir=${INSTALL_QUORATE_BIN_DIR:-}
+if [ -z "$bin_dir" ]; then
+    here=$(cd "$(dirname "$0")" && pwd)
+    for bin_dir in "$here" /usr/local/bin /opt/quorate/bin; do
+        [ ! -x "$bin_dir/quorate" ] || break
+    done
+fi
+share=$(dirname "$bin_dir")/share
+
+# ---- Where the data is, while quorate can still tell
+
+data=${QUORATE_DATA_DIR:-}
+if [ -z "$data" ] && [ -r "$etc/server.env" ]; then
+    data=$(sed -n 's/^QUORATE_DATA_DIR="\(.*\)"$/\1/p' "$etc/server.env")
+fi
+if [ -z "$data" ] && [ -x "$bin_dir/quorate" ]; then
+    data=$("$bin_dir/quorate" server --print-config 2>/dev/null | sed -n "s/^data-dir: '\{0,1\}\([^' ]*\)'\{0,1\}  #.*/\1/p") || data=
+fi
+data=${data:-/var/lib/quorate}
+
+# ---- Stop, and take away what runs
+
+if [ -d /run/systemd/system ] && has systemctl; then
+    systemctl --quiet disable "$unit" 2>/dev/null || true
+    if systemctl --quiet is-active "$unit"; then
+        say "stopping it"
+        systemctl stop "$unit" || fail 1 "it does not stop; nothing was removed" "systemctl status quorate-server"
+    fi
+fi
+if [ -S "$data/server/quorate.sock" ] && [ -x "$bin_dir/quorate" ]; then
+    code=0
+    "$bin_dir/quorate" status --data-dir "$data" >/dev/null 2>&1 || code=$?
+    [ "$code" = 6 ] || fail 4 "a quorate server still runs on $data; nothing was removed" "stop it first"
+fi
+rm -f "$systemd_dir/$unit" "$bin_dir/quorate" \
+    "$share/bash-completion/completions/quorate" "$share/zsh/site-functions/_quorate" \
+    "$share/fish/vendor_completions.d/quorate.fish" "$share/doc/quorate/config.yaml.example" \
+    "$share/man/man1/quorate.1" "$share"/man/man1/quorate-*.1
+rmdir "$share/doc/quorate" 2>/dev/null || true
+[ ! -d /run/systemd/system ] || systemctl daemon-reload
+say "quorate is removed"
+
+# ---- The data
+
+ask() { # QUESTION
+    [ -z "$yes" ] || return 0
+    [ -t 0 ] && [ -t 2 ] || return 1
+    printf '%s [y/N] ' "$1" >&2
+    read -r answer || answer=
+    [ "$answer" = y ] || [ "$answer" = yes ]
+}
+
+finish() {
+    rm -f "$bin_dir/quorate-uninstall.sh"
+    exit 0
+}
+
+if [ ! -d "$data/server" ]; then
+    say "there is no data in $data"
+elif [ -n "$keep" ]; then
+    say "the data stays in $data"
+else
+    case $data in
+        /*/*) ;;
+        *) fail 4 "$data does not look like a data directory; it was left alone" "remove it by hand" ;;
+    esac
+    if [ -n "$purge" ]; then
+        if ask "Remove everything in $data: etcd's data, all snapshots, the token and the keys?"; then
+            rm -rf "$data/server" "$data/data"
+            rmdir "$data" 2>/dev/null || say "$data holds other things too and stays"
+            say "the data, the snapshots and the token are removed"
+        else
+            say "the data, the snapshots and the token stay in $data"
+            purge=
+        fi
+    elif ask "Remove etcd's data in $data? Snapshots, token and certificates stay."; then
+        rm -rf "$data"/server/db/etcd "$data"/server/db/etcd-old-* "$data"/server/db/restore "$data"/data
+        rm -f "$data"/server/cluster.json "$data"/server/child.json "$data"/server/lock "$data"/server/quorate.sock \
+            "$data"/server/db/reset-flag "$data"/server/db/state.db
+        say "etcd's data is removed; snapshots, token and certificates stay in $data/server"
+    else
+        say "the data stays in $data; a later installation goes on with it"
+    fi
+fi
+if [ -n "$purge" ]; then
+    rm -rf "$etc"
+    if getent passwd quorate >/dev/null && has userdel; then
+        userdel quorate || say "the user quorate could not be removed"
+    fi
+else
+    say "the configuration stays in $etc"
+fi
+finish

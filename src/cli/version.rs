@@ -1,0 +1,42 @@
+//! `quorate version`: what this executable is, and which etcd it carries.
+
+use serde::Serialize;
+
+use super::output::{self, Format};
+use crate::error::{Exit, Failure};
+use crate::etcd::embedded;
+
+/// `quorate version`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// How to print
+    #[arg(long, short, value_enum, default_value_t)]
+    output: Format,
+}
+
+/// What `-o json` prints. Fields are added, never renamed.
+#[derive(Debug, Serialize)]
+struct Versions {
+    version: &'static str,
+    /// The commit that it was built from, where the build was told.
+    commit: Option<&'static str>,
+    etcd: Option<Embedded>,
+}
+
+#[derive(Debug, Serialize)]
+struct Embedded {
+    version: &'static str,
+    sha256: &'static str,
+}
+
+pub(super) fn run(args: &Args) -> Result<Exit, Failure> {
+    let etcd = embedded::facts("etcd").map(|(version, sha256)| Embedded { version, sha256 });
+    let versions = Versions { version: env!("CARGO_PKG_VERSION"), commit: option_env!("QUORATE_COMMIT"), etcd };
+    if !output::structured(&versions, args.output)? {
+        let commit = versions.commit.map(|commit| format!(" ({commit})")).unwrap_or_default();
+        let etcd =
+            versions.etcd.map_or_else(|| "no etcd inside".into(), |etcd| format!("etcd {} inside", etcd.version));
+        output::data(&format!("quorate {}{commit}, {etcd}\n", versions.version))?;
+    }
+    Ok(Exit::Done)
+}

@@ -1,0 +1,327 @@
+//! Who owns what below `D`.
+//!
+//! Everything is ours and closed to others, except what etcd needs when it runs as a user of its own: `db/etcd` is that user's,
+//! the directories on the way to it let its group through (not look around), and the few certificates and keys that etcd reads
+//! are readable for its group. Modes that are too open are mended, what belongs to a stranger is refused. A mode of `D` itself
+//! is left alone when others share it.
+
+use std::fs::{self, Metadata};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use super::{CertificatePaths, DataDir};
+use crate::durable::{self, Access, OnPath as _, PRIVATE_DIR, WriteError};
+use crate::error::{Exit, Explained};
+use crate::host::User;
+
+/// Mode of a directory that etcd's group may pass through.
+const PASSAGE: u32 = 0o710;
+
+/// Why the data directory cannot be used as it is.
+#[derive(Debug, thiserror::Error)]
+pub enum DataDirError {
+    /// A directory or file could not be made or mended.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    /// Something of another user is where our data should be.
+    #[error("{} belongs to user {owner}, and it has to be user {wanted}'s", path.display())]
+    ForeignOwner {
+        /// What belongs to somebody else.
+        path: PathBuf,
+        /// Its owner's user id.
+        owner: u32,
+        /// The user id that should own it.
+        wanted: u32,
+    },
+    /// etcd's user cannot get to its data.
+    #[error("etcd is to run as {user}, who may not pass through {}", path.display())]
+    NoPassage {
+        /// The directory that is closed.
+        path: PathBuf,
+        /// etcd's user.
+        user: String,
+    },
+    /// A file is where a directory belongs.
+    #[error("{} is not a directory", .0.display())]
+    NotADirectory(PathBuf),
+    /// A symbolic link leads nowhere.
+    #[error("{} is a symbolic link to something that is not there", .0.display())]
+    Dangling(PathBuf),
+}
+
+impl Explained for DataDirError {
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Write(error) => error.exit(),
+            // What a link led to may be a disk with data that is not mounted.
+            Self::ForeignOwner { .. } | Self::Dangling(_) => Exit::Refused,
+            Self::NotADirectory(_) | Self::NoPassage { .. } => Exit::Usage,
+        }
+    }
+
+    fn next(&self) -> Option<String> {
+        match self {
+            Self::Write(error) => error.next(),
+            Self::ForeignOwner { path, owner, wanted } => Some(format!(
+                "if etcd ran as user {owner} before, set etcd-user to it; or hand everything over: chown -R {wanted} {}",
+                path.display()
+            )),
+            Self::NoPassage { path, .. } => Some(format!("chmod o+x {}, or choose another --data-dir", path.display())),
+            Self::Dangling(path) => Some(format!(
+                "mount what it leads to (readlink {0}), or, if there is no data there, remove the link: rm {0}",
+                path.display()
+            )),
+            Self::NotADirectory(path) => Some(format!("move {} away, or choose another --data-dir", path.display())),
+        }
+    }
+}
+
+/// Something that was not as it must be, and is now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Mended {
+    /// Others could enter this directory, or read this file.
+    Closed(PathBuf),
+    /// This was given to etcd's user, with all in it.
+    HandedOver(PathBuf),
+}
+
+fn us() -> u32 {
+    nix::unistd::geteuid().as_raw()
+}
+
+impl DataDir {
+    /// Makes what must exist before the lock can be taken: `D` and `S`.
+    ///
+    /// # Errors
+    /// If they cannot be made or belong to somebody else.
+    pub fn prepare_for_lock(&self) -> Result<(), DataDirError> {
+        if self.root.is_symlink() && !self.root.exists() {
+            return Err(DataDirError::Dangling(self.root.clone()));
+        }
+        durable::create_dir_all(&self.root, PRIVATE_DIR)?;
+        self.own(&self.server()).map(|_| ())
+    }
+
+    /// Makes or mends every directory below `S`, and gives etcd's user the way to its data. Returns what had to be mended.
+    ///
+    /// # Errors
+    /// If one cannot be made or belongs to somebody else.
+    pub fn prepare(&self) -> Result<Vec<Mended>, DataDirError> {
+        let mut mended = Vec::new();
+        for dir in [self.server(), self.server().join("tls"), self.tls(), self.db()] {
+            if self.own(&dir)? {
+                mended.push(Mended::Closed(dir));
+            }
+        }
+        if let Some(user) = &self.etcd_user {
+            self.open_passage(user)?;
+        }
+        // db/etcd must not appear before it is known that its absence is no loss.
+        if self.etcd().exists() || self.etcd().is_symlink() {
+            mended.extend(self.own_etcd()?);
+        }
+        Ok(mended)
+    }
+
+    /// Makes the child's data directory.
+    ///
+    /// # Errors
+    /// As [`Self::prepare`].
+    pub fn prepare_etcd(&self) -> Result<Vec<Mended>, DataDirError> {
+        self.own_etcd()
+    }
+
+    /// Sees to it that everybody may read what they must of a CA or leaf, and nobody more. True if others could read more.
+    ///
+    /// # Errors
+    /// If it cannot be changed.
+    pub fn share(&self, files: &CertificatePaths) -> Result<Vec<Mended>, DataDirError> {
+        let mut mended = Vec::new();
+        for (path, Access { mode, group }) in
+            [(&files.certificate, files.certificate_access), (&files.key, files.key_access)]
+        {
+            let Ok(found) = fs::metadata(path) else { continue };
+            if group.is_some_and(|group| found.gid() != group) {
+                durable::set_owner(path, None, group)?;
+            }
+            let present = found.permissions().mode() & 0o777;
+            if present != mode {
+                durable::set_mode(path, mode)?;
+            }
+            if present & 0o077 & !mode != 0 {
+                mended.push(Mended::Closed(path.clone()));
+            }
+        }
+        Ok(mended)
+    }
+
+    /// Makes `dir` ours, closed to all but etcd's group; true if it was there with a mode that was too open.
+    fn own(&self, dir: &Path) -> Result<bool, DataDirError> {
+        make(dir)?;
+        let found = owned_by(dir, us())?;
+        let mode = match &self.etcd_user {
+            None => PRIVATE_DIR,
+            Some(user) => {
+                if found.gid() != user.gid {
+                    durable::set_owner(&leads_to(dir)?, None, Some(user.gid))?;
+                }
+                PASSAGE
+            }
+        };
+        let present = found.permissions().mode() & 0o777;
+        if present & 0o077 != mode & 0o077 {
+            durable::set_mode(dir, mode)?;
+        }
+        Ok(present & 0o077 & !mode != 0)
+    }
+
+    /// Makes `db/etcd` etcd's user's. What is ours from before is handed over; what is in it is somebody else's own doing,
+    /// and not touched once it is theirs: they could put a link there.
+    fn own_etcd(&self) -> Result<Vec<Mended>, DataDirError> {
+        let dir = self.etcd();
+        let is_new = make(&dir)?;
+        let mut mended = Vec::new();
+        let wanted = self.etcd_user.as_ref().map_or_else(us, |user| user.uid);
+        if let Some(user) = &self.etcd_user
+            && fs::metadata(&dir).on("look at", &dir)?.uid() == us()
+        {
+            durable::hand_over(&dir, user.uid, user.gid)?;
+            if !is_new {
+                mended.push(Mended::HandedOver(dir.clone()));
+            }
+        }
+        let found = owned_by(&dir, wanted)?;
+        if found.permissions().mode() & 0o077 != 0 {
+            durable::set_mode(&dir, PRIVATE_DIR)?;
+            mended.push(Mended::Closed(dir));
+        }
+        // etcd makes these; whose they are tells who ran it.
+        for dir in [self.etcd_member(), self.etcd_member().join("wal"), self.etcd_member().join("snap")] {
+            if dir.exists() {
+                owned_by(&dir, wanted)?;
+            }
+        }
+        Ok(mended)
+    }
+
+    /// Lets etcd's group through `D`, if it is ours alone, and makes sure that nothing above is closed.
+    fn open_passage(&self, user: &User) -> Result<(), DataDirError> {
+        let found = fs::metadata(&self.root).on("look at", &self.root)?;
+        if !may_pass(&found, user) && found.uid() == us() && found.permissions().mode() & 0o077 == 0 {
+            durable::set_owner(&leads_to(&self.root)?, None, Some(user.gid))?;
+            durable::set_mode(&self.root, PASSAGE)?;
+        }
+        let etcd = if self.etcd().exists() { self.etcd() } else { self.db() };
+        for dir in leads_to(&etcd)?.ancestors().skip(usize::from(self.etcd().exists())) {
+            let found = fs::metadata(dir).on("look at", dir)?;
+            if !may_pass(&found, user) {
+                return Err(DataDirError::NoPassage { path: dir.to_path_buf(), user: user.name.clone() });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Makes `dir` if it is not there. True if it was made.
+fn make(dir: &Path) -> Result<bool, DataDirError> {
+    match fs::metadata(dir) {
+        Ok(found) if !found.is_dir() => Err(DataDirError::NotADirectory(dir.to_path_buf())),
+        Ok(_) => Ok(false),
+        Err(_) if dir.is_symlink() => Err(DataDirError::Dangling(dir.to_path_buf())),
+        Err(_) => Ok(durable::create_dir(dir, PRIVATE_DIR)?),
+    }
+}
+
+fn owned_by(dir: &Path, wanted: u32) -> Result<Metadata, DataDirError> {
+    let found = fs::metadata(dir).on("look at", dir)?;
+    if found.uid() != wanted {
+        return Err(DataDirError::ForeignOwner { path: dir.to_path_buf(), owner: found.uid(), wanted });
+    }
+    Ok(found)
+}
+
+/// The directory itself, where `dir` may be a link.
+fn leads_to(dir: &Path) -> Result<PathBuf, WriteError> {
+    fs::canonicalize(dir).on("look at", dir)
+}
+
+fn may_pass(found: &Metadata, user: &User) -> bool {
+    let mode = found.permissions().mode();
+    let needed = if found.uid() == user.uid {
+        0o100
+    } else if found.gid() == user.gid {
+        0o010
+    } else {
+        0o001
+    };
+    mode & needed != 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn directories_are_made_private_and_mended_but_the_root_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        durable::set_mode(dir.path(), 0o755).unwrap();
+        let data = DataDir::new(dir.path());
+        data.prepare_for_lock().unwrap();
+        assert_eq!(data.prepare().unwrap(), []);
+        durable::set_mode(&data.db(), 0o777).unwrap();
+        assert_eq!(data.prepare().unwrap(), [Mended::Closed(data.db())]);
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&data.db()), 0o700);
+        assert_eq!(mode(dir.path()), 0o755);
+        assert!(!data.etcd().exists(), "db/etcd is made only when a start is planned");
+    }
+
+    #[test]
+    fn a_file_in_the_way_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::new(dir.path());
+        durable::write_file(&data.server(), b"", 0o600).unwrap();
+        assert!(matches!(data.prepare_for_lock(), Err(DataDirError::NotADirectory(_))));
+    }
+
+    #[test]
+    fn a_user_of_etcds_own_gets_its_data_and_the_way_to_it_and_no_more() {
+        if us() != 0 {
+            return;
+        }
+        let above = tempfile::tempdir().unwrap();
+        durable::set_mode(above.path(), 0o755).unwrap();
+        let root = above.path().join("data");
+        let user = User { name: "someone".into(), uid: 12345, gid: 23456 };
+        let before = DataDir::new(&root);
+        before.prepare_for_lock().unwrap();
+        before.prepare().unwrap();
+        before.prepare_etcd().unwrap();
+        durable::create_dir_all(&before.etcd_member().join("wal"), 0o700).unwrap();
+        let ca = before.certificate("server-ca");
+        for path in [&ca.certificate, &ca.key] {
+            durable::write_file(path, b"pem", ca.key_access).unwrap();
+        }
+
+        let data = DataDir::new(&root).with_etcd_user(Some(user.clone()));
+        data.prepare_for_lock().unwrap();
+        assert_eq!(data.prepare().unwrap(), [Mended::HandedOver(data.etcd())]);
+        assert_eq!(data.prepare().unwrap(), [], "once is enough");
+        data.share(&data.certificate("server-ca")).unwrap();
+        let found = |path: &Path| {
+            let found = fs::metadata(path).unwrap();
+            (found.uid(), found.gid(), found.permissions().mode() & 0o777)
+        };
+        for dir in [data.root().to_path_buf(), data.server(), data.tls(), data.db()] {
+            assert_eq!(found(&dir), (0, 23456, 0o710), "{}", dir.display());
+        }
+        assert_eq!(found(&data.etcd_member().join("wal")), (12345, 23456, 0o700));
+        assert_eq!(found(&ca.certificate), (0, 23456, 0o640));
+        assert_eq!(found(&ca.key).2, 0o600, "etcd does not read the key of a CA");
+
+        // Without the user, the data is a stranger's; and a closed directory above is named.
+        assert!(matches!(before.prepare(), Err(DataDirError::ForeignOwner { owner: 12345, wanted: 0, .. })));
+        durable::set_mode(above.path(), 0o700).unwrap();
+        assert!(matches!(data.prepare(), Err(DataDirError::NoPassage { .. })));
+    }
+}

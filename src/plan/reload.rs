@@ -1,0 +1,67 @@
+//! What a reload changes: which keys differ, and which of them a running server can take.
+
+use crate::config::Resolved;
+use crate::config::options::OPTIONS;
+
+/// One key that differs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// Its name.
+    pub key: &'static str,
+    /// What counted before, for people; secrets are masked.
+    pub from: String,
+    /// What the configuration says now.
+    pub to: String,
+    /// True if a running server can take it, false if it wants a restart.
+    pub is_live: bool,
+}
+
+/// Compares what a server runs with to what the configuration says now.
+#[must_use]
+pub fn compare(running: &Resolved, wanted: &Resolved) -> Vec<Change> {
+    OPTIONS
+        .iter()
+        .filter_map(|spec| {
+            let texts = |resolved: &Resolved| {
+                resolved.all(spec.name).iter().map(|(text, _)| text.clone()).collect::<Vec<String>>().join(",")
+            };
+            let (from, to) = (texts(running), texts(wanted));
+            let shown = |text: String| match (spec.secret, text.is_empty()) {
+                (_, true) => "not set".into(),
+                (true, false) => "***".into(),
+                (false, false) => text,
+            };
+            (from != to).then(|| Change { key: spec.name, from: shown(from), to: shown(to), is_live: spec.live })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Given, Origin, layers};
+
+    fn resolved(options: &[(&'static str, &str)]) -> Resolved {
+        let mut given = Given::default();
+        for (name, text) in options {
+            given.options.insert(name, (vec![(*text).to_owned()], Origin::CommandLine((*name).to_owned())));
+        }
+        layers::resolve(&given, &layers::FileValues::default(), &mut Vec::new())
+    }
+
+    #[test]
+    fn differences_are_named_with_what_they_need_and_secrets_stay_secret() {
+        let running = resolved(&[("token", "one"), ("tls-san", "a,b")]);
+        let wanted = resolved(&[("token", "two"), ("tls-san", "a"), ("debug", "true"), ("etcd-client-port", "2379")]);
+        let change = |key, from: &str, to: &str, is_live| Change { key, from: from.into(), to: to.into(), is_live };
+        assert_eq!(
+            compare(&running, &wanted),
+            [
+                change("debug", "false", "true", true),
+                change("tls-san", "a,b", "a", true),
+                change("token", "***", "***", false),
+            ]
+        );
+        assert_eq!(compare(&wanted, &wanted), [], "a default that is now written down is no change");
+    }
+}

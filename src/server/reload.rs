@@ -1,0 +1,63 @@
+//! SIGHUP: reads the configuration anew, applies what a running server can take, and names what wants a restart.
+//!
+//! A configuration with a problem changes nothing.
+
+use super::logging::Control;
+use crate::config::{self, Config, Given, Loaded, Resolved};
+use crate::host::HostFacts;
+use crate::plan::reload::compare;
+
+/// What is needed to read the configuration again.
+#[derive(Debug)]
+pub struct Reloader {
+    /// The command line and the environment, which stay.
+    pub given: Given,
+    /// What the server runs with.
+    pub running: Resolved,
+    /// How it logs.
+    pub logging: Control,
+}
+
+impl Reloader {
+    /// Reads, compares, applies to the log and to `config`, and says what it did. The last word is for the service manager.
+    pub(super) fn reload(&mut self, config: &mut Config) -> String {
+        let Loaded { config: wanted, resolved, warnings, .. } = config::load(&self.given, &HostFacts::observe());
+        for warning in warnings {
+            tracing::warn!(origin = %warning.origin, "{}", warning.message);
+        }
+        let wanted = match wanted {
+            Ok(wanted) => wanted,
+            Err(errors) => {
+                for problem in &errors.0 {
+                    tracing::error!(origin = %problem.origin, "{}", problem.message);
+                }
+                tracing::error!(problems = errors.0.len(), "the configuration was not reloaded; nothing has changed");
+                return "the configuration has a problem and was not reloaded".into();
+            }
+        };
+        let changes = compare(&self.running, &resolved);
+        for change in &changes {
+            let (key, from, to) = (change.key, &change.from, &change.to);
+            if change.is_live {
+                tracing::info!(key, from, to, "configuration changed");
+                self.running.take(key, &resolved);
+            } else {
+                tracing::warn!(key, from, to, "configuration changed; this key takes effect at the next restart");
+            }
+        }
+        config.debug = wanted.debug;
+        config.log_format = wanted.log_format;
+        config.tls_sans = wanted.tls_sans;
+        config.node_external_ips = wanted.node_external_ips;
+        self.logging.set(config.log_format, config.debug);
+        let waiting: Vec<&str> = changes.iter().filter(|change| !change.is_live).map(|change| change.key).collect();
+        if changes.iter().any(|change| change.key == "debug") {
+            tracing::info!("etcd's own level of logging changes when it is started again");
+        }
+        match (changes.len(), waiting.as_slice()) {
+            (0, _) => "reloaded: nothing has changed".into(),
+            (_, []) => "reloaded".into(),
+            (_, keys) => format!("reloaded; these want a restart: {}", keys.join(", ")),
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! SIGHUP: the configuration is read anew while the server runs.
+
+use std::fs;
+
+use nix::sys::signal::Signal;
+
+use crate::kit::{Etcd, Node, Timed, eventually};
+
+/// Sends SIGHUP and gives the log lines from there to the outcome.
+fn reload(node: &Node, outcome: &str) -> String {
+    let before = node.log().len();
+    node.signal(Signal::SIGHUP);
+    eventually(outcome, || node.log().get(before..).filter(|log| log.contains(outcome)).map(str::to_owned))
+}
+
+#[test]
+fn what_can_be_applied_is_and_the_rest_is_named() {
+    let _timed = Timed::start();
+    let mut node = Node::new(&Etcd::usual()).config("tls-san: [a.example]\n");
+    node.start_ready();
+    let pid = node.child_pid();
+    reload(&node, "reloaded: nothing has changed");
+
+    let token = "a-secret-of-ours";
+    fs::write(
+        node.config_path(),
+        format!("tls-san: [a.example, b.example]\nlog-format: json\netcd-quota-backend-bytes: 1GiB\ntoken: {token}\n"),
+    )
+    .unwrap();
+    let log = reload(&node, "reloaded; these want a restart: token, etcd-quota-backend-bytes");
+    assert!(log.contains("b.example is missing in it"), "the certificate has the new name: {log}");
+    assert!(!node.log().contains(token));
+    let last: serde_json::Value = serde_json::from_str(node.log().lines().last().unwrap()).unwrap();
+    assert_eq!(last["level"], "info", "the new format counts from there on");
+    // What waits for a restart is named again, what was applied is not.
+    let log = reload(&node, "reloaded; these want a restart: token, etcd-quota-backend-bytes");
+    assert!(!log.contains("\"key\":\"tls-san\""), "{log}");
+
+    // A bad file changes nothing and says so.
+    fs::write(node.config_path(), "tls-san: [c.example]\nnonsense: 1\n").unwrap();
+    let log = reload(&node, "the configuration has a problem and was not reloaded");
+    assert!(log.contains("unknown key `nonsense`") && log.contains("config.yaml:2"), "{log}");
+    assert!(log.contains("nothing has changed"), "{log}");
+    assert!(!log.contains("c.example is missing"));
+    assert_eq!(node.child_pid(), pid, "etcd ran on through all of it");
+    assert_eq!(node.status().code, Some(0));
+    node.stop();
+}
+
+#[test]
+fn debug_can_be_switched_on_and_off() {
+    let _timed = Timed::start();
+    let mut node = Node::new(&Etcd::usual());
+    node.start_ready();
+    fs::write(node.config_path(), "debug: true\n").unwrap();
+    let log = reload(&node, "quorate: reloaded");
+    assert!(log.contains("from=false key=debug to=true"), "{log}");
+    node.signal_child(Signal::SIGKILL);
+    node.wait_log("DEBUG ");
+    node.stop();
+}
+
+#[test]
+fn systemd_is_told_of_a_reload() {
+    let _timed = Timed::start();
+    let mut node = Node::new(&Etcd::usual());
+    let socket = node.dir.path().join("notify");
+    let systemd = std::os::unix::net::UnixDatagram::bind(&socket).unwrap();
+    systemd.set_read_timeout(Some(crate::kit::DEADLINE)).unwrap();
+    node.env = vec![("NOTIFY_SOCKET".into(), socket.display().to_string())];
+    node.start_ready();
+    let mut buffer = [0; 4096];
+    let mut until = |wanted: &str| loop {
+        let length = systemd.recv(&mut buffer).unwrap();
+        let message = String::from_utf8_lossy(&buffer[..length]).into_owned();
+        if message.contains(wanted) {
+            return message;
+        }
+    };
+    until("READY=1");
+    fs::write(node.config_path(), "debug: perhaps\n").unwrap();
+    node.signal(Signal::SIGHUP);
+    assert!(until("RELOADING=1").contains("MONOTONIC_USEC="));
+    let ready = until("READY=1");
+    assert!(ready.contains("was not reloaded") && ready.contains("is ready at"), "{ready}");
+    node.stop();
+}
