@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run build test lint bench soak setup setup-test matrix embedded clean
+.PHONY: help run build dist test lint bench soak setup setup-test matrix embedded dist-test test-root clean
 
 # rustup's own place, for a machine where it was installed a moment ago.
 export PATH := $(HOME)/.cargo/bin:$(PATH)
@@ -26,14 +26,23 @@ help: ## Show this
 run: build ## Build with an etcd inside and start a server under ./data
 	exec target/release/quorate server --data-dir $(DATA)
 
+# No path of this machine gets into the executable, so that the same source gives the same bytes.
+REMAP = $(CURDIR)=/quorate $(or $(CARGO_HOME),$(HOME)/.cargo)=/cargo
+
 build: setup ## Build the release executable with an etcd inside: target/release/quorate
 	packaging/fetch-etcd.sh any $(EMBED)
-	QUORATE_EMBED_ETCD=$(abspath $(EMBED)) cargo build --release --locked
+	QUORATE_EMBED_ETCD=$(abspath $(EMBED)) QUORATE_COMMIT=$$(git rev-parse HEAD 2>/dev/null || echo unknown) \
+	RUSTFLAGS='$(addprefix --remap-path-prefix=,$(REMAP))' CFLAGS='$(addprefix -ffile-prefix-map=,$(REMAP))' \
+	cargo build --release --locked
 
-test: setup-test matrix embedded ## Run all tests, on every etcd that is to be had here
+dist: build ## Make the archive, the Debian package and their checksums: target/dist
+	packaging/setup.sh dist
+	packaging/dist.sh target/release/quorate target/dist
+
+test: setup-test matrix embedded dist-test test-root ## Run all tests, on every etcd that is to be had here
 	rm -f $(NOTES)
 	QUORATE_TEST_NOTES=$(NOTES) cargo test --locked --features fault-injection
-	shellcheck packaging/*.sh
+	shellcheck packaging/*.sh packaging/debian/*
 	@echo; echo 'slowest tests (ms):'
 	@grep -s '^time' $(NOTES) | cut -f 2,3 | sort -rn | head -n 10 || true
 	@grep -s '^skipped' $(NOTES) | cut -f 2 | sort | uniq -c | sed 's/^/SKIPPED:/' || true
@@ -70,6 +79,15 @@ embedded: matrix
 	QUORATE_EMBED_ETCD=$$etcd cargo build --locked --features fault-injection
 	mkdir -p target/embedded
 	cp target/debug/quorate target/embedded/quorate
+
+# What the tests install: as `make dist` makes it, with the executable that tests use.
+dist-test: embedded
+	packaging/setup.sh dist
+	packaging/dist.sh target/embedded/quorate target/dist/test
+
+# A small Debian that the tests boot; where it is not to be had they are skipped, and say so.
+test-root:
+	packaging/test-root.sh target/test-root || [ $$? = 3 ]
 
 clean: ## Remove what was built (not ./data)
 	cargo clean

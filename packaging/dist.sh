@@ -50,4 +50,4 @@ package=quorate_${version}_$machine.deb
 PATH=$PWD/target/tools/bin:$PATH cargo deb --no-build --no-strip --quiet --output "$out/$package"
 
 (cd "$out" && sha256sum "$name.tar.gz" "$package" >SHA256SUMS)
-say "$(ls -sh1 "$out"/quorate* | tr '\n' ' ')"
+say "$(cd "$out" && du -h "$name.tar.gz" "$package" | tr "\n\t" "  ")"

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs what building (`setup.sh run`) or testing (`setup.sh test`) needs, as far as it is missing.
+# Installs what building (`setup.sh run`), packaging (`dist`) or testing (`test`) needs, as far as it is missing.
 # Debian and Ubuntu; elsewhere it says what is needed and goes on. Enables no service.
 set -eu
 
@@ -35,6 +35,9 @@ need /usr/include/google/protobuf/descriptor.proto libprotobuf-dev
 if [ "$what" = test ]; then
     need strace strace
     need shellcheck shellcheck
+    need debootstrap debootstrap
+    need systemd-nspawn systemd-container
+    need systemd-analyze systemd
 fi
 
 if [ -n "$missing" ]; then
@@ -55,4 +58,9 @@ present() { has rustc && rustc --version | cut -d ' ' -f 2 || echo 0; }
 if [ "$(newest "$wanted" "$(present)")" = "$wanted" ] && [ "$(present)" != "$wanted" ]; then
     say "installing Rust through rustup (found $(present), need $wanted)"
     curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y -q --profile minimal -c clippy -c rustfmt
+fi
+
+if [ "$what" = dist ] && ! [ -x target/tools/bin/cargo-deb ]; then
+    say "installing cargo-deb into target/tools"
+    cargo install --locked --quiet --root target/tools cargo-deb
 fi

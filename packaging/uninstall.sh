@@ -55,7 +55,7 @@ if [ -z "$data" ] && [ -r "$etc/server.env" ]; then
     data=$(sed -n 's/^QUORATE_DATA_DIR="\(.*\)"$/\1/p' "$etc/server.env")
 fi
 if [ -z "$data" ] && [ -x "$bin_dir/quorate" ]; then
-    data=$("$bin_dir/quorate" server --print-config 2>/dev/null | sed -n "s/^data-dir: '\{0,1\}\([^' ]*\)'\{0,1\}  #.*/\1/p") || data=
+    data=$("$bin_dir/quorate" server --print-config 2>/dev/null | sed -n "s/^data-dir: '\(.*\)'  # .*/\1/p; s/^data-dir: \([^']*\)  # .*/\1/p") || data=
 fi
 data=${data:-/var/lib/quorate}
 

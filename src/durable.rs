@@ -181,6 +181,8 @@ pub fn create_dir(path: &Path, mode: u32) -> Result<bool, WriteError> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => return Ok(false),
         done => done.on("create the directory", path)?,
     }
+    // The umask may have taken bits away.
+    set_mode(path, mode)?;
     sync_parent(path)?;
     Ok(true)
 }

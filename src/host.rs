@@ -150,6 +150,16 @@ pub fn describe(pid: i32) -> String {
     }
 }
 
+/// True if standard error goes to systemd's journal, which then takes the level of a line from a prefix such as `<4>`
+/// (systemd.exec(5) `JOURNAL_STREAM`, sd-daemon(3)).
+#[must_use]
+pub fn stderr_is_journal() -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    let Ok(found) = std::fs::metadata("/proc/self/fd/2") else { return false };
+    let ours = format!("{}:{}", found.dev(), found.ino());
+    std::env::var("JOURNAL_STREAM").is_ok_and(|stream| stream == ours)
+}
+
 /// Text from outside, safe to print on a terminal: control characters become `?`.
 #[must_use]
 pub fn printable(text: &str) -> String {

@@ -8,6 +8,7 @@ use clap::ValueEnum;
 use serde::Serialize;
 
 use crate::error::Explained;
+use crate::host::stderr_is_journal;
 
 /// How long standard error may take.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -53,7 +54,12 @@ pub(super) fn data(text: &str) -> Result<(), OutputError> {
 /// from ending.
 pub(super) fn talk(text: &str) {
     let (done, written) = mpsc::channel();
-    let text = text.to_owned();
+    let text = if stderr_is_journal() {
+        // What a person is told on standard error is worth an operator's attention.
+        text.lines().map(|line| format!("<3>{line}\n")).collect()
+    } else {
+        text.to_owned()
+    };
     let writer = std::thread::Builder::new().spawn(move || {
         let _ = io::stderr().write_all(text.as_bytes());
         let _ = done.send(());

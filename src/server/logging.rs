@@ -25,7 +25,7 @@ use super::backlog::{self, Guard};
 use crate::clock;
 use crate::config::{ConfigErrors, LogFormat, Origin, Problem};
 use crate::etcd::output::DROPPED_LINES;
-use crate::host::printable;
+use crate::host::{printable, stderr_is_journal};
 
 /// The variable with filter directives such as `quorate=debug,etcd=warn`.
 pub const FILTER_VARIABLE: &str = "QUORATE_LOG";
@@ -39,7 +39,9 @@ pub fn start(format: LogFormat, debug: bool) -> Result<(Control, Guard), ConfigE
     let is_json = Arc::new(AtomicBool::new(format == LogFormat::Json));
     let control = Control { filter: changing, is_json: is_json.clone() };
     let (backlog, guard) = backlog::start(std::io::stderr());
-    let lines = tracing_subscriber::fmt::layer().event_format(Lines { is_json }).with_writer(move || backlog.clone());
+    let lines = tracing_subscriber::fmt::layer()
+        .event_format(Lines { is_json, is_journal: stderr_is_journal() })
+        .with_writer(move || backlog.clone());
     // A second start in one process (tests) keeps the first.
     let _ = tracing_subscriber::registry().with(filter).with(lines).try_init();
     // Counted from the start, so that the metric exists before the first flood.
@@ -81,6 +83,17 @@ fn filter(debug: bool, directives: Option<&str>) -> Result<Targets, ConfigErrors
 
 struct Lines {
     is_json: Arc<AtomicBool>,
+    is_journal: bool,
+}
+
+/// What the journal takes for a level, see sd-daemon(3).
+fn journal_prefix(level: Level) -> &'static str {
+    match level {
+        Level::ERROR => "<3>",
+        Level::WARN => "<4>",
+        Level::INFO => "<6>",
+        _ => "<7>",
+    }
 }
 
 impl<S, N> FormatEvent<S, N> for Lines
@@ -94,10 +107,15 @@ where
         let target = event.metadata().target().split("::").next().unwrap_or_default();
         let time = clock::rfc3339_millis(clock::now());
         let level = *event.metadata().level();
+        if self.is_journal {
+            writer.write_str(journal_prefix(level))?;
+        }
         if self.is_json.load(Ordering::Relaxed) {
             json(&mut writer, &time, level, target, found)
         } else {
-            text(&mut writer, &time, level, target, &found)
+            // The journal shows a time and keeps the level.
+            let head = if self.is_journal { String::new() } else { format!("{time} {level:>5} ") };
+            text(&mut writer, &head, target, &found)
         }
     }
 }
@@ -145,8 +163,8 @@ impl Visit for Found {
     }
 }
 
-fn text(writer: &mut Writer<'_>, time: &str, level: Level, target: &str, found: &Found) -> fmt::Result {
-    write!(writer, "{time} {level:>5} {target}: {}", printable(&found.message))?;
+fn text(writer: &mut Writer<'_>, head: &str, target: &str, found: &Found) -> fmt::Result {
+    write!(writer, "{head}{target}: {}", printable(&found.message))?;
     for (name, value) in &found.fields {
         match value {
             Value::String(text) if is_plain(text) => write!(writer, " {name}={text}")?,
@@ -194,7 +212,7 @@ mod tests {
         found.fields.insert("why".into(), "no\u{1b}[31m way".into());
         found.fields.insert("n".into(), 3.into());
         let mut line = String::new();
-        text(&mut Writer::new(&mut line), "T", Level::WARN, "etcd", &found).unwrap();
+        text(&mut Writer::new(&mut line), "T  WARN ", "etcd", &found).unwrap();
         assert_eq!(line, "T  WARN etcd: a?b n=3 took=1s why=\"no\\u001b[31m way\"\n");
     }
 

@@ -1,0 +1,12 @@
+//! Installing, on a Debian that is booted for the purpose: the script, the package, the unit, and every command of README.md.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::disallowed_methods, missing_docs)]
+
+#[path = "../kit/mod.rs"]
+mod kit;
+
+mod machine;
+mod package;
+
+mod script;
+mod service;
