@@ -7,6 +7,7 @@ mod kit;
 
 mod machine;
 mod package;
+mod readme;
 
 mod script;
 mod service;
