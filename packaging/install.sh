@@ -18,7 +18,8 @@
 #   INSTALL_QUORATE_SKIP_ENABLE    `true`: not started when the machine boots
 #   INSTALL_QUORATE_SKIP_START     `true`: not started or restarted now
 #   INSTALL_QUORATE_FORCE_RESTART  `true`: restarted although nothing has changed
-#   QUORATE_…                      options of quorate; they are kept in /etc/quorate/server.env, which only root can read
+#   QUORATE_…                      options of quorate; they are kept in /etc/quorate/config.yaml.d/90-install.yaml, which only root
+#                                  can read, so that every command knows them. QUORATE_LOG is kept in /etc/quorate/server.env
 #
 # /etc/quorate/config.yaml is written if there is none, with `etcd-user: quorate`, and never touched again.
 set -eu
@@ -79,7 +80,15 @@ env -0 | tr '\n\0' '\001\n' | sed -n '/^QUORATE_[A-Z0-9_]*=/p' |
 if grep -q "$(printf '\001')" "$work/variables"; then
     fail 2 "a QUORATE_ variable has a line break in it" "put that option into $etc/config.yaml"
 fi
-sed -e 's/[\\"$`]/\\&/g' -e 's/=/="/' -e 's/$/"/' "$work/variables" >"$work/server.env"
+sed -n '/^QUORATE_LOG=/{s/[\\"$`]/\\&/g;s/=/="/;s/$/"/;p;}' "$work/variables" >"$work/server.env"
+# QUORATE_DATA_DIR=/srv/x → data-dir: '/srv/x'; etcd's settings are separated by white space in a variable, and a list in a file.
+grep -Ev '^QUORATE_(LOG|CONFIG)=' "$work/variables" | sed "s/'/''/g" | awk -v q="'" '
+    BEGIN { print "# Written by install.sh from the variables that it was given." }
+    {
+        at = index($0, "="); key = tolower(substr($0, 9, at - 9)); value = substr($0, at + 1)
+        gsub("_", "-", key)
+        if (key == "etcd-arg") { gsub(/[ \t]+/, q ", " q, value); print key ": [" q value q "]" } else print key ": " q value q
+    }' >"$work/90-install.yaml" || true
 case $(uname -m) in
     x86_64) machine=amd64 ;;
     aarch64) machine=arm64 ;;
@@ -218,10 +227,12 @@ put 755 "$files/uninstall.sh" "$bin_dir/quorate-uninstall.sh"
 sed -e "s|/usr/local/bin/quorate server|$bin_dir/quorate server${exec_arguments:+ $exec_arguments}|" "$files/$unit" >"$work/$unit"
 put 644 "$work/$unit" "$systemd_dir/$unit"
 
-if [ -s "$work/server.env" ]; then
-    put 600 "$work/server.env" "$etc/server.env"
-elif [ -e "$etc/server.env" ]; then
-    say "no QUORATE_ variable is set now; $etc/server.env stays as it is"
+[ ! -s "$work/server.env" ] || put 600 "$work/server.env" "$etc/server.env"
+options=$etc/config.yaml.d/90-install.yaml
+if [ "$(wc -l <"$work/90-install.yaml")" -gt 1 ]; then
+    put 600 "$work/90-install.yaml" "$options"
+elif [ -e "$options" ]; then
+    say "no QUORATE_ variable is set now; $options stays as it is"
 fi
 
 if [ ! -e "$etc/config.yaml" ]; then

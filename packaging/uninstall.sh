@@ -51,9 +51,6 @@ share=$(dirname "$bin_dir")/share
 # ---- Where the data is, while quorate can still tell
 
 data=${QUORATE_DATA_DIR:-}
-if [ -z "$data" ] && [ -r "$etc/server.env" ]; then
-    data=$(sed -n 's/^QUORATE_DATA_DIR="\(.*\)"$/\1/p' "$etc/server.env")
-fi
 if [ -z "$data" ] && [ -x "$bin_dir/quorate" ]; then
     data=$("$bin_dir/quorate" server --print-config 2>/dev/null | sed -n "s/^data-dir: '\(.*\)'  # .*/\1/p; s/^data-dir: \([^']*\)  # .*/\1/p") || data=
 fi

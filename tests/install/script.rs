@@ -12,20 +12,26 @@ const UNPACK: &str = "cd /root && tar -xzf /dist/quorate-*.tar.gz && cd quorate-
 fn without_systemd_it_installs_and_says_how_to_start() {
     let _timed = Timed::start();
     let Some(tree) = Tree::new() else { return };
-    let first = tree.run(&format!("{UNPACK} && QUORATE_TOKEN='a \"quoted\" $3same' ./install.sh"));
+    let first = tree.run(&format!("{UNPACK} && QUORATE_TOKEN=it\\'s-\\$3same QUORATE_DATA_DIR=/srv/q QUORATE_LOG=info QUORATE_ETCD_ARG='max-txn-ops=200 snapshot-count=7000' ./install.sh"));
     first.succeeds();
     for words in ["wrote /usr/local/bin/quorate", "made the system user quorate", "there is no systemd here"] {
         assert!(first.err.contains(words), "{}", first.err);
     }
     assert!(!first.err.contains("3same"), "{}", first.err);
     // Nothing that may hold a secret is readable by others, and nothing else holds one.
-    let shown = tree.run("stat -c '%a %n' /etc/quorate/* /usr/local/bin/quorate; grep -rls 3same /etc /usr/local");
+    let shown = tree.run("stat -c '%a %n' $(find /etc/quorate -type f | sort) /usr/local/bin/quorate; grep -rls s-.3same /etc /usr/local");
     assert_eq!(
         shown.out,
-        "600 /etc/quorate/config.yaml\n600 /etc/quorate/server.env\n755 /usr/local/bin/quorate\n/etc/quorate/server.env\n"
+        "600 /etc/quorate/config.yaml\n600 /etc/quorate/config.yaml.d/90-install.yaml\n600 /etc/quorate/server.env\n\
+         755 /usr/local/bin/quorate\n/etc/quorate/config.yaml.d/90-install.yaml\n"
     );
     let kept = std::fs::read_to_string(tree.root().join("etc/quorate/server.env")).unwrap();
-    assert_eq!(kept, "QUORATE_TOKEN=\"a \\\"quoted\\\" \\$3same\"\n");
+    assert_eq!(kept, "QUORATE_LOG=\"info\"\n");
+    // Every command knows what was given, not only the service.
+    let shown = tree.run("quorate server --node-ip=127.0.0.1 --print-config");
+    for line in ["data-dir: /srv/q  # ", "etcd-arg: [max-txn-ops=200, snapshot-count=7000]  # ", "token: '***'"] {
+        assert!(shown.succeeds().contains(line), "{}", shown.out);
+    }
     assert!(tree.run("quorate version").succeeds().contains("etcd 3."));
     tree.run("test -f /usr/local/share/man/man1/quorate-server.1").succeeds();
 
