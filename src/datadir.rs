@@ -166,6 +166,12 @@ impl DataDir {
         self.etcd_member().join("snap").join("db")
     }
 
+    /// The snapshots, unless they are kept elsewhere.
+    #[must_use]
+    pub fn snapshots(&self) -> PathBuf {
+        self.db().join("snapshots")
+    }
+
     /// Marks that a reset or restore was done; the next healthy start removes it.
     #[must_use]
     pub fn reset_flag(&self) -> PathBuf {

@@ -167,6 +167,25 @@ pub fn open_lock(path: &Path) -> Result<File, WriteError> {
         .on("open", path)
 }
 
+/// A file without a name in `dir`: gone when it is closed, however the program ends.
+///
+/// # Errors
+/// If the directory or its file system does not take one.
+pub fn anonymous(dir: &Path) -> Result<File, WriteError> {
+    let flags = nix::fcntl::OFlag::O_TMPFILE.bits();
+    match OpenOptions::new().read(true).write(true).mode(PRIVATE).custom_flags(flags).open(dir) {
+        // Some file systems cannot; a name that is removed at once is nearly as good.
+        Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+            let path = temporary_beside(&dir.join("unnamed"));
+            let mut options = OpenOptions::new();
+            let file = options.read(true).write(true).create_new(true).mode(PRIVATE).open(&path).on("write", &path)?;
+            fs::remove_file(&path).on("remove", &path)?;
+            Ok(file)
+        }
+        done => done.on("write into", dir),
+    }
+}
+
 /// Creates a directory with `mode` and makes its entry durable. True if it was made, false if it was there.
 ///
 /// # Errors

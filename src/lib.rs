@@ -20,3 +20,4 @@ pub mod host;
 pub mod pki;
 pub mod plan;
 pub mod server;
+pub mod snapshot;

@@ -7,6 +7,8 @@
 
 use std::io::{self, ErrorKind, Read};
 
+use super::protobuf;
+
 const HARD_STATE: u64 = 3;
 const RECORD_TYPE: u64 = 1;
 const RECORD_DATA: u64 = 3;
@@ -38,9 +40,9 @@ pub fn read(mut segment: impl Read) -> io::Result<Segment> {
             return ends_in_zeros(segment).map(|()| so_far);
         };
         so_far = Segment::Uncommitted;
-        if number(&record, RECORD_TYPE)? == Some(HARD_STATE) {
-            let state = bytes(&record, RECORD_DATA)?.unwrap_or_default();
-            if number(state, HARD_STATE_COMMIT)?.unwrap_or(0) > 0 {
+        if protobuf::number(&record, RECORD_TYPE).map_err(|_| damaged())? == Some(HARD_STATE) {
+            let state = protobuf::bytes(&record, RECORD_DATA).map_err(|_| damaged())?.unwrap_or_default();
+            if protobuf::number(state, HARD_STATE_COMMIT).map_err(|_| damaged())?.unwrap_or(0) > 0 {
                 return Ok(Segment::Committed);
             }
         }
@@ -88,59 +90,6 @@ fn ends_in_zeros(mut rest: impl Read) -> io::Result<()> {
 
 fn damaged() -> io::Error {
     io::Error::new(ErrorKind::InvalidData, "the write-ahead log is damaged")
-}
-
-enum Field<'a> {
-    Number(u64),
-    Bytes(&'a [u8]),
-}
-
-fn number(message: &[u8], wanted: u64) -> io::Result<Option<u64>> {
-    Ok(match field(message, wanted)? {
-        Some(Field::Number(value)) => Some(value),
-        _ => None,
-    })
-}
-
-fn bytes(message: &[u8], wanted: u64) -> io::Result<Option<&[u8]>> {
-    Ok(match field(message, wanted)? {
-        Some(Field::Bytes(value)) => Some(value),
-        _ => None,
-    })
-}
-
-/// The first field of a protobuf message with this number. These messages have numbers and bytes only.
-fn field(mut message: &[u8], wanted: u64) -> io::Result<Option<Field<'_>>> {
-    while !message.is_empty() {
-        let tag = varint(&mut message)?;
-        let value = match tag & 7 {
-            0 => Field::Number(varint(&mut message)?),
-            2 => {
-                let length = usize::try_from(varint(&mut message)?).map_err(|_| damaged())?;
-                let (value, rest) = message.split_at_checked(length).ok_or_else(damaged)?;
-                message = rest;
-                Field::Bytes(value)
-            }
-            _ => return Err(damaged()),
-        };
-        if tag >> 3 == wanted {
-            return Ok(Some(value));
-        }
-    }
-    Ok(None)
-}
-
-fn varint(message: &mut &[u8]) -> io::Result<u64> {
-    let mut value = 0;
-    for shift in (0..64).step_by(7) {
-        let (byte, rest) = message.split_first().ok_or_else(damaged)?;
-        *message = rest;
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte & 0x80 == 0 {
-            return Ok(value);
-        }
-    }
-    Err(damaged())
 }
 
 #[cfg(test)]

@@ -4,11 +4,13 @@
 //! table in `config::options`; clap's derive knows the verbs and what only they take.
 
 mod env;
+mod etcd_snapshot;
 mod etcdctl;
 mod manual;
 mod mask;
 mod options;
 mod output;
+mod progress;
 mod server;
 mod status;
 mod version;
@@ -39,6 +41,8 @@ struct Cli {
 enum Verb {
     /// Run an etcd under the data directory and look after it
     Server(server::Args),
+    /// Take, list, check, delete and prune snapshots of etcd
+    EtcdSnapshot(etcd_snapshot::Args),
     /// Say how the server on this node is: exit 0 healthy, 1 not, 6 not running
     Status(status::Args),
     /// Run etcdctl with this server's address and certificates
@@ -69,6 +73,7 @@ pub fn run(argv: impl Iterator<Item = OsString>) -> ExitCode {
     let global = cli.global.given();
     let done = match cli.verb {
         Verb::Server(args) => server::run(global, &args),
+        Verb::EtcdSnapshot(args) => etcd_snapshot::run(&global, &args),
         Verb::Status(args) => status::run(&global, &args),
         Verb::Etcdctl(args) => etcdctl::run(&global, &args),
         Verb::Env(_) => env::run(&global),

@@ -11,7 +11,7 @@ use super::options::{self, Kind};
 use super::owned::owned;
 use super::{
     Config, DEFAULT_ELECTION_MILLIS, DEFAULT_HEARTBEAT_MILLIS, EtcdArg, EtcdConfig, LogFormat, Origin, Problem,
-    Resolved, Secret,
+    Resolved, Secret, SnapshotConfig,
 };
 use crate::host::{HostFacts, User};
 use crate::pki;
@@ -181,6 +181,7 @@ pub(super) fn build(resolved: &Resolved, host: &HostFacts, problems: &mut Vec<Pr
             election_millis: builder.one("etcd-election-timeout", millis),
             quota_backend_bytes: builder.one("etcd-quota-backend-bytes", bytes).unwrap_or_default(),
         },
+        snapshot: SnapshotConfig { dir: builder.path("etcd-snapshot-dir") },
         new_cluster: builder.switch("new-cluster"),
         cluster_reset: builder.switch("cluster-reset"),
         cluster_reset_restore_path: builder.one("cluster-reset-restore-path", |text| Some(text.to_owned())),

@@ -89,6 +89,13 @@ pub struct EtcdConfig {
     pub quota_backend_bytes: u64,
 }
 
+/// How snapshots are taken and kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SnapshotConfig {
+    /// Where they are, if not under the data directory.
+    pub dir: Option<PathBuf>,
+}
+
 impl EtcdConfig {
     /// What `etcd-arg` says about a flag.
     #[must_use]
@@ -135,6 +142,8 @@ pub struct Config {
     pub token: Option<Secret>,
     /// The child.
     pub etcd: EtcdConfig,
+    /// Snapshots.
+    pub snapshot: SnapshotConfig,
     /// Allow an empty cluster where a lost one is remembered.
     pub new_cluster: bool,
     /// Forget all peers and become the only member.

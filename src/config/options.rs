@@ -242,6 +242,10 @@ pub const OPTIONS: &[Spec] = &[
         "8GiB",
         "How large etcd's database may grow before it refuses writes, in bytes or with KiB, MiB, GiB.",
     ),
+    noted(
+        "server/db/snapshots under the data directory",
+        spec("etcd-snapshot-dir", Kind::Path, "", "Where snapshots are kept."),
+    ),
     spec(
         "new-cluster",
         Kind::Switch,

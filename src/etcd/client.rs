@@ -119,6 +119,15 @@ pub struct MemberFacts {
     pub alarms: Vec<String>,
 }
 
+/// What a member answers to `HashKV`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LiveHash {
+    /// Of the keys and values.
+    pub hash: u32,
+    /// Up to here it has compacted; -1 if never.
+    pub compact_revision: i64,
+}
+
 /// A connection to the child.
 #[derive(Clone)]
 pub struct EtcdClient {
@@ -200,6 +209,15 @@ impl EtcdClient {
             db_in_use: status.raft_used_db_size(),
             alarms: alarms(status.errors()),
         })
+    }
+
+    /// The hash of all keys and values at `revision`, as this member has them.
+    ///
+    /// # Errors
+    /// If etcd does not answer, or cannot tell for that revision.
+    pub async fn hash_kv(&mut self, revision: i64) -> Result<LiveHash, ClientError> {
+        let answer = within(self.client.hash_kv(revision)).await?;
+        Ok(LiveHash { hash: answer.hash(), compact_revision: answer.compact_version() })
     }
 
     /// Tells the cluster our peer URL. Only safe for a member that is alone: nobody else has to agree.

@@ -292,6 +292,7 @@ mod tests {
                 election_millis: None,
                 quota_backend_bytes: 1 << 33,
             },
+            snapshot: crate::config::SnapshotConfig::default(),
             new_cluster: false,
             cluster_reset: false,
             cluster_reset_restore_path: None,

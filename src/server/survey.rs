@@ -7,14 +7,15 @@ use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
-use crate::boltdb::pages;
+use crate::boltdb::page::ReadError;
 use crate::boltdb::wal::{self, Segment};
+use crate::boltdb::walk::Database;
 use crate::datadir::DataDir;
 use crate::error::Explained;
 use crate::plan::start::DataState;
 
 /// Buckets of etcd's that hold what users wrote; the others get something at every first start.
-const PRECIOUS: [&str; 4] = ["key", "lease", "authUsers", "authRoles"];
+const PRECIOUS: [&[u8]; 4] = [b"key", b"lease", b"authUsers", b"authRoles"];
 
 /// Something is there and cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -63,10 +64,13 @@ fn holds_something(bolt: &Path) -> Result<bool, Unreadable> {
     if size.is_none_or(|size| size == 0) {
         return Ok(false);
     }
-    match pages::any_bucket_holds(bolt, &PRECIOUS) {
+    let unreadable = |source| Unreadable { path: bolt.to_path_buf(), source };
+    let file = File::open(bolt).map_err(unreadable)?;
+    match Database::open_newest(&file).and_then(|database| database.any_bucket_holds(&PRECIOUS)) {
         Ok(holds) => Ok(holds),
-        Err(error) if matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof) => Ok(true),
-        Err(source) => Err(Unreadable { path: bolt.to_path_buf(), source }),
+        // Damaged is not empty.
+        Err(ReadError::Damaged(_)) => Ok(true),
+        Err(ReadError::Io { source, .. }) => Err(unreadable(source)),
     }
 }
 

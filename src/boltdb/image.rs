@@ -1,0 +1,31 @@
+//! Where the bytes of a database come from.
+//!
+//! Read with pread(2) and never mapped: a file that is cut short by somebody else while it is looked at then gives an error
+//! instead of SIGBUS.
+
+use std::fs::File;
+use std::io;
+
+/// Bytes that can be read anywhere.
+pub trait Image {
+    /// Fills `buffer` from `offset` on.
+    ///
+    /// # Errors
+    /// If there are fewer bytes, or they cannot be read.
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
+}
+
+impl Image for File {
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        std::os::unix::fs::FileExt::read_exact_at(self, buffer, offset)
+    }
+}
+
+impl Image for [u8] {
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        let start = usize::try_from(offset).unwrap_or(usize::MAX);
+        let found = self.get(start..).and_then(|rest| rest.get(..buffer.len()));
+        buffer.copy_from_slice(found.ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))?);
+        Ok(())
+    }
+}

@@ -1,0 +1,227 @@
+//! What the bytes of one page mean.
+//!
+//! Format (go.etcd.io/bbolt `internal/common`, the same for etcd 3.4 to 3.7), all little-endian. A page begins with 16 bytes: id u64,
+//! flags u16, count u16, overflow u32; it runs over `overflow` further pages. A meta follows in pages 0 and 1: magic, version,
+//! page size, flags as u32, then root page, sequence, freelist, high-water mark, transaction as u64, and the FNV-1a-64 of those.
+//! Elements have 16 bytes each after the page's first 16. Of a branch: position from the element, key length, u64 child. Of a leaf:
+//! flags, position, key length, value length. A leaf element with flag 1 is a bucket; its value is a root page and a sequence, and if
+//! the root is 0, a page that follows in the value.
+
+use std::fmt;
+use std::io;
+
+/// Length of a page's header, and of an element.
+pub const HEADER: usize = 16;
+/// Length of a meta.
+pub const META: usize = 64;
+/// Length of what a bucket's value begins with.
+pub const BUCKET: usize = 16;
+
+const MAGIC: u32 = 0xED0C_DAED;
+const VERSION: u32 = 2;
+const BRANCH: u16 = 0x01;
+const LEAF: u16 = 0x02;
+const FREELIST: u16 = 0x10;
+const IS_BUCKET: u32 = 0x01;
+
+/// The freelist's page in a database that does not keep one, as etcd's never does.
+pub const NO_FREELIST: u64 = u64::MAX;
+/// bbolt takes the page size from the system that made the file.
+pub const PAGE_SIZES: [u32; 7] = [1024, 2048, 4096, 8192, 16384, 32768, 65536];
+
+/// Something that is not as it must be.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// Where in the file, in bytes.
+    pub offset: u64,
+    /// What.
+    pub what: String,
+}
+
+impl Finding {
+    /// A finding.
+    pub fn new(offset: u64, what: impl Into<String>) -> Self {
+        Self { offset, what: what.into() }
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "at byte {}: {}", self.offset, self.what)
+    }
+}
+
+impl std::error::Error for Finding {}
+
+/// Why a database cannot be read to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// It is damaged.
+    #[error(transparent)]
+    Damaged(#[from] Finding),
+    /// The system could not read it.
+    #[error("cannot read at byte {offset}")]
+    Io {
+        /// Where.
+        offset: u64,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// The head of a database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Meta {
+    /// Bytes.
+    pub page_size: u32,
+    /// Root page of the top-level bucket.
+    pub root: u64,
+    /// Page of the freelist, or [`NO_FREELIST`].
+    pub freelist: u64,
+    /// The first page id that was never used: the file's length in pages.
+    pub high_water_mark: u64,
+    /// Transaction that wrote it.
+    pub transaction: u64,
+}
+
+impl Meta {
+    /// Reads a page that holds a meta, from its first byte; `offset` is where it is.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn read(page: &[u8], offset: u64) -> Result<Self, Finding> {
+        let wrong = |what: &str| Finding::new(offset, format!("the head of the database is damaged: {what}"));
+        let meta = page.get(HEADER..HEADER + META).ok_or_else(|| wrong("it is cut off"))?;
+        let (word, long) = (|at| u32_at(meta, at).unwrap_or_default(), |at| u64_at(meta, at).unwrap_or_default());
+        if word(0) != MAGIC {
+            return Err(wrong("it does not begin like one"));
+        }
+        if word(4) != VERSION {
+            return Err(wrong("its version is unknown"));
+        }
+        if long(56) != fnv_1a(&meta[..56]) {
+            return Err(wrong("its checksum is wrong"));
+        }
+        let page_size = word(8);
+        if !PAGE_SIZES.contains(&page_size) {
+            return Err(wrong("its page size cannot be"));
+        }
+        Ok(Self { page_size, root: long(16), freelist: long(32), high_water_mark: long(40), transaction: long(48) })
+    }
+}
+
+/// <http://www.isthe.com/chongo/tech/comp/fnv/>, 64 bits, variant 1a.
+fn fnv_1a(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+/// What a page is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Keys and pages below.
+    Branch,
+    /// Keys and values.
+    Leaf,
+    /// Ids of free pages.
+    Freelist,
+}
+
+/// The first 16 bytes of a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// Its number.
+    pub id: u64,
+    /// What it is; `None` if its flags say nothing that can be.
+    pub kind: Option<Kind>,
+    /// Elements.
+    pub count: u16,
+    /// Pages after the first.
+    pub overflow: u32,
+}
+
+impl Header {
+    /// Reads it; `None` if there are fewer bytes.
+    #[must_use]
+    pub fn read(page: &[u8]) -> Option<Self> {
+        let kind = match u16_at(page, 8)? {
+            BRANCH => Some(Kind::Branch),
+            LEAF => Some(Kind::Leaf),
+            FREELIST => Some(Kind::Freelist),
+            _ => None,
+        };
+        Some(Self { id: u64_at(page, 0)?, kind, count: u16_at(page, 10)?, overflow: u32_at(page, 12)? })
+    }
+}
+
+/// An element of a leaf.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pair<'a> {
+    /// Its key.
+    pub key: &'a [u8],
+    /// Its value.
+    pub value: &'a [u8],
+    /// The value is a bucket.
+    pub is_bucket: bool,
+}
+
+/// Element `index` of a leaf page; `None` if it does not lie within the page.
+#[must_use]
+pub fn leaf_element(page: &[u8], index: usize) -> Option<Pair<'_>> {
+    let at = HEADER + index * HEADER;
+    let start = at.checked_add(u32_at(page, at + 4)? as usize)?;
+    let (key, value) = (u32_at(page, at + 8)? as usize, u32_at(page, at + 12)? as usize);
+    let body = page.get(start..)?.get(..key.checked_add(value)?)?;
+    Some(Pair { key: &body[..key], value: &body[key..], is_bucket: u32_at(page, at)? & IS_BUCKET != 0 })
+}
+
+/// Element `index` of a branch page: its key and the page below; `None` if it does not lie within the page.
+#[must_use]
+pub fn branch_element(page: &[u8], index: usize) -> Option<(&[u8], u64)> {
+    let at = HEADER + index * HEADER;
+    let start = at.checked_add(u32_at(page, at)? as usize)?;
+    let key = page.get(start..)?.get(..u32_at(page, at + 4)? as usize)?;
+    Some((key, u64_at(page, at + 8)?))
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+    bytes.get(at..at + 2)?.try_into().ok().map(u16::from_le_bytes)
+}
+
+pub(super) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    bytes.get(at..at + 4)?.try_into().ok().map(u32::from_le_bytes)
+}
+
+pub(super) fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
+    bytes.get(at..at + 8)?.try_into().ok().map(u64::from_le_bytes)
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// A page with a good head.
+    pub fn meta(id: u64, transaction: u64, high_water_mark: u64, root: u64) -> Vec<u8> {
+        let mut body: Vec<u8> = [MAGIC, VERSION, 4096, 0].into_iter().flat_map(u32::to_le_bytes).collect();
+        body.extend([root, 0, NO_FREELIST, high_water_mark, transaction].into_iter().flat_map(u64::to_le_bytes));
+        let sum = fnv_1a(&body);
+        body.extend(sum.to_le_bytes());
+        let mut page = vec![0; 4096];
+        page[..8].copy_from_slice(&id.to_le_bytes());
+        page[8] = 4;
+        page[HEADER..HEADER + META].copy_from_slice(&body);
+        page
+    }
+
+    #[test]
+    fn a_head_is_read_and_its_faults_are_named() {
+        let good = meta(1, 7, 8, 3);
+        let expected = Meta { page_size: 4096, root: 3, freelist: NO_FREELIST, high_water_mark: 8, transaction: 7 };
+        assert_eq!(Meta::read(&good, 0), Ok(expected));
+        for (at, what) in [(16, "begin like one"), (20, "version"), (24, "checksum"), (75, "checksum")] {
+            let mut bad = good.clone();
+            bad[at] ^= 1;
+            assert!(Meta::read(&bad, 4096).unwrap_err().to_string().contains(what), "{at}");
+        }
+        assert!(Meta::read(&good[..50], 0).is_err());
+    }
+}

@@ -1,0 +1,42 @@
+//! `quorate etcd-snapshot`: what a person does with snapshots. A file a verb.
+
+mod verify;
+
+use std::path::PathBuf;
+
+use clap::Subcommand;
+
+use super::locate;
+use crate::config::{Config, Given};
+use crate::datadir::DataDir;
+use crate::error::{Exit, Failure};
+
+/// `quorate etcd-snapshot`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Say whether snapshots are good: their hash, their structure and what is in them
+    Verify(verify::Args),
+}
+
+pub(super) fn run(given: &Given, args: &Args) -> Result<Exit, Failure> {
+    let config = locate(given)?;
+    match &args.verb {
+        Verb::Verify(args) => verify::run(&config, args),
+    }
+}
+
+/// Where the snapshots of this node are.
+fn snapshot_dir(config: &Config) -> PathBuf {
+    config.snapshot.dir.clone().unwrap_or_else(|| DataDir::new(&config.data_dir).snapshots())
+}
+
+/// A name is looked up among the snapshots; anything with a slash is a path.
+fn path_of(config: &Config, name: &str) -> PathBuf {
+    if name.contains('/') { PathBuf::from(name) } else { snapshot_dir(config).join(name) }
+}

@@ -1,0 +1,220 @@
+//! `quorate etcd-snapshot verify`.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::super::output::{self, Format};
+use super::super::progress::Progress;
+use super::super::{block_on, status};
+use super::{path_of, snapshot_dir};
+use crate::config::Config;
+use crate::datadir::DataDir;
+use crate::error::{Exit, Explained, Failure};
+use crate::etcd::client::{ClientError, EtcdClient, LiveHash};
+use crate::plan::space::human;
+use crate::snapshot::dir;
+use crate::snapshot::verify::{self, Demands, Verified};
+
+/// How long the launcher may take to say where its etcd is.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// Exits 0 if all of them are good.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Names as in `ls`, or paths (anything with a /)
+    #[arg(required_unless_present = "all", value_name = "NAME-OR-PATH")]
+    names: Vec<String>,
+    /// All snapshots of this node
+    #[arg(long, conflicts_with = "names")]
+    all: bool,
+    /// Also compare with the live member: it must have, at the snapshot's revision, the same keys and values
+    #[arg(long)]
+    against_live: bool,
+    /// Take a plain copy of `member/snap/db`, which has no hash at its end
+    #[arg(long)]
+    skip_hash_check: bool,
+    /// How to print
+    #[arg(long, short, value_enum, default_value_t)]
+    output: Format,
+}
+
+/// What `-o json` says of a snapshot that is good. Fields are added, never renamed.
+#[derive(Debug, Serialize)]
+struct Item {
+    path: String,
+    status: &'static str,
+    size: u64,
+    compression: &'static str,
+    database_size: u64,
+    sha256: String,
+    revision: i64,
+    compact_revision: Option<i64>,
+    keys: u64,
+    total_keys: u64,
+    hash: String,
+    hash_kv: u32,
+    etcd_version: Option<String>,
+    members: usize,
+    leases: u64,
+    alarms: Vec<String>,
+    auth_enabled: bool,
+    same_as_live: Option<bool>,
+}
+
+impl Item {
+    fn of(verified: Verified, same_as_live: Option<bool>) -> Self {
+        let inspection = verified.inspection;
+        Self {
+            path: verified.path.display().to_string(),
+            status: "good",
+            size: verified.stored_size,
+            compression: verified.packing.word(),
+            database_size: verified.database_size,
+            sha256: verified.sha256,
+            revision: inspection.revision,
+            compact_revision: inspection.compact_revision,
+            keys: inspection.keys,
+            total_keys: inspection.total_pairs,
+            hash: format!("{:x}", inspection.status_hash),
+            hash_kv: inspection.hash_kv,
+            etcd_version: inspection.storage_version.or(inspection.cluster_version),
+            members: inspection.members.len(),
+            leases: inspection.leases,
+            alarms: inspection.alarms,
+            auth_enabled: inspection.auth_enabled,
+            same_as_live,
+        }
+    }
+
+    fn table(&self) -> String {
+        let mut text = String::new();
+        let mut row = |name: &str, value: String| {
+            let _ = writeln!(text, "  {name:<12}{value}");
+        };
+        let packed = if self.compression.is_empty() { String::new() } else { format!(" as {}", self.compression) };
+        row("size", format!("{}, database {}{packed}", human(self.size), human(self.database_size)));
+        row(
+            "revision",
+            match self.compact_revision {
+                Some(compact) => format!("{}, compacted up to {compact}", self.revision),
+                None => self.revision.to_string(),
+            },
+        );
+        row("keys", format!("{} ({} pairs in all buckets)", self.keys, self.total_keys));
+        row("hash", format!("{} (as snapshot status prints it), HashKV {}", self.hash, self.hash_kv));
+        if let Some(version) = &self.etcd_version {
+            row("etcd", version.clone());
+        }
+        if !self.alarms.is_empty() {
+            row("alarms", self.alarms.join(", "));
+        }
+        if self.same_as_live == Some(true) {
+            row("live", "the live member has the same keys and values".into());
+        }
+        format!("{}: good\n{text}", self.path)
+    }
+}
+
+/// The live member cannot be compared with, or differs.
+#[derive(Debug, thiserror::Error)]
+enum AgainstLive {
+    #[error("the live member cannot be asked")]
+    Unreachable(#[source] ClientError),
+    #[error("{} cannot be compared with the live member: {why}", path.display())]
+    Incomparable { path: PathBuf, why: String },
+    #[error(
+        "{} is whole, but the live member has other keys or values at revision {revision}: HashKV {live}, not {ours}",
+        path.display()
+    )]
+    Differs { path: PathBuf, revision: i64, live: u32, ours: u32 },
+}
+
+impl Explained for AgainstLive {
+    fn next(&self) -> Option<String> {
+        Some(match self {
+            Self::Unreachable(_) => "quorate status".into(),
+            Self::Incomparable { .. } => "verify it without --against-live".into(),
+            Self::Differs { .. } => {
+                "if it is a snapshot of this cluster, this member or the snapshot is wrong: keep both, and \
+                                     compare the members with etcdctl endpoint hashkv --cluster"
+                    .into()
+            }
+        })
+    }
+}
+
+pub(super) fn run(config: &Config, args: &Args) -> Result<Exit, Failure> {
+    let paths = if args.all {
+        dir::snapshots(&snapshot_dir(config))?
+    } else {
+        args.names.iter().map(|name| path_of(config, name)).collect()
+    };
+    let mut items = Vec::new();
+    let mut worst = None;
+    for path in paths {
+        match one(config, args, &path) {
+            Ok(item) => items.push(item),
+            // All of them are looked at; the last word is the first failure's exit code.
+            Err(failure) => {
+                output::talk(&failure.report());
+                worst.get_or_insert(failure.exit());
+            }
+        }
+    }
+    if !output::structured(&serde_json::json!({ "items": items }), args.output)? {
+        for item in &items {
+            output::data(&item.table())?;
+        }
+        if args.all && items.is_empty() && worst.is_none() {
+            output::talk(&format!("quorate: there are no snapshots in {}\n", snapshot_dir(config).display()));
+        }
+    }
+    Ok(worst.unwrap_or(Exit::Done))
+}
+
+fn one(config: &Config, args: &Args, path: &Path) -> Result<Item, Failure> {
+    let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+    let mut progress = Progress::new(&format!("verifying {}", output::cut(&crate::host::printable(&name), 24)));
+    let demands = Demands { skip_hash: args.skip_hash_check };
+    let verified = verify::verify(path, demands, &mut |done, all| progress.set(done, all))?;
+    drop(progress);
+    let same_as_live = args.against_live.then(|| compare(config, &verified)).transpose()?;
+    Ok(Item::of(verified, same_as_live))
+}
+
+fn compare(config: &Config, verified: &Verified) -> Result<bool, Failure> {
+    let data = DataDir::new(&config.data_dir);
+    let (revision, ours) = (verified.inspection.revision, verified.inspection.hash_kv);
+    let live = block_on(async {
+        let status = status::fetch(&data, PATIENCE).await?;
+        let mut client =
+            EtcdClient::connect(&data, &status.local_client_url).await.map_err(AgainstLive::Unreachable)?;
+        Ok::<_, Failure>(client.hash_kv(revision).await)
+    })??;
+    let path = verified.path.clone();
+    let incomparable = |why: String| AgainstLive::Incomparable { path: path.clone(), why };
+    let LiveHash { hash, compact_revision } = match live {
+        Ok(live) => live,
+        Err(ClientError::Etcd(error)) => return Err(incomparable(ClientError::Etcd(error).to_string()).into()),
+        Err(error) => return Err(AgainstLive::Unreachable(error).into()),
+    };
+    let compacted = verified.inspection.compact_revision.unwrap_or(-1);
+    // From 3.5.5 on a member answers for revisions up to its last compaction with a hash from before that (etcd
+    // server/storage/mvcc/hash.go, HashByRev).
+    if revision <= compacted {
+        let why = format!(
+            "nothing was changed after its last compaction, at {compacted}, and a member can tell only after that"
+        );
+        return Err(incomparable(why).into());
+    }
+    if compact_revision != compacted {
+        let why = format!("it has compacted up to {compact_revision}, and the snapshot was up to {compacted}");
+        return Err(incomparable(why).into());
+    }
+    if hash != ours {
+        return Err(AgainstLive::Differs { path, revision, live: hash, ours }.into());
+    }
+    Ok(true)
+}

@@ -1,0 +1,28 @@
+//! The directory of the snapshots: which of its files are some.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use crate::durable::{OnPath as _, WriteError};
+
+/// The snapshots in `dir`, by name; none if there is no such directory. Hidden files and directories are none.
+///
+/// # Errors
+/// If it cannot be read.
+pub fn snapshots(dir: &Path) -> Result<Vec<PathBuf>, WriteError> {
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.on("read", dir)?,
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = entry.on("read", dir)?;
+        let is_hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
+        if !is_hidden && entry.path().is_file() {
+            found.push(entry.path());
+        }
+    }
+    found.sort();
+    Ok(found)
+}

@@ -1,0 +1,266 @@
+//! Opens a snapshot in whatever it is packed: as it is, zip or zstd, told by content and never by name.
+//!
+//! An archive holds exactly one database; an RKE1 `*.rkestate` beside it is ignored. Names inside an archive never become
+//! paths. What is packed is unpacked into a file without a name, beside the snapshot or in the system's temporary directory, within
+//! the space that is there, however much an archive claims to hold.
+
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+
+use crate::durable;
+use crate::error::{Exit, Explained};
+use crate::host;
+use crate::plan::space::human;
+
+/// Of the database, at the end of a snapshot.
+pub const SHA256: u64 = 32;
+/// What stays free when something is unpacked.
+const SPARE: u64 = 64 << 20;
+
+/// How a snapshot is packed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Packing {
+    /// Not at all.
+    Raw,
+    /// In a zip archive, as RKE2 does.
+    Zip,
+    /// In zstd frames.
+    Zstd,
+}
+
+impl Packing {
+    /// The word for it; empty for none.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Raw => "",
+            Self::Zip => "zip",
+            Self::Zstd => "zstd",
+        }
+    }
+}
+
+/// Why a snapshot cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// There is none.
+    #[error("there is no snapshot {}", .0.display())]
+    NotFound(PathBuf),
+    /// It cannot be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It is packed in a way that cannot be unpacked.
+    #[error("{} is corrupt: {why}", path.display())]
+    Archive {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// There is no room.
+    #[error("{} needs {} to be unpacked, and there are {} free in {}", path.display(), human(*needed), human(*free), dir.display())]
+    Space {
+        /// Which.
+        path: PathBuf,
+        /// Bytes; what it claims, or what it had when the room was over.
+        needed: u64,
+        /// Bytes.
+        free: u64,
+        /// Where.
+        dir: PathBuf,
+    },
+}
+
+impl Explained for OpenError {
+    fn exit(&self) -> Exit {
+        match self {
+            Self::NotFound(_) => Exit::NotFound,
+            _ => Exit::Failed,
+        }
+    }
+
+    fn next(&self) -> Option<String> {
+        Some(match self {
+            Self::NotFound(_) => "quorate etcd-snapshot ls shows what there is; anything with a / is a path".into(),
+            Self::Read { source, .. } if source.kind() == ErrorKind::PermissionDenied => {
+                "run this as root, or as the user that owns it".into()
+            }
+            Self::Read { .. } => "see dmesg for what the disk says".into(),
+            Self::Archive { .. } => "take another snapshot; this one cannot be restored".into(),
+            Self::Space { .. } => "free some space there, or set TMPDIR to where there is some".into(),
+        })
+    }
+}
+
+/// A snapshot that can be read anywhere.
+#[derive(Debug)]
+pub struct SnapshotFile {
+    /// Where it is stored.
+    pub path: PathBuf,
+    /// Bytes as it is stored.
+    pub stored_size: u64,
+    /// How it is packed.
+    pub packing: Packing,
+    /// The database, unpacked.
+    pub database: File,
+    /// Bytes of the database, without the hash at its end.
+    pub database_size: u64,
+    /// The hash at its end; a plain copy of `member/snap/db` has none.
+    pub trailer: Option<[u8; 32]>,
+}
+
+/// Opens and, if need be, unpacks it.
+///
+/// # Errors
+/// If it is not there, cannot be read or unpacked.
+pub fn open(path: &Path) -> Result<SnapshotFile, OpenError> {
+    let read = |source: io::Error| match source.kind() {
+        ErrorKind::NotFound => OpenError::NotFound(path.to_path_buf()),
+        _ => OpenError::Read { path: path.to_path_buf(), source },
+    };
+    // Before it is opened: opening a pipe would wait for its other end.
+    let found = fs::metadata(path).map_err(read)?;
+    if !found.is_file() {
+        return Err(read(io::Error::other("it is not a regular file")));
+    }
+    let stored = File::open(path).map_err(read)?;
+    let packing = packing_of(&stored).map_err(read)?;
+    let database = match packing {
+        Packing::Raw => stored,
+        Packing::Zip | Packing::Zstd => Unpacking::new(path)?.unpack(packing, stored)?,
+    };
+    let size = database.metadata().map_err(read)?.len();
+    let trailer = has_trailer(size).then(|| read_trailer(&database, size)).transpose().map_err(read)?;
+    let database_size = size - trailer.map_or(0, |_| SHA256);
+    Ok(SnapshotFile { path: path.to_path_buf(), stored_size: found.len(), packing, database, database_size, trailer })
+}
+
+/// etcd's own rule: pages are multiples of 512, and what is more is the hash (etcd `etcdutl/snapshot`, `hasChecksum`).
+fn has_trailer(size: u64) -> bool {
+    size % 512 == SHA256
+}
+
+fn read_trailer(file: &File, size: u64) -> io::Result<[u8; 32]> {
+    let mut trailer = [0; 32];
+    file.read_exact_at(&mut trailer, size - SHA256)?;
+    Ok(trailer)
+}
+
+/// Tells by the first bytes (RFC 8878 for zstd's, APPNOTE.TXT 4.3.7 for zip's).
+///
+/// # Errors
+/// If they cannot be read.
+pub fn packing_of(file: &File) -> io::Result<Packing> {
+    let mut head = [0; 4];
+    let count = file.read_at(&mut head, 0)?;
+    Ok(match &head[..count] {
+        b"PK\x03\x04" | b"PK\x05\x06" => Packing::Zip,
+        [0x28, 0xb5, 0x2f, 0xfd] | [0x50..=0x5f, 0x2a, 0x4d, 0x18] => Packing::Zstd,
+        _ => Packing::Raw,
+    })
+}
+
+struct Unpacking<'a> {
+    path: &'a Path,
+    dir: PathBuf,
+    out: File,
+    room: u64,
+}
+
+impl<'a> Unpacking<'a> {
+    fn new(path: &'a Path) -> Result<Self, OpenError> {
+        let beside = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_path_buf();
+        let mut failed = None;
+        for dir in [beside, std::env::temp_dir()] {
+            match durable::anonymous(&dir) {
+                Ok(out) => {
+                    let room = host::free_bytes(&dir).unwrap_or(u64::MAX).saturating_sub(SPARE);
+                    return Ok(Self { path, dir, out, room });
+                }
+                Err(error) => failed = Some(error.source),
+            }
+        }
+        let source = failed.unwrap_or_else(|| io::Error::other("there is no place to unpack it"));
+        Err(OpenError::Read { path: path.to_path_buf(), source })
+    }
+
+    fn corrupt(&self, why: impl Into<String>) -> OpenError {
+        OpenError::Archive { path: self.path.to_path_buf(), why: why.into() }
+    }
+
+    fn no_space(&self, needed: u64) -> OpenError {
+        OpenError::Space { path: self.path.to_path_buf(), needed, free: self.room, dir: self.dir.clone() }
+    }
+
+    fn unpack(self, packing: Packing, stored: File) -> Result<File, OpenError> {
+        if packing == Packing::Zip {
+            let mut archive =
+                zip::ZipArchive::new(stored).map_err(|error| self.corrupt(format!("the archive: {error}")))?;
+            let index = self.only_database(&mut archive)?;
+            let entry = archive.by_index(index).map_err(|error| self.corrupt(format!("the archive: {error}")))?;
+            let declared = entry.size();
+            return self.copy(entry, Some(declared));
+        }
+        let decoder = zstd::stream::Decoder::new(stored).map_err(|error| self.corrupt(error.to_string()))?;
+        self.copy(decoder, None)
+    }
+
+    /// The one entry that is a database.
+    fn only_database(&self, archive: &mut zip::ZipArchive<File>) -> Result<usize, OpenError> {
+        let mut found = Vec::new();
+        for index in 0..archive.len() {
+            let entry = archive.by_index_raw(index).map_err(|error| self.corrupt(format!("the archive: {error}")))?;
+            let is_state = entry.name_raw().ends_with(b".rkestate");
+            if entry.is_file() && !is_state {
+                found.push(index);
+            }
+        }
+        match found.as_slice() {
+            [only] => Ok(*only),
+            [] => Err(self.corrupt("the archive holds no database")),
+            _ => Err(self
+                .corrupt(format!("the archive holds {} files, and it is not told which is the database", found.len()))),
+        }
+    }
+
+    fn copy(mut self, mut from: impl Read, declared: Option<u64>) -> Result<File, OpenError> {
+        if let Some(declared) = declared.filter(|declared| *declared > self.room) {
+            return Err(self.no_space(declared));
+        }
+        let limit = declared.unwrap_or(self.room);
+        let mut buffer = vec![0; 1 << 18];
+        let mut total: u64 = 0;
+        loop {
+            let count = match from.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(count) => count,
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) => return Err(self.corrupt(format!("the archive breaks off after {total} bytes: {error}"))),
+            };
+            total += count as u64;
+            if total > limit {
+                return Err(match declared {
+                    Some(declared) => {
+                        self.corrupt(format!("the archive says that it holds {declared} bytes, and holds more"))
+                    }
+                    None => self.no_space(total),
+                });
+            }
+            self.out.write_all(&buffer[..count]).map_err(|error| match error.kind() {
+                ErrorKind::StorageFull | ErrorKind::QuotaExceeded => self.no_space(total),
+                _ => OpenError::Read { path: self.path.to_path_buf(), source: error },
+            })?;
+        }
+        if declared.is_some_and(|declared| declared != total) {
+            return Err(self.corrupt(format!("the archive breaks off after {total} bytes")));
+        }
+        Ok(self.out)
+    }
+}

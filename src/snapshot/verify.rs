@@ -1,0 +1,177 @@
+//! Is a snapshot good? The hash at its end, the structure of the database, and all that `inspect` looks at.
+//!
+//! The hash is computed in one thread while another walks the pages: what takes longest sets the pace.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use aws_lc_rs::digest;
+use aws_lc_rs::digest::{Context, Digest};
+
+use super::file::{self, OpenError, Packing, SnapshotFile};
+use super::inspect::{self, Inspection};
+use crate::boltdb::page::{Finding, ReadError};
+use crate::boltdb::walk::Length;
+use crate::error::{Exit, Explained};
+use crate::etcd::embedded::hex;
+
+/// Why a snapshot is not good.
+#[derive(Debug, thiserror::Error)]
+pub enum VerifyError {
+    /// It cannot be opened or unpacked.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// It is damaged.
+    #[error("{} is corrupt: {finding}{}", path.display(), beside(*.hash_is_right))]
+    Corrupt {
+        /// Which.
+        path: PathBuf,
+        /// The first thing that is wrong.
+        finding: Finding,
+        /// What the hash at its end says.
+        hash_is_right: Option<bool>,
+    },
+    /// A plain copy of `member/snap/db`.
+    #[error("{} has no SHA-256 at its end, so nobody can tell whether it is what etcd wrote", .0.display())]
+    NoHash(PathBuf),
+    /// It cannot be read to its end.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+fn beside(hash_is_right: Option<bool>) -> &'static str {
+    match hash_is_right {
+        Some(true) => " (although the SHA-256 at its end is right: it was damaged before it was saved)",
+        Some(false) => " (and the SHA-256 at its end is not that of the database)",
+        None => "",
+    }
+}
+
+impl Explained for VerifyError {
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Open(error) => error.exit(),
+            _ => Exit::Failed,
+        }
+    }
+
+    fn next(&self) -> Option<String> {
+        match self {
+            Self::Open(error) => error.next(),
+            Self::Corrupt { .. } => Some("take another one; do not restore this one".into()),
+            Self::NoHash(_) => {
+                Some("if it is a plain copy of member/snap/db: --skip-hash-check checks all the rest".into())
+            }
+            Self::Read { .. } => Some("see dmesg for what the disk says".into()),
+        }
+    }
+}
+
+/// A snapshot that was found good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verified {
+    /// Where.
+    pub path: PathBuf,
+    /// Bytes as it is stored.
+    pub stored_size: u64,
+    /// How it is packed.
+    pub packing: Packing,
+    /// Bytes of the database.
+    pub database_size: u64,
+    /// SHA-256 of the file as it is stored, hexadecimal.
+    pub sha256: String,
+    /// What is in it.
+    pub inspection: Inspection,
+}
+
+/// What is asked of a snapshot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Demands {
+    /// It may be a plain copy of `member/snap/db`, without a hash.
+    pub skip_hash: bool,
+}
+
+/// Verifies the snapshot at `path`. `progress` is told how much is done, of how much, in bytes.
+///
+/// # Errors
+/// The first thing that is wrong.
+pub fn verify(path: &Path, demands: Demands, progress: &mut dyn FnMut(u64, u64)) -> Result<Verified, VerifyError> {
+    let snapshot = file::open(path)?;
+    if snapshot.trailer.is_none() && !demands.skip_hash {
+        return Err(VerifyError::NoHash(path.to_path_buf()));
+    }
+    let unreadable = |source| VerifyError::Read { path: path.to_path_buf(), source };
+    let hashed = AtomicU64::new(0);
+    let (hashes, inspected) = std::thread::scope(|scope| {
+        let hashes = scope.spawn(|| hash(&snapshot, &hashed));
+        let length = if snapshot.trailer.is_some() { Length::Exact } else { Length::AtLeast };
+        let size = snapshot.database_size;
+        let inspected = inspect::inspect(&snapshot.database, size, length, &mut |done, all| {
+            // The hash goes on beside it; the slower of the two is what is waited for.
+            let walked = size.saturating_mul(done) / all.max(1);
+            progress(walked.min(hashed.load(Ordering::Relaxed)), size);
+        });
+        (hashes.join(), inspected)
+    });
+    let hashes =
+        hashes.unwrap_or_else(|_| Err(io::Error::other("the hash could not be computed"))).map_err(unreadable)?;
+    let hash_is_right = snapshot.trailer.map(|trailer| hashes.database.as_ref() == trailer);
+    let corrupt = |finding| VerifyError::Corrupt { path: path.to_path_buf(), finding, hash_is_right };
+    let inspection = inspected.map_err(|error| match error {
+        ReadError::Damaged(finding) => corrupt(finding),
+        ReadError::Io { source, .. } => unreadable(source),
+    })?;
+    if hash_is_right == Some(false) {
+        let finding = Finding::new(snapshot.database_size, "the SHA-256 at its end is not that of the database");
+        return Err(VerifyError::Corrupt { path: path.to_path_buf(), finding, hash_is_right: None });
+    }
+    Ok(Verified {
+        path: path.to_path_buf(),
+        stored_size: snapshot.stored_size,
+        packing: snapshot.packing,
+        database_size: snapshot.database_size,
+        sha256: hex(hashes.stored.as_ref()),
+        inspection,
+    })
+}
+
+struct Hashes {
+    database: Digest,
+    stored: Digest,
+}
+
+fn hash(snapshot: &SnapshotFile, done: &AtomicU64) -> io::Result<Hashes> {
+    let mut context = Context::new(&digest::SHA256);
+    feed(&mut context, &snapshot.database, snapshot.database_size, done)?;
+    let database = context.clone().finish();
+    let stored = if snapshot.packing == Packing::Raw {
+        context.update(snapshot.trailer.as_ref().map_or(&[][..], |trailer| &trailer[..]));
+        context.finish()
+    } else {
+        let mut context = Context::new(&digest::SHA256);
+        feed(&mut context, &File::open(&snapshot.path)?, snapshot.stored_size, &AtomicU64::new(0))?;
+        context.finish()
+    };
+    Ok(Hashes { database, stored })
+}
+
+fn feed(context: &mut Context, file: &File, length: u64, done: &AtomicU64) -> io::Result<()> {
+    let mut buffer = vec![0; 1 << 20];
+    let mut at = 0;
+    while at < length {
+        let wanted = usize::try_from(length - at).unwrap_or(usize::MAX).min(buffer.len());
+        file.read_exact_at(&mut buffer[..wanted], at)?;
+        context.update(&buffer[..wanted]);
+        at += wanted as u64;
+        done.store(at, Ordering::Relaxed);
+    }
+    Ok(())
+}

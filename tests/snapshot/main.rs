@@ -1,0 +1,8 @@
+//! Snapshots: taken, verified, listed, pruned, against real etcds.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::disallowed_methods, missing_docs)]
+
+#[path = "../kit/mod.rs"]
+mod kit;
+
+mod verify;
