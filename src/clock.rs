@@ -33,6 +33,12 @@ pub fn rfc3339(at: SystemTime) -> String {
     whole.format(&Rfc3339).unwrap_or_default()
 }
 
+/// Reads RFC 3339.
+#[must_use]
+pub fn parse_rfc3339(text: &str) -> Option<SystemTime> {
+    OffsetDateTime::parse(text, &Rfc3339).ok().map(SystemTime::from)
+}
+
 /// `2026-11-21T03:04:05.678Z`: RFC 3339 in UTC with milliseconds, for log lines.
 #[must_use]
 pub fn rfc3339_millis(at: SystemTime) -> String {
@@ -59,6 +65,8 @@ mod tests {
         assert_eq!(rfc3339(at), "2023-11-14T22:13:20Z");
         assert_eq!(rfc3339_millis(at), "2023-11-14T22:13:20.123Z");
         assert_eq!(unix_seconds(at), 1_700_000_000);
+        assert_eq!(parse_rfc3339("2023-11-14T22:13:20Z").map(unix_seconds), Some(1_700_000_000));
+        assert_eq!(parse_rfc3339("yesterday"), None);
         assert_eq!(unix_seconds(UNIX_EPOCH - Duration::from_secs(5)), 0);
     }
 }

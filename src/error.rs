@@ -5,7 +5,9 @@
 //! "Exit codes") and the next command to type. Errors are returned, never logged and swallowed.
 
 use std::error::Error;
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
+
+use serde::{Deserialize, Serialize};
 
 use crate::clock;
 
@@ -53,6 +55,44 @@ pub fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a 
     })
 }
 
+/// A failure that another process of ours has told of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Told {
+    /// What failed.
+    pub message: String,
+    /// Why, from the nearest cause to the bottom.
+    pub because: Vec<String>,
+    /// What to do.
+    pub next: Option<String>,
+    /// The exit code.
+    pub exit_code: u8,
+}
+
+impl fmt::Display for Told {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        for cause in &self.because {
+            write!(f, "\n  because: {cause}")?;
+        }
+        Ok(())
+    }
+}
+
+impl Error for Told {}
+
+impl Explained for Told {
+    fn exit(&self) -> Exit {
+        [Exit::Usage, Exit::InUse, Exit::Refused, Exit::NotFound, Exit::NotRunning, Exit::Busy]
+            .into_iter()
+            .find(|exit| *exit as u8 == self.exit_code)
+            .unwrap_or(Exit::Failed)
+    }
+
+    fn next(&self) -> Option<String> {
+        self.next.clone()
+    }
+}
+
 /// Any [`Explained`] error, on its way to `main`.
 #[derive(Debug)]
 pub struct Failure(Box<dyn Explained>);
@@ -68,6 +108,17 @@ impl Failure {
     #[must_use]
     pub fn exit(&self) -> Exit {
         self.0.exit()
+    }
+
+    /// For another process of ours, which reports it as its own.
+    #[must_use]
+    pub fn told(&self) -> Told {
+        Told {
+            message: self.0.to_string(),
+            because: causes(&*self.0).map(ToString::to_string).collect(),
+            next: self.0.next(),
+            exit_code: self.exit() as u8,
+        }
     }
 
     /// The same as [`Self::report`] as a log line in JSON, for those who read the log with a program.

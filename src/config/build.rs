@@ -15,6 +15,7 @@ use super::{
 };
 use crate::host::{HostFacts, User};
 use crate::pki;
+use crate::snapshot::file::Packing;
 
 /// A token file may be this large, in bytes.
 const LARGEST_TOKEN: u64 = 4096;
@@ -37,6 +38,7 @@ impl Kind {
             }
             Self::HostName => (is_host_name(text), "wants a DNS name or an IP address"),
             Self::Pair => (pair(text).is_some(), "wants key=value"),
+            Self::Compression => (packing(text).is_some(), "wants true, false, zstd or zip"),
             Self::Choice(words) => (words.contains(&text), "wants text or json"),
         };
         if good { Ok(()) } else { Err(wants) }
@@ -48,6 +50,15 @@ fn switch(text: &str) -> Option<bool> {
         "true" | "yes" | "on" | "1" => Some(true),
         "false" | "no" | "off" | "0" => Some(false),
         _ => None,
+    }
+}
+
+/// A switch, or the name of a format.
+fn packing(text: &str) -> Option<Packing> {
+    match text {
+        "zstd" => Some(Packing::Zstd),
+        "zip" => Some(Packing::Zip),
+        _ => switch(text).map(|compress| if compress { Packing::Zstd } else { Packing::Raw }),
     }
 }
 
@@ -181,7 +192,10 @@ pub(super) fn build(resolved: &Resolved, host: &HostFacts, problems: &mut Vec<Pr
             election_millis: builder.one("etcd-election-timeout", millis),
             quota_backend_bytes: builder.one("etcd-quota-backend-bytes", bytes).unwrap_or_default(),
         },
-        snapshot: SnapshotConfig { dir: builder.path("etcd-snapshot-dir") },
+        snapshot: SnapshotConfig {
+            dir: builder.path("etcd-snapshot-dir"),
+            packing: builder.one("etcd-snapshot-compress", packing).unwrap_or_default(),
+        },
         new_cluster: builder.switch("new-cluster"),
         cluster_reset: builder.switch("cluster-reset"),
         cluster_reset_restore_path: builder.one("cluster-reset-restore-path", |text| Some(text.to_owned())),

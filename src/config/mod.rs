@@ -19,6 +19,7 @@ use std::path::PathBuf;
 
 use crate::error::{Exit, Explained};
 use crate::host::{HostFacts, User};
+use crate::snapshot::file::Packing;
 
 pub use layers::{Given, Origin, Resolved};
 
@@ -94,6 +95,8 @@ pub struct EtcdConfig {
 pub struct SnapshotConfig {
     /// Where they are, if not under the data directory.
     pub dir: Option<PathBuf>,
+    /// How they are packed.
+    pub packing: Packing,
 }
 
 impl EtcdConfig {

@@ -23,6 +23,8 @@ pub enum Kind {
     HostName,
     /// `key=value`.
     Pair,
+    /// How to compress.
+    Compression,
     /// One of a few words.
     Choice(&'static [&'static str]),
 }
@@ -245,6 +247,12 @@ pub const OPTIONS: &[Spec] = &[
     noted(
         "server/db/snapshots under the data directory",
         spec("etcd-snapshot-dir", Kind::Path, "", "Where snapshots are kept."),
+    ),
+    spec(
+        "etcd-snapshot-compress",
+        Kind::Compression,
+        "false",
+        "Compress snapshots: true is zstd; zip is for tools that expect RKE2's format.",
     ),
     spec(
         "new-cluster",

@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use http_body_util::{BodyExt as _, Empty, Limited};
+use http_body_util::{BodyExt as _, Empty, Full, Limited};
 use hyper::body::Bytes;
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -68,11 +68,7 @@ impl Explained for ControlError {
 /// If nobody runs there, or the answer is not a 200.
 pub async fn get(data: &DataDir, path: &str, patience: Duration) -> Result<Bytes, ControlError> {
     let root = data.root().to_path_buf();
-    let stream = socket::connect(&data.server()).await.map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => ControlError::NotRunning(root.clone()),
-        io::ErrorKind::PermissionDenied => ControlError::NotAllowed(root.clone()),
-        _ => ControlError::NoAnswer { path: root.clone(), source: error },
-    })?;
+    let stream = connect(data).await?;
     let no_answer = |source| ControlError::NoAnswer { path: root.clone(), source };
     let (status, body) = request(stream, path, patience).await.map_err(no_answer)?;
     if status == StatusCode::OK {
@@ -80,6 +76,66 @@ pub async fn get(data: &DataDir, path: &str, patience: Duration) -> Result<Bytes
     }
     let text = crate::host::printable(String::from_utf8_lossy(&body).trim());
     Err(ControlError::Refused { status: status.as_u16(), text })
+}
+
+/// POSTs `body` to `path` and passes each line of the answer on, until the answer ends. No line may take longer than `stall`.
+///
+/// # Errors
+/// If nobody runs there, or the answer is not a 200, or breaks off.
+pub async fn post(
+    data: &DataDir,
+    path: &str,
+    body: Vec<u8>,
+    stall: Duration,
+    mut line: impl FnMut(&[u8]),
+) -> Result<(), ControlError> {
+    let root = data.root().to_path_buf();
+    let no_answer = |source| ControlError::NoAnswer { path: root.clone(), source };
+    let stream = connect(data).await?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(io::Error::other)
+        .map_err(no_answer)?;
+    let request = Request::post(path).header(hyper::header::HOST, "localhost").body(Full::new(Bytes::from(body)));
+    let request = request.map_err(io::Error::other).map_err(no_answer)?;
+    let driven = tokio::spawn(connection);
+    let late = |_| no_answer(io::Error::from(io::ErrorKind::TimedOut));
+    let answer = tokio::time::timeout(stall, sender.send_request(request)).await.map_err(late)?;
+    let mut answer = answer.map_err(io::Error::other).map_err(no_answer)?;
+    let status = answer.status();
+    let mut waiting = Vec::new();
+    loop {
+        let frame = tokio::time::timeout(stall, answer.body_mut().frame()).await.map_err(late)?;
+        let Some(frame) = frame else { break };
+        let frame = frame.map_err(io::Error::other).map_err(no_answer)?;
+        waiting.extend_from_slice(frame.data_ref().map_or(&[][..], |bytes| bytes));
+        while let Some(end) = waiting.iter().position(|byte| *byte == b'\n') {
+            if status == StatusCode::OK {
+                line(&waiting[..end]);
+                waiting.drain(..=end);
+            } else {
+                break;
+            }
+        }
+        if waiting.len() > LARGEST_ANSWER {
+            return Err(no_answer(io::Error::other("the answer is too long")));
+        }
+    }
+    driven.abort();
+    if status == StatusCode::OK {
+        return Ok(());
+    }
+    let text = crate::host::printable(String::from_utf8_lossy(&waiting).trim());
+    Err(ControlError::Refused { status: status.as_u16(), text })
+}
+
+async fn connect(data: &DataDir) -> Result<tokio::net::UnixStream, ControlError> {
+    let root = data.root().to_path_buf();
+    socket::connect(&data.server()).await.map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => ControlError::NotRunning(root),
+        io::ErrorKind::PermissionDenied => ControlError::NotAllowed(root),
+        _ => ControlError::NoAnswer { path: root, source: error },
+    })
 }
 
 /// One HTTP/1.1 GET over a stream, within a time.

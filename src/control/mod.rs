@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::serve::Listener;
 use tokio::net::{TcpListener, UnixListener};
 
@@ -23,6 +23,8 @@ pub use socket::SocketError;
 
 /// A client that has not sent its request or not read its answer after this long is dropped.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// Nothing that the owner asks for takes longer than a day.
+const LONGEST: Duration = Duration::from_secs(86_400);
 /// So many connections are served at a time on each listener; more wait in the kernel's queue.
 const MOST_CONNECTIONS: usize = 64;
 
@@ -52,13 +54,18 @@ pub async fn serve(listeners: Listeners, shared: Arc<Shared>) {
         .route("/livez", get(routes::health::live))
         .route("/readyz", get(routes::health::ready))
         .route("/metrics", get(routes::metrics::metrics));
-    let private = public.clone().route("/v1/status", get(routes::status::status)).with_state(shared.clone());
+    let private = public
+        .clone()
+        .route("/v1/status", get(routes::status::status))
+        .route("/v1/snapshots", post(routes::snapshots::save))
+        .with_state(shared.clone());
     let public = public.with_state(shared);
-    tokio::join!(accept(listeners.monitoring, public), accept(listeners.socket, private));
+    // Only the owner reaches the socket, and a snapshot takes as long as it takes.
+    tokio::join!(accept(listeners.monitoring, public, PATIENCE * 2), accept(listeners.socket, private, LONGEST));
 }
 
 /// Serves each connection, a bounded number at a time and for a bounded time. Never returns.
-async fn accept<L: Listener>(mut listener: L, router: Router) {
+async fn accept<L: Listener>(mut listener: L, router: Router, longest: Duration) {
     let mut connections = tokio::task::JoinSet::new();
     loop {
         while connections.len() >= MOST_CONNECTIONS {
@@ -73,7 +80,7 @@ async fn accept<L: Listener>(mut listener: L, router: Router) {
             .serve_connection(hyper_util::rt::TokioIo::new(stream), service);
         connections.spawn(async move {
             // What a client does wrong is its own affair.
-            let _ = tokio::time::timeout(PATIENCE * 2, served).await;
+            let _ = tokio::time::timeout(longest, served).await;
         });
         while connections.try_join_next().is_some() {}
     }

@@ -220,6 +220,14 @@ impl EtcdClient {
         Ok(LiveHash { hash: answer.hash(), compact_revision: answer.compact_version() })
     }
 
+    /// Begins etcd's snapshot of this member's database. Each message of it must be waited for with a deadline.
+    ///
+    /// # Errors
+    /// If etcd does not begin it.
+    pub async fn snapshot(&mut self) -> Result<etcd_client::SnapshotStreaming, ClientError> {
+        within(self.client.snapshot()).await
+    }
+
     /// Tells the cluster our peer URL. Only safe for a member that is alone: nobody else has to agree.
     ///
     /// # Errors

@@ -46,6 +46,8 @@ use state::{BinaryFacts, Shared};
 
 /// How long the child may take to end when asked to. The unit's `TimeoutStopSec` must be longer.
 pub const GRACE: Duration = Duration::from_secs(30);
+/// How long a snapshot may take to break off.
+const BREAKING_OFF: Duration = Duration::from_secs(5);
 /// How often certificates are looked at while running.
 const CERTIFICATE_INTERVAL: Duration = Duration::from_secs(3600);
 
@@ -131,6 +133,7 @@ struct Server {
     shared: Arc<Shared>,
     handle: Handle,
     certificates: watch::Sender<Vec<pki::Expiry>>,
+    stopping: watch::Sender<bool>,
     health: watch::Receiver<Health>,
     prober: Option<Prober>,
     listeners: Option<control::Listeners>,
@@ -171,6 +174,7 @@ impl Server {
         let (prober, health) =
             Prober::new(&config, &data, &prepared.identity.name, handle.clone(), certificates_seen.clone());
         let listeners = control::Listeners::bind(&data, prepared.metrics_listener)?;
+        let (stopping, stopping_seen) = watch::channel(false);
         let shared = Arc::new(Shared {
             started: clock::now(),
             started_alone: prepared.identity.is_alone,
@@ -180,6 +184,8 @@ impl Server {
             child: handle.watch(),
             health: health.clone(),
             certificates: certificates_seen,
+            saving: tokio::sync::Mutex::new(()),
+            stopping: stopping_seen,
             binary,
             data,
             config: config.clone(),
@@ -195,6 +201,7 @@ impl Server {
             reloader,
             authorities: prepared.authorities,
             watchdog: systemd::Watchdog::from_environment(),
+            stopping,
             was_healthy: false,
             told_ready: false,
             _lock: prepared.lock,
@@ -263,6 +270,9 @@ impl Server {
         if times == 1 {
             tracing::info!(signal, "stopping; a second signal hastens it");
             systemd::stopping();
+            // A snapshot that is being taken is broken off, and removes what it has.
+            let _ = self.stopping.send(true);
+            let _ = tokio::time::timeout(BREAKING_OFF, self.shared.saving.lock()).await;
             self.handle.order(Order::Stop).await;
         } else {
             self.handle.order(Order::Kill).await;

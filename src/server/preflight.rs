@@ -6,7 +6,7 @@
 use std::fs;
 use std::io::Read as _;
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use nix::fcntl::{OFlag, open};
@@ -81,7 +81,7 @@ pub(super) async fn prepare(
     data.prepare_for_lock()?;
     let lock = lock::take(data)?;
     faults::point("server::locked").map_err(super::system("go on after the lock"))?;
-    own(data)?;
+    own(data, &config.snapshot.dir.clone().unwrap_or_else(|| data.snapshots()))?;
     let remembered = cluster::recall(data)?;
     let plan = start::plan(&Observed {
         cluster: remembered.clone(),
@@ -129,9 +129,9 @@ pub(super) async fn prepare(
     })
 }
 
-fn own(data: &DataDir) -> Result<(), DataDirError> {
+fn own(data: &DataDir, snapshots: &Path) -> Result<(), DataDirError> {
     data.prepare()?.iter().for_each(tell);
-    for dir in [data.server(), data.tls(), data.db(), data.etcd()] {
+    for dir in [data.server(), data.tls(), data.db(), data.etcd(), snapshots.to_path_buf()] {
         for name in durable::sweep(&dir) {
             tracing::info!(file = %name.to_string_lossy(), dir = %dir.display(), "removed what an interrupted write left");
         }

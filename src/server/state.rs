@@ -48,6 +48,10 @@ pub struct Shared {
     pub child: watch::Receiver<ChildStatus>,
     /// Its health.
     pub health: watch::Receiver<Health>,
+    /// One snapshot at a time.
+    pub saving: tokio::sync::Mutex<()>,
+    /// True once the server was told to stop.
+    pub stopping: watch::Receiver<bool>,
     /// The certificates.
     pub certificates: watch::Receiver<Vec<Expiry>>,
 }

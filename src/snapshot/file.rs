@@ -20,9 +20,10 @@ pub const SHA256: u64 = 32;
 const SPARE: u64 = 64 << 20;
 
 /// How a snapshot is packed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Packing {
     /// Not at all.
+    #[default]
     Raw,
     /// In a zip archive, as RKE2 does.
     Zip,

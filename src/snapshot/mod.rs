@@ -5,4 +5,8 @@
 pub mod dir;
 pub mod file;
 pub mod inspect;
+pub mod list;
+pub mod manifest;
+pub mod name;
+pub mod save;
 pub mod verify;

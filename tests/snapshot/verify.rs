@@ -23,7 +23,7 @@ fn item(ran: &Ran) -> Value {
 }
 
 /// What the real `etcdctl snapshot status` says. That of 3.5 reads files of every version; 3.6 has it in etcdutl only.
-fn status_by_etcd(path: &Path) -> Option<Value> {
+pub fn status_by_etcd(path: &Path) -> Option<Value> {
     let etcdctl = Etcd::find("3.5")?.dir.join("etcdctl");
     let output =
         Command::new(etcdctl).args(["snapshot", "status", "-w", "json"]).arg(path).env("ETCDCTL_API", "3").output();

@@ -1,5 +1,8 @@
 //! `quorate etcd-snapshot`: what a person does with snapshots. A file a verb.
 
+mod item;
+mod ls;
+mod save;
 mod verify;
 
 use std::path::PathBuf;
@@ -20,6 +23,11 @@ pub(super) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    /// Take a snapshot of the running etcd
+    Save(save::Args),
+    /// List the snapshots of this node, whether a server runs or not
+    #[command(visible_aliases = ["list", "l"])]
+    Ls(ls::Args),
     /// Say whether snapshots are good: their hash, their structure and what is in them
     Verify(verify::Args),
 }
@@ -27,6 +35,8 @@ enum Verb {
 pub(super) fn run(given: &Given, args: &Args) -> Result<Exit, Failure> {
     let config = locate(given)?;
     match &args.verb {
+        Verb::Save(args) => save::run(&config, args),
+        Verb::Ls(args) => ls::run(&config, args),
         Verb::Verify(args) => verify::run(&config, args),
     }
 }

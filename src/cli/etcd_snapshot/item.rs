@@ -1,0 +1,121 @@
+//! A snapshot as `ls` and `save` show it. The fields of the JSON are documented in `docs/snapshots.md`; added to, never renamed.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::Path;
+
+use std::time::{Duration, UNIX_EPOCH};
+
+use serde::Serialize;
+
+use crate::clock;
+use crate::host::printable;
+use crate::plan::space::human;
+use crate::snapshot::list::Listed;
+use crate::snapshot::manifest::Manifest;
+
+/// One snapshot.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Item {
+    pub(super) name: String,
+    pub(super) node: Option<String>,
+    pub(super) location: String,
+    pub(super) size: u64,
+    pub(super) created: Option<String>,
+    pub(super) revision: Option<i64>,
+    pub(super) keys: Option<u64>,
+    pub(super) etcd_version: Option<String>,
+    pub(super) sha256: Option<String>,
+    pub(super) compression: String,
+    pub(super) reason: Option<String>,
+    pub(super) labels: BTreeMap<String, String>,
+    pub(super) status: String,
+    pub(super) verified_at: Option<String>,
+    pub(super) held: bool,
+}
+
+impl Item {
+    /// One of a directory.
+    pub(super) fn of_listed(listed: Listed, dir: &Path) -> Self {
+        let path = dir.join(&listed.name);
+        let created = clock::rfc3339(UNIX_EPOCH + Duration::from_secs(listed.created));
+        let known = listed.manifest.map(|manifest| Self::of_manifest(manifest, &path));
+        let unknown = || Self {
+            location: format!("file://{}", path.display()),
+            name: listed.name.clone(),
+            node: None,
+            size: listed.size,
+            created: Some(created),
+            revision: None,
+            keys: None,
+            etcd_version: None,
+            sha256: None,
+            compression: String::new(),
+            reason: None,
+            labels: BTreeMap::new(),
+            status: String::new(),
+            verified_at: None,
+            held: false,
+        };
+        Self { size: listed.size, status: listed.status.word().into(), ..known.unwrap_or_else(unknown) }
+    }
+
+    /// One that was saved a moment ago.
+    pub(super) fn of_manifest(manifest: Manifest, path: &Path) -> Self {
+        Self {
+            location: format!("file://{}", path.display()),
+            name: manifest.name,
+            node: Some(manifest.node),
+            size: manifest.size,
+            created: Some(manifest.created),
+            revision: Some(manifest.revision),
+            keys: Some(manifest.keys),
+            etcd_version: Some(manifest.etcd_version),
+            sha256: Some(manifest.sha256),
+            compression: manifest.compression,
+            reason: Some(manifest.reason),
+            labels: manifest.labels,
+            status: manifest.verification.as_ref().map_or_else(|| "unverified".into(), |found| found.status.clone()),
+            verified_at: manifest.verification.map(|found| found.at),
+            held: manifest.held,
+        }
+    }
+}
+
+/// Name, Location, Size, Created; with `wide` also revision, keys, etcd and status.
+pub(super) fn table(items: &[Item], wide: bool) -> String {
+    let mut head = vec!["Name", "Location", "Size", "Created"];
+    if wide {
+        head.extend(["Revision", "Keys", "Etcd", "Status"]);
+    }
+    let unknown = || "-".to_owned();
+    let mut rows = vec![head.into_iter().map(str::to_owned).collect::<Vec<_>>()];
+    for item in items {
+        let mut row = vec![
+            printable(&item.name),
+            printable(&item.location),
+            human(item.size),
+            item.created.clone().unwrap_or_else(unknown),
+        ];
+        if wide {
+            row.push(item.revision.map_or_else(unknown, |revision| revision.to_string()));
+            row.push(item.keys.map_or_else(unknown, |keys| keys.to_string()));
+            row.push(item.etcd_version.clone().unwrap_or_else(unknown));
+            row.push(if item.held { format!("{}, held", item.status) } else { item.status.clone() });
+        }
+        rows.push(row);
+    }
+    let columns = rows.first().map_or(0, Vec::len);
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let mut text = String::new();
+    for row in &rows {
+        let cells: Vec<String> = row
+            .iter()
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell}{:1$}", "", width - cell.chars().count()))
+            .collect();
+        let _ = writeln!(text, "{}", cells.join("  ").trim_end());
+    }
+    text
+}

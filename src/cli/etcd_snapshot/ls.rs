@@ -1,0 +1,32 @@
+//! `quorate etcd-snapshot ls`.
+
+use super::super::output::{self, Format};
+use super::item::{self, Item};
+use super::snapshot_dir;
+use crate::config::Config;
+use crate::error::{Exit, Failure};
+use crate::snapshot::list;
+
+/// Shows what was found when each was last verified; only `verify` looks into them.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Also show revision, keys, etcd and status
+    #[arg(long, short)]
+    wide: bool,
+    /// How to print
+    #[arg(long, short, value_enum, default_value_t)]
+    output: Format,
+}
+
+pub(super) fn run(config: &Config, args: &Args) -> Result<Exit, Failure> {
+    let dir = snapshot_dir(config);
+    let items: Vec<Item> = list::list(&dir)?.into_iter().map(|listed| Item::of_listed(listed, &dir)).collect();
+    if !output::structured(&serde_json::json!({ "items": items }), args.output)? {
+        if items.is_empty() {
+            output::talk(&format!("quorate: there are no snapshots in {}\n", dir.display()));
+        } else {
+            output::data(&item::table(&items, args.wide))?;
+        }
+    }
+    Ok(Exit::Done)
+}

@@ -1,0 +1,110 @@
+//! `quorate etcd-snapshot save`.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::super::block_on;
+use super::super::output::{self, Format};
+use super::super::progress::Progress;
+use super::item::Item;
+use crate::config::Config;
+use crate::control::client;
+use crate::control::routes::snapshots::{Line, Request};
+use crate::datadir::DataDir;
+use crate::error::{Exit, Explained, Failure, Told};
+use crate::snapshot::name::ON_DEMAND;
+
+/// The server says something every half second.
+const STALL: Duration = Duration::from_secs(60);
+
+/// Exits 0 only when the file is complete, safe on disk, and verified.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// First part of the file's name: letters, digits and . _ : + -
+    #[arg(long, default_value = ON_DEMAND)]
+    name: String,
+    /// Where to, if not where the configuration says
+    #[arg(long, visible_alias = "etcd-snapshot-dir", value_name = "PATH")]
+    dir: Option<PathBuf>,
+    /// Compress it: with zstd, or as zip for tools that expect RKE2's format
+    #[arg(long, visible_alias = "etcd-snapshot-compress", value_name = "zstd|zip|none", num_args = 0..=1, require_equals = true, default_missing_value = "zstd")]
+    snapshot_compress: Option<String>,
+    /// Write this on it; can be given several times
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
+    labels: Vec<(String, String)>,
+    /// Wait while another snapshot is being taken
+    #[arg(long)]
+    wait: bool,
+    /// How to print
+    #[arg(long, short, value_enum, default_value_t)]
+    output: Format,
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("wants key=value")?;
+    if key.is_empty() || text.chars().any(char::is_control) {
+        return Err("wants key=value, without control characters".into());
+    }
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+/// The server ended without a last word.
+#[derive(Debug, thiserror::Error)]
+#[error("the server broke off; whether the snapshot was saved is not known")]
+struct NoLastWord;
+
+impl Explained for NoLastWord {
+    fn next(&self) -> Option<String> {
+        Some("see quorate etcd-snapshot ls".into())
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("--dir {} cannot be made absolute", path.display())]
+struct NoDirectory {
+    path: PathBuf,
+    source: std::io::Error,
+}
+
+impl Explained for NoDirectory {
+    fn exit(&self) -> Exit {
+        Exit::Usage
+    }
+}
+
+pub(super) fn run(config: &Config, args: &Args) -> Result<Exit, Failure> {
+    // Relative to where the caller is, not to where the server is.
+    let dir = args
+        .dir
+        .as_ref()
+        .map(|dir| std::path::absolute(dir).map_err(|source| NoDirectory { path: dir.clone(), source }));
+    let request = Request {
+        name: args.name.clone(),
+        dir: dir.transpose()?,
+        compression: args.snapshot_compress.clone().map(|word| match word.as_str() {
+            "true" => "zstd".into(),
+            "false" => "none".into(),
+            _ => word,
+        }),
+        labels: args.labels.iter().cloned().collect::<BTreeMap<_, _>>(),
+        wait: args.wait,
+    };
+    let body = serde_json::to_vec(&request).unwrap_or_default();
+    let mut progress = Progress::new("saving");
+    let mut last: Option<Result<Item, Told>> = None;
+    block_on(client::post(&DataDir::new(&config.data_dir), "/v1/snapshots", body, STALL, |line| {
+        match serde_json::from_slice(line) {
+            Ok(Line::Progress(done, all)) => progress.set(done, all),
+            Ok(Line::Saved(manifest, path)) => last = Some(Ok(Item::of_manifest(*manifest, &path))),
+            Ok(Line::Failed(told)) => last = Some(Err(told)),
+            Err(_) => {}
+        }
+    }))??;
+    drop(progress);
+    let item = last.ok_or(NoLastWord)??;
+    if !output::structured(&item, args.output)? {
+        output::data(&super::item::table(&[item], false))?;
+    }
+    Ok(Exit::Done)
+}

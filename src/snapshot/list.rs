@@ -1,0 +1,92 @@
+//! The snapshots of a directory, with what is known of each without looking into it.
+
+use std::fs;
+use std::path::Path;
+
+use super::dir;
+use super::manifest::{self, Manifest};
+use super::name;
+use crate::clock;
+use crate::durable::WriteError;
+
+/// What is known of a snapshot's health.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// Verified, and the same since.
+    Good,
+    /// Never verified.
+    Unverified,
+    /// Verified once, and another size or time of change since.
+    Changed,
+    /// Verified, and damaged.
+    Corrupt,
+}
+
+impl Status {
+    /// The word for it.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Good => "good",
+            Self::Unverified => "unverified",
+            Self::Changed => "changed",
+            Self::Corrupt => "corrupt",
+        }
+    }
+}
+
+/// A snapshot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// File name.
+    pub name: String,
+    /// Bytes as stored.
+    pub size: u64,
+    /// Seconds since 1970: from the manifest, else the name, else the file's own time.
+    pub created: u64,
+    /// What is known of its health.
+    pub status: Status,
+    /// What was written down when it was taken.
+    pub manifest: Option<Manifest>,
+}
+
+/// All of `dir`, the oldest first.
+///
+/// # Errors
+/// If the directory cannot be read.
+pub fn list(dir: &Path) -> Result<Vec<Listed>, WriteError> {
+    let mut all: Vec<Listed> = dir::snapshots(dir)?
+        .into_iter()
+        .filter_map(|path| {
+            let name = path.file_name()?.to_string_lossy().into_owned();
+            // One that was pruned a moment ago is none.
+            let found = fs::metadata(&path).ok()?;
+            let manifest = Manifest::read(dir, &name);
+            Some(Listed {
+                size: found.len(),
+                created: created(manifest.as_ref(), &name, &found),
+                status: status(manifest.as_ref(), &found),
+                manifest,
+                name,
+            })
+        })
+        .collect();
+    all.sort_by(|left, right| (left.created, &left.name).cmp(&(right.created, &right.name)));
+    Ok(all)
+}
+
+fn created(manifest: Option<&Manifest>, name: &str, found: &fs::Metadata) -> u64 {
+    let written = manifest.and_then(|manifest| clock::parse_rfc3339(&manifest.created)).map(clock::unix_seconds);
+    let modified = || found.modified().map(clock::unix_seconds).unwrap_or_default();
+    written.or_else(|| name::taken_at(name)).unwrap_or_else(modified)
+}
+
+fn status(manifest: Option<&Manifest>, found: &fs::Metadata) -> Status {
+    let Some(verification) = manifest.and_then(|manifest| manifest.verification.as_ref()) else {
+        return Status::Unverified;
+    };
+    if verification.size != found.len() || verification.modified != manifest::modified(found) {
+        return Status::Changed;
+    }
+    if verification.status == "good" { Status::Good } else { Status::Corrupt }
+}

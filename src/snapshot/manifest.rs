@@ -1,0 +1,172 @@
+//! What is written down beside a snapshot: `.metadata/<file name>.json` in the snapshots' directory.
+//!
+//! The fields are documented in `docs/snapshots.md`; they are added to, never renamed. What a newer quorate wrote is kept.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::durable::{self, OnPath as _, PRIVATE, PRIVATE_DIR, WriteError};
+
+/// The directory of the manifests, in that of the snapshots.
+pub const DIR: &str = ".metadata";
+/// A manifest may be this large, in bytes.
+const LARGEST: u64 = 1 << 20;
+
+/// A manifest.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Of this format.
+    pub version: u32,
+    /// File name.
+    pub name: String,
+    /// Base name.
+    pub base: String,
+    /// `node-name` of the server that took it.
+    pub node: String,
+    /// Bytes as stored.
+    pub size: u64,
+    /// RFC 3339.
+    pub created: String,
+    /// Of the keyspace.
+    pub revision: i64,
+    /// Keys at the revision.
+    pub keys: u64,
+    /// Pairs in all buckets.
+    pub total_keys: u64,
+    /// Bytes of the database.
+    pub database_size: u64,
+    /// The etcd that it was taken from.
+    pub etcd_version: String,
+    /// SHA-256 of the file as stored, hexadecimal.
+    pub sha256: String,
+    /// HashKV, as a live member answers at the revision.
+    pub hash_kv: u32,
+    /// `zstd`, `zip`, or empty.
+    pub compression: String,
+    /// `on-demand` or `scheduled`.
+    pub reason: String,
+    /// What the person who took it wrote on it.
+    pub labels: BTreeMap<String, String>,
+    /// Hexadecimal.
+    pub member_id: String,
+    /// Hexadecimal.
+    pub cluster_id: String,
+    /// Alarms that were raised, such as `CORRUPT`.
+    pub alarms: Vec<String>,
+    /// The last time that it was verified.
+    pub verification: Option<Verification>,
+    /// Never pruned.
+    #[serde(default)]
+    pub held: bool,
+    /// What a newer quorate wrote here.
+    #[serde(flatten)]
+    pub other: BTreeMap<String, serde_json::Value>,
+}
+
+/// The result of a verification, and what the file was like then.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verification {
+    /// `good` or `corrupt`.
+    pub status: String,
+    /// RFC 3339.
+    pub at: String,
+    /// Bytes.
+    pub size: u64,
+    /// Nanoseconds since 1970.
+    pub modified: i128,
+    /// What was wrong.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finding: Option<String>,
+}
+
+/// Of this format.
+pub const VERSION: u32 = 1;
+
+fn path(dir: &Path, name: &str) -> PathBuf {
+    dir.join(DIR).join(format!("{name}.json"))
+}
+
+impl Manifest {
+    /// Reads the manifest of the snapshot `name` in `dir`; `None` if there is none, or it cannot be understood.
+    #[must_use]
+    pub fn read(dir: &Path, name: &str) -> Option<Self> {
+        let path = path(dir, name);
+        if fs::metadata(&path).ok()?.len() > LARGEST {
+            return None;
+        }
+        let manifest: Self = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
+        // One that was copied beside another file says nothing of that.
+        (manifest.name == name).then_some(manifest)
+    }
+
+    /// Writes it beside its snapshot in `dir`.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn write(&self, dir: &Path) -> Result<(), WriteError> {
+        durable::create_dir(&dir.join(DIR), PRIVATE_DIR)?;
+        let mut text = serde_json::to_vec_pretty(self).unwrap_or_default();
+        text.push(b'\n');
+        durable::write_file(&path(dir, &self.name), &text, PRIVATE)
+    }
+}
+
+/// Removes the manifest of a snapshot that is gone.
+///
+/// # Errors
+/// If it is there and cannot be removed.
+pub fn remove(dir: &Path, name: &str) -> Result<(), WriteError> {
+    durable::remove_file(&path(dir, name)).map(|_| ())
+}
+
+/// The manifests in `dir` whose snapshots are gone.
+///
+/// # Errors
+/// If the directory cannot be read.
+pub fn orphans(dir: &Path) -> Result<Vec<String>, WriteError> {
+    let metadata = dir.join(DIR);
+    let entries = match fs::read_dir(&metadata) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.on("read", &metadata)?,
+    };
+    let names = entries.flatten().filter_map(|entry| {
+        let name = entry.file_name().into_string().ok()?;
+        name.strip_suffix(".json").map(str::to_owned)
+    });
+    Ok(names.filter(|name| !name.starts_with('.') && !dir.join(name).exists()).collect())
+}
+
+/// Modification time in nanoseconds since 1970.
+#[must_use]
+pub fn modified(found: &fs::Metadata) -> i128 {
+    use std::os::unix::fs::MetadataExt as _;
+    i128::from(found.mtime()) * 1_000_000_000 + i128::from(found.mtime_nsec())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_manifest_is_read_back_with_what_a_newer_quorate_wrote() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut manifest = Manifest { version: VERSION, name: "a-1".into(), ..Manifest::default() };
+        manifest.other.insert("later".into(), serde_json::json!([1]));
+        manifest.write(dir.path()).unwrap();
+        assert_eq!(Manifest::read(dir.path(), "a-1"), Some(manifest.clone()));
+        assert_eq!(orphans(dir.path()).unwrap(), ["a-1"]);
+        fs::write(dir.path().join("a-1"), "").unwrap();
+        assert!(orphans(dir.path()).unwrap().is_empty());
+        // Renamed by hand it is no longer that snapshot's.
+        fs::rename(path(dir.path(), "a-1"), path(dir.path(), "b-2")).unwrap();
+        assert_eq!(Manifest::read(dir.path(), "b-2"), None);
+        fs::write(path(dir.path(), "a-1"), "{broken").unwrap();
+        assert_eq!(Manifest::read(dir.path(), "a-1"), None);
+        remove(dir.path(), "a-1").unwrap();
+        remove(dir.path(), "a-1").unwrap();
+    }
+}
