@@ -65,6 +65,8 @@ fn value_name(kind: Kind) -> &'static str {
         Kind::Label => "NAME",
         Kind::HostName => "NAME-OR-IP",
         Kind::Pair => "KEY=VALUE",
+        Kind::Count => "N",
+        Kind::Retention => "RULES",
         Kind::Compression => "BOOL|zstd|zip",
         Kind::Choice(_) => "WORD",
     }

@@ -15,6 +15,7 @@ use super::{
 };
 use crate::host::{HostFacts, User};
 use crate::pki;
+use crate::plan::retention::Policy;
 use crate::snapshot::file::Packing;
 
 /// A token file may be this large, in bytes.
@@ -39,6 +40,11 @@ impl Kind {
             Self::HostName => (is_host_name(text), "wants a DNS name or an IP address"),
             Self::Pair => (pair(text).is_some(), "wants key=value"),
             Self::Compression => (packing(text).is_some(), "wants true, false, zstd or zip"),
+            Self::Count => (text.parse::<u32>().is_ok(), "wants a whole number"),
+            Self::Retention => (
+                text.parse::<Policy>().is_ok(),
+                "wants rules such as last=5,daily=7,weekly=4,monthly=12,yearly=3,within=30d",
+            ),
             Self::Choice(words) => (words.contains(&text), "wants text or json"),
         };
         if good { Ok(()) } else { Err(wants) }
@@ -195,6 +201,8 @@ pub(super) fn build(resolved: &Resolved, host: &HostFacts, problems: &mut Vec<Pr
         snapshot: SnapshotConfig {
             dir: builder.path("etcd-snapshot-dir"),
             packing: builder.one("etcd-snapshot-compress", packing).unwrap_or_default(),
+            retention: builder.one("etcd-snapshot-retention", |text| text.parse().ok()).unwrap_or_default(),
+            rules: builder.one("etcd-snapshot-retention-policy", |text| text.parse().ok()).unwrap_or_default(),
         },
         new_cluster: builder.switch("new-cluster"),
         cluster_reset: builder.switch("cluster-reset"),

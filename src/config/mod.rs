@@ -19,6 +19,7 @@ use std::path::PathBuf;
 
 use crate::error::{Exit, Explained};
 use crate::host::{HostFacts, User};
+use crate::plan::retention::Policy;
 use crate::snapshot::file::Packing;
 
 pub use layers::{Given, Origin, Resolved};
@@ -97,6 +98,18 @@ pub struct SnapshotConfig {
     pub dir: Option<PathBuf>,
     /// How they are packed.
     pub packing: Packing,
+    /// How many scheduled ones are kept; 0 keeps all.
+    pub retention: u32,
+    /// Further rules.
+    pub rules: Policy,
+}
+
+impl SnapshotConfig {
+    /// What retention keeps: the newest so many, and what the further rules keep.
+    #[must_use]
+    pub fn policy(&self) -> Policy {
+        Policy { last: self.rules.last.or(Some(self.retention)), ..self.rules }
+    }
 }
 
 impl EtcdConfig {

@@ -23,6 +23,10 @@ pub enum Kind {
     HostName,
     /// `key=value`.
     Pair,
+    /// A whole number.
+    Count,
+    /// Rules of retention.
+    Retention,
     /// How to compress.
     Compression,
     /// One of a few words.
@@ -253,6 +257,18 @@ pub const OPTIONS: &[Spec] = &[
         Kind::Compression,
         "false",
         "Compress snapshots: true is zstd; zip is for tools that expect RKE2's format.",
+    ),
+    spec(
+        "etcd-snapshot-retention",
+        Kind::Count,
+        "5",
+        "How many snapshots are kept of this node and base name; 0 keeps all.",
+    ),
+    spec(
+        "etcd-snapshot-retention-policy",
+        Kind::Retention,
+        "",
+        "Further rules, such as daily=7,weekly=4,monthly=12,yearly=3,within=30d; what any rule keeps stays.",
     ),
     spec(
         "new-cluster",

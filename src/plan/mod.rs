@@ -4,5 +4,6 @@ pub mod child;
 pub mod orphan;
 pub mod reload;
 pub mod renewal;
+pub mod retention;
 pub mod space;
 pub mod start;

@@ -79,6 +79,14 @@ pub enum OpenError {
     },
 }
 
+impl OpenError {
+    /// True if it says that the snapshot is damaged.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Archive { .. })
+    }
+}
+
 impl Explained for OpenError {
     fn exit(&self) -> Exit {
         match self {

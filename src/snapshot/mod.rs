@@ -8,5 +8,7 @@ pub mod inspect;
 pub mod list;
 pub mod manifest;
 pub mod name;
+pub mod prune;
+pub mod record;
 pub mod save;
 pub mod verify;

@@ -5,5 +5,6 @@
 #[path = "../kit/mod.rs"]
 mod kit;
 
+mod prune;
 mod save;
 mod verify;

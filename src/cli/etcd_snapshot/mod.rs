@@ -1,7 +1,9 @@
 //! `quorate etcd-snapshot`: what a person does with snapshots. A file a verb.
 
+mod delete;
 mod item;
 mod ls;
+mod prune;
 mod save;
 mod verify;
 
@@ -28,6 +30,14 @@ enum Verb {
     /// List the snapshots of this node, whether a server runs or not
     #[command(visible_aliases = ["list", "l"])]
     Ls(ls::Args),
+    /// Delete snapshots by name
+    Delete(delete::Delete),
+    /// Delete this node's older snapshots, and keep what the rules keep
+    Prune(prune::Args),
+    /// Never prune or delete these
+    Hold(delete::Names),
+    /// Let these be pruned and deleted again
+    Release(delete::Names),
     /// Say whether snapshots are good: their hash, their structure and what is in them
     Verify(verify::Args),
 }
@@ -37,6 +47,10 @@ pub(super) fn run(given: &Given, args: &Args) -> Result<Exit, Failure> {
     match &args.verb {
         Verb::Save(args) => save::run(&config, args),
         Verb::Ls(args) => ls::run(&config, args),
+        Verb::Delete(args) => delete::delete(&config, args),
+        Verb::Prune(args) => prune::run(&config, args),
+        Verb::Hold(args) => delete::hold(&config, args, true),
+        Verb::Release(args) => delete::hold(&config, args, false),
         Verb::Verify(args) => verify::run(&config, args),
     }
 }

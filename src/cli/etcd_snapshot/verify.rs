@@ -15,6 +15,7 @@ use crate::error::{Exit, Explained, Failure};
 use crate::etcd::client::{ClientError, EtcdClient, LiveHash};
 use crate::plan::space::human;
 use crate::snapshot::dir;
+use crate::snapshot::record;
 use crate::snapshot::verify::{self, Demands, Verified};
 
 /// How long the launcher may take to say where its etcd is.
@@ -178,8 +179,18 @@ fn one(config: &Config, args: &Args, path: &Path) -> Result<Item, Failure> {
     let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
     let mut progress = Progress::new(&format!("verifying {}", output::cut(&crate::host::printable(&name), 24)));
     let demands = Demands { skip_hash: args.skip_hash_check };
-    let verified = verify::verify(path, demands, &mut |done, all| progress.set(done, all))?;
+    let verified = verify::verify(path, demands, &mut |done, all| progress.set(done, all));
     drop(progress);
+    if path.parent() == Some(snapshot_dir(config).as_path())
+        && let Err(error) = record::write(path, &verified)
+    {
+        let name = crate::host::printable(&name);
+        output::talk(&format!(
+            "quorate: warning: what was found cannot be written down beside {name}: {}\n",
+            error.source
+        ));
+    }
+    let verified = verified?;
     let same_as_live = args.against_live.then(|| compare(config, &verified)).transpose()?;
     Ok(Item::of(verified, same_as_live))
 }
