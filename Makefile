@@ -28,12 +28,12 @@ run: build ## Build with an etcd inside and start a server under ./data
 
 # No path of this machine gets into the executable, so that the same source gives the same bytes.
 REMAP = $(CURDIR)=/quorate $(or $(CARGO_HOME),$(HOME)/.cargo)=/cargo
+SAME_BYTES = RUSTFLAGS='$(addprefix --remap-path-prefix=,$(REMAP))' CFLAGS='$(addprefix -ffile-prefix-map=,$(REMAP))'
 
 build: setup ## Build the release executable with an etcd inside: target/release/quorate
 	packaging/fetch-etcd.sh any $(EMBED)
 	QUORATE_EMBED_ETCD=$(abspath $(EMBED)) QUORATE_COMMIT=$$(git rev-parse HEAD 2>/dev/null || echo unknown) \
-	RUSTFLAGS='$(addprefix --remap-path-prefix=,$(REMAP))' CFLAGS='$(addprefix -ffile-prefix-map=,$(REMAP))' \
-	cargo build --release --locked
+	$(SAME_BYTES) cargo build --release --locked
 
 dist: build ## Make the archive, the Debian package and their checksums: target/dist
 	packaging/setup.sh dist
@@ -54,7 +54,7 @@ lint: setup-test ## Format, clippy with warnings as errors, dependencies
 	packaging/check-dependencies.sh
 
 bench: setup-test matrix ## Measure against a bare etcd
-	cargo bench --locked --bench launch
+	$(SAME_BYTES) cargo bench --locked --bench launch
 
 soak: setup-test matrix embedded ## Run the tests again and again for SOAK seconds
 	end=$$(( $$(date +%s) + $(SOAK) )); runs=0; \

@@ -81,6 +81,22 @@ fn table(status: &Status) -> String {
             row("alarms", member.alarms.join(", "));
         }
     }
+    let snapshots = &status.snapshots;
+    let last = snapshots.last_good.as_ref().map_or_else(
+        || "none that is known to be good".into(),
+        |last| format!("last good {}, revision {}, {}", last.created, last.revision, human(last.size)),
+    );
+    let next = snapshots.next.as_ref().map_or_else(|| "no schedule".into(), |at| format!("next {at}"));
+    row("snapshots", format!("{last}; {next}"));
+    if let (Some(failure), count @ 1..) = (&snapshots.last_failure, snapshots.failures) {
+        row(
+            "",
+            format!(
+                "{} FAILED since, the last: {failure}",
+                plural(usize::try_from(count).unwrap_or(usize::MAX), "snapshot")
+            ),
+        );
+    }
     if let Some(free) = status.disk.free {
         let fsync =
             status.disk.fsync_p99_ms.map(|p99| format!(", fsync p99 {p99:.1} ms at the start")).unwrap_or_default();

@@ -16,7 +16,9 @@ use super::{
 use crate::host::{HostFacts, User};
 use crate::pki;
 use crate::plan::retention::Policy;
+use crate::plan::schedule::Schedule;
 use crate::snapshot::file::Packing;
+use crate::snapshot::name::Base;
 
 /// A token file may be this large, in bytes.
 const LARGEST_TOKEN: u64 = 4096;
@@ -45,6 +47,10 @@ impl Kind {
                 text.parse::<Policy>().is_ok(),
                 "wants rules such as last=5,daily=7,weekly=4,monthly=12,yearly=3,within=30d",
             ),
+            Self::Cron => {
+                (text.parse::<Schedule>().is_ok(), "wants a schedule such as 0 */12 * * *, @hourly or @every 5m")
+            }
+            Self::Base => (text.parse::<Base>().is_ok(), "wants letters, digits and . _ : + - only, at most 128"),
             Self::Choice(words) => (words.contains(&text), "wants text or json"),
         };
         if good { Ok(()) } else { Err(wants) }
@@ -202,6 +208,11 @@ pub(super) fn build(resolved: &Resolved, host: &HostFacts, problems: &mut Vec<Pr
             dir: builder.path("etcd-snapshot-dir"),
             packing: builder.one("etcd-snapshot-compress", packing).unwrap_or_default(),
             retention: builder.one("etcd-snapshot-retention", |text| text.parse().ok()).unwrap_or_default(),
+            schedule: builder
+                .one("etcd-snapshot-schedule-cron", |text| text.parse().ok())
+                .filter(|_| !builder.switch("etcd-disable-snapshots")),
+            base: builder.one("etcd-snapshot-name", |text| text.parse().ok()).unwrap_or_default(),
+            on_failure: builder.one("etcd-snapshot-on-failure", |text| Some(text.to_owned())),
             rules: builder.one("etcd-snapshot-retention-policy", |text| text.parse().ok()).unwrap_or_default(),
         },
         new_cluster: builder.switch("new-cluster"),

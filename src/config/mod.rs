@@ -20,7 +20,9 @@ use std::path::PathBuf;
 use crate::error::{Exit, Explained};
 use crate::host::{HostFacts, User};
 use crate::plan::retention::Policy;
+use crate::plan::schedule::Schedule;
 use crate::snapshot::file::Packing;
+use crate::snapshot::name::Base;
 
 pub use layers::{Given, Origin, Resolved};
 
@@ -102,6 +104,12 @@ pub struct SnapshotConfig {
     pub retention: u32,
     /// Further rules.
     pub rules: Policy,
+    /// When they are taken; `None` if that is switched off.
+    pub schedule: Option<Schedule>,
+    /// First part of the names of scheduled ones.
+    pub base: Base,
+    /// Run by the shell when a scheduled one fails.
+    pub on_failure: Option<String>,
 }
 
 impl SnapshotConfig {

@@ -23,6 +23,10 @@ pub enum Kind {
     HostName,
     /// `key=value`.
     Pair,
+    /// When snapshots are taken.
+    Cron,
+    /// First part of a snapshot's name.
+    Base,
     /// A whole number.
     Count,
     /// Rules of retention.
@@ -248,28 +252,42 @@ pub const OPTIONS: &[Spec] = &[
         "8GiB",
         "How large etcd's database may grow before it refuses writes, in bytes or with KiB, MiB, GiB.",
     ),
-    noted(
+    live(spec("etcd-disable-snapshots", Kind::Switch, "false", "Take no snapshots on schedule.")),
+    live(spec(
+        "etcd-snapshot-schedule-cron",
+        Kind::Cron,
+        "0 */12 * * *",
+        "When snapshots are taken, in the local time zone: five fields as cron has them, @hourly and the like, or @every 5m.",
+    )),
+    live(spec("etcd-snapshot-name", Kind::Base, "etcd-snapshot", "First part of the names of scheduled snapshots.")),
+    live(noted(
         "server/db/snapshots under the data directory",
         spec("etcd-snapshot-dir", Kind::Path, "", "Where snapshots are kept."),
-    ),
-    spec(
+    )),
+    live(spec(
         "etcd-snapshot-compress",
         Kind::Compression,
         "false",
         "Compress snapshots: true is zstd; zip is for tools that expect RKE2's format.",
-    ),
-    spec(
+    )),
+    live(spec(
         "etcd-snapshot-retention",
         Kind::Count,
         "5",
         "How many snapshots are kept of this node and base name; 0 keeps all.",
-    ),
-    spec(
+    )),
+    live(spec(
         "etcd-snapshot-retention-policy",
         Kind::Retention,
         "",
         "Further rules, such as daily=7,weekly=4,monthly=12,yearly=3,within=30d; what any rule keeps stays.",
-    ),
+    )),
+    live(spec(
+        "etcd-snapshot-on-failure",
+        Kind::Text,
+        "",
+        "A command for the shell, run when a scheduled snapshot fails, with QUORATE_SNAPSHOT_ERROR in its environment.",
+    )),
     spec(
         "new-cluster",
         Kind::Switch,

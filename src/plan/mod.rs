@@ -5,5 +5,6 @@ pub mod orphan;
 pub mod reload;
 pub mod renewal;
 pub mod retention;
+pub mod schedule;
 pub mod space;
 pub mod start;

@@ -14,6 +14,7 @@ mod ports;
 mod preflight;
 pub mod reload;
 mod signals;
+pub mod snapshots;
 pub mod state;
 mod survey;
 mod systemd;
@@ -24,7 +25,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::clock;
-use crate::config::Config;
+use crate::config::{Config, SnapshotConfig};
 use crate::control;
 use crate::datadir::DataDir;
 use crate::durable;
@@ -37,11 +38,13 @@ use crate::etcd::settings::{Addresses, settings};
 use crate::etcd::supervisor::{Ended, Launch, Supervisor};
 use crate::faults;
 use crate::pki::{self, Occasion};
+use crate::snapshot::save;
 
 use health::{Health, Prober};
 use preflight::Prepared;
 use reload::Reloader;
 use signals::{Asked, Signals};
+use snapshots::Snapshots;
 use state::{BinaryFacts, Shared};
 
 /// How long the child may take to end when asked to. The unit's `TimeoutStopSec` must be longer.
@@ -101,6 +104,9 @@ async fn prepare(config: &Config) -> Result<(DataDir, BinaryFacts, Prepared), Fa
     let checked = program.pin()?;
     let version = binary::version_of(&program.path).await?;
     binary::check_arguments(&program.path, version, &config.etcd.args).await?;
+    if let Some(dir) = &config.snapshot.dir {
+        save::prepare_dir(dir)?;
+    }
     let prepared = preflight::prepare(config, &data, version, grace()).await?;
     let facts = if program.source == Source::Embedded {
         // The same bytes, which unpacking checks.
@@ -134,6 +140,7 @@ struct Server {
     handle: Handle,
     certificates: watch::Sender<Vec<pki::Expiry>>,
     stopping: watch::Sender<bool>,
+    snapshot_settings: watch::Sender<SnapshotConfig>,
     health: watch::Receiver<Health>,
     prober: Option<Prober>,
     listeners: Option<control::Listeners>,
@@ -175,6 +182,7 @@ impl Server {
             Prober::new(&config, &data, &prepared.identity.name, handle.clone(), certificates_seen.clone());
         let listeners = control::Listeners::bind(&data, prepared.metrics_listener)?;
         let (stopping, stopping_seen) = watch::channel(false);
+        let (snapshot_settings, settings_seen) = watch::channel(config.snapshot.clone());
         let shared = Arc::new(Shared {
             started: clock::now(),
             started_alone: prepared.identity.is_alone,
@@ -184,8 +192,7 @@ impl Server {
             child: handle.watch(),
             health: health.clone(),
             certificates: certificates_seen,
-            saving: tokio::sync::Mutex::new(()),
-            stopping: stopping_seen,
+            snapshots: Snapshots::new(stopping_seen, settings_seen),
             binary,
             data,
             config: config.clone(),
@@ -202,6 +209,7 @@ impl Server {
             authorities: prepared.authorities,
             watchdog: systemd::Watchdog::from_environment(),
             stopping,
+            snapshot_settings,
             was_healthy: false,
             told_ready: false,
             _lock: prepared.lock,
@@ -215,6 +223,7 @@ impl Server {
         if let Some(listeners) = self.listeners.take() {
             helpers.spawn(control::serve(listeners, self.shared.clone()));
         }
+        helpers.spawn(snapshots::keep_schedule(self.shared.clone()));
         if let Some(prober) = self.prober.take() {
             helpers.spawn(prober.run());
         }
@@ -272,7 +281,7 @@ impl Server {
             systemd::stopping();
             // A snapshot that is being taken is broken off, and removes what it has.
             let _ = self.stopping.send(true);
-            let _ = tokio::time::timeout(BREAKING_OFF, self.shared.saving.lock()).await;
+            let _ = tokio::time::timeout(BREAKING_OFF, self.shared.snapshots.saving.lock()).await;
             self.handle.order(Order::Stop).await;
         } else {
             self.handle.order(Order::Kill).await;
@@ -286,6 +295,7 @@ impl Server {
         }
         let outcome = self.reloader.reload(&mut self.config);
         self.renew_certificates().await;
+        let _ = self.snapshot_settings.send(self.config.snapshot.clone());
         tracing::info!("{outcome}");
         // Before the first READY=1 a reload must not say it.
         if self.told_ready {

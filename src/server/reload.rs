@@ -49,6 +49,7 @@ impl Reloader {
         config.log_format = wanted.log_format;
         config.tls_sans = wanted.tls_sans;
         config.node_external_ips = wanted.node_external_ips;
+        config.snapshot = wanted.snapshot;
         self.logging.set(config.log_format, config.debug);
         let waiting: Vec<&str> = changes.iter().filter(|change| !change.is_live).map(|change| change.key).collect();
         if changes.iter().any(|change| change.key == "debug") {

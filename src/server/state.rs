@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::watch;
 
 use super::health::Health;
+use super::snapshots::Snapshots;
 use crate::config::Config;
 use crate::datadir::DataDir;
 use crate::etcd::binary::Program;
@@ -48,10 +49,8 @@ pub struct Shared {
     pub child: watch::Receiver<ChildStatus>,
     /// Its health.
     pub health: watch::Receiver<Health>,
-    /// One snapshot at a time.
-    pub saving: tokio::sync::Mutex<()>,
-    /// True once the server was told to stop.
-    pub stopping: watch::Receiver<bool>,
+    /// What takes snapshots.
+    pub snapshots: Snapshots,
     /// The certificates.
     pub certificates: watch::Receiver<Vec<Expiry>>,
 }

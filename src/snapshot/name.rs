@@ -28,6 +28,13 @@ impl std::str::FromStr for Base {
     }
 }
 
+impl Default for Base {
+    /// Of scheduled snapshots.
+    fn default() -> Self {
+        Self("etcd-snapshot".to_owned())
+    }
+}
+
 impl fmt::Display for Base {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)

@@ -92,10 +92,17 @@ impl Drop for Tree {
     }
 }
 
-/// The same, booted.
+/// The same, booted. One at a time: where they may not make units of their own they would share control groups.
 pub struct Machine {
     pub tree: Tree,
     nspawn: Child,
+    _alone: nix::fcntl::Flock<fs::File>,
+}
+
+fn alone() -> nix::fcntl::Flock<fs::File> {
+    let path = std::env::temp_dir().join("quorate-test-machine");
+    let file = fs::File::options().create(true).append(true).open(path).unwrap();
+    nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusive).map_err(|(_, error)| error).unwrap()
 }
 
 impl Machine {
@@ -104,12 +111,13 @@ impl Machine {
             skip("booting a Debian needs root");
             return None;
         }
+        let alone = alone();
         let tree = Tree::new()?;
         let Ok(nspawn) = switch_on(&tree).spawn() else {
             skip("there is no systemd-nspawn");
             return None;
         };
-        let mut machine = Self { tree, nspawn };
+        let mut machine = Self { tree, nspawn, _alone: alone };
         let is_up = eventually("the Debian to be up", || match machine.nspawn.try_wait().unwrap() {
             Some(_) => Some(false),
             None => machine.is_up().then_some(true),

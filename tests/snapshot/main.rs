@@ -7,4 +7,5 @@ mod kit;
 
 mod prune;
 mod save;
+mod schedule;
 mod verify;

@@ -16,6 +16,7 @@ use prometheus_client::registry::{Registry, Unit};
 use tokio::net::TcpStream;
 
 use super::status;
+use crate::clock;
 use crate::control::client::request;
 use crate::etcd::child::State as ChildState;
 use crate::etcd::output;
@@ -74,6 +75,7 @@ fn registry(shared: &Shared, wal_fsync: Option<f64>) -> Registry {
         let help = "99 of 100 fsyncs of etcd's log took at most this long, since its start";
         gauge(&mut registry, "etcd_wal_fsync_p99", help, Some(Unit::Seconds), seconds);
     }
+    snapshots(&mut registry, shared);
     let days = Family::<Labels, Gauge>::default();
     for certificate in status::certificates(shared) {
         days.get_or_create(&[("name", certificate.name)]).set(i64::try_from(certificate.days_left).unwrap_or(i64::MAX));
@@ -110,6 +112,50 @@ fn member(registry: &mut Registry, health: &Health, is_healthy: bool) {
     ] {
         gauge(registry, name, help, Some(Unit::Bytes), value);
     }
+}
+
+fn snapshots(registry: &mut Registry, shared: &Shared) {
+    let help = "How long snapshots took to be saved, by whether they were";
+    for name in ["etcd_snapshot_save_duration", "etcd_snapshot_save_local_duration"] {
+        registry.register_with_unit(name, help, Unit::Seconds, shared.snapshots.save_seconds.clone());
+    }
+    let history = shared.snapshots.history();
+    #[allow(clippy::cast_precision_loss, reason = "Prometheus counts in floats; all of these are below 2^53")]
+    let mut number = |name: &str, help: &str, unit: Option<Unit>, value: u64| {
+        gauge(registry, name, help, unit, value as f64);
+    };
+    number(
+        "etcd_snapshot_consecutive_failures",
+        "Snapshots that failed since the last one that was saved",
+        None,
+        history.failures,
+    );
+    let seconds = |text: &str| clock::parse_rfc3339(text).map(clock::unix_seconds);
+    if let Some(at) = history.last_verified.as_deref().and_then(seconds) {
+        number(
+            "etcd_snapshot_last_verified_time",
+            "When a snapshot was verified last and found good, since 1970",
+            Some(Unit::Seconds),
+            at,
+        );
+    }
+    let Some(last) = history.last_good else { return };
+    if let Some(at) = seconds(&last.created) {
+        number(
+            "etcd_snapshot_last_good_time",
+            "When the newest good snapshot was taken, since 1970",
+            Some(Unit::Seconds),
+            at,
+        );
+    }
+    number(
+        "etcd_snapshot_last_good_size",
+        "Size of the newest good snapshot as it is stored",
+        Some(Unit::Bytes),
+        last.size,
+    );
+    let revision = u64::try_from(last.revision).unwrap_or(0);
+    number("etcd_snapshot_last_good_revision", "Revision of the newest good snapshot", None, revision);
 }
 
 fn gauge(registry: &mut Registry, name: &str, help: &str, unit: Option<Unit>, value: f64) {

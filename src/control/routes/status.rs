@@ -14,6 +14,7 @@ use crate::etcd::child::State as ChildState;
 use crate::etcd::output;
 use crate::etcd::settings::Addresses;
 use crate::host;
+use crate::server;
 use crate::server::health::Health;
 use crate::server::state::Shared;
 
@@ -40,6 +41,9 @@ pub struct Status {
     pub etcd: Child,
     /// What etcd says about itself; absent while it does not answer.
     pub member: Option<Member>,
+    /// The snapshots.
+    #[serde(default)]
+    pub snapshots: Snapshots,
     /// The certificates.
     pub certificates: Vec<Certificate>,
     /// The disk under the data.
@@ -122,6 +126,36 @@ pub struct Certificate {
     pub days_left: u64,
 }
 
+/// The snapshots of this node.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Snapshots {
+    /// Where they are.
+    pub dir: String,
+    /// The newest good one.
+    pub last_good: Option<LastGood>,
+    /// When any was verified last and found good; RFC 3339.
+    pub last_verified: Option<String>,
+    /// Failures since the last success.
+    pub failures: u64,
+    /// The last failure.
+    pub last_failure: Option<String>,
+    /// When the next scheduled one is due; RFC 3339.
+    pub next: Option<String>,
+}
+
+/// The newest good snapshot.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct LastGood {
+    /// File name.
+    pub name: String,
+    /// RFC 3339.
+    pub created: String,
+    /// Bytes as stored.
+    pub size: u64,
+    /// Of the keyspace.
+    pub revision: i64,
+}
+
 /// The disk under the data.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Disk {
@@ -182,12 +216,30 @@ fn observe(shared: &Shared) -> Status {
             dropped_lines: output::DROPPED_LINES.load(std::sync::atomic::Ordering::Relaxed),
         },
         member,
+        snapshots: snapshots(shared),
         certificates: certificates(shared),
         disk: Disk {
             free: host::free_bytes(&shared.data.storage()),
             fsync_p99_ms: shared.fsync_p99.map(|p99| (p99.as_secs_f64() * 100_000.0).round() / 100.0),
         },
         reason: verdict.err(),
+    }
+}
+
+fn snapshots(shared: &Shared) -> Snapshots {
+    let history = shared.snapshots.history();
+    Snapshots {
+        dir: server::snapshots::dir(shared).display().to_string(),
+        last_good: history.last_good.map(|manifest| LastGood {
+            name: manifest.name,
+            created: manifest.created,
+            size: manifest.size,
+            revision: manifest.revision,
+        }),
+        last_verified: history.last_verified,
+        failures: history.failures,
+        last_failure: history.last_failure,
+        next: history.next.map(clock::rfc3339),
     }
 }
 

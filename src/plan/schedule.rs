@@ -1,0 +1,230 @@
+//! When a snapshot is due: slots of a schedule, computed from the times alone.
+//!
+//! Five fields as cron has them (minute, hour, day, month, weekday), `@hourly` and the like, or `@every 5m`. A slot is taken once:
+//! what was taken is told by the last attempt, so a restart neither repeats nor forgets one. A slot is a time on the clock on the
+//! wall: where the clocks are put back, the hour that comes twice counts once, and the one that is left out counts all the same.
+
+use std::str::FromStr;
+
+use chrono::{DateTime, Duration, TimeZone};
+use croner::Cron;
+use croner::parser::{CronParser, Seconds, Year};
+
+use super::retention::duration;
+
+/// A schedule.
+#[derive(Clone, Debug)]
+pub enum Schedule {
+    /// By the calendar.
+    Calendar(Box<Cron>),
+    /// Every so many seconds.
+    Every(u64),
+}
+
+impl PartialEq for Schedule {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Calendar(left), Self::Calendar(right)) => left.as_str() == right.as_str(),
+            (Self::Every(left), Self::Every(right)) => left == right,
+            _ => false,
+        }
+    }
+}
+
+impl Eq for Schedule {}
+
+/// Not a schedule.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no schedule such as `0 */12 * * *`, `@hourly` or `@every 5m`")]
+pub struct NotASchedule(String);
+
+/// More often than this is a mistake.
+const SHORTEST: u64 = 60;
+
+impl FromStr for Schedule {
+    type Err = NotASchedule;
+
+    fn from_str(text: &str) -> Result<Self, NotASchedule> {
+        let wrong = || NotASchedule(crate::host::printable(text));
+        let text = text.trim();
+        if let Some(interval) = text.strip_prefix("@every ") {
+            let seconds = interval_of(interval.trim()).filter(|seconds| *seconds >= SHORTEST);
+            return seconds.map(Self::Every).ok_or_else(wrong);
+        }
+        let text = match text {
+            "@midnight" => "@daily",
+            other => other,
+        };
+        let parser = CronParser::builder().seconds(Seconds::Disallowed).year(Year::Disallowed).build();
+        parser.parse(text).map(|cron| Self::Calendar(Box::new(cron))).map_err(|_| wrong())
+    }
+}
+
+/// `1h30m`, as Go writes durations, in seconds.
+fn interval_of(text: &str) -> Option<u64> {
+    let mut total = 0u64;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let end = rest.find(|c: char| !c.is_ascii_digit())? + 1;
+        total = total.checked_add(duration(rest.get(..end)?)?)?;
+        rest = rest.get(end..)?;
+    }
+    (total > 0).then_some(total)
+}
+
+/// What to do now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Due<Z: TimeZone> {
+    /// Take the slot that began then.
+    Now(DateTime<Z>),
+    /// Wait until then.
+    At(DateTime<Z>),
+    /// The schedule never comes again.
+    Never,
+}
+
+impl Schedule {
+    /// Whether a snapshot is due at `now`. `last` is when the last one was begun, if there was any; `born` is when this server's data
+    /// began: before that nothing was missed. Of several slots that were missed, the last counts for all.
+    #[must_use]
+    pub fn due<Z: TimeZone>(&self, now: &DateTime<Z>, last: Option<&DateTime<Z>>, born: &DateTime<Z>) -> Due<Z> {
+        // A last attempt in the future is the work of a wrong clock.
+        let done = last.filter(|last| *last <= now).filter(|last| *last > born).unwrap_or(born);
+        match self {
+            Self::Every(seconds) => {
+                let interval = i64::try_from(*seconds).ok().and_then(Duration::try_seconds);
+                let Some(next) = interval.and_then(|interval| done.clone().checked_add_signed(interval)) else {
+                    return Due::Never;
+                };
+                if next <= *now { Due::Now(next) } else { Due::At(next) }
+            }
+            Self::Calendar(cron) => {
+                let previous = cron.find_previous_occurrence(now, true).ok();
+                // In the second of the slot, an attempt has its time.
+                if let Some(previous) = previous.filter(|previous| previous > done) {
+                    return Due::Now(previous);
+                }
+                cron.find_next_occurrence(now, false).map_or(Due::Never, Due::At)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chrono_tz::Europe::Berlin;
+    use chrono_tz::Tz;
+    use proptest::prelude::*;
+
+    fn at(text: &str) -> DateTime<Tz> {
+        DateTime::parse_from_rfc3339(text).unwrap().with_timezone(&Berlin)
+    }
+
+    fn schedule(text: &str) -> Schedule {
+        text.parse().unwrap()
+    }
+
+    /// The slots that a server takes which looks at the clock every minute.
+    fn taken(schedule: &Schedule, from: &DateTime<Tz>, to: &DateTime<Tz>) -> Vec<String> {
+        let (mut now, mut last, mut slots) = (*from, None, Vec::new());
+        while now < *to {
+            if let Due::Now(_) = schedule.due(&now, last.as_ref(), from) {
+                slots.push(now.format("%m-%d %H:%M%z").to_string());
+                last = Some(now);
+            }
+            now += Duration::minutes(1);
+        }
+        slots
+    }
+
+    #[test]
+    fn expressions_are_checked() {
+        for good in
+            ["0 */12 * * *", "@hourly", "@daily", "@midnight", "@weekly", "@every 5m", "@every 1h30m", " 5 4 * * 1-5 "]
+        {
+            assert!(good.parse::<Schedule>().is_ok(), "{good}");
+        }
+        for bad in [
+            "",
+            "daily",
+            "* * * *",
+            "0 0 * * * *",
+            "60 * * * *",
+            "@every",
+            "@every 5",
+            "@every 5s",
+            "@often",
+            "0 */12 * * * x",
+        ] {
+            assert!(bad.parse::<Schedule>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn each_slot_is_taken_once_also_when_the_clocks_change() {
+        // On 2026-03-29 there is no 02:30 in Berlin, on 2026-10-25 there are two.
+        let fixed = schedule("30 2 * * *");
+        for (from, to, days) in [
+            ("2026-03-28T00:00:00+01:00", "2026-03-31T00:00:00+02:00", 3),
+            ("2026-10-24T00:00:00+02:00", "2026-10-27T00:00:00+01:00", 3),
+        ] {
+            let slots = taken(&fixed, &at(from), &at(to));
+            assert_eq!(slots.len(), days, "{slots:?}");
+        }
+        // The long day has 24 hours on the wall, too; the short one has 23.
+        let hourly = schedule("@hourly");
+        for (day, hours) in [("2026-10-25T00:00:00+02:00", 25), ("2026-03-29T00:00:00+01:00", 23)] {
+            let from = at(day) - Duration::minutes(1);
+            let slots = taken(&hourly, &from, &(from + Duration::hours(hours)));
+            assert_eq!(i64::try_from(slots.len()).unwrap(), hours.min(24), "{slots:?}");
+        }
+    }
+
+    #[test]
+    fn a_missed_slot_is_made_up_for_once_and_a_young_server_has_missed_nothing() {
+        let schedule = schedule("0 */12 * * *");
+        let now = at("2026-06-10T15:00:00+02:00");
+        let noon = at("2026-06-10T12:00:00+02:00");
+        let old = at("2026-01-01T00:00:00+01:00");
+        assert_eq!(schedule.due(&now, None, &old), Due::Now(noon));
+        assert_eq!(schedule.due(&now, Some(&at("2026-06-08T00:00:00+02:00")), &old), Due::Now(noon));
+        let midnight = at("2026-06-11T00:00:00+02:00");
+        assert_eq!(schedule.due(&now, Some(&at("2026-06-10T12:00:03+02:00")), &old), Due::At(midnight));
+        assert_eq!(
+            schedule.due(&now, None, &at("2026-06-10T14:00:00+02:00")),
+            Due::At(midnight),
+            "born after the slot"
+        );
+        // A clock that was wrong once does not silence the schedule.
+        assert_eq!(schedule.due(&now, Some(&at("2030-01-01T00:00:00+01:00")), &old), Due::Now(noon));
+        let every = Schedule::Every(3600);
+        assert_eq!(
+            every.due(&now, Some(&at("2026-06-10T14:30:00+02:00")), &old),
+            Due::At(at("2026-06-10T15:30:00+02:00"))
+        );
+        assert_eq!(
+            every.due(&now, Some(&at("2026-06-10T13:30:00+02:00")), &old),
+            Due::Now(at("2026-06-10T14:30:00+02:00"))
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn after_a_run_the_same_slot_is_never_due_again(start in 1_700_000_000i64..1_900_000_000, which in 0usize..6, wait in 0i64..200_000) {
+            let text = ["0 */12 * * *", "@hourly", "*/7 * * * *", "30 2 * * *", "0 0 1 * *", "@every 90m"][which];
+            let schedule = schedule(text);
+            let born = Berlin.timestamp_opt(start - 500_000, 0).unwrap();
+            let now = Berlin.timestamp_opt(start, 0).unwrap();
+            if let Due::Now(slot) = schedule.due(&now, None, &born) {
+                prop_assert!(slot <= now && slot > born);
+                prop_assert!(matches!(schedule.due(&now, Some(&now), &born), Due::At(_)));
+            }
+            // Whatever is due next lies in the future.
+            let later = Berlin.timestamp_opt(start + wait, 0).unwrap();
+            if let Due::At(next) = schedule.due(&later, Some(&later), &born) {
+                prop_assert!(next > later);
+            }
+        }
+    }
+}
