@@ -165,6 +165,12 @@ pub enum Occasion {
     Running,
 }
 
+/// The TLS library's random generator takes 50 to 100 ms to begin (measured), once in a process: begun beside other work, nobody
+/// waits for it. What goes wrong here goes wrong again, and is told, where a key is needed.
+pub fn warm_up() {
+    let _ = rcgen::KeyPair::generate();
+}
+
 /// What [`ensure`] found and did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ensured {

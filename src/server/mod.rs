@@ -99,6 +99,10 @@ pub async fn run(config: Config, reloader: Reloader) -> Result<(), Failure> {
 async fn prepare(config: &Config) -> Result<(DataDir, BinaryFacts, Prepared), Failure> {
     let user = config.etcd.user.clone();
     let data = DataDir::new(&config.data_dir).with_etcd_user(user.clone());
+    if !data.certificate("server-ca").key.exists() {
+        // Keys will have to be made; meanwhile etcd is asked for its version.
+        tokio::task::spawn_blocking(pki::warm_up);
+    }
     let asked = config.etcd.binary.as_deref();
     let program = binary::find_etcd(asked, &data, Unpacking::No)?;
     let checked = program.pin()?;

@@ -25,7 +25,7 @@ use crate::etcd::settings::{Beginning, Identity};
 use crate::etcd::version::Version;
 use crate::faults;
 use crate::host::{self, FileSystem};
-use crate::pki::{self, Expiry, Names, Occasion};
+use crate::pki::{self, Ensured, Expiry, Names, Occasion};
 use crate::plan::space::{self, Room};
 use crate::plan::start::{self, ClusterRecord, DataState, Observed};
 
@@ -106,7 +106,7 @@ pub(super) async fn prepare(
     for note in notes {
         tracing::warn!("{note}");
     }
-    let ensured = pki::ensure(data, &Names::of(config), Occasion::Start)?;
+    let ensured = ensure_certificates(data, Names::of(config)).await?;
     for expiry in &ensured.expiries {
         data.share(&data.certificate(expiry.name))?.iter().for_each(tell);
     }
@@ -127,6 +127,14 @@ pub(super) async fn prepare(
         fsync_p99,
         metrics_listener,
     })
+}
+
+/// On a thread for blocking work, most likely the one that `pki::warm_up` ran on.
+async fn ensure_certificates(data: &DataDir, names: Names) -> Result<Ensured, Failure> {
+    let data = data.clone();
+    let done = tokio::task::spawn_blocking(move || pki::ensure(&data, &names, Occasion::Start)).await;
+    let lost = |error| super::system("make certificates")(std::io::Error::other(error));
+    Ok(done.map_err(lost)??)
 }
 
 fn own(data: &DataDir, snapshots: &Path) -> Result<(), DataDirError> {
