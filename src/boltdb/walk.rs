@@ -125,6 +125,40 @@ impl<'a, I: Image + ?Sized> Database<'a, I> {
         walk.tree(self.meta.root, Some(&[name]), &mut only)
     }
 
+    /// The last key of a top-level bucket, found along the right edge of its tree: a few pages.
+    ///
+    /// # Errors
+    /// If it is damaged there.
+    pub fn last_key(&self, name: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
+        let mut walk =
+            Walk { image: self.image, meta: self.meta, seen: Pages::new(self.meta)?, buffers: Vec::new(), read: 0 };
+        let mut bucket = None;
+        walk.node(self.meta.root, &Bounds::default(), 0, &mut |_, pair, _| {
+            if pair.is_bucket && pair.key == name {
+                bucket = Some(pair.value.to_vec());
+            }
+            Ok(())
+        })?;
+        let Some(bucket) = bucket else { return Ok(None) };
+        let mut page = bucket.get(BUCKET..).unwrap_or_default().to_vec();
+        let mut next = page::u64_at(&bucket, 0).filter(|root| *root != 0);
+        let mut offset = 0;
+        loop {
+            if let Some(id) = next {
+                offset = id.saturating_mul(u64::from(self.meta.page_size));
+                walk.load(id, offset, &mut page)?;
+            }
+            let cut_off = || Finding::new(offset, "a page is cut off");
+            let header = Header::read(&page).ok_or_else(cut_off)?;
+            let Some(last) = usize::from(header.count).checked_sub(1) else { return Ok(None) };
+            match header.kind {
+                Some(Kind::Branch) => next = Some(page::branch_element(&page, last).ok_or_else(cut_off)?.1),
+                Some(Kind::Leaf) => return Ok(Some(page::leaf_element(&page, last).ok_or_else(cut_off)?.key.to_vec())),
+                _ => return Err(Finding::new(offset, "a page is neither branch nor leaf").into()),
+            }
+        }
+    }
+
     /// Whether any of these top-level buckets holds something. Reads no further than it must.
     ///
     /// # Errors
@@ -516,6 +550,9 @@ pub(super) mod tests {
         let opened = Database::open_newest(&bytes[..]).unwrap();
         assert!(opened.any_bucket_holds(&[b"meta"]).unwrap());
         assert!(!opened.any_bucket_holds(&[b"lease"]).unwrap());
+        assert_eq!(opened.last_key(b"key").unwrap(), Some(b"d".to_vec()));
+        assert_eq!(opened.last_key(b"meta").unwrap(), Some(b"mark".to_vec()));
+        assert_eq!(opened.last_key(b"lease").unwrap(), None);
         let mut seen = Seen::default();
         opened.walk_bucket(b"meta", &mut seen).unwrap();
         assert_eq!(seen.0, ["meta", "/mark"]);
@@ -571,6 +608,7 @@ pub(super) mod tests {
                 if let Ok(database) = Database::open_newest(bytes) {
                     let _ = database.walk(&mut Ignore);
                     let _ = database.any_bucket_holds(&[b"key"]);
+                    let _ = database.last_key(b"key");
                 }
             }
         }

@@ -1,11 +1,13 @@
 //! The snapshots of a directory, with what is known of each without looking into it.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::Path;
 
 use super::dir;
 use super::manifest::{self, Manifest};
 use super::name;
+use crate::boltdb::keyspace;
+use crate::boltdb::walk::Database;
 use crate::clock;
 use crate::durable::WriteError;
 
@@ -73,6 +75,15 @@ pub fn list(dir: &Path) -> Result<Vec<Listed>, WriteError> {
         .collect();
     all.sort_by(|left, right| (left.created, &left.name).cmp(&(right.created, &right.name)));
     Ok(all)
+}
+
+/// The revision of a snapshot that is not packed, from its head and the last page of its keys: for one without a manifest. Nothing
+/// is verified.
+#[must_use]
+pub fn peek(path: &Path) -> Option<i64> {
+    let file = File::open(path).ok()?;
+    let last = Database::open_newest(&file).ok()?.last_key(b"key").ok()?;
+    last.map_or(Some(1), |key| keyspace::revision(&key).ok().map(|(revision, _)| revision.main))
 }
 
 fn created(manifest: Option<&Manifest>, name: &str, found: &fs::Metadata) -> u64 {

@@ -104,6 +104,7 @@ fn the_table_fits_and_knows_what_changed_since() {
     let items = list(&node);
     assert_eq!(items.len(), 2);
     assert_eq!((&items[0]["created"], &items[0]["status"]), (&"2023-11-14T22:13:20Z".into(), &"unverified".into()));
+    assert_eq!(items[0]["revision"], item["revision"], "its last page tells");
     let mut bytes = fs::read(path_of(&item)).unwrap();
     let at = bytes.len() / 2;
     bytes[at] ^= 1;

@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::clock;
 use crate::host::printable;
 use crate::plan::space::human;
-use crate::snapshot::list::Listed;
+use crate::snapshot::list::{self, Listed};
 use crate::snapshot::manifest::Manifest;
 
 /// One snapshot.
@@ -46,7 +46,7 @@ impl Item {
             node: None,
             size: listed.size,
             created: Some(created),
-            revision: None,
+            revision: list::peek(&path),
             keys: None,
             etcd_version: None,
             sha256: None,
