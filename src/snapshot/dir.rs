@@ -19,7 +19,9 @@ pub fn snapshots(dir: &Path) -> Result<Vec<PathBuf>, WriteError> {
     for entry in entries {
         let entry = entry.on("read", dir)?;
         let is_hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
-        if !is_hidden && entry.path().is_file() {
+        // A link is what it leads to.
+        let kind = entry.file_type().on("look at", dir)?;
+        if !is_hidden && (kind.is_file() || (kind.is_symlink() && entry.path().is_file())) {
             found.push(entry.path());
         }
     }

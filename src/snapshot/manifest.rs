@@ -3,11 +3,12 @@
 //! The fields are documented in `docs/snapshots.md`; they are added to, never renamed. What a newer quorate wrote is kept.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io::ErrorKind;
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::durable::{self, OnPath as _, PRIVATE, PRIVATE_DIR, WriteError};
 
@@ -62,9 +63,6 @@ pub struct Manifest {
     /// Never pruned.
     #[serde(default)]
     pub held: bool,
-    /// What a newer quorate wrote here.
-    #[serde(flatten)]
-    pub other: BTreeMap<String, serde_json::Value>,
 }
 
 /// The result of a verification, and what the file was like then.
@@ -86,6 +84,12 @@ pub struct Verification {
 /// Of this format.
 pub const VERSION: u32 = 1;
 
+fn read_bytes(path: &Path) -> Option<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(2048);
+    File::open(path).ok()?.take(LARGEST).read_to_end(&mut bytes).ok()?;
+    Some(bytes)
+}
+
 fn path(dir: &Path, name: &str) -> PathBuf {
     dir.join(DIR).join(format!("{name}.json"))
 }
@@ -94,24 +98,27 @@ impl Manifest {
     /// Reads the manifest of the snapshot `name` in `dir`; `None` if there is none, or it cannot be understood.
     #[must_use]
     pub fn read(dir: &Path, name: &str) -> Option<Self> {
-        let path = path(dir, name);
-        if fs::metadata(&path).ok()?.len() > LARGEST {
-            return None;
-        }
-        let manifest: Self = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
+        let manifest: Self = serde_json::from_slice(&read_bytes(&path(dir, name))?).ok()?;
         // One that was copied beside another file says nothing of that.
         (manifest.name == name).then_some(manifest)
     }
 
-    /// Writes it beside its snapshot in `dir`.
+    /// Writes it beside its snapshot in `dir`. What a newer quorate wrote there stays.
     ///
     /// # Errors
     /// If it cannot be written.
     pub fn write(&self, dir: &Path) -> Result<(), WriteError> {
         durable::create_dir(&dir.join(DIR), PRIVATE_DIR)?;
-        let mut text = serde_json::to_vec_pretty(self).unwrap_or_default();
+        let path = path(dir, &self.name);
+        let before: Option<Map<String, Value>> =
+            read_bytes(&path).and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        let mut fields = before.unwrap_or_default();
+        if let Ok(Value::Object(ours)) = serde_json::to_value(self) {
+            fields.extend(ours);
+        }
+        let mut text = serde_json::to_vec_pretty(&fields).unwrap_or_default();
         text.push(b'\n');
-        durable::write_file(&path(dir, &self.name), &text, PRIVATE)
+        durable::write_file(&path, &text, PRIVATE)
     }
 }
 
@@ -155,9 +162,14 @@ mod tests {
     fn a_manifest_is_read_back_with_what_a_newer_quorate_wrote() {
         let dir = tempfile::tempdir().unwrap();
         let mut manifest = Manifest { version: VERSION, name: "a-1".into(), ..Manifest::default() };
-        manifest.other.insert("later".into(), serde_json::json!([1]));
         manifest.write(dir.path()).unwrap();
         assert_eq!(Manifest::read(dir.path(), "a-1"), Some(manifest.clone()));
+        let with_more = fs::read_to_string(path(dir.path(), "a-1")).unwrap().replacen('{', "{\"later\": [1],", 1);
+        fs::write(path(dir.path(), "a-1"), with_more).unwrap();
+        manifest.held = true;
+        manifest.write(dir.path()).unwrap();
+        let text = fs::read_to_string(path(dir.path(), "a-1")).unwrap();
+        assert!(text.contains("\"later\": [") && text.contains("\"held\": true"), "{text}");
         assert_eq!(orphans(dir.path()).unwrap(), ["a-1"]);
         fs::write(dir.path().join("a-1"), "").unwrap();
         assert!(orphans(dir.path()).unwrap().is_empty());

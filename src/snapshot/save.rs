@@ -404,6 +404,5 @@ fn describe(
             finding: None,
         }),
         held: false,
-        other: BTreeMap::new(),
     })
 }
