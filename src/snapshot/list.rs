@@ -1,7 +1,7 @@
 //! The snapshots of a directory, with what is known of each without looking into it.
 
 use std::fs::{self, File};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::dir;
 use super::manifest::{self, Manifest};
@@ -10,6 +10,11 @@ use crate::boltdb::keyspace;
 use crate::boltdb::walk::Database;
 use crate::clock;
 use crate::durable::WriteError;
+
+/// Threads that read manifests.
+const MOST_THREADS: usize = 4;
+/// Manifests that are not worth another thread.
+const FEW: usize = 256;
 
 /// What is known of a snapshot's health.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,22 +62,14 @@ pub struct Listed {
 /// # Errors
 /// If the directory cannot be read.
 pub fn list(dir: &Path) -> Result<Vec<Listed>, WriteError> {
-    let mut all: Vec<Listed> = dir::snapshots(dir)?
-        .into_iter()
-        .filter_map(|path| {
-            let name = path.file_name()?.to_string_lossy().into_owned();
-            // One that was pruned a moment ago is none.
-            let found = fs::metadata(&path).ok()?;
-            let manifest = Manifest::read(dir, &name);
-            Some(Listed {
-                size: found.len(),
-                created: created(manifest.as_ref(), &name, &found),
-                status: status(manifest.as_ref(), &found),
-                manifest,
-                name,
-            })
-        })
-        .collect();
+    let paths = dir::snapshots(dir)?;
+    let threads = std::thread::available_parallelism().map_or(1, |count| count.get().min(MOST_THREADS));
+    let mut all: Vec<Listed> = std::thread::scope(|scope| {
+        let share = paths.len().div_ceil(threads).max(FEW);
+        let read = |paths: &[PathBuf]| paths.iter().filter_map(|path| look_at(dir, path)).collect::<Vec<_>>();
+        let shares: Vec<_> = paths.chunks(share).map(|paths| scope.spawn(move || read(paths))).collect();
+        shares.into_iter().flat_map(|share| share.join().unwrap_or_default()).collect()
+    });
     all.sort_by(|left, right| (left.created, &left.name).cmp(&(right.created, &right.name)));
     Ok(all)
 }
@@ -84,6 +81,20 @@ pub fn peek(path: &Path) -> Option<i64> {
     let file = File::open(path).ok()?;
     let last = Database::open_newest(&file).ok()?.last_key(b"key").ok()?;
     last.map_or(Some(1), |key| keyspace::revision(&key).ok().map(|(revision, _)| revision.main))
+}
+
+fn look_at(dir: &Path, path: &Path) -> Option<Listed> {
+    let name = path.file_name()?.to_string_lossy().into_owned();
+    // One that was pruned a moment ago is none.
+    let found = fs::metadata(path).ok()?;
+    let manifest = Manifest::read(dir, &name);
+    Some(Listed {
+        size: found.len(),
+        created: created(manifest.as_ref(), &name, &found),
+        status: status(manifest.as_ref(), &found),
+        manifest,
+        name,
+    })
 }
 
 fn created(manifest: Option<&Manifest>, name: &str, found: &fs::Metadata) -> u64 {
