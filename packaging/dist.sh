@@ -43,7 +43,7 @@ tree=$stage/$name
 mkdir "$tree"
 cp "$stage/quorate" config.yaml.example README.md LICENSE systemd/quorate-server.service packaging/install.sh packaging/uninstall.sh "$tree/"
 cp -r docs "$tree/docs"
-tar --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$SOURCE_DATE_EPOCH" --format=ustar -C "$stage" -cf - "$name" |
+tar --mode=u=rwX,go=rX --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$SOURCE_DATE_EPOCH" --format=ustar -C "$stage" -cf - "$name" |
     gzip -n -9 >"$out/$name.tar.gz"
 
 package=quorate_${version}_$machine.deb

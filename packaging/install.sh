@@ -25,6 +25,9 @@
 set -eu
 umask 022
 
+# All in one function, called in the last line: a script that was cut off on its way here does nothing.
+main() {
+
 unit=quorate-server.service
 etc=/etc/quorate
 releases=https://github.com/quorate/quorate/releases/download
@@ -64,7 +67,10 @@ case $exec_arguments in
         fail 2 "INSTALL_QUORATE_EXEC has a token in it, which every user of this machine could read in the unit" \
             "give it as QUORATE_TOKEN, or better as QUORATE_TOKEN_FILE"
         ;;
-    *[%\"\'\\\$\`]*) fail 2 "INSTALL_QUORATE_EXEC has quotes, backslashes, \$ or % in it" "put that option into $etc/config.yaml" ;;
+    *[!A-Za-z0-9\ ,.:/=_@+-]*)
+        fail 2 "INSTALL_QUORATE_EXEC has other characters in it than letters, digits, spaces and , . : / = _ @ + -" \
+            "put that option into $etc/config.yaml"
+        ;;
 esac
 for variable in $(env | sed -n 's/^\(INSTALL_QUORATE_[A-Z0-9_]*\)=.*/\1/p'); do
     case $variable in
@@ -74,6 +80,17 @@ for variable in $(env | sed -n 's/^\(INSTALL_QUORATE_[A-Z0-9_]*\)=.*/\1/p'); do
         *) fail 2 "$variable means nothing to this script" "see the list in its first lines" ;;
     esac
 done
+for variable in QUORATE_NEW_CLUSTER QUORATE_CLUSTER_RESET QUORATE_CLUSTER_RESET_RESTORE_PATH; do
+    if env | grep -q "^$variable=."; then
+        fail 2 "$variable is for one start, and what is given here is kept for every start" "give it to quorate server on the command line, once"
+    fi
+done
+[ -z "${QUORATE_CONFIG:-}" ] || fail 2 "QUORATE_CONFIG cannot be kept: the service reads $etc/config.yaml" "move the file there"
+if command -v dpkg-query >/dev/null 2>&1 && [ "$(dpkg-query -W -f '${db:Status-Status}' quorate 2>/dev/null)" = installed ]; then
+    fail 2 "the package quorate is installed, and what this script installs would hide it" \
+        "upgrade the package instead, or remove it first: apt-get remove quorate"
+fi
+
 # Options given as variables are kept; those of builds and tests are not options. A line break cannot be kept.
 env -0 | tr '\n\0' '\001\n' | sed -n '/^QUORATE_[A-Z0-9_]*=/p' |
     grep -Ev '^QUORATE_(EMBED_ETCD|COMMIT|ETCD_RELEASE|TEST_[A-Z_]*)=' | LC_ALL=C sort >"$work/variables" || true
@@ -86,7 +103,7 @@ grep -Ev '^QUORATE_(LOG|CONFIG)=' "$work/variables" | sed "s/'/''/g" | awk -v q=
     BEGIN { print "# Written by install.sh from the variables that it was given." }
     {
         at = index($0, "="); key = tolower(substr($0, 9, at - 9)); value = substr($0, at + 1)
-        gsub("_", "-", key)
+        gsub("_", "-", key); sub(/^[ \t]+/, "", value); sub(/[ \t]+$/, "", value)
         if (key == "etcd-arg") { gsub(/[ \t]+/, q ", " q, value); print key ": [" q value q "]" } else print key ": " q value q
     }' >"$work/90-install.yaml" || true
 case $(uname -m) in
@@ -193,7 +210,11 @@ for file in quorate "$unit" config.yaml.example uninstall.sh; do
     [ -f "$files/$file" ] || fail 1 "$artifact comes without $file; nothing was installed" "use an archive of make dist, or run this from the clone"
 done
 chmod 755 "$files/quorate"
-version=$("$files/quorate" version 2>"$work/error") ||
+# Where it will be, because nothing may be executed in some temporary directories.
+trial=$bin_dir/.quorate-trial-$$
+trap 'rm -rf "$work" "$trial"' EXIT
+cp "$files/quorate" "$trial" || fail 1 "cannot write to $bin_dir; nothing was installed" "see the line above"
+version=$("$trial" version 2>"$work/error") ||
     fail 1 "$artifact does not run on this machine: $(head -n 1 "$work/error"); nothing was installed" "get the one for $machine, for this C library"
 
 # ---- Install
@@ -222,28 +243,44 @@ if ! getent passwd "$user" >/dev/null; then
     fi
 fi
 
-put 755 "$files/quorate" "$bin_dir/quorate"
-put 755 "$files/uninstall.sh" "$bin_dir/quorate-uninstall.sh"
-sed -e "s|/usr/local/bin/quorate server|$bin_dir/quorate server${exec_arguments:+ $exec_arguments}|" "$files/$unit" >"$work/$unit"
-put 644 "$work/$unit" "$systemd_dir/$unit"
-
-[ ! -s "$work/server.env" ] || put 600 "$work/server.env" "$etc/server.env"
+# What an earlier run kept and this one does not name stays: a data-dir that is forgotten would be an empty cluster.
 options=$etc/config.yaml.d/90-install.yaml
-if [ "$(wc -l <"$work/90-install.yaml")" -gt 1 ]; then
-    put 600 "$work/90-install.yaml" "$options"
-elif [ -e "$options" ]; then
-    say "no QUORATE_ variable is set now; $options stays as it is"
+if [ -e "$options" ]; then
+    sed -n 's/^\([a-z0-9-]*\): .*/\1/p' "$options" | while read -r key; do
+        grep -q "^$key: " "$work/90-install.yaml" || grep "^$key: " "$options" >>"$work/90-install.yaml"
+    done
 fi
-
 if [ ! -e "$etc/config.yaml" ]; then
     if [ -n "$user" ]; then
         sed 's/^# etcd-user: quorate$/etcd-user: quorate/' "$files/config.yaml.example" >"$work/config.yaml"
     else
         cp "$files/config.yaml.example" "$work/config.yaml"
     fi
-    put 600 "$work/config.yaml" "$etc/config.yaml"
 fi
+# What quorate would refuse later is refused now.
+mkdir -p "$work/check/config.yaml.d"
+if [ -e "$etc/config.yaml" ]; then cp "$etc/config.yaml" "$work/check/"; else cp "$work/config.yaml" "$work/check/"; fi
+for file in "$etc"/config.yaml.d/*.yaml; do
+    [ ! -e "$file" ] || cp "$file" "$work/check/config.yaml.d/"
+done
+cp "$work/90-install.yaml" "$work/check/config.yaml.d/90-install.yaml"
+env -i PATH="$PATH" "$trial" server --print-config --config "$work/check/config.yaml" >/dev/null 2>"$work/error" || {
+    sed "s|$work/check|$etc|" "$work/error" >&2
+    fail 2 "quorate would not start with this configuration; nothing was installed" "mend it, and run this again"
+}
+
+put 755 "$files/quorate" "$bin_dir/quorate"
 restart_for=$changed
+put 755 "$files/uninstall.sh" "$bin_dir/quorate-uninstall.sh"
+restart_before=$changed
+sed -e "s|/usr/local/bin/quorate server|$bin_dir/quorate server${exec_arguments:+ $exec_arguments}|" "$files/$unit" >"$work/$unit"
+put 644 "$work/$unit" "$systemd_dir/$unit"
+
+[ ! -s "$work/server.env" ] || put 600 "$work/server.env" "$etc/server.env"
+[ "$(wc -l <"$work/90-install.yaml")" = 1 ] || put 600 "$work/90-install.yaml" "$options"
+
+[ -e "$etc/config.yaml" ] || put 600 "$work/config.yaml" "$etc/config.yaml"
+[ "$changed" = "$restart_before" ] || restart_for="$restart_for $changed"
 
 put 644 "$files/config.yaml.example" "$share/doc/quorate/config.yaml.example"
 for shell in bash:bash-completion/completions/quorate zsh:zsh/site-functions/_quorate fish:fish/vendor_completions.d/quorate.fish; do
@@ -268,14 +305,20 @@ if ! [ -d /run/systemd/system ]; then
     say "there is no systemd here, so nothing was started; run: $bin_dir/quorate server"
     exit 0
 fi
+[ "$(systemctl show -p NeedDaemonReload --value "$unit" 2>/dev/null)" != yes ] || restart_for="$restart_for unit"
 systemctl daemon-reload
 is_true "$skip_enable" || systemctl --quiet enable "$unit"
 if is_true "$skip_start"; then
     say "not started, as asked; start it with: systemctl start quorate-server"
     exit 0
 fi
-if systemctl --quiet is-active "$unit"; then
-    if [ -z "$restart_for" ] && ! is_true "$force_restart"; then
+state=$(systemctl show -p ActiveState --value "$unit")
+pid=$(systemctl show -p MainPID --value "$unit")
+# What runs may be older than what was installed last.
+runs=$(stat -L -c %d:%i "/proc/$pid/exe" 2>/dev/null) || runs=
+[ "$pid" = 0 ] || [ "$runs" = "$(stat -c %d:%i "$bin_dir/quorate")" ] || restart_for="$restart_for executable"
+if [ "$state" = active ] || [ "$state" = activating ] || [ "$state" = reloading ]; then
+    if [ -z "$restart_for" ] && [ "$state" != activating ] && ! is_true "$force_restart"; then
         say "it runs already, and goes on"
         exit 0
     fi
@@ -287,3 +330,6 @@ else
 fi
 systemctl "$action" "$unit" || fail 1 "it was installed and does not start" "see why: journalctl -u quorate-server -e"
 say "etcd is ready; see: $bin_dir/quorate status"
+}
+
+main "$@"

@@ -50,26 +50,40 @@ share=$(dirname "$bin_dir")/share
 
 # ---- Where the data is, while quorate can still tell
 
+# Known for certain, or not touched: the wrong directory must never be emptied.
 data=${QUORATE_DATA_DIR:-}
-if [ -z "$data" ] && [ -x "$bin_dir/quorate" ]; then
-    data=$("$bin_dir/quorate" server --print-config 2>/dev/null | sed -n "s/^data-dir: '\(.*\)'  # .*/\1/p; s/^data-dir: \([^']*\)  # .*/\1/p") || data=
+is_certain=$data
+snapshots=''
+if [ -x "$bin_dir/quorate" ] && config=$("$bin_dir/quorate" server --print-config 2>/dev/null); then
+    value_of() { # KEY
+        printf '%s\n' "$config" | sed -n "s/^$1: '\(.*\)'  # .*/\1/p; s/^$1: \([^'~][^']*\)  # .*/\1/p" | sed "s/''/'/g"
+    }
+    snapshots=$(value_of etcd-snapshot-dir)
+    if [ -z "$data" ]; then
+        data=$(value_of data-dir)
+        is_certain=$data
+    fi
+fi
+# The service may have been told otherwise than the files say.
+if [ -z "${QUORATE_DATA_DIR:-}" ] && grep -qs -e '--data-dir' -e 'QUORATE_DATA_DIR' "$systemd_dir/$unit" "$systemd_dir/$unit.d"/*.conf \
+    /etc/default/quorate-server /etc/sysconfig/quorate-server "$etc/server.env"; then
+    is_certain=
 fi
 data=${data:-/var/lib/quorate}
 
 # ---- Stop, and take away what runs
 
-if [ -d /run/systemd/system ] && has systemctl; then
-    systemctl --quiet disable "$unit" 2>/dev/null || true
-    if systemctl --quiet is-active "$unit"; then
-        say "stopping it"
-        systemctl stop "$unit" || fail 1 "it does not stop; nothing was removed" "systemctl status quorate-server"
-    fi
+if [ -d /run/systemd/system ] && has systemctl && systemctl cat "$unit" >/dev/null 2>&1; then
+    # Also one that is just starting, or waiting to be started again.
+    say "stopping it"
+    systemctl stop "$unit" || fail 1 "it does not stop; nothing was removed" "systemctl status quorate-server"
 fi
 if [ -S "$data/server/quorate.sock" ] && [ -x "$bin_dir/quorate" ]; then
     code=0
     "$bin_dir/quorate" status --data-dir "$data" >/dev/null 2>&1 || code=$?
     [ "$code" = 6 ] || fail 4 "a quorate server still runs on $data; nothing was removed" "stop it first"
 fi
+[ ! -d /run/systemd/system ] || systemctl --quiet disable "$unit" 2>/dev/null || true
 rm -f "$systemd_dir/$unit" "$bin_dir/quorate" \
     "$share/bash-completion/completions/quorate" "$share/zsh/site-functions/_quorate" \
     "$share/fish/vendor_completions.d/quorate.fish" "$share/doc/quorate/config.yaml.example" \
@@ -93,34 +107,59 @@ finish() {
     exit 0
 }
 
-if [ ! -d "$data/server" ]; then
-    say "there is no data in $data"
-elif [ -n "$keep" ]; then
-    say "the data stays in $data"
-else
-    case $data in
-        /*/*) ;;
-        *) fail 4 "$data does not look like a data directory; it was left alone" "remove it by hand" ;;
-    esac
-    if [ -n "$purge" ]; then
-        if ask "Remove everything in $data: etcd's data, all snapshots, the token and the keys?"; then
-            rm -rf "$data/server" "$data/data"
-            rmdir "$data" 2>/dev/null || say "$data holds other things too and stays"
-            say "the data, the snapshots and the token are removed"
-        else
-            say "the data, the snapshots and the token stay in $data"
-            purge=
-        fi
-    elif ask "Remove etcd's data in $data? Snapshots, token and certificates stay."; then
-        rm -rf "$data"/server/db/etcd "$data"/server/db/etcd-old-* "$data"/server/db/restore "$data"/data
-        rm -f "$data"/server/cluster.json "$data"/server/child.json "$data"/server/lock "$data"/server/quorate.sock \
-            "$data"/server/db/reset-flag "$data"/server/db/state.db
-        say "etcd's data is removed; snapshots, token and certificates stay in $data/server"
-    else
-        say "the data stays in $data; a later installation goes on with it"
+# Only what quorate itself unpacked: 64 hexadecimal digits.
+remove_unpacked() {
+    for payload in "$data"/data/*; do
+        case ${payload##*/} in
+            *[!0-9a-f]*) ;;
+            ????????????????????????????????????????????????????????????????) rm -rf "$payload" ;;
+        esac
+    done
+    rmdir "$data/data" 2>/dev/null || true
+}
+# What lies elsewhere stays, and is said to.
+stays_elsewhere() {
+    if [ -L "$data/server/db/etcd" ] || mountpoint -q "$data/server/db/etcd" 2>/dev/null; then
+        fail 4 "$data/server/db/etcd is a link or a mount point; no data was removed" "empty what it leads to by hand"
     fi
+    case $snapshots in
+        '' | "$data"/*) ;;
+        *) say "the snapshots in $snapshots stay" ;;
+    esac
+}
+
+purged=''
+if [ -n "$keep" ]; then
+    say "the data stays in $data"
+elif [ -z "$is_certain" ] && [ -n "$yes$purge" ]; then
+    fail 4 "where the data is cannot be told for certain (the configuration has a problem, or the service was given another one); no data was removed" \
+        "run this again with QUORATE_DATA_DIR=/where/it/is, if quorate-uninstall.sh is still there, or remove it by hand"
+elif [ ! -d "$data/server" ]; then
+    say "there is no data in $data"
+elif ! [ -f "$data/server/lock" ] && ! [ -f "$data/server/cluster.json" ] && ! [ -f "$data/server/token" ]; then
+    fail 4 "$data/server does not look like quorate's; it was left alone" "remove it by hand"
+elif [ -n "$purge" ]; then
+    if ask "Remove everything in $data: etcd's data, all snapshots, the token and the keys?"; then
+        stays_elsewhere
+        rm -rf "$data/server"
+        remove_unpacked
+        rmdir "$data" 2>/dev/null || say "$data holds other things too and stays"
+        say "the data, the snapshots in it and the token are removed"
+        purged=1
+    else
+        say "the data, the snapshots and the token stay in $data"
+    fi
+elif [ -n "$is_certain" ] && ask "Remove etcd's data in $data? Snapshots, token and certificates stay."; then
+    stays_elsewhere
+    rm -rf "$data"/server/db/etcd "$data"/server/db/etcd-old-* "$data"/server/db/restore
+    rm -f "$data"/server/cluster.json "$data"/server/child.json "$data"/server/lock "$data"/server/quorate.sock \
+        "$data"/server/db/reset-flag "$data"/server/db/state.db
+    remove_unpacked
+    say "etcd's data is removed; snapshots, token and certificates stay in $data/server"
+else
+    say "the data stays in $data; a later installation goes on with it"
 fi
-if [ -n "$purge" ]; then
+if [ -n "$purge" ] && { [ -n "$purged" ] || [ ! -d "$data/server" ]; } && ask "Remove the configuration in $etc and the user quorate?"; then
     rm -rf "$etc"
     if getent passwd quorate >/dev/null && has userdel; then
         userdel quorate || say "the user quorate could not be removed"

@@ -8,12 +8,13 @@
 
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Seek as _, Write};
+use std::io::{self, Read as _, Seek as _, Write};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown, lchown};
 use std::path::{Path, PathBuf};
 
 use crate::error::Explained;
 use crate::faults;
+use crate::host;
 
 /// Mode of files that nobody but the owner may read.
 pub const PRIVATE: u32 = 0o600;
@@ -100,7 +101,12 @@ pub fn write_file(path: &Path, bytes: &[u8], access: impl Into<Access>) -> Resul
 /// # Errors
 /// As [`write_file`].
 pub fn write_if_changed(path: &Path, bytes: &[u8], mode: u32) -> Result<bool, WriteError> {
-    if fs::read(path).is_ok_and(|present| present == bytes) {
+    let present = host::open_regular(path).and_then(|file| {
+        let mut present = Vec::new();
+        // One byte more tells a longer file.
+        file.take(bytes.len() as u64 + 1).read_to_end(&mut present).map(|_| present)
+    });
+    if present.is_ok_and(|present| present == bytes) {
         return Ok(false);
     }
     write_file(path, bytes, mode).map(|()| true)

@@ -6,6 +6,8 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
 use nix::sys::statfs::{self, FsType};
 use nix::sys::statvfs;
 use procfs::process::{FDTarget, Process};
@@ -97,6 +99,20 @@ impl User {
         let found = nix::unistd::User::from_name(name)?;
         Ok(found.map(|user| Self { name: user.name, uid: user.uid.as_raw(), gid: user.gid.as_raw() }))
     }
+}
+
+/// Opens a regular file for reading and nothing else: no link is followed, and a pipe or device, whose opening or reading would
+/// wait for ever, is refused. For files in directories where another user may put things.
+///
+/// # Errors
+/// If it is not there, is something else, or cannot be opened.
+pub fn open_regular(path: &Path) -> std::io::Result<std::fs::File> {
+    let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+    let file = std::fs::File::from(nix::fcntl::open(path, flags, Mode::empty())?);
+    if file.metadata()?.is_file() {
+        return Ok(file);
+    }
+    Err(std::io::Error::other("it is not a regular file"))
 }
 
 /// The loopback address of the same family as `address`.

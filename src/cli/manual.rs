@@ -1,6 +1,6 @@
 //! Completion scripts and manual pages, made from the same definitions as the command line.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Command;
 use clap_complete::Shell;
@@ -38,13 +38,17 @@ pub(super) fn write(args: &Man, command: Command) -> Result<Exit, Failure> {
     durable::create_dir_all(&args.dir, durable::EXECUTABLE)?;
     let mut command = command;
     command.build();
-    let verbs = command.get_subcommands().filter(|verb| !verb.is_hide_set() && verb.get_name() != "help");
-    let pages = verbs.map(|verb| (format!("quorate-{}", verb.get_name()), verb.clone()));
-    for (name, command) in [("quorate".to_owned(), command.clone())].into_iter().chain(pages) {
-        let page = clap_mangen::Man::new(command.name(name.clone()));
-        let mut text = Vec::new();
-        page.render(&mut text).map_err(output::OutputError)?;
-        durable::write_file(&args.dir.join(format!("{name}.1")), &text, READABLE)?;
-    }
+    page("quorate", &command, &args.dir)?;
     Ok(Exit::Done)
+}
+
+/// The page of a command, and those of its verbs.
+fn page(name: &str, command: &Command, dir: &Path) -> Result<(), Failure> {
+    let mut text = Vec::new();
+    clap_mangen::Man::new(command.clone().name(name.to_owned())).render(&mut text).map_err(output::OutputError)?;
+    durable::write_file(&dir.join(format!("{name}.1")), &text, READABLE)?;
+    for verb in command.get_subcommands().filter(|verb| !verb.is_hide_set() && verb.get_name() != "help") {
+        page(&format!("{name}-{}", verb.get_name()), verb, dir)?;
+    }
+    Ok(())
 }

@@ -171,6 +171,7 @@ pub(super) fn build(resolved: &Resolved, host: &HostFacts, problems: &mut Vec<Pr
     let args = etcd_args(&mut builder);
     let token = token(&mut builder);
     check_ports(&mut builder);
+    check_low_ports(&mut builder);
     check_timing(&mut builder);
     check_reset(&mut builder);
     if let Some(address) = builder.one("bind-address", |text| text.parse().ok()) {
@@ -383,6 +384,23 @@ fn check_ports(builder: &mut Builder<'_>) {
                 if builder.resolved.is_set(spec.name) { (spec.name, other) } else { (other, spec.name) };
             let message = format!("`{blamed}` is {port}, which is also `{taken_by}`; give each a port of its own");
             builder.problem(builder.resolved.origin(blamed), message);
+        }
+    }
+}
+
+/// etcd loses root's privileges with root's name.
+fn check_low_ports(builder: &mut Builder<'_>) {
+    if etcd_user(&mut Builder { resolved: builder.resolved, problems: &mut Vec::new() }).is_none() {
+        return;
+    }
+    let first = fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
+    let first: u16 = first.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(1024);
+    for name in ["etcd-client-port", "etcd-peer-port", "etcd-metrics-port"] {
+        let port = builder.port(name);
+        if port != 0 && port < first {
+            let message =
+                format!("`{name}` is {port}, and with `etcd-user` etcd may not listen on a port below {first}");
+            builder.problem(builder.resolved.origin(name), message);
         }
     }
 }

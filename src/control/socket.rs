@@ -8,6 +8,7 @@ use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
+use nix::sys::stat::{Mode, umask};
 use tokio::net::{UnixListener, UnixStream};
 
 use crate::datadir::DataDir;
@@ -63,8 +64,11 @@ pub(super) fn bind(data: &DataDir) -> Result<UnixListener, SocketError> {
         Err(error) => return Err(failed(error)),
     }
     let dir = File::open(data.server()).map_err(failed)?;
-    let listener = UnixListener::bind(short(&dir)).map_err(failed)?;
-    // Until here only the mode of the directory (0700) keeps others out, which is enough.
+    // Nobody else may connect, from the first moment on.
+    let before = umask(Mode::from_bits_truncate(0o177));
+    let listener = UnixListener::bind(short(&dir));
+    umask(before);
+    let listener = listener.map_err(failed)?;
     durable::set_mode(&path, PRIVATE).map_err(|error| failed(error.source))?;
     Ok(listener)
 }

@@ -41,6 +41,9 @@ pub enum DataDirError {
         /// etcd's user.
         user: String,
     },
+    /// Others may put things into `D`.
+    #[error("others than root may write into {}", .0.display())]
+    Writable(PathBuf),
     /// A file is where a directory belongs.
     #[error("{} is not a directory", .0.display())]
     NotADirectory(PathBuf),
@@ -54,7 +57,7 @@ impl Explained for DataDirError {
         match self {
             Self::Write(error) => error.exit(),
             // What a link led to may be a disk with data that is not mounted.
-            Self::ForeignOwner { .. } | Self::Dangling(_) => Exit::Refused,
+            Self::ForeignOwner { .. } | Self::Dangling(_) | Self::Writable(_) => Exit::Refused,
             Self::NotADirectory(_) | Self::NoPassage { .. } => Exit::Usage,
         }
     }
@@ -66,6 +69,7 @@ impl Explained for DataDirError {
                 "if etcd ran as user {owner} before, set etcd-user to it; or hand everything over: chown -R {wanted} {}",
                 path.display()
             )),
+            Self::Writable(path) => Some(format!("chmod go-w {}, or choose another --data-dir", path.display())),
             Self::NoPassage { path, .. } => Some(format!("chmod o+x {}, or choose another --data-dir", path.display())),
             Self::Dangling(path) => Some(format!(
                 "mount what it leads to (readlink {0}), or, if there is no data there, remove the link: rm {0}",
@@ -99,6 +103,13 @@ impl DataDir {
             return Err(DataDirError::Dangling(self.root.clone()));
         }
         durable::create_dir_all(&self.root, PRIVATE_DIR)?;
+        if us() == 0 {
+            // Whoever may change `D` could lead us by links into any directory of this machine.
+            let found = owned_by(&self.root, 0)?;
+            if found.permissions().mode() & 0o022 != 0 && found.permissions().mode() & 0o1000 == 0 {
+                return Err(DataDirError::Writable(self.root.clone()));
+            }
+        }
         self.own(&self.server()).map(|_| ())
     }
 
@@ -197,8 +208,13 @@ impl DataDir {
         }
         // etcd makes these; whose they are tells who ran it.
         for dir in [self.etcd_member(), self.etcd_member().join("wal"), self.etcd_member().join("snap")] {
-            if dir.exists() {
-                owned_by(&dir, wanted)?;
+            let Ok(entries) = fs::read_dir(&dir) else { continue };
+            owned_by(&dir, wanted)?;
+            for path in entries.flatten().map(|entry| entry.path()) {
+                let Ok(found) = fs::symlink_metadata(&path) else { continue };
+                if found.uid() != wanted {
+                    return Err(DataDirError::ForeignOwner { path: self.etcd(), owner: found.uid(), wanted });
+                }
             }
         }
         Ok(mended)

@@ -215,12 +215,12 @@ fn is_executable(path: &Path) -> bool {
     path.is_file() && nix::unistd::access(path, nix::unistd::AccessFlags::X_OK).is_ok()
 }
 
-/// Asks an etcd for its version.
+/// Asks an etcd for its version, as `user` if one is given.
 ///
 /// # Errors
 /// If it does not run, does not answer, is something else, or is not supported.
-pub async fn version_of(path: &Path) -> Result<Version, BinaryError> {
-    let output = run(path, &["--version".to_owned()], None).await?;
+pub async fn version_of(path: &Path, user: Option<&User>) -> Result<Version, BinaryError> {
+    let output = run(path, &["--version".to_owned()], user).await?;
     let banner = String::from_utf8_lossy(&output.stdout);
     let version =
         version::of_banner(&banner).map_err(|source| BinaryError::NotEtcd { path: path.to_path_buf(), source })?;
@@ -249,24 +249,29 @@ pub async fn check_reachable(path: &Path, user: &User) -> Result<(), BinaryError
 ///
 /// # Errors
 /// [`BinaryError::Arguments`] with everything that it refuses.
-pub async fn check_arguments(path: &Path, version: Version, args: &[EtcdArg]) -> Result<(), BinaryError> {
+pub async fn check_arguments(
+    path: &Path,
+    version: Version,
+    args: &[EtcdArg],
+    user: Option<&User>,
+) -> Result<(), BinaryError> {
     if args.is_empty() {
         return Ok(());
     }
     let flag = |arg: &EtcdArg| format!("--{}={}", arg.key, arg.value);
-    if refusal(path, args.iter().map(flag).collect()).await?.is_none() {
+    if refusal(path, args.iter().map(flag).collect(), user).await?.is_none() {
         return Ok(());
     }
     // It stops at the first; the operator wants to know them all.
     let mut refused = Vec::new();
     let mut known = None;
     for arg in args {
-        let Some(said) = refusal(path, vec![flag(arg)]).await? else { continue };
+        let Some(said) = refusal(path, vec![flag(arg)], user).await? else { continue };
         let mut line = format!("{}={}: {said}", arg.key, arg.value);
         if said.starts_with("flag provided but not defined") {
             let flags = match &known {
                 Some(flags) => flags,
-                None => known.insert(flags_of(path).await?),
+                None => known.insert(flags_of(path, user).await?),
             };
             line = format!("{}={}: there is no such setting", arg.key, arg.value);
             if let Some(meant) = options::closest(&arg.key, flags.iter().map(String::as_str)) {
@@ -278,9 +283,9 @@ pub async fn check_arguments(path: &Path, version: Version, args: &[EtcdArg]) ->
     Err(BinaryError::Arguments { version, refused })
 }
 
-async fn refusal(path: &Path, mut flags: Vec<String>) -> Result<Option<String>, BinaryError> {
+async fn refusal(path: &Path, mut flags: Vec<String>, user: Option<&User>) -> Result<Option<String>, BinaryError> {
     flags.push("--version".to_owned());
-    let output = run(path, &flags, None).await?;
+    let output = run(path, &flags, user).await?;
     if output.status.success() {
         return Ok(None);
     }
@@ -292,8 +297,8 @@ async fn refusal(path: &Path, mut flags: Vec<String>) -> Result<Option<String>, 
 }
 
 /// The flags in `etcd --help`.
-async fn flags_of(path: &Path) -> Result<Vec<String>, BinaryError> {
-    let output = run(path, &["--help".to_owned()], None).await?;
+async fn flags_of(path: &Path, user: Option<&User>) -> Result<Vec<String>, BinaryError> {
+    let output = run(path, &["--help".to_owned()], user).await?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     let is_flag = |c: char| c.is_ascii_alphanumeric() || c == '-';
     Ok(text

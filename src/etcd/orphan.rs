@@ -130,6 +130,6 @@ async fn wait_for_lock(bolt: &Path) -> Result<(), OrphanError> {
 
 /// bbolt takes flock(2) on its file for as long as it is open.
 fn is_locked(bolt: &Path) -> bool {
-    let Ok(file) = std::fs::File::open(bolt) else { return false };
+    let Ok(file) = host::open_regular(bolt) else { return false };
     matches!(Flock::lock(file, FlockArg::LockExclusiveNonblock), Err((_, nix::errno::Errno::EWOULDBLOCK)))
 }

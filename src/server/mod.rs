@@ -75,6 +75,7 @@ fn system(act: &'static str) -> impl Fn(std::io::Error) -> SystemError {
 pub async fn run(config: Config, reloader: Reloader) -> Result<(), Failure> {
     let begun = clock::monotonic();
     let mut signals = Signals::listen().map_err(system("listen for signals"))?;
+    let mut reload_asked = false;
     let prepared = {
         let mut preparing = std::pin::pin!(prepare(&config));
         loop {
@@ -85,14 +86,14 @@ pub async fn run(config: Config, reloader: Reloader) -> Result<(), Failure> {
                         tracing::info!(signal, "told to stop before etcd was started");
                         return Ok(());
                     }
-                    Asked::Reload => tracing::info!("the configuration was read a moment ago; not reloaded"),
+                    Asked::Reload => reload_asked = true,
                 },
             }
         }
     };
     let (server, supervisor) = Server::assemble(config, reloader, prepared)?;
     tracing::debug!(took_ms = begun.elapsed().as_millis(), "ready to start etcd");
-    server.live(supervisor, signals).await
+    server.live(supervisor, signals, reload_asked).await
 }
 
 /// Everything before the child: nothing of the data directory is touched until the binary is known to be good.
@@ -106,8 +107,13 @@ async fn prepare(config: &Config) -> Result<(DataDir, BinaryFacts, Prepared), Fa
     let asked = config.etcd.binary.as_deref();
     let program = binary::find_etcd(asked, &data, Unpacking::No)?;
     let checked = program.pin()?;
-    let version = binary::version_of(&program.path).await?;
-    binary::check_arguments(&program.path, version, &config.etcd.args).await?;
+    // What somebody else made is run as etcd's user from the first moment on; what we carry is ours.
+    let runner = user.as_ref().filter(|_| program.source != Source::Embedded);
+    if let Some(user) = runner {
+        binary::check_reachable(&program.path, user).await?;
+    }
+    let version = binary::version_of(&program.path, runner).await?;
+    binary::check_arguments(&program.path, version, &config.etcd.args, runner).await?;
     if let Some(dir) = &config.snapshot.dir {
         save::prepare_dir(dir)?;
     }
@@ -119,7 +125,7 @@ async fn prepare(config: &Config) -> Result<(DataDir, BinaryFacts, Prepared), Fa
     } else {
         BinaryFacts { version, checked, program: Arc::new(program) }
     };
-    if let Some(user) = &user {
+    if let (Some(user), None) = (&user, runner) {
         binary::check_reachable(facts.checked.path(), user).await?;
     }
     Ok((data, facts, prepared))
@@ -222,7 +228,10 @@ impl Server {
     }
 
     /// Runs the child and everything around it until told to stop.
-    async fn live(mut self, supervisor: Supervisor, mut signals: Signals) -> Result<(), Failure> {
+    async fn live(mut self, supervisor: Supervisor, mut signals: Signals, reload_asked: bool) -> Result<(), Failure> {
+        if reload_asked {
+            self.reload().await;
+        }
         let mut helpers = tokio::task::JoinSet::new();
         if let Some(listeners) = self.listeners.take() {
             helpers.spawn(control::serve(listeners, self.shared.clone()));

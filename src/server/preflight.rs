@@ -1,16 +1,11 @@
 //! Before the child starts: look, mend what can be mended, refuse what would do harm, warn of the rest.
 //!
-//! In this order: the lock, owners and modes, what is remembered against what is there, an orphan and the ports that it may
-//! have, the clock, space, the disk's speed, where the data lies, versions, certificates and token.
+//! In this order: the lock, an orphan, owners and modes, what is remembered against what is there, the ports, the clock, space, the disk's speed, where the data lies, versions, certificates and token.
 
-use std::fs;
 use std::io::Read as _;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
-
-use nix::fcntl::{OFlag, open};
-use nix::sys::stat::Mode;
 
 use super::survey::data_state;
 use super::{cluster, disk, lock, ports};
@@ -81,6 +76,8 @@ pub(super) async fn prepare(
     data.prepare_for_lock()?;
     let lock = lock::take(data)?;
     faults::point("server::locked").map_err(super::system("go on after the lock"))?;
+    // It would still have the ports, and could still make files.
+    orphan::clear(data, grace).await?;
     own(data, &config.snapshot.dir.clone().unwrap_or_else(|| data.snapshots()))?;
     let remembered = cluster::recall(data)?;
     let plan = start::plan(&Observed {
@@ -91,8 +88,6 @@ pub(super) async fn prepare(
         node_name: config.node_name.clone(),
         random: random_digits()?,
     })?;
-    // An orphan would still have the ports.
-    orphan::clear(data, grace).await?;
     let metrics_listener = ports::claim(config)?;
     check_clock()?;
     let is_new = plan.beginning == start::Beginning::NewCluster;
@@ -156,8 +151,7 @@ fn tell(mended: &Mended) {
 
 fn read_name(data: &DataDir) -> Option<String> {
     // Where etcd runs as a user of its own, that user could put a link there.
-    let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-    let file = fs::File::from(open(&data.etcd_name(), flags, Mode::empty()).ok()?);
+    let file = host::open_regular(&data.etcd_name()).ok()?;
     std::io::read_to_string(file.take(LONGEST_NAME))
         .ok()
         .map(|name| name.trim().to_owned())

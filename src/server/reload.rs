@@ -6,6 +6,7 @@ use super::logging::Control;
 use crate::config::{self, Config, Given, Loaded, Resolved};
 use crate::host::HostFacts;
 use crate::plan::reload::compare;
+use crate::snapshot::save;
 
 /// What is needed to read the configuration again.
 #[derive(Debug)]
@@ -35,6 +36,10 @@ impl Reloader {
                 return "the configuration has a problem and was not reloaded".into();
             }
         };
+        if let Some(Err(error)) = wanted.snapshot.dir.as_deref().map(save::prepare_dir) {
+            tracing::error!(%error, "the configuration was not reloaded; nothing has changed");
+            return "the directory of snapshots cannot be used; the configuration was not reloaded".into();
+        }
         let changes = compare(&self.running, &resolved);
         for change in &changes {
             let (key, from, to) = (change.key, &change.from, &change.to);
@@ -53,7 +58,7 @@ impl Reloader {
         self.logging.set(config.log_format, config.debug);
         let waiting: Vec<&str> = changes.iter().filter(|change| !change.is_live).map(|change| change.key).collect();
         if changes.iter().any(|change| change.key == "debug") {
-            tracing::info!("etcd's own level of logging changes when it is started again");
+            tracing::info!("etcd's own level of logging changes when quorate is restarted");
         }
         match (changes.len(), waiting.as_slice()) {
             (0, _) => "reloaded: nothing has changed".into(),

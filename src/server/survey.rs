@@ -3,7 +3,7 @@
 //! Only what is not there counts as not there: what cannot be read is an error, because data that is taken for gone would be
 //! replaced by an empty cluster.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
@@ -12,6 +12,7 @@ use crate::boltdb::wal::{self, Segment};
 use crate::boltdb::walk::Database;
 use crate::datadir::DataDir;
 use crate::error::Explained;
+use crate::host;
 use crate::plan::start::DataState;
 
 /// Buckets of etcd's that hold what users wrote; the others get something at every first start.
@@ -44,7 +45,7 @@ pub(super) fn data_state(data: &DataDir) -> Result<DataState, Unreadable> {
     }
     match files(&member.join("wal"), "wal")?.as_slice() {
         [] => {}
-        [only] => match File::open(only).and_then(wal::read) {
+        [only] => match host::open_regular(only).and_then(wal::read) {
             Ok(Segment::Uncommitted) => {}
             Ok(Segment::Committed) => return Ok(DataState::Present),
             Ok(Segment::Blank) => return Ok(DataState::Torn),
@@ -65,7 +66,7 @@ fn holds_something(bolt: &Path) -> Result<bool, Unreadable> {
         return Ok(false);
     }
     let unreadable = |source| Unreadable { path: bolt.to_path_buf(), source };
-    let file = File::open(bolt).map_err(unreadable)?;
+    let file = host::open_regular(bolt).map_err(unreadable)?;
     match Database::open_newest(&file).and_then(|database| database.any_bucket_holds(&PRECIOUS)) {
         Ok(holds) => Ok(holds),
         // Damaged is not empty.

@@ -38,6 +38,12 @@ fn without_systemd_it_installs_and_says_how_to_start() {
     let again = tree.run("cd /root/quorate-* && ./install.sh");
     again.succeeds();
     assert!(again.err.contains("nothing has changed"), "{}", again.err);
+    // What was given before is not forgotten.
+    tree.run("cd /root/quorate-* && QUORATE_LOG_FORMAT=json ./install.sh").succeeds();
+    let shown = tree.run("quorate server --node-ip=127.0.0.1 --print-config");
+    for line in ["data-dir: /srv/q  # ", "log-format: json  # ", "token: '***'"] {
+        assert!(shown.succeeds().contains(line), "{}", shown.out);
+    }
     // A configuration of the operator's is never touched.
     tree.run("echo '# mine' >>/etc/quorate/config.yaml").succeeds();
     tree.run("cd /root/quorate-* && ./install.sh").succeeds();
@@ -60,6 +66,12 @@ fn what_goes_wrong_is_said_and_nothing_is_installed() {
         ("INSTALL_QUORATE_SKIP_STRAT=true", 2, &["INSTALL_QUORATE_SKIP_STRAT means nothing"]),
         ("INSTALL_QUORATE_SKIP_START=maybe", 2, &["neither true nor false"]),
         ("INSTALL_QUORATE_BIN_DIR=relative", 2, &["must be an absolute path"]),
+        ("INSTALL_QUORATE_EXEC='x;touch /tmp/pwn;#'", 2, &["has other characters in it"]),
+        ("INSTALL_QUORATE_EXEC='a|b&c'", 2, &["has other characters in it"]),
+        ("QUORATE_NEW_CLUSTER=true", 2, &["is for one start", "on the command line, once"]),
+        ("QUORATE_CONFIG=/srv/c.yaml", 2, &["cannot be kept"]),
+        ("QUORATE_FOO=1", 2, &["unknown key `foo`", "nothing was installed"]),
+        ("QUORATE_ETCD_CLIENT_PORT=443", 2, &["may not listen on a port below", "nothing was installed"]),
         ("INSTALL_QUORATE_ARTIFACT=/missing", 5, &["there is no file /missing"]),
         ("INSTALL_QUORATE_ARTIFACT=/etc/passwd", 1, &["does not run on this machine", "nothing was installed"]),
         ("INSTALL_QUORATE_ARTIFACT=http://127.0.0.1/x.tar.gz", 2, &["without protection"]),
@@ -83,7 +95,11 @@ fn what_goes_wrong_is_said_and_nothing_is_installed() {
     install(address).fails(1, &["the checksum of quorate-", "nothing was installed"]);
     tree.run("rm /dist/SHA256SUMS").succeeds();
     install(address).fails(1, &["cannot download the checksums"]);
-    assert_eq!(tree.run("ls /usr/local/bin; getent passwd quorate").out, "");
+    assert_eq!(tree.run("ls -A /usr/local/bin /etc/quorate").out, "/etc/quorate:\n\n/usr/local/bin:\n");
+    // Cut off on its way, it does nothing.
+    let cut = tree.run("cd /root/quorate-* && head -c 11000 install.sh | sh");
+    assert_ne!(cut.code, Some(0));
+    assert_eq!(tree.run("ls -A /usr/local/bin /etc/quorate").out, "/etc/quorate:\n\n/usr/local/bin:\n");
     tree.run("mv /dist/kept /dist/SHA256SUMS").succeeds();
     install(address).succeeds();
     tree.run("quorate-uninstall.sh --sure").fails(2, &["unknown argument --sure"]);
@@ -112,10 +128,11 @@ fn uninstalling_removes_of_the_data_what_it_was_told_to() {
     let _timed = Timed::start();
     let Some(tree) = Tree::new() else { return };
     tree.run(&format!("{UNPACK} && ./install.sh")).succeeds();
-    let data = "/var/lib/quorate";
+    let (data, payload) = ("/var/lib/quorate", "0".repeat(64));
     let fill = format!(
         "mkdir -p {data}/server/db/etcd/member {data}/server/db/snapshots {data}/server/tls {data}/data && \
-         touch {data}/server/token {data}/server/cluster.json {data}/server/db/snapshots/one {data}/other"
+         touch {data}/server/token {data}/server/cluster.json {data}/server/db/snapshots/one {data}/other && \
+         mkdir {data}/data/photos {data}/data/{payload} && touch {data}/data/photos/one.jpg {data}/data/{payload}/etcd"
     );
     tree.run(&fill).succeeds();
     let left = || tree.run(&format!("cd {data} && find . -type f | sort")).out;
@@ -123,13 +140,21 @@ fn uninstalling_removes_of_the_data_what_it_was_told_to() {
     let ran = tree.run("quorate-uninstall.sh");
     ran.succeeds();
     assert!(ran.err.contains("the data stays in /var/lib/quorate"), "{}", ran.err);
-    assert_eq!(left(), "./other\n./server/cluster.json\n./server/db/snapshots/one\n./server/token\n");
+    let unpacked = format!("./data/{payload}/etcd\n");
+    let mine = "./data/photos/one.jpg\n./other\n";
+    let rest = "./server/cluster.json\n./server/db/snapshots/one\n./server/token\n";
+    assert_eq!(left(), format!("{unpacked}{mine}{rest}"));
+    // With a configuration that cannot be read nobody knows where the data is.
+    tree.run("cd /root/quorate-* && ./install.sh && echo 'nonsense: 1' >>/etc/quorate/config.yaml").succeeds();
+    tree.run("quorate-uninstall.sh --yes").fails(4, &["cannot be told for certain", "QUORATE_DATA_DIR="]);
+    assert_eq!(left(), format!("{unpacked}{mine}{rest}"));
+    tree.run("sed -i '/nonsense/d' /etc/quorate/config.yaml").succeeds();
 
     tree.run("cd /root/quorate-* && ./install.sh").succeeds();
     let ran = tree.run("quorate-uninstall.sh --yes");
     ran.succeeds();
     assert!(ran.err.contains("snapshots, token and certificates stay"), "{}", ran.err);
-    assert_eq!(left(), "./other\n./server/db/snapshots/one\n./server/token\n");
+    assert_eq!(left(), format!("{mine}./server/db/snapshots/one\n./server/token\n"), "a stranger's files stay");
 
     // A data directory that only the configuration knows.
     tree.run("cd /root/quorate-* && ./install.sh && echo 'data-dir: /srv/else where' >>/etc/quorate/config.yaml")
@@ -139,7 +164,7 @@ fn uninstalling_removes_of_the_data_what_it_was_told_to() {
     assert_eq!(tree.run("ls -A /srv; ls -d /etc/quorate; getent passwd quorate").out, "");
     assert_eq!(
         left(),
-        "./other\n./server/db/snapshots/one\n./server/token\n",
+        format!("{mine}./server/db/snapshots/one\n./server/token\n"),
         "another directory than the one asked for"
     );
 }

@@ -220,7 +220,9 @@ fn versions_completions_and_manual_pages_are_made() {
     run(&["completion", "csh"]).fails(2, &["invalid value 'csh'"]);
     let dir = tempfile::tempdir().unwrap();
     run(&["man", dir.path().to_str().unwrap()]).succeeds();
-    for page in ["quorate.1", "quorate-server.1", "quorate-status.1", "quorate-completion.1"] {
+    for page in
+        ["quorate.1", "quorate-server.1", "quorate-status.1", "quorate-completion.1", "quorate-etcd-snapshot-prune.1"]
+    {
         let text = fs::read_to_string(dir.path().join(page)).unwrap();
         assert!(text.starts_with(".ie") || text.contains(".TH "), "{page}: {}", &text[..60]);
     }

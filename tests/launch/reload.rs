@@ -57,6 +57,13 @@ fn debug_can_be_switched_on_and_off() {
     assert!(log.contains("from=false key=debug to=true"), "{log}");
     node.signal_child(Signal::SIGKILL);
     node.wait_log("DEBUG ");
+    assert!(node.log().contains("changes when quorate is restarted"));
+    let cmdline = |node: &Node| fs::read_to_string(format!("/proc/{}/cmdline", node.child_pid().unwrap())).unwrap();
+    eventually("another etcd", || (node.status().code == Some(0)).then_some(()));
+    assert!(cmdline(&node).contains("--log-level=info"));
+    node.stop();
+    node.start_ready();
+    assert!(cmdline(&node).contains("--log-level=debug"));
     node.stop();
 }
 
