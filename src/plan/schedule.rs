@@ -6,7 +6,7 @@
 
 use std::str::FromStr;
 
-use chrono::{DateTime, Duration, TimeZone};
+use chrono::{DateTime, Duration, TimeZone, Timelike as _};
 use croner::Cron;
 use croner::parser::{CronParser, Seconds, Year};
 
@@ -99,8 +99,9 @@ impl Schedule {
                 if next <= *now { Due::Now(next) } else { Due::At(next) }
             }
             Self::Calendar(cron) => {
-                let previous = cron.find_previous_occurrence(now, true).ok();
-                // In the second of the slot, an attempt has its time.
+                // Slots begin with a second, and croner takes every moment of that second for one.
+                let second = now.with_nanosecond(0).unwrap_or_else(|| now.clone());
+                let previous = cron.find_previous_occurrence(&second, true).ok();
                 if let Some(previous) = previous.filter(|previous| previous > done) {
                     return Due::Now(previous);
                 }
@@ -211,14 +212,23 @@ mod tests {
 
     proptest! {
         #[test]
-        fn after_a_run_the_same_slot_is_never_due_again(start in 1_700_000_000i64..1_900_000_000, which in 0usize..6, wait in 0i64..200_000) {
+        fn after_a_run_the_same_slot_is_never_due_again(
+            start in 1_700_000_000i64..1_900_000_000, which in 0usize..6, wait in 0i64..200_000, nanos in 0u32..999_000_000, minute: bool,
+        ) {
+            // Also in the very second in which a slot begins.
+            let start = if minute { start / 60 * 60 } else { start };
             let text = ["0 */12 * * *", "@hourly", "*/7 * * * *", "30 2 * * *", "0 0 1 * *", "@every 90m"][which];
             let schedule = schedule(text);
             let born = Berlin.timestamp_opt(start - 500_000, 0).unwrap();
-            let now = Berlin.timestamp_opt(start, 0).unwrap();
+            let now = Berlin.timestamp_opt(start, nanos).unwrap();
             if let Due::Now(slot) = schedule.due(&now, None, &born) {
                 prop_assert!(slot <= now && slot > born);
                 prop_assert!(matches!(schedule.due(&now, Some(&now), &born), Due::At(_)));
+                let a_moment_later = Berlin.timestamp_opt(start, nanos + 900_000).unwrap();
+                prop_assert!(matches!(schedule.due(&a_moment_later, Some(&now), &born), Due::At(_)));
+                // Manifests have whole seconds.
+                let written = Berlin.timestamp_opt(start, 0).unwrap();
+                prop_assert!(matches!(schedule.due(&a_moment_later, Some(&written), &born), Due::At(_)));
             }
             // Whatever is due next lies in the future.
             let later = Berlin.timestamp_opt(start + wait, 0).unwrap();

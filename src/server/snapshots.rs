@@ -208,7 +208,7 @@ pub async fn take(
         Err(failure) if failure.exit() == Exit::Busy => {}
         Err(failure) => {
             let told = failure.told();
-            tracing::error!(error = %told.message, because = told.because.join(": "), next = told.next, "no snapshot was saved");
+            tracing::error!(error = %told.message, because = (!told.because.is_empty()).then(|| told.because.join(": ")), next = told.next, "no snapshot was saved");
             shared.snapshots.durations(false).observe(begun.elapsed().as_secs_f64());
             shared.snapshots.note(|history| {
                 history.failures += 1;
@@ -300,6 +300,9 @@ pub async fn keep_schedule(shared: Arc<Shared>) {
                 attempted = Some(now);
                 tracing::info!(slot = slot.to_rfc3339(), "a scheduled snapshot is due");
                 run_slot(&shared, &config).await;
+                if *shared.snapshots.stopping.borrow() {
+                    return;
+                }
             }
             Due::At(next) => {
                 let next = SystemTime::from(next);

@@ -129,3 +129,41 @@ fn what_keeps_it_from_running_is_named() {
     node.run_server().fails(2, &["user nobody cannot run", "Permission denied", "namei -l"]);
     assert!(!node.etcd_dir().exists());
 }
+
+/// Whatever etcd's user, or another one, puts in the way.
+#[test]
+fn root_is_not_led_astray_by_others() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let _timed = Timed::start();
+    let Some((uid, gid)) = ids() else { return };
+    let mut node = node(&Etcd::usual());
+    node.args.push(format!("--etcd-user={USER}"));
+    node.start_ready();
+    node.etcdctl(&["put", "a", "1"]);
+    let member = node.status_json()["member"]["name"].clone();
+    node.stop();
+    // A pipe that nobody writes into, and a link to what has no end.
+    let (config, name) = (node.etcd_dir().join("config"), node.etcd_dir().join("name"));
+    fs::remove_file(&config).unwrap();
+    fs::remove_file(&name).unwrap();
+    nix::unistd::mkfifo(&config, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    std::os::unix::fs::symlink("/dev/zero", &name).unwrap();
+    for path in [&config, &name] {
+        std::os::unix::fs::lchown(path, Some(uid), Some(gid)).unwrap();
+    }
+    node.start_ready();
+    assert_eq!(node.status_json()["member"]["name"], member);
+    assert!(fs::symlink_metadata(&name).unwrap().is_file() && fs::symlink_metadata(&config).unwrap().is_file());
+    node.stop();
+    // Files of root's in the user's data are named, not run into.
+    let bolt = node.etcd_dir().join("member/snap/db");
+    std::os::unix::fs::chown(&bolt, Some(0), Some(0)).unwrap();
+    node.run_server().fails(4, &["belongs to user 0", &format!("chown -R {uid}")]);
+    std::os::unix::fs::chown(&bolt, Some(uid), Some(gid)).unwrap();
+    // A data directory that others may change could lead anywhere.
+    fs::set_permissions(&node.data_dir, fs::Permissions::from_mode(0o777)).unwrap();
+    node.run_server().fails(4, &["others than root may write into", "chmod go-w"]);
+    fs::set_permissions(&node.data_dir, fs::Permissions::from_mode(0o755)).unwrap();
+    std::os::unix::fs::chown(&node.data_dir, Some(uid), None).unwrap();
+    node.run_server().fails(4, &[&format!("belongs to user {uid}")]);
+}

@@ -37,6 +37,7 @@ fn a_slot_is_taken_once_and_retention_follows() {
         let is_last = status["snapshots"]["last_good"]["name"] == first["name"];
         (is_last && status["snapshots"]["next"].is_string()).then_some(())
     });
+    assert_eq!(node.log().matches("a scheduled snapshot is due").count(), 1, "{}", node.log());
     // Started again within the same slot it takes no other; in the next one it does, and the older one goes.
     node.stop();
     node.start_ready();
