@@ -125,7 +125,7 @@ pub fn write_stream(
     let temporary = temporary_beside(path);
     let written = (|| {
         faults::point("durable::create").on("write", path)?;
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary).on("write", path)?;
+        let mut file = create_new(&temporary, mode).on("write", path)?;
         faults::point("durable::write").on("write", path)?;
         fill(&mut file).on("write", path)?;
         if group.is_some() {
@@ -144,6 +144,10 @@ pub fn write_stream(
     }
     written?;
     sync_parent(path)
+}
+
+fn create_new(path: &Path, mode: u32) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).create_new(true).mode(mode).open(path)
 }
 
 /// Replaces the content of a file that is already open, in place: for lock files, whose inode must stay.
@@ -188,8 +192,7 @@ impl Draft {
     pub fn create(dir: &Path, label: &str, mode: u32) -> Result<(Self, File), WriteError> {
         let path = temporary_beside(&dir.join(label));
         faults::point("durable::create").on("write into", dir)?;
-        let file =
-            OpenOptions::new().read(true).write(true).create_new(true).mode(mode).open(&path).on("write", &path)?;
+        let file = create_new(&path, mode).on("write", &path)?;
         let draft = Self { path, is_published: false };
         file.set_permissions(fs::Permissions::from_mode(mode)).on("set the mode of", &draft.path)?;
         Ok((draft, file))
@@ -253,8 +256,7 @@ pub fn anonymous(dir: &Path) -> Result<File, WriteError> {
         // Some file systems cannot; a name that is removed at once is nearly as good.
         Err(error) if error.kind() == io::ErrorKind::Unsupported => {
             let path = temporary_beside(&dir.join("unnamed"));
-            let mut options = OpenOptions::new();
-            let file = options.read(true).write(true).create_new(true).mode(PRIVATE).open(&path).on("write", &path)?;
+            let file = create_new(&path, PRIVATE).on("write", &path)?;
             fs::remove_file(&path).on("remove", &path)?;
             Ok(file)
         }

@@ -1,130 +1,27 @@
-//! Texts into the typed [`Config`], and what contradicts itself or this host.
+//! Texts into the typed [`Config`], and what does not fit this host.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read as _;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
-use super::options::{self, Kind};
+use super::kinds::{bytes, is_label, millis, packing, pair, switch};
 use super::owned::owned;
-use super::{
-    Config, DEFAULT_ELECTION_MILLIS, DEFAULT_HEARTBEAT_MILLIS, EtcdArg, EtcdConfig, LogFormat, Origin, Problem,
-    Resolved, Secret, SnapshotConfig,
-};
+use super::{Config, EtcdArg, EtcdConfig, LogFormat, Origin, Problem, Resolved, Secret, SnapshotConfig, checks};
 use crate::host::{HostFacts, User};
 use crate::pki;
-use crate::plan::retention::Policy;
-use crate::plan::schedule::Schedule;
-use crate::snapshot::file::Packing;
-use crate::snapshot::name::Base;
 
 /// A token file may be this large, in bytes.
 const LARGEST_TOKEN: u64 = 4096;
 
-impl Kind {
-    /// Whether `text` is such a value.
-    ///
-    /// # Errors
-    /// What it should be, as "wants …".
-    pub fn check(self, text: &str) -> Result<(), &'static str> {
-        let (good, wants) = match self {
-            Self::Switch => (switch(text).is_some(), "wants true or false"),
-            Self::Text | Self::Path => (!text.is_empty(), "wants a value"),
-            Self::Port => (text.parse::<u16>().is_ok_and(|port| port > 0), "wants a port from 1 to 65535"),
-            Self::Millis => (millis(text).is_some(), "wants a whole number of milliseconds from 1 to 60000"),
-            Self::Bytes => (bytes(text).is_some(), "wants a number of bytes, such as 8589934592 or 8GiB"),
-            Self::Address => (IpAddr::from_str(text).is_ok(), "wants an IP address"),
-            Self::Label => {
-                (is_label(text), "wants a DNS label (lower-case letters, digits and inner hyphens, at most 63)")
-            }
-            Self::HostName => (is_host_name(text), "wants a DNS name or an IP address"),
-            Self::Pair => (pair(text).is_some(), "wants key=value"),
-            Self::Compression => (packing(text).is_some(), "wants true, false, zstd or zip"),
-            Self::Count => (text.parse::<u32>().is_ok(), "wants a whole number"),
-            Self::Retention => (
-                text.parse::<Policy>().is_ok(),
-                "wants rules such as last=5,daily=7,weekly=4,monthly=12,yearly=3,within=30d",
-            ),
-            Self::Cron => {
-                (text.parse::<Schedule>().is_ok(), "wants a schedule such as 0 */12 * * *, @hourly or @every 5m")
-            }
-            Self::Base => (text.parse::<Base>().is_ok(), "wants letters, digits and . _ : + - only, at most 128"),
-            Self::Choice(words) => (words.contains(&text), "wants text or json"),
-        };
-        if good { Ok(()) } else { Err(wants) }
-    }
-}
-
-fn switch(text: &str) -> Option<bool> {
-    match text.to_ascii_lowercase().as_str() {
-        "true" | "yes" | "on" | "1" => Some(true),
-        "false" | "no" | "off" | "0" => Some(false),
-        _ => None,
-    }
-}
-
-/// A switch, or the name of a format.
-fn packing(text: &str) -> Option<Packing> {
-    match text {
-        "zstd" => Some(Packing::Zstd),
-        "zip" => Some(Packing::Zip),
-        _ => switch(text).map(|compress| if compress { Packing::Zstd } else { Packing::Raw }),
-    }
-}
-
-fn millis(text: &str) -> Option<u32> {
-    let digits = text.strip_suffix("ms").unwrap_or(text).trim_end();
-    digits.parse().ok().filter(|millis| (1..=60_000).contains(millis))
-}
-
-fn bytes(text: &str) -> Option<u64> {
-    const UNITS: [(&str, u64); 8] = [
-        ("KiB", 1 << 10),
-        ("MiB", 1 << 20),
-        ("GiB", 1 << 30),
-        ("TiB", 1 << 40),
-        ("Ki", 1 << 10),
-        ("Mi", 1 << 20),
-        ("Gi", 1 << 30),
-        ("Ti", 1 << 40),
-    ];
-    let unit = UNITS.iter().find_map(|(unit, factor)| text.strip_suffix(unit).map(|number| (number, *factor)));
-    let (number, factor) = unit.unwrap_or((text, 1));
-    // etcd takes a signed number.
-    number.trim().parse::<u64>().ok()?.checked_mul(factor).filter(|bytes| (1..=i64::MAX as u64).contains(bytes))
-}
-
-fn is_label(text: &str) -> bool {
-    let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    (1..=63).contains(&text.len()) && text.chars().all(inner) && !text.starts_with('-') && !text.ends_with('-')
-}
-
-fn is_host_name(text: &str) -> bool {
-    if IpAddr::from_str(text).is_ok() {
-        return true;
-    }
-    let name = text.strip_prefix("*.").unwrap_or(text).to_ascii_lowercase();
-    // Four numbers with dots that are no address are a typing error, not a name.
-    let numeric = name.split('.').all(|label| label.chars().all(|c| c.is_ascii_digit()));
-    name.len() <= 253 && !numeric && name.split('.').all(is_label)
-}
-
-fn pair(text: &str) -> Option<EtcdArg> {
-    let (key, value) = text.split_once('=')?;
-    let key = key.trim().trim_start_matches('-');
-    (!key.is_empty()).then(|| EtcdArg { key: key.to_owned(), value: value.to_owned() })
-}
-
-struct Builder<'a> {
-    resolved: &'a Resolved,
+pub(super) struct Builder<'a> {
+    pub(super) resolved: &'a Resolved,
     problems: &'a mut Vec<Problem>,
 }
 
 impl Builder<'_> {
     /// The texts were checked by kind before, so what does not parse here is reported already.
-    fn one<T>(&self, name: &str, parse: impl Fn(&str) -> Option<T>) -> Option<T> {
+    pub(super) fn one<T>(&self, name: &str, parse: impl Fn(&str) -> Option<T>) -> Option<T> {
         self.resolved.one(name).and_then(|(text, _)| parse(text))
     }
 
@@ -132,15 +29,15 @@ impl Builder<'_> {
         self.resolved.all(name).iter().filter_map(|(text, _)| parse(text)).collect()
     }
 
-    fn port(&self, name: &str) -> u16 {
+    pub(super) fn port(&self, name: &str) -> u16 {
         self.one(name, |text| text.parse().ok()).unwrap_or_default()
     }
 
-    fn switch(&self, name: &str) -> bool {
+    pub(super) fn switch(&self, name: &str) -> bool {
         self.one(name, switch).unwrap_or(false)
     }
 
-    fn problem(&mut self, origin: Origin, message: impl Into<String>) {
+    pub(super) fn problem(&mut self, origin: Origin, message: impl Into<String>) {
         self.problems.push(Problem { origin, message: message.into() });
     }
 
@@ -170,10 +67,13 @@ pub(super) fn build(resolved: &Resolved, host: &HostFacts, problems: &mut Vec<Pr
     let node_ips = node_ips(&mut builder, host);
     let args = etcd_args(&mut builder);
     let token = token(&mut builder);
-    check_ports(&mut builder);
-    check_low_ports(&mut builder);
-    check_timing(&mut builder);
-    check_reset(&mut builder);
+    checks::ports(&mut builder);
+    let user = etcd_user(&mut builder);
+    if user.is_some() {
+        checks::low_ports(&mut builder);
+    }
+    checks::timing(&mut builder);
+    checks::reset(&mut builder);
     if let Some(address) = builder.one("bind-address", |text| text.parse().ok()) {
         check_ours(&mut builder, host, "bind-address", address, &resolved.origin("bind-address"), true);
     }
@@ -195,7 +95,7 @@ pub(super) fn build(resolved: &Resolved, host: &HostFacts, problems: &mut Vec<Pr
         token,
         etcd: EtcdConfig {
             binary: builder.path("etcd-binary"),
-            user: etcd_user(&mut builder),
+            user,
             args,
             client_port: builder.port("etcd-client-port"),
             peer_port: builder.port("etcd-peer-port"),
@@ -371,84 +271,6 @@ fn read_token(path: &Path) -> Result<String, String> {
     Ok(text.trim().to_owned())
 }
 
-fn check_ports(builder: &mut Builder<'_>) {
-    let mut users: BTreeMap<u16, &'static str> = BTreeMap::new();
-    for spec in options::OPTIONS.iter().filter(|spec| spec.kind == Kind::Port) {
-        let port = builder.port(spec.name);
-        if port == 0 {
-            continue;
-        }
-        if let Some(other) = users.insert(port, spec.name) {
-            // Blame the one that somebody set.
-            let (blamed, taken_by) =
-                if builder.resolved.is_set(spec.name) { (spec.name, other) } else { (other, spec.name) };
-            let message = format!("`{blamed}` is {port}, which is also `{taken_by}`; give each a port of its own");
-            builder.problem(builder.resolved.origin(blamed), message);
-        }
-    }
-}
-
-/// etcd loses root's privileges with root's name.
-fn check_low_ports(builder: &mut Builder<'_>) {
-    if etcd_user(&mut Builder { resolved: builder.resolved, problems: &mut Vec::new() }).is_none() {
-        return;
-    }
-    let first = fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
-    let first: u16 = first.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(1024);
-    for name in ["etcd-client-port", "etcd-peer-port", "etcd-metrics-port"] {
-        let port = builder.port(name);
-        if port != 0 && port < first {
-            let message =
-                format!("`{name}` is {port}, and with `etcd-user` etcd may not listen on a port below {first}");
-            builder.problem(builder.resolved.origin(name), message);
-        }
-    }
-}
-
-fn check_timing(builder: &mut Builder<'_>) {
-    let heartbeat = builder.one("etcd-heartbeat-interval", millis);
-    let election = builder.one("etcd-election-timeout", millis);
-    if heartbeat.is_none() && election.is_none() {
-        return;
-    }
-    let (heartbeat, election) =
-        (heartbeat.unwrap_or(DEFAULT_HEARTBEAT_MILLIS), election.unwrap_or(DEFAULT_ELECTION_MILLIS));
-    // etcd's own rules: server/embed/config.go, Validate, and maxElectionMs.
-    let blamed = if builder.resolved.is_set("etcd-election-timeout") {
-        "etcd-election-timeout"
-    } else {
-        "etcd-heartbeat-interval"
-    };
-    let origin = builder.resolved.origin(blamed);
-    if election < 5 * heartbeat {
-        let message = format!(
-            "`etcd-election-timeout` ({election} ms) must be at least five times `etcd-heartbeat-interval` ({heartbeat} ms)"
-        );
-        builder.problem(origin, message);
-    } else if election > 50_000 {
-        builder.problem(origin, format!("`etcd-election-timeout` ({election} ms) must be at most 50000 ms"));
-    }
-}
-
-fn check_reset(builder: &mut Builder<'_>) {
-    let reset = builder.switch("cluster-reset");
-    let path = builder.resolved.one("cluster-reset-restore-path").map(|(_, origin)| origin.clone());
-    if let Some(origin) = path {
-        let message = if reset {
-            "`cluster-reset-restore-path`: this version of quorate cannot restore yet; nothing was changed"
-        } else {
-            "`cluster-reset-restore-path` needs `cluster-reset` (and this version of quorate cannot restore yet)"
-        };
-        builder.problem(origin, message);
-    } else if reset {
-        let origin = builder.resolved.origin("cluster-reset");
-        builder.problem(
-            origin,
-            "`cluster-reset`: this version of quorate cannot reset a cluster yet; nothing was changed",
-        );
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::layers::{self, Given};
@@ -513,16 +335,6 @@ mod tests {
             assert_eq!(problems.len(), 1, "{options:?}: {problems:?}");
             assert!(problems[0].contains(expected), "{options:?}: {problems:?}");
         }
-    }
-
-    #[test]
-    fn sizes_are_read_with_and_without_units() {
-        for (text, expected) in
-            [("1024", Some(1024)), ("8GiB", Some(8 << 30)), ("2 Mi", Some(2 << 20)), ("-1", None), ("0", None)]
-        {
-            assert_eq!(bytes(text), expected, "{text}");
-        }
-        assert_eq!(bytes("99999999TiB"), None, "larger than etcd can count");
     }
 
     #[test]

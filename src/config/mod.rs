@@ -2,11 +2,13 @@
 //!
 //! `options` is the one table of what can be set; the command line, the environment variables, the keys of
 //! `config.yaml`, `--print-config` and the tests of `config.yaml.example` are all made from it. `yaml` reads files and
-//! keeps line numbers, `layers` merges the sources by precedence, `build` makes the typed value and finds what
+//! keeps line numbers, `layers` merges the sources by precedence, `kinds` knows what each text may be, `build` makes the typed value, `checks` finds what
 //! contradicts itself, `owned` lists what etcd-arg may not touch, `print` shows where each value came from. Every problem is reported at once, and nothing
 //! starts on a bad configuration. This room reads files, and never touches the network.
 
 mod build;
+mod checks;
+mod kinds;
 pub mod layers;
 pub mod options;
 mod owned;
@@ -17,6 +19,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use crate::datadir::DataDir;
 use crate::error::{Exit, Explained};
 use crate::host::{HostFacts, User};
 use crate::plan::retention::Policy;
@@ -113,6 +116,12 @@ pub struct SnapshotConfig {
 }
 
 impl SnapshotConfig {
+    /// Where the snapshots are.
+    #[must_use]
+    pub fn place(&self, data: &DataDir) -> PathBuf {
+        self.dir.clone().unwrap_or_else(|| data.snapshots())
+    }
+
     /// What retention keeps: the newest so many, and what the further rules keep.
     #[must_use]
     pub fn policy(&self) -> Policy {

@@ -71,11 +71,12 @@ pub async fn get(data: &DataDir, path: &str, patience: Duration) -> Result<Bytes
     let stream = connect(data).await?;
     let no_answer = |source| ControlError::NoAnswer { path: root.clone(), source };
     let (status, body) = request(stream, path, patience).await.map_err(no_answer)?;
-    if status == StatusCode::OK {
-        return Ok(body);
-    }
-    let text = crate::host::printable(String::from_utf8_lossy(&body).trim());
-    Err(ControlError::Refused { status: status.as_u16(), text })
+    if status == StatusCode::OK { Ok(body) } else { Err(refused(status, &body)) }
+}
+
+fn refused(status: StatusCode, body: &[u8]) -> ControlError {
+    let text = crate::host::printable(String::from_utf8_lossy(body).trim());
+    ControlError::Refused { status: status.as_u16(), text }
 }
 
 /// POSTs `body` to `path` and passes each line of the answer on, until the answer ends. No line may take longer than `stall`.
@@ -122,11 +123,7 @@ pub async fn post(
         }
     }
     driven.abort();
-    if status == StatusCode::OK {
-        return Ok(());
-    }
-    let text = crate::host::printable(String::from_utf8_lossy(&waiting).trim());
-    Err(ControlError::Refused { status: status.as_u16(), text })
+    if status == StatusCode::OK { Ok(()) } else { Err(refused(status, &waiting)) }
 }
 
 async fn connect(data: &DataDir) -> Result<tokio::net::UnixStream, ControlError> {

@@ -218,9 +218,12 @@ fn is_executable(path: &Path) -> bool {
 /// Asks an etcd for its version, as `user` if one is given.
 ///
 /// # Errors
-/// If it does not run, does not answer, is something else, or is not supported.
+/// If it does not run (or not as `user`), does not answer, is something else, or is not supported.
 pub async fn version_of(path: &Path, user: Option<&User>) -> Result<Version, BinaryError> {
     let output = run(path, &["--version".to_owned()], user).await?;
+    if let (Some(user), false) = (user, output.status.success()) {
+        return Err(unreachable(path, user, io::Error::other(output.status.to_string())));
+    }
     let banner = String::from_utf8_lossy(&output.stdout);
     let version =
         version::of_banner(&banner).map_err(|source| BinaryError::NotEtcd { path: path.to_path_buf(), source })?;
@@ -228,20 +231,6 @@ pub async fn version_of(path: &Path, user: Option<&User>) -> Result<Version, Bin
         Ok(version)
     } else {
         Err(BinaryError::Unsupported { path: path.to_path_buf(), version })
-    }
-}
-
-/// Makes sure that `user` can run it.
-///
-/// # Errors
-/// If not, and why.
-pub async fn check_reachable(path: &Path, user: &User) -> Result<(), BinaryError> {
-    let unreachable = |why| BinaryError::Unreachable { path: path.to_path_buf(), user: user.name.clone(), source: why };
-    match run(path, &["--version".to_owned()], Some(user)).await {
-        Ok(output) if output.status.success() => Ok(()),
-        Ok(output) => Err(unreachable(io::Error::other(output.status.to_string()))),
-        Err(BinaryError::Run { source, .. }) => Err(unreachable(source)),
-        Err(other) => Err(other),
     }
 }
 
@@ -315,6 +304,10 @@ struct Output {
     stderr: Vec<u8>,
 }
 
+fn unreachable(path: &Path, user: &User, source: io::Error) -> BinaryError {
+    BinaryError::Unreachable { path: path.to_path_buf(), user: user.name.clone(), source }
+}
+
 /// Runs it in a process group of its own, which is ended with all that it started if it takes too long.
 async fn run(path: &Path, args: &[String], user: Option<&User>) -> Result<Output, BinaryError> {
     let mut command = std::process::Command::new(path);
@@ -323,7 +316,10 @@ async fn run(path: &Path, args: &[String], user: Option<&User>) -> Result<Output
     if let Some(user) = user {
         become_user(&mut command, user);
     }
-    let failed = |source| BinaryError::Run { path: path.to_path_buf(), source };
+    let failed = |source| match user {
+        Some(user) => unreachable(path, user, source),
+        None => BinaryError::Run { path: path.to_path_buf(), source },
+    };
     let mut child = Command::from(command).kill_on_drop(true).spawn().map_err(failed)?;
     let (out, err) = (child.stdout.take(), child.stderr.take());
     let exchange = async {

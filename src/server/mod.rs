@@ -109,9 +109,6 @@ async fn prepare(config: &Config) -> Result<(DataDir, BinaryFacts, Prepared), Fa
     let checked = program.pin()?;
     // What somebody else made is run as etcd's user from the first moment on; what we carry is ours.
     let runner = user.as_ref().filter(|_| program.source != Source::Embedded);
-    if let Some(user) = runner {
-        binary::check_reachable(&program.path, user).await?;
-    }
     let version = binary::version_of(&program.path, runner).await?;
     binary::check_arguments(&program.path, version, &config.etcd.args, runner).await?;
     if let Some(dir) = &config.snapshot.dir {
@@ -126,7 +123,7 @@ async fn prepare(config: &Config) -> Result<(DataDir, BinaryFacts, Prepared), Fa
         BinaryFacts { version, checked, program: Arc::new(program) }
     };
     if let (Some(user), None) = (&user, runner) {
-        binary::check_reachable(facts.checked.path(), user).await?;
+        binary::version_of(facts.checked.path(), Some(user)).await?;
     }
     Ok((data, facts, prepared))
 }
@@ -236,7 +233,7 @@ impl Server {
         if let Some(listeners) = self.listeners.take() {
             helpers.spawn(control::serve(listeners, self.shared.clone()));
         }
-        helpers.spawn(snapshots::keep_schedule(self.shared.clone()));
+        helpers.spawn(snapshots::schedule::keep(self.shared.clone()));
         if let Some(prober) = self.prober.take() {
             helpers.spawn(prober.run());
         }

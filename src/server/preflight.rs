@@ -60,6 +60,8 @@ pub(super) struct Prepared {
     pub(super) epoch: u64,
     /// What to remember of a cluster that is about to begin.
     pub(super) intended: Option<ClusterRecord>,
+    /// What was there before it.
+    found: DataState,
     pub(super) expiries: Vec<Expiry>,
     pub(super) authorities: Vec<Vec<u8>>,
     pub(super) fsync_p99: Option<Duration>,
@@ -78,11 +80,12 @@ pub(super) async fn prepare(
     faults::point("server::locked").map_err(super::system("go on after the lock"))?;
     // It would still have the ports, and could still make files.
     orphan::clear(data, grace).await?;
-    own(data, &config.snapshot.dir.clone().unwrap_or_else(|| data.snapshots()))?;
+    own(data, &config.snapshot.place(data))?;
     let remembered = cluster::recall(data)?;
+    let found = data_state(data)?;
     let plan = start::plan(&Observed {
         cluster: remembered.clone(),
-        data: data_state(data)?,
+        data: found,
         name: read_name(data),
         new_cluster: config.new_cluster,
         node_name: config.node_name.clone(),
@@ -115,6 +118,7 @@ pub(super) async fn prepare(
     Ok(Prepared {
         lock,
         intended,
+        found,
         identity: Identity { name: plan.name, beginning, is_alone: plan.is_alone },
         epoch: plan.epoch,
         expiries: ensured.expiries,
@@ -210,8 +214,8 @@ fn warn_of_places(data: &DataDir) {
 }
 
 /// A new cluster begins in an empty directory: what is left of an old one there is kept beside it, whatever it may be.
-fn set_aside(data: &DataDir) -> Result<(), Failure> {
-    match data_state(data)? {
+fn set_aside(data: &DataDir, found: DataState) -> Result<(), WriteError> {
+    match found {
         DataState::NeverBegun => {
             tracing::warn!("db/etcd holds a log without a single committed entry and no data: a first start broke off");
         }
@@ -238,7 +242,7 @@ pub(super) fn write_identity(data: &DataDir, prepared: &Prepared, flags: &[Strin
     let identity = &prepared.identity;
     if let Some(intended) = &prepared.intended {
         cluster::write(data, intended)?;
-        set_aside(data)?;
+        set_aside(data, prepared.found)?;
     }
     data.prepare_etcd()?.iter().for_each(tell);
     durable::write_if_changed(&data.etcd_name(), identity.name.as_bytes(), PRIVATE)?;

@@ -7,9 +7,9 @@ use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
+use crate::boltdb::database::Database;
 use crate::boltdb::page::ReadError;
 use crate::boltdb::wal::{self, Segment};
-use crate::boltdb::walk::Database;
 use crate::datadir::DataDir;
 use crate::error::Explained;
 use crate::host;

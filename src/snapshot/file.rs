@@ -32,6 +32,12 @@ pub enum Packing {
 }
 
 impl Packing {
+    /// The one of a name, `zstd` or `zip`.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::Zip, Self::Zstd].into_iter().find(|packing| packing.word() == name)
+    }
+
     /// The word for it; empty for none.
     #[must_use]
     pub const fn word(self) -> &'static str {

@@ -12,11 +12,12 @@ use std::hash::{BuildHasher as _, RandomState};
 
 use crc32c::crc32c_append;
 
+use crate::boltdb::database::{Database, Length};
 use crate::boltdb::image::Image;
 use crate::boltdb::keyspace::{self, Record, Revision};
 use crate::boltdb::page::{Finding, ReadError};
 use crate::boltdb::protobuf;
-use crate::boltdb::walk::{Database, Length, Visitor, Walked};
+use crate::boltdb::walk::{Visitor, Walked};
 
 /// Of the bucket `key`, the bucket of records.
 const KEY: &[u8] = b"key";
@@ -54,6 +55,14 @@ pub struct Inspection {
     pub page_size: u32,
     /// Pages in use, and free ones.
     pub pages: Walked,
+}
+
+impl Inspection {
+    /// The version of the etcd that wrote it, as far as it tells: its storage format, or what the cluster had agreed on.
+    #[must_use]
+    pub fn etcd_version(&self) -> Option<String> {
+        self.storage_version.clone().or_else(|| self.cluster_version.clone())
+    }
 }
 
 /// Inspects a database of `length` bytes. `progress` is told how many pages were read, of how many, in both passes together.

@@ -1,13 +1,14 @@
 //! The snapshots of a directory, with what is known of each without looking into it.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use super::dir;
 use super::manifest::{self, Manifest};
 use super::name;
+use crate::boltdb::database::Database;
 use crate::boltdb::keyspace;
-use crate::boltdb::walk::Database;
 use crate::clock;
 use crate::durable::WriteError;
 
@@ -66,7 +67,7 @@ pub fn list(dir: &Path) -> Result<Vec<Listed>, WriteError> {
     let threads = std::thread::available_parallelism().map_or(1, |count| count.get().min(MOST_THREADS));
     let mut all: Vec<Listed> = std::thread::scope(|scope| {
         let share = paths.len().div_ceil(threads).max(FEW);
-        let read = |paths: &[PathBuf]| paths.iter().filter_map(|path| look_at(dir, path)).collect::<Vec<_>>();
+        let read = |paths: &[PathBuf]| paths.iter().filter_map(|path| one(dir, path.file_name()?)).collect::<Vec<_>>();
         let shares: Vec<_> = paths.chunks(share).map(|paths| scope.spawn(move || read(paths))).collect();
         shares.into_iter().flat_map(|share| share.join().unwrap_or_default()).collect()
     });
@@ -83,10 +84,11 @@ pub fn peek(path: &Path) -> Option<i64> {
     last.map_or(Some(1), |key| keyspace::revision(&key).ok().map(|(revision, _)| revision.main))
 }
 
-fn look_at(dir: &Path, path: &Path) -> Option<Listed> {
-    let name = path.file_name()?.to_string_lossy().into_owned();
-    // One that was pruned a moment ago is none.
-    let found = fs::metadata(path).ok()?;
+/// What is known of the snapshot `name` in `dir`; nothing if there is none, or none any more.
+#[must_use]
+pub fn one(dir: &Path, name: &OsStr) -> Option<Listed> {
+    let found = fs::metadata(dir.join(name)).ok().filter(fs::Metadata::is_file)?;
+    let name = name.to_string_lossy().into_owned();
     let manifest = Manifest::read(dir, &name);
     Some(Listed {
         size: found.len(),

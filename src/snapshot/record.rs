@@ -22,12 +22,9 @@ pub fn write(path: &Path, found: &Result<Verified, VerifyError>) -> Result<(), W
         Err(VerifyError::Open(error)) if error.is_damage() => ("corrupt", Some(error.to_string())),
         Err(_) => return Ok(()),
     };
-    let (Some(dir), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
-        return Ok(());
-    };
+    let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else { return Ok(()) };
     let on_disk = fs::metadata(path).on("look at", path)?;
-    let listed = list::list(dir)?.into_iter().find(|listed| listed.name == name);
-    let Some(listed) = listed else { return Ok(()) };
+    let Some(listed) = list::one(dir, name) else { return Ok(()) };
     let mut manifest: Manifest = listed.manifest.clone().unwrap_or_else(|| prune::unknown(&listed));
     manifest.verification = Some(Verification {
         status: status.into(),
@@ -45,8 +42,7 @@ pub fn write(path: &Path, found: &Result<Verified, VerifyError>) -> Result<(), W
         manifest.hash_kv = inspection.hash_kv;
         manifest.sha256.clone_from(&verified.sha256);
         manifest.compression = verified.packing.word().into();
-        let version = inspection.storage_version.clone().or_else(|| inspection.cluster_version.clone());
-        manifest.etcd_version = version.unwrap_or_default();
+        manifest.etcd_version = inspection.etcd_version().unwrap_or_default();
     }
     manifest.write(dir)
 }

@@ -177,10 +177,7 @@ pub async fn save(
     })
     .await?;
     let wish_here = wish.clone();
-    let (draft, verified) = match wish.packing {
-        Packing::Raw => raw,
-        packing => blocking(move || pack(&wish_here, packing, &raw)).await?,
-    };
+    let (draft, verified) = blocking(move || pack(&wish_here, raw)).await?;
     let wish_here = wish.clone();
     let named = blocking(move || publish(&wish_here, draft, begun)).await?;
     let described = describe(wish, facts, &verified, &named, begun).and_then(|manifest| {
@@ -278,13 +275,16 @@ fn write_stream(mut file: File, dir: &Path, mut waiting: mpsc::Receiver<Vec<u8>>
     Ok(file)
 }
 
-/// Packs a verified draft into another one, and compares what comes out of it.
-fn pack(wish: &Wish, packing: Packing, (raw, verified): &(Draft, Verified)) -> Result<(Draft, Verified), SaveError> {
+/// Packs a verified draft into another one if that is wanted, and compares what comes out of it.
+fn pack(wish: &Wish, (raw, verified): (Draft, Verified)) -> Result<(Draft, Verified), SaveError> {
+    if wish.packing == Packing::Raw {
+        return Ok((raw, verified));
+    }
     let (draft, mut out) = Draft::create(&wish.dir, &format!("{}-{}-packed", wish.base, wish.node), PRIVATE)?;
     let failed = |source: io::Error| WriteError { act: "pack into", path: draft.path().to_path_buf(), source };
     let mut from = File::open(raw.path()).map_err(failed)?;
-    match packing {
-        Packing::Raw => drop(io::copy(&mut from, &mut out).map_err(failed)?),
+    match wish.packing {
+        Packing::Raw => {}
         Packing::Zstd => {
             let mut encoder = zstd::stream::Encoder::new(&mut out, zstd::DEFAULT_COMPRESSION_LEVEL).map_err(failed)?;
             encoder.include_checksum(true).map_err(failed)?;
@@ -309,12 +309,12 @@ fn pack(wish: &Wish, packing: Packing, (raw, verified): &(Draft, Verified)) -> R
     step("packed", draft.path())?;
     durable::sync(&out, draft.path())?;
     step("packed_synced", draft.path())?;
-    let packed = packed_hash(draft.path(), packing).map_err(SaveError::Packed)?;
+    let packed = packed_hash(draft.path(), wish.packing).map_err(SaveError::Packed)?;
     if packed.content != verified.sha256 {
         return Err(SaveError::Packed(io::Error::other("its content has another SHA-256")));
     }
     let stored_size = out.metadata().map_err(failed)?.len();
-    let verified = Verified { packing, stored_size, sha256: packed.file, ..verified.clone() };
+    let verified = Verified { packing: wish.packing, stored_size, sha256: packed.file, ..verified };
     Ok((draft, verified))
 }
 

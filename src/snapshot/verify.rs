@@ -13,8 +13,8 @@ use aws_lc_rs::digest::{Context, Digest};
 
 use super::file::{self, OpenError, Packing, SnapshotFile};
 use super::inspect::{self, Inspection};
+use crate::boltdb::database::Length;
 use crate::boltdb::page::{Finding, ReadError};
-use crate::boltdb::walk::Length;
 use crate::error::{Exit, Explained};
 use crate::etcd::embedded::hex;
 

@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -215,24 +215,26 @@ fn a_save_that_fails_at_any_step_leaves_nothing() {
     }
 }
 
+fn begin(node: &Node, args: &[&str]) -> Child {
+    let mut command = Command::new(&node.executable);
+    command.args(["etcd-snapshot", "save", "--data-dir"]).arg(&node.data_dir).args(args);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
 #[test]
 fn only_one_runs_at_a_time_and_whoever_goes_away_leaves_nothing() {
     let _timed = Timed::start();
+    // Slow enough (20 ms for each 32 KiB) to be caught in the middle.
     let mut node = Node::new(&Etcd::usual()).env("FAILPOINTS", "snapshot::write=sleep(20)");
     node.start_ready();
     fill(&node, 100);
-    let begin = |args: &[&str]| {
-        let mut command = Command::new(&node.executable);
-        command.args(["etcd-snapshot", "save", "--data-dir"]).arg(&node.data_dir).args(args);
-        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
-    };
     let dir = node.server_dir().join("db/snapshots");
     let begun =
         |dir: &Path| everything(dir).iter().any(|path| path.to_string_lossy().contains("tmp-quorate")).then_some(());
-    let first = begin(&[]);
+    let first = begin(&node, &[]);
     eventually("a snapshot to be begun", || begun(&dir));
     node.quorate(&["etcd-snapshot", "save"]).fails(75, &["a snapshot is being taken already", "--wait"]);
-    let waiting = begin(&["--wait", "--name=second"]);
+    let waiting = begin(&node, &["--wait", "--name=second"]);
     // Interrupted: broken off, and the one that waits has its turn.
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(first.id().cast_signed()), Signal::SIGINT).unwrap();
     drop(first.wait_with_output());
@@ -244,7 +246,7 @@ fn only_one_runs_at_a_time_and_whoever_goes_away_leaves_nothing() {
     assert_eq!(everything(&dir).len(), 2, "{:?}", everything(&dir));
 
     // The server is stopped meanwhile.
-    let third = begin(&["--name=third"]);
+    let third = begin(&node, &["--name=third"]);
     eventually("a snapshot to be begun", || begun(&dir));
     node.stop();
     let third = kit::Ran::of(&third.wait_with_output().unwrap());
@@ -253,12 +255,7 @@ fn only_one_runs_at_a_time_and_whoever_goes_away_leaves_nothing() {
 
     // Killed with -9: what is left is swept at the next start.
     node.start_ready();
-    let begin = |args: &[&str]| {
-        let mut command = Command::new(&node.executable);
-        command.args(["etcd-snapshot", "save", "--data-dir"]).arg(&node.data_dir).args(args);
-        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
-    };
-    let fourth = begin(&["--name=fourth"]);
+    let fourth = begin(&node, &["--name=fourth"]);
     eventually("a snapshot to be begun", || begun(&dir));
     node.kill_launcher();
     let fourth = kit::Ran::of(&fourth.wait_with_output().unwrap());
@@ -266,12 +263,7 @@ fn only_one_runs_at_a_time_and_whoever_goes_away_leaves_nothing() {
     node.start_ready();
     assert_eq!(everything(&dir).len(), 2, "{:?}", everything(&dir));
     // etcd is killed in the middle.
-    let begin = |args: &[&str]| {
-        let mut command = Command::new(&node.executable);
-        command.args(["etcd-snapshot", "save", "--data-dir"]).arg(&node.data_dir).args(args);
-        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
-    };
-    let fifth = begin(&["--name=fifth"]);
+    let fifth = begin(&node, &["--name=fifth"]);
     eventually("a snapshot to be begun", || begun(&dir));
     node.signal_child(Signal::SIGKILL);
     let fifth = kit::Ran::of(&fifth.wait_with_output().unwrap());

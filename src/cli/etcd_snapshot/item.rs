@@ -21,7 +21,7 @@ pub(super) struct Item {
     pub(super) node: Option<String>,
     pub(super) location: String,
     pub(super) size: u64,
-    pub(super) created: Option<String>,
+    pub(super) created: String,
     pub(super) revision: Option<i64>,
     pub(super) keys: Option<u64>,
     pub(super) etcd_version: Option<String>,
@@ -45,7 +45,7 @@ impl Item {
             name: listed.name.clone(),
             node: None,
             size: listed.size,
-            created: Some(created),
+            created,
             revision: list::peek(&path),
             keys: None,
             etcd_version: None,
@@ -67,7 +67,7 @@ impl Item {
             name: manifest.name,
             node: Some(manifest.node),
             size: manifest.size,
-            created: Some(manifest.created),
+            created: manifest.created,
             revision: Some(manifest.revision),
             keys: Some(manifest.keys),
             etcd_version: Some(manifest.etcd_version),
@@ -91,12 +91,7 @@ pub(super) fn table(items: &[Item], wide: bool) -> String {
     let unknown = || "-".to_owned();
     let mut rows = vec![head.into_iter().map(str::to_owned).collect::<Vec<_>>()];
     for item in items {
-        let mut row = vec![
-            printable(&item.name),
-            printable(&item.location),
-            human(item.size),
-            item.created.clone().unwrap_or_else(unknown),
-        ];
+        let mut row = vec![printable(&item.name), printable(&item.location), human(item.size), item.created.clone()];
         if wide {
             row.push(item.revision.map_or_else(unknown, |revision| revision.to_string()));
             row.push(item.keys.map_or_else(unknown, |keys| keys.to_string()));

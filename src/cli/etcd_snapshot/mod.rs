@@ -57,7 +57,7 @@ pub(super) fn run(given: &Given, args: &Args) -> Result<Exit, Failure> {
 
 /// Where the snapshots of this node are.
 fn snapshot_dir(config: &Config) -> PathBuf {
-    config.snapshot.dir.clone().unwrap_or_else(|| DataDir::new(&config.data_dir).snapshots())
+    config.snapshot.place(&DataDir::new(&config.data_dir))
 }
 
 /// A name is looked up among the snapshots; anything with a slash is a path.

@@ -80,7 +80,7 @@ impl Item {
             total_keys: inspection.total_pairs,
             hash: format!("{:x}", inspection.status_hash),
             hash_kv: inspection.hash_kv,
-            etcd_version: inspection.storage_version.or(inspection.cluster_version),
+            etcd_version: inspection.etcd_version(),
             members: inspection.members.len(),
             leases: inspection.leases,
             alarms: inspection.alarms,

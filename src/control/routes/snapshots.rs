@@ -131,9 +131,7 @@ async fn take(
 
 fn packing(asked: &str) -> Result<Packing, RequestError> {
     match asked {
-        "zstd" => Ok(Packing::Zstd),
-        "zip" => Ok(Packing::Zip),
         "none" => Ok(Packing::Raw),
-        other => Err(RequestError::Compression(crate::host::printable(other))),
+        _ => Packing::named(asked).ok_or_else(|| RequestError::Compression(crate::host::printable(asked))),
     }
 }

@@ -1,0 +1,337 @@
+//! A database as a whole: its heads, and what can be asked of it.
+
+use super::image::Image;
+use super::page::{self, BUCKET, Finding, HEADER, Header, Kind, META, Meta, PAGE_SIZES, ReadError};
+use super::walk::{Bounds, Visitor, Walk, Walked, read};
+
+/// How long the file must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Length {
+    /// To the byte what the head says, as in a snapshot.
+    Exact,
+    /// At least that: etcd reserves more for its own file.
+    AtLeast,
+}
+
+/// A database whose head was read.
+#[derive(Debug)]
+pub struct Database<'a, I: Image + ?Sized> {
+    image: &'a I,
+    meta: Meta,
+}
+
+impl<'a, I: Image + ?Sized> Database<'a, I> {
+    /// Reads both heads of a database of `length` bytes. Both must be good: etcd goes on with one, and says nothing.
+    ///
+    /// # Errors
+    /// If one of them is damaged, or the length is not what they say.
+    pub fn open(image: &'a I, length: u64, wanted: Length) -> Result<Self, ReadError> {
+        let first = read_meta(image, 0)?;
+        let second = read_meta(image, u64::from(first.page_size))?;
+        let meta = if second.transaction > first.transaction { second } else { first };
+        if first.page_size != second.page_size {
+            return Err(Finding::new(0, "the two heads of the database differ in the size of a page").into());
+        }
+        let needed = meta.high_water_mark.checked_mul(u64::from(meta.page_size));
+        let is_right = needed.is_some_and(|needed| match wanted {
+            Length::Exact => length == needed,
+            Length::AtLeast => length >= needed && length.is_multiple_of(u64::from(meta.page_size)),
+        });
+        if !is_right {
+            let what = format!(
+                "the database has {length} bytes, and its head says {} pages of {}",
+                meta.high_water_mark, meta.page_size
+            );
+            return Err(Finding::new(length.min(needed.unwrap_or(length)), what).into());
+        }
+        Ok(Self { image, meta })
+    }
+
+    /// As [`Self::open`], for a file whose length and second head do not matter: the newest good head counts.
+    ///
+    /// # Errors
+    /// If there is no good head.
+    pub fn open_newest(image: &'a I) -> Result<Self, ReadError> {
+        let heads = [0].into_iter().chain(PAGE_SIZES.map(u64::from));
+        // The second head lies where the first page ends, and the size of that is in the first, which may be damaged.
+        let good = heads.filter_map(|offset| {
+            let meta = read_meta(image, offset).ok()?;
+            (offset == 0 || offset == u64::from(meta.page_size)).then_some(meta)
+        });
+        let meta = good.max_by_key(|meta| meta.transaction);
+        let meta = meta.ok_or_else(|| Finding::new(0, "there is no database: neither of its heads can be read"))?;
+        Ok(Self { image, meta })
+    }
+
+    /// The head that counts.
+    #[must_use]
+    pub fn meta(&self) -> Meta {
+        self.meta
+    }
+
+    /// Reads everything and checks it.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn walk(&self, visitor: &mut impl Visitor) -> Result<Walked, ReadError> {
+        let mut walk = Walk::new(self.image, self.meta)?;
+        walk.tree(self.meta.root, None, visitor)?;
+        walk.freelist()?;
+        Ok(Walked { used_pages: walk.seen.count(), free_pages: self.meta.high_water_mark - walk.seen.count() })
+    }
+
+    /// Reads one top-level bucket again, without the checks of [`Self::walk`] that look beyond it. Nothing if it is not there.
+    ///
+    /// # Errors
+    /// If it is damaged.
+    pub fn walk_bucket(&self, name: &[u8], visitor: &mut impl Visitor) -> Result<(), ReadError> {
+        let mut only = Only { name, inner: visitor };
+        let mut walk = Walk::new(self.image, self.meta)?;
+        walk.tree(self.meta.root, Some(&[name]), &mut only)
+    }
+
+    /// The last key of a top-level bucket, found along the right edge of its tree: a few pages.
+    ///
+    /// # Errors
+    /// If it is damaged there.
+    pub fn last_key(&self, name: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
+        let mut walk = Walk::new(self.image, self.meta)?;
+        let mut bucket = None;
+        walk.node(self.meta.root, &Bounds::default(), 0, &mut |_, pair, _| {
+            if pair.is_bucket && pair.key == name {
+                bucket = Some(pair.value.to_vec());
+            }
+            Ok(())
+        })?;
+        let Some(bucket) = bucket else { return Ok(None) };
+        let mut page = bucket.get(BUCKET..).unwrap_or_default().to_vec();
+        let mut next = page::u64_at(&bucket, 0).filter(|root| *root != 0);
+        let mut offset = 0;
+        loop {
+            if let Some(id) = next {
+                offset = id.saturating_mul(u64::from(self.meta.page_size));
+                walk.load(id, offset, &mut page)?;
+            }
+            let cut_off = || Finding::new(offset, "a page is cut off");
+            let header = Header::read(&page).ok_or_else(cut_off)?;
+            let Some(last) = usize::from(header.count).checked_sub(1) else { return Ok(None) };
+            match header.kind {
+                Some(Kind::Branch) => next = Some(page::branch_element(&page, last).ok_or_else(cut_off)?.1),
+                Some(Kind::Leaf) => return Ok(Some(page::leaf_element(&page, last).ok_or_else(cut_off)?.key.to_vec())),
+                _ => return Err(Finding::new(offset, "a page is neither branch nor leaf").into()),
+            }
+        }
+    }
+
+    /// Whether any of these top-level buckets holds something. Reads no further than it must.
+    ///
+    /// # Errors
+    /// If it is too damaged to tell.
+    pub fn any_bucket_holds(&self, names: &[&[u8]]) -> Result<bool, ReadError> {
+        let mut any = Any(false);
+        let mut walk = Walk::new(self.image, self.meta)?;
+        match walk.tree(self.meta.root, Some(names), &mut any) {
+            Err(ReadError::Damaged(_)) if any.0 => Ok(true),
+            Err(error) => Err(error),
+            Ok(()) => Ok(false),
+        }
+    }
+}
+
+fn read_meta<I: Image + ?Sized>(image: &I, offset: u64) -> Result<Meta, ReadError> {
+    let mut bytes = [0; HEADER + META];
+    read(image, &mut bytes, offset)?;
+    Ok(Meta::read(&bytes, offset)?)
+}
+
+/// Passes on one bucket's pairs.
+struct Only<'v, V> {
+    name: &'v [u8],
+    inner: &'v mut V,
+}
+
+impl<V: Visitor> Visitor for Only<'_, V> {
+    fn bucket(&mut self, name: &[u8], offset: u64) -> Result<(), Finding> {
+        debug_assert_eq!(name, self.name);
+        self.inner.bucket(name, offset)
+    }
+
+    fn pair(&mut self, key: &[u8], value: &[u8], offset: u64) -> Result<(), Finding> {
+        self.inner.pair(key, value, offset)
+    }
+}
+
+/// Stops at the first pair.
+struct Any(bool);
+
+impl Visitor for Any {
+    fn bucket(&mut self, _: &[u8], _: u64) -> Result<(), Finding> {
+        Ok(())
+    }
+
+    fn pair(&mut self, _: &[u8], _: &[u8], offset: u64) -> Result<(), Finding> {
+        self.0 = true;
+        Err(Finding::new(offset, "found"))
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::super::page::tests::meta;
+    use super::super::walk::Visitor;
+    use super::*;
+    use proptest::prelude::*;
+
+    const PAGE: usize = 4096;
+
+    fn put(file: &mut [u8], at: usize, bytes: &[u8]) {
+        file[at..at + bytes.len()].copy_from_slice(bytes);
+    }
+
+    /// A leaf or branch page: `element` makes the 16 bytes of each from the position of its data.
+    fn page(id: u64, flags: u16, elements: &[(Vec<u8>, Vec<u8>, u32)], is_branch: bool) -> Vec<u8> {
+        let mut page = vec![0; PAGE];
+        put(&mut page, 0, &id.to_le_bytes());
+        put(&mut page, 8, &flags.to_le_bytes());
+        put(&mut page, 10, &u16::try_from(elements.len()).unwrap().to_le_bytes());
+        let mut data = HEADER + elements.len() * HEADER;
+        for (index, (key, value, flag)) in elements.iter().enumerate() {
+            let at = HEADER + index * HEADER;
+            let position = u32::try_from(data - at).unwrap();
+            let length = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap().to_le_bytes();
+            if is_branch {
+                put(&mut page, at, &position.to_le_bytes());
+                put(&mut page, at + 4, &length(key));
+                put(&mut page, at + 8, value);
+            } else {
+                put(&mut page, at, &flag.to_le_bytes());
+                put(&mut page, at + 4, &position.to_le_bytes());
+                put(&mut page, at + 8, &length(key));
+                put(&mut page, at + 12, &length(value));
+            }
+            put(&mut page, data, key);
+            data += key.len();
+            if !is_branch {
+                put(&mut page, data, value);
+                data += value.len();
+            }
+        }
+        page
+    }
+
+    /// Two heads, a root with the bucket `key` (a branch with two leaves) and `meta` (within the page), and a free page.
+    pub fn database() -> Vec<u8> {
+        let pairs =
+            |names: &[&str]| names.iter().map(|name| ((*name).into(), b"value".to_vec(), 0)).collect::<Vec<_>>();
+        let child = |id: u64| id.to_le_bytes().to_vec();
+        let bucket = |root: u64| [root.to_le_bytes(), [0; 8]].concat();
+        let inline = page(0, 2, &pairs(&["mark"]), false)[..HEADER + HEADER + 9].to_vec();
+        let root = [("key".into(), bucket(4), 1), ("meta".into(), [bucket(0), inline].concat(), 1)];
+        [
+            meta(0, 6, 8, 3),
+            meta(1, 7, 8, 3),
+            vec![0xee; PAGE],
+            page(3, 2, &root, false),
+            page(4, 1, &[("a".into(), child(5), 0), ("c".into(), child(6), 0)], true),
+            page(5, 2, &pairs(&["a", "b"]), false),
+            page(6, 2, &pairs(&["c", "d"]), false),
+            vec![0; PAGE],
+        ]
+        .concat()
+    }
+
+    #[derive(Default)]
+    struct Seen(Vec<String>);
+
+    impl Visitor for Seen {
+        fn bucket(&mut self, name: &[u8], _: u64) -> Result<(), Finding> {
+            self.0.push(String::from_utf8_lossy(name).into_owned());
+            Ok(())
+        }
+        fn pair(&mut self, key: &[u8], value: &[u8], _: u64) -> Result<(), Finding> {
+            assert_eq!(value, b"value");
+            self.0.push(format!("/{}", String::from_utf8_lossy(key)));
+            Ok(())
+        }
+    }
+
+    fn walk(bytes: &[u8]) -> Result<(Vec<String>, Walked), ReadError> {
+        let mut seen = Seen::default();
+        let database = Database::open(bytes, bytes.len() as u64, Length::Exact)?;
+        let walked = database.walk(&mut seen)?;
+        Ok((seen.0, walked))
+    }
+
+    #[test]
+    fn everything_is_seen_in_order_and_pages_are_counted() {
+        let (seen, walked) = walk(&database()).unwrap();
+        assert_eq!(seen, ["key", "/a", "/b", "/c", "/d", "meta", "/mark"]);
+        assert_eq!(walked, Walked { used_pages: 6, free_pages: 2 });
+        let bytes = database();
+        let opened = Database::open_newest(&bytes[..]).unwrap();
+        assert!(opened.any_bucket_holds(&[b"meta"]).unwrap());
+        assert!(!opened.any_bucket_holds(&[b"lease"]).unwrap());
+        assert_eq!(opened.last_key(b"key").unwrap(), Some(b"d".to_vec()));
+        assert_eq!(opened.last_key(b"meta").unwrap(), Some(b"mark".to_vec()));
+        assert_eq!(opened.last_key(b"lease").unwrap(), None);
+        let mut seen = Seen::default();
+        opened.walk_bucket(b"meta", &mut seen).unwrap();
+        assert_eq!(seen.0, ["meta", "/mark"]);
+    }
+
+    #[test]
+    fn each_kind_of_damage_is_found_where_it_is() {
+        let page_at = |id: usize| id * PAGE;
+        let element_at = |id: usize, index: usize| page_at(id) + HEADER + index * HEADER;
+        for (what, at, bytes, offset) in [
+            ("checksum is wrong", 60, &[9][..], 0),
+            ("checksum is wrong", page_at(1) + 60, &[9], page_at(1)),
+            ("says that it is page", page_at(5), &[9], page_at(5)),
+            ("neither branch nor leaf", page_at(5) + 8, &[4], page_at(5)),
+            ("does not lie within it", page_at(5) + 10, &[0xff, 0xff], page_at(5)),
+            ("does not lie within it", element_at(6, 1) + 4, &[0xff, 0xff], page_at(6)),
+            ("is meant, and the last page is 7", page_at(5) + 12, &[0xff], page_at(5)),
+            ("page 5 is reached a second time", element_at(4, 1) + 8, &[5], page_at(5)),
+            ("keys are not in order", element_at(5, 1) + 32 - 16 + 6, b"0", page_at(5)),
+            ("leads nowhere", page_at(4) + 10, &[0], page_at(4)),
+            ("outside of all buckets", element_at(3, 0), &[0], page_at(3)),
+        ] {
+            let mut broken = database();
+            put(&mut broken, at, bytes);
+            match walk(&broken) {
+                Err(ReadError::Damaged(finding)) => {
+                    assert!(finding.what.contains(what), "{what}: {finding}");
+                    assert_eq!(finding.offset, offset as u64, "{what}");
+                }
+                other => panic!("{what}: {other:?}"),
+            }
+        }
+        let mut outside = database();
+        put(&mut outside, element_at(4, 1) + 16 + 1, b"e");
+        assert!(walk(&outside).is_err(), "the branch says e, the leaf has c");
+        let short = database();
+        assert!(walk(&short[..7 * PAGE]).is_err());
+        assert!(walk(&[short.as_slice(), &[0; PAGE]].concat()).is_err(), "longer than it says");
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic_or_walk_for_ever(at in 0usize..8 * PAGE, bytes: [u8; 4], cut in 0usize..8 * PAGE) {
+            let mut broken = database();
+            let end = (at + 4).min(broken.len());
+            broken[at..end].copy_from_slice(&bytes[..end - at]);
+            struct Ignore;
+            impl Visitor for Ignore {
+                fn bucket(&mut self, _: &[u8], _: u64) -> Result<(), Finding> { Ok(()) }
+                fn pair(&mut self, _: &[u8], _: &[u8], _: u64) -> Result<(), Finding> { Ok(()) }
+            }
+            for bytes in [&broken[..], &broken[..cut]] {
+                if let Ok(database) = Database::open_newest(bytes) {
+                    let _ = database.walk(&mut Ignore);
+                    let _ = database.any_bucket_holds(&[b"key"]);
+                    let _ = database.last_key(b"key");
+                }
+            }
+        }
+    }
+}

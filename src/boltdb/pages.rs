@@ -1,0 +1,74 @@
+//! Which pages were reached: a bit for each.
+
+use super::page::{Finding, Meta, ReadError};
+
+/// A bit for each page that was reached.
+#[derive(Clone, Debug)]
+pub(super) struct Pages {
+    bits: Vec<u64>,
+    count: u64,
+    end: u64,
+}
+
+impl Pages {
+    /// None but the two heads.
+    ///
+    /// # Errors
+    /// If there would be more than any file has.
+    pub(super) fn new(meta: Meta) -> Result<Self, ReadError> {
+        // A bound against heads that promise more than any file holds.
+        const MOST: u64 = 1 << 34;
+        let words = usize::try_from(meta.high_water_mark.div_ceil(64)).ok().filter(|_| meta.high_water_mark <= MOST);
+        let words = words.ok_or_else(|| Finding::new(0, "the head of the database promises too many pages"))?;
+        let mut pages = Self { bits: vec![0; words], count: 0, end: meta.high_water_mark };
+        for head in 0..2.min(pages.end) {
+            pages.reach(head, 0)?;
+        }
+        Ok(pages)
+    }
+
+    /// Marks it; `offset` is where it is spoken of.
+    ///
+    /// # Errors
+    /// If there is no such page, or it is marked already.
+    pub(super) fn reach(&mut self, id: u64, offset: u64) -> Result<(), Finding> {
+        if id >= self.end {
+            return Err(Finding::new(
+                offset,
+                format!("page {id} is meant, and the last page is {}", self.end.saturating_sub(1)),
+            ));
+        }
+        let word = usize::try_from(id / 64).ok().and_then(|index| self.bits.get_mut(index));
+        let word = word.ok_or_else(|| Finding::new(offset, format!("page {id} is out of range")))?;
+        let bit = 1 << (id % 64);
+        if *word & bit != 0 {
+            return Err(Finding::new(offset, format!("page {id} is reached a second time")));
+        }
+        *word |= bit;
+        self.count += 1;
+        Ok(())
+    }
+
+    /// Whether it is marked.
+    pub(super) fn has(&self, id: u64) -> bool {
+        usize::try_from(id / 64)
+            .ok()
+            .and_then(|index| self.bits.get(index))
+            .is_some_and(|word| word & (1 << (id % 64)) != 0)
+    }
+
+    /// As long, with nothing marked.
+    pub(super) fn empty_again(&self) -> Self {
+        Self { bits: vec![0; self.bits.len()], count: 0, end: self.end }
+    }
+
+    /// How many are marked.
+    pub(super) fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// One more than the last page.
+    pub(super) fn end(&self) -> u64 {
+        self.end
+    }
+}

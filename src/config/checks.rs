@@ -1,0 +1,84 @@
+//! What contradicts itself: options that are good each by itself, and not together.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use super::build::Builder;
+use super::kinds::millis;
+use super::options::{self, Kind};
+use super::{DEFAULT_ELECTION_MILLIS, DEFAULT_HEARTBEAT_MILLIS};
+
+pub(super) fn ports(builder: &mut Builder<'_>) {
+    let mut users: BTreeMap<u16, &'static str> = BTreeMap::new();
+    for spec in options::OPTIONS.iter().filter(|spec| spec.kind == Kind::Port) {
+        let port = builder.port(spec.name);
+        if port == 0 {
+            continue;
+        }
+        if let Some(other) = users.insert(port, spec.name) {
+            // Blame the one that somebody set.
+            let (blamed, taken_by) =
+                if builder.resolved.is_set(spec.name) { (spec.name, other) } else { (other, spec.name) };
+            let message = format!("`{blamed}` is {port}, which is also `{taken_by}`; give each a port of its own");
+            builder.problem(builder.resolved.origin(blamed), message);
+        }
+    }
+}
+
+/// etcd loses root's privileges with root's name.
+pub(super) fn low_ports(builder: &mut Builder<'_>) {
+    let first = fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
+    let first: u16 = first.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(1024);
+    for name in ["etcd-client-port", "etcd-peer-port", "etcd-metrics-port"] {
+        let port = builder.port(name);
+        if port != 0 && port < first {
+            let message =
+                format!("`{name}` is {port}, and with `etcd-user` etcd may not listen on a port below {first}");
+            builder.problem(builder.resolved.origin(name), message);
+        }
+    }
+}
+
+pub(super) fn timing(builder: &mut Builder<'_>) {
+    let heartbeat = builder.one("etcd-heartbeat-interval", millis);
+    let election = builder.one("etcd-election-timeout", millis);
+    if heartbeat.is_none() && election.is_none() {
+        return;
+    }
+    let (heartbeat, election) =
+        (heartbeat.unwrap_or(DEFAULT_HEARTBEAT_MILLIS), election.unwrap_or(DEFAULT_ELECTION_MILLIS));
+    // etcd's own rules: server/embed/config.go, Validate, and maxElectionMs.
+    let blamed = if builder.resolved.is_set("etcd-election-timeout") {
+        "etcd-election-timeout"
+    } else {
+        "etcd-heartbeat-interval"
+    };
+    let origin = builder.resolved.origin(blamed);
+    if election < 5 * heartbeat {
+        let message = format!(
+            "`etcd-election-timeout` ({election} ms) must be at least five times `etcd-heartbeat-interval` ({heartbeat} ms)"
+        );
+        builder.problem(origin, message);
+    } else if election > 50_000 {
+        builder.problem(origin, format!("`etcd-election-timeout` ({election} ms) must be at most 50000 ms"));
+    }
+}
+
+pub(super) fn reset(builder: &mut Builder<'_>) {
+    let reset = builder.switch("cluster-reset");
+    let path = builder.resolved.one("cluster-reset-restore-path").map(|(_, origin)| origin.clone());
+    if let Some(origin) = path {
+        let message = if reset {
+            "`cluster-reset-restore-path`: this version of quorate cannot restore yet; nothing was changed"
+        } else {
+            "`cluster-reset-restore-path` needs `cluster-reset` (and this version of quorate cannot restore yet)"
+        };
+        builder.problem(origin, message);
+    } else if reset {
+        let origin = builder.resolved.origin("cluster-reset");
+        builder.problem(
+            origin,
+            "`cluster-reset`: this version of quorate cannot reset a cluster yet; nothing was changed",
+        );
+    }
+}

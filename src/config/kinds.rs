@@ -1,0 +1,117 @@
+//! What the texts of the options may be, and what they mean.
+
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use super::EtcdArg;
+use super::options::Kind;
+use crate::plan::retention::Policy;
+use crate::plan::schedule::Schedule;
+use crate::snapshot::file::Packing;
+use crate::snapshot::name::Base;
+
+impl Kind {
+    /// Whether `text` is such a value.
+    ///
+    /// # Errors
+    /// What it should be, as "wants …".
+    pub fn check(self, text: &str) -> Result<(), &'static str> {
+        let (good, wants) = match self {
+            Self::Switch => (switch(text).is_some(), "wants true or false"),
+            Self::Text | Self::Path => (!text.is_empty(), "wants a value"),
+            Self::Port => (text.parse::<u16>().is_ok_and(|port| port > 0), "wants a port from 1 to 65535"),
+            Self::Millis => (millis(text).is_some(), "wants a whole number of milliseconds from 1 to 60000"),
+            Self::Bytes => (bytes(text).is_some(), "wants a number of bytes, such as 8589934592 or 8GiB"),
+            Self::Address => (IpAddr::from_str(text).is_ok(), "wants an IP address"),
+            Self::Label => {
+                (is_label(text), "wants a DNS label (lower-case letters, digits and inner hyphens, at most 63)")
+            }
+            Self::HostName => (is_host_name(text), "wants a DNS name or an IP address"),
+            Self::Pair => (pair(text).is_some(), "wants key=value"),
+            Self::Compression => (packing(text).is_some(), "wants true, false, zstd or zip"),
+            Self::Count => (text.parse::<u32>().is_ok(), "wants a whole number"),
+            Self::Retention => (
+                text.parse::<Policy>().is_ok(),
+                "wants rules such as last=5,daily=7,weekly=4,monthly=12,yearly=3,within=30d",
+            ),
+            Self::Cron => {
+                (text.parse::<Schedule>().is_ok(), "wants a schedule such as 0 */12 * * *, @hourly or @every 5m")
+            }
+            Self::Base => (text.parse::<Base>().is_ok(), "wants letters, digits and . _ : + - only, at most 128"),
+            Self::Choice(words) => (words.contains(&text), "wants text or json"),
+        };
+        if good { Ok(()) } else { Err(wants) }
+    }
+}
+
+pub(super) fn switch(text: &str) -> Option<bool> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "yes" | "on" | "1" => Some(true),
+        "false" | "no" | "off" | "0" => Some(false),
+        _ => None,
+    }
+}
+
+/// A switch, or the name of a format.
+pub(super) fn packing(text: &str) -> Option<Packing> {
+    let switched = || switch(text).map(|compress| if compress { Packing::Zstd } else { Packing::Raw });
+    Packing::named(text).or_else(switched)
+}
+
+pub(super) fn millis(text: &str) -> Option<u32> {
+    let digits = text.strip_suffix("ms").unwrap_or(text).trim_end();
+    digits.parse().ok().filter(|millis| (1..=60_000).contains(millis))
+}
+
+pub(super) fn bytes(text: &str) -> Option<u64> {
+    const UNITS: [(&str, u64); 8] = [
+        ("KiB", 1 << 10),
+        ("MiB", 1 << 20),
+        ("GiB", 1 << 30),
+        ("TiB", 1 << 40),
+        ("Ki", 1 << 10),
+        ("Mi", 1 << 20),
+        ("Gi", 1 << 30),
+        ("Ti", 1 << 40),
+    ];
+    let unit = UNITS.iter().find_map(|(unit, factor)| text.strip_suffix(unit).map(|number| (number, *factor)));
+    let (number, factor) = unit.unwrap_or((text, 1));
+    // etcd takes a signed number.
+    number.trim().parse::<u64>().ok()?.checked_mul(factor).filter(|bytes| (1..=i64::MAX as u64).contains(bytes))
+}
+
+pub(super) fn is_label(text: &str) -> bool {
+    let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    (1..=63).contains(&text.len()) && text.chars().all(inner) && !text.starts_with('-') && !text.ends_with('-')
+}
+
+fn is_host_name(text: &str) -> bool {
+    if IpAddr::from_str(text).is_ok() {
+        return true;
+    }
+    let name = text.strip_prefix("*.").unwrap_or(text).to_ascii_lowercase();
+    // Four numbers with dots that are no address are a typing error, not a name.
+    let numeric = name.split('.').all(|label| label.chars().all(|c| c.is_ascii_digit()));
+    name.len() <= 253 && !numeric && name.split('.').all(is_label)
+}
+
+pub(super) fn pair(text: &str) -> Option<EtcdArg> {
+    let (key, value) = text.split_once('=')?;
+    let key = key.trim().trim_start_matches('-');
+    (!key.is_empty()).then(|| EtcdArg { key: key.to_owned(), value: value.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_with_and_without_units() {
+        for (text, expected) in
+            [("1024", Some(1024)), ("8GiB", Some(8 << 30)), ("2 Mi", Some(2 << 20)), ("-1", None), ("0", None)]
+        {
+            assert_eq!(bytes(text), expected, "{text}");
+        }
+        assert_eq!(bytes("99999999TiB"), None, "larger than etcd can count");
+    }
+}

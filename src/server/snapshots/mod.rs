@@ -1,0 +1,257 @@
+//! Snapshots of the running server, one at a time: asked for on the control socket, or by `schedule`. What became of them is kept
+//! here for status and metrics; `on_failure` runs the operator's command.
+
+mod on_failure;
+pub mod schedule;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use tokio::sync::watch;
+
+use super::health::Health;
+use super::state::Shared;
+use crate::clock;
+use crate::config::SnapshotConfig;
+use crate::error::{Exit, Explained, Failure};
+use crate::etcd::client::{ClientError, EtcdClient, MemberFacts};
+use crate::etcd::settings::Addresses;
+use crate::snapshot::file::Packing;
+use crate::snapshot::list::{self, Status};
+use crate::snapshot::manifest::Manifest;
+use crate::snapshot::name::Base;
+use crate::snapshot::save::{self, Wish};
+
+/// What a scheduled snapshot is taken for.
+const SCHEDULED: &str = "scheduled";
+
+/// Why no snapshot is begun.
+#[derive(Debug, thiserror::Error)]
+pub enum RefusedError {
+    /// One at a time.
+    #[error("a snapshot is being taken already")]
+    Busy,
+    /// etcd is not healthy.
+    #[error("no snapshot can be taken: {0}")]
+    NotReady(String),
+    /// Told to stop.
+    #[error("the server was told to stop; the snapshot was broken off, and nothing of it is left")]
+    Stopping,
+    /// No connection.
+    #[error("etcd cannot be asked")]
+    Client(#[source] ClientError),
+}
+
+impl Explained for RefusedError {
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Busy => Exit::Busy,
+            Self::NotReady(_) | Self::Stopping | Self::Client(_) => Exit::NotRunning,
+        }
+    }
+
+    fn next(&self) -> Option<String> {
+        Some(match self {
+            Self::Busy => "try again, or --wait for it".into(),
+            Self::NotReady(_) | Self::Client(_) => "see quorate status".into(),
+            Self::Stopping => "try again when it runs".into(),
+        })
+    }
+}
+
+/// What to take.
+#[derive(Clone, Debug)]
+pub struct Order {
+    /// First part of the name.
+    pub base: Base,
+    /// Another directory than the configured one.
+    pub dir: Option<PathBuf>,
+    /// Another packing than the configured one.
+    pub packing: Option<Packing>,
+    /// `on-demand` or `scheduled`.
+    pub reason: &'static str,
+    /// What to write on it.
+    pub labels: BTreeMap<String, String>,
+    /// Wait while another one is being taken.
+    pub wait: bool,
+}
+
+/// What became of the snapshots.
+#[derive(Clone, Debug, Default)]
+pub struct History {
+    /// The newest good one in the directory, whoever took it.
+    pub last_good: Option<Manifest>,
+    /// When the newest scheduled one of this node was taken.
+    pub last_scheduled: Option<SystemTime>,
+    /// When any of them was verified last, and found good; RFC 3339.
+    pub last_verified: Option<String>,
+    /// Failures since the last success.
+    pub failures: u64,
+    /// The last failure.
+    pub last_failure: Option<String>,
+    /// When the next scheduled one is due.
+    pub next: Option<SystemTime>,
+}
+
+/// The part of the server that takes snapshots.
+#[derive(Debug)]
+pub struct Snapshots {
+    /// One at a time.
+    pub saving: tokio::sync::Mutex<()>,
+    /// True once the server was told to stop.
+    pub stopping: watch::Receiver<bool>,
+    /// The configuration, which a reload changes.
+    pub settings: watch::Receiver<SnapshotConfig>,
+    /// How long saves took, by how they ended.
+    pub save_seconds: Family<SaveLabels, Histogram>,
+    history: Mutex<History>,
+}
+
+/// `status` of a save: success or error, as in k3s.
+pub type SaveLabels = [(&'static str, &'static str); 1];
+
+fn histogram() -> Histogram {
+    // The buckets of k3s: 8 ms, doubled 14 times.
+    Histogram::new(exponential_buckets(0.008, 2.0, 15))
+}
+
+impl Snapshots {
+    /// Nothing was taken yet.
+    #[must_use]
+    pub fn new(stopping: watch::Receiver<bool>, settings: watch::Receiver<SnapshotConfig>) -> Self {
+        Self {
+            saving: tokio::sync::Mutex::new(()),
+            stopping,
+            settings,
+            save_seconds: Family::new_with_constructor(histogram),
+            history: Mutex::default(),
+        }
+    }
+
+    /// What became of them so far.
+    #[must_use]
+    pub fn history(&self) -> History {
+        self.history.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn durations(&self, is_success: bool) -> impl std::ops::Deref<Target = Histogram> + '_ {
+        self.save_seconds.get_or_create(&[("status", if is_success { "success" } else { "error" })])
+    }
+
+    fn note(&self, change: impl FnOnce(&mut History)) {
+        change(&mut self.history.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Returns when the server is told to stop.
+    pub async fn stopped(&self) {
+        let _ = self.stopping.clone().wait_for(|stopping| *stopping).await;
+    }
+}
+
+/// Where the snapshots are.
+#[must_use]
+pub fn dir(shared: &Shared) -> PathBuf {
+    shared.snapshots.settings.borrow().place(&shared.data)
+}
+
+/// Brings what is known of the directory up to date.
+fn look_around(shared: &Shared) {
+    let listed = list::list(&dir(shared)).unwrap_or_default();
+    let base = shared.snapshots.settings.borrow().base.to_string();
+    let is_scheduled = |manifest: &Manifest| {
+        manifest.reason == SCHEDULED && manifest.node == shared.config.node_name && manifest.base == base
+    };
+    let last_scheduled = listed
+        .iter()
+        .filter(|listed| listed.status != Status::Corrupt && listed.manifest.as_ref().is_some_and(is_scheduled))
+        .map(|listed| SystemTime::UNIX_EPOCH + Duration::from_secs(listed.created))
+        .max();
+    let good =
+        || listed.iter().filter(|listed| listed.status == Status::Good).filter_map(|listed| listed.manifest.as_ref());
+    let last_good = good().max_by_key(|manifest| manifest.created.clone()).cloned();
+    let last_verified = good().filter_map(|manifest| Some(manifest.verification.as_ref()?.at.clone())).max();
+    shared.snapshots.note(|history| {
+        history.last_good = last_good;
+        history.last_scheduled = last_scheduled;
+        history.last_verified = last_verified;
+    });
+}
+
+/// Takes one. Dropped before it is done, it leaves nothing.
+///
+/// # Errors
+/// Whatever keeps it from being whole, safe and good.
+pub async fn take(
+    shared: &Shared,
+    order: Order,
+    progress: impl FnMut(u64, u64),
+) -> Result<(Manifest, PathBuf), Failure> {
+    let begun = clock::monotonic();
+    let done = try_to_take(shared, order, progress).await;
+    match &done {
+        Ok((manifest, _)) => {
+            let took = begun.elapsed();
+            let Manifest { name, size, revision, keys, reason, .. } = manifest;
+            tracing::info!(name, size, revision, keys, reason, took_ms = took.as_millis(), "snapshot saved");
+            shared.snapshots.durations(true).observe(took.as_secs_f64());
+            shared.snapshots.note(|history| {
+                history.failures = 0;
+                history.last_failure = None;
+            });
+            look_around(shared);
+        }
+        // Refusing is no failure of the snapshots.
+        Err(failure) if failure.exit() == Exit::Busy => {}
+        Err(failure) => {
+            let told = failure.told();
+            tracing::error!(error = %told.message, because = (!told.because.is_empty()).then(|| told.because.join(": ")), next = told.next, "no snapshot was saved");
+            shared.snapshots.durations(false).observe(begun.elapsed().as_secs_f64());
+            shared.snapshots.note(|history| {
+                history.failures += 1;
+                history.last_failure = Some(told.to_string());
+            });
+        }
+    }
+    done
+}
+
+async fn try_to_take(
+    shared: &Shared,
+    order: Order,
+    progress: impl FnMut(u64, u64),
+) -> Result<(Manifest, PathBuf), Failure> {
+    let snapshots = &shared.snapshots;
+    let _one_at_a_time = if order.wait {
+        snapshots.saving.lock().await
+    } else {
+        snapshots.saving.try_lock().map_err(|_| RefusedError::Busy)?
+    };
+    let facts = facts(shared)?;
+    let wish = Wish {
+        dir: order.dir.unwrap_or_else(|| dir(shared)),
+        base: order.base,
+        node: shared.config.node_name.clone(),
+        packing: order.packing.unwrap_or_else(|| snapshots.settings.borrow().packing),
+        reason: order.reason,
+        labels: order.labels,
+    };
+    let url = Addresses::local_client_url(&shared.config);
+    let mut client = EtcdClient::connect(&shared.data, &url).await.map_err(RefusedError::Client)?;
+    let manifest = save::save(&wish, &mut client, &facts, progress).await?;
+    let path = wish.dir.join(&manifest.name);
+    Ok((manifest, path))
+}
+
+/// What the member is like: a learner is not healthy, so nothing is saved of one. An alarm is no obstacle: this may be the last
+/// chance.
+fn facts(shared: &Shared) -> Result<MemberFacts, RefusedError> {
+    match &*shared.health.borrow() {
+        Health::Healthy(facts) => Ok(facts.clone()),
+        Health::Unhealthy(why) => Err(RefusedError::NotReady(why.clone())),
+        Health::Unknown => Err(RefusedError::NotReady("etcd is starting".into())),
+    }
+}

@@ -1,0 +1,35 @@
+//! `etcd-snapshot-on-failure`: the operator's own command, run when no scheduled snapshot could be taken.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use super::super::state::Shared;
+use crate::error::Told;
+use crate::etcd::process::{clean_environment, kill_group};
+
+/// How long it may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Runs it in the shell, with what went wrong in its environment.
+pub(super) async fn run(command: &str, told: &Told, shared: &Shared) {
+    let mut shell = std::process::Command::new("/bin/sh");
+    clean_environment(&mut shell);
+    std::os::unix::process::CommandExt::process_group(&mut shell, 0);
+    shell.args(["-c", command]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    shell.env("QUORATE_SNAPSHOT_ERROR", told.to_string()).env("QUORATE_SNAPSHOT_NODE", &shared.config.node_name);
+    let mut child = match tokio::process::Command::from(shell).kill_on_drop(true).spawn() {
+        Ok(child) => child,
+        Err(error) => return tracing::error!(%error, "etcd-snapshot-on-failure cannot be run"),
+    };
+    match tokio::time::timeout(PATIENCE, child.wait()).await {
+        Ok(Ok(status)) if status.success() => tracing::info!("etcd-snapshot-on-failure was run"),
+        Ok(Ok(status)) => tracing::error!(%status, "etcd-snapshot-on-failure failed"),
+        Ok(Err(error)) => tracing::error!(%error, "etcd-snapshot-on-failure was lost"),
+        Err(_) => {
+            tracing::error!(seconds = PATIENCE.as_secs(), "etcd-snapshot-on-failure took too long and was ended");
+            if let Some(pid) = child.id() {
+                kill_group(pid);
+            }
+        }
+    }
+}

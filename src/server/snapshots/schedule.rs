@@ -1,0 +1,192 @@
+//! The scheduled snapshots, with retention after each.
+//!
+//! When a slot is due is decided by `plan::schedule`; tokio-cron-scheduler rings at the time. The wall clock is looked at again at
+//! least every half minute, so that a clock that jumps is noticed.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use chrono::{DateTime, Local};
+use tokio::sync::Notify;
+use tokio_cron_scheduler::{Job, JobScheduler, JobSchedulerError};
+
+use super::super::health::Health;
+use super::super::state::Shared;
+use super::{Order, SCHEDULED, dir, look_around, on_failure, take};
+use crate::clock;
+use crate::config::SnapshotConfig;
+use crate::error::Exit;
+use crate::plan::schedule::Due;
+use crate::snapshot::name::Base;
+use crate::snapshot::{manifest, prune};
+
+/// The longest sleep before the wall clock is looked at again.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
+
+/// Takes the scheduled ones until the server ends. Begins once etcd was healthy for the first time.
+pub async fn keep(shared: Arc<Shared>) {
+    let mut health = shared.health.clone();
+    if health.wait_for(|health| matches!(health, Health::Healthy(_))).await.is_err() {
+        return;
+    }
+    sweep_manifests(&shared);
+    let bell = match Bell::new().await {
+        Ok(bell) => bell,
+        Err(error) => {
+            tracing::error!(%error, "scheduled snapshots cannot be taken");
+            return;
+        }
+    };
+    let mut settings = shared.snapshots.settings.clone();
+    let mut seen = None;
+    // A slot is attempted once, also if the attempt fails.
+    let mut attempted: Option<DateTime<Local>> = None;
+    loop {
+        let config = settings.borrow_and_update().clone();
+        // Commands on this node delete, verify and copy, too.
+        let present = present(&shared, &config);
+        if seen.as_ref() != Some(&present) {
+            look_around(&shared);
+            seen = Some(present);
+        }
+        let Some(schedule) = &config.schedule else {
+            shared.snapshots.note(|history| history.next = None);
+            tokio::select! {
+                () = bell.ring_in(LOOK_AGAIN) => {}
+                changed = settings.changed() => if changed.is_err() {
+                    return;
+                },
+            }
+            continue;
+        };
+        let now = DateTime::<Local>::from(clock::now());
+        let last = attempted.max(shared.snapshots.history().last_scheduled.map(DateTime::from));
+        match schedule.due(&now, last.as_ref(), &born(&shared)) {
+            Due::Now(slot) => {
+                attempted = Some(now);
+                tracing::info!(slot = slot.to_rfc3339(), "a scheduled snapshot is due");
+                run_slot(&shared, &config).await;
+                if *shared.snapshots.stopping.borrow() {
+                    return;
+                }
+            }
+            Due::At(next) => {
+                let next = SystemTime::from(next);
+                shared.snapshots.note(|history| history.next = Some(next));
+                let wait = next.duration_since(clock::now()).unwrap_or_default().min(LOOK_AGAIN);
+                tokio::select! {
+                    () = bell.ring_in(wait) => {}
+                    changed = settings.changed() => if changed.is_err() {
+                        return;
+                    },
+                }
+            }
+            Due::Never => {
+                tracing::warn!("the schedule of snapshots never comes again");
+                if settings.changed().await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// What decides what there is to be seen: the directory, how it was left, and which snapshots are the scheduled ones.
+fn present(shared: &Shared, config: &SnapshotConfig) -> (PathBuf, Base, [Option<i128>; 2]) {
+    let dir = dir(shared);
+    let modified = |dir: &Path| std::fs::metadata(dir).ok().map(|dir| manifest::modified(&dir));
+    let both = [modified(&dir), modified(&dir.join(manifest::DIR))];
+    (dir, config.base.clone(), both)
+}
+
+/// What a snapshot left that was removed by hand.
+fn sweep_manifests(shared: &Shared) {
+    let dir = dir(shared);
+    for name in manifest::orphans(&dir).unwrap_or_default() {
+        if manifest::remove(&dir, &name).is_ok() {
+            tracing::info!(name, "removed the manifest of a snapshot that is gone");
+        }
+    }
+}
+
+async fn run_slot(shared: &Shared, config: &SnapshotConfig) {
+    let order = Order {
+        base: config.base.clone(),
+        dir: None,
+        packing: None,
+        reason: SCHEDULED,
+        labels: BTreeMap::new(),
+        wait: false,
+    };
+    let done = tokio::select! {
+        done = take(shared, order, |_, _| {}) => done,
+        () = shared.snapshots.stopped() => return,
+    };
+    // Also after a failure: it may be for want of the space that old ones take.
+    retain(shared, config);
+    match done {
+        Ok(_) => {}
+        Err(failure) if failure.exit() == Exit::Busy => {
+            tracing::warn!("another snapshot is being taken; this slot is left out");
+        }
+        Err(failure) => {
+            if let Some(command) = &config.on_failure {
+                on_failure::run(command, &failure.told(), shared).await;
+            }
+        }
+    }
+}
+
+fn retain(shared: &Shared, config: &SnapshotConfig) {
+    let dir = dir(shared);
+    let now = clock::unix_seconds(clock::now());
+    let decided = prune::plan(&dir, &config.base, &shared.config.node_name, &config.policy(), now);
+    match decided.and_then(|decided| prune::carry_out(&dir, &decided)) {
+        Ok(gone) => {
+            for name in gone {
+                tracing::info!(name, "an older snapshot was deleted, as no rule of retention keeps it");
+            }
+        }
+        Err(error) => tracing::error!(%error, "older snapshots could not be deleted"),
+    }
+}
+
+/// When this server's data began: the member's name is written once, at its first start.
+fn born(shared: &Shared) -> DateTime<Local> {
+    let written = std::fs::metadata(shared.data.etcd_name()).and_then(|found| found.modified());
+    DateTime::<Local>::from(written.unwrap_or_else(|_| clock::now()))
+}
+
+/// Rings after a while.
+struct Bell(JobScheduler);
+
+impl Bell {
+    async fn new() -> Result<Self, JobSchedulerError> {
+        let scheduler = JobScheduler::new().await?;
+        scheduler.start().await?;
+        Ok(Self(scheduler))
+    }
+
+    async fn ring_in(&self, wait: Duration) {
+        let rung = Arc::new(Notify::new());
+        let ring = rung.clone();
+        let at = clock::monotonic() + wait;
+        let job = Job::new_one_shot_at_instant_async(at, move |_, _| {
+            let ring = ring.clone();
+            Box::pin(async move { ring.notify_one() })
+        });
+        let id = match job {
+            Ok(job) => self.0.add(job).await,
+            Err(error) => Err(error),
+        };
+        let Ok(id) = id else {
+            // Without the bell there is still the clock.
+            return tokio::time::sleep(wait).await;
+        };
+        // The bell has seconds and half a second's patience; nothing waits for it for ever.
+        let _ = tokio::time::timeout(wait + Duration::from_secs(5), rung.notified()).await;
+        let _ = self.0.remove(&id).await;
+    }
+}
