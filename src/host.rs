@@ -13,6 +13,9 @@ use nix::sys::statvfs;
 use procfs::process::{FDTarget, Process};
 use serde::{Deserialize, Serialize};
 
+/// Where RKE1 keeps snapshots.
+pub const RKE1_SNAPSHOTS: &str = "/opt/rke/etcd-snapshots";
+
 /// The facts about this host that a configuration is completed and validated with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostFacts {
@@ -22,6 +25,8 @@ pub struct HostFacts {
     pub addresses: Vec<IpAddr>,
     /// The address that the default route leaves from, if there is one.
     pub default_address: Option<IpAddr>,
+    /// RKE1's directory of snapshots, if it is there.
+    pub rke1_snapshots: Option<PathBuf>,
 }
 
 impl HostFacts {
@@ -42,7 +47,8 @@ impl HostFacts {
             })
             .unwrap_or_default();
         let hostname = nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        Self { hostname, addresses, default_address: default_address() }
+        let rke1_snapshots = Some(PathBuf::from(RKE1_SNAPSHOTS)).filter(|dir| dir.is_dir());
+        Self { hostname, addresses, default_address: default_address(), rke1_snapshots }
     }
 
     /// True if a socket could be bound to `address` here: it is one of ours, or of the loopback network.
@@ -343,7 +349,8 @@ mod tests {
 
     #[test]
     fn loopback_is_always_ours() {
-        let facts = HostFacts { hostname: String::new(), addresses: vec![], default_address: None };
+        let facts =
+            HostFacts { hostname: String::new(), addresses: vec![], default_address: None, rke1_snapshots: None };
         assert!(facts.has("127.0.0.9".parse().unwrap()));
         assert!(!facts.has("192.0.2.7".parse().unwrap()));
     }

@@ -67,6 +67,7 @@ fn value_name(kind: Kind) -> &'static str {
         Kind::Pair => "KEY=VALUE",
         Kind::Cron => "CRON",
         Kind::Count => "N",
+        Kind::Length => "TIME",
         Kind::Retention => "RULES",
         Kind::Compression => "BOOL|zstd|zip",
         Kind::Choice(_) => "WORD",

@@ -4,12 +4,14 @@ use std::fs;
 use std::io::Read as _;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::kinds::{bytes, is_label, millis, packing, pair, switch};
 use super::owned::owned;
 use super::{Config, EtcdArg, EtcdConfig, LogFormat, Origin, Problem, Resolved, Secret, SnapshotConfig, checks};
 use crate::host::{HostFacts, User};
 use crate::pki;
+use crate::plan::duration;
 
 /// A token file may be this large, in bytes.
 const LARGEST_TOKEN: u64 = 4096;
@@ -114,6 +116,8 @@ pub(super) fn build(resolved: &Resolved, host: &HostFacts, problems: &mut Vec<Pr
                 .filter(|_| !builder.switch("etcd-disable-snapshots")),
             base: builder.one("etcd-snapshot-name", |text| text.parse().ok()).unwrap_or_default(),
             on_failure: builder.one("etcd-snapshot-on-failure", |text| Some(text.to_owned())),
+            timeout: builder.one("etcd-snapshot-timeout", |text| duration::parse(text).map(Duration::from_secs)),
+            is_rke1: resolved.is_scheduled_by_rke1,
             rules: builder.one("etcd-snapshot-retention-policy", |text| text.parse().ok()).unwrap_or_default(),
         },
         new_cluster: builder.switch("new-cluster"),
@@ -281,6 +285,7 @@ mod tests {
             hostname: "Node-1.example.com".into(),
             addresses: vec!["127.0.0.1".parse().unwrap(), "10.0.0.5".parse().unwrap()],
             default_address: Some("10.0.0.5".parse().unwrap()),
+            rke1_snapshots: None,
         }
     }
 

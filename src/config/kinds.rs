@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use super::EtcdArg;
 use super::options::Kind;
+use crate::plan::duration;
 use crate::plan::retention::Policy;
 use crate::plan::schedule::Schedule;
 use crate::snapshot::file::Packing;
@@ -37,6 +38,10 @@ impl Kind {
             Self::Cron => {
                 (text.parse::<Schedule>().is_ok(), "wants a schedule such as 0 */12 * * *, @hourly or @every 5m")
             }
+            Self::Length => (
+                duration::parse(text).is_some_and(|seconds| seconds > 0),
+                "wants a length of time such as 30s, 10m or 2h",
+            ),
             Self::Base => (text.parse::<Base>().is_ok(), "wants letters, digits and . _ : + - only, at most 128"),
             Self::Choice(words) => (words.contains(&text), "wants text or json"),
         };

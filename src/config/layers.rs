@@ -12,8 +12,11 @@ use std::path::{Path, PathBuf};
 
 use super::Problem;
 use super::options::{self, Arity, Kind, OPTIONS, Spec};
+use super::rke1;
 use super::yaml::{self, Node, Value};
 
+/// The key that tells a `cluster.yml` of RKE1's.
+const SERVICES: &str = "services";
 /// A configuration file may be this large, in bytes.
 const LARGEST_FILE: u64 = 1 << 20;
 
@@ -71,17 +74,41 @@ struct Text {
 
 /// What the files say, merged.
 #[derive(Clone, Debug, Default)]
-pub struct FileValues(BTreeMap<&'static str, Vec<Text>>);
+pub struct FileValues {
+    values: BTreeMap<&'static str, Vec<Text>>,
+    /// What a `cluster.yml` of RKE1's comes to, and where it is: below all that is said in our own words.
+    rke1: Option<(BTreeMap<&'static str, Vec<Text>>, Origin)>,
+    notes: Vec<Problem>,
+}
+
+impl FileValues {
+    /// Makes RKE1's own directory the one of the snapshots, if there is a `cluster.yml`.
+    pub fn keep_snapshots_in(&mut self, dir: &Path) {
+        if let (Some((values, origin)), Some(text)) = (&mut self.rke1, dir.to_str()) {
+            values.insert("etcd-snapshot-dir", vec![Text { text: text.to_owned(), origin: origin.clone() }]);
+        }
+    }
+
+    /// Worth saying.
+    #[must_use]
+    pub fn notes(&self) -> &[Problem] {
+        &self.notes
+    }
+}
 
 /// Every option's texts with their origins; what nobody set has its default.
 #[derive(Clone, Debug, Default)]
-pub struct Resolved(BTreeMap<&'static str, Vec<(String, Origin)>>);
+pub struct Resolved {
+    values: BTreeMap<&'static str, Vec<(String, Origin)>>,
+    /// The schedule of the snapshots is that of a `cluster.yml` of RKE1's.
+    pub is_scheduled_by_rke1: bool,
+}
 
 impl Resolved {
     /// The texts of `name` and where each came from; empty if it has no value.
     #[must_use]
     pub fn all(&self, name: &str) -> &[(String, Origin)] {
-        self.0.get(name).map_or(&[], Vec::as_slice)
+        self.values.get(name).map_or(&[], Vec::as_slice)
     }
 
     /// The one text of a scalar option.
@@ -92,7 +119,7 @@ impl Resolved {
 
     /// Takes over what `other` says about one option.
     pub fn take(&mut self, name: &'static str, other: &Self) {
-        self.0.insert(name, other.all(name).to_vec());
+        self.values.insert(name, other.all(name).to_vec());
     }
 
     /// Where the (first) value of `name` came from.
@@ -195,6 +222,8 @@ fn merge_file(path: &Path, text: &str, values: &mut FileValues, problems: &mut V
             return;
         }
     };
+    let is_rke1 = entries.iter().any(|(key, _)| key.value == Value::Text(SERVICES.into()));
+    let mut foreign = Vec::new();
     let mut seen: BTreeMap<String, usize> = BTreeMap::new();
     for (key, value) in entries {
         let Value::Text(written) = key.value else {
@@ -210,7 +239,16 @@ fn merge_file(path: &Path, text: &str, values: &mut FileValues, problems: &mut V
             Some(name) => (name, true),
             None => (written.as_str(), false),
         };
+        if name == SERVICES {
+            merge_rke1(key.line, &value, values, problems, &at);
+            continue;
+        }
         let Some(spec) = options::find(name) else {
+            // RKE1 writes its own keys so, and quorate's own have hyphens: one that has is a mistake there, too.
+            if is_rke1 && !name.contains('-') {
+                foreign.push(crate::host::printable(name));
+                continue;
+            }
             problems.push(Problem { origin: at(key.line), message: unknown_key(name) });
             continue;
         };
@@ -225,11 +263,38 @@ fn merge_file(path: &Path, text: &str, values: &mut FileValues, problems: &mut V
             check(spec, &text.text, &text.origin, problems);
         }
         match found {
-            Ok(found) if appends => values.0.entry(spec.name).or_default().extend(found),
-            Ok(found) => drop(values.0.insert(spec.name, found)),
+            Ok(found) if appends => values.values.entry(spec.name).or_default().extend(found),
+            Ok(found) => drop(values.values.insert(spec.name, found)),
             Err(problem) => problems.push(problem),
         }
     }
+    if !foreign.is_empty() {
+        let message = format!("of this cluster.yml, these mean nothing to quorate: {}", foreign.join(", "));
+        values.notes.push(Problem { origin: at(0), message });
+    }
+}
+
+/// A `cluster.yml` replaces what another one said.
+fn merge_rke1(
+    line: usize,
+    services: &Node,
+    values: &mut FileValues,
+    problems: &mut Vec<Problem>,
+    at: &impl Fn(usize) -> Origin,
+) {
+    let translated = rke1::translate(line, services);
+    let mut found = BTreeMap::new();
+    for (name, (text, line)) in translated.values {
+        let origin = at(line);
+        if let Some(spec) = options::find(name) {
+            check(spec, &text, &origin, problems);
+        }
+        found.insert(name, vec![Text { text, origin }]);
+    }
+    let told = |(message, line)| Problem { origin: at(line), message };
+    values.notes.extend(translated.notes.into_iter().map(told));
+    problems.extend(translated.problems.into_iter().map(told));
+    values.rke1 = Some((found, at(line)));
 }
 
 fn check(spec: &Spec, text: &str, origin: &Origin, problems: &mut Vec<Problem>) {
@@ -243,9 +308,6 @@ fn check(spec: &Spec, text: &str, origin: &Origin, problems: &mut Vec<Problem>) 
 fn unknown_key(name: &str) -> String {
     if name == options::CONFIG {
         return "`config` cannot be set in a file: use --config or QUORATE_CONFIG".into();
-    }
-    if name == "services" {
-        return "this looks like a cluster.yml of RKE1, which this version does not read".into();
     }
     let shown = crate::host::printable(name);
     match options::closest(name, OPTIONS.iter().map(|spec| spec.name)) {
@@ -301,6 +363,15 @@ fn split(spec: &Spec, text: &str, source: Source) -> impl Iterator<Item = String
 /// Chooses for each option the source that counts, and checks each text against the option's kind.
 pub fn resolve(given: &Given, files: &FileValues, problems: &mut Vec<Problem>) -> Resolved {
     let mut resolved = Resolved::default();
+    let is_said = |name: &&str| {
+        given.options.contains_key(*name) || files.values.get(*name).is_some_and(|texts| !texts.is_empty())
+    };
+    let from_rke1 = |name: &str| {
+        let (values, _) = files.rke1.as_ref()?;
+        let group = rke1::GROUPS.into_iter().find(|group| group.contains(&name))?;
+        if group.iter().any(is_said) { None } else { values.get(name) }
+    };
+    resolved.is_scheduled_by_rke1 = from_rke1("etcd-snapshot-schedule-cron").is_some();
     for spec in OPTIONS {
         let from_given = given.options.get(spec.name).map(|(texts, origin)| {
             let source = match origin {
@@ -311,7 +382,8 @@ pub fn resolve(given: &Given, files: &FileValues, problems: &mut Vec<Problem>) -
             parts.map(|text| (text, origin.clone())).collect::<Vec<_>>()
         });
         let from_files = || {
-            let texts = files.0.get(spec.name).filter(|texts| !texts.is_empty())?;
+            let texts = files.values.get(spec.name).filter(|texts| !texts.is_empty());
+            let texts = texts.or_else(|| from_rke1(spec.name))?;
             Some(texts.iter().map(|text| (text.text.clone(), text.origin.clone())).collect())
         };
         let by_default = || match spec.default {
@@ -322,7 +394,7 @@ pub fn resolve(given: &Given, files: &FileValues, problems: &mut Vec<Problem>) -
         for (text, origin) in values.iter().filter(|(_, origin)| !matches!(origin, Origin::File { .. })) {
             check(spec, text, origin, problems);
         }
-        resolved.0.insert(spec.name, values);
+        resolved.values.insert(spec.name, values);
     }
     resolved
 }
@@ -380,6 +452,89 @@ mod tests {
         let (resolved, _) = merged(&["tls-san: [a]\n", "tls-san+: b\n", "tls-san: c\n"]);
         assert_eq!(texts_of(&resolved, "tls-san"), ["c"], "a later plain key forgets what was appended before");
         assert_eq!(resolved.origin("tls-san"), Origin::File { path: "/2.yaml".into(), line: 1 });
+    }
+
+    const PAGE: &str =
+        "nodes:\n- address: 10.0.0.1\nservices:\n  etcd:\n    snapshot: true\n    creation: 5m0s\n    retention: 24h\n";
+    const BACKUP: &str =
+        "services:\n  etcd:\n    creation: 1h\n    backup_config:\n      interval_hours: 6\n      retention: 60\n";
+
+    #[test]
+    fn a_cluster_yml_is_translated_and_our_own_words_count_more() {
+        let values = |files: &[&str]| {
+            let (resolved, problems) = merged(files);
+            assert_eq!(problems, [], "{files:?}");
+            let one = |name: &str| resolved.one(name).map_or("", |(text, _)| text).to_owned();
+            let names = ["schedule-cron", "retention", "retention-policy", "timeout"]
+                .map(|name| format!("etcd-snapshot-{name}"));
+            let mut found = names.map(|name| one(&name)).to_vec();
+            found.push(one("etcd-disable-snapshots"));
+            found
+        };
+        for (files, expected) in [
+            (&[PAGE][..], ["@every 5m0s", "5", "last=1,within=24h0m0s", "", "false"]),
+            (&["services: {etcd: {snapshot: yes}}"], ["@every 5m0s", "5", "last=1,within=24h0m0s", "", "false"]),
+            (&["services: {etcd: {}}"], ["0 */12 * * *", "5", "", "", "true"]),
+            (&["services:"], ["0 */12 * * *", "5", "", "", "true"]),
+            (&[BACKUP], ["@every 6h", "60", "", "", "false"]),
+            (&["services: {etcd: {backup_config: {}}}"], ["@every 12h", "6", "", "", "false"]),
+            (
+                &["services: {etcd: {backup_config: {enabled: false}, snapshot: true}}"],
+                ["0 */12 * * *", "5", "", "", "true"],
+            ),
+            (
+                &["services: {etcd: {backup_config: ~, snapshot: true, creation: 6h0s}}"],
+                ["@every 6h0m0s", "5", "last=1,within=24h0m0s", "", "false"],
+            ),
+            (
+                &["services: {etcd: {backup_config: {timeout: 300, safe_timestamp: true}}}"],
+                ["@every 12h", "6", "", "300s", "false"],
+            ),
+            (&[PAGE, BACKUP], ["@every 6h", "60", "", "", "false"]),
+            (&[BACKUP, "etcd-snapshot-retention: 9"], ["@every 6h", "9", "", "", "false"]),
+            (&[PAGE, "etcd-snapshot-retention: 9"], ["@every 5m0s", "9", "", "", "false"]),
+            (&["etcd-snapshot-schedule-cron: '@daily'", "services: {}"], ["@daily", "5", "", "", "false"]),
+        ] {
+            assert_eq!(values(files), expected, "{files:?}");
+        }
+        let (resolved, _) = merged(&[BACKUP]);
+        assert!(resolved.is_scheduled_by_rke1);
+        assert_eq!(resolved.origin("etcd-snapshot-retention"), Origin::File { path: "/0.yaml".into(), line: 6 });
+        assert!(!merged(&[BACKUP, "etcd-snapshot-schedule-cron: '@daily'"]).0.is_scheduled_by_rke1);
+        let (_, problems) = merged(&["services: {etcd: {backup_config: {retention: 0}}}"]);
+        assert!(
+            problems[0].message.contains("`retention` wants a number of snapshots above 0, not `0`"),
+            "{problems:?}"
+        );
+        for (text, what) in [
+            ("services: []", "wants a mapping"),
+            ("services: {etcd: 5}", "wants a mapping"),
+            ("services: {etcd: {snapshot: true, creation: 5}}", "such as 5m0s or 24h, not `5`"),
+            ("services: {etcd: {snapshot: true, creation: 5s}}", "wants a schedule"),
+            ("services: {etcd: {snapshot: [x]}}", "true or false, not `a list or a mapping`"),
+            ("services: {etcd: {backup_config: {interval_hours: x}}}", "hours above 0, not `x`"),
+            ("services: {etcd: {backup_config: {s3backupconfig: x}}}", "`s3backupconfig` wants a mapping"),
+            ("services: {}\netcd-snapshot-retentoin: 5", "did you mean `etcd-snapshot-retention`"),
+        ] {
+            let (_, problems) = merged(&[text]);
+            assert_eq!(problems.len(), 1, "{text}: {problems:?}");
+            assert!(problems[0].message.contains(what), "{text}: {problems:?}");
+        }
+    }
+
+    #[test]
+    fn rke1s_directory_is_used_unless_another_one_is_named() {
+        let (mut values, mut problems) = (FileValues::default(), Vec::new());
+        let dir = |values: &FileValues| {
+            resolve(&Given::default(), values, &mut Vec::new()).one("etcd-snapshot-dir").map(|(text, _)| text.clone())
+        };
+        values.keep_snapshots_in(Path::new("/opt/rke/etcd-snapshots"));
+        assert_eq!(dir(&values), None, "without a cluster.yml it is nobody's");
+        merge_file(Path::new("/f"), BACKUP, &mut values, &mut problems);
+        values.keep_snapshots_in(Path::new("/opt/rke/etcd-snapshots"));
+        assert_eq!(dir(&values).as_deref(), Some("/opt/rke/etcd-snapshots"));
+        merge_file(Path::new("/g"), "etcd-snapshot-dir: /srv", &mut values, &mut problems);
+        assert_eq!(dir(&values).as_deref(), Some("/srv"));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! `options` is the one table of what can be set; the command line, the environment variables, the keys of
 //! `config.yaml`, `--print-config` and the tests of `config.yaml.example` are all made from it. `yaml` reads files and
-//! keeps line numbers, `layers` merges the sources by precedence, `kinds` knows what each text may be, `build` makes the typed value, `checks` finds what
+//! keeps line numbers, `rke1` translates a `cluster.yml` of RKE1's, `layers` merges the sources by precedence, `kinds` knows what each text may be, `build` makes the typed value, `checks` finds what
 //! contradicts itself, `owned` lists what etcd-arg may not touch, `print` shows where each value came from. Every problem is reported at once, and nothing
 //! starts on a bad configuration. This room reads files, and never touches the network.
 
@@ -13,11 +13,13 @@ pub mod layers;
 pub mod options;
 mod owned;
 pub mod print;
+mod rke1;
 pub mod yaml;
 
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::datadir::DataDir;
 use crate::error::{Exit, Explained};
@@ -113,6 +115,10 @@ pub struct SnapshotConfig {
     pub base: Base,
     /// Run by the shell when a scheduled one fails.
     pub on_failure: Option<String>,
+    /// The longest time that one may take.
+    pub timeout: Option<Duration>,
+    /// They are scheduled by a `cluster.yml` of RKE1's, whose log lines somebody may be waiting for.
+    pub is_rke1: bool,
 }
 
 impl SnapshotConfig {
@@ -254,10 +260,14 @@ pub struct Loaded {
 #[must_use]
 pub fn load(given: &Given, host: &HostFacts) -> Loaded {
     let mut problems = Vec::new();
-    let files = layers::read_files(given, &mut problems);
+    let mut files = layers::read_files(given, &mut problems);
+    if let Some(dir) = &host.rke1_snapshots {
+        files.keep_snapshots_in(dir);
+    }
     let resolved = layers::resolve(given, &files, &mut problems);
     let built = build::build(&resolved, host, &mut problems);
     let mut warnings = layers::unknown_variables(std::env::vars_os());
+    warnings.extend_from_slice(files.notes());
     if built.as_ref().is_some_and(|config| config.new_cluster)
         && matches!(resolved.origin("new-cluster"), Origin::File { .. } | Origin::Environment(_))
     {

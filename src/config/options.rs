@@ -29,6 +29,8 @@ pub enum Kind {
     Base,
     /// A whole number.
     Count,
+    /// A length of time.
+    Length,
     /// Rules of retention.
     Retention,
     /// How to compress.
@@ -281,6 +283,10 @@ pub const OPTIONS: &[Spec] = &[
         Kind::Retention,
         "",
         "Further rules, such as daily=7,weekly=4,monthly=12,yearly=3,within=30d; what any rule keeps stays.",
+    )),
+    live(noted(
+        "none; one that stalls is ended",
+        spec("etcd-snapshot-timeout", Kind::Length, "", "The longest time that a snapshot may take, such as 10m."),
     )),
     live(spec(
         "etcd-snapshot-on-failure",

@@ -6,6 +6,8 @@
 use std::collections::BTreeSet;
 use std::str::FromStr;
 
+use super::duration;
+
 /// How many to keep of what. All of them together: what one rule keeps, no other drops.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
@@ -61,20 +63,12 @@ impl FromStr for Policy {
                 "weekly" => policy.weekly = count()?,
                 "monthly" => policy.monthly = count()?,
                 "yearly" => policy.yearly = count()?,
-                "within" => policy.within = Some(duration(value).ok_or_else(wrong)?),
+                "within" => policy.within = Some(duration::parse(value).ok_or_else(wrong)?),
                 _ => return Err(wrong()),
             }
         }
         Ok(policy)
     }
-}
-
-/// `90m`, `36h`, `30d`, `2w`, in seconds.
-#[must_use]
-pub fn duration(text: &str) -> Option<u64> {
-    let units = [('s', 1), ('m', 60), ('h', 3600), ('d', 86_400), ('w', 604_800), ('y', 31_536_000)];
-    let (unit, factor) = units.into_iter().find(|(unit, _)| text.ends_with(*unit))?;
-    text.strip_suffix(unit)?.parse::<u64>().ok()?.checked_mul(factor)
 }
 
 /// A moment in the local calendar, as far as the rules need it.

@@ -10,7 +10,7 @@ use chrono::{DateTime, Duration, TimeZone, Timelike as _};
 use croner::Cron;
 use croner::parser::{CronParser, Seconds, Year};
 
-use super::retention::duration;
+use super::duration;
 
 /// A schedule.
 #[derive(Clone, Debug)]
@@ -48,7 +48,7 @@ impl FromStr for Schedule {
         let wrong = || NotASchedule(crate::host::printable(text));
         let text = text.trim();
         if let Some(interval) = text.strip_prefix("@every ") {
-            let seconds = interval_of(interval.trim()).filter(|seconds| *seconds >= SHORTEST);
+            let seconds = duration::parse(interval.trim()).filter(|seconds| *seconds >= SHORTEST);
             return seconds.map(Self::Every).ok_or_else(wrong);
         }
         let text = match text {
@@ -58,18 +58,6 @@ impl FromStr for Schedule {
         let parser = CronParser::builder().seconds(Seconds::Disallowed).year(Year::Disallowed).build();
         parser.parse(text).map(|cron| Self::Calendar(Box::new(cron))).map_err(|_| wrong())
     }
-}
-
-/// `1h30m`, as Go writes durations, in seconds.
-fn interval_of(text: &str) -> Option<u64> {
-    let mut total = 0u64;
-    let mut rest = text;
-    while !rest.is_empty() {
-        let end = rest.find(|c: char| !c.is_ascii_digit())? + 1;
-        total = total.checked_add(duration(rest.get(..end)?)?)?;
-        rest = rest.get(end..)?;
-    }
-    (total > 0).then_some(total)
 }
 
 /// What to do now.

@@ -6,6 +6,7 @@
 mod kit;
 
 mod prune;
+mod rke1;
 mod save;
 mod schedule;
 mod verify;

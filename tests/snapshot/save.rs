@@ -215,6 +215,21 @@ fn a_save_that_fails_at_any_step_leaves_nothing() {
     }
 }
 
+#[test]
+fn one_that_takes_longer_than_it_may_is_broken_off() {
+    let _timed = Timed::start();
+    // 100 messages of 32 KiB, 20 ms each.
+    let mut node = Node::new(&Etcd::usual())
+        .env("FAILPOINTS", "snapshot::write=sleep(20)")
+        .config("etcd-snapshot-timeout: 1s\nnode-name: node\n");
+    node.start_ready();
+    fill(&node, 100);
+    let words = ["the snapshot took longer than etcd-snapshot-timeout (1 s)", "nothing of it is left", "next:"];
+    node.quorate(&["etcd-snapshot", "save"]).fails(1, &words);
+    eventually("nothing to be left", || everything(&node.server_dir().join("db/snapshots")).is_empty().then_some(()));
+    node.stop();
+}
+
 fn begin(node: &Node, args: &[&str]) -> Child {
     let mut command = Command::new(&node.executable);
     command.args(["etcd-snapshot", "save", "--data-dir"]).arg(&node.data_dir).args(args);

@@ -8,7 +8,8 @@ use crate::clock;
 use crate::config::Config;
 use crate::error::{Exit, Explained, Failure};
 use crate::host::printable;
-use crate::plan::retention::{Policy, Verdict, duration};
+use crate::plan::duration;
+use crate::plan::retention::{Policy, Verdict};
 use crate::snapshot::name::{Base, NotABase, ON_DEMAND};
 use crate::snapshot::prune;
 
@@ -38,7 +39,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "N", default_value_t = 0)]
     keep_yearly: u32,
     /// Keep all that are not older, such as 36h, 30d, 8w
-    #[arg(long, value_name = "TIME", value_parser = |text: &str| duration(text).ok_or("wants a time such as 36h, 30d, 8w"))]
+    #[arg(long, value_name = "TIME", value_parser = |text: &str| duration::parse(text).ok_or("wants a time such as 36h, 30d, 8w"))]
     keep_within: Option<u64>,
     /// Only say what would be kept and deleted, and why
     #[arg(long)]

@@ -41,6 +41,9 @@ pub enum RefusedError {
     /// Told to stop.
     #[error("the server was told to stop; the snapshot was broken off, and nothing of it is left")]
     Stopping,
+    /// It took longer than it may.
+    #[error("the snapshot took longer than etcd-snapshot-timeout ({} s) and was broken off; nothing of it is left", .0.as_secs())]
+    TooLong(Duration),
     /// No connection.
     #[error("etcd cannot be asked")]
     Client(#[source] ClientError),
@@ -50,12 +53,14 @@ impl Explained for RefusedError {
     fn exit(&self) -> Exit {
         match self {
             Self::Busy => Exit::Busy,
+            Self::TooLong(_) => Exit::Failed,
             Self::NotReady(_) | Self::Stopping | Self::Client(_) => Exit::NotRunning,
         }
     }
 
     fn next(&self) -> Option<String> {
         Some(match self {
+            Self::TooLong(_) => "see quorate status, and give it more time if the database has grown".into(),
             Self::Busy => "try again, or --wait for it".into(),
             Self::NotReady(_) | Self::Client(_) => "see quorate status".into(),
             Self::Stopping => "try again when it runs".into(),
@@ -241,7 +246,12 @@ async fn try_to_take(
     };
     let url = Addresses::local_client_url(&shared.config);
     let mut client = EtcdClient::connect(&shared.data, &url).await.map_err(RefusedError::Client)?;
-    let manifest = save::save(&wish, &mut client, &facts, progress).await?;
+    let limit = snapshots.settings.borrow().timeout;
+    let saving = Box::pin(save::save(&wish, &mut client, &facts, progress));
+    let manifest = match limit {
+        None => saving.await?,
+        Some(limit) => tokio::time::timeout(limit, saving).await.map_err(|_| RefusedError::TooLong(limit))??,
+    };
     let path = wish.dir.join(&manifest.name);
     Ok((manifest, path))
 }

@@ -18,7 +18,8 @@ use super::{Order, SCHEDULED, dir, look_around, on_failure, take};
 use crate::clock;
 use crate::config::SnapshotConfig;
 use crate::error::Exit;
-use crate::plan::schedule::Due;
+use crate::plan::duration;
+use crate::plan::schedule::{Due, Schedule};
 use crate::snapshot::name::Base;
 use crate::snapshot::{manifest, prune};
 
@@ -41,6 +42,7 @@ pub async fn keep(shared: Arc<Shared>) {
     };
     let mut settings = shared.snapshots.settings.clone();
     let mut seen = None;
+    let mut announced = None;
     // A slot is attempted once, also if the attempt fails.
     let mut attempted: Option<DateTime<Local>> = None;
     loop {
@@ -50,6 +52,10 @@ pub async fn keep(shared: Arc<Shared>) {
         if seen.as_ref() != Some(&present) {
             look_around(&shared);
             seen = Some(present);
+        }
+        if announced.as_ref() != Some(&config) {
+            announce(&config);
+            announced = Some(config.clone());
         }
         let Some(schedule) = &config.schedule else {
             shared.snapshots.note(|history| history.next = None);
@@ -93,6 +99,14 @@ pub async fn keep(shared: Arc<Shared>) {
     }
 }
 
+/// The line that RKE1's own service begins with.
+fn announce(config: &SnapshotConfig) {
+    let Some(Schedule::Every(seconds)) = config.schedule.as_ref().filter(|_| config.is_rke1) else { return };
+    let policy = config.policy();
+    let retention = policy.within.map_or_else(|| policy.last.unwrap_or_default().to_string(), duration::go);
+    tracing::info!(creation = duration::go(*seconds), retention, "Initializing Rolling Backups");
+}
+
 /// What decides what there is to be seen: the directory, how it was left, and which snapshots are the scheduled ones.
 fn present(shared: &Shared, config: &SnapshotConfig) -> (PathBuf, Base, [Option<i128>; 2]) {
     let dir = dir(shared);
@@ -120,6 +134,7 @@ async fn run_slot(shared: &Shared, config: &SnapshotConfig) {
         labels: BTreeMap::new(),
         wait: false,
     };
+    let begun = clock::monotonic();
     let done = tokio::select! {
         done = take(shared, order, |_, _| {}) => done,
         () = shared.snapshots.stopped() => return,
@@ -127,6 +142,9 @@ async fn run_slot(shared: &Shared, config: &SnapshotConfig) {
     // Also after a failure: it may be for want of the space that old ones take.
     retain(shared, config);
     match done {
+        Ok((manifest, _)) if config.is_rke1 => {
+            tracing::info!(name = manifest.name, runtime = ?begun.elapsed(), "Created backup");
+        }
         Ok(_) => {}
         Err(failure) if failure.exit() == Exit::Busy => {
             tracing::warn!("another snapshot is being taken; this slot is left out");

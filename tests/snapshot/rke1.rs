@@ -1,0 +1,89 @@
+//! A `cluster.yml` of RKE1's, as its pages show it.
+
+use std::fs;
+
+use crate::kit::{Etcd, Node, Timed, eventually};
+use crate::save::list;
+
+/// The Rancher page's example, with what stands around it in such a file.
+const BACKUP_CONFIG: &str = "nodes:
+  - address: 165.227.114.63
+    user: ubuntu
+    role: [controlplane, worker, etcd]
+services:
+  kubelet: {}
+  etcd:
+    extra_args: {}
+    snapshot: true
+    backup_config:
+      enabled: true     # enables recurring etcd snapshots
+      interval_hours: 6 # time increment between snapshots
+      retention: 60     # time in days before snapshot purge
+      # Optional S3
+      s3backupconfig:
+        access_key: \"myaccesskey\"
+        secret_key:  \"myaccesssecret\"
+        bucket_name: \"my-backup-bucket\"
+        folder: \"folder-name\" # Available as of v2.3.0
+        endpoint: \"s3.eu-west-1.amazonaws.com\"
+        region: \"eu-west-1\"
+        custom_ca: |-
+          -----BEGIN CERTIFICATE-----
+          $CERTIFICATE
+          -----END CERTIFICATE-----
+";
+
+#[test]
+fn the_pages_examples_are_understood_and_what_retention_means_is_said() {
+    let _timed = Timed::start();
+    let mut node = Node::new(&Etcd::usual()).config(BACKUP_CONFIG);
+    let printed = node.quorate(&["server", "--print-config"]);
+    let text = printed.succeeds();
+    for line in ["etcd-snapshot-schedule-cron: '@every 6h'  # ", "etcd-snapshot-retention: 60  # ", "config.yaml:12"] {
+        assert!(text.contains(line), "no `{line}` in\n{text}");
+    }
+    node.start_ready();
+    node.wait_log("Initializing Rolling Backups creation=6h0m0s retention=60");
+    let log = node.log();
+    for words in [
+        "`retention` is a count here, as the pages of RKE say: the newest 60 scheduled snapshots",
+        "these mean nothing to quorate: nodes",
+        "of services, these mean nothing to quorate: kubelet",
+        "of services.etcd, these mean nothing to quorate: extra_args",
+        "`backup_config` counts; the older snapshot of etcd do not",
+        "`s3backupconfig`: this version of quorate does not upload",
+    ] {
+        assert!(log.contains(words), "no `{words}` in\n{log}");
+    }
+    assert!(!format!("{log}{text}").contains("myaccess"), "{log}");
+    node.stop();
+}
+
+#[test]
+fn rolling_backups_are_made_at_an_interval_that_is_counted_across_restarts() {
+    let _timed = Timed::start();
+    let yaml = "services:\n    etcd:\n      snapshot: true\n      creation: 1h0m0s\n      retention: 24h\n";
+    let mut node = Node::new(&Etcd::usual()).config(yaml).arg("--node-name=node");
+    node.start_ready();
+    node.wait_log("Initializing Rolling Backups creation=1h0m0s retention=24h0m0s");
+    node.wait_log("`retention` is an age here: scheduled snapshots older than 24h0m0s are deleted, except the newest");
+    eventually("the next one in the status", || node.status_json()["snapshots"]["next"].as_str().map(str::to_owned));
+    assert_eq!(list(&node).len(), 0, "the first one comes after an interval");
+    node.stop();
+    for (hours, count) in [(1, 1), (1, 1), (2, 2), (27, 1)] {
+        // A minute more each time, so that the interval is over.
+        node.env = vec![("QUORATE_TEST_CLOCK_SHIFT".into(), (hours * 3660).to_string())];
+        fs::remove_file(node.log_path()).unwrap();
+        node.start_ready();
+        eventually("the snapshots", || {
+            let next = node.status_json()["snapshots"]["next"].is_string();
+            (next && list(&node).len() == count).then_some(())
+        });
+        if (hours, count) == (2, 2) {
+            let log = node.log();
+            let line = log.lines().find(|line| line.contains("Created backup")).unwrap().to_owned();
+            assert!(line.contains("name=etcd-snapshot-node-") && line.contains("runtime="), "{line}");
+        }
+        node.stop();
+    }
+}
