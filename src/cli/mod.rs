@@ -3,6 +3,8 @@
 //! Data goes to standard output, talk to standard error. The options that are also keys of the configuration come from the
 //! table in `config::options`; clap's derive knows the verbs and what only they take.
 
+mod ask;
+mod defrag;
 mod env;
 mod etcd_snapshot;
 mod etcdctl;
@@ -12,6 +14,7 @@ mod options;
 mod output;
 mod progress;
 mod server;
+mod space;
 mod status;
 mod version;
 
@@ -43,6 +46,10 @@ enum Verb {
     Server(server::Args),
     /// Take, list, check, delete and prune snapshots of etcd
     EtcdSnapshot(etcd_snapshot::Args),
+    /// Show what takes the space in etcd's database; --free is the way out when it is full
+    Space(space::Args),
+    /// Defragment etcd's database
+    Defrag(defrag::Args),
     /// Say how the server on this node is: exit 0 healthy, 1 not, 6 not running
     Status(status::Args),
     /// Run etcdctl with this server's address and certificates
@@ -74,6 +81,8 @@ pub fn run(argv: impl Iterator<Item = OsString>) -> ExitCode {
     let done = match cli.verb {
         Verb::Server(args) => server::run(global, &args),
         Verb::EtcdSnapshot(args) => etcd_snapshot::run(&global, &args),
+        Verb::Space(args) => space::run(&global, &args),
+        Verb::Defrag(args) => defrag::run(&global, &args),
         Verb::Status(args) => status::run(&global, &args),
         Verb::Etcdctl(args) => etcdctl::run(&global, &args),
         Verb::Env(_) => env::run(&global),

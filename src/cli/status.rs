@@ -72,11 +72,12 @@ fn table(status: &Status) -> String {
         row("member", format!("{} ({}), {role} of {}", member.name, member.id, plural(member.members, "member")));
         row("cluster", format!("{}, epoch {}", member.cluster_id, member.epoch));
         row("revision", member.revision.to_string());
+        let quota = match member.db_quota {
+            0 => "no quota".to_owned(),
+            quota => format!("quota {}", human(quota)),
+        };
         let size = |bytes: i64| human(u64::try_from(bytes).unwrap_or(0));
-        row(
-            "database",
-            format!("{}, {} in use, quota {}", size(member.db_size), size(member.db_in_use), human(member.db_quota)),
-        );
+        row("database", format!("{}, {} in use, {quota}", size(member.db_size), size(member.db_in_use)));
         if !member.alarms.is_empty() {
             row("alarms", member.alarms.join(", "));
         }

@@ -8,7 +8,10 @@ use std::time::Duration;
 
 use super::kinds::{bytes, is_label, millis, packing, pair, switch};
 use super::owned::owned;
-use super::{Config, EtcdArg, EtcdConfig, LogFormat, Origin, Problem, Resolved, Secret, SnapshotConfig, checks};
+use super::{
+    Config, EtcdArg, EtcdConfig, LogFormat, MaintenanceConfig, Origin, Problem, Resolved, Secret, SnapshotConfig,
+    checks,
+};
 use crate::host::{HostFacts, User};
 use crate::pki;
 use crate::plan::duration;
@@ -119,6 +122,10 @@ pub(super) fn build(resolved: &Resolved, host: &HostFacts, problems: &mut Vec<Pr
             timeout: builder.one("etcd-snapshot-timeout", |text| duration::parse(text).map(Duration::from_secs)),
             is_rke1: resolved.is_scheduled_by_rke1,
             rules: builder.one("etcd-snapshot-retention-policy", |text| text.parse().ok()).unwrap_or_default(),
+        },
+        maintenance: MaintenanceConfig {
+            auto_defrag: builder.switch("etcd-auto-defrag"),
+            defrag_threshold: builder.one("etcd-defrag-threshold", bytes),
         },
         new_cluster: builder.switch("new-cluster"),
         cluster_reset: builder.switch("cluster-reset"),

@@ -121,6 +121,15 @@ pub struct SnapshotConfig {
     pub is_rke1: bool,
 }
 
+/// How the database's space is seen to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MaintenanceConfig {
+    /// Without being asked.
+    pub auto_defrag: bool,
+    /// So many bytes to give back are worth a defragmentation.
+    pub defrag_threshold: Option<u64>,
+}
+
 impl SnapshotConfig {
     /// Where the snapshots are.
     #[must_use]
@@ -142,12 +151,21 @@ impl EtcdConfig {
         self.args.iter().find(|arg| arg.key == key).map(|arg| arg.value.as_str())
     }
 
-    /// Bytes that the database may grow to, overrides included.
+    /// Bytes that the database may grow to, overrides included; 0 if there is no limit.
     #[must_use]
     pub fn effective_quota(&self) -> u64 {
-        self.argument("quota-backend-bytes").and_then(|value| value.parse().ok()).unwrap_or(self.quota_backend_bytes)
+        let Some(given) = self.argument("quota-backend-bytes") else { return self.quota_backend_bytes };
+        // etcd's own rules (server/storage/quota.go): 0 is its default, and less than that is no limit.
+        match given.parse::<i64>() {
+            Ok(0) => ETCDS_OWN_QUOTA,
+            Ok(bytes) => u64::try_from(bytes).unwrap_or(0),
+            Err(_) => self.quota_backend_bytes,
+        }
     }
 }
+
+/// etcd's quota where it is asked for its default, in bytes.
+const ETCDS_OWN_QUOTA: u64 = 2 << 30;
 
 /// Heartbeat interval of a cluster of several members, unless configured, in milliseconds.
 pub const DEFAULT_HEARTBEAT_MILLIS: u32 = 100;
@@ -183,6 +201,8 @@ pub struct Config {
     pub etcd: EtcdConfig,
     /// Snapshots.
     pub snapshot: SnapshotConfig,
+    /// The database's space.
+    pub maintenance: MaintenanceConfig,
     /// Allow an empty cluster where a lost one is remembered.
     pub new_cluster: bool,
     /// Forget all peers and become the only member.

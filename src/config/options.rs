@@ -254,6 +254,21 @@ pub const OPTIONS: &[Spec] = &[
         "8GiB",
         "How large etcd's database may grow before it refuses writes, in bytes or with KiB, MiB, GiB.",
     ),
+    live(spec(
+        "etcd-auto-defrag",
+        Kind::Switch,
+        "true",
+        "Defragment the database of a lone member when it nears its quota and at least half of it is free, and take NOSPACE back when there is room.",
+    )),
+    live(noted(
+        "only near the quota",
+        spec(
+            "etcd-defrag-threshold",
+            Kind::Bytes,
+            "",
+            "Also defragment when so much could be given back, such as 1GiB.",
+        ),
+    )),
     live(spec("etcd-disable-snapshots", Kind::Switch, "false", "Take no snapshots on schedule.")),
     live(spec(
         "etcd-snapshot-schedule-cron",

@@ -58,9 +58,11 @@ pub async fn serve(listeners: Listeners, shared: Arc<Shared>) {
         .clone()
         .route("/v1/status", get(routes::status::status))
         .route("/v1/snapshots", post(routes::snapshots::save))
+        .route("/v1/defrag", post(routes::maintenance::defragment))
+        .route("/v1/free", post(routes::maintenance::free))
         .with_state(shared.clone());
     let public = public.with_state(shared);
-    // Only the owner reaches the socket, and a snapshot takes as long as it takes.
+    // Only the owner reaches the socket, and snapshots and defragmentations take as long as they take.
     tokio::join!(accept(listeners.monitoring, public, PATIENCE * 2), accept(listeners.socket, private, LONGEST));
 }
 

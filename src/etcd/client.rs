@@ -8,8 +8,8 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use etcd_client::{Certificate, Client, ConnectOptions, Identity, TlsOptions};
-use serde::Serialize;
+use etcd_client::{AlarmAction, AlarmType, Certificate, Client, ConnectOptions, Identity, TlsOptions};
+use serde::{Deserialize, Serialize};
 
 use crate::datadir::DataDir;
 use crate::error::causes;
@@ -128,6 +128,15 @@ pub struct LiveHash {
     pub compact_revision: i64,
 }
 
+/// How large a database is, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Size {
+    /// The file, which is what counts against the quota.
+    pub file: u64,
+    /// Of that, pages that hold something.
+    pub in_use: u64,
+}
+
 /// A connection to the child.
 #[derive(Clone)]
 pub struct EtcdClient {
@@ -141,7 +150,8 @@ impl std::fmt::Debug for EtcdClient {
 }
 
 async fn within<T>(asked: impl Future<Output = Result<T, etcd_client::Error>>) -> Result<T, ClientError> {
-    match tokio::time::timeout(REQUEST, asked).await {
+    // The client library's futures are large.
+    match tokio::time::timeout(REQUEST, Box::pin(asked)).await {
         Ok(answer) => Ok(answer?),
         Err(_) => Err(ClientError::Silent),
     }
@@ -153,12 +163,20 @@ impl EtcdClient {
     /// # Errors
     /// If a certificate cannot be read or used.
     pub async fn connect(data: &DataDir, url: &str) -> Result<Self, ClientError> {
+        Self::connect_for(data, url, REQUEST).await
+    }
+
+    /// As [`Self::connect`], for requests that may take as long as `patience`.
+    ///
+    /// # Errors
+    /// As [`Self::connect`].
+    pub async fn connect_for(data: &DataDir, url: &str, patience: Duration) -> Result<Self, ClientError> {
         let read = |path: PathBuf| fs::read(&path).map_err(|source| ClientError::Certificate { path, source });
         let launcher = data.certificate("launcher");
         let tls = TlsOptions::new()
             .ca_certificate(Certificate::from_pem(read(data.certificate("server-ca").certificate)?))
             .identity(Identity::from_pem(read(launcher.certificate)?, read(launcher.key)?));
-        let options = ConnectOptions::new().with_tls(tls).with_connect_timeout(REQUEST).with_timeout(REQUEST);
+        let options = ConnectOptions::new().with_tls(tls).with_connect_timeout(REQUEST).with_timeout(patience);
         Ok(Self { client: within(Client::connect([url], Some(options))).await? })
     }
 
@@ -226,6 +244,67 @@ impl EtcdClient {
     /// If etcd does not begin it.
     pub async fn snapshot(&mut self) -> Result<etcd_client::SnapshotStreaming, ClientError> {
         within(self.client.snapshot()).await
+    }
+
+    /// How large the database is.
+    ///
+    /// # Errors
+    /// If etcd does not answer.
+    pub async fn size(&mut self) -> Result<Size, ClientError> {
+        let status = within(self.client.status()).await?;
+        let bytes = |number: i64| u64::try_from(number).unwrap_or(0);
+        Ok(Size { file: bytes(status.db_size()), in_use: bytes(status.raft_used_db_size()) })
+    }
+
+    /// The revision of the keyspace, agreed on by the cluster.
+    ///
+    /// # Errors
+    /// If etcd does not answer.
+    pub async fn revision(&mut self) -> Result<i64, ClientError> {
+        let read = within(self.client.get(PROBE_KEY, None)).await?;
+        Ok(read.header().map_or(0, etcd_client::ResponseHeader::revision))
+    }
+
+    /// Takes away the history up to `revision`, and waits until it is gone from this member. False if it was gone before. The
+    /// connection must have the patience for it.
+    ///
+    /// # Errors
+    /// If etcd refuses or does not answer.
+    pub async fn compact(&mut self, revision: i64) -> Result<bool, ClientError> {
+        let options = etcd_client::CompactionOptions::new().with_physical();
+        match Box::pin(self.client.compact(revision, Some(options))).await {
+            // "required revision has been compacted" (etcd api/v3rpc/rpctypes).
+            Err(etcd_client::Error::GRpcStatus(status)) if status.message().contains("has been compacted") => Ok(false),
+            done => Ok(done.map(|_| true)?),
+        }
+    }
+
+    /// Rewrites the database file without what is free in it. This member answers nobody meanwhile. The connection must have the
+    /// patience for it.
+    ///
+    /// # Errors
+    /// If etcd cannot, or does not answer.
+    pub async fn defragment(&mut self) -> Result<(), ClientError> {
+        Box::pin(self.client.defragment()).await?;
+        Ok(())
+    }
+
+    /// Takes back this member's alarm that its database has reached its quota. True if there was one.
+    ///
+    /// # Errors
+    /// If etcd refuses or does not answer.
+    pub async fn disarm_no_space(&mut self) -> Result<bool, ClientError> {
+        let status = within(self.client.status()).await?;
+        let us = status.header().map_or(0, etcd_client::ResponseHeader::member_id);
+        let raised = within(self.client.alarm(AlarmAction::Get, AlarmType::None, None)).await?;
+        let is_ours = |alarm: &etcd_client::AlarmMember| alarm.member_id() == us && alarm.alarm() == AlarmType::Nospace;
+        if !raised.alarms().iter().any(is_ours) {
+            return Ok(false);
+        }
+        let mut options = etcd_client::AlarmOptions::new();
+        options.with_member(us);
+        within(self.client.alarm(AlarmAction::Deactivate, AlarmType::Nospace, Some(options))).await?;
+        Ok(true)
     }
 
     /// Tells the cluster our peer URL. Only safe for a member that is alone: nobody else has to agree.

@@ -293,6 +293,7 @@ mod tests {
                 quota_backend_bytes: 1 << 33,
             },
             snapshot: crate::config::SnapshotConfig::default(),
+            maintenance: crate::config::MaintenanceConfig::default(),
             new_cluster: false,
             cluster_reset: false,
             cluster_reset_restore_path: None,

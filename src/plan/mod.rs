@@ -1,6 +1,7 @@
 //! Pure decisions: what was observed goes in, what to do comes out. No clock, no disk, no network.
 
 pub mod child;
+pub mod defrag;
 pub mod duration;
 pub mod orphan;
 pub mod reload;

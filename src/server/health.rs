@@ -1,9 +1,12 @@
 //! Watches the child's health: often until it is ready, then every few seconds.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
+use super::maintenance::Maintenance;
 use crate::clock;
 use crate::config::Config;
 use crate::datadir::DataDir;
@@ -41,6 +44,8 @@ pub struct Prober {
     handle: Handle,
     child: watch::Receiver<ChildStatus>,
     certificates: watch::Receiver<Vec<Expiry>>,
+    is_defragmenting: Arc<AtomicBool>,
+    look: Arc<Notify>,
     health: watch::Sender<Health>,
 }
 
@@ -53,6 +58,7 @@ impl Prober {
         member_name: &str,
         handle: Handle,
         certificates: watch::Receiver<Vec<Expiry>>,
+        maintenance: &Maintenance,
     ) -> (Self, watch::Receiver<Health>) {
         let (health, seen) = watch::channel(Health::Unknown);
         let prober = Self {
@@ -62,6 +68,8 @@ impl Prober {
             child: handle.watch(),
             handle,
             certificates,
+            is_defragmenting: maintenance.is_defragmenting.clone(),
+            look: maintenance.look.clone(),
             health,
         };
         (prober, seen)
@@ -72,7 +80,7 @@ impl Prober {
         loop {
             let status = self.child.borrow_and_update().clone();
             if matches!(status.state, State::Starting | State::Ready) {
-                Box::pin(self.attend(status.generation)).await;
+                self.attend(status.generation).await;
             } else {
                 self.publish(Health::Unhealthy(format!("etcd is {}", status.state.word())));
                 if self.child.changed().await.is_err() {
@@ -114,6 +122,7 @@ impl Prober {
                 changed = self.certificates.changed() => if changed.is_ok() {
                     client = None;
                 },
+                () = self.look.notified() => {}
                 () = Self::ends(&mut self.child, generation) => return,
             }
             if is_healthy {
@@ -152,7 +161,14 @@ impl Prober {
                 };
                 (Health::Unhealthy(why), true)
             }
-            Err(why) => (Health::Unhealthy(why.to_string()), matches!(state, State::Starting | State::Ready)),
+            Err(why) => {
+                let why = if self.is_defragmenting.load(Ordering::Relaxed) {
+                    "etcd is being defragmented, and answers nobody until that is done".into()
+                } else {
+                    why.to_string()
+                };
+                (Health::Unhealthy(why), matches!(state, State::Starting | State::Ready))
+            }
         }
     }
 

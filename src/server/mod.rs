@@ -10,6 +10,7 @@ pub mod disk;
 pub mod health;
 pub mod lock;
 pub mod logging;
+pub mod maintenance;
 mod ports;
 mod preflight;
 pub mod reload;
@@ -25,7 +26,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::clock;
-use crate::config::{Config, SnapshotConfig};
+use crate::config::{Config, MaintenanceConfig, SnapshotConfig};
 use crate::control;
 use crate::datadir::DataDir;
 use crate::durable;
@@ -41,6 +42,7 @@ use crate::pki::{self, Occasion};
 use crate::snapshot::save;
 
 use health::{Health, Prober};
+use maintenance::Maintenance;
 use preflight::Prepared;
 use reload::Reloader;
 use signals::{Asked, Signals};
@@ -148,6 +150,7 @@ struct Server {
     certificates: watch::Sender<Vec<pki::Expiry>>,
     stopping: watch::Sender<bool>,
     snapshot_settings: watch::Sender<SnapshotConfig>,
+    maintenance_settings: watch::Sender<MaintenanceConfig>,
     health: watch::Receiver<Health>,
     prober: Option<Prober>,
     listeners: Option<control::Listeners>,
@@ -185,8 +188,16 @@ impl Server {
         };
         let (supervisor, handle) = Supervisor::new(launch, spawner);
         let (certificates, certificates_seen) = watch::channel(prepared.expiries);
-        let (prober, health) =
-            Prober::new(&config, &data, &prepared.identity.name, handle.clone(), certificates_seen.clone());
+        let (maintenance_settings, settings_seen) = watch::channel(config.maintenance.clone());
+        let maintenance = Maintenance::new(settings_seen);
+        let (prober, health) = Prober::new(
+            &config,
+            &data,
+            &prepared.identity.name,
+            handle.clone(),
+            certificates_seen.clone(),
+            &maintenance,
+        );
         let listeners = control::Listeners::bind(&data, prepared.metrics_listener)?;
         let (stopping, stopping_seen) = watch::channel(false);
         let (snapshot_settings, settings_seen) = watch::channel(config.snapshot.clone());
@@ -200,6 +211,7 @@ impl Server {
             health: health.clone(),
             certificates: certificates_seen,
             snapshots: Snapshots::new(stopping_seen, settings_seen),
+            maintenance,
             binary,
             data,
             config: config.clone(),
@@ -217,6 +229,7 @@ impl Server {
             watchdog: systemd::Watchdog::from_environment(),
             stopping,
             snapshot_settings,
+            maintenance_settings,
             was_healthy: false,
             told_ready: false,
             _lock: prepared.lock,
@@ -234,6 +247,7 @@ impl Server {
             helpers.spawn(control::serve(listeners, self.shared.clone()));
         }
         helpers.spawn(snapshots::schedule::keep(self.shared.clone()));
+        helpers.spawn(maintenance::keep(self.shared.clone()));
         if let Some(prober) = self.prober.take() {
             helpers.spawn(prober.run());
         }
@@ -306,6 +320,7 @@ impl Server {
         let outcome = self.reloader.reload(&mut self.config);
         self.renew_certificates().await;
         let _ = self.snapshot_settings.send(self.config.snapshot.clone());
+        let _ = self.maintenance_settings.send(self.config.maintenance.clone());
         tracing::info!("{outcome}");
         // Before the first READY=1 a reload must not say it.
         if self.told_ready {

@@ -55,6 +55,7 @@ impl Reloader {
         config.tls_sans = wanted.tls_sans;
         config.node_external_ips = wanted.node_external_ips;
         config.snapshot = wanted.snapshot;
+        config.maintenance = wanted.maintenance;
         self.logging.set(config.log_format, config.debug);
         let waiting: Vec<&str> = changes.iter().filter(|change| !change.is_live).map(|change| change.key).collect();
         if changes.iter().any(|change| change.key == "debug") {

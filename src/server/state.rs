@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::watch;
 
 use super::health::Health;
+use super::maintenance::Maintenance;
 use super::snapshots::Snapshots;
 use crate::config::Config;
 use crate::datadir::DataDir;
@@ -51,6 +52,8 @@ pub struct Shared {
     pub health: watch::Receiver<Health>,
     /// What takes snapshots.
     pub snapshots: Snapshots,
+    /// What sees to the database's space.
+    pub maintenance: Maintenance,
     /// The certificates.
     pub certificates: watch::Receiver<Vec<Expiry>>,
 }

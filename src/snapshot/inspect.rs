@@ -113,7 +113,7 @@ pub fn inspect<I: Image + ?Sized>(
 
 /// What is in the bucket `meta`.
 #[derive(Debug, Default)]
-struct Marks {
+pub(super) struct Marks {
     scheduled_compaction: Option<i64>,
     finished_compaction: Option<i64>,
     consistent_index: u64,
@@ -122,8 +122,13 @@ struct Marks {
 
 impl Marks {
     /// History is gone up to here, or is about to be.
-    fn compact(&self) -> Option<i64> {
+    pub(super) fn compact(&self) -> Option<i64> {
         self.scheduled_compaction.max(self.finished_compaction)
+    }
+
+    /// A compaction was begun and not finished: records before it may be superseded by others before it.
+    pub(super) fn is_unfinished(&self) -> bool {
+        self.scheduled_compaction > self.finished_compaction
     }
 }
 
@@ -159,7 +164,7 @@ fn text(value: &[u8]) -> String {
 /// The newest record of each key that has one after the compaction, in 16 bytes a key: 80 bits of a hash that nobody outside can
 /// foresee, 47 of the record's place in the bucket, and whether the key is there then.
 #[derive(Debug)]
-struct Newest {
+pub(super) struct Newest {
     hashers: [RandomState; 2],
     entries: Vec<u128>,
     settle_at: usize,
@@ -168,7 +173,7 @@ struct Newest {
 const PLACE_BITS: u32 = 47;
 
 impl Newest {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { hashers: [RandomState::new(), RandomState::new()], entries: Vec::new(), settle_at: 1 << 16 }
     }
 
@@ -177,7 +182,7 @@ impl Newest {
         ((first << 16) | (second & 0xffff)) << (PLACE_BITS + 1)
     }
 
-    fn add(&mut self, key: &[u8], place: u64, is_alive: bool) {
+    pub(super) fn add(&mut self, key: &[u8], place: u64, is_alive: bool) {
         self.entries.push(self.hash(key) | (u128::from(place) << 1) | u128::from(is_alive));
         if self.entries.len() >= self.settle_at {
             self.settle();
@@ -186,7 +191,7 @@ impl Newest {
     }
 
     /// Keeps only the newest entry of each key, in order.
-    fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         self.entries.sort_unstable();
         // Reversed twice: of equal keys, the last one stays.
         self.entries.reverse();
@@ -195,7 +200,7 @@ impl Newest {
     }
 
     /// Whether the key has a record after the one in `place`.
-    fn is_superseded(&self, key: &[u8], place: u64) -> bool {
+    pub(super) fn is_superseded(&self, key: &[u8], place: u64) -> bool {
         let hash = self.hash(key);
         let next = self.entries.partition_point(|entry| *entry <= hash | (u128::from(place) << 1) | 1);
         self.entries.get(next).is_some_and(|entry| entry >> (PLACE_BITS + 1) == hash >> (PLACE_BITS + 1))
@@ -223,7 +228,6 @@ struct First<'p> {
     newest: Newest,
     bucket: Bucket,
     compact: Option<i64>,
-    /// A compaction was begun and not finished: records before it may be superseded by others before it.
     is_unfinished: bool,
     last: Revision,
     place: u64,
@@ -237,7 +241,7 @@ impl<'p> First<'p> {
             newest: Newest::new(),
             bucket: Bucket::Other,
             compact: marks.compact(),
-            is_unfinished: marks.scheduled_compaction > marks.finished_compaction,
+            is_unfinished: marks.is_unfinished(),
             // A keyspace begins with revision 1, and the first change makes it 2.
             last: Revision { main: 1, sub: 0 },
             place: 0,

@@ -1,14 +1,17 @@
 //! Snapshots: what they are called, what is in them, whether they are whole, and their life on disk.
 //!
-//! `inspect` looks into a database, `file` opens a snapshot in any of its packings, `verify` says whether one is good.
+//! `inspect` looks into a database, `file` opens a snapshot in any of its packings, `verify` says whether one is good;
+//! `live` reads the database of a running etcd, `usage` tells what takes the space in one.
 
 pub mod dir;
 pub mod file;
 pub mod inspect;
 pub mod list;
+pub mod live;
 pub mod manifest;
 pub mod name;
 pub mod prune;
 pub mod record;
 pub mod save;
+pub mod usage;
 pub mod verify;

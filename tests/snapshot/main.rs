@@ -9,4 +9,5 @@ mod prune;
 mod rke1;
 mod save;
 mod schedule;
+mod space;
 mod verify;

@@ -230,7 +230,7 @@ fn one_that_takes_longer_than_it_may_is_broken_off() {
     node.stop();
 }
 
-fn begin(node: &Node, args: &[&str]) -> Child {
+pub fn begin(node: &Node, args: &[&str]) -> Child {
     let mut command = Command::new(&node.executable);
     command.args(["etcd-snapshot", "save", "--data-dir"]).arg(&node.data_dir).args(args);
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()

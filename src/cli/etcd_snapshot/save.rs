@@ -2,21 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::Duration;
 
-use super::super::block_on;
+use super::super::ask::ask;
 use super::super::output::{self, Format};
 use super::super::progress::Progress;
 use super::item::Item;
 use crate::config::Config;
-use crate::control::client;
-use crate::control::routes::snapshots::{Line, Request};
-use crate::datadir::DataDir;
-use crate::error::{Exit, Explained, Failure, Told};
+use crate::control::routes::snapshots::Request;
+use crate::error::{Exit, Explained, Failure};
+use crate::snapshot::manifest::Manifest;
 use crate::snapshot::name::ON_DEMAND;
-
-/// The server says something every half second.
-const STALL: Duration = Duration::from_secs(60);
 
 /// Exits 0 only when the file is complete, safe on disk, and verified.
 #[derive(Debug, clap::Args)]
@@ -49,17 +44,6 @@ fn label(text: &str) -> Result<(String, String), String> {
     Ok((key.to_owned(), value.to_owned()))
 }
 
-/// The server ended without a last word.
-#[derive(Debug, thiserror::Error)]
-#[error("the server broke off; whether the snapshot was saved is not known")]
-struct NoLastWord;
-
-impl Explained for NoLastWord {
-    fn next(&self) -> Option<String> {
-        Some("see quorate etcd-snapshot ls".into())
-    }
-}
-
 #[derive(Debug, thiserror::Error)]
 #[error("--dir {} cannot be made absolute", path.display())]
 struct NoDirectory {
@@ -90,19 +74,12 @@ pub(super) fn run(config: &Config, args: &Args) -> Result<Exit, Failure> {
         labels: args.labels.iter().cloned().collect::<BTreeMap<_, _>>(),
         wait: args.wait,
     };
-    let body = serde_json::to_vec(&request).unwrap_or_default();
     let mut progress = Progress::new("saving");
-    let mut last: Option<Result<Item, Told>> = None;
-    block_on(client::post(&DataDir::new(&config.data_dir), "/v1/snapshots", body, STALL, |line| {
-        match serde_json::from_slice(line) {
-            Ok(Line::Progress(done, all)) => progress.set(done, all),
-            Ok(Line::Saved(manifest, path)) => last = Some(Ok(Item::of_manifest(*manifest, &path))),
-            Ok(Line::Failed(told)) => last = Some(Err(told)),
-            Err(_) => {}
-        }
-    }))??;
+    let look = "quorate etcd-snapshot ls";
+    let (manifest, path): (Manifest, PathBuf) =
+        ask(config, "/v1/snapshots", &request, look, |done, all| progress.set(done, all))?;
     drop(progress);
-    let item = last.ok_or(NoLastWord)??;
+    let item = Item::of_manifest(manifest, &path);
     if !output::structured(&item, args.output)? {
         output::data(&super::item::table(&[item], false))?;
     }

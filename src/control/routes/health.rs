@@ -24,7 +24,7 @@ pub async fn ready(State(shared): State<Arc<Shared>>) -> (StatusCode, String) {
 
 fn explain(alarms: &[String]) -> String {
     let words = alarms.iter().map(|alarm| match alarm.as_str() {
-        "NOSPACE" => "NOSPACE (the database has reached its quota, and writes are refused)",
+        "NOSPACE" => "NOSPACE (the database has reached its quota, and writes are refused: quorate space)",
         "CORRUPT" => "CORRUPT (members differ in their data, and requests are refused)",
         other => other,
     });

@@ -247,7 +247,7 @@ async fn try_to_take(
     let url = Addresses::local_client_url(&shared.config);
     let mut client = EtcdClient::connect(&shared.data, &url).await.map_err(RefusedError::Client)?;
     let limit = snapshots.settings.borrow().timeout;
-    let saving = Box::pin(save::save(&wish, &mut client, &facts, progress));
+    let saving = save::save(&wish, &mut client, &facts, progress);
     let manifest = match limit {
         None => saving.await?,
         Some(limit) => tokio::time::timeout(limit, saving).await.map_err(|_| RefusedError::TooLong(limit))??,

@@ -1,0 +1,51 @@
+//! Asks the server on this node to do something that takes a while.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::block_on;
+use crate::config::Config;
+use crate::control::client;
+use crate::control::routes::stream::Line;
+use crate::datadir::DataDir;
+use crate::error::{Explained, Failure, Told};
+
+/// The server says something every half second.
+const STALL: Duration = Duration::from_secs(60);
+
+/// The server ended without a last word.
+#[derive(Debug, thiserror::Error)]
+#[error("the server broke off; whether it did what it was asked is not known")]
+struct NoLastWord {
+    look: &'static str,
+}
+
+impl Explained for NoLastWord {
+    fn next(&self) -> Option<String> {
+        Some(format!("see {}", self.look))
+    }
+}
+
+/// Asks, and waits for the result. `progress` is told how much is done, of how much; `look` is the command that shows what became of it if
+/// the server does not say so.
+pub(super) fn ask<T: DeserializeOwned>(
+    config: &Config,
+    path: &str,
+    request: &impl Serialize,
+    look: &'static str,
+    mut progress: impl FnMut(u64, u64),
+) -> Result<T, Failure> {
+    let body = serde_json::to_vec(request).unwrap_or_default();
+    let mut last: Option<Result<T, Told>> = None;
+    block_on(client::post(&DataDir::new(&config.data_dir), path, body, STALL, |line| {
+        match serde_json::from_slice(line) {
+            Ok(Line::Progress(done, all)) => progress(done, all),
+            Ok(Line::Done(result)) => last = Some(Ok(result)),
+            Ok(Line::Failed(told)) => last = Some(Err(told)),
+            Err(_) => {}
+        }
+    }))??;
+    Ok(last.ok_or(NoLastWord { look })??)
+}

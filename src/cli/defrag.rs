@@ -1,0 +1,48 @@
+//! `quorate defrag`.
+
+use super::ask::ask;
+use super::locate;
+use super::output::{self, Format};
+use crate::config::Given;
+use crate::control::routes::maintenance::Request;
+use crate::error::{Exit, Failure};
+use crate::plan::space::human;
+use crate::server::maintenance::Defragmented;
+
+/// Rewrites the database file without what is free in it. This member answers nobody meanwhile, which takes some seconds for
+/// each gigabyte in use.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Wait while a snapshot is being taken
+    #[arg(long)]
+    wait: bool,
+    /// How to print
+    #[arg(long, short, value_enum, default_value_t)]
+    output: Format,
+}
+
+pub(super) fn run(given: &Given, args: &Args) -> Result<Exit, Failure> {
+    let config = locate(given)?;
+    let request = Request { wait: args.wait };
+    let done: Defragmented = ask(&config, "/v1/defrag", &request, "quorate status", |_, _| {})?;
+    if !output::structured(&done, args.output)? {
+        output::data(&told(&done))?;
+    }
+    Ok(Exit::Done)
+}
+
+/// What it came to, in words.
+pub(super) fn told(done: &Defragmented) -> String {
+    let Defragmented { before, after, took_ms, is_disarmed, .. } = done;
+    let seconds = took_ms / 1000;
+    let mut text = format!(
+        "defragmented in {seconds}.{:03} s: the database had {} and has {} now\n",
+        took_ms % 1000,
+        human(before.file),
+        human(after.file)
+    );
+    if *is_disarmed {
+        text.push_str("the alarm NOSPACE was taken back; etcd takes writes again\n");
+    }
+    text
+}

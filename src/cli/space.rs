@@ -1,0 +1,222 @@
+//! `quorate space`: what takes the space in the database, and the way out when it is full.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::ask::ask;
+use super::defrag::told;
+use super::output::{self, Format, WIDTH, cut, wrapped};
+use super::{block_on, locate, status};
+use crate::boltdb::page::ReadError;
+use crate::config::{Config, Given};
+use crate::control::routes::maintenance::Request;
+use crate::control::routes::status::Status;
+use crate::datadir::DataDir;
+use crate::error::{Exit, Explained, Failure};
+use crate::etcd::client::{EtcdClient, Size};
+use crate::host::printable;
+use crate::plan::defrag;
+use crate::plan::space::human;
+use crate::server::maintenance::Freed;
+use crate::snapshot::live::{Live, LiveError};
+use crate::snapshot::usage::{self, Share, Usage};
+
+/// How long the launcher may take to say where its etcd is.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Where the second column begins.
+const COLUMN: usize = 13;
+
+/// Shows keys, history and free pages, and which prefixes take the most. With --free: gives up the history, gives the free
+/// pages back to the disk, and takes back the alarm NOSPACE if there is room again.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Compact the history up to now, defragment (this member answers nobody meanwhile), and disarm NOSPACE
+    #[arg(long)]
+    free: bool,
+    /// With --free: wait while a snapshot is being taken
+    #[arg(long, requires = "free")]
+    wait: bool,
+    /// How many prefixes to show
+    #[arg(long, default_value_t = 10, value_name = "N")]
+    top: usize,
+    /// How to print
+    #[arg(long, short, value_enum, default_value_t)]
+    output: Format,
+}
+
+/// What takes the space. Fields are added, never renamed.
+#[derive(Debug, Serialize)]
+struct Report {
+    size: u64,
+    in_use: u64,
+    quota: u64,
+    disk_free: Option<u64>,
+    revision: i64,
+    compact_revision: Option<i64>,
+    keys: u64,
+    key_bytes: u64,
+    records: u64,
+    bytes: u64,
+    alarms: Vec<String>,
+    prefixes: Vec<Prefix>,
+}
+
+#[derive(Debug, Serialize)]
+struct Prefix {
+    #[serde(rename = "prefix")]
+    name: String,
+    keys: u64,
+    key_bytes: u64,
+    records: u64,
+    bytes: u64,
+}
+
+impl Prefix {
+    fn of(name: &[u8], share: &Share) -> Self {
+        let Share { keys, key_bytes, records, bytes } = *share;
+        Self { name: printable(&String::from_utf8_lossy(name)), keys, key_bytes, records, bytes }
+    }
+}
+
+/// The live database cannot be read.
+#[derive(Debug, thiserror::Error)]
+enum SpaceError {
+    #[error("what is in the database cannot be told")]
+    Damaged(#[source] ReadError),
+    #[error("the reading was lost")]
+    Lost,
+    /// The keys alone are too many.
+    #[error("the database is still at its quota: {} of {}; the alarm stays", human(*size), human(*quota))]
+    StillFull { size: u64, quota: u64 },
+}
+
+impl Explained for SpaceError {
+    fn next(&self) -> Option<String> {
+        Some(match self {
+            Self::Damaged(_) => "quorate etcd-snapshot save, which checks all of it, and journalctl -u quorate-server -e".into(),
+            Self::Lost => "try again".into(),
+            Self::StillFull { .. } => "delete keys (quorate space shows which take the most; deleting works in spite of the alarm) \
+                                       and run quorate space --free again, or raise etcd-quota-backend-bytes and restart"
+                .into(),
+        })
+    }
+}
+
+pub(super) fn run(given: &Given, args: &Args) -> Result<Exit, Failure> {
+    let config = locate(given)?;
+    if args.free {
+        return free(&config, args);
+    }
+    let data = DataDir::new(&config.data_dir);
+    let (status, size, usage) = block_on(async {
+        let status = status::fetch(&data, PATIENCE).await?;
+        let mut client = EtcdClient::connect(&data, &status.local_client_url).await.map_err(LiveError::Stream)?;
+        let size = client.size().await.map_err(LiveError::Stream)?;
+        let live = Live::hold(&mut client, &data.etcd_bolt()).await?;
+        // The connection lives on this thread's runtime and keeps the pages; the reading is done beside it.
+        let read = tokio::task::spawn_blocking(move || {
+            let usage = usage::measure(&live, live.size()).map_err(SpaceError::Damaged);
+            live.check().map(|()| usage)
+        });
+        let usage = read.await.map_err(|_| SpaceError::Lost)???;
+        Ok::<_, Failure>((status, size, usage))
+    })??;
+    let report = report(&status, size, &usage, args.top);
+    if !output::structured(&report, args.output)? {
+        output::data(&table(&report))?;
+    }
+    Ok(Exit::Done)
+}
+
+fn free(config: &Config, args: &Args) -> Result<Exit, Failure> {
+    let request = Request { wait: args.wait };
+    let freed: Freed = ask(config, "/v1/free", &request, "quorate space", |_, _| {})?;
+    if !output::structured(&freed, args.output)? {
+        let what = if freed.is_compacted { "history was given up" } else { "there was no history to give up" };
+        output::data(&format!(
+            "compacted at revision {}: {what}\n{}",
+            freed.compact_revision,
+            told(&freed.defragmented)
+        ))?;
+    }
+    let done = &freed.defragmented;
+    if !defrag::has_room(done.after.file, done.quota) {
+        return Err(SpaceError::StillFull { size: done.after.file, quota: done.quota }.into());
+    }
+    Ok(Exit::Done)
+}
+
+fn report(status: &Status, size: Size, usage: &Usage, top: usize) -> Report {
+    let mut prefixes: Vec<Prefix> =
+        usage.prefixes.iter().take(top).map(|(name, share)| Prefix::of(name, share)).collect();
+    let mut others = usage.others.clone();
+    for (_, share) in usage.prefixes.iter().skip(top) {
+        others.add(share);
+    }
+    if others.records > 0 {
+        prefixes.push(Prefix::of(b"(others)", &others));
+    }
+    Report {
+        size: size.file,
+        in_use: size.in_use,
+        quota: status.member.as_ref().map_or(0, |member| member.db_quota),
+        disk_free: status.disk.free,
+        revision: usage.revision,
+        compact_revision: usage.compact_revision,
+        keys: usage.total.keys,
+        key_bytes: usage.total.key_bytes,
+        records: usage.total.records,
+        bytes: usage.total.bytes,
+        alarms: status.member.as_ref().map(|member| member.alarms.clone()).unwrap_or_default(),
+        prefixes,
+    }
+}
+
+fn table(report: &Report) -> String {
+    let mut text = String::new();
+    let mut row = |name: &str, value: String| {
+        let _ = writeln!(text, "{name:<COLUMN$}{}", wrapped(&value, COLUMN, WIDTH));
+    };
+    let quota = if report.quota == 0 { "none".into() } else { human(report.quota) };
+    let unused = report.size.saturating_sub(report.in_use);
+    row(
+        "database",
+        format!(
+            "{} of quota {quota}; {} of it is free pages, which defragmenting gives back",
+            human(report.size),
+            human(unused)
+        ),
+    );
+    row("keys", format!("{} with {}, at revision {}", report.keys, human(report.key_bytes), report.revision));
+    let since =
+        report.compact_revision.map_or_else(|| "from the beginning".into(), |at| format!("since revision {at}"));
+    row(
+        "history",
+        format!(
+            "{} older values and deletions with {}, {since}; compacting gives them up",
+            report.records - report.keys,
+            human(report.bytes - report.key_bytes)
+        ),
+    );
+    if let Some(free) = report.disk_free {
+        row("disk", format!("{} free", human(free)));
+    }
+    if !report.alarms.is_empty() {
+        row("alarms", report.alarms.join(", "));
+    }
+    if !report.prefixes.is_empty() {
+        let _ =
+            writeln!(text, "\n{:<32} {:>10} {:>10} {:>10} {:>10}", "PREFIX", "BYTES", "RECORDS", "KEYS", "THEIR SIZE");
+    }
+    for prefix in &report.prefixes {
+        let Prefix { name, keys, key_bytes, records, bytes } = prefix;
+        let (bytes, key_bytes) = (human(*bytes), human(*key_bytes));
+        let _ = writeln!(text, "{:<32} {bytes:>10} {records:>10} {keys:>10} {key_bytes:>10}", cut(name, 32));
+    }
+    if report.alarms.iter().any(|alarm| alarm == "NOSPACE") {
+        text.push_str("\nnext: quorate space --free (compacts, defragments, takes the alarm back)\n");
+    }
+    text
+}

@@ -1,0 +1,35 @@
+//! `POST /v1/defrag` and `POST /v1/free`: the database's space.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::Response;
+use hyper::body::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::stream;
+use crate::server::maintenance;
+use crate::server::state::Shared;
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct Request {
+    /// Wait while a snapshot is being taken.
+    pub wait: bool,
+}
+
+fn read(body: &Bytes) -> Request {
+    serde_json::from_slice(body).unwrap_or_default()
+}
+
+/// Defragments the database of this member.
+pub async fn defragment(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
+    let Request { wait } = read(&body);
+    stream::answer(shared, |shared, _| maintenance::defragment(shared, wait))
+}
+
+/// Gives up history, and defragments.
+pub async fn free(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
+    let Request { wait } = read(&body);
+    stream::answer(shared, |shared, _| maintenance::free(shared, wait))
+}

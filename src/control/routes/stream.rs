@@ -1,0 +1,83 @@
+//! Answers of work that takes a while: a line of JSON now and then with how far it is, and one at the end with the result or
+//! what went wrong.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::response::{IntoResponse as _, Response};
+use http_body_util::channel::{Channel, Sender};
+use hyper::body::Bytes;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use crate::error::{Failure, Told};
+use crate::server::snapshots::RefusedError;
+use crate::server::state::Shared;
+
+/// How often the one who asked hears something.
+const NEWS: Duration = Duration::from_millis(500);
+
+/// A line of the answer.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Line<T> {
+    /// So much is done, of so much.
+    Progress(u64, u64),
+    /// It is done.
+    Done(T),
+    /// It is not.
+    Failed(Told),
+}
+
+/// Where work says how far it is.
+pub(super) type Progress = Arc<watch::Sender<(u64, u64)>>;
+
+/// Answers with what becomes of `work`. Whoever asked and goes away has changed their mind: the work is dropped.
+pub(super) fn answer<T, W>(shared: Arc<Shared>, work: impl FnOnce(Arc<Shared>, Progress) -> W) -> Response
+where
+    T: Serialize + Send + 'static,
+    W: Future<Output = Result<T, Failure>> + Send + 'static,
+{
+    let (sender, channel) = Channel::<Bytes, std::convert::Infallible>::new(16);
+    let (progress, seen) = watch::channel((0, 0));
+    let work = work(shared.clone(), Arc::new(progress));
+    tokio::spawn(relay(shared, work, seen, sender));
+    Body::new(channel).into_response()
+}
+
+async fn relay<T: Serialize>(
+    shared: Arc<Shared>,
+    work: impl Future<Output = Result<T, Failure>>,
+    mut seen: watch::Receiver<(u64, u64)>,
+    mut sender: Sender<Bytes>,
+) {
+    let done = {
+        let mut work = std::pin::pin!(work);
+        let mut news = tokio::time::interval(NEWS);
+        loop {
+            tokio::select! {
+                done = &mut work => break done,
+                () = shared.snapshots.stopped() => break Err(RefusedError::Stopping.into()),
+                _ = news.tick() => {
+                    let (done, all) = *seen.borrow_and_update();
+                    if sender.send_data(line(&Line::<T>::Progress(done, all))).await.is_err() {
+                        tracing::info!("whoever asked has gone away; the work is broken off");
+                        return;
+                    }
+                }
+            }
+        }
+    };
+    let last = match done {
+        Ok(result) => Line::Done(result),
+        Err(failure) => Line::Failed(failure.told()),
+    };
+    let _ = sender.send_data(line(&last)).await;
+}
+
+fn line<T: Serialize>(line: &Line<T>) -> Bytes {
+    let mut text = serde_json::to_vec(line).unwrap_or_default();
+    text.push(b'\n');
+    Bytes::from(text)
+}

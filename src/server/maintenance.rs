@@ -1,0 +1,285 @@
+//! The database's space: defragmented when asked or when it nears its quota, history given up when asked, and the alarm of the quota
+//! taken back when there is room again. Never while a snapshot is taken.
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Notify, watch};
+
+use super::health::Health;
+use super::snapshots::RefusedError;
+use super::state::Shared;
+use crate::clock;
+use crate::config::MaintenanceConfig;
+use crate::error::{Exit, Explained, Failure};
+use crate::etcd::client::{ClientError, EtcdClient, Size};
+use crate::etcd::settings::Addresses;
+use crate::faults;
+use crate::host;
+use crate::plan::defrag::{self, Advice, Situation};
+use crate::plan::space::human;
+
+/// How often the database is looked at.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
+/// What stays free on the disk: etcd's log grows on it, too.
+const SPARE: u64 = 64 << 20;
+/// etcd's word for a database that has reached its quota.
+const NO_SPACE: &str = "NOSPACE";
+/// How long to wait until what was done is seen.
+const SEEN: Duration = Duration::from_secs(2);
+
+/// Why the database's space was not seen to.
+#[derive(Debug, thiserror::Error)]
+pub enum MaintenanceError {
+    /// A copy of what is in use is made on the same disk.
+    #[error("defragmenting needs {} on the disk of the data, and {} are free", human(*needed), human(*free))]
+    Space {
+        /// Bytes.
+        needed: u64,
+        /// Bytes.
+        free: u64,
+    },
+    /// etcd did not.
+    #[error("etcd could not {act}")]
+    Etcd {
+        /// What.
+        act: &'static str,
+        /// Why.
+        source: ClientError,
+    },
+}
+
+impl Explained for MaintenanceError {
+    fn next(&self) -> Option<String> {
+        Some(match self {
+            Self::Space { .. } => {
+                "free some space there: older snapshots, for example (quorate etcd-snapshot ls)".into()
+            }
+            Self::Etcd { .. } => "see quorate status, and journalctl -u quorate-server -e".into(),
+        })
+    }
+}
+
+/// What a defragmentation came to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Defragmented {
+    /// The database before it.
+    pub before: Size,
+    /// And after.
+    pub after: Size,
+    /// Milliseconds for which this member answered nobody.
+    pub took_ms: u64,
+    /// Bytes that it may grow to; 0 if there is no limit.
+    pub quota: u64,
+    /// True if NOSPACE was raised, and was taken back.
+    pub is_disarmed: bool,
+}
+
+/// What giving up history came to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Freed {
+    /// There is no history before this any more.
+    pub compact_revision: i64,
+    /// False if there was none to give up.
+    pub is_compacted: bool,
+    /// What followed.
+    #[serde(flatten)]
+    pub defragmented: Defragmented,
+}
+
+/// The part of the server that sees to the database's space.
+#[derive(Debug)]
+pub struct Maintenance {
+    /// The configuration, which a reload changes.
+    pub settings: watch::Receiver<MaintenanceConfig>,
+    /// etcd answers nobody as long as this is true.
+    pub is_defragmenting: Arc<AtomicBool>,
+    /// Makes the prober look at once.
+    pub look: Arc<Notify>,
+    last: Mutex<Option<Instant>>,
+}
+
+impl Maintenance {
+    /// Nothing was done yet.
+    #[must_use]
+    pub fn new(settings: watch::Receiver<MaintenanceConfig>) -> Self {
+        Self { settings, is_defragmenting: Arc::default(), look: Arc::default(), last: Mutex::default() }
+    }
+
+    fn since_last(&self) -> Option<Duration> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).map(|at| at.elapsed())
+    }
+
+    fn begin(&self) -> Defragmenting<'_> {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(clock::monotonic());
+        self.is_defragmenting.store(true, Ordering::Relaxed);
+        Defragmenting(self)
+    }
+}
+
+/// As long as it lives, etcd is being defragmented.
+struct Defragmenting<'m>(&'m Maintenance);
+
+impl Drop for Defragmenting<'_> {
+    fn drop(&mut self) {
+        self.0.is_defragmenting.store(false, Ordering::Relaxed);
+        self.0.look.notify_one();
+    }
+}
+
+/// Defragments. Once begun it goes on, also if nobody waits for it any more: etcd cannot be stopped doing it.
+///
+/// # Errors
+/// If a snapshot is being taken and `wait` is false, etcd is not healthy, there is no room, or etcd fails.
+pub async fn defragment(shared: Arc<Shared>, wait: bool) -> Result<Defragmented, Failure> {
+    going_on(Box::pin(async move {
+        let _alone = alone(&shared, wait).await?;
+        try_to_defragment(&shared).await
+    }))
+    .await
+}
+
+/// Gives up history up to the present revision, and defragments. Goes on as [`defragment`] does.
+///
+/// # Errors
+/// As [`defragment`].
+pub async fn free(shared: Arc<Shared>, wait: bool) -> Result<Freed, Failure> {
+    going_on(Box::pin(async move {
+        let _alone = alone(&shared, wait).await?;
+        let size = connect(&shared, Duration::from_secs(5)).await?.size().await;
+        let size = size.map_err(|source| MaintenanceError::Etcd { act: "say how large its database is", source })?;
+        let mut client = connect(&shared, defrag::patience(size.file)).await?;
+        let failed = |source| MaintenanceError::Etcd { act: "give up its history", source };
+        let compact_revision = client.revision().await.map_err(failed)?;
+        let is_compacted = client.compact(compact_revision).await.map_err(failed)?;
+        tracing::info!(compact_revision, "history before this revision was given up, as asked");
+        Ok(Freed { compact_revision, is_compacted, defragmented: try_to_defragment(&shared).await? })
+    }))
+    .await
+}
+
+async fn going_on<T: Send + 'static>(
+    work: Pin<Box<dyn Future<Output = Result<T, Failure>> + Send>>,
+) -> Result<T, Failure> {
+    tokio::spawn(work).await.unwrap_or_else(|_| Err(RefusedError::Stopping.into()))
+}
+
+async fn alone(shared: &Shared, wait: bool) -> Result<tokio::sync::MutexGuard<'_, ()>, RefusedError> {
+    let saving = &shared.snapshots.saving;
+    let alone = if wait { saving.lock().await } else { saving.try_lock().map_err(|_| RefusedError::Busy)? };
+    match &*shared.health.borrow() {
+        Health::Healthy(_) => {}
+        Health::Unhealthy(why) => return Err(RefusedError::NotReady(why.clone())),
+        Health::Unknown => return Err(RefusedError::NotReady("etcd is starting".into())),
+    }
+    Ok(alone)
+}
+
+async fn connect(shared: &Shared, patience: Duration) -> Result<EtcdClient, RefusedError> {
+    let url = Addresses::local_client_url(&shared.config);
+    EtcdClient::connect_for(&shared.data, &url, patience).await.map_err(RefusedError::Client)
+}
+
+async fn try_to_defragment(shared: &Shared) -> Result<Defragmented, Failure> {
+    let failed = |act| move |source| MaintenanceError::Etcd { act, source };
+    let before = connect(shared, Duration::from_secs(5)).await?.size().await;
+    let before = before.map_err(failed("say how large its database is"))?;
+    let needed = before.in_use.saturating_add(SPARE);
+    if let Some(free) = host::free_bytes(&shared.data.etcd()).filter(|free| *free < needed) {
+        return Err(MaintenanceError::Space { needed, free }.into());
+    }
+    let mut client = connect(shared, defrag::patience(before.in_use)).await?;
+    tracing::info!(
+        size = human(before.file),
+        in_use = human(before.in_use),
+        "defragmenting; etcd answers nobody meanwhile"
+    );
+    let begun = clock::monotonic();
+    let defragmenting = shared.maintenance.begin();
+    let done = client.defragment().await;
+    drop(defragmenting);
+    done.map_err(failed("defragment its database"))?;
+    let took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let after = client.size().await.map_err(failed("say how large its database is"))?;
+    tracing::info!(before = human(before.file), after = human(after.file), took_ms, "defragmented");
+    let quota = shared.config.etcd.effective_quota();
+    let is_disarmed = defrag::has_room(after.file, quota) && disarm(shared, &mut client).await?;
+    // So that who looks at the status now sees what was done.
+    shared.maintenance.look.notify_one();
+    let mut health = shared.health.clone();
+    let is_seen = |health: &Health| match health {
+        Health::Healthy(facts) => {
+            let has_alarm = facts.alarms.iter().any(|alarm| alarm == NO_SPACE);
+            !(is_disarmed && has_alarm) && (after == before || u64::try_from(facts.db_size) != Ok(before.file))
+        }
+        _ => false,
+    };
+    let _ = tokio::time::timeout(SEEN, health.wait_for(is_seen)).await;
+    Ok(Defragmented { before, after, took_ms, quota, is_disarmed })
+}
+
+async fn disarm(shared: &Shared, client: &mut EtcdClient) -> Result<bool, MaintenanceError> {
+    let done = client.disarm_no_space().await;
+    let is_disarmed = done.map_err(|source| MaintenanceError::Etcd { act: "take its alarm back", source })?;
+    if is_disarmed {
+        tracing::info!("the database is below its quota again; the alarm NOSPACE was taken back, and writes are taken");
+        shared.maintenance.look.notify_one();
+    }
+    Ok(is_disarmed)
+}
+
+/// Sees to the database's space by itself, until the server ends.
+pub async fn keep(shared: Arc<Shared>) {
+    let period = faults::tunable("QUORATE_TEST_MAINTENANCE_MS", LOOK_AGAIN);
+    let mut settings = shared.maintenance.settings.clone();
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(period) => {}
+            changed = settings.changed() => if changed.is_err() {
+                return;
+            },
+        }
+        let config = settings.borrow_and_update().clone();
+        let Some(seen) = look(&shared, &config) else { continue };
+        let done = match defrag::advise(&seen) {
+            Advice::Nothing => Ok(()),
+            Advice::NearQuota => {
+                tracing::warn!(
+                    size = human(seen.size),
+                    quota = human(seen.quota),
+                    "the database nears its quota, and most of it is free: it is defragmented"
+                );
+                defragment(shared.clone(), false).await.map(drop)
+            }
+            Advice::Worth => defragment(shared.clone(), false).await.map(drop),
+            Advice::Disarm => take_back(&shared).await,
+        };
+        if let Err(failure) = done.or_else(|failure| if failure.exit() == Exit::Busy { Ok(()) } else { Err(failure) }) {
+            tracing::error!(error = %failure.told(), "the database's space could not be seen to");
+        }
+    }
+}
+
+async fn take_back(shared: &Shared) -> Result<(), Failure> {
+    let mut client = connect(shared, Duration::from_secs(5)).await?;
+    disarm(shared, &mut client).await?;
+    Ok(())
+}
+
+fn look(shared: &Shared, config: &MaintenanceConfig) -> Option<Situation> {
+    let health = shared.health.borrow();
+    let Health::Healthy(facts) = &*health else { return None };
+    let bytes = |number: i64| u64::try_from(number).unwrap_or(0);
+    config.auto_defrag.then(|| Situation {
+        size: bytes(facts.db_size),
+        in_use: bytes(facts.db_in_use),
+        quota: shared.config.etcd.effective_quota(),
+        is_alarmed: facts.alarms.iter().any(|alarm| alarm == NO_SPACE),
+        members: facts.members,
+        threshold: config.defrag_threshold,
+        since_last: shared.maintenance.since_last(),
+    })
+}

@@ -1,0 +1,176 @@
+//! The database of a running etcd as it is at one moment, read where it lies.
+//!
+//! As long as etcd's own snapshot is begun and not read to its end, etcd keeps a read transaction open, and no page that it reaches is
+//! used again (bbolt never writes into a page that a transaction may read). So the two heads that the snapshot begins with, and the
+//! pages of the file that they lead to, are the database of that moment, and none of it has to be sent through etcd. A small
+//! database is in the stream's buffers at once, which ends the transaction: it is received instead.
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use etcd_client::SnapshotStreaming;
+
+use crate::boltdb::image::Image;
+use crate::boltdb::page::{Finding, Meta};
+use crate::durable::{self, WriteError};
+use crate::error::Explained;
+use crate::etcd::client::{ClientError, EtcdClient};
+use crate::host;
+
+/// etcd sends nothing for this long: it hangs.
+const IDLE: Duration = Duration::from_secs(30);
+/// Up to this size, in bytes, a database is received: what waits in the buffers between etcd and us (2 MiB in the HTTP/2 stream's
+/// window, some KiB in etcd) does not keep its transaction open.
+const SMALL: u64 = 16 << 20;
+/// Two heads of the largest pages there are, in bytes.
+const HEADS: usize = 2 * 65536;
+
+/// Why the live database cannot be looked at.
+#[derive(Debug, thiserror::Error)]
+pub enum LiveError {
+    /// etcd does not begin its snapshot, or breaks off.
+    #[error("etcd cannot be asked for its database")]
+    Stream(#[from] ClientError),
+    /// It did not begin like one.
+    #[error("etcd's database does not begin like one")]
+    Head(#[source] Finding),
+    /// The file cannot be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Somebody put another file in its place, as a defragmentation does.
+    #[error("{} was replaced while it was read, as a defragmentation does", .0.display())]
+    Replaced(PathBuf),
+    /// There is no place for a small one.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+}
+
+impl Explained for LiveError {
+    fn next(&self) -> Option<String> {
+        Some(match self {
+            Self::Stream(_) | Self::Head(_) => "see quorate status".into(),
+            Self::Read { .. } => "see dmesg for what the disk says".into(),
+            Self::Replaced(_) => "try again".into(),
+            Self::Write(error) => return error.next(),
+        })
+    }
+}
+
+/// The database at one moment.
+pub struct Live {
+    path: PathBuf,
+    file: File,
+    /// The first two pages as they were; empty if the file itself is of that moment.
+    heads: Vec<u8>,
+    size: u64,
+    /// What keeps etcd from using the pages again.
+    held: Option<SnapshotStreaming>,
+}
+
+impl std::fmt::Debug for Live {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Live").field("path", &self.path).field("size", &self.size).finish_non_exhaustive()
+    }
+}
+
+async fn next(stream: &mut SnapshotStreaming) -> Result<Option<etcd_client::SnapshotResponse>, ClientError> {
+    match tokio::time::timeout(IDLE, stream.message()).await {
+        Ok(message) => Ok(message?),
+        Err(_) => Err(ClientError::Silent),
+    }
+}
+
+impl Live {
+    /// Holds the database of the etcd that `client` talks to, whose file is at `path`.
+    ///
+    /// # Errors
+    /// If etcd does not begin a snapshot, or its file cannot be read.
+    pub async fn hold(client: &mut EtcdClient, path: &Path) -> Result<Self, LiveError> {
+        let mut stream = client.snapshot().await?;
+        let mut begun: Vec<u8> = Vec::new();
+        let mut size = 0;
+        while begun.len() < HEADS {
+            let Some(message) = next(&mut stream).await? else { break };
+            if size == 0 {
+                size = message.blob().len() as u64 + message.remaining_bytes();
+            }
+            begun.extend_from_slice(message.blob());
+        }
+        let page_size = Meta::read(&begun, 0).map_err(LiveError::Head)?.page_size as usize;
+        if size <= SMALL {
+            return Self::receive(path, stream, begun, size).await;
+        }
+        let unreadable = |source| LiveError::Read { path: path.to_path_buf(), source };
+        let file = host::open_regular(path).map_err(unreadable)?;
+        if file.metadata().map_err(unreadable)?.len() < size {
+            return Err(LiveError::Replaced(path.to_path_buf()));
+        }
+        begun.truncate(2 * page_size);
+        let live = Self { path: path.to_path_buf(), file, heads: begun, size, held: Some(stream) };
+        live.check()?;
+        Ok(live)
+    }
+
+    async fn receive(path: &Path, mut stream: SnapshotStreaming, begun: Vec<u8>, size: u64) -> Result<Self, LiveError> {
+        let dir = std::env::temp_dir();
+        let mut file = durable::anonymous(&dir)?;
+        let failed = |source| WriteError { act: "write into", path: dir.clone(), source };
+        file.write_all(&begun).map_err(failed)?;
+        while let Some(message) = next(&mut stream).await? {
+            file.write_all(message.blob()).map_err(failed)?;
+        }
+        Ok(Self { path: path.to_path_buf(), file, heads: Vec::new(), size, held: None })
+    }
+
+    /// Bytes of the database.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// True if etcd keeps the pages, so that they are read where etcd has them.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.held.is_some()
+    }
+
+    /// Makes sure that the file is still etcd's: what was read until now is the database then.
+    ///
+    /// # Errors
+    /// If another one is in its place.
+    pub fn check(&self) -> Result<(), LiveError> {
+        if self.held.is_none() {
+            return Ok(());
+        }
+        let unreadable = |source| LiveError::Read { path: self.path.clone(), source };
+        let (ours, there) = (self.file.metadata().map_err(unreadable)?, fs::metadata(&self.path).map_err(unreadable)?);
+        if (ours.dev(), ours.ino()) == (there.dev(), there.ino()) {
+            Ok(())
+        } else {
+            Err(LiveError::Replaced(self.path.clone()))
+        }
+    }
+}
+
+impl Image for Live {
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        if offset.saturating_add(buffer.len() as u64) > self.size {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Image::read_exact_at(&self.file, buffer, offset)?;
+        // The file's own heads may be of a later moment.
+        if let Some(heads) = usize::try_from(offset).ok().and_then(|at| self.heads.get(at..)) {
+            let count = heads.len().min(buffer.len());
+            buffer[..count].copy_from_slice(&heads[..count]);
+        }
+        Ok(())
+    }
+}

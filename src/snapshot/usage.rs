@@ -1,0 +1,197 @@
+//! What takes the space in a database: keys and their history, by prefix.
+//!
+//! Two passes, as `inspect` makes them: the first finds the newest record of each key, the second counts. Memory is 16 bytes for
+//! each key that was changed since the last compaction, and a bounded number of prefixes.
+
+use std::collections::HashMap;
+
+use super::inspect::{Marks, Newest};
+use crate::boltdb::database::{Database, Length};
+use crate::boltdb::image::Image;
+use crate::boltdb::keyspace::{self, Record};
+use crate::boltdb::page::{Finding, ReadError};
+use crate::boltdb::walk::Visitor;
+
+/// Prefixes that are counted at a time; of more, the smallest are counted together.
+const MOST_PREFIXES: usize = 8192;
+/// A prefix is not longer than this, in bytes.
+const LONGEST: usize = 64;
+
+/// What keys with a common prefix take.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Share {
+    /// Keys that are there.
+    pub keys: u64,
+    /// Bytes of their newest records.
+    pub key_bytes: u64,
+    /// Records: keys, their older values, and deletions.
+    pub records: u64,
+    /// Bytes of all records.
+    pub bytes: u64,
+}
+
+impl Share {
+    /// Both together.
+    pub fn add(&mut self, other: &Self) {
+        self.keys += other.keys;
+        self.key_bytes += other.key_bytes;
+        self.records += other.records;
+        self.bytes += other.bytes;
+    }
+}
+
+/// What takes the space.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Of the keyspace.
+    pub revision: i64,
+    /// History is gone up to here.
+    pub compact_revision: Option<i64>,
+    /// Everything.
+    pub total: Share,
+    /// By prefix, the largest first.
+    pub prefixes: Vec<(Vec<u8>, Share)>,
+    /// Prefixes that were too many and too small to be counted each.
+    pub others: Share,
+}
+
+/// Looks at a database of `length` bytes.
+///
+/// # Errors
+/// If it is damaged or cannot be read.
+pub fn measure<I: Image + ?Sized>(image: &I, length: u64) -> Result<Usage, ReadError> {
+    let database = Database::open(image, length, Length::AtLeast)?;
+    let mut marks = Marks::default();
+    database.walk_bucket(b"meta", &mut marks)?;
+    let compact = marks.compact();
+    let mut finder =
+        Finder { newest: Newest::new(), place: 0, after: if marks.is_unfinished() { None } else { compact } };
+    database.walk_bucket(b"key", &mut finder)?;
+    finder.newest.settle();
+    let mut counter =
+        Counter { newest: &finder.newest, place: 0, usage: Usage::default(), prefixes: HashMap::new(), last: 1 };
+    database.walk_bucket(b"key", &mut counter)?;
+    let Counter { mut usage, prefixes, last, .. } = counter;
+    usage.revision = last.max(compact.unwrap_or(1));
+    usage.compact_revision = compact;
+    usage.prefixes = prefixes.into_iter().collect();
+    usage.prefixes.sort_by(|(left_name, left), (right_name, right)| {
+        right.bytes.cmp(&left.bytes).then_with(|| left_name.cmp(right_name))
+    });
+    Ok(usage)
+}
+
+fn read<'a>(key: &[u8], value: &'a [u8], offset: u64) -> Result<Record<'a>, Finding> {
+    keyspace::record(key, value).map_err(|what| Finding::new(offset, what))
+}
+
+/// Finds the newest record of each key.
+struct Finder {
+    newest: Newest,
+    place: u64,
+    /// Up to here a compaction has left only one record of each key.
+    after: Option<i64>,
+}
+
+impl Visitor for Finder {
+    fn bucket(&mut self, _: &[u8], _: u64) -> Result<(), Finding> {
+        Ok(())
+    }
+
+    fn pair(&mut self, key: &[u8], value: &[u8], offset: u64) -> Result<(), Finding> {
+        let record = read(key, value, offset)?;
+        if self.after.is_none_or(|after| record.revision.main > after) {
+            self.newest.add(record.key, self.place, true);
+        }
+        self.place += 1;
+        Ok(())
+    }
+}
+
+struct Counter<'n> {
+    newest: &'n Newest,
+    place: u64,
+    usage: Usage,
+    prefixes: HashMap<Vec<u8>, Share>,
+    last: i64,
+}
+
+impl Visitor for Counter<'_> {
+    fn bucket(&mut self, _: &[u8], _: u64) -> Result<(), Finding> {
+        Ok(())
+    }
+
+    fn pair(&mut self, key: &[u8], value: &[u8], offset: u64) -> Result<(), Finding> {
+        let record = read(key, value, offset)?;
+        self.last = record.revision.main;
+        let is_there = !record.is_tombstone && !value.is_empty() && !self.newest.is_superseded(record.key, self.place);
+        self.place += 1;
+        let bytes = (key.len() + value.len()) as u64;
+        let (keys, key_bytes) = if is_there { (1, bytes) } else { (0, 0) };
+        let share = Share { keys, key_bytes, records: 1, bytes };
+        self.usage.total.add(&share);
+        let prefix = prefix(record.key);
+        if let Some(known) = self.prefixes.get_mut(prefix) {
+            known.add(&share);
+            return Ok(());
+        }
+        if self.prefixes.len() >= MOST_PREFIXES {
+            self.forget_the_smaller_half();
+        }
+        self.prefixes.insert(prefix.to_vec(), share);
+        Ok(())
+    }
+}
+
+impl Counter<'_> {
+    fn forget_the_smaller_half(&mut self) {
+        let mut sizes: Vec<u64> = self.prefixes.values().map(|share| share.bytes).collect();
+        let (_, median, _) = sizes.select_nth_unstable(MOST_PREFIXES / 2);
+        let median = *median;
+        let others = &mut self.usage.others;
+        self.prefixes.retain(|_, share| {
+            let stays = share.bytes > median;
+            if !stays {
+                others.add(share);
+            }
+            stays
+        });
+    }
+}
+
+/// `/registry/pods/` of `/registry/pods/default/web`, `users/` of `users/17`, `lease-` of `lease-4f3a`; else the beginning.
+fn prefix(key: &[u8]) -> &[u8] {
+    let key = &key[..key.len().min(LONGEST)];
+    let lead = usize::from(key.first() == Some(&b'/'));
+    let mut slashes = key.iter().enumerate().skip(lead).filter(|(_, byte)| **byte == b'/').map(|(at, _)| at + 1);
+    let end = match (slashes.next(), slashes.next()) {
+        (_, Some(second)) => second,
+        (Some(first), None) => first,
+        (None, None) => key.iter().position(|byte| b":.-_".contains(byte)).map_or(key.len().min(16), |at| at + 1),
+    };
+    &key[..end]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_put_together_by_how_they_begin() {
+        for (key, expected) in [
+            ("/registry/pods/default/web", "/registry/pods/"),
+            ("/registry/pods", "/registry/"),
+            ("users/17", "users/"),
+            ("a/b/c", "a/b/"),
+            ("lease-4f3a", "lease-"),
+            ("x:1", "x:"),
+            ("abcdefghijklmnopqrstuvwxyz", "abcdefghijklmnop"),
+            ("", ""),
+            ("/", "/"),
+            ("//", "//"),
+        ] {
+            assert_eq!(prefix(key.as_bytes()), expected.as_bytes(), "{key}");
+        }
+        assert_eq!(prefix(&[b'a'; 500]).len(), 16);
+    }
+}
