@@ -2,6 +2,7 @@
 
 use super::image::Image;
 use super::page::{self, BUCKET, Finding, HEADER, Header, Kind, META, Meta, PAGE_SIZES, ReadError};
+use super::pages::Pages;
 use super::walk::{Bounds, Visitor, Walk, Walked, read};
 
 /// How long the file must be.
@@ -80,6 +81,17 @@ impl<'a, I: Image + ?Sized> Database<'a, I> {
         Ok(Walked { used_pages: walk.seen.count(), free_pages: self.meta.high_water_mark - walk.seen.count() })
     }
 
+    /// The pages that are reached, found as [`Self::walk`] finds them.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn reached(&self) -> Result<Pages, ReadError> {
+        let mut walk = Walk::new(self.image, self.meta)?;
+        walk.tree(self.meta.root, None, &mut Ignore)?;
+        walk.freelist()?;
+        Ok(walk.seen)
+    }
+
     /// Reads one top-level bucket again, without the checks of [`Self::walk`] that look beyond it. Nothing if it is not there.
     ///
     /// # Errors
@@ -142,6 +154,19 @@ fn read_meta<I: Image + ?Sized>(image: &I, offset: u64) -> Result<Meta, ReadErro
     let mut bytes = [0; HEADER + META];
     read(image, &mut bytes, offset)?;
     Ok(Meta::read(&bytes, offset)?)
+}
+
+/// Looks at nothing.
+struct Ignore;
+
+impl Visitor for Ignore {
+    fn bucket(&mut self, _: &[u8], _: u64) -> Result<(), Finding> {
+        Ok(())
+    }
+
+    fn pair(&mut self, _: &[u8], _: &[u8], _: u64) -> Result<(), Finding> {
+        Ok(())
+    }
 }
 
 /// Passes on one bucket's pairs.
@@ -320,11 +345,6 @@ pub(super) mod tests {
             let mut broken = database();
             let end = (at + 4).min(broken.len());
             broken[at..end].copy_from_slice(&bytes[..end - at]);
-            struct Ignore;
-            impl Visitor for Ignore {
-                fn bucket(&mut self, _: &[u8], _: u64) -> Result<(), Finding> { Ok(()) }
-                fn pair(&mut self, _: &[u8], _: &[u8], _: u64) -> Result<(), Finding> { Ok(()) }
-            }
             for bytes in [&broken[..], &broken[..cut]] {
                 if let Ok(database) = Database::open_newest(bytes) {
                     let _ = database.walk(&mut Ignore);

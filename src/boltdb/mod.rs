@@ -6,7 +6,7 @@ pub mod database;
 pub mod image;
 pub mod keyspace;
 pub mod page;
-mod pages;
+pub mod pages;
 pub mod protobuf;
 pub mod wal;
 pub mod walk;

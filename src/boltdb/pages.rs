@@ -4,7 +4,7 @@ use super::page::{Finding, Meta, ReadError};
 
 /// A bit for each page that was reached.
 #[derive(Clone, Debug)]
-pub(super) struct Pages {
+pub struct Pages {
     bits: Vec<u64>,
     count: u64,
     end: u64,
@@ -50,7 +50,8 @@ impl Pages {
     }
 
     /// Whether it is marked.
-    pub(super) fn has(&self, id: u64) -> bool {
+    #[must_use]
+    pub fn has(&self, id: u64) -> bool {
         usize::try_from(id / 64)
             .ok()
             .and_then(|index| self.bits.get(index))

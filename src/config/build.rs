@@ -120,6 +120,7 @@ pub(super) fn build(resolved: &Resolved, host: &HostFacts, problems: &mut Vec<Pr
             base: builder.one("etcd-snapshot-name", |text| text.parse().ok()).unwrap_or_default(),
             on_failure: builder.one("etcd-snapshot-on-failure", |text| Some(text.to_owned())),
             timeout: builder.one("etcd-snapshot-timeout", |text| duration::parse(text).map(Duration::from_secs)),
+            copy: builder.switch("etcd-snapshot-copy"),
             is_rke1: resolved.is_scheduled_by_rke1,
             rules: builder.one("etcd-snapshot-retention-policy", |text| text.parse().ok()).unwrap_or_default(),
         },

@@ -115,6 +115,8 @@ pub struct SnapshotConfig {
     pub base: Base,
     /// Run by the shell when a scheduled one fails.
     pub on_failure: Option<String>,
+    /// Large databases are copied from where etcd has them.
+    pub copy: bool,
     /// The longest time that one may take.
     pub timeout: Option<Duration>,
     /// They are scheduled by a `cluster.yml` of RKE1's, whose log lines somebody may be waiting for.

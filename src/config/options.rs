@@ -299,6 +299,12 @@ pub const OPTIONS: &[Spec] = &[
         "",
         "Further rules, such as daily=7,weekly=4,monthly=12,yearly=3,within=30d; what any rule keeps stays.",
     )),
+    live(spec(
+        "etcd-snapshot-copy",
+        Kind::Switch,
+        "false",
+        "Copy large databases from where etcd has them, several times faster than etcd sends them, without what was deleted.",
+    )),
     live(noted(
         "none; one that stalls is ended",
         spec("etcd-snapshot-timeout", Kind::Length, "", "The longest time that a snapshot may take, such as 10m."),

@@ -24,7 +24,7 @@ use crate::host;
 const IDLE: Duration = Duration::from_secs(30);
 /// Up to this size, in bytes, a database is received: what waits in the buffers between etcd and us (2 MiB in the HTTP/2 stream's
 /// window, some KiB in etcd) does not keep its transaction open.
-const SMALL: u64 = 16 << 20;
+pub const SMALL: u64 = 16 << 20;
 /// Two heads of the largest pages there are, in bytes.
 const HEADS: usize = 2 * 65536;
 

@@ -3,6 +3,7 @@
 //! `inspect` looks into a database, `file` opens a snapshot in any of its packings, `verify` says whether one is good;
 //! `live` reads the database of a running etcd, `usage` tells what takes the space in one.
 
+pub mod copy;
 pub mod dir;
 pub mod file;
 pub mod inspect;
@@ -10,7 +11,9 @@ pub mod list;
 pub mod live;
 pub mod manifest;
 pub mod name;
+mod pack;
 pub mod prune;
+mod receive;
 pub mod record;
 pub mod save;
 pub mod usage;

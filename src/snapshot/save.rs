@@ -1,39 +1,32 @@
 //! Takes a snapshot: from etcd's stream to a file that is whole, safe and verified, or to nothing at all.
 //!
-//! The stream goes to a hidden file through a bounded queue; its hash is computed on the way and compared with the one that etcd
-//! sends last. The file is fsynced, verified as `verify` does, packed if that is asked for (and what was packed is unpacked and
-//! compared), given its name, and described by a manifest. Whatever breaks off before the name removes the hidden file.
+//! The database goes to a hidden file: received from etcd (`receive`), or copied from where it lies (`copy`). The file is fsynced,
+//! verified as `verify` does, packed if that is asked for (`pack`), given its name, and described by a manifest. Whatever breaks
+//! off before the name removes the hidden file.
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use aws_lc_rs::digest::{self, Context};
-use tokio::sync::mpsc;
-
-use super::file::{Packing, SHA256};
+use super::copy::{self, CopyError, Course};
+use super::file::Packing;
+use super::live::{self, Live};
 use super::manifest::{self, Manifest, Verification};
 use super::name::{self, Base};
+use super::pack::pack;
+use super::receive::{self, Pace, PaceError};
 use super::verify::{self, Demands, Verified, VerifyError};
 use crate::clock;
 use crate::durable::{self, Draft, OnPath as _, PRIVATE, PRIVATE_DIR, WriteError};
 use crate::error::{Exit, Explained, Failure};
 use crate::etcd::client::{ClientError, EtcdClient, MemberFacts};
-use crate::etcd::embedded::hex;
 use crate::faults;
-use crate::host;
 use crate::plan::space::human;
 
-/// etcd sends nothing for this long: it hangs.
-const IDLE: Duration = Duration::from_secs(30);
-/// Messages of the stream (32 KiB each) that wait for the disk.
-const WAITING: usize = 32;
-/// After so many bytes the disk is asked to have them, and how much is left.
-const STRIDE: u64 = 32 << 20;
-/// What stays free: etcd's log grows on the same disk, most likely.
-const SPARE: u64 = 96 << 20;
+/// How often it is told how far a copy is.
+const NEWS: Duration = Duration::from_millis(200);
 
 /// What to save, and how.
 #[derive(Clone, Debug)]
@@ -50,21 +43,16 @@ pub struct Wish {
     pub reason: &'static str,
     /// What to write on it.
     pub labels: BTreeMap<String, String>,
+    /// Where etcd has its database, if it is to be copied there instead of being sent by etcd.
+    pub live: Option<PathBuf>,
 }
 
 /// Why there is no snapshot.
 #[derive(Debug, thiserror::Error)]
 pub enum SaveError {
-    /// There is no room.
-    #[error("a snapshot needs {}, and {} are free in {}", human(*needed), human(*free), dir.display())]
-    Space {
-        /// Bytes, with what has to stay free.
-        needed: u64,
-        /// Bytes.
-        free: u64,
-        /// Where.
-        dir: PathBuf,
-    },
+    /// There is no room, or no way to write it.
+    #[error(transparent)]
+    Pace(#[from] PaceError),
     /// etcd broke off.
     #[error("etcd's snapshot broke off after {}", human(*after))]
     Stream {
@@ -111,10 +99,7 @@ impl Explained for SaveError {
 
     fn next(&self) -> Option<String> {
         match self {
-            Self::Space { dir, .. } => Some(format!(
-                "free some space in {0} (du -sh {0}/*), or choose another directory with --dir",
-                dir.display()
-            )),
+            Self::Pace(error) => error.next(),
             Self::Stream { .. } | Self::Cut(_) | Self::Hash | Self::Lost => {
                 Some("see quorate status, and try again".into())
             }
@@ -163,19 +148,18 @@ pub async fn save(
 ) -> Result<Manifest, Failure> {
     prepare_dir(&wish.dir)?;
     let expected = u64::try_from(facts.db_size).unwrap_or(0);
-    check_space(&wish.dir, expected)?;
+    receive::check_space(&wish.dir, expected)?;
     let begun = clock::now();
-    let (draft, file) = Draft::create(&wish.dir, &format!("{}-{}", wish.base, wish.node), PRIVATE)?;
-    let file = receive(client, file, &wish.dir, expected, &mut progress).await?;
-    let raw = blocking(move || {
-        step("received", draft.path())?;
-        durable::sync(&file, draft.path())?;
-        step("synced", draft.path())?;
-        let verified = verify::verify(draft.path(), Demands::default(), &mut |_, _| {}).map_err(SaveError::Bad)?;
-        step("verified", draft.path())?;
-        Ok((draft, verified))
-    })
-    .await?;
+    let raw = match &wish.live {
+        Some(bolt) if expected > live::SMALL => match copied(wish, client, bolt, expected, &mut progress).await {
+            Ok(raw) => raw,
+            Err(failure) => {
+                tracing::warn!(because = %failure.told(), "the database cannot be copied where it lies; etcd is asked to send it");
+                streamed(wish, client, expected, &mut progress).await?
+            }
+        },
+        _ => streamed(wish, client, expected, &mut progress).await?,
+    };
     let wish_here = wish.clone();
     let (draft, verified) = blocking(move || pack(&wish_here, raw)).await?;
     let wish_here = wish.clone();
@@ -192,8 +176,70 @@ pub async fn save(
     Ok(described?)
 }
 
+/// Receives the database from etcd.
+async fn streamed(
+    wish: &Wish,
+    client: &mut EtcdClient,
+    expected: u64,
+    progress: &mut impl FnMut(u64, u64),
+) -> Result<(Draft, Verified), SaveError> {
+    let (draft, file) = begin(wish)?;
+    let file = receive::receive(client, file, &wish.dir, expected, progress).await?;
+    blocking(move || finish(draft, &file)).await
+}
+
+/// Copies the database from where it lies.
+async fn copied(
+    wish: &Wish,
+    client: &mut EtcdClient,
+    bolt: &Path,
+    expected: u64,
+    progress: &mut impl FnMut(u64, u64),
+) -> Result<(Draft, Verified), Failure> {
+    let held = Live::hold(client, bolt).await?;
+    let (draft, mut file) = begin(wish)?;
+    let (course, pace) = (Course::default(), Pace::new(&wish.dir));
+    let unwanted = BreakOff(course.clone());
+    let copying = tokio::task::spawn_blocking({
+        let course = course.clone();
+        move || copy::copy(&held, &mut file, pace, &course).map(|()| (draft, file))
+    });
+    let mut copying = std::pin::pin!(copying);
+    let (draft, file) = loop {
+        match tokio::time::timeout(NEWS, &mut copying).await {
+            Ok(done) => break done.unwrap_or(Err(CopyError::BrokenOff))?,
+            Err(_) => progress(course.done(), expected.max(course.done())),
+        }
+    };
+    drop(unwanted);
+    Ok(blocking(move || finish(draft, &file)).await?)
+}
+
+/// Breaks a copy off if nobody waits for it any more.
+struct BreakOff(Course);
+
+impl Drop for BreakOff {
+    fn drop(&mut self) {
+        self.0.break_off();
+    }
+}
+
+fn begin(wish: &Wish) -> Result<(Draft, File), WriteError> {
+    Draft::create(&wish.dir, &format!("{}-{}", wish.base, wish.node), PRIVATE)
+}
+
+/// What is written is made safe, and found good.
+fn finish(draft: Draft, file: &File) -> Result<(Draft, Verified), SaveError> {
+    step("received", draft.path())?;
+    durable::sync(file, draft.path())?;
+    step("synced", draft.path())?;
+    let verified = verify::verify(draft.path(), Demands::default(), &mut |_, _| {}).map_err(SaveError::Bad)?;
+    step("verified", draft.path())?;
+    Ok((draft, verified))
+}
+
 /// A named step: where tests inject faults.
-fn step(name: &'static str, path: &Path) -> Result<(), SaveError> {
+pub(super) fn step(name: &'static str, path: &Path) -> Result<(), SaveError> {
     faults::point(&format!("snapshot::{name}")).on("save", path)?;
     Ok(())
 }
@@ -202,148 +248,6 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, SaveError> + Send + 'static,
 ) -> Result<T, SaveError> {
     tokio::task::spawn_blocking(work).await.unwrap_or(Err(SaveError::Lost))
-}
-
-fn check_space(dir: &Path, needed: u64) -> Result<(), SaveError> {
-    let needed = needed.saturating_add(SPARE);
-    match host::free_bytes(dir) {
-        Some(free) if free < needed => Err(SaveError::Space { needed, free, dir: dir.to_path_buf() }),
-        _ => Ok(()),
-    }
-}
-
-/// Writes the stream to `file` and gives it back.
-async fn receive(
-    client: &mut EtcdClient,
-    file: File,
-    dir: &Path,
-    expected: u64,
-    progress: &mut impl FnMut(u64, u64),
-) -> Result<File, SaveError> {
-    let broken = |after| move |source| SaveError::Stream { after, source };
-    let mut stream = client.snapshot().await.map_err(broken(0))?;
-    let (queue, waiting) = mpsc::channel::<Vec<u8>>(WAITING);
-    let dir = dir.to_path_buf();
-    let writer = tokio::task::spawn_blocking(move || write_stream(file, &dir, waiting));
-    let mut received: u64 = 0;
-    loop {
-        let message = match tokio::time::timeout(IDLE, stream.message()).await {
-            Ok(message) => message.map_err(|error| broken(received)(error.into()))?,
-            Err(_) => return Err(broken(received)(ClientError::Silent)),
-        };
-        let Some(message) = message else { break };
-        received += message.blob().len() as u64;
-        progress(received, (received + message.remaining_bytes()).max(expected));
-        if queue.send(message.blob().to_vec()).await.is_err() {
-            // The writer has ended, and says why.
-            break;
-        }
-    }
-    drop(queue);
-    writer.await.unwrap_or(Err(SaveError::Lost))
-}
-
-/// The last 32 bytes are the hash of all before.
-fn write_stream(mut file: File, dir: &Path, mut waiting: mpsc::Receiver<Vec<u8>>) -> Result<File, SaveError> {
-    let written = |error: io::Error, dir: &Path| {
-        SaveError::Write(WriteError { act: "write a snapshot into", path: dir.to_path_buf(), source: error })
-    };
-    let mut context = Context::new(&digest::SHA256);
-    let mut held_back: Vec<u8> = Vec::new();
-    let (mut total, mut unsynced) = (0u64, 0u64);
-    while let Some(bytes) = waiting.blocking_recv() {
-        faults::point("snapshot::write").map_err(|error| written(error, dir))?;
-        file.write_all(&bytes).map_err(|error| written(error, dir))?;
-        total += bytes.len() as u64;
-        unsynced += bytes.len() as u64;
-        held_back.extend_from_slice(&bytes);
-        let known = held_back.len().saturating_sub(32);
-        context.update(&held_back[..known]);
-        held_back.drain(..known);
-        if unsynced >= STRIDE {
-            unsynced = 0;
-            file.sync_data().map_err(|error| written(error, dir))?;
-            check_space(dir, 0)?;
-        }
-    }
-    if total <= SHA256 || total % 512 != SHA256 {
-        return Err(SaveError::Cut(total));
-    }
-    if context.finish().as_ref() != held_back.as_slice() {
-        return Err(SaveError::Hash);
-    }
-    Ok(file)
-}
-
-/// Packs a verified draft into another one if that is wanted, and compares what comes out of it.
-fn pack(wish: &Wish, (raw, verified): (Draft, Verified)) -> Result<(Draft, Verified), SaveError> {
-    if wish.packing == Packing::Raw {
-        return Ok((raw, verified));
-    }
-    let (draft, mut out) = Draft::create(&wish.dir, &format!("{}-{}-packed", wish.base, wish.node), PRIVATE)?;
-    let failed = |source: io::Error| WriteError { act: "pack into", path: draft.path().to_path_buf(), source };
-    let mut from = File::open(raw.path()).map_err(failed)?;
-    match wish.packing {
-        Packing::Raw => {}
-        Packing::Zstd => {
-            let mut encoder = zstd::stream::Encoder::new(&mut out, zstd::DEFAULT_COMPRESSION_LEVEL).map_err(failed)?;
-            encoder.include_checksum(true).map_err(failed)?;
-            encoder.set_pledged_src_size(Some(verified.stored_size)).map_err(failed)?;
-            encoder.include_contentsize(true).map_err(failed)?;
-            let threads = std::thread::available_parallelism().map_or(1, |count| count.get().min(4));
-            encoder.multithread(u32::try_from(threads).unwrap_or(1)).map_err(failed)?;
-            io::copy(&mut from, &mut encoder).map_err(failed)?;
-            encoder.finish().map_err(failed)?;
-        }
-        Packing::Zip => {
-            let mut archive = zip::ZipWriter::new(&mut out);
-            let options =
-                zip::write::SimpleFileOptions::default().large_file(verified.stored_size >= u64::from(u32::MAX));
-            let inside = name::compose(&wish.base, &wish.node, clock::unix_seconds(clock::now()), Packing::Raw);
-            archive.start_file(inside, options).map_err(|error| failed(io::Error::other(error)))?;
-            io::copy(&mut from, &mut archive).map_err(failed)?;
-            archive.finish().map_err(|error| failed(io::Error::other(error)))?;
-        }
-    }
-    out.flush().map_err(failed)?;
-    step("packed", draft.path())?;
-    durable::sync(&out, draft.path())?;
-    step("packed_synced", draft.path())?;
-    let packed = packed_hash(draft.path(), wish.packing).map_err(SaveError::Packed)?;
-    if packed.content != verified.sha256 {
-        return Err(SaveError::Packed(io::Error::other("its content has another SHA-256")));
-    }
-    let stored_size = out.metadata().map_err(failed)?.len();
-    let verified = Verified { packing: wish.packing, stored_size, sha256: packed.file, ..verified };
-    Ok((draft, verified))
-}
-
-struct PackedHash {
-    file: String,
-    content: String,
-}
-
-fn packed_hash(path: &Path, packing: Packing) -> io::Result<PackedHash> {
-    let content = match packing {
-        Packing::Raw => hash_of(File::open(path)?)?,
-        Packing::Zstd => hash_of(zstd::stream::Decoder::new(File::open(path)?)?)?,
-        Packing::Zip => {
-            let mut archive = zip::ZipArchive::new(File::open(path)?).map_err(io::Error::other)?;
-            hash_of(archive.by_index(0).map_err(io::Error::other)?)?
-        }
-    };
-    Ok(PackedHash { file: hash_of(File::open(path)?)?, content })
-}
-
-fn hash_of(mut from: impl Read) -> io::Result<String> {
-    let mut context = Context::new(&digest::SHA256);
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        match from.read(&mut buffer)? {
-            0 => return Ok(hex(context.finish().as_ref())),
-            count => context.update(&buffer[..count]),
-        }
-    }
 }
 
 /// Gives the draft its name: that of the second in which it was begun, or of the next one that nobody has.

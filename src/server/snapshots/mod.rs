@@ -243,6 +243,7 @@ async fn try_to_take(
         packing: order.packing.unwrap_or_else(|| snapshots.settings.borrow().packing),
         reason: order.reason,
         labels: order.labels,
+        live: snapshots.settings.borrow().copy.then(|| shared.data.etcd_bolt()),
     };
     let url = Addresses::local_client_url(&shared.config);
     let mut client = EtcdClient::connect(&shared.data, &url).await.map_err(RefusedError::Client)?;

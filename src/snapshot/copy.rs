@@ -1,0 +1,103 @@
+//! Copies the database of a running etcd from where it lies, as long as etcd holds it still: at the speed of the disk, and without
+//! what lies in pages that nothing leads to any more, so that deleted secrets do not live on in snapshots.
+//!
+//! First all pages are walked, which finds the ones that are reached and proves that they are a database. Then they are copied, with
+//! zeros in the place of the others (bbolt never reads a free page before it has written it), and the SHA-256 is put behind.
+
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use aws_lc_rs::digest::{self, Context};
+
+use super::live::{Live, LiveError};
+use super::receive::{Pace, PaceError};
+use crate::boltdb::database::{Database, Length};
+use crate::boltdb::image::Image as _;
+use crate::boltdb::page::ReadError;
+use crate::error::Explained;
+
+/// Bytes that are copied at a time: whole pages of any size.
+const CHUNK: usize = 1 << 20;
+
+/// Why it was not copied.
+#[derive(Debug, thiserror::Error)]
+pub enum CopyError {
+    /// The live file cannot be held or read.
+    #[error(transparent)]
+    Live(#[from] LiveError),
+    /// What is there is not whole.
+    #[error("the pages that etcd holds are not a whole database")]
+    Damaged(#[from] ReadError),
+    /// It could not be written, or there is no room.
+    #[error(transparent)]
+    Write(#[from] PaceError),
+    /// Nobody wants it any more.
+    #[error("the copy was broken off")]
+    BrokenOff,
+}
+
+impl Explained for CopyError {}
+
+/// How far a copy is, and whether it is still wanted.
+#[derive(Clone, Debug, Default)]
+pub struct Course {
+    done: Arc<AtomicU64>,
+    is_broken_off: Arc<AtomicBool>,
+}
+
+impl Course {
+    /// Bytes so far.
+    #[must_use]
+    pub fn done(&self) -> u64 {
+        self.done.load(Ordering::Relaxed)
+    }
+
+    /// Ends it soon.
+    pub fn break_off(&self) {
+        self.is_broken_off.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Writes what `live` holds, and its SHA-256, to `file`.
+///
+/// # Errors
+/// If it is not whole, cannot be read or written, or was replaced meanwhile.
+pub fn copy(live: &Live, file: &mut File, mut pace: Pace, course: &Course) -> Result<(), CopyError> {
+    let database = Database::open(live, live.size(), Length::Exact)?;
+    let page_size = u64::from(database.meta().page_size);
+    let reached = database.reached()?;
+    let mut context = Context::new(&digest::SHA256);
+    let mut buffer = vec![0; CHUNK];
+    let mut at = 0;
+    while at < live.size() {
+        if course.is_broken_off.load(Ordering::Relaxed) {
+            return Err(CopyError::BrokenOff);
+        }
+        let wanted = usize::try_from(live.size() - at).unwrap_or(usize::MAX).min(CHUNK);
+        let chunk = &mut buffer[..wanted];
+        let read = live.read_exact_at(chunk, at);
+        read.map_err(|source| ReadError::Io { offset: at, source })?;
+        let pages = chunk.chunks_mut(usize::try_from(page_size).unwrap_or(CHUNK));
+        for (id, page) in (at / page_size..).zip(pages) {
+            if !reached.has(id) {
+                page.fill(0);
+            }
+        }
+        context.update(chunk);
+        write(file, chunk, &mut pace)?;
+        at += wanted as u64;
+        course.done.store(at, Ordering::Relaxed);
+    }
+    // Until here it was the file that etcd holds still.
+    live.check()?;
+    write(file, context.finish().as_ref(), &mut pace)?;
+    Ok(())
+}
+
+fn write(file: &mut File, bytes: &[u8], pace: &mut Pace) -> Result<(), PaceError> {
+    pace.before()?;
+    let written: io::Result<()> = file.write_all(bytes);
+    pace.after(file, written, bytes.len())
+}

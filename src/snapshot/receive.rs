@@ -1,0 +1,167 @@
+//! Receives etcd's snapshot: through a bounded queue to a file, its hash compared with the one that etcd sends last.
+
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use aws_lc_rs::digest::{self, Context};
+use tokio::sync::mpsc;
+
+use super::file::SHA256;
+use super::save::SaveError;
+use crate::durable::WriteError;
+use crate::error::Explained;
+use crate::etcd::client::{ClientError, EtcdClient};
+use crate::faults;
+use crate::host;
+use crate::plan::space::human;
+
+/// etcd sends nothing for this long: it hangs.
+const IDLE: Duration = Duration::from_secs(30);
+/// Messages of the stream (32 KiB each) that wait for the disk.
+const WAITING: usize = 32;
+/// After so many bytes the disk is asked to have them, and how much is left.
+const STRIDE: u64 = 32 << 20;
+/// What stays free: etcd's log grows on the same disk, most likely.
+const SPARE: u64 = 96 << 20;
+
+/// Why no more is written.
+#[derive(Debug, thiserror::Error)]
+pub enum PaceError {
+    /// There is no room.
+    #[error("a snapshot needs {}, and {} are free in {}", human(*needed), human(*free), dir.display())]
+    Space {
+        /// Bytes, with what has to stay free.
+        needed: u64,
+        /// Bytes.
+        free: u64,
+        /// Where.
+        dir: PathBuf,
+    },
+    /// It cannot be written.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+}
+
+impl Explained for PaceError {
+    fn next(&self) -> Option<String> {
+        match self {
+            Self::Space { dir, .. } => Some(format!(
+                "free some space in {0} (du -sh {0}/*), or choose another directory with --dir",
+                dir.display()
+            )),
+            Self::Write(error) => error.next(),
+        }
+    }
+}
+
+/// Whether there is room for `needed` bytes more in `dir`, and for etcd beside them.
+///
+/// # Errors
+/// If there is not.
+pub(super) fn check_space(dir: &Path, needed: u64) -> Result<(), PaceError> {
+    let needed = needed.saturating_add(SPARE);
+    match host::free_bytes(dir) {
+        Some(free) if free < needed => Err(PaceError::Space { needed, free, dir: dir.to_path_buf() }),
+        _ => Ok(()),
+    }
+}
+
+/// Writes in strides: after each the disk has what was written, so that a save neither fills the memory with what waits for the disk
+/// nor the disk to its end.
+#[derive(Debug)]
+pub struct Pace {
+    dir: PathBuf,
+    unsynced: u64,
+}
+
+impl Pace {
+    /// For files in `dir`.
+    #[must_use]
+    pub fn new(dir: &Path) -> Self {
+        Self { dir: dir.to_path_buf(), unsynced: 0 }
+    }
+
+    fn explain(&self, source: io::Error) -> WriteError {
+        WriteError { act: "write a snapshot into", path: self.dir.clone(), source }
+    }
+
+    /// Before some bytes are written: where tests inject faults.
+    ///
+    /// # Errors
+    /// What was injected.
+    pub(super) fn before(&self) -> Result<(), PaceError> {
+        Ok(faults::point("snapshot::write").map_err(|error| self.explain(error))?)
+    }
+
+    /// After so many bytes were written, or were not.
+    ///
+    /// # Errors
+    /// If they were not, or there is no room for more.
+    pub(super) fn after(&mut self, file: &File, written: io::Result<()>, bytes: usize) -> Result<(), PaceError> {
+        written.map_err(|error| self.explain(error))?;
+        self.unsynced += bytes as u64;
+        if self.unsynced >= STRIDE {
+            self.unsynced = 0;
+            file.sync_data().map_err(|error| self.explain(error))?;
+            check_space(&self.dir, 0)?;
+        }
+        Ok(())
+    }
+}
+
+/// Writes the stream to `file` and gives it back.
+pub(super) async fn receive(
+    client: &mut EtcdClient,
+    file: File,
+    dir: &Path,
+    expected: u64,
+    progress: &mut impl FnMut(u64, u64),
+) -> Result<File, SaveError> {
+    let broken = |after| move |source| SaveError::Stream { after, source };
+    let mut stream = client.snapshot().await.map_err(broken(0))?;
+    let (queue, waiting) = mpsc::channel::<Vec<u8>>(WAITING);
+    let pace = Pace::new(dir);
+    let writer = tokio::task::spawn_blocking(move || write_stream(file, pace, waiting));
+    let mut received: u64 = 0;
+    loop {
+        let message = match tokio::time::timeout(IDLE, stream.message()).await {
+            Ok(message) => message.map_err(|error| broken(received)(error.into()))?,
+            Err(_) => return Err(broken(received)(ClientError::Silent)),
+        };
+        let Some(message) = message else { break };
+        received += message.blob().len() as u64;
+        progress(received, (received + message.remaining_bytes()).max(expected));
+        if queue.send(message.blob().to_vec()).await.is_err() {
+            // The writer has ended, and says why.
+            break;
+        }
+    }
+    drop(queue);
+    writer.await.unwrap_or(Err(SaveError::Lost))
+}
+
+/// The last 32 bytes are the hash of all before.
+fn write_stream(mut file: File, mut pace: Pace, mut waiting: mpsc::Receiver<Vec<u8>>) -> Result<File, SaveError> {
+    let mut context = Context::new(&digest::SHA256);
+    let mut held_back: Vec<u8> = Vec::new();
+    let mut total = 0u64;
+    while let Some(bytes) = waiting.blocking_recv() {
+        pace.before()?;
+        let written = file.write_all(&bytes);
+        pace.after(&file, written, bytes.len())?;
+        total += bytes.len() as u64;
+        held_back.extend_from_slice(&bytes);
+        let known = held_back.len().saturating_sub(32);
+        context.update(&held_back[..known]);
+        held_back.drain(..known);
+    }
+    if total <= SHA256 || total % 512 != SHA256 {
+        return Err(SaveError::Cut(total));
+    }
+    if context.finish().as_ref() != held_back.as_slice() {
+        return Err(SaveError::Hash);
+    }
+    Ok(file)
+}
