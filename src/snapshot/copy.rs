@@ -65,6 +65,7 @@ impl Course {
 /// # Errors
 /// If it is not whole, cannot be read or written, or was replaced meanwhile.
 pub fn copy(live: &Live, file: &mut File, mut pace: Pace, course: &Course) -> Result<(), CopyError> {
+    pace.step("snapshot::copy")?;
     let database = Database::open(live, live.size(), Length::Exact)?;
     let page_size = u64::from(database.meta().page_size);
     let reached = database.reached()?;
@@ -97,7 +98,7 @@ pub fn copy(live: &Live, file: &mut File, mut pace: Pace, course: &Course) -> Re
 }
 
 fn write(file: &mut File, bytes: &[u8], pace: &mut Pace) -> Result<(), PaceError> {
-    pace.before()?;
+    pace.step("snapshot::write")?;
     let written: io::Result<()> = file.write_all(bytes);
-    pace.after(file, written, bytes.len())
+    pace.written(file, written, bytes.len())
 }

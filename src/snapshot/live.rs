@@ -68,8 +68,8 @@ impl Explained for LiveError {
 pub struct Live {
     path: PathBuf,
     file: File,
-    /// The first two pages as they were; empty if the file itself is of that moment.
-    heads: Vec<u8>,
+    /// What was sent of it, at least the first two pages; empty if the file itself is of that moment.
+    begun: Vec<u8>,
     size: u64,
     /// What keeps etcd from using the pages again.
     held: Option<SnapshotStreaming>,
@@ -104,7 +104,7 @@ impl Live {
             }
             begun.extend_from_slice(message.blob());
         }
-        let page_size = Meta::read(&begun, 0).map_err(LiveError::Head)?.page_size as usize;
+        Meta::read(&begun, 0).map_err(LiveError::Head)?;
         if size <= SMALL {
             return Self::receive(path, stream, begun, size).await;
         }
@@ -113,8 +113,7 @@ impl Live {
         if file.metadata().map_err(unreadable)?.len() < size {
             return Err(LiveError::Replaced(path.to_path_buf()));
         }
-        begun.truncate(2 * page_size);
-        let live = Self { path: path.to_path_buf(), file, heads: begun, size, held: Some(stream) };
+        let live = Self { path: path.to_path_buf(), file, begun, size, held: Some(stream) };
         live.check()?;
         Ok(live)
     }
@@ -127,7 +126,7 @@ impl Live {
         while let Some(message) = next(&mut stream).await? {
             file.write_all(message.blob()).map_err(failed)?;
         }
-        Ok(Self { path: path.to_path_buf(), file, heads: Vec::new(), size, held: None })
+        Ok(Self { path: path.to_path_buf(), file, begun: Vec::new(), size, held: None })
     }
 
     /// Bytes of the database.
@@ -140,6 +139,20 @@ impl Live {
     #[must_use]
     pub fn is_held(&self) -> bool {
         self.held.is_some()
+    }
+
+    /// What etcd sends of the same moment, with its SHA-256: for tests, which compare. Lets the database go.
+    ///
+    /// # Errors
+    /// If etcd breaks off.
+    #[cfg(feature = "fault-injection")]
+    pub async fn received(self) -> Result<Vec<u8>, LiveError> {
+        let mut all = self.begun;
+        let Some(mut stream) = self.held else { return Ok(all) };
+        while let Some(message) = next(&mut stream).await? {
+            all.extend_from_slice(message.blob());
+        }
+        Ok(all)
     }
 
     /// Makes sure that the file is still etcd's: what was read until now is the database then.
@@ -167,7 +180,7 @@ impl Image for Live {
         }
         Image::read_exact_at(&self.file, buffer, offset)?;
         // The file's own heads may be of a later moment.
-        if let Some(heads) = usize::try_from(offset).ok().and_then(|at| self.heads.get(at..)) {
+        if let Some(heads) = usize::try_from(offset).ok().and_then(|at| self.begun.get(at..)) {
             let count = heads.len().min(buffer.len());
             buffer[..count].copy_from_slice(&heads[..count]);
         }

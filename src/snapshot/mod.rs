@@ -13,7 +13,7 @@ pub mod manifest;
 pub mod name;
 mod pack;
 pub mod prune;
-mod receive;
+pub mod receive;
 pub mod record;
 pub mod save;
 pub mod usage;

@@ -87,19 +87,19 @@ impl Pace {
         WriteError { act: "write a snapshot into", path: self.dir.clone(), source }
     }
 
-    /// Before some bytes are written: where tests inject faults.
+    /// A named step: where tests inject faults.
     ///
     /// # Errors
     /// What was injected.
-    pub(super) fn before(&self) -> Result<(), PaceError> {
-        Ok(faults::point("snapshot::write").map_err(|error| self.explain(error))?)
+    pub(super) fn step(&self, name: &str) -> Result<(), PaceError> {
+        Ok(faults::point(name).map_err(|error| self.explain(error))?)
     }
 
-    /// After so many bytes were written, or were not.
+    /// So many bytes were written, or were not.
     ///
     /// # Errors
     /// If they were not, or there is no room for more.
-    pub(super) fn after(&mut self, file: &File, written: io::Result<()>, bytes: usize) -> Result<(), PaceError> {
+    pub(super) fn written(&mut self, file: &File, written: io::Result<()>, bytes: usize) -> Result<(), PaceError> {
         written.map_err(|error| self.explain(error))?;
         self.unsynced += bytes as u64;
         if self.unsynced >= STRIDE {
@@ -148,9 +148,9 @@ fn write_stream(mut file: File, mut pace: Pace, mut waiting: mpsc::Receiver<Vec<
     let mut held_back: Vec<u8> = Vec::new();
     let mut total = 0u64;
     while let Some(bytes) = waiting.blocking_recv() {
-        pace.before()?;
+        pace.step("snapshot::write")?;
         let written = file.write_all(&bytes);
-        pace.after(&file, written, bytes.len())?;
+        pace.written(&file, written, bytes.len())?;
         total += bytes.len() as u64;
         held_back.extend_from_slice(&bytes);
         let known = held_back.len().saturating_sub(32);

@@ -147,7 +147,11 @@ pub async fn save(
     mut progress: impl FnMut(u64, u64),
 ) -> Result<Manifest, Failure> {
     prepare_dir(&wish.dir)?;
-    let expected = u64::try_from(facts.db_size).unwrap_or(0);
+    // As it is now: what is known of it may be some seconds old.
+    let expected = match client.size().await {
+        Ok(size) => size.file,
+        Err(_) => u64::try_from(facts.db_size).unwrap_or(0),
+    };
     receive::check_space(&wish.dir, expected)?;
     let begun = clock::now();
     let raw = match &wish.live {

@@ -5,6 +5,7 @@
 #[path = "../kit/mod.rs"]
 mod kit;
 
+mod copy;
 mod prune;
 mod rke1;
 mod save;
