@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run build dist test lint bench soak setup setup-test matrix embedded dist-test test-root clean
+.PHONY: help run build dist test lint bench soak proof setup setup-test matrix embedded dist-test test-root clean
 
 # rustup's own place, for a machine where it was installed a moment ago.
 export PATH := $(HOME)/.cargo/bin:$(PATH)
@@ -19,6 +19,7 @@ NOTES := $(abspath target/test-notes)
 export RUST_TEST_THREADS ?= 6
 # Seconds.
 SOAK ?= 1800
+SAVES ?= 1000
 
 help: ## Show this
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -53,15 +54,19 @@ lint: setup-test ## Format, clippy with warnings as errors, dependencies
 	cargo clippy --locked --all-targets -- -D warnings
 	packaging/check-dependencies.sh
 
-bench: setup-test matrix ## Measure against a bare etcd
-	$(SAME_BYTES) cargo bench --locked --bench launch
+bench: setup-test matrix ## Measure against a bare etcd, etcdctl, zip and openssl
+	$(SAME_BYTES) cargo bench --locked --bench launch --bench snapshot
 
 soak: setup-test matrix embedded ## Run the tests again and again for SOAK seconds
 	end=$$(( $$(date +%s) + $(SOAK) )); runs=0; \
 	while [ $$(date +%s) -lt $$end ]; do \
-	    cargo test --locked --features fault-injection --test launch -q; \
+	    cargo test --locked --features fault-injection --test launch --test snapshot -q; \
 	    runs=$$((runs + 1)); echo "soak: $$runs runs without a failure"; \
 	done
+
+proof: setup-test matrix ## Compare SAVES copied snapshots of each etcd with what etcd itself sends, under load
+	QUORATE_SOAK_SAVES=$(SAVES) $(SAME_BYTES) cargo test --locked --release --features fault-injection --test snapshot \
+	    copies_are_what_etcd_has -- --ignored --nocapture --test-threads=1
 
 setup:
 	packaging/setup.sh run

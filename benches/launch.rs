@@ -6,6 +6,8 @@
 
 #[path = "../tests/kit/mod.rs"]
 mod kit;
+#[path = "measure/mod.rs"]
+mod measure;
 
 use std::fs::{self, File};
 use std::os::unix::net::UnixDatagram;
@@ -13,6 +15,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
 use kit::{Etcd, Node};
+use measure::{mib, row, status_field};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -173,30 +176,4 @@ fn processor_time(pid: i32) -> f64 {
 
 fn resident(pid: i32) -> u64 {
     status_field(pid, "VmRSS:")
-}
-
-/// Bytes.
-fn status_field(pid: i32, field: &str) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap();
-    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
-}
-
-#[allow(clippy::cast_precision_loss)]
-fn mib(bytes: u64) -> f64 {
-    bytes as f64 / f64::from(1 << 20)
-}
-
-fn row(name: &str, samples: &[Duration], aim_ms: Option<f64>, against: Option<&[Duration]>) {
-    let (low, middle, high) = spread(samples);
-    let aim = aim_ms.map(|aim| format!("   aim < {aim:.0} ms")).unwrap_or_default();
-    let ratio = against.map(|other| format!("   quorate / this: {:.2}", spread(other).1 / middle)).unwrap_or_default();
-    println!("{name:<48} {middle:>9.0} ms    ({low:.0} to {high:.0}){aim}{ratio}");
-}
-
-/// Minimum, median and maximum in milliseconds.
-fn spread(samples: &[Duration]) -> (f64, f64, f64) {
-    let mut millis: Vec<f64> = samples.iter().map(|sample| sample.as_secs_f64() * 1000.0).collect();
-    millis.sort_by(f64::total_cmp);
-    (millis[0], millis[millis.len() / 2], millis[millis.len() - 1])
 }

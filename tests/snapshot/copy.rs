@@ -143,7 +143,7 @@ mod soak {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let counts = runtime.block_on(run(&node, wanted));
         println!("{minor}: {counts:?}");
-        assert!(counts.copies >= wanted && counts.hashes > wanted / 2 && counts.writes > wanted, "{counts:?}");
+        assert!(counts.copies >= wanted && counts.hashes >= wanted / 3 && counts.writes > wanted, "{counts:?}");
         node.stop();
     }
 
@@ -156,12 +156,15 @@ mod soak {
         for seed in 0..3 {
             load.spawn(write(node.access().client().await, seed, is_over.clone(), writes.clone()));
         }
-        load.spawn(upset(node.access().client().await, is_over.clone()));
+        let calm = Arc::new(tokio::sync::Mutex::new(()));
+        load.spawn(upset(node.access().client().await, is_over.clone(), calm.clone()));
         let mut counts = Counts::default();
         let deadline = Instant::now() + Duration::from_secs(3600);
         while counts.copies < wanted {
             assert!(Instant::now() < deadline, "{counts:?}");
             let mut client = EtcdClient::connect(&data, &url).await.unwrap();
+            // Without a compaction in between, every other time, the live member can tell the hash of the same revision.
+            let calm = if counts.copies % 2 == 0 { Some(calm.lock().await) } else { None };
             let hostile = (counts.copies % 40 == 39).then(|| {
                 let (data, url) = (data.clone(), url.clone());
                 tokio::spawn(async move {
@@ -187,6 +190,7 @@ mod soak {
                 assert_eq!(live.hash, inspection.hash_kv, "at revision {}", inspection.revision);
                 counts.hashes += 1;
             }
+            drop(calm);
         }
         is_over.store(true, Ordering::Relaxed);
         load.join_all().await;
@@ -273,11 +277,12 @@ mod soak {
     }
 
     /// Compactions, defragmentations and alarms.
-    async fn upset(mut client: etcd_client::Client, is_over: Arc<AtomicBool>) {
+    async fn upset(mut client: etcd_client::Client, is_over: Arc<AtomicBool>, calm: Arc<tokio::sync::Mutex<()>>) {
         let mut round = 0u64;
         while !is_over.load(Ordering::Relaxed) {
             round += 1;
-            tokio::time::sleep(Duration::from_millis(700)).await;
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            let _calm = calm.lock().await;
             let Ok(read) = client.get("soak", None).await else { continue };
             let revision = read.header().unwrap().revision();
             let _ = client.compact((revision - 200).max(1), None).await;

@@ -204,7 +204,9 @@ impl Bell {
             return tokio::time::sleep(wait).await;
         };
         // The bell has seconds and half a second's patience; nothing waits for it for ever.
-        let _ = tokio::time::timeout(wait + Duration::from_secs(5), rung.notified()).await;
-        let _ = self.0.remove(&id).await;
+        if tokio::time::timeout(wait + Duration::from_secs(5), rung.notified()).await.is_err() {
+            // One that has rung is gone.
+            let _ = self.0.remove(&id).await;
+        }
     }
 }
