@@ -1,5 +1,5 @@
 #!/bin/sh
-# Puts an etcd and an etcdctl into a directory, without installing anything or starting a service.
+# Puts an etcd and an etcdctl (and an etcdutl, where there is one) into a directory, without installing anything or starting a service.
 #
 #   fetch-etcd.sh any DIR      a supported one, from wherever it is nearest
 #   fetch-etcd.sh 3.5 DIR      one of that minor version
@@ -34,6 +34,9 @@ take() { # ETCD ETCDCTL WHENCE
     cp "$1" "$dir/etcd.new" && cp "$2" "$dir/etcdctl.new"
     chmod 755 "$dir/etcd.new" "$dir/etcdctl.new"
     mv "$dir/etcd.new" "$dir/etcd" && mv "$dir/etcdctl.new" "$dir/etcdctl"
+    # Versions before 3.5 have none.
+    utility=$(dirname "$2")/etcdutl
+    [ ! -x "$utility" ] || install -m 755 "$utility" "$dir/etcdutl"
     say "$("$dir/etcd" --version | head -n 1), from $3, in $dir"
 }
 
@@ -92,9 +95,11 @@ from_go() { # MINOR
             printf 'module quorate.invalid/etcd\n\ngo 1.24\n' >go.mod &&
             version=$(go list -m -versions go.etcd.io/etcd/server/v3 | tr ' ' '\n' | grep -E "^v$1\.[0-9]+\$" | sort -V | tail -n 1) &&
             [ -n "$version" ] &&
-            go get "go.etcd.io/etcd/server/v3@$version" "go.etcd.io/etcd/etcdctl/v3@$version" &&
+            go get "go.etcd.io/etcd/server/v3@$version" "go.etcd.io/etcd/etcdctl/v3@$version" \
+                "go.etcd.io/etcd/etcdutl/v3@$version" &&
             go build -trimpath -ldflags '-s -w' -o "$work/bin/etcd" go.etcd.io/etcd/server/v3 &&
-            go build -trimpath -ldflags '-s -w' -o "$work/bin/etcdctl" go.etcd.io/etcd/etcdctl/v3
+            go build -trimpath -ldflags '-s -w' -o "$work/bin/etcdctl" go.etcd.io/etcd/etcdctl/v3 &&
+            go build -trimpath -ldflags '-s -w' -o "$work/bin/etcdutl" go.etcd.io/etcd/etcdutl/v3
     ) >"$work/go.log" 2>&1 || return 1
     take "$work/bin/etcd" "$work/bin/etcdctl" "its Go modules"
 }

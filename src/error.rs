@@ -147,7 +147,8 @@ impl Failure {
         if let Some(next) = self.0.next() {
             let _ = writeln!(text, "  next: {next}");
         }
-        text
+        // Names of files and what other programs said may be in it; a report's own lines stay lines.
+        text.chars().map(|c| if c.is_control() && c != '\n' { '?' } else { c }).collect()
     }
 }
 
@@ -172,6 +173,8 @@ mod tests {
     fn a_report_has_what_why_and_next() {
         let failure = Failure::from(Sample(std::io::Error::other("it is gone")));
         assert_eq!(failure.report(), "quorate: cannot read /x\n  because: it is gone\n  next: look for it\n");
+        let hostile = Failure::from(Sample(std::io::Error::other("\u{1b}[2J")));
+        assert_eq!(hostile.report(), "quorate: cannot read /x\n  because: ?[2J\n  next: look for it\n");
         assert_eq!(failure.exit(), Exit::NotFound);
         let line: serde_json::Value = serde_json::from_str(&failure.json_line()).unwrap();
         assert_eq!((&line["because"][0], &line["exit_code"]), (&"it is gone".into(), &5.into()));

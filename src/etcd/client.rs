@@ -128,6 +128,21 @@ pub struct LiveHash {
     pub compact_revision: i64,
 }
 
+/// The member that a snapshot is taken of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// Hexadecimal.
+    pub member_id: String,
+    /// Hexadecimal.
+    pub cluster_id: String,
+    /// Its version.
+    pub version: String,
+    /// Bytes of the database file.
+    pub db_size: u64,
+    /// Alarms of any member, such as `CORRUPT`, and what else it complains of.
+    pub alarms: Vec<String>,
+}
+
 /// How large a database is, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Size {
@@ -244,6 +259,26 @@ impl EtcdClient {
     /// If etcd does not begin it.
     pub async fn snapshot(&mut self) -> Result<etcd_client::SnapshotStreaming, ClientError> {
         within(self.client.snapshot()).await
+    }
+
+    /// What this member says about itself, asked of nobody else: also without a leader, and while an alarm keeps it from answering
+    /// clients.
+    ///
+    /// # Errors
+    /// If it does not answer, or is a learner.
+    pub async fn source(&mut self) -> Result<Source, NotHealthy> {
+        let status = within(self.client.status()).await.map_err(NotHealthy::Unreachable)?;
+        if status.is_learner() {
+            return Err(NotHealthy::Learner);
+        }
+        let header = status.header();
+        Ok(Source {
+            member_id: format!("{:x}", header.map_or(0, etcd_client::ResponseHeader::member_id)),
+            cluster_id: format!("{:x}", header.map_or(0, etcd_client::ResponseHeader::cluster_id)),
+            version: status.version().to_owned(),
+            db_size: u64::try_from(status.db_size()).unwrap_or(0),
+            alarms: alarms(status.errors()),
+        })
     }
 
     /// How large the database is.

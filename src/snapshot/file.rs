@@ -2,13 +2,14 @@
 //!
 //! An archive holds exactly one database; an RKE1 `*.rkestate` beside it is ignored. Names inside an archive never become
 //! paths. What is packed is unpacked into a file without a name, beside the snapshot or in the system's temporary directory, within
-//! the space that is there, however much an archive claims to hold.
+//! the space that is there and what the database's own head says, however much an archive claims to hold.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
+use crate::boltdb::page::Meta;
 use crate::durable;
 use crate::error::{Exit, Explained};
 use crate::host;
@@ -18,6 +19,8 @@ use crate::plan::space::human;
 pub const SHA256: u64 = 32;
 /// What stays free when something is unpacked.
 const SPARE: u64 = 64 << 20;
+/// A database may be so much longer than its head says, in bytes: etcd reserves space in its own file.
+const RESERVED: u64 = 128 << 20;
 
 /// How a snapshot is packed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -182,6 +185,13 @@ pub fn packing_of(file: &File) -> io::Result<Packing> {
     })
 }
 
+/// The most bytes that a database can have that begins so.
+fn most_of(begun: &[u8]) -> u64 {
+    let says = Meta::read(begun, 0).ok().and_then(|meta| meta.high_water_mark.checked_mul(u64::from(meta.page_size)));
+    // One without a head is not good, however long it is.
+    says.unwrap_or(0).saturating_add(RESERVED)
+}
+
 struct Unpacking<'a> {
     path: &'a Path,
     dir: PathBuf,
@@ -251,7 +261,7 @@ impl<'a> Unpacking<'a> {
         }
         let limit = declared.unwrap_or(self.room);
         let mut buffer = vec![0; 1 << 18];
-        let mut total: u64 = 0;
+        let (mut total, mut most) = (0u64, u64::MAX);
         loop {
             let count = match from.read(&mut buffer) {
                 Ok(0) => break,
@@ -259,7 +269,15 @@ impl<'a> Unpacking<'a> {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) => return Err(self.corrupt(format!("the archive breaks off after {total} bytes: {error}"))),
             };
+            if total == 0 {
+                most = most_of(&buffer[..count]);
+            }
             total += count as u64;
+            if total > most {
+                return Err(self.corrupt(format!(
+                    "the archive holds more than the {most} bytes that the database in it can have"
+                )));
+            }
             if total > limit {
                 return Err(match declared {
                     Some(declared) => {

@@ -127,7 +127,11 @@ impl Manifest {
 /// # Errors
 /// If it is there and cannot be removed.
 pub fn remove(dir: &Path, name: &str) -> Result<(), WriteError> {
-    durable::remove_file(&path(dir, name)).map(|_| ())
+    match durable::remove_file(&path(dir, name)) {
+        // One whose name would be too long was never written.
+        Err(error) if error.source.kind() == ErrorKind::InvalidFilename => Ok(()),
+        done => done.map(|_| ()),
+    }
 }
 
 /// The manifests in `dir` whose snapshots are gone.

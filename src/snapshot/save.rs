@@ -21,7 +21,7 @@ use super::verify::{self, Demands, Verified, VerifyError};
 use crate::clock;
 use crate::durable::{self, Draft, OnPath as _, PRIVATE, PRIVATE_DIR, WriteError};
 use crate::error::{Exit, Explained, Failure};
-use crate::etcd::client::{ClientError, EtcdClient, MemberFacts};
+use crate::etcd::client::{ClientError, EtcdClient, Source};
 use crate::faults;
 use crate::plan::space::human;
 
@@ -143,15 +143,11 @@ pub fn prepare_dir(dir: &Path) -> Result<(), SaveError> {
 pub async fn save(
     wish: &Wish,
     client: &mut EtcdClient,
-    facts: &MemberFacts,
+    source: &Source,
     mut progress: impl FnMut(u64, u64),
 ) -> Result<Manifest, Failure> {
     prepare_dir(&wish.dir)?;
-    // As it is now: what is known of it may be some seconds old.
-    let expected = match client.size().await {
-        Ok(size) => size.file,
-        Err(_) => u64::try_from(facts.db_size).unwrap_or(0),
-    };
+    let expected = source.db_size;
     receive::check_space(&wish.dir, expected)?;
     let begun = clock::now();
     let raw = match &wish.live {
@@ -168,7 +164,7 @@ pub async fn save(
     let (draft, verified) = blocking(move || pack(&wish_here, raw)).await?;
     let wish_here = wish.clone();
     let named = blocking(move || publish(&wish_here, draft, begun)).await?;
-    let described = describe(wish, facts, &verified, &named, begun).and_then(|manifest| {
+    let described = describe(wish, source, &verified, &named, begun).and_then(|manifest| {
         step("described", &named)?;
         manifest.write(&wish.dir)?;
         Ok(manifest)
@@ -276,7 +272,7 @@ fn publish(wish: &Wish, draft: Draft, begun: SystemTime) -> Result<PathBuf, Save
 
 fn describe(
     wish: &Wish,
-    facts: &MemberFacts,
+    source: &Source,
     verified: &Verified,
     path: &Path,
     begun: SystemTime,
@@ -295,15 +291,15 @@ fn describe(
         keys: inspection.keys,
         total_keys: inspection.total_pairs,
         database_size: verified.database_size,
-        etcd_version: facts.version.clone(),
+        etcd_version: source.version.clone(),
         sha256: verified.sha256.clone(),
         hash_kv: inspection.hash_kv,
         compression: verified.packing.word().into(),
         reason: wish.reason.into(),
         labels: wish.labels.clone(),
-        member_id: facts.member_id.clone(),
-        cluster_id: facts.cluster_id.clone(),
-        alarms: facts.alarms.clone(),
+        member_id: source.member_id.clone(),
+        cluster_id: source.cluster_id.clone(),
+        alarms: source.alarms.clone(),
         verification: Some(Verification {
             status: "good".into(),
             at: clock::rfc3339(clock::now()),

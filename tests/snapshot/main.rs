@@ -6,6 +6,7 @@
 mod kit;
 
 mod copy;
+mod faults;
 mod prune;
 mod rke1;
 mod save;

@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::datadir::DataDir;
 use crate::error::{Exit, Explained, Failure};
 use crate::etcd::client::{ClientError, EtcdClient, LiveHash};
+use crate::host::printable;
 use crate::plan::space::human;
 use crate::snapshot::dir;
 use crate::snapshot::record;
@@ -114,7 +115,7 @@ impl Item {
         if self.same_as_live == Some(true) {
             row("live", "the live member has the same keys and values".into());
         }
-        format!("{}: good\n{text}", self.path)
+        format!("{}: good\n{text}", printable(&self.path))
     }
 }
 
@@ -177,14 +178,14 @@ pub(super) fn run(config: &Config, args: &Args) -> Result<Exit, Failure> {
 
 fn one(config: &Config, args: &Args, path: &Path) -> Result<Item, Failure> {
     let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
-    let mut progress = Progress::new(&format!("verifying {}", output::cut(&crate::host::printable(&name), 24)));
+    let mut progress = Progress::new(&format!("verifying {}", output::cut(&printable(&name), 24)));
     let demands = Demands { skip_hash: args.skip_hash_check };
     let verified = verify::verify(path, demands, &mut |done, all| progress.set(done, all));
     drop(progress);
     if path.parent() == Some(snapshot_dir(config).as_path())
         && let Err(error) = record::write(path, &verified)
     {
-        let name = crate::host::printable(&name);
+        let name = printable(&name);
         output::talk(&format!(
             "quorate: warning: what was found cannot be written down beside {name}: {}\n",
             error.source

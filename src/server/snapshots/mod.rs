@@ -13,12 +13,11 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use tokio::sync::watch;
 
-use super::health::Health;
 use super::state::Shared;
 use crate::clock;
 use crate::config::SnapshotConfig;
 use crate::error::{Exit, Explained, Failure};
-use crate::etcd::client::{ClientError, EtcdClient, MemberFacts};
+use crate::etcd::client::{ClientError, EtcdClient};
 use crate::etcd::settings::Addresses;
 use crate::snapshot::file::Packing;
 use crate::snapshot::list::{self, Status};
@@ -235,7 +234,6 @@ async fn try_to_take(
     } else {
         snapshots.saving.try_lock().map_err(|_| RefusedError::Busy)?
     };
-    let facts = facts(shared)?;
     let wish = Wish {
         dir: order.dir.unwrap_or_else(|| dir(shared)),
         base: order.base,
@@ -247,22 +245,17 @@ async fn try_to_take(
     };
     let url = Addresses::local_client_url(&shared.config);
     let mut client = EtcdClient::connect(&shared.data, &url).await.map_err(RefusedError::Client)?;
+    // No health check: an alarm is no obstacle, since this may be the last chance, and no leader is needed for it.
+    let source = client.source().await.map_err(|why| RefusedError::NotReady(why.to_string()))?;
+    if !source.alarms.is_empty() {
+        tracing::warn!(alarms = source.alarms.join(", "), "a snapshot is taken of an etcd that complains");
+    }
     let limit = snapshots.settings.borrow().timeout;
-    let saving = save::save(&wish, &mut client, &facts, progress);
+    let saving = save::save(&wish, &mut client, &source, progress);
     let manifest = match limit {
         None => saving.await?,
         Some(limit) => tokio::time::timeout(limit, saving).await.map_err(|_| RefusedError::TooLong(limit))??,
     };
     let path = wish.dir.join(&manifest.name);
     Ok((manifest, path))
-}
-
-/// What the member is like: a learner is not healthy, so nothing is saved of one. An alarm is no obstacle: this may be the last
-/// chance.
-fn facts(shared: &Shared) -> Result<MemberFacts, RefusedError> {
-    match &*shared.health.borrow() {
-        Health::Healthy(facts) => Ok(facts.clone()),
-        Health::Unhealthy(why) => Err(RefusedError::NotReady(why.clone())),
-        Health::Unknown => Err(RefusedError::NotReady("etcd is starting".into())),
-    }
 }
