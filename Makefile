@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run build dist test lint bench soak proof setup setup-test matrix embedded dist-test test-root clean
+.PHONY: help run build dist test lint bench soak proof fuzz setup setup-test matrix embedded dist-test test-root clean
 
 # rustup's own place, for a machine where it was installed a moment ago.
 export PATH := $(HOME)/.cargo/bin:$(PATH)
@@ -20,6 +20,7 @@ export RUST_TEST_THREADS ?= 6
 # Seconds.
 SOAK ?= 1800
 SAVES ?= 1000
+FUZZ ?= 300
 
 help: ## Show this
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -55,6 +56,7 @@ lint: setup-test ## Format, clippy with warnings as errors, dependencies
 	packaging/check-dependencies.sh
 
 bench: setup-test matrix ## Measure against a bare etcd, etcdctl, zip and openssl
+	packaging/setup.sh bench
 	$(SAME_BYTES) cargo bench --locked --bench launch --bench snapshot
 
 soak: setup-test matrix embedded ## Run the tests again and again for SOAK seconds
@@ -67,6 +69,14 @@ soak: setup-test matrix embedded ## Run the tests again and again for SOAK secon
 proof: setup-test matrix ## Compare SAVES copied snapshots of each etcd with what etcd itself sends, under load
 	QUORATE_SOAK_SAVES=$(SAVES) $(SAME_BYTES) cargo test --locked --release --features fault-injection --test snapshot \
 	    copies_are_what_etcd_has -- --ignored --nocapture --test-threads=1
+
+fuzz: ## Feed the readers of databases and archives with nonsense for FUZZ seconds each
+	[ -x target/tools/bin/cargo-fuzz ] || cargo install --locked --root target/tools cargo-fuzz
+	for reader in bolt archive; do \
+	    mkdir -p target/fuzz/corpus/$$reader; \
+	    RUSTC_BOOTSTRAP=1 PATH="$(CURDIR)/target/tools/bin:$$PATH" cargo fuzz run --sanitizer none --target-dir target/fuzz $$reader \
+	        target/fuzz/corpus/$$reader fuzz/corpus/$$reader -- -max_total_time=$(FUZZ) -max_len=65536 -timeout=10; \
+	done
 
 setup:
 	packaging/setup.sh run

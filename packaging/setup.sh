@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs what building (`setup.sh run`), packaging (`dist`) or testing (`test`) needs, as far as it is missing.
+# Installs what building (`setup.sh run`), packaging (`dist`), testing (`test`) or measuring (`bench`) needs, as far as it is missing.
 # Debian and Ubuntu; elsewhere it says what is needed and goes on. Enables no service.
 set -eu
 
@@ -38,6 +38,11 @@ if [ "$what" = test ]; then
     need debootstrap debootstrap
     need systemd-nspawn systemd-container
     need systemd-analyze systemd
+fi
+
+if [ "$what" = bench ]; then
+    need zip zip
+    need openssl openssl
 fi
 
 if [ -n "$missing" ]; then

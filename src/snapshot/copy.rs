@@ -17,6 +17,7 @@ use crate::boltdb::database::{Database, Length};
 use crate::boltdb::image::Image as _;
 use crate::boltdb::page::ReadError;
 use crate::error::Explained;
+use crate::faults;
 
 /// Bytes that are copied at a time: whole pages of any size.
 const CHUNK: usize = 1 << 20;
@@ -65,7 +66,7 @@ impl Course {
 /// # Errors
 /// If it is not whole, cannot be read or written, or was replaced meanwhile.
 pub fn copy(live: &Live, file: &mut File, mut pace: Pace, course: &Course) -> Result<(), CopyError> {
-    pace.step("snapshot::copy")?;
+    faults::point("snapshot::copy").map_err(|source| ReadError::Io { offset: 0, source })?;
     let database = Database::open(live, live.size(), Length::Exact)?;
     let page_size = u64::from(database.meta().page_size);
     let reached = database.reached()?;

@@ -365,3 +365,45 @@ impl Visitor for Second<'_> {
         (self.progress)(seen);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Databases of etcd 3.4 to 3.7, from which fuzzing begins, too.
+    fn seeds() -> Vec<Vec<u8>> {
+        let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/bolt");
+        let mut paths: Vec<_> = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+        paths.sort();
+        paths.iter().map(|path| std::fs::read(path).unwrap()).collect()
+    }
+
+    fn look(bytes: &[u8]) -> Result<Inspection, ReadError> {
+        inspect(bytes, bytes.len() as u64, Length::Exact, &mut |_, _| {})
+    }
+
+    #[test]
+    fn databases_of_every_version_are_understood() {
+        let found: Vec<Inspection> = seeds().iter().map(|bytes| look(bytes).unwrap()).collect();
+        assert_eq!(found.len(), 4);
+        for (inspection, version) in found.iter().zip(["3.4.0", "3.5.0", "3.6.0", "3.7.0"]) {
+            assert_eq!(inspection.etcd_version().as_deref(), Some(version));
+            assert_eq!((inspection.revision, inspection.compact_revision), (8, Some(4)), "{version}");
+            assert_eq!((inspection.keys, inspection.leases, inspection.members.len()), (2, 1, 1), "{version}");
+            // The same keys and values at the same revisions: the same hash, whatever the version.
+            assert_eq!(inspection.hash_kv, found[0].hash_kv, "{version}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_byte_makes_it_panic(which in 0usize..4, at in 0usize..20_480, byte: u8, cut in 0usize..20_480) {
+            let mut bytes = seeds().swap_remove(which);
+            bytes[at] = byte;
+            let _ = look(&bytes);
+            let _ = crate::snapshot::usage::measure(bytes.as_slice(), bytes.len() as u64);
+            let _ = look(&bytes[..cut]);
+        }
+    }
+}

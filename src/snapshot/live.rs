@@ -141,11 +141,10 @@ impl Live {
         self.held.is_some()
     }
 
-    /// What etcd sends of the same moment, with its SHA-256: for tests, which compare. Lets the database go.
+    /// What etcd sends of the same moment, with its SHA-256, for who wants to compare. Lets the database go.
     ///
     /// # Errors
     /// If etcd breaks off.
-    #[cfg(feature = "fault-injection")]
     pub async fn received(self) -> Result<Vec<u8>, LiveError> {
         let mut all = self.begun;
         let Some(mut stream) = self.held else { return Ok(all) };

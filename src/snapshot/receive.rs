@@ -73,14 +73,15 @@ pub(super) fn check_space(dir: &Path, needed: u64) -> Result<(), PaceError> {
 #[derive(Debug)]
 pub struct Pace {
     dir: PathBuf,
+    is_kept: bool,
     unsynced: u64,
 }
 
 impl Pace {
-    /// For files in `dir`.
+    /// For a file in `dir`; one that is not kept is left to the system's own pace.
     #[must_use]
-    pub fn new(dir: &Path) -> Self {
-        Self { dir: dir.to_path_buf(), unsynced: 0 }
+    pub fn new(dir: &Path, is_kept: bool) -> Self {
+        Self { dir: dir.to_path_buf(), is_kept, unsynced: 0 }
     }
 
     fn explain(&self, source: io::Error) -> WriteError {
@@ -104,7 +105,9 @@ impl Pace {
         self.unsynced += bytes as u64;
         if self.unsynced >= STRIDE {
             self.unsynced = 0;
-            file.sync_data().map_err(|error| self.explain(error))?;
+            if self.is_kept {
+                file.sync_data().map_err(|error| self.explain(error))?;
+            }
             check_space(&self.dir, 0)?;
         }
         Ok(())
@@ -115,14 +118,13 @@ impl Pace {
 pub(super) async fn receive(
     client: &mut EtcdClient,
     file: File,
-    dir: &Path,
+    pace: Pace,
     expected: u64,
     progress: &mut impl FnMut(u64, u64),
 ) -> Result<File, SaveError> {
     let broken = |after| move |source| SaveError::Stream { after, source };
     let mut stream = client.snapshot().await.map_err(broken(0))?;
     let (queue, waiting) = mpsc::channel::<Vec<u8>>(WAITING);
-    let pace = Pace::new(dir);
     let writer = tokio::task::spawn_blocking(move || write_stream(file, pace, waiting));
     let mut received: u64 = 0;
     loop {

@@ -150,15 +150,13 @@ pub async fn save(
     let expected = source.db_size;
     receive::check_space(&wish.dir, expected)?;
     let begun = clock::now();
-    let raw = match &wish.live {
-        Some(bolt) if expected > live::SMALL => match copied(wish, client, bolt, expected, &mut progress).await {
-            Ok(raw) => raw,
-            Err(failure) => {
-                tracing::warn!(because = %failure.told(), "the database cannot be copied where it lies; etcd is asked to send it");
-                streamed(wish, client, expected, &mut progress).await?
-            }
-        },
-        _ => streamed(wish, client, expected, &mut progress).await?,
+    let copied = match &wish.live {
+        Some(bolt) if expected > live::SMALL => copied(wish, client, bolt, expected, &mut progress).await?,
+        _ => None,
+    };
+    let raw = match copied {
+        Some(raw) => raw,
+        None => streamed(wish, client, expected, &mut progress).await?,
     };
     let wish_here = wish.clone();
     let (draft, verified) = blocking(move || pack(&wish_here, raw)).await?;
@@ -184,35 +182,58 @@ async fn streamed(
     progress: &mut impl FnMut(u64, u64),
 ) -> Result<(Draft, Verified), SaveError> {
     let (draft, file) = begin(wish)?;
-    let file = receive::receive(client, file, &wish.dir, expected, progress).await?;
-    blocking(move || finish(draft, &file)).await
+    let file = receive::receive(client, file, pace(wish), expected, progress).await?;
+    let is_kept = wish.packing == Packing::Raw;
+    blocking(move || finish(draft, &file, is_kept)).await
 }
 
-/// Copies the database from where it lies.
+/// Copies the database from where it lies. Nothing if that cannot be done, or what was copied is not good: etcd may still send it.
 async fn copied(
     wish: &Wish,
     client: &mut EtcdClient,
     bolt: &Path,
     expected: u64,
     progress: &mut impl FnMut(u64, u64),
-) -> Result<(Draft, Verified), Failure> {
-    let held = Live::hold(client, bolt).await?;
+) -> Result<Option<(Draft, Verified)>, SaveError> {
+    let give_up = |why: Failure| {
+        tracing::warn!(because = %why.told(), "the database cannot be copied where it lies; etcd is asked to send it");
+        Ok(None)
+    };
+    let held = match Live::hold(client, bolt).await {
+        Ok(held) => held,
+        Err(why) => return give_up(why.into()),
+    };
     let (draft, mut file) = begin(wish)?;
-    let (course, pace) = (Course::default(), Pace::new(&wish.dir));
+    let (course, pace) = (Course::default(), pace(wish));
     let unwanted = BreakOff(course.clone());
     let copying = tokio::task::spawn_blocking({
         let course = course.clone();
         move || copy::copy(&held, &mut file, pace, &course).map(|()| (draft, file))
     });
     let mut copying = std::pin::pin!(copying);
-    let (draft, file) = loop {
+    let done = loop {
         match tokio::time::timeout(NEWS, &mut copying).await {
-            Ok(done) => break done.unwrap_or(Err(CopyError::BrokenOff))?,
+            Ok(done) => break done.unwrap_or(Err(CopyError::BrokenOff)),
             Err(_) => progress(course.done(), expected.max(course.done())),
         }
     };
     drop(unwanted);
-    Ok(blocking(move || finish(draft, &file)).await?)
+    let (draft, file) = match done {
+        Ok(copied) => copied,
+        // Somebody else sending it changes nothing about that.
+        Err(CopyError::Write(error)) => return Err(error.into()),
+        Err(why) => return give_up(why.into()),
+    };
+    let is_kept = wish.packing == Packing::Raw;
+    match blocking(move || finish(draft, &file, is_kept)).await {
+        Err(why @ SaveError::Bad(_)) => give_up(why.into()),
+        finished => finished.map(Some),
+    }
+}
+
+/// What is packed is not kept as it is, so the disk need not have it.
+fn pace(wish: &Wish) -> Pace {
+    Pace::new(&wish.dir, wish.packing == Packing::Raw)
 }
 
 /// Breaks a copy off if nobody waits for it any more.
@@ -228,10 +249,12 @@ fn begin(wish: &Wish) -> Result<(Draft, File), WriteError> {
     Draft::create(&wish.dir, &format!("{}-{}", wish.base, wish.node), PRIVATE)
 }
 
-/// What is written is made safe, and found good.
-fn finish(draft: Draft, file: &File) -> Result<(Draft, Verified), SaveError> {
+/// What is written is made safe if it is kept, and found good.
+fn finish(draft: Draft, file: &File, is_kept: bool) -> Result<(Draft, Verified), SaveError> {
     step("received", draft.path())?;
-    durable::sync(file, draft.path())?;
+    if is_kept {
+        durable::sync(file, draft.path())?;
+    }
     step("synced", draft.path())?;
     let verified = verify::verify(draft.path(), Demands::default(), &mut |_, _| {}).map_err(SaveError::Bad)?;
     step("verified", draft.path())?;

@@ -65,7 +65,7 @@ fn a_disk_that_fills_up_meanwhile_leaves_nothing() {
     fill_up();
     let ran = Ran::of(&writing.wait_with_output().unwrap());
     ran.fails(1, &["No space left on device", "next: free some space there"]);
-    assert_eq!(everything(dir.path()), [ballast.clone()]);
+    assert_eq!(everything(dir.path()), std::slice::from_ref(&ballast));
     fs::remove_file(&ballast).unwrap();
     // All of it is there, and what is packed cannot be finished: values that do not shrink.
     let runtime = tokio::runtime::Runtime::new().unwrap();
