@@ -42,6 +42,9 @@ pub enum MaintenanceError {
         /// Bytes.
         free: u64,
     },
+    /// Told to stop.
+    #[error("the server was told to stop, and etcd with it; whether it had done what it was asked is not known")]
+    Stopping,
     /// etcd did not.
     #[error("etcd could not {act}")]
     Etcd {
@@ -53,11 +56,19 @@ pub enum MaintenanceError {
 }
 
 impl Explained for MaintenanceError {
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Stopping => Exit::NotRunning,
+            _ => Exit::Failed,
+        }
+    }
+
     fn next(&self) -> Option<String> {
         Some(match self {
             Self::Space { .. } => {
                 "free some space there: older snapshots, for example (quorate etcd-snapshot ls)".into()
             }
+            Self::Stopping => "try again when it runs: neither harms if it is done twice".into(),
             Self::Etcd { .. } => "see quorate status, and journalctl -u quorate-server -e".into(),
         })
     }
@@ -164,7 +175,7 @@ pub async fn free(shared: Arc<Shared>, wait: bool) -> Result<Freed, Failure> {
 async fn going_on<T: Send + 'static>(
     work: Pin<Box<dyn Future<Output = Result<T, Failure>> + Send>>,
 ) -> Result<T, Failure> {
-    tokio::spawn(work).await.unwrap_or_else(|_| Err(RefusedError::Stopping.into()))
+    tokio::spawn(work).await.unwrap_or_else(|_| Err(MaintenanceError::Stopping.into()))
 }
 
 async fn alone(shared: &Shared, wait: bool) -> Result<tokio::sync::MutexGuard<'_, ()>, RefusedError> {

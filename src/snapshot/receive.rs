@@ -8,6 +8,7 @@ use std::time::Duration;
 use aws_lc_rs::digest::{self, Context};
 use tokio::sync::mpsc;
 
+use super::aside::aside;
 use super::file::SHA256;
 use super::save::SaveError;
 use crate::durable::WriteError;
@@ -125,7 +126,7 @@ pub(super) async fn receive(
     let broken = |after| move |source| SaveError::Stream { after, source };
     let mut stream = client.snapshot().await.map_err(broken(0))?;
     let (queue, waiting) = mpsc::channel::<Vec<u8>>(WAITING);
-    let writer = tokio::task::spawn_blocking(move || write_stream(file, pace, waiting));
+    let writer = aside(move || write_stream(file, pace, waiting));
     let mut received: u64 = 0;
     loop {
         let message = match tokio::time::timeout(IDLE, stream.message()).await {

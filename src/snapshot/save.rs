@@ -10,6 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use super::aside::aside;
 use super::copy::{self, CopyError, Course};
 use super::file::Packing;
 use super::live::{self, Live};
@@ -206,7 +207,7 @@ async fn copied(
     let (draft, mut file) = begin(wish)?;
     let (course, pace) = (Course::default(), pace(wish));
     let unwanted = BreakOff(course.clone());
-    let copying = tokio::task::spawn_blocking({
+    let copying = aside({
         let course = course.clone();
         move || copy::copy(&held, &mut file, pace, &course).map(|()| (draft, file))
     });
@@ -270,7 +271,7 @@ pub(super) fn step(name: &'static str, path: &Path) -> Result<(), SaveError> {
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, SaveError> + Send + 'static,
 ) -> Result<T, SaveError> {
-    tokio::task::spawn_blocking(work).await.unwrap_or(Err(SaveError::Lost))
+    aside(work).await.unwrap_or(Err(SaveError::Lost))
 }
 
 /// Gives the draft its name: that of the second in which it was begun, or of the next one that nobody has.

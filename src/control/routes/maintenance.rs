@@ -7,9 +7,12 @@ use axum::response::Response;
 use hyper::body::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::stream;
-use crate::server::maintenance;
+use super::stream::{self, Fate};
+use crate::server::maintenance::{self, MaintenanceError};
 use crate::server::state::Shared;
+
+/// etcd cannot be stopped doing it.
+const FATE: Fate = Fate { gone: "what etcd was asked to do goes on", stopping: || MaintenanceError::Stopping.into() };
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
@@ -25,11 +28,11 @@ fn read(body: &Bytes) -> Request {
 /// Defragments the database of this member.
 pub async fn defragment(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
     let Request { wait } = read(&body);
-    stream::answer(shared, |shared, _| maintenance::defragment(shared, wait))
+    stream::answer(shared, FATE, |shared, _| maintenance::defragment(shared, wait))
 }
 
 /// Gives up history, and defragments.
 pub async fn free(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
     let Request { wait } = read(&body);
-    stream::answer(shared, |shared, _| maintenance::free(shared, wait))
+    stream::answer(shared, FATE, |shared, _| maintenance::free(shared, wait))
 }

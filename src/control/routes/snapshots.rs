@@ -11,13 +11,16 @@ use axum::response::{IntoResponse, Response};
 use hyper::body::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::stream::{self, Progress};
+use super::stream::{self, Fate, Progress};
 use crate::error::{Exit, Explained, Failure};
-use crate::server::snapshots::{self, Order};
+use crate::server::snapshots::{self, Order, RefusedError};
 use crate::server::state::Shared;
 use crate::snapshot::file::Packing;
 use crate::snapshot::manifest::Manifest;
 use crate::snapshot::name::NotABase;
+
+/// Whoever asked and goes away has changed their mind.
+const FATE: Fate = Fate { gone: "the snapshot is broken off", stopping: || RefusedError::Stopping.into() };
 
 /// What is asked for.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -54,7 +57,7 @@ pub async fn save(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
     let Ok(request) = serde_json::from_slice::<Request>(&body) else {
         return (axum::http::StatusCode::BAD_REQUEST, "the request is malformed\n").into_response();
     };
-    stream::answer(shared, |shared, progress| async move { take(&shared, request, &progress).await })
+    stream::answer(shared, FATE, |shared, progress| async move { take(&shared, request, &progress).await })
 }
 
 async fn take(shared: &Shared, request: Request, progress: &Progress) -> Result<(Manifest, PathBuf), Failure> {

@@ -12,7 +12,6 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::error::{Failure, Told};
-use crate::server::snapshots::RefusedError;
 use crate::server::state::Shared;
 
 /// How often the one who asked hears something.
@@ -33,8 +32,17 @@ pub enum Line<T> {
 /// Where work says how far it is.
 pub(super) type Progress = Arc<watch::Sender<(u64, u64)>>;
 
-/// Answers with what becomes of `work`. Whoever asked and goes away has changed their mind: the work is dropped.
-pub(super) fn answer<T, W>(shared: Arc<Shared>, work: impl FnOnce(Arc<Shared>, Progress) -> W) -> Response
+/// What is told of work that nobody waits for to its end.
+#[derive(Clone, Copy)]
+pub(super) struct Fate {
+    /// To the log, if whoever asked has gone away.
+    pub(super) gone: &'static str,
+    /// To whoever asked, if the server is told to stop.
+    pub(super) stopping: fn() -> Failure,
+}
+
+/// Answers with what becomes of `work`, which is dropped if whoever asked goes away or the server stops.
+pub(super) fn answer<T, W>(shared: Arc<Shared>, fate: Fate, work: impl FnOnce(Arc<Shared>, Progress) -> W) -> Response
 where
     T: Serialize + Send + 'static,
     W: Future<Output = Result<T, Failure>> + Send + 'static,
@@ -42,12 +50,13 @@ where
     let (sender, channel) = Channel::<Bytes, std::convert::Infallible>::new(16);
     let (progress, seen) = watch::channel((0, 0));
     let work = work(shared.clone(), Arc::new(progress));
-    tokio::spawn(relay(shared, work, seen, sender));
+    tokio::spawn(relay(shared, fate, work, seen, sender));
     Body::new(channel).into_response()
 }
 
 async fn relay<T: Serialize>(
     shared: Arc<Shared>,
+    fate: Fate,
     work: impl Future<Output = Result<T, Failure>>,
     mut seen: watch::Receiver<(u64, u64)>,
     mut sender: Sender<Bytes>,
@@ -58,11 +67,11 @@ async fn relay<T: Serialize>(
         loop {
             tokio::select! {
                 done = &mut work => break done,
-                () = shared.snapshots.stopped() => break Err(RefusedError::Stopping.into()),
+                () = shared.snapshots.stopped() => break Err((fate.stopping)()),
                 _ = news.tick() => {
                     let (done, all) = *seen.borrow_and_update();
                     if sender.send_data(line(&Line::<T>::Progress(done, all))).await.is_err() {
-                        tracing::info!("whoever asked has gone away; the work is broken off");
+                        tracing::info!("whoever asked has gone away; {}", fate.gone);
                         return;
                     }
                 }
