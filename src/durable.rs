@@ -11,6 +11,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, Write};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown, lchown};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::Explained;
 use crate::faults;
@@ -383,9 +384,10 @@ fn is_abandoned(name: &str) -> bool {
 }
 
 fn temporary_beside(path: &Path) -> PathBuf {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
     let mut name = OsString::from(TEMPORARY);
     name.push(path.file_name().unwrap_or_default());
-    name.push(format!("-{}", std::process::id()));
+    name.push(format!("-{}-{}", COUNT.fetch_add(1, Ordering::Relaxed), std::process::id()));
     path.with_file_name(name)
 }
 

@@ -6,6 +6,7 @@
 
 use std::error::Error;
 use std::fmt::{self, Write as _};
+use std::io;
 
 use serde::{Deserialize, Serialize};
 
@@ -43,6 +44,17 @@ pub trait Explained: Error + Send + Sync + 'static {
     fn next(&self) -> Option<String> {
         None
     }
+
+    /// True if there was too little space for it.
+    fn is_for_want_of_space(&self) -> bool {
+        false
+    }
+}
+
+/// True if the system said that a disk is full.
+#[must_use]
+pub fn says_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// Why: the sources of an error, from the nearest to the bottom.
@@ -108,6 +120,12 @@ impl Failure {
     #[must_use]
     pub fn exit(&self) -> Exit {
         self.0.exit()
+    }
+
+    /// True if there was too little space for it.
+    #[must_use]
+    pub fn is_for_want_of_space(&self) -> bool {
+        self.0.is_for_want_of_space()
     }
 
     /// For another process of ours, which reports it as its own.

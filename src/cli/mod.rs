@@ -102,7 +102,8 @@ pub fn run(argv: impl Iterator<Item = OsString>) -> ExitCode {
 /// The configuration for a verb that only looks at a server: at three in the morning a broken file must not keep anyone
 /// from looking, so problems are told and what can be made of it is used.
 fn locate(given: &Given) -> Result<Config, Failure> {
-    let Loaded { config, tentative, resolved, .. } = config::load(given, &HostFacts::observe());
+    let given = given.clone().with_environment();
+    let Loaded { config, tentative, resolved, .. } = config::load(&given, &HostFacts::observe());
     match (config, tentative) {
         (Ok(config), _) => Ok(config),
         (Err(errors), None) => Err(errors.into()),

@@ -110,10 +110,12 @@ pub(super) fn run(given: &Given, args: &Args) -> Result<Exit, Failure> {
         return free(&config, args);
     }
     let data = DataDir::new(&config.data_dir);
-    let (status, size, usage) = block_on(async {
+    let (status, size, alarms, usage) = block_on(async {
         let status = status::fetch(&data, PATIENCE).await?;
         let mut client = EtcdClient::connect(&data, &status.local_client_url).await.map_err(LiveError::Stream)?;
         let size = client.size().await.map_err(LiveError::Stream)?;
+        // As they are now: the status may be some seconds old.
+        let alarms = client.source().await.map(|source| source.alarms);
         let live = Live::hold(&mut client, &data.etcd_bolt()).await?;
         // The connection lives on this thread's runtime and keeps the pages; the reading is done beside it.
         let read = tokio::task::spawn_blocking(move || {
@@ -121,9 +123,9 @@ pub(super) fn run(given: &Given, args: &Args) -> Result<Exit, Failure> {
             live.check().map(|()| usage)
         });
         let usage = read.await.map_err(|_| SpaceError::Lost)???;
-        Ok::<_, Failure>((status, size, usage))
+        Ok::<_, Failure>((status, size, alarms.unwrap_or_default(), usage))
     })??;
-    let report = report(&status, size, &usage, args.top);
+    let report = report(&status, size, alarms, &usage, args.top);
     if !output::structured(&report, args.output)? {
         output::data(&table(&report))?;
     }
@@ -148,7 +150,7 @@ fn free(config: &Config, args: &Args) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-fn report(status: &Status, size: Size, usage: &Usage, top: usize) -> Report {
+fn report(status: &Status, size: Size, alarms: Vec<String>, usage: &Usage, top: usize) -> Report {
     let mut prefixes: Vec<Prefix> =
         usage.prefixes.iter().take(top).map(|(name, share)| Prefix::of(name, share)).collect();
     let mut others = usage.others.clone();
@@ -169,7 +171,7 @@ fn report(status: &Status, size: Size, usage: &Usage, top: usize) -> Report {
         key_bytes: usage.total.key_bytes,
         records: usage.total.records,
         bytes: usage.total.bytes,
-        alarms: status.member.as_ref().map(|member| member.alarms.clone()).unwrap_or_default(),
+        alarms,
         prefixes,
     }
 }

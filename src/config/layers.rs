@@ -65,6 +65,22 @@ pub struct Given {
     pub options: BTreeMap<&'static str, (Vec<String>, Origin)>,
 }
 
+impl Given {
+    /// Adds what the environment says of options that the command line of a verb does not know.
+    #[must_use]
+    pub fn with_environment(mut self) -> Self {
+        for spec in OPTIONS {
+            let variable = spec.variable();
+            if let (Ok(text), false) = (std::env::var(&variable), self.options.contains_key(spec.name))
+                && !text.is_empty()
+            {
+                self.options.insert(spec.name, (vec![text], Origin::Environment(variable)));
+            }
+        }
+        self
+    }
+}
+
 /// One value that a file sets.
 #[derive(Clone, Debug)]
 struct Text {

@@ -302,7 +302,7 @@ pub const OPTIONS: &[Spec] = &[
     live(spec(
         "etcd-snapshot-copy",
         Kind::Switch,
-        "false",
+        "true",
         "Copy large databases from where etcd has them, several times faster than etcd sends them, without what was deleted.",
     )),
     live(noted(

@@ -97,7 +97,7 @@ pub struct Candidate {
     pub local: LocalTime,
     /// It was verified and is the same since.
     pub is_good: bool,
-    /// It is known to be damaged, or has changed since it was verified.
+    /// It is known to be damaged or not whole, has changed since it was verified, or nobody knows.
     pub is_suspect: bool,
     /// Somebody holds it.
     pub is_held: bool,
@@ -130,7 +130,9 @@ pub fn plan(candidates: &[Candidate], policy: &Policy, now: u64) -> Vec<Verdict>
         let candidate = &candidates[index];
         let keep = |why: &str| Some(Verdict::Keep(why.to_owned()));
         verdicts[index] = if candidate.is_suspect {
-            keep("it is corrupt or has changed, and does not count; verify or delete it")
+            keep(
+                "it is damaged, not whole, changed, or its manifest cannot be read: it does not count; verify or delete it",
+            )
         } else if candidate.created > now {
             keep("its time is in the future, so it does not count")
         } else {

@@ -60,6 +60,12 @@ impl FromStr for Schedule {
     }
 }
 
+/// The newest of these moments. Those that are not over are the work of a wrong clock, and none.
+#[must_use]
+pub fn newest<Z: TimeZone>(now: &DateTime<Z>, moments: impl Iterator<Item = DateTime<Z>>) -> Option<DateTime<Z>> {
+    moments.filter(|moment| moment <= now).max()
+}
+
 /// What to do now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Due<Z: TimeZone> {
@@ -196,6 +202,18 @@ mod tests {
             every.due(&now, Some(&at("2026-06-10T13:30:00+02:00")), &old),
             Due::Now(at("2026-06-10T14:30:00+02:00"))
         );
+    }
+
+    #[test]
+    fn a_snapshot_of_the_future_does_not_hide_the_one_that_was_just_taken() {
+        let every = Schedule::Every(60);
+        let now = at("2026-06-10T15:00:00+02:00");
+        let (taken, wrong) = (at("2026-06-10T14:59:50+02:00"), at("2030-01-01T00:00:00+01:00"));
+        let born = at("2026-01-01T00:00:00+01:00");
+        let last = newest(&now, [wrong, taken].into_iter());
+        assert_eq!(last, Some(taken));
+        assert_eq!(every.due(&now, last.as_ref(), &born), Due::At(at("2026-06-10T15:00:50+02:00")));
+        assert_eq!(newest(&now, [wrong].into_iter()), None);
     }
 
     proptest! {

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, OwnedMutexGuard, watch};
 
 use super::health::Health;
 use super::snapshots::RefusedError;
@@ -141,13 +141,15 @@ impl Drop for Defragmenting<'_> {
     }
 }
 
-/// Defragments. Once begun it goes on, also if nobody waits for it any more: etcd cannot be stopped doing it.
+/// Defragments. Once begun, after its turn has come, it goes on, also if nobody waits for it any more: etcd cannot be stopped doing it.
 ///
 /// # Errors
 /// If a snapshot is being taken and `wait` is false, etcd is not healthy, there is no room, or etcd fails.
 pub async fn defragment(shared: Arc<Shared>, wait: bool) -> Result<Defragmented, Failure> {
+    // Waiting for the turn can be given up.
+    let turn = turn(&shared, wait).await?;
     going_on(Box::pin(async move {
-        let _alone = alone(&shared, wait).await?;
+        let _turn = turn;
         try_to_defragment(&shared).await
     }))
     .await
@@ -158,8 +160,9 @@ pub async fn defragment(shared: Arc<Shared>, wait: bool) -> Result<Defragmented,
 /// # Errors
 /// As [`defragment`].
 pub async fn free(shared: Arc<Shared>, wait: bool) -> Result<Freed, Failure> {
+    let turn = turn(&shared, wait).await?;
     going_on(Box::pin(async move {
-        let _alone = alone(&shared, wait).await?;
+        let _turn = turn;
         let size = connect(&shared, Duration::from_secs(5)).await?.size().await;
         let size = size.map_err(|source| MaintenanceError::Etcd { act: "say how large its database is", source })?;
         let mut client = connect(&shared, defrag::patience(size.file)).await?;
@@ -178,15 +181,13 @@ async fn going_on<T: Send + 'static>(
     tokio::spawn(work).await.unwrap_or_else(|_| Err(MaintenanceError::Stopping.into()))
 }
 
-async fn alone(shared: &Shared, wait: bool) -> Result<tokio::sync::MutexGuard<'_, ()>, RefusedError> {
-    let saving = &shared.snapshots.saving;
-    let alone = if wait { saving.lock().await } else { saving.try_lock().map_err(|_| RefusedError::Busy)? };
+async fn turn(shared: &Shared, wait: bool) -> Result<OwnedMutexGuard<()>, RefusedError> {
+    let turn = shared.snapshots.turn("the database is being defragmented", wait).await?;
     match &*shared.health.borrow() {
-        Health::Healthy(_) => {}
-        Health::Unhealthy(why) => return Err(RefusedError::NotReady(why.clone())),
-        Health::Unknown => return Err(RefusedError::NotReady("etcd is starting".into())),
+        Health::Healthy(_) => Ok(turn),
+        Health::Unhealthy(why) => Err(RefusedError::NotReady(why.clone())),
+        Health::Unknown => Err(RefusedError::NotReady("etcd is starting".into())),
     }
-    Ok(alone)
 }
 
 async fn connect(shared: &Shared, patience: Duration) -> Result<EtcdClient, RefusedError> {

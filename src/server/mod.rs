@@ -52,7 +52,7 @@ use state::{BinaryFacts, Shared};
 /// How long the child may take to end when asked to. The unit's `TimeoutStopSec` must be longer.
 pub const GRACE: Duration = Duration::from_secs(30);
 /// How long a snapshot may take to break off.
-const BREAKING_OFF: Duration = Duration::from_secs(5);
+const BREAKING_OFF: Duration = Duration::from_secs(15);
 /// How often certificates are looked at while running.
 const CERTIFICATE_INTERVAL: Duration = Duration::from_secs(3600);
 

@@ -1,6 +1,9 @@
 //! Work beside the server, on threads of a lower priority: what etcd's clients wait for comes first.
 
-use tokio::sync::oneshot;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::sync::{oneshot, watch};
 
 /// Of 19; the server has 0 (see nice(2)).
 const NICE: i32 = 10;
@@ -15,4 +18,46 @@ pub(super) fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static
         let _ = done.send(work());
     });
     result
+}
+
+/// How far a save is, and whether it is still wanted. All of its threads look at it, so that a save that was broken off has really
+/// ended, and left nothing, when it says so.
+#[derive(Clone, Debug)]
+pub struct Course {
+    done: Arc<AtomicU64>,
+    is_broken_off: Arc<watch::Sender<bool>>,
+}
+
+impl Default for Course {
+    fn default() -> Self {
+        Self { done: Arc::default(), is_broken_off: Arc::new(watch::Sender::new(false)) }
+    }
+}
+
+impl Course {
+    /// Bytes so far.
+    #[must_use]
+    pub fn done(&self) -> u64 {
+        self.done.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_done(&self, bytes: u64) {
+        self.done.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Ends it soon.
+    pub fn break_off(&self) {
+        self.is_broken_off.send_replace(true);
+    }
+
+    /// True if it is to end.
+    #[must_use]
+    pub fn is_broken_off(&self) -> bool {
+        *self.is_broken_off.borrow()
+    }
+
+    /// Returns when it is to end.
+    pub(super) async fn broken_off(&self) {
+        let _ = self.is_broken_off.subscribe().wait_for(|is_broken_off| *is_broken_off).await;
+    }
 }

@@ -6,11 +6,10 @@
 
 use std::fs::File;
 use std::io::{self, Write as _};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use aws_lc_rs::digest::{self, Context};
 
+use super::aside::Course;
 use super::live::{Live, LiveError};
 use super::receive::{Pace, PaceError};
 use crate::boltdb::database::{Database, Length};
@@ -34,32 +33,15 @@ pub enum CopyError {
     /// It could not be written, or there is no room.
     #[error(transparent)]
     Write(#[from] PaceError),
+    /// The one that held the pages still is gone.
+    #[error("etcd was started anew while its database was copied")]
+    OtherEtcd,
     /// Nobody wants it any more.
     #[error("the copy was broken off")]
     BrokenOff,
 }
 
 impl Explained for CopyError {}
-
-/// How far a copy is, and whether it is still wanted.
-#[derive(Clone, Debug, Default)]
-pub struct Course {
-    done: Arc<AtomicU64>,
-    is_broken_off: Arc<AtomicBool>,
-}
-
-impl Course {
-    /// Bytes so far.
-    #[must_use]
-    pub fn done(&self) -> u64 {
-        self.done.load(Ordering::Relaxed)
-    }
-
-    /// Ends it soon.
-    pub fn break_off(&self) {
-        self.is_broken_off.store(true, Ordering::Relaxed);
-    }
-}
 
 /// Writes what `live` holds, and its SHA-256, to `file`.
 ///
@@ -74,7 +56,7 @@ pub fn copy(live: &Live, file: &mut File, mut pace: Pace, course: &Course) -> Re
     let mut buffer = vec![0; CHUNK];
     let mut at = 0;
     while at < live.size() {
-        if course.is_broken_off.load(Ordering::Relaxed) {
+        if course.is_broken_off() {
             return Err(CopyError::BrokenOff);
         }
         let wanted = usize::try_from(live.size() - at).unwrap_or(usize::MAX).min(CHUNK);
@@ -90,7 +72,7 @@ pub fn copy(live: &Live, file: &mut File, mut pace: Pace, course: &Course) -> Re
         context.update(chunk);
         write(file, chunk, &mut pace)?;
         at += wanted as u64;
-        course.done.store(at, Ordering::Relaxed);
+        course.set_done(at);
     }
     // Until here it was the file that etcd holds still.
     live.check()?;

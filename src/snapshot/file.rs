@@ -9,7 +9,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
-use crate::boltdb::page::Meta;
+use crate::boltdb::page::{HEADER, META, Meta};
 use crate::durable;
 use crate::error::{Exit, Explained};
 use crate::host;
@@ -110,6 +110,7 @@ impl Explained for OpenError {
             Self::Read { source, .. } if source.kind() == ErrorKind::PermissionDenied => {
                 "run this as root, or as the user that owns it".into()
             }
+            Self::Read { source, .. } if source.kind() == ErrorKind::InvalidInput => "name a file".into(),
             Self::Read { .. } => "see dmesg for what the disk says".into(),
             Self::Archive { .. } => "take another snapshot; this one cannot be restored".into(),
             Self::Space { .. } => "free some space there, or set TMPDIR to where there is some".into(),
@@ -146,7 +147,7 @@ pub fn open(path: &Path) -> Result<SnapshotFile, OpenError> {
     // Before it is opened: opening a pipe would wait for its other end.
     let found = fs::metadata(path).map_err(read)?;
     if !found.is_file() {
-        return Err(read(io::Error::other("it is not a regular file")));
+        return Err(read(io::Error::new(ErrorKind::InvalidInput, "it is not a regular file")));
     }
     let stored = File::open(path).map_err(read)?;
     let packing = packing_of(&stored).map_err(read)?;
@@ -262,15 +263,17 @@ impl<'a> Unpacking<'a> {
         let limit = declared.unwrap_or(self.room);
         let mut buffer = vec![0; 1 << 18];
         let (mut total, mut most) = (0u64, u64::MAX);
+        let mut begun: Vec<u8> = Vec::new();
         loop {
             let count = match from.read(&mut buffer) {
                 Ok(0) => break,
                 Ok(count) => count,
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(error) => return Err(self.corrupt(format!("the archive breaks off after {total} bytes: {error}"))),
+                Err(error) => return Err(self.corrupt(format!("it cannot be unpacked after {total} bytes: {error}"))),
             };
-            if total == 0 {
-                most = most_of(&buffer[..count]);
+            if begun.len() < HEADER + META {
+                begun.extend_from_slice(&buffer[..count]);
+                most = most_of(&begun);
             }
             total += count as u64;
             if total > most {

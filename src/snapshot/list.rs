@@ -5,7 +5,8 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use super::dir;
-use super::manifest::{self, Manifest};
+use super::file::{self, Packing};
+use super::manifest::{self, Found, Manifest};
 use super::name;
 use crate::boltdb::database::Database;
 use crate::boltdb::keyspace;
@@ -28,6 +29,10 @@ pub enum Status {
     Changed,
     /// Verified, and damaged.
     Corrupt,
+    /// Shorter than its own head says, or without one: a copy that was not finished, most likely.
+    Partial,
+    /// There is a manifest that cannot be read: what it says of verifications and holds is not known.
+    Unreadable,
 }
 
 impl Status {
@@ -39,6 +44,8 @@ impl Status {
             Self::Unverified => "unverified",
             Self::Changed => "changed",
             Self::Corrupt => "corrupt",
+            Self::Partial => "partial",
+            Self::Unreadable => "unreadable",
         }
     }
 }
@@ -89,14 +96,15 @@ pub fn peek(path: &Path) -> Option<i64> {
 pub fn one(dir: &Path, name: &OsStr) -> Option<Listed> {
     let found = fs::metadata(dir.join(name)).ok().filter(fs::Metadata::is_file)?;
     let name = name.to_string_lossy().into_owned();
-    let manifest = Manifest::read(dir, &name);
-    Some(Listed {
-        size: found.len(),
-        created: created(manifest.as_ref(), &name, &found),
-        status: status(manifest.as_ref(), &found),
-        manifest,
-        name,
-    })
+    let (manifest, status) = match Manifest::find(dir, &name) {
+        Found::Read(manifest) => (Some(*manifest), None),
+        Found::Absent => (None, None),
+        Found::Unreadable => (None, Some(Status::Unreadable)),
+    };
+    let status = status.or_else(|| status_of(manifest.as_ref(), &found));
+    let status =
+        status.unwrap_or_else(|| if is_partial(&dir.join(&name)) { Status::Partial } else { Status::Unverified });
+    Some(Listed { size: found.len(), created: created(manifest.as_ref(), &name, &found), status, manifest, name })
 }
 
 fn created(manifest: Option<&Manifest>, name: &str, found: &fs::Metadata) -> u64 {
@@ -105,12 +113,23 @@ fn created(manifest: Option<&Manifest>, name: &str, found: &fs::Metadata) -> u64
     written.or_else(|| name::taken_at(name)).unwrap_or_else(modified)
 }
 
-fn status(manifest: Option<&Manifest>, found: &fs::Metadata) -> Status {
-    let Some(verification) = manifest.and_then(|manifest| manifest.verification.as_ref()) else {
-        return Status::Unverified;
-    };
-    if verification.size != found.len() || verification.modified != manifest::modified(found) {
-        return Status::Changed;
-    }
-    if verification.status == "good" { Status::Good } else { Status::Corrupt }
+/// What the last verification says; nothing if there was none.
+fn status_of(manifest: Option<&Manifest>, found: &fs::Metadata) -> Option<Status> {
+    let verification = manifest.and_then(|manifest| manifest.verification.as_ref())?;
+    Some(if verification.size != found.len() || verification.modified != manifest::modified(found) {
+        Status::Changed
+    } else if verification.status == "good" {
+        Status::Good
+    } else {
+        Status::Corrupt
+    })
+}
+
+/// Whether it is less than a database, as far as its size and its head tell; of an archive they tell nothing.
+fn is_partial(path: &Path) -> bool {
+    let Ok(file) = File::open(path) else { return false };
+    let Ok(Packing::Raw) = file::packing_of(&file) else { return false };
+    let length = file.metadata().map_or(0, |found| found.len());
+    let head = Database::open_newest(&file).map(|database| database.meta());
+    head.map_or(true, |meta| meta.high_water_mark.saturating_mul(u64::from(meta.page_size)) > length)
 }

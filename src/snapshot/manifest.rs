@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{ErrorKind, Read as _};
+use std::io::{self, ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -19,6 +19,7 @@ const LARGEST: u64 = 1 << 20;
 
 /// A manifest.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Manifest {
     /// Of this format.
     pub version: u32,
@@ -61,7 +62,6 @@ pub struct Manifest {
     /// The last time that it was verified.
     pub verification: Option<Verification>,
     /// Never pruned.
-    #[serde(default)]
     pub held: bool,
 }
 
@@ -84,10 +84,21 @@ pub struct Verification {
 /// Of this format.
 pub const VERSION: u32 = 1;
 
-fn read_bytes(path: &Path) -> Option<Vec<u8>> {
+/// What there is of a manifest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// None was written.
+    Absent,
+    /// One was, and what it says (that the snapshot is held, for one) cannot be known.
+    Unreadable,
+    /// This one.
+    Read(Box<Manifest>),
+}
+
+fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::with_capacity(2048);
-    File::open(path).ok()?.take(LARGEST).read_to_end(&mut bytes).ok()?;
-    Some(bytes)
+    File::open(path)?.take(LARGEST).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 fn path(dir: &Path, name: &str) -> PathBuf {
@@ -95,12 +106,20 @@ fn path(dir: &Path, name: &str) -> PathBuf {
 }
 
 impl Manifest {
-    /// Reads the manifest of the snapshot `name` in `dir`; `None` if there is none, or it cannot be understood.
+    /// Reads the manifest of the snapshot `name` in `dir`.
     #[must_use]
-    pub fn read(dir: &Path, name: &str) -> Option<Self> {
-        let manifest: Self = serde_json::from_slice(&read_bytes(&path(dir, name))?).ok()?;
-        // One that was copied beside another file says nothing of that.
-        (manifest.name == name).then_some(manifest)
+    pub fn find(dir: &Path, name: &str) -> Found {
+        match read_bytes(&path(dir, name)) {
+            // For a name that is too long, none can be written.
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidFilename) => Found::Absent,
+            Err(_) => Found::Unreadable,
+            Ok(bytes) => match serde_json::from_slice::<Self>(&bytes) {
+                // One that was copied beside another file says nothing of that.
+                Ok(manifest) if manifest.name == name => Found::Read(Box::new(manifest)),
+                Ok(manifest) if !manifest.name.is_empty() => Found::Absent,
+                _ => Found::Unreadable,
+            },
+        }
     }
 
     /// Writes it beside its snapshot in `dir`. What a newer quorate wrote there stays.
@@ -111,7 +130,7 @@ impl Manifest {
         durable::create_dir(&dir.join(DIR), PRIVATE_DIR)?;
         let path = path(dir, &self.name);
         let before: Option<Map<String, Value>> =
-            read_bytes(&path).and_then(|bytes| serde_json::from_slice(&bytes).ok());
+            read_bytes(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
         let mut fields = before.unwrap_or_default();
         if let Ok(Value::Object(ours)) = serde_json::to_value(self) {
             fields.extend(ours);
@@ -167,7 +186,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut manifest = Manifest { version: VERSION, name: "a-1".into(), ..Manifest::default() };
         manifest.write(dir.path()).unwrap();
-        assert_eq!(Manifest::read(dir.path(), "a-1"), Some(manifest.clone()));
+        assert_eq!(Manifest::find(dir.path(), "a-1"), Found::Read(Box::new(manifest.clone())));
         let with_more = fs::read_to_string(path(dir.path(), "a-1")).unwrap().replacen('{', "{\"later\": [1],", 1);
         fs::write(path(dir.path(), "a-1"), with_more).unwrap();
         manifest.held = true;
@@ -179,9 +198,11 @@ mod tests {
         assert!(orphans(dir.path()).unwrap().is_empty());
         // Renamed by hand it is no longer that snapshot's.
         fs::rename(path(dir.path(), "a-1"), path(dir.path(), "b-2")).unwrap();
-        assert_eq!(Manifest::read(dir.path(), "b-2"), None);
-        fs::write(path(dir.path(), "a-1"), "{broken").unwrap();
-        assert_eq!(Manifest::read(dir.path(), "a-1"), None);
+        assert_eq!(Manifest::find(dir.path(), "b-2"), Found::Absent);
+        for broken in ["{broken", "", "{}", "[]", "{\"name\": 1}"] {
+            fs::write(path(dir.path(), "a-1"), broken).unwrap();
+            assert_eq!(Manifest::find(dir.path(), "a-1"), Found::Unreadable, "{broken}");
+        }
         remove(dir.path(), "a-1").unwrap();
         remove(dir.path(), "a-1").unwrap();
     }

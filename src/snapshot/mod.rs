@@ -3,7 +3,7 @@
 //! `inspect` looks into a database, `file` opens a snapshot in any of its packings, `verify` says whether one is good;
 //! `live` reads the database of a running etcd, `usage` tells what takes the space in one.
 
-mod aside;
+pub mod aside;
 pub mod copy;
 pub mod dir;
 pub mod file;

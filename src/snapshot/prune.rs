@@ -21,6 +21,9 @@ pub enum PruneError {
     /// Somebody holds it.
     #[error("{0} is held; nothing was deleted")]
     Held(String),
+    /// Nobody can tell whether somebody holds it.
+    #[error("the manifest of {0} cannot be read, so it may be held; nothing was deleted")]
+    Unreadable(String),
     /// There would be no good one left.
     #[error("{0} is the last good snapshot here; nothing was deleted")]
     LastGood(String),
@@ -33,7 +36,7 @@ impl Explained for PruneError {
     fn exit(&self) -> Exit {
         match self {
             Self::NotFound(_) => Exit::NotFound,
-            Self::Held(_) | Self::LastGood(_) => Exit::Refused,
+            Self::Held(_) | Self::Unreadable(_) | Self::LastGood(_) => Exit::Refused,
             Self::Write(error) => error.exit(),
         }
     }
@@ -42,6 +45,7 @@ impl Explained for PruneError {
         Some(match self {
             Self::NotFound(_) => "quorate etcd-snapshot ls shows what there is; a name has no directories in it".into(),
             Self::Held(name) => format!("if it may go: quorate etcd-snapshot release {}", crate::host::printable(name)),
+            Self::Unreadable(_) => "look at it, in .metadata beside the snapshot; --force deletes both".into(),
             Self::LastGood(_) => "take another one first, or say --force".into(),
             Self::Write(error) => return error.next(),
         })
@@ -74,6 +78,9 @@ pub fn delete(dir: &Path, names: &[String], force: bool) -> Result<Vec<String>, 
     if let Some(held) = found.iter().find(|listed| is_held(listed)) {
         return Err(PruneError::Held(held.name.clone()));
     }
+    if let Some(unknown) = found.iter().find(|listed| listed.status == Status::Unreadable && !force) {
+        return Err(PruneError::Unreadable(unknown.name.clone()));
+    }
     let is_good = |listed: &&Listed| listed.status == Status::Good;
     let last_good = found.iter().rfind(is_good);
     let one_is_left = all.iter().filter(is_good).any(|listed| !found.contains(listed));
@@ -99,6 +106,9 @@ fn is_held(listed: &Listed) -> bool {
 /// If one is not there (nothing is changed then), or a manifest cannot be written.
 pub fn hold(dir: &Path, names: &[String], held: bool) -> Result<Vec<String>, PruneError> {
     let (found, _) = find(dir, names)?;
+    if let Some(unknown) = found.iter().find(|listed| listed.status == Status::Unreadable) {
+        return Err(PruneError::Unreadable(unknown.name.clone()));
+    }
     found
         .into_iter()
         .map(|listed| {
@@ -108,7 +118,7 @@ pub fn hold(dir: &Path, names: &[String], held: bool) -> Result<Vec<String>, Pru
         .collect()
 }
 
-/// What can be written down of a snapshot that came without a manifest. It has no node, so that no server prunes it.
+/// What can be written down of a snapshot that came without a manifest: whose it is, its name tells.
 #[must_use]
 pub fn unknown(listed: &Listed) -> Manifest {
     let created = UNIX_EPOCH + Duration::from_secs(listed.created);
@@ -124,7 +134,7 @@ pub fn unknown(listed: &Listed) -> Manifest {
 /// The snapshots of `dir` that this node has taken under this base name.
 fn ours<'a>(all: &'a [Listed], base: &Base, node: &str) -> Vec<&'a Listed> {
     let is_ours = |listed: &&Listed| {
-        if let Some(manifest) = &listed.manifest {
+        if let Some(manifest) = listed.manifest.as_ref().filter(|manifest| !manifest.base.is_empty()) {
             return manifest.base == base.to_string() && manifest.node == node;
         }
         let stem = name::stem(&listed.name);
@@ -165,7 +175,7 @@ fn candidate(listed: &Listed) -> Candidate {
             hour: local.hour(),
         },
         is_good: listed.status == Status::Good,
-        is_suspect: matches!(listed.status, Status::Corrupt | Status::Changed),
+        is_suspect: matches!(listed.status, Status::Corrupt | Status::Changed | Status::Partial | Status::Unreadable),
         is_held: is_held(listed),
     }
 }

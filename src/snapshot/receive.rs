@@ -8,7 +8,7 @@ use std::time::Duration;
 use aws_lc_rs::digest::{self, Context};
 use tokio::sync::mpsc;
 
-use super::aside::aside;
+use super::aside::{Course, aside};
 use super::file::SHA256;
 use super::save::SaveError;
 use crate::durable::WriteError;
@@ -120,6 +120,7 @@ pub(super) async fn receive(
     client: &mut EtcdClient,
     file: File,
     pace: Pace,
+    course: &Course,
     expected: u64,
     progress: &mut impl FnMut(u64, u64),
 ) -> Result<File, SaveError> {
@@ -129,7 +130,16 @@ pub(super) async fn receive(
     let writer = aside(move || write_stream(file, pace, waiting));
     let mut received: u64 = 0;
     loop {
-        let message = match tokio::time::timeout(IDLE, stream.message()).await {
+        let message = tokio::select! {
+            message = tokio::time::timeout(IDLE, stream.message()) => message,
+            () = course.broken_off() => {
+                drop(queue);
+                // The file is closed when the writer has ended.
+                let _ = writer.await;
+                return Err(SaveError::BrokenOff);
+            }
+        };
+        let message = match message {
             Ok(message) => message.map_err(|error| broken(received)(error.into()))?,
             Err(_) => return Err(broken(received)(ClientError::Silent)),
         };

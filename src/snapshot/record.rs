@@ -3,28 +3,45 @@
 use std::fs;
 use std::path::Path;
 
-use super::list;
+use super::list::{self, Status};
 use super::manifest::{self, Manifest, Verification};
 use super::prune;
 use super::verify::{Verified, VerifyError};
 use crate::clock;
 use crate::durable::{OnPath as _, WriteError};
 
-/// Writes it into the manifest; one is made where there was none. What says nothing about the snapshot itself (it is gone, it
-/// cannot be read, there was no room to unpack it) is not written down.
+/// What was written down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// Nothing: it says nothing about the snapshot itself (it is gone, it cannot be read, there was no room to unpack it), or it is
+    /// no snapshot of the directory.
+    Nothing,
+    /// The result.
+    Result,
+    /// The result, and what is in the file: it is another one than its manifest spoke of.
+    Replaced,
+}
+
+/// Writes it into the manifest; one is made where there was none. `before` is what the file was like when it was begun with: of one that
+/// has changed meanwhile nothing is written.
 ///
 /// # Errors
 /// If it cannot be written.
-pub fn write(path: &Path, found: &Result<Verified, VerifyError>) -> Result<(), WriteError> {
+pub fn write(path: &Path, before: &fs::Metadata, found: &Result<Verified, VerifyError>) -> Result<Written, WriteError> {
     let (status, finding) = match found {
         Ok(_) => ("good", None),
         Err(error @ (VerifyError::Corrupt { .. } | VerifyError::NoHash(_))) => ("corrupt", Some(error.to_string())),
         Err(VerifyError::Open(error)) if error.is_damage() => ("corrupt", Some(error.to_string())),
-        Err(_) => return Ok(()),
+        Err(_) => return Ok(Written::Nothing),
     };
-    let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else { return Ok(()) };
+    let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else { return Ok(Written::Nothing) };
     let on_disk = fs::metadata(path).on("look at", path)?;
-    let Some(listed) = list::one(dir, name) else { return Ok(()) };
+    if (on_disk.len(), manifest::modified(&on_disk)) != (before.len(), manifest::modified(before)) {
+        return Ok(Written::Nothing);
+    }
+    let Some(listed) = list::one(dir, name).filter(|listed| listed.status != Status::Unreadable) else {
+        return Ok(Written::Nothing);
+    };
     let mut manifest: Manifest = listed.manifest.clone().unwrap_or_else(|| prune::unknown(&listed));
     manifest.verification = Some(Verification {
         status: status.into(),
@@ -33,16 +50,24 @@ pub fn write(path: &Path, found: &Result<Verified, VerifyError>) -> Result<(), W
         modified: manifest::modified(&on_disk),
         finding,
     });
-    if let (Ok(verified), None) = (found, &listed.manifest) {
+    let mut written = Written::Result;
+    if let Ok(verified) = found
+        && verified.sha256 != manifest.sha256
+    {
+        if listed.manifest.as_ref().is_some_and(|manifest| !manifest.sha256.is_empty()) {
+            written = Written::Replaced;
+        }
         let inspection = &verified.inspection;
         manifest.revision = inspection.revision;
         manifest.keys = inspection.keys;
         manifest.total_keys = inspection.total_pairs;
+        manifest.size = verified.stored_size;
         manifest.database_size = verified.database_size;
         manifest.hash_kv = inspection.hash_kv;
         manifest.sha256.clone_from(&verified.sha256);
         manifest.compression = verified.packing.word().into();
         manifest.etcd_version = inspection.etcd_version().unwrap_or_default();
     }
-    manifest.write(dir)
+    manifest.write(dir)?;
+    Ok(written)
 }

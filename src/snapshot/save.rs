@@ -8,10 +8,11 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::aside::aside;
-use super::copy::{self, CopyError, Course};
+use super::aside::{Course, aside};
+use super::copy::{self, CopyError};
 use super::file::Packing;
 use super::live::{self, Live};
 use super::manifest::{self, Manifest, Verification};
@@ -21,8 +22,8 @@ use super::receive::{self, Pace, PaceError};
 use super::verify::{self, Demands, Verified, VerifyError};
 use crate::clock;
 use crate::durable::{self, Draft, OnPath as _, PRIVATE, PRIVATE_DIR, WriteError};
-use crate::error::{Exit, Explained, Failure};
-use crate::etcd::client::{ClientError, EtcdClient, Source};
+use crate::error::{Exit, Explained, Failure, says_full};
+use crate::etcd::client::{self, ClientError, EtcdClient};
 use crate::faults;
 use crate::plan::space::human;
 
@@ -44,8 +45,25 @@ pub struct Wish {
     pub reason: &'static str,
     /// What to write on it.
     pub labels: BTreeMap<String, String>,
-    /// Where etcd has its database, if it is to be copied there instead of being sent by etcd.
-    pub live: Option<PathBuf>,
+    /// The database of the running etcd, if it is to be copied there instead of being sent by etcd.
+    pub live: Option<Source>,
+    /// How far it is, and whether it is still wanted.
+    pub course: Course,
+}
+
+/// Where etcd has its database.
+#[derive(Clone)]
+pub struct Source {
+    /// The file.
+    pub bolt: PathBuf,
+    /// Whether it is still the same etcd: what another one does with the file is not what the first one held still.
+    pub is_same: Arc<dyn Fn() -> bool + Send + Sync>,
+}
+
+impl std::fmt::Debug for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Source").field(&self.bolt).finish()
+    }
 }
 
 /// Why there is no snapshot.
@@ -85,8 +103,11 @@ pub enum SaveError {
     /// Something could not be written.
     #[error(transparent)]
     Write(#[from] WriteError),
+    /// Nobody wants it any more.
+    #[error("the snapshot was broken off, and nothing of it is left")]
+    BrokenOff,
     /// A thread was lost.
-    #[error("the snapshot was broken off")]
+    #[error("a thread of the snapshot was lost")]
     Lost,
 }
 
@@ -98,10 +119,18 @@ impl Explained for SaveError {
         }
     }
 
+    fn is_for_want_of_space(&self) -> bool {
+        match self {
+            Self::Pace(PaceError::Space { .. }) => true,
+            Self::Pace(PaceError::Write(error)) | Self::Write(error) => says_full(&error.source),
+            _ => false,
+        }
+    }
+
     fn next(&self) -> Option<String> {
         match self {
             Self::Pace(error) => error.next(),
-            Self::Stream { .. } | Self::Cut(_) | Self::Hash | Self::Lost => {
+            Self::Stream { .. } | Self::Cut(_) | Self::Hash | Self::Lost | Self::BrokenOff => {
                 Some("see quorate status, and try again".into())
             }
             Self::Bad(_) => {
@@ -144,35 +173,44 @@ pub fn prepare_dir(dir: &Path) -> Result<(), SaveError> {
 pub async fn save(
     wish: &Wish,
     client: &mut EtcdClient,
-    source: &Source,
+    facts: &client::Source,
     mut progress: impl FnMut(u64, u64),
 ) -> Result<Manifest, Failure> {
-    prepare_dir(&wish.dir)?;
-    let expected = source.db_size;
+    let place = wish.dir.clone();
+    blocking(move || {
+        prepare_dir(&place)?;
+        // What a save left that was killed, wherever it was told to save.
+        for name in durable::sweep(&place) {
+            tracing::info!(file = %name.to_string_lossy(), dir = %place.display(), "removed what an interrupted save left");
+        }
+        Ok(())
+    })
+    .await?;
+    let expected = facts.db_size;
     receive::check_space(&wish.dir, expected)?;
     let begun = clock::now();
     let copied = match &wish.live {
-        Some(bolt) if expected > live::SMALL => copied(wish, client, bolt, expected, &mut progress).await?,
+        Some(source) if expected > live::SMALL => copied(wish, client, source, expected, &mut progress).await?,
         _ => None,
     };
     let raw = match copied {
         Some(raw) => raw,
         None => streamed(wish, client, expected, &mut progress).await?,
     };
-    let wish_here = wish.clone();
-    let (draft, verified) = blocking(move || pack(&wish_here, raw)).await?;
-    let wish_here = wish.clone();
-    let named = blocking(move || publish(&wish_here, draft, begun)).await?;
-    let described = describe(wish, source, &verified, &named, begun).and_then(|manifest| {
-        step("described", &named)?;
-        manifest.write(&wish.dir)?;
-        Ok(manifest)
+    let (wish, facts) = (wish.clone(), facts.clone());
+    let done = blocking(move || {
+        let (draft, verified) = pack(&wish, raw)?;
+        let named = publish(&wish, draft, begun)?;
+        let described = describe(&wish, &facts, &verified, &named, begun);
+        if described.is_err() {
+            // What is said to have failed must not look as if it had not; the first failure is the one that matters.
+            let _ = durable::remove_file(&named);
+            let name = named.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let _ = manifest::remove(&wish.dir, &name);
+        }
+        described
     });
-    if described.is_err() {
-        // What is said to have failed must not look as if it had not.
-        durable::remove_file(&named)?;
-    }
-    Ok(described?)
+    Ok(done.await?)
 }
 
 /// Receives the database from etcd.
@@ -183,16 +221,16 @@ async fn streamed(
     progress: &mut impl FnMut(u64, u64),
 ) -> Result<(Draft, Verified), SaveError> {
     let (draft, file) = begin(wish)?;
-    let file = receive::receive(client, file, pace(wish), expected, progress).await?;
-    let is_kept = wish.packing == Packing::Raw;
-    blocking(move || finish(draft, &file, is_kept)).await
+    let file = receive::receive(client, file, pace(wish), &wish.course, expected, progress).await?;
+    let wish = wish.clone();
+    blocking(move || finish(&wish, draft, &file)).await
 }
 
 /// Copies the database from where it lies. Nothing if that cannot be done, or what was copied is not good: etcd may still send it.
 async fn copied(
     wish: &Wish,
     client: &mut EtcdClient,
-    bolt: &Path,
+    source: &Source,
     expected: u64,
     progress: &mut impl FnMut(u64, u64),
 ) -> Result<Option<(Draft, Verified)>, SaveError> {
@@ -200,13 +238,12 @@ async fn copied(
         tracing::warn!(because = %why.told(), "the database cannot be copied where it lies; etcd is asked to send it");
         Ok(None)
     };
-    let held = match Live::hold(client, bolt).await {
+    let held = match Live::hold(client, &source.bolt).await {
         Ok(held) => held,
         Err(why) => return give_up(why.into()),
     };
     let (draft, mut file) = begin(wish)?;
-    let (course, pace) = (Course::default(), pace(wish));
-    let unwanted = BreakOff(course.clone());
+    let (course, pace) = (wish.course.clone(), pace(wish));
     let copying = aside({
         let course = course.clone();
         move || copy::copy(&held, &mut file, pace, &course).map(|()| (draft, file))
@@ -218,15 +255,16 @@ async fn copied(
             Err(_) => progress(course.done(), expected.max(course.done())),
         }
     };
-    drop(unwanted);
     let (draft, file) = match done {
-        Ok(copied) => copied,
+        Ok(copied) if (source.is_same)() => copied,
         // Somebody else sending it changes nothing about that.
         Err(CopyError::Write(error)) => return Err(error.into()),
+        Err(CopyError::BrokenOff) => return Err(SaveError::BrokenOff),
+        Ok(_) => return give_up(CopyError::OtherEtcd.into()),
         Err(why) => return give_up(why.into()),
     };
-    let is_kept = wish.packing == Packing::Raw;
-    match blocking(move || finish(draft, &file, is_kept)).await {
+    let wish = wish.clone();
+    match blocking(move || finish(&wish, draft, &file)).await {
         Err(why @ SaveError::Bad(_)) => give_up(why.into()),
         finished => finished.map(Some),
     }
@@ -237,33 +275,27 @@ fn pace(wish: &Wish) -> Pace {
     Pace::new(&wish.dir, wish.packing == Packing::Raw)
 }
 
-/// Breaks a copy off if nobody waits for it any more.
-struct BreakOff(Course);
-
-impl Drop for BreakOff {
-    fn drop(&mut self) {
-        self.0.break_off();
-    }
-}
-
 fn begin(wish: &Wish) -> Result<(Draft, File), WriteError> {
     Draft::create(&wish.dir, &format!("{}-{}", wish.base, wish.node), PRIVATE)
 }
 
 /// What is written is made safe if it is kept, and found good.
-fn finish(draft: Draft, file: &File, is_kept: bool) -> Result<(Draft, Verified), SaveError> {
-    step("received", draft.path())?;
-    if is_kept {
+fn finish(wish: &Wish, draft: Draft, file: &File) -> Result<(Draft, Verified), SaveError> {
+    step(wish, "received", draft.path())?;
+    if wish.packing == Packing::Raw {
         durable::sync(file, draft.path())?;
     }
-    step("synced", draft.path())?;
+    step(wish, "synced", draft.path())?;
     let verified = verify::verify(draft.path(), Demands::default(), &mut |_, _| {}).map_err(SaveError::Bad)?;
-    step("verified", draft.path())?;
+    step(wish, "verified", draft.path())?;
     Ok((draft, verified))
 }
 
-/// A named step: where tests inject faults.
-pub(super) fn step(name: &'static str, path: &Path) -> Result<(), SaveError> {
+/// A named step: where tests inject faults, and where a save that nobody wants any more ends.
+pub(super) fn step(wish: &Wish, name: &'static str, path: &Path) -> Result<(), SaveError> {
+    if wish.course.is_broken_off() {
+        return Err(SaveError::BrokenOff);
+    }
     faults::point(&format!("snapshot::{name}")).on("save", path)?;
     Ok(())
 }
@@ -276,7 +308,7 @@ async fn blocking<T: Send + 'static>(
 
 /// Gives the draft its name: that of the second in which it was begun, or of the next one that nobody has.
 fn publish(wish: &Wish, draft: Draft, begun: SystemTime) -> Result<PathBuf, SaveError> {
-    step("named", draft.path())?;
+    step(wish, "named", draft.path())?;
     let mut second = clock::unix_seconds(begun);
     let mut draft = draft;
     loop {
@@ -294,9 +326,10 @@ fn publish(wish: &Wish, draft: Draft, begun: SystemTime) -> Result<PathBuf, Save
     }
 }
 
+/// Writes the manifest.
 fn describe(
     wish: &Wish,
-    source: &Source,
+    facts: &client::Source,
     verified: &Verified,
     path: &Path,
     begun: SystemTime,
@@ -304,7 +337,7 @@ fn describe(
     let found =
         std::fs::metadata(path).map_err(|source| WriteError { act: "look at", path: path.to_path_buf(), source })?;
     let inspection = &verified.inspection;
-    Ok(Manifest {
+    let manifest = Manifest {
         version: manifest::VERSION,
         name: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
         base: wish.base.to_string(),
@@ -315,15 +348,15 @@ fn describe(
         keys: inspection.keys,
         total_keys: inspection.total_pairs,
         database_size: verified.database_size,
-        etcd_version: source.version.clone(),
+        etcd_version: facts.version.clone(),
         sha256: verified.sha256.clone(),
         hash_kv: inspection.hash_kv,
         compression: verified.packing.word().into(),
         reason: wish.reason.into(),
         labels: wish.labels.clone(),
-        member_id: source.member_id.clone(),
-        cluster_id: source.cluster_id.clone(),
-        alarms: source.alarms.clone(),
+        member_id: facts.member_id.clone(),
+        cluster_id: facts.cluster_id.clone(),
+        alarms: facts.alarms.clone(),
         verification: Some(Verification {
             status: "good".into(),
             at: clock::rfc3339(clock::now()),
@@ -332,5 +365,8 @@ fn describe(
             finding: None,
         }),
         held: false,
-    })
+    };
+    step(wish, "described", path)?;
+    manifest.write(&wish.dir)?;
+    Ok(manifest)
 }

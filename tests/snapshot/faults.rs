@@ -206,3 +206,111 @@ fn snapshots_of_a_wrong_clock_are_neither_overwritten_nor_pruned_nor_taken_for_t
     assert_eq!(left.len(), 3, "the newest, and two of the future: {left:?}");
     assert_eq!(left[0], items[3]);
 }
+
+/// While it is packed, which takes longest: whoever asked goes away, then the server is stopped.
+#[test]
+fn what_is_broken_off_has_ended_and_left_nothing_when_it_says_so() {
+    let _timed = Timed::start();
+    let mut node = Node::new(&Etcd::usual())
+        .env("FAILPOINTS", "snapshot::verified=sleep(1500)")
+        .config("node-name: node\netcd-snapshot-compress: zstd\n");
+    node.start_ready();
+    fill(&node, 20);
+    let dir = node.server_dir().join("db/snapshots");
+    let is_begun = || fs::read_dir(&dir).ok()?.flatten().find(|entry| entry.path().is_file()).map(drop);
+    let first = begin(&node, &["--name=same"]);
+    eventually("a snapshot to be begun", is_begun);
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(first.id().cast_signed()), nix::sys::signal::Signal::SIGINT)
+        .unwrap();
+    drop(first.wait_with_output());
+    // It still has its turn until it has ended.
+    let second = node.quorate(&["etcd-snapshot", "save", "--name=same", "--wait"]);
+    second.succeeds();
+    assert_eq!(everything(&dir).len(), 2, "the snapshot and its manifest: {:?}", everything(&dir));
+    assert_eq!(node.status_json()["snapshots"]["failures"], 0, "to change one's mind is no failure");
+    let third = begin(&node, &["--name=third"]);
+    eventually("a snapshot to be begun", || (everything(&dir).len() > 2).then_some(()));
+    node.stop();
+    let third = Ran::of(&third.wait_with_output().unwrap());
+    third.fails(6, &["the server was told to stop; the snapshot was broken off, and nothing of it is left"]);
+    assert_eq!(everything(&dir).len(), 2, "{:?}", everything(&dir));
+}
+
+#[test]
+fn a_manifest_that_cannot_be_read_may_hold_and_what_is_not_whole_does_not_count() {
+    let _timed = Timed::start();
+    let mut node = Node::new(&Etcd::usual()).config("node-name: node\n");
+    node.start_ready();
+    let held = save(&node, &[]);
+    let name = held["name"].as_str().unwrap();
+    let dir = path_of(&held).parent().unwrap().to_owned();
+    node.quorate(&["etcd-snapshot", "hold", name]).succeeds();
+    let manifest = dir.join(".metadata").join(format!("{name}.json"));
+    let text = fs::read_to_string(&manifest).unwrap();
+    fs::write(&manifest, &text[..text.len() / 2]).unwrap();
+    for _ in 0..2 {
+        save(&node, &[]);
+    }
+    let bytes = fs::read(path_of(&held)).unwrap();
+    fs::write(dir.join("on-demand-node-1700000000"), "").unwrap();
+    fs::write(dir.join("on-demand-node-1700000001"), &bytes[..bytes.len() / 2]).unwrap();
+    fs::write(dir.join("on-demand-node-1700000002"), &bytes).unwrap();
+    let words: Vec<String> = list(&node).iter().map(|item| item["status"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(words, ["partial", "partial", "unverified", "unreadable", "good", "good"]);
+    node.quorate(&["etcd-snapshot", "delete", name]).fails(4, &["cannot be read, so it may be held", "--force"]);
+    node.quorate(&["etcd-snapshot", "hold", name]).fails(4, &["cannot be read"]);
+    node.quorate(&["etcd-snapshot", "prune", "--keep-last", "2"]).succeeds();
+    let left: Vec<_> = list(&node).iter().map(|item| item["status"].clone()).collect();
+    assert_eq!(left, ["partial", "partial", "unreadable", "good", "good"], "partial ones take nobody's place");
+    node.quorate(&["etcd-snapshot", "delete", "--force", name]).succeeds();
+    node.stop();
+}
+
+#[test]
+fn a_file_that_took_the_place_of_another_is_told_from_it() {
+    let _timed = Timed::start();
+    let mut node = Node::new(&Etcd::usual()).config("node-name: node\n");
+    node.start_ready();
+    let first = save(&node, &["--label", "a=b"]);
+    node.etcdctl(&["put", "a", "1"]);
+    let second = save(&node, &[]);
+    fs::copy(path_of(&second), path_of(&first)).unwrap();
+    let name = first["name"].as_str().unwrap();
+    let ran = node.quorate(&["etcd-snapshot", "verify", name]);
+    ran.succeeds();
+    assert!(ran.err.contains("is whole, but not the file that was saved under this name"), "{ran:?}");
+    let item = list(&node).into_iter().find(|item| item["name"] == name).unwrap();
+    assert_eq!(
+        (&item["sha256"], &item["revision"], &item["keys"]),
+        (&second["sha256"], &second["revision"], &1.into())
+    );
+    assert_eq!((&item["status"], &item["labels"]["a"]), (&"good".into(), &"b".into()));
+    // Programs hear of all of them.
+    fs::write(path_of(&second), "nonsense").unwrap();
+    let ran = node.quorate(&["etcd-snapshot", "verify", "-o", "json", name, second["name"].as_str().unwrap(), "none"]);
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    let items = serde_json::from_str::<serde_json::Value>(&ran.out).unwrap()["items"].clone();
+    let words: Vec<_> = items.as_array().unwrap().iter().map(|item| item["status"].as_str().unwrap()).collect();
+    assert_eq!(words, ["good", "failed", "missing"]);
+    node.stop();
+}
+
+#[test]
+fn commands_look_where_the_running_server_keeps_its_snapshots() {
+    let _timed = Timed::start();
+    let mut node = Node::new(&Etcd::usual());
+    let elsewhere = node.dir.path().join("elsewhere");
+    node = node.arg(&format!("--etcd-snapshot-dir={}", elsewhere.display())).arg("--node-name=other");
+    node.start_ready();
+    save(&node, &["--name=a"]);
+    save(&node, &["--name=a"]);
+    assert_eq!(list(&node).len(), 2);
+    node.quorate(&["etcd-snapshot", "prune", "--name=a", "--keep-last=1"]).succeeds();
+    assert_eq!(list(&node).len(), 1);
+    node.stop();
+    assert_eq!(list(&node).len(), 0, "the configuration knows nothing of it");
+    let mut command = Command::new(&node.executable);
+    command.args(["etcd-snapshot", "ls", "-o", "json", "--data-dir"]).arg(&node.data_dir);
+    command.env("QUORATE_ETCD_SNAPSHOT_DIR", &elsewhere);
+    assert!(Ran::of(&command.output().unwrap()).succeeds().contains("a-other-"));
+}

@@ -66,6 +66,29 @@ fn a_slot_is_taken_once_and_retention_follows() {
 }
 
 #[test]
+fn a_snapshot_of_the_future_neither_silences_nor_maddens_the_schedule() {
+    let _timed = Timed::start();
+    let mut node = Node::new(&Etcd::usual()).config("node-name: node\netcd-snapshot-schedule-cron: '@every 1m'\n");
+    node.start_ready();
+    let item = save(&node, &["--name=etcd-snapshot"]);
+    let name = item["name"].as_str().unwrap();
+    let path = node.server_dir().join(format!("db/snapshots/.metadata/{name}.json"));
+    let mut manifest: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    manifest["created"] = "2036-01-01T00:00:00Z".into();
+    manifest["reason"] = "scheduled".into();
+    node.stop();
+    fs::write(&path, manifest.to_string()).unwrap();
+    node.env = vec![("QUORATE_TEST_CLOCK_SHIFT".into(), "70".into())];
+    node.start_ready();
+    let due = || node.log().matches("a scheduled snapshot is due").count();
+    eventually("the slot", || (scheduled(&node) == 2).then_some(()));
+    eventually("the next slot in the status", || node.status_json()["snapshots"]["next"].as_str().map(str::to_owned));
+    assert_eq!(due(), 1, "{}", node.log());
+    assert_ne!(node.status_json()["snapshots"]["last_good"]["name"], name, "the future is not the newest");
+    node.stop();
+}
+
+#[test]
 fn a_missed_slot_is_made_up_for_once_and_a_young_server_has_missed_none() {
     let _timed = Timed::start();
     let mut node = Node::new(&Etcd::usual()).config("node-name: node\n");

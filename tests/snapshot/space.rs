@@ -157,11 +157,19 @@ fn nothing_is_defragmented_while_a_snapshot_is_taken() {
     for args in [&["defrag"][..], &["space", "--free"]] {
         node.quorate(args).fails(75, &["a snapshot is being taken already", "--wait"]);
     }
+    // Who gives up waiting has asked for nothing.
+    let mut waiting = std::process::Command::new(&node.executable);
+    waiting.args(["space", "--free", "--wait", "--data-dir"]).arg(&node.data_dir);
+    let mut waiting = waiting.spawn().unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(waiting.id().cast_signed()), Signal::SIGINT).unwrap();
+    waiting.wait().unwrap();
     // It is looked at all the same.
     assert_eq!(space(&node)["keys"], 50);
     let waited = node.quorate(&["defrag", "--wait"]);
     assert!(waited.succeeds().starts_with("defragmented in "), "{waited:?}");
     Ran::of(&saving.wait_with_output().unwrap()).succeeds();
+    assert_eq!(space(&node)["compact_revision"], Value::Null, "nothing was given up");
     node.stop();
     node.quorate(&["defrag"]).fails(6, &["no quorate server runs"]);
     node.quorate(&["space"]).fails(6, &["no quorate server runs"]);

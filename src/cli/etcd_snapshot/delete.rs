@@ -1,8 +1,7 @@
 //! `quorate etcd-snapshot delete`, `hold` and `release`.
 
 use super::super::output;
-use super::snapshot_dir;
-use crate::config::Config;
+use super::Place;
 use crate::error::{Exit, Failure};
 use crate::snapshot::prune;
 
@@ -12,7 +11,7 @@ pub(super) struct Delete {
     /// Names as in `ls`
     #[arg(required = true, value_name = "NAME")]
     names: Vec<String>,
-    /// Also the last good one
+    /// Also the last good one, and one whose manifest cannot be read
     #[arg(long)]
     force: bool,
 }
@@ -25,15 +24,15 @@ pub(super) struct Names {
     names: Vec<String>,
 }
 
-pub(super) fn delete(config: &Config, args: &Delete) -> Result<Exit, Failure> {
-    for name in prune::delete(&snapshot_dir(config), &args.names, args.force)? {
+pub(super) fn delete(place: &Place, args: &Delete) -> Result<Exit, Failure> {
+    for name in prune::delete(&place.dir, &args.names, args.force)? {
         output::data(&format!("{name} deleted\n"))?;
     }
     Ok(Exit::Done)
 }
 
-pub(super) fn hold(config: &Config, args: &Names, held: bool) -> Result<Exit, Failure> {
-    for name in prune::hold(&snapshot_dir(config), &args.names, held)? {
+pub(super) fn hold(place: &Place, args: &Names, held: bool) -> Result<Exit, Failure> {
+    for name in prune::hold(&place.dir, &args.names, held)? {
         output::data(&format!("{name} {}\n", if held { "held: it is never pruned" } else { "released" }))?;
     }
     Ok(Exit::Done)

@@ -1,9 +1,8 @@
 //! `quorate etcd-snapshot ls`.
 
 use super::super::output::{self, Format};
+use super::Place;
 use super::item::{self, Item};
-use super::snapshot_dir;
-use crate::config::Config;
 use crate::error::{Exit, Failure};
 use crate::snapshot::list;
 
@@ -18,9 +17,9 @@ pub(super) struct Args {
     output: Format,
 }
 
-pub(super) fn run(config: &Config, args: &Args) -> Result<Exit, Failure> {
-    let dir = snapshot_dir(config);
-    let items: Vec<Item> = list::list(&dir)?.into_iter().map(|listed| Item::of_listed(listed, &dir)).collect();
+pub(super) fn run(place: &Place, args: &Args) -> Result<Exit, Failure> {
+    let dir = &place.dir;
+    let items: Vec<Item> = list::list(dir)?.into_iter().map(|listed| Item::of_listed(listed, dir)).collect();
     if !output::structured(&serde_json::json!({ "items": items }), args.output)? {
         if items.is_empty() {
             output::talk(&format!("quorate: there are no snapshots in {}\n", dir.display()));

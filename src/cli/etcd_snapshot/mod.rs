@@ -8,13 +8,17 @@ mod save;
 mod verify;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Subcommand;
 
-use super::locate;
+use super::{block_on, locate, status};
 use crate::config::{Config, Given};
 use crate::datadir::DataDir;
 use crate::error::{Exit, Failure};
+
+/// How long the launcher may take to say where its snapshots are.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// `quorate etcd-snapshot`.
 #[derive(Debug, clap::Args)]
@@ -42,25 +46,39 @@ enum Verb {
     Verify(verify::Args),
 }
 
-pub(super) fn run(given: &Given, args: &Args) -> Result<Exit, Failure> {
-    let config = locate(given)?;
-    match &args.verb {
-        Verb::Save(args) => save::run(&config, args),
-        Verb::Ls(args) => ls::run(&config, args),
-        Verb::Delete(args) => delete::delete(&config, args),
-        Verb::Prune(args) => prune::run(&config, args),
-        Verb::Hold(args) => delete::hold(&config, args, true),
-        Verb::Release(args) => delete::hold(&config, args, false),
-        Verb::Verify(args) => verify::run(&config, args),
+/// Where the snapshots of this node are, and whose they are.
+struct Place {
+    dir: PathBuf,
+    node: String,
+}
+
+impl Place {
+    /// As the running server has them: its command line and environment may say something else than ours. Without one, as configured.
+    fn of(config: &Config) -> Result<Self, Failure> {
+        let data = DataDir::new(&config.data_dir);
+        let running = block_on(status::fetch(&data, PATIENCE))?.ok().filter(|status| !status.snapshots.dir.is_empty());
+        Ok(match running {
+            Some(status) => Self { dir: PathBuf::from(status.snapshots.dir), node: status.node },
+            None => Self { dir: config.snapshot.place(&data), node: config.node_name.clone() },
+        })
+    }
+
+    /// A name is looked up among the snapshots; anything with a slash is a path.
+    fn path_of(&self, name: &str) -> PathBuf {
+        if name.contains('/') { PathBuf::from(name) } else { self.dir.join(name) }
     }
 }
 
-/// Where the snapshots of this node are.
-fn snapshot_dir(config: &Config) -> PathBuf {
-    config.snapshot.place(&DataDir::new(&config.data_dir))
-}
-
-/// A name is looked up among the snapshots; anything with a slash is a path.
-fn path_of(config: &Config, name: &str) -> PathBuf {
-    if name.contains('/') { PathBuf::from(name) } else { snapshot_dir(config).join(name) }
+pub(super) fn run(given: &Given, args: &Args) -> Result<Exit, Failure> {
+    let config = locate(given)?;
+    let place = || Place::of(&config);
+    match &args.verb {
+        Verb::Save(args) => save::run(&config, args),
+        Verb::Ls(args) => ls::run(&place()?, args),
+        Verb::Delete(args) => delete::delete(&place()?, args),
+        Verb::Prune(args) => prune::run(&config, &place()?, args),
+        Verb::Hold(args) => delete::hold(&place()?, args, true),
+        Verb::Release(args) => delete::hold(&place()?, args, false),
+        Verb::Verify(args) => verify::run(&config, &place()?, args),
+    }
 }

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::super::output::{self, Format};
-use super::snapshot_dir;
+use super::Place;
 use crate::clock;
 use crate::config::Config;
 use crate::error::{Exit, Explained, Failure};
@@ -64,10 +64,14 @@ impl Explained for BadName {
     fn exit(&self) -> Exit {
         Exit::Usage
     }
+
+    fn next(&self) -> Option<String> {
+        Some("choose another --name".into())
+    }
 }
 
-pub(super) fn run(config: &Config, args: &Args) -> Result<Exit, Failure> {
-    let dir = snapshot_dir(config);
+pub(super) fn run(config: &Config, place: &Place, args: &Args) -> Result<Exit, Failure> {
+    let Place { dir, node } = place;
     let base: Base = args.name.parse().map_err(BadName)?;
     let rules = Policy {
         last: args.etcd_snapshot_retention,
@@ -79,9 +83,9 @@ pub(super) fn run(config: &Config, args: &Args) -> Result<Exit, Failure> {
         within: args.keep_within,
     };
     let policy = if rules == Policy::default() { config.snapshot.policy() } else { rules };
-    let decided = prune::plan(&dir, &base, &config.node_name, &policy, clock::unix_seconds(clock::now()))?;
+    let decided = prune::plan(dir, &base, node, &policy, clock::unix_seconds(clock::now()))?;
     if !args.dry_run {
-        prune::carry_out(&dir, &decided)?;
+        prune::carry_out(dir, &decided)?;
     }
     let items: Vec<Decided> = decided
         .into_iter()
@@ -99,7 +103,7 @@ pub(super) fn run(config: &Config, args: &Args) -> Result<Exit, Failure> {
         output::data(&if args.dry_run { line } else { format!("{name} deleted\n") })?;
     }
     if items.is_empty() {
-        output::talk(&format!("quorate: there are no snapshots {base}-{}-… in {}\n", config.node_name, dir.display()));
+        output::talk(&format!("quorate: there are no snapshots {base}-{node}-… in {}\n", dir.display()));
     }
     Ok(Exit::Done)
 }

@@ -1,6 +1,7 @@
 //! `quorate etcd-snapshot verify`.
 
 use std::fmt::Write as _;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -8,7 +9,7 @@ use serde::Serialize;
 use super::super::output::{self, Format};
 use super::super::progress::Progress;
 use super::super::{block_on, status};
-use super::{path_of, snapshot_dir};
+use super::Place;
 use crate::config::Config;
 use crate::datadir::DataDir;
 use crate::error::{Exit, Explained, Failure};
@@ -16,7 +17,7 @@ use crate::etcd::client::{ClientError, EtcdClient, LiveHash};
 use crate::host::printable;
 use crate::plan::space::human;
 use crate::snapshot::dir;
-use crate::snapshot::record;
+use crate::snapshot::record::{self, Written};
 use crate::snapshot::verify::{self, Demands, Verified};
 
 /// How long the launcher may take to say where its etcd is.
@@ -147,49 +148,68 @@ impl Explained for AgainstLive {
     }
 }
 
-pub(super) fn run(config: &Config, args: &Args) -> Result<Exit, Failure> {
+pub(super) fn run(config: &Config, place: &Place, args: &Args) -> Result<Exit, Failure> {
     let paths = if args.all {
-        dir::snapshots(&snapshot_dir(config))?
+        dir::snapshots(&place.dir)?
     } else {
-        args.names.iter().map(|name| path_of(config, name)).collect()
+        args.names.iter().map(|name| place.path_of(name)).collect()
     };
     let mut items = Vec::new();
+    // For programs: also what is not good.
+    let mut all = Vec::new();
     let mut worst = None;
     for path in paths {
-        match one(config, args, &path) {
-            Ok(item) => items.push(item),
+        match one(config, place, args, &path) {
+            Ok(item) => {
+                all.push(serde_json::to_value(&item).unwrap_or_default());
+                items.push(item);
+            }
             // All of them are looked at; the last word is the first failure's exit code.
             Err(failure) => {
                 output::talk(&failure.report());
+                let told = failure.told();
+                let status = match failure.exit() {
+                    Exit::NotFound => "missing",
+                    _ => "failed",
+                };
+                let finding = told.to_string();
+                all.push(
+                    serde_json::json!({ "path": path.display().to_string(), "status": status, "finding": finding }),
+                );
                 worst.get_or_insert(failure.exit());
             }
         }
     }
-    if !output::structured(&serde_json::json!({ "items": items }), args.output)? {
+    if !output::structured(&serde_json::json!({ "items": all }), args.output)? {
         for item in &items {
             output::data(&item.table())?;
         }
         if args.all && items.is_empty() && worst.is_none() {
-            output::talk(&format!("quorate: there are no snapshots in {}\n", snapshot_dir(config).display()));
+            output::talk(&format!("quorate: there are no snapshots in {}\n", place.dir.display()));
         }
     }
     Ok(worst.unwrap_or(Exit::Done))
 }
 
-fn one(config: &Config, args: &Args, path: &Path) -> Result<Item, Failure> {
+fn one(config: &Config, place: &Place, args: &Args, path: &Path) -> Result<Item, Failure> {
     let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
     let mut progress = Progress::new(&format!("verifying {}", output::cut(&printable(&name), 24)));
     let demands = Demands { skip_hash: args.skip_hash_check };
+    let before = fs::metadata(path);
     let verified = verify::verify(path, demands, &mut |done, all| progress.set(done, all));
     drop(progress);
-    if path.parent() == Some(snapshot_dir(config).as_path())
-        && let Err(error) = record::write(path, &verified)
-    {
+    if let (Ok(before), true) = (before, path.parent() == Some(place.dir.as_path())) {
         let name = printable(&name);
-        output::talk(&format!(
-            "quorate: warning: what was found cannot be written down beside {name}: {}\n",
-            error.source
-        ));
+        match record::write(path, &before, &verified) {
+            Ok(Written::Replaced) => output::talk(&format!(
+                "quorate: warning: {name} is whole, but not the file that was saved under this name; its manifest says now what is in it\n"
+            )),
+            Ok(Written::Nothing | Written::Result) => {}
+            Err(error) => output::talk(&format!(
+                "quorate: warning: what was found cannot be written down beside {name}: {}\n",
+                error.source
+            )),
+        }
     }
     let verified = verified?;
     let same_as_live = args.against_live.then(|| compare(config, &verified)).transpose()?;

@@ -12,7 +12,8 @@ use crate::server::maintenance::{self, MaintenanceError};
 use crate::server::state::Shared;
 
 /// etcd cannot be stopped doing it.
-const FATE: Fate = Fate { gone: "what etcd was asked to do goes on", stopping: || MaintenanceError::Stopping.into() };
+const FATE: Fate =
+    Fate { gone: "what etcd was asked to do goes on", stopping: Some(|| MaintenanceError::Stopping.into()) };
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]

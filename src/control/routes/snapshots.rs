@@ -13,14 +13,14 @@ use serde::{Deserialize, Serialize};
 
 use super::stream::{self, Fate, Progress};
 use crate::error::{Exit, Explained, Failure};
-use crate::server::snapshots::{self, Order, RefusedError};
+use crate::server::snapshots::{self, Order};
 use crate::server::state::Shared;
 use crate::snapshot::file::Packing;
 use crate::snapshot::manifest::Manifest;
 use crate::snapshot::name::NotABase;
 
 /// Whoever asked and goes away has changed their mind.
-const FATE: Fate = Fate { gone: "the snapshot is broken off", stopping: || RefusedError::Stopping.into() };
+const FATE: Fate = Fate { gone: "the snapshot is broken off", stopping: None };
 
 /// What is asked for.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -57,10 +57,10 @@ pub async fn save(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
     let Ok(request) = serde_json::from_slice::<Request>(&body) else {
         return (axum::http::StatusCode::BAD_REQUEST, "the request is malformed\n").into_response();
     };
-    stream::answer(shared, FATE, |shared, progress| async move { take(&shared, request, &progress).await })
+    stream::answer(shared, FATE, |shared, progress| async move { take(&shared, request, progress).await })
 }
 
-async fn take(shared: &Shared, request: Request, progress: &Progress) -> Result<(Manifest, PathBuf), Failure> {
+async fn take(shared: &Arc<Shared>, request: Request, progress: Progress) -> Result<(Manifest, PathBuf), Failure> {
     let order = Order {
         base: request.name.parse().map_err(RequestError::Name)?,
         dir: request.dir,
@@ -69,7 +69,7 @@ async fn take(shared: &Shared, request: Request, progress: &Progress) -> Result<
         labels: request.labels,
         wait: request.wait,
     };
-    let tell = |done, all| {
+    let tell = move |done, all| {
         progress.send_replace((done, all));
     };
     snapshots::take(shared, order, tell).await

@@ -37,8 +37,8 @@ pub(super) type Progress = Arc<watch::Sender<(u64, u64)>>;
 pub(super) struct Fate {
     /// To the log, if whoever asked has gone away.
     pub(super) gone: &'static str,
-    /// To whoever asked, if the server is told to stop.
-    pub(super) stopping: fn() -> Failure,
+    /// To whoever asked, if the server is told to stop; nothing if the work itself ends then, and says how.
+    pub(super) stopping: Option<fn() -> Failure>,
 }
 
 /// Answers with what becomes of `work`, which is dropped if whoever asked goes away or the server stops.
@@ -67,7 +67,7 @@ async fn relay<T: Serialize>(
         loop {
             tokio::select! {
                 done = &mut work => break done,
-                () = shared.snapshots.stopped() => break Err((fate.stopping)()),
+                Some(stopping) = told(&shared, fate) => break Err(stopping()),
                 _ = news.tick() => {
                     let (done, all) = *seen.borrow_and_update();
                     if sender.send_data(line(&Line::<T>::Progress(done, all))).await.is_err() {
@@ -83,6 +83,14 @@ async fn relay<T: Serialize>(
         Err(failure) => Line::Failed(failure.told()),
     };
     let _ = sender.send_data(line(&last)).await;
+}
+
+/// What to say when the server is told to stop.
+async fn told(shared: &Shared, fate: Fate) -> Option<fn() -> Failure> {
+    if fate.stopping.is_some() {
+        shared.snapshots.stopped().await;
+    }
+    fate.stopping
 }
 
 fn line<T: Serialize>(line: &Line<T>) -> Bytes {

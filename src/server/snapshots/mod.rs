@@ -6,12 +6,12 @@ pub mod schedule;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
-use tokio::sync::watch;
+use tokio::sync::{OwnedMutexGuard, watch};
 
 use super::state::Shared;
 use crate::clock;
@@ -19,11 +19,12 @@ use crate::config::SnapshotConfig;
 use crate::error::{Exit, Explained, Failure};
 use crate::etcd::client::{ClientError, EtcdClient};
 use crate::etcd::settings::Addresses;
+use crate::snapshot::aside::Course;
 use crate::snapshot::file::Packing;
-use crate::snapshot::list::{self, Status};
+use crate::snapshot::list::{self, Listed, Status};
 use crate::snapshot::manifest::Manifest;
 use crate::snapshot::name::Base;
-use crate::snapshot::save::{self, Wish};
+use crate::snapshot::save::{self, SaveError, Source, Wish};
 
 /// What a scheduled snapshot is taken for.
 const SCHEDULED: &str = "scheduled";
@@ -32,8 +33,8 @@ const SCHEDULED: &str = "scheduled";
 #[derive(Debug, thiserror::Error)]
 pub enum RefusedError {
     /// One at a time.
-    #[error("a snapshot is being taken already")]
-    Busy,
+    #[error("{0}")]
+    Busy(&'static str),
     /// etcd is not healthy.
     #[error("no snapshot can be taken: {0}")]
     NotReady(String),
@@ -51,7 +52,7 @@ pub enum RefusedError {
 impl Explained for RefusedError {
     fn exit(&self) -> Exit {
         match self {
-            Self::Busy => Exit::Busy,
+            Self::Busy(_) => Exit::Busy,
             Self::TooLong(_) => Exit::Failed,
             Self::NotReady(_) | Self::Stopping | Self::Client(_) => Exit::NotRunning,
         }
@@ -60,7 +61,7 @@ impl Explained for RefusedError {
     fn next(&self) -> Option<String> {
         Some(match self {
             Self::TooLong(_) => "see quorate status, and give it more time if the database has grown".into(),
-            Self::Busy => "try again, or --wait for it".into(),
+            Self::Busy(_) => "try again, or --wait for it".into(),
             Self::NotReady(_) | Self::Client(_) => "see quorate status".into(),
             Self::Stopping => "try again when it runs".into(),
         })
@@ -104,8 +105,9 @@ pub struct History {
 /// The part of the server that takes snapshots.
 #[derive(Debug)]
 pub struct Snapshots {
-    /// One at a time.
-    pub saving: tokio::sync::Mutex<()>,
+    /// One at a time: a snapshot, or what must not happen during one.
+    pub saving: Arc<tokio::sync::Mutex<()>>,
+    doing: Mutex<&'static str>,
     /// True once the server was told to stop.
     pub stopping: watch::Receiver<bool>,
     /// The configuration, which a reload changes.
@@ -128,7 +130,8 @@ impl Snapshots {
     #[must_use]
     pub fn new(stopping: watch::Receiver<bool>, settings: watch::Receiver<SnapshotConfig>) -> Self {
         Self {
-            saving: tokio::sync::Mutex::new(()),
+            saving: Arc::default(),
+            doing: Mutex::new(""),
             stopping,
             settings,
             save_seconds: Family::new_with_constructor(histogram),
@@ -148,6 +151,21 @@ impl Snapshots {
 
     fn note(&self, change: impl FnOnce(&mut History)) {
         change(&mut self.history.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Waits for the turn, or takes it if nobody else has it; `doing` is what others are told who do not wait.
+    ///
+    /// # Errors
+    /// What is being done.
+    pub async fn turn(&self, doing: &'static str, wait: bool) -> Result<OwnedMutexGuard<()>, RefusedError> {
+        let lock = |text: &Mutex<&'static str>| *text.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = match self.saving.clone().try_lock_owned() {
+            Ok(turn) => turn,
+            Err(_) if wait => self.saving.clone().lock_owned().await,
+            Err(_) => return Err(RefusedError::Busy(lock(&self.doing))),
+        };
+        *self.doing.lock().unwrap_or_else(PoisonError::into_inner) = doing;
+        Ok(turn)
     }
 
     /// Returns when the server is told to stop.
@@ -174,6 +192,9 @@ fn look_around(shared: &Shared) {
         .filter(|listed| listed.status != Status::Corrupt && listed.manifest.as_ref().is_some_and(is_scheduled))
         .map(|listed| SystemTime::UNIX_EPOCH + Duration::from_secs(listed.created))
         .max();
+    // What a wrong clock wrote is not the newest of anything.
+    let now = clock::unix_seconds(clock::now());
+    let listed: Vec<Listed> = listed.into_iter().filter(|listed| listed.created <= now).collect();
     let good =
         || listed.iter().filter(|listed| listed.status == Status::Good).filter_map(|listed| listed.manifest.as_ref());
     let last_good = good().max_by_key(|manifest| manifest.created.clone()).cloned();
@@ -185,39 +206,92 @@ fn look_around(shared: &Shared) {
     });
 }
 
-/// Takes one. Dropped before it is done, it leaves nothing.
+/// Takes one. Dropped before it is done, it is broken off, and leaves nothing; until it has ended it has the turn.
 ///
 /// # Errors
 /// Whatever keeps it from being whole, safe and good.
 pub async fn take(
+    shared: &Arc<Shared>,
+    order: Order,
+    progress: impl FnMut(u64, u64) + Send + 'static,
+) -> Result<(Manifest, PathBuf), Failure> {
+    let turn = shared.snapshots.turn("a snapshot is being taken already", order.wait).await?;
+    let course = Course::default();
+    let unwanted = BreakOff(course.clone());
+    let shared = shared.clone();
+    // On a task of its own, because whoever asked may go away, and what was begun has to be ended in order.
+    let taken = tokio::spawn(async move {
+        let done = take_alone(&shared, order, course, progress).await;
+        drop(turn);
+        done
+    });
+    let done = taken.await.unwrap_or_else(|_| Err(SaveError::Lost.into()));
+    drop(unwanted);
+    done
+}
+
+/// Breaks a save off if nobody waits for it any more.
+struct BreakOff(Course);
+
+impl Drop for BreakOff {
+    fn drop(&mut self) {
+        self.0.break_off();
+    }
+}
+
+async fn take_alone(
     shared: &Shared,
     order: Order,
+    course: Course,
     progress: impl FnMut(u64, u64),
 ) -> Result<(Manifest, PathBuf), Failure> {
     let begun = clock::monotonic();
-    let done = try_to_take(shared, order, progress).await;
+    let limit = shared.snapshots.settings.borrow().timeout;
+    // What somebody does elsewhere says nothing about this node's own snapshots.
+    let is_usual = order.dir.is_none();
+    let (done, is_late) = {
+        let mut saving = std::pin::pin!(try_to_take(shared, order, &course, progress));
+        let mut why = None;
+        let late = tokio::time::sleep(limit.unwrap_or(Duration::MAX / 4));
+        let mut late = std::pin::pin!(late);
+        loop {
+            tokio::select! {
+                done = &mut saving => {
+                    let is_late = matches!(why, Some(RefusedError::TooLong(_)));
+                    break (done.map_err(|failure| why.map_or(failure, Failure::from)), is_late);
+                }
+                () = shared.snapshots.stopped(), if why.is_none() => why = Some(RefusedError::Stopping),
+                () = &mut late, if limit.is_some() && why.is_none() => why = limit.map(RefusedError::TooLong),
+            }
+            course.break_off();
+        }
+    };
     match &done {
         Ok((manifest, _)) => {
             let took = begun.elapsed();
             let Manifest { name, size, revision, keys, reason, .. } = manifest;
             tracing::info!(name, size, revision, keys, reason, took_ms = took.as_millis(), "snapshot saved");
             shared.snapshots.durations(true).observe(took.as_secs_f64());
-            shared.snapshots.note(|history| {
-                history.failures = 0;
-                history.last_failure = None;
-            });
-            look_around(shared);
+            if is_usual {
+                shared.snapshots.note(|history| {
+                    history.failures = 0;
+                    history.last_failure = None;
+                });
+            }
+            tokio::task::block_in_place(|| look_around(shared));
         }
-        // Refusing is no failure of the snapshots.
-        Err(failure) if failure.exit() == Exit::Busy => {}
         Err(failure) => {
             let told = failure.told();
             tracing::error!(error = %told.message, because = (!told.because.is_empty()).then(|| told.because.join(": ")), next = told.next, "no snapshot was saved");
             shared.snapshots.durations(false).observe(begun.elapsed().as_secs_f64());
-            shared.snapshots.note(|history| {
-                history.failures += 1;
-                history.last_failure = Some(told.to_string());
-            });
+            // Neither a mistake of whoever asked, nor that they have gone away.
+            let is_failure = failure.exit() != Exit::Usage && (!course.is_broken_off() || is_late);
+            if is_usual && is_failure {
+                shared.snapshots.note(|history| {
+                    history.failures += 1;
+                    history.last_failure = Some(told.to_string());
+                });
+            }
         }
     }
     done
@@ -226,14 +300,10 @@ pub async fn take(
 async fn try_to_take(
     shared: &Shared,
     order: Order,
+    course: &Course,
     progress: impl FnMut(u64, u64),
 ) -> Result<(Manifest, PathBuf), Failure> {
     let snapshots = &shared.snapshots;
-    let _one_at_a_time = if order.wait {
-        snapshots.saving.lock().await
-    } else {
-        snapshots.saving.try_lock().map_err(|_| RefusedError::Busy)?
-    };
     let wish = Wish {
         dir: order.dir.unwrap_or_else(|| dir(shared)),
         base: order.base,
@@ -241,21 +311,24 @@ async fn try_to_take(
         packing: order.packing.unwrap_or_else(|| snapshots.settings.borrow().packing),
         reason: order.reason,
         labels: order.labels,
-        live: snapshots.settings.borrow().copy.then(|| shared.data.etcd_bolt()),
+        live: snapshots.settings.borrow().copy.then(|| live(shared)),
+        course: course.clone(),
     };
     let url = Addresses::local_client_url(&shared.config);
     let mut client = EtcdClient::connect(&shared.data, &url).await.map_err(RefusedError::Client)?;
     // No health check: an alarm is no obstacle, since this may be the last chance, and no leader is needed for it.
-    let source = client.source().await.map_err(|why| RefusedError::NotReady(why.to_string()))?;
-    if !source.alarms.is_empty() {
-        tracing::warn!(alarms = source.alarms.join(", "), "a snapshot is taken of an etcd that complains");
+    let facts = client.source().await.map_err(|why| RefusedError::NotReady(why.to_string()))?;
+    if !facts.alarms.is_empty() {
+        tracing::warn!(alarms = facts.alarms.join(", "), "a snapshot is taken of an etcd that complains");
     }
-    let limit = snapshots.settings.borrow().timeout;
-    let saving = save::save(&wish, &mut client, &source, progress);
-    let manifest = match limit {
-        None => saving.await?,
-        Some(limit) => tokio::time::timeout(limit, saving).await.map_err(|_| RefusedError::TooLong(limit))??,
-    };
+    let manifest = save::save(&wish, &mut client, &facts, progress).await?;
     let path = wish.dir.join(&manifest.name);
     Ok((manifest, path))
+}
+
+/// The database of the etcd that runs now.
+fn live(shared: &Shared) -> Source {
+    let child = shared.child.clone();
+    let generation = child.borrow().generation;
+    Source { bolt: shared.data.etcd_bolt(), is_same: Arc::new(move || child.borrow().generation == generation) }
 }

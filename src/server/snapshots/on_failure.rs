@@ -3,7 +3,6 @@
 use std::process::Stdio;
 use std::time::Duration;
 
-use super::super::state::Shared;
 use crate::error::Told;
 use crate::etcd::process::{clean_environment, kill_group};
 
@@ -11,12 +10,12 @@ use crate::etcd::process::{clean_environment, kill_group};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Runs it in the shell, with what went wrong in its environment.
-pub(super) async fn run(command: &str, told: &Told, shared: &Shared) {
+pub(super) async fn run(command: String, told: Told, node: String) {
     let mut shell = std::process::Command::new("/bin/sh");
     clean_environment(&mut shell);
     std::os::unix::process::CommandExt::process_group(&mut shell, 0);
-    shell.args(["-c", command]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    shell.env("QUORATE_SNAPSHOT_ERROR", told.to_string()).env("QUORATE_SNAPSHOT_NODE", &shared.config.node_name);
+    shell.args(["-c", &command]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    shell.env("QUORATE_SNAPSHOT_ERROR", told.to_string()).env("QUORATE_SNAPSHOT_NODE", &node);
     let mut child = match tokio::process::Command::from(shell).kill_on_drop(true).spawn() {
         Ok(child) => child,
         Err(error) => return tracing::error!(%error, "etcd-snapshot-on-failure cannot be run"),

@@ -17,12 +17,14 @@ use super::super::state::Shared;
 use super::{Order, SCHEDULED, dir, look_around, on_failure, take};
 use crate::clock;
 use crate::config::SnapshotConfig;
-use crate::error::Exit;
+use crate::error::Failure;
 use crate::plan::duration;
-use crate::plan::schedule::{Due, Schedule};
+use crate::plan::schedule::{Due, Schedule, newest};
 use crate::snapshot::name::Base;
 use crate::snapshot::{manifest, prune};
 
+/// After a slot was taken.
+const PAUSE: Duration = Duration::from_secs(1);
 /// The longest sleep before the wall clock is looked at again.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
@@ -32,7 +34,7 @@ pub async fn keep(shared: Arc<Shared>) {
     if health.wait_for(|health| matches!(health, Health::Healthy(_))).await.is_err() {
         return;
     }
-    sweep_manifests(&shared);
+    tokio::task::block_in_place(|| sweep_manifests(&shared));
     let bell = match Bell::new().await {
         Ok(bell) => bell,
         Err(error) => {
@@ -50,7 +52,7 @@ pub async fn keep(shared: Arc<Shared>) {
         // Commands on this node delete, verify and copy, too.
         let present = present(&shared, &config);
         if seen.as_ref() != Some(&present) {
-            look_around(&shared);
+            tokio::task::block_in_place(|| look_around(&shared));
             seen = Some(present);
         }
         if announced.as_ref() != Some(&config) {
@@ -68,12 +70,15 @@ pub async fn keep(shared: Arc<Shared>) {
             continue;
         };
         let now = DateTime::<Local>::from(clock::now());
-        let last = attempted.max(shared.snapshots.history().last_scheduled.map(DateTime::from));
+        let known = shared.snapshots.history().last_scheduled.map(DateTime::from);
+        let last = newest(&now, [attempted, known].into_iter().flatten());
         match schedule.due(&now, last.as_ref(), &born(&shared)) {
             Due::Now(slot) => {
                 attempted = Some(now);
                 tracing::info!(slot = slot.to_rfc3339(), "a scheduled snapshot is due");
                 run_slot(&shared, &config).await;
+                // Whatever the clock says, slots are not taken one upon the other.
+                bell.ring_in(PAUSE).await;
                 if *shared.snapshots.stopping.borrow() {
                     return;
                 }
@@ -125,49 +130,64 @@ fn sweep_manifests(shared: &Shared) {
     }
 }
 
-async fn run_slot(shared: &Shared, config: &SnapshotConfig) {
+async fn run_slot(shared: &Arc<Shared>, config: &SnapshotConfig) {
     let order = Order {
         base: config.base.clone(),
         dir: None,
         packing: None,
         reason: SCHEDULED,
         labels: BTreeMap::new(),
-        wait: false,
+        // Another one may be a person's, and ends soon; the slot is not lost to it.
+        wait: true,
     };
     let begun = clock::monotonic();
-    let done = tokio::select! {
-        done = take(shared, order, |_, _| {}) => done,
-        () = shared.snapshots.stopped() => return,
+    let attempt = || async {
+        tokio::select! {
+            done = take(shared, order.clone(), |_, _| {}) => Some(done),
+            () = shared.snapshots.stopped() => None,
+        }
     };
-    // Also after a failure: it may be for want of the space that old ones take.
-    retain(shared, config);
+    let Some(mut done) = attempt().await else { return };
+    // Room that older ones take can be made: then there is another try.
+    let is_full = done.as_ref().is_err_and(Failure::is_for_want_of_space);
+    let gone = if done.is_ok() || is_full { retain(shared, config) } else { 0 };
+    if is_full && gone > 0 {
+        let Some(again) = attempt().await else { return };
+        done = again;
+    }
     match done {
         Ok((manifest, _)) if config.is_rke1 => {
             tracing::info!(name = manifest.name, runtime = ?begun.elapsed(), "Created backup");
         }
         Ok(_) => {}
-        Err(failure) if failure.exit() == Exit::Busy => {
-            tracing::warn!("another snapshot is being taken; this slot is left out");
-        }
         Err(failure) => {
-            if let Some(command) = &config.on_failure {
-                on_failure::run(command, &failure.told(), shared).await;
+            if let Some(command) = config.on_failure.clone() {
+                // The next slot does not wait for it.
+                tokio::spawn(on_failure::run(command, failure.told(), shared.config.node_name.clone()));
             }
         }
     }
 }
 
-fn retain(shared: &Shared, config: &SnapshotConfig) {
+/// Takes older ones away, and says how many.
+fn retain(shared: &Shared, config: &SnapshotConfig) -> usize {
     let dir = dir(shared);
     let now = clock::unix_seconds(clock::now());
-    let decided = prune::plan(&dir, &config.base, &shared.config.node_name, &config.policy(), now);
-    match decided.and_then(|decided| prune::carry_out(&dir, &decided)) {
+    let gone = tokio::task::block_in_place(|| {
+        let decided = prune::plan(&dir, &config.base, &shared.config.node_name, &config.policy(), now)?;
+        prune::carry_out(&dir, &decided)
+    });
+    match gone {
         Ok(gone) => {
-            for name in gone {
+            for name in &gone {
                 tracing::info!(name, "an older snapshot was deleted, as no rule of retention keeps it");
             }
+            gone.len()
         }
-        Err(error) => tracing::error!(%error, "older snapshots could not be deleted"),
+        Err(error) => {
+            tracing::error!(%error, "older snapshots could not be deleted");
+            0
+        }
     }
 }
 
