@@ -58,7 +58,10 @@ fn a_disk_that_fills_up_meanwhile_leaves_nothing() {
     let ballast = dir.path().join("ballast");
     let fill_up = || {
         let mut file = fs::File::create(&ballast).unwrap();
-        while file.write_all(&[1; 4096]).is_ok() {}
+        for chunk in [1 << 20, 4096] {
+            let bytes = vec![1; chunk];
+            while file.write_all(&bytes).is_ok() {}
+        }
     };
     let writing = begin(&node, &[&to]);
     eventually("some of it to be written", || hidden(1 << 20));
