@@ -38,14 +38,31 @@ fn main() {
     println!("\nfilled with {megabytes} MB of values like Kubernetes' in {:.0} s", begun.elapsed().as_secs_f64());
     settle(&node);
     idle_puts(&node);
-    large(&node, "stream");
-    fs::write(node.config_path(), settings(true)).unwrap();
-    node.signal(Signal::SIGHUP);
-    eventually("the reload", || node.log().contains("configuration changed").then_some(()));
-    large(&node, "copy");
+    for how in ["stream", "copy"] {
+        set(&node, how);
+        large(&node, how);
+    }
     verify(&node);
+    for (how, aim) in [("copy", 0.2), ("stream", 0.33)] {
+        set(&node, how);
+        pairs(
+            &node,
+            &format!("save by {how}, zstd, against etcdctl + zip -6"),
+            &["--snapshot-compress"],
+            Some(()),
+            aim,
+        );
+    }
     node.stop();
     listing(&node);
+}
+
+fn set(node: &Node, how: &str) {
+    let times = || node.log().matches("reading the configuration anew").count();
+    let before = times();
+    fs::write(node.config_path(), settings(how == "copy")).unwrap();
+    node.signal(Signal::SIGHUP);
+    eventually("the reload", || (times() > before).then_some(()));
 }
 
 fn settings(copy: bool) -> String {
@@ -171,15 +188,8 @@ fn remove(node: &Node, path: &Path) {
 }
 
 fn large(node: &Node, how: &str) {
-    let [raw, packed] = if how == "copy" { [0.4, 0.2] } else { [1.0, 0.33] };
-    pairs(node, &format!("save by {how}, against etcdctl"), &["--snapshot-compress=none"], None, raw);
-    pairs(
-        node,
-        &format!("save by {how}, zstd, against etcdctl and zip -6"),
-        &["--snapshot-compress"],
-        Some(()),
-        packed,
-    );
+    let aim = if how == "copy" { 0.4 } else { 1.0 };
+    pairs(node, &format!("save by {how}, against etcdctl"), &["--snapshot-compress=none"], None, aim);
     memory(node, how, "none");
     memory(node, how, "zstd");
     let ours = puts_during(node, || {

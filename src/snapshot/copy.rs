@@ -6,20 +6,26 @@
 
 use std::fs::File;
 use std::io::{self, Write as _};
+use std::sync::mpsc::{self, SyncSender};
 
 use aws_lc_rs::digest::{self, Context};
 
 use super::aside::Course;
+use super::inspect::{self, Inspection};
 use super::live::{Live, LiveError};
 use super::receive::{Pace, PaceError};
 use crate::boltdb::database::{Database, Length};
 use crate::boltdb::image::Image as _;
 use crate::boltdb::page::ReadError;
+use crate::boltdb::pages::Pages;
 use crate::error::Explained;
+use crate::etcd::embedded::hex;
 use crate::faults;
 
 /// Bytes that are copied at a time: whole pages of any size.
 const CHUNK: usize = 1 << 20;
+/// So many of them may wait for the hash, which takes longest.
+const WAITING: usize = 8;
 
 /// Why it was not copied.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +42,9 @@ pub enum CopyError {
     /// The one that held the pages still is gone.
     #[error("etcd was started anew while its database was copied")]
     OtherEtcd,
+    /// A thread was lost.
+    #[error("a thread of the copy was lost")]
+    Lost,
     /// Nobody wants it any more.
     #[error("the copy was broken off")]
     BrokenOff,
@@ -43,25 +52,54 @@ pub enum CopyError {
 
 impl Explained for CopyError {}
 
-/// Writes what `live` holds, and its SHA-256, to `file`.
+/// Writes what `live` holds, and its SHA-256, to `file`, and inspects what was written while the hash is still computed. Also gives
+/// the SHA-256 of all of it, hexadecimal.
 ///
 /// # Errors
 /// If it is not whole, cannot be read or written, or was replaced meanwhile.
-pub fn copy(live: &Live, file: &mut File, mut pace: Pace, course: &Course) -> Result<(), CopyError> {
+pub fn copy(live: &Live, file: &mut File, mut pace: Pace, course: &Course) -> Result<(Inspection, String), CopyError> {
     faults::point("snapshot::copy").map_err(|source| ReadError::Io { offset: 0, source })?;
-    let database = Database::open(live, live.size(), Length::Exact)?;
-    let page_size = u64::from(database.meta().page_size);
-    let reached = database.reached()?;
-    let mut context = Context::new(&digest::SHA256);
-    let mut buffer = vec![0; CHUNK];
+    let reached = Database::open(live, live.size(), Length::Exact)?.reached()?;
+    let (inspection, mut context) = std::thread::scope(|scope| {
+        let (chunks, waiting) = mpsc::sync_channel::<Vec<u8>>(WAITING);
+        let hasher = scope.spawn(move || {
+            let mut context = Context::new(&digest::SHA256);
+            for chunk in waiting {
+                context.update(&chunk);
+            }
+            context
+        });
+        write_pages(live, file, &reached, &mut pace, course, &chunks)?;
+        drop(chunks);
+        // Until here it was the file that etcd holds still.
+        live.check()?;
+        let inspection = inspect::inspect(file, live.size(), Length::Exact, &mut |_, _| {})?;
+        Ok::<_, CopyError>((inspection, hasher.join().map_err(|_| CopyError::Lost)?))
+    })?;
+    let trailer = context.clone().finish();
+    write(file, trailer.as_ref(), &mut pace)?;
+    pace.finish()?;
+    context.update(trailer.as_ref());
+    Ok((inspection, hex(context.finish().as_ref())))
+}
+
+fn write_pages(
+    live: &Live,
+    file: &mut File,
+    reached: &Pages,
+    pace: &mut Pace,
+    course: &Course,
+    chunks: &SyncSender<Vec<u8>>,
+) -> Result<(), CopyError> {
+    let page_size = live.page_size();
     let mut at = 0;
     while at < live.size() {
         if course.is_broken_off() {
             return Err(CopyError::BrokenOff);
         }
         let wanted = usize::try_from(live.size() - at).unwrap_or(usize::MAX).min(CHUNK);
-        let chunk = &mut buffer[..wanted];
-        let read = live.read_exact_at(chunk, at);
+        let mut chunk = vec![0; wanted];
+        let read = live.read_exact_at(&mut chunk, at);
         read.map_err(|source| ReadError::Io { offset: at, source })?;
         let pages = chunk.chunks_mut(usize::try_from(page_size).unwrap_or(CHUNK));
         for (id, page) in (at / page_size..).zip(pages) {
@@ -69,14 +107,11 @@ pub fn copy(live: &Live, file: &mut File, mut pace: Pace, course: &Course) -> Re
                 page.fill(0);
             }
         }
-        context.update(chunk);
-        write(file, chunk, &mut pace)?;
+        write(file, &chunk, pace)?;
         at += wanted as u64;
         course.set_done(at);
+        chunks.send(chunk).map_err(|_| CopyError::Lost)?;
     }
-    // Until here it was the file that etcd holds still.
-    live.check()?;
-    write(file, context.finish().as_ref(), &mut pace)?;
     Ok(())
 }
 

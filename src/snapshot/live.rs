@@ -71,6 +71,7 @@ pub struct Live {
     /// What was sent of it, at least the first two pages; empty if the file itself is of that moment.
     begun: Vec<u8>,
     size: u64,
+    page_size: u64,
     /// What keeps etcd from using the pages again.
     held: Option<SnapshotStreaming>,
 }
@@ -104,21 +105,27 @@ impl Live {
             }
             begun.extend_from_slice(message.blob());
         }
-        Meta::read(&begun, 0).map_err(LiveError::Head)?;
+        let page_size = u64::from(Meta::read(&begun, 0).map_err(LiveError::Head)?.page_size);
         if size <= SMALL {
-            return Self::receive(path, stream, begun, size).await;
+            return Self::receive(path, stream, begun, size, page_size).await;
         }
         let unreadable = |source| LiveError::Read { path: path.to_path_buf(), source };
         let file = host::open_regular(path).map_err(unreadable)?;
         if file.metadata().map_err(unreadable)?.len() < size {
             return Err(LiveError::Replaced(path.to_path_buf()));
         }
-        let live = Self { path: path.to_path_buf(), file, begun, size, held: Some(stream) };
+        let live = Self { path: path.to_path_buf(), file, begun, size, page_size, held: Some(stream) };
         live.check()?;
         Ok(live)
     }
 
-    async fn receive(path: &Path, mut stream: SnapshotStreaming, begun: Vec<u8>, size: u64) -> Result<Self, LiveError> {
+    async fn receive(
+        path: &Path,
+        mut stream: SnapshotStreaming,
+        begun: Vec<u8>,
+        size: u64,
+        page_size: u64,
+    ) -> Result<Self, LiveError> {
         let dir = std::env::temp_dir();
         let mut file = durable::anonymous(&dir)?;
         let failed = |source| WriteError { act: "write into", path: dir.clone(), source };
@@ -126,13 +133,19 @@ impl Live {
         while let Some(message) = next(&mut stream).await? {
             file.write_all(message.blob()).map_err(failed)?;
         }
-        Ok(Self { path: path.to_path_buf(), file, begun: Vec::new(), size, held: None })
+        Ok(Self { path: path.to_path_buf(), file, begun: Vec::new(), size, page_size, held: None })
     }
 
     /// Bytes of the database.
     #[must_use]
     pub fn size(&self) -> u64 {
         self.size
+    }
+
+    /// Bytes of a page.
+    #[must_use]
+    pub fn page_size(&self) -> u64 {
+        self.page_size
     }
 
     /// True if etcd keeps the pages, so that they are read where etcd has them.

@@ -16,6 +16,9 @@ use crate::clock;
 use crate::durable::{self, Draft, PRIVATE, WriteError};
 use crate::etcd::embedded::hex;
 
+/// Bytes that a thread of zstd packs at a time.
+const JOB: u32 = 1 << 20;
+
 /// Packs a verified draft into another one if that is wanted, and compares what comes out of it.
 pub(super) fn pack(wish: &Wish, (raw, verified): (Draft, Verified)) -> Result<(Draft, Verified), SaveError> {
     if wish.packing == Packing::Raw {
@@ -30,6 +33,7 @@ pub(super) fn pack(wish: &Wish, (raw, verified): (Draft, Verified)) -> Result<(D
         return Err(why);
     }
     packed.map_err(failed)?;
+    out.pace.finish()?;
     let out = out.file;
     step(wish, "packed", draft.path())?;
     durable::sync(&out, draft.path())?;
@@ -53,6 +57,8 @@ fn pack_into(wish: &Wish, verified: &Verified, from: &mut File, out: &mut Paced<
             encoder.include_contentsize(true)?;
             let threads = std::thread::available_parallelism().map_or(1, |count| count.get().min(4));
             encoder.multithread(u32::try_from(threads).unwrap_or(1))?;
+            // Each thread has a job in memory and another one waiting.
+            encoder.set_parameter(zstd::stream::raw::CParameter::JobSize(JOB))?;
             io::copy(from, &mut encoder)?;
             encoder.finish()?;
         }

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self as std_mpsc, Receiver, SyncSender, TryRecvError};
 use std::time::Duration;
 
 use aws_lc_rs::digest::{self, Context};
@@ -14,6 +15,7 @@ use super::save::SaveError;
 use crate::durable::WriteError;
 use crate::error::Explained;
 use crate::etcd::client::{ClientError, EtcdClient};
+use crate::etcd::embedded::hex;
 use crate::faults;
 use crate::host;
 use crate::plan::space::human;
@@ -69,20 +71,63 @@ pub(super) fn check_space(dir: &Path, needed: u64) -> Result<(), PaceError> {
     }
 }
 
-/// Writes in strides: after each the disk has what was written, so that a save neither fills the memory with what waits for the disk
-/// nor the disk to its end.
+/// Writes in strides: all the while, the disk is made to take what was written, so that little is left to wait for at the end and
+/// etcd's own writes find no long queue; and it is looked whether there is room for more.
 #[derive(Debug)]
 pub struct Pace {
     dir: PathBuf,
     is_kept: bool,
     unsynced: u64,
+    syncer: Option<Syncer>,
+}
+
+/// Makes the disk have what was written, on a thread of its own while more is written.
+#[derive(Debug)]
+struct Syncer {
+    orders: SyncSender<()>,
+    results: Receiver<io::Result<()>>,
+    is_busy: bool,
+}
+
+impl Syncer {
+    fn start(file: &File) -> io::Result<Self> {
+        let file = file.try_clone()?;
+        let ((orders, wanted), (done, results)) = (std_mpsc::sync_channel(1), std_mpsc::sync_channel(1));
+        std::thread::Builder::new().name("snapshot-sync".into()).spawn(move || {
+            while let Ok(()) = wanted.recv() {
+                if done.send(file.sync_data()).is_err() {
+                    return;
+                }
+            }
+        })?;
+        Ok(Self { orders, results, is_busy: false })
+    }
+
+    /// Waits for the one before. An error of it is final, and said only once.
+    fn wait(&mut self) -> io::Result<()> {
+        if std::mem::take(&mut self.is_busy) { self.results.recv().map_err(io::Error::other)? } else { Ok(()) }
+    }
+
+    /// Begins another one, unless one is still at it: that of the next stride will do then.
+    fn order(&mut self) -> io::Result<()> {
+        if self.is_busy {
+            match self.results.try_recv() {
+                Ok(done) => done?,
+                Err(TryRecvError::Empty) => return Ok(()),
+                Err(lost) => return Err(io::Error::other(lost)),
+            }
+        }
+        self.orders.send(()).map_err(io::Error::other)?;
+        self.is_busy = true;
+        Ok(())
+    }
 }
 
 impl Pace {
     /// For a file in `dir`; one that is not kept is left to the system's own pace.
     #[must_use]
     pub fn new(dir: &Path, is_kept: bool) -> Self {
-        Self { dir: dir.to_path_buf(), is_kept, unsynced: 0 }
+        Self { dir: dir.to_path_buf(), is_kept, unsynced: 0, syncer: None }
     }
 
     fn explain(&self, source: io::Error) -> WriteError {
@@ -107,15 +152,32 @@ impl Pace {
         if self.unsynced >= STRIDE {
             self.unsynced = 0;
             if self.is_kept {
-                file.sync_data().map_err(|error| self.explain(error))?;
+                self.order(file).map_err(|error| self.explain(error))?;
             }
             check_space(&self.dir, 0)?;
         }
         Ok(())
     }
+
+    fn order(&mut self, file: &File) -> io::Result<()> {
+        let syncer = match &mut self.syncer {
+            Some(syncer) => syncer,
+            None => self.syncer.insert(Syncer::start(file)?),
+        };
+        syncer.order()
+    }
+
+    /// All was written: waits for what is being synced.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub(super) fn finish(&mut self) -> Result<(), PaceError> {
+        let waited = self.syncer.as_mut().map_or(Ok(()), Syncer::wait);
+        Ok(waited.map_err(|error| self.explain(error))?)
+    }
 }
 
-/// Writes the stream to `file` and gives it back.
+/// Writes the stream to `file`, and gives it back with the SHA-256 of all of it, hexadecimal.
 pub(super) async fn receive(
     client: &mut EtcdClient,
     file: File,
@@ -123,7 +185,7 @@ pub(super) async fn receive(
     course: &Course,
     expected: u64,
     progress: &mut impl FnMut(u64, u64),
-) -> Result<File, SaveError> {
+) -> Result<(File, String), SaveError> {
     let broken = |after| move |source| SaveError::Stream { after, source };
     let mut stream = client.snapshot().await.map_err(broken(0))?;
     let (queue, waiting) = mpsc::channel::<Vec<u8>>(WAITING);
@@ -156,7 +218,11 @@ pub(super) async fn receive(
 }
 
 /// The last 32 bytes are the hash of all before.
-fn write_stream(mut file: File, mut pace: Pace, mut waiting: mpsc::Receiver<Vec<u8>>) -> Result<File, SaveError> {
+fn write_stream(
+    mut file: File,
+    mut pace: Pace,
+    mut waiting: mpsc::Receiver<Vec<u8>>,
+) -> Result<(File, String), SaveError> {
     let mut context = Context::new(&digest::SHA256);
     let mut held_back: Vec<u8> = Vec::new();
     let mut total = 0u64;
@@ -170,11 +236,13 @@ fn write_stream(mut file: File, mut pace: Pace, mut waiting: mpsc::Receiver<Vec<
         context.update(&held_back[..known]);
         held_back.drain(..known);
     }
+    pace.finish()?;
     if total <= SHA256 || total % 512 != SHA256 {
         return Err(SaveError::Cut(total));
     }
-    if context.finish().as_ref() != held_back.as_slice() {
+    if context.clone().finish().as_ref() != held_back.as_slice() {
         return Err(SaveError::Hash);
     }
-    Ok(file)
+    context.update(&held_back);
+    Ok((file, hex(context.finish().as_ref())))
 }

@@ -13,13 +13,16 @@ use std::time::{Duration, SystemTime};
 
 use super::aside::{Course, aside};
 use super::copy::{self, CopyError};
-use super::file::Packing;
+use super::file::{Packing, SHA256};
+use super::inspect::{self, Inspection};
 use super::live::{self, Live};
 use super::manifest::{self, Manifest, Verification};
 use super::name::{self, Base};
 use super::pack::pack;
 use super::receive::{self, Pace, PaceError};
-use super::verify::{self, Demands, Verified, VerifyError};
+use super::verify::{Verified, VerifyError};
+use crate::boltdb::database::Length;
+use crate::boltdb::page::ReadError;
 use crate::clock;
 use crate::durable::{self, Draft, OnPath as _, PRIVATE, PRIVATE_DIR, WriteError};
 use crate::error::{Exit, Explained, Failure, says_full};
@@ -221,9 +224,9 @@ async fn streamed(
     progress: &mut impl FnMut(u64, u64),
 ) -> Result<(Draft, Verified), SaveError> {
     let (draft, file) = begin(wish)?;
-    let file = receive::receive(client, file, pace(wish), &wish.course, expected, progress).await?;
+    let (file, sha256) = receive::receive(client, file, pace(wish), &wish.course, expected, progress).await?;
     let wish = wish.clone();
-    blocking(move || finish(&wish, draft, &file)).await
+    blocking(move || finish(&wish, draft, &file, sha256, None)).await
 }
 
 /// Copies the database from where it lies. Nothing if that cannot be done, or what was copied is not good: etcd may still send it.
@@ -246,7 +249,7 @@ async fn copied(
     let (course, pace) = (wish.course.clone(), pace(wish));
     let copying = aside({
         let course = course.clone();
-        move || copy::copy(&held, &mut file, pace, &course).map(|()| (draft, file))
+        move || copy::copy(&held, &mut file, pace, &course).map(|found| (draft, file, found))
     });
     let mut copying = std::pin::pin!(copying);
     let done = loop {
@@ -255,7 +258,7 @@ async fn copied(
             Err(_) => progress(course.done(), expected.max(course.done())),
         }
     };
-    let (draft, file) = match done {
+    let (draft, file, (inspection, sha256)) = match done {
         Ok(copied) if (source.is_same)() => copied,
         // Somebody else sending it changes nothing about that.
         Err(CopyError::Write(error)) => return Err(error.into()),
@@ -264,7 +267,7 @@ async fn copied(
         Err(why) => return give_up(why.into()),
     };
     let wish = wish.clone();
-    match blocking(move || finish(&wish, draft, &file)).await {
+    match blocking(move || finish(&wish, draft, &file, sha256, Some(inspection))).await {
         Err(why @ SaveError::Bad(_)) => give_up(why.into()),
         finished => finished.map(Some),
     }
@@ -279,16 +282,42 @@ fn begin(wish: &Wish) -> Result<(Draft, File), WriteError> {
     Draft::create(&wish.dir, &format!("{}-{}", wish.base, wish.node), PRIVATE)
 }
 
-/// What is written is made safe if it is kept, and found good.
-fn finish(wish: &Wish, draft: Draft, file: &File) -> Result<(Draft, Verified), SaveError> {
+/// What is written is made safe if it is kept, and found good if that was not seen to yet. Its hash was computed when it was written.
+fn finish(
+    wish: &Wish,
+    draft: Draft,
+    file: &File,
+    sha256: String,
+    inspected: Option<Inspection>,
+) -> Result<(Draft, Verified), SaveError> {
     step(wish, "received", draft.path())?;
-    if wish.packing == Packing::Raw {
-        durable::sync(file, draft.path())?;
-    }
+    let stored_size = file.metadata().on("look at", draft.path())?.len();
+    let database_size = stored_size - SHA256;
+    // Side by side: what is inspected is the same, whether the disk has all of it already or not, and both must be well.
+    let (synced, inspected) = std::thread::scope(|scope| {
+        let syncing = scope.spawn(|| match wish.packing {
+            Packing::Raw => durable::sync(file, draft.path()).map_err(SaveError::from),
+            Packing::Zip | Packing::Zstd => Ok(()),
+        });
+        let inspected = inspected.map_or_else(|| look_into(file, database_size, draft.path()), Ok);
+        (syncing.join().unwrap_or(Err(SaveError::Lost)), inspected)
+    });
+    synced?;
     step(wish, "synced", draft.path())?;
-    let verified = verify::verify(draft.path(), Demands::default(), &mut |_, _| {}).map_err(SaveError::Bad)?;
+    let inspection = inspected?;
     step(wish, "verified", draft.path())?;
-    Ok((draft, verified))
+    let path = draft.path().to_path_buf();
+    Ok((draft, Verified { path, stored_size, packing: Packing::Raw, database_size, sha256, inspection }))
+}
+
+fn look_into(file: &File, size: u64, path: &Path) -> Result<Inspection, SaveError> {
+    inspect::inspect(file, size, Length::Exact, &mut |_, _| {}).map_err(|error| {
+        let path = path.to_path_buf();
+        SaveError::Bad(match error {
+            ReadError::Damaged(finding) => VerifyError::Corrupt { path, finding, hash_is_right: Some(true) },
+            ReadError::Io { source, .. } => VerifyError::Read { path, source },
+        })
+    })
 }
 
 /// A named step: where tests inject faults, and where a save that nobody wants any more ends.
