@@ -23,7 +23,7 @@ use crate::etcd::embedded::hex;
 use crate::faults;
 
 /// Bytes that are copied at a time: whole pages of any size.
-const CHUNK: usize = 1 << 20;
+const CHUNK: usize = 1 << 18;
 /// So many of them may wait for the hash, which takes longest.
 const WAITING: usize = 8;
 
