@@ -1,5 +1,7 @@
 //! `quorate etcd-snapshot ls`.
 
+use serde::Serialize;
+
 use super::super::output::{self, Format};
 use super::Place;
 use super::item::{self, Item};
@@ -17,10 +19,16 @@ pub(super) struct Args {
     output: Format,
 }
 
+/// What programs read: written as it is, since there may be thousands.
+#[derive(Serialize)]
+struct Items<'a> {
+    items: &'a [Item],
+}
+
 pub(super) fn run(place: &Place, args: &Args) -> Result<Exit, Failure> {
     let dir = &place.dir;
     let items: Vec<Item> = list::list(dir)?.into_iter().map(|listed| Item::of_listed(listed, dir)).collect();
-    if !output::structured(&serde_json::json!({ "items": items }), args.output)? {
+    if !output::structured(&Items { items: &items }, args.output)? {
         if items.is_empty() {
             output::talk(&format!("quorate: there are no snapshots in {}\n", dir.display()));
         } else {
