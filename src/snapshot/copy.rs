@@ -5,7 +5,6 @@
 //! zeros in the place of the others (bbolt never reads a free page before it has written it), and the SHA-256 is put behind.
 
 use std::fs::File;
-use std::io::{self, Write as _};
 use std::sync::mpsc::{self, SyncSender};
 
 use aws_lc_rs::digest::{self, Context};
@@ -117,6 +116,5 @@ fn write_pages(
 
 fn write(file: &mut File, bytes: &[u8], pace: &mut Pace) -> Result<(), PaceError> {
     pace.step("snapshot::write")?;
-    let written: io::Result<()> = file.write_all(bytes);
-    pace.written(file, written, bytes.len())
+    pace.write(file, bytes)
 }

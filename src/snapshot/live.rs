@@ -82,7 +82,8 @@ impl std::fmt::Debug for Live {
     }
 }
 
-async fn next(stream: &mut SnapshotStreaming) -> Result<Option<etcd_client::SnapshotResponse>, ClientError> {
+/// The next message, within a time.
+pub(super) async fn next(stream: &mut SnapshotStreaming) -> Result<Option<etcd_client::SnapshotResponse>, ClientError> {
     match tokio::time::timeout(IDLE, stream.message()).await {
         Ok(message) => Ok(message?),
         Err(_) => Err(ClientError::Silent),

@@ -89,8 +89,7 @@ impl Write for Paced<'_> {
         let done = if self.course.is_broken_off() {
             Err(SaveError::BrokenOff)
         } else {
-            let written = self.file.write_all(bytes);
-            self.pace.written(&self.file, written, bytes.len()).map_err(SaveError::from)
+            self.pace.write(&mut self.file, bytes).map_err(SaveError::from)
         };
         done.map(|()| bytes.len()).map_err(|why| {
             self.failure = Some(why);

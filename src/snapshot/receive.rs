@@ -4,24 +4,22 @@ use std::fs::File;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self as std_mpsc, Receiver, SyncSender, TryRecvError};
-use std::time::Duration;
 
 use aws_lc_rs::digest::{self, Context};
 use tokio::sync::mpsc;
 
 use super::aside::{Course, aside};
 use super::file::SHA256;
+use super::live;
 use super::save::SaveError;
 use crate::durable::WriteError;
 use crate::error::Explained;
-use crate::etcd::client::{ClientError, EtcdClient};
+use crate::etcd::client::EtcdClient;
 use crate::etcd::embedded::hex;
 use crate::faults;
 use crate::host;
 use crate::plan::space::human;
 
-/// etcd sends nothing for this long: it hangs.
-const IDLE: Duration = Duration::from_secs(30);
 /// Messages of the stream (32 KiB each) that wait for the disk.
 const WAITING: usize = 32;
 /// After so many bytes the disk is asked to have them, and how much is left.
@@ -142,13 +140,13 @@ impl Pace {
         Ok(faults::point(name).map_err(|error| self.explain(error))?)
     }
 
-    /// So many bytes were written, or were not.
+    /// Writes these bytes.
     ///
     /// # Errors
-    /// If they were not, or there is no room for more.
-    pub(super) fn written(&mut self, file: &File, written: io::Result<()>, bytes: usize) -> Result<(), PaceError> {
-        written.map_err(|error| self.explain(error))?;
-        self.unsynced += bytes as u64;
+    /// If they cannot be written, or there is no room for more.
+    pub(super) fn write(&mut self, file: &mut File, bytes: &[u8]) -> Result<(), PaceError> {
+        file.write_all(bytes).map_err(|error| self.explain(error))?;
+        self.unsynced += bytes.len() as u64;
         if self.unsynced >= STRIDE {
             self.unsynced = 0;
             if self.is_kept {
@@ -193,17 +191,13 @@ pub(super) async fn receive(
     let mut received: u64 = 0;
     loop {
         let message = tokio::select! {
-            message = tokio::time::timeout(IDLE, stream.message()) => message,
+            message = live::next(&mut stream) => message.map_err(broken(received))?,
             () = course.broken_off() => {
                 drop(queue);
                 // The file is closed when the writer has ended.
                 let _ = writer.await;
                 return Err(SaveError::BrokenOff);
             }
-        };
-        let message = match message {
-            Ok(message) => message.map_err(|error| broken(received)(error.into()))?,
-            Err(_) => return Err(broken(received)(ClientError::Silent)),
         };
         let Some(message) = message else { break };
         received += message.blob().len() as u64;
@@ -228,8 +222,7 @@ fn write_stream(
     let mut total = 0u64;
     while let Some(bytes) = waiting.blocking_recv() {
         pace.step("snapshot::write")?;
-        let written = file.write_all(&bytes);
-        pace.written(&file, written, bytes.len())?;
+        pace.write(&mut file, &bytes)?;
         total += bytes.len() as u64;
         held_back.extend_from_slice(&bytes);
         let known = held_back.len().saturating_sub(32);

@@ -22,7 +22,6 @@ use super::pack::pack;
 use super::receive::{self, Pace, PaceError};
 use super::verify::{Verified, VerifyError};
 use crate::boltdb::database::Length;
-use crate::boltdb::page::ReadError;
 use crate::clock;
 use crate::durable::{self, Draft, OnPath as _, PRIVATE, PRIVATE_DIR, WriteError};
 use crate::error::{Exit, Explained, Failure, says_full};
@@ -311,13 +310,8 @@ fn finish(
 }
 
 fn look_into(file: &File, size: u64, path: &Path) -> Result<Inspection, SaveError> {
-    inspect::inspect(file, size, Length::Exact, &mut |_, _| {}).map_err(|error| {
-        let path = path.to_path_buf();
-        SaveError::Bad(match error {
-            ReadError::Damaged(finding) => VerifyError::Corrupt { path, finding, hash_is_right: Some(true) },
-            ReadError::Io { source, .. } => VerifyError::Read { path, source },
-        })
-    })
+    inspect::inspect(file, size, Length::Exact, &mut |_, _| {})
+        .map_err(|error| SaveError::Bad(VerifyError::of(error, path, Some(true))))
 }
 
 /// A named step: where tests inject faults, and where a save that nobody wants any more ends.

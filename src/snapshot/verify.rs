@@ -47,6 +47,17 @@ pub enum VerifyError {
     },
 }
 
+impl VerifyError {
+    /// What reading the database at `path` found; `hash_is_right` is what its hash says.
+    pub(super) fn of(error: ReadError, path: &Path, hash_is_right: Option<bool>) -> Self {
+        let path = path.to_path_buf();
+        match error {
+            ReadError::Damaged(finding) => Self::Corrupt { path, finding, hash_is_right },
+            ReadError::Io { source, .. } => Self::Read { path, source },
+        }
+    }
+}
+
 fn beside(hash_is_right: Option<bool>) -> &'static str {
     match hash_is_right {
         Some(true) => " (although the SHA-256 at its end is right: it was damaged before it was saved)",
@@ -124,11 +135,7 @@ pub fn verify(path: &Path, demands: Demands, progress: &mut dyn FnMut(u64, u64))
     let hashes =
         hashes.unwrap_or_else(|_| Err(io::Error::other("the hash could not be computed"))).map_err(unreadable)?;
     let hash_is_right = snapshot.trailer.map(|trailer| hashes.database.as_ref() == trailer);
-    let corrupt = |finding| VerifyError::Corrupt { path: path.to_path_buf(), finding, hash_is_right };
-    let inspection = inspected.map_err(|error| match error {
-        ReadError::Damaged(finding) => corrupt(finding),
-        ReadError::Io { source, .. } => unreadable(source),
-    })?;
+    let inspection = inspected.map_err(|error| VerifyError::of(error, path, hash_is_right))?;
     if hash_is_right == Some(false) {
         let finding = Finding::new(snapshot.database_size, "the SHA-256 at its end is not that of the database");
         return Err(VerifyError::Corrupt { path: path.to_path_buf(), finding, hash_is_right: None });

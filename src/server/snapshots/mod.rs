@@ -158,13 +158,13 @@ impl Snapshots {
     /// # Errors
     /// What is being done.
     pub async fn turn(&self, doing: &'static str, wait: bool) -> Result<OwnedMutexGuard<()>, RefusedError> {
-        let lock = |text: &Mutex<&'static str>| *text.lock().unwrap_or_else(PoisonError::into_inner);
+        let lock = || self.doing.lock().unwrap_or_else(PoisonError::into_inner);
         let turn = match self.saving.clone().try_lock_owned() {
             Ok(turn) => turn,
             Err(_) if wait => self.saving.clone().lock_owned().await,
-            Err(_) => return Err(RefusedError::Busy(lock(&self.doing))),
+            Err(_) => return Err(RefusedError::Busy(*lock())),
         };
-        *self.doing.lock().unwrap_or_else(PoisonError::into_inner) = doing;
+        *lock() = doing;
         Ok(turn)
     }
 
