@@ -42,6 +42,9 @@ pub enum MaintenanceError {
         /// Bytes.
         free: u64,
     },
+    /// etcd is not healthy.
+    #[error("the database's space cannot be seen to now: {0}")]
+    NotReady(String),
     /// Told to stop.
     #[error("the server was told to stop, and etcd with it; whether it had done what it was asked is not known")]
     Stopping,
@@ -58,7 +61,7 @@ pub enum MaintenanceError {
 impl Explained for MaintenanceError {
     fn exit(&self) -> Exit {
         match self {
-            Self::Stopping => Exit::NotRunning,
+            Self::Stopping | Self::NotReady(_) => Exit::NotRunning,
             _ => Exit::Failed,
         }
     }
@@ -68,6 +71,7 @@ impl Explained for MaintenanceError {
             Self::Space { .. } => {
                 "free some space there: older snapshots, for example (quorate etcd-snapshot ls)".into()
             }
+            Self::NotReady(_) => "see quorate status".into(),
             Self::Stopping => "try again when it runs: neither harms if it is done twice".into(),
             Self::Etcd { .. } => "see quorate status, and journalctl -u quorate-server -e".into(),
         })
@@ -181,12 +185,12 @@ async fn going_on<T: Send + 'static>(
     tokio::spawn(work).await.unwrap_or_else(|_| Err(MaintenanceError::Stopping.into()))
 }
 
-async fn turn(shared: &Shared, wait: bool) -> Result<OwnedMutexGuard<()>, RefusedError> {
+async fn turn(shared: &Shared, wait: bool) -> Result<OwnedMutexGuard<()>, Failure> {
     let turn = shared.snapshots.turn("the database is being defragmented", wait).await?;
     match &*shared.health.borrow() {
         Health::Healthy(_) => Ok(turn),
-        Health::Unhealthy(why) => Err(RefusedError::NotReady(why.clone())),
-        Health::Unknown => Err(RefusedError::NotReady("etcd is starting".into())),
+        Health::Unhealthy(why) => Err(MaintenanceError::NotReady(why.clone()).into()),
+        Health::Unknown => Err(MaintenanceError::NotReady("etcd is starting".into()).into()),
     }
 }
 

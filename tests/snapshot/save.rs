@@ -305,5 +305,6 @@ fn without_a_healthy_etcd_there_is_no_snapshot() {
     node.start();
     eventually("the control socket", || (node.status().code == Some(1)).then_some(()));
     node.quorate(&["etcd-snapshot", "save"]).fails(6, &["no snapshot can be taken:", "quorate status"]);
+    node.quorate(&["defrag"]).fails(6, &["the database's space cannot be seen to now:", "quorate status"]);
     node.stop();
 }

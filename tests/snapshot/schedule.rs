@@ -86,6 +86,11 @@ fn a_snapshot_of_the_future_neither_silences_nor_maddens_the_schedule() {
     assert_eq!(due(), 1, "{}", node.log());
     assert_ne!(node.status_json()["snapshots"]["last_good"]["name"], name, "the future is not the newest");
     node.stop();
+    // Nor does it hide after a restart that the slot was taken.
+    node.start_ready();
+    eventually("the next slot in the status", || node.status_json()["snapshots"]["next"].as_str().map(str::to_owned));
+    assert_eq!(scheduled(&node), 2);
+    node.stop();
 }
 
 #[test]

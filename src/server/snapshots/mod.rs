@@ -21,7 +21,7 @@ use crate::etcd::client::{ClientError, EtcdClient};
 use crate::etcd::settings::Addresses;
 use crate::snapshot::aside::Course;
 use crate::snapshot::file::Packing;
-use crate::snapshot::list::{self, Listed, Status};
+use crate::snapshot::list::{self, Status};
 use crate::snapshot::manifest::Manifest;
 use crate::snapshot::name::Base;
 use crate::snapshot::save::{self, SaveError, Source, Wish};
@@ -182,7 +182,10 @@ pub fn dir(shared: &Shared) -> PathBuf {
 
 /// Brings what is known of the directory up to date.
 fn look_around(shared: &Shared) {
-    let listed = list::list(&dir(shared)).unwrap_or_default();
+    let mut listed = list::list(&dir(shared)).unwrap_or_default();
+    // What a wrong clock wrote is not the newest of anything.
+    let now = clock::unix_seconds(clock::now());
+    listed.retain(|listed| listed.created <= now);
     let base = shared.snapshots.settings.borrow().base.to_string();
     let is_scheduled = |manifest: &Manifest| {
         manifest.reason == SCHEDULED && manifest.node == shared.config.node_name && manifest.base == base
@@ -192,9 +195,6 @@ fn look_around(shared: &Shared) {
         .filter(|listed| listed.status != Status::Corrupt && listed.manifest.as_ref().is_some_and(is_scheduled))
         .map(|listed| SystemTime::UNIX_EPOCH + Duration::from_secs(listed.created))
         .max();
-    // What a wrong clock wrote is not the newest of anything.
-    let now = clock::unix_seconds(clock::now());
-    let listed: Vec<Listed> = listed.into_iter().filter(|listed| listed.created <= now).collect();
     let good =
         || listed.iter().filter(|listed| listed.status == Status::Good).filter_map(|listed| listed.manifest.as_ref());
     let last_good = good().max_by_key(|manifest| manifest.created.clone()).cloned();
