@@ -30,31 +30,51 @@ fn main() {
     let etcd = Etcd::usual();
     let megabytes: usize = std::env::var("QUORATE_BENCH_MB").map_or(850, |text| text.parse().unwrap());
     println!("\nsnapshots of etcd {}, {RUNS} runs each, medians (min to max)\n", etcd.version());
+    // As with other benches, a word after -- chooses.
+    let only: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
+    let wanted = |what: &str| only.is_empty() || only.iter().any(|word| word == what);
     let mut node = Node::new(&etcd).config(&settings(false)).env("QUORATE_LOG", "quorate=info,etcd=error");
     node.start_ready();
-    pairs(&node, "small database: save", &["--snapshot-compress=none"], None, 1.0);
-    let begun = Instant::now();
-    fill(&node, megabytes << 20);
-    println!("\nfilled with {megabytes} MB of values like Kubernetes' in {:.0} s", begun.elapsed().as_secs_f64());
-    settle(&node);
-    idle_puts(&node);
-    for how in ["stream", "copy"] {
-        set(&node, how);
-        large(&node, how);
+    if wanted("small") {
+        pairs(&node, "small database: save", &["--snapshot-compress=none"], None, 1.0);
     }
-    verify(&node);
-    for (how, aim) in [("copy", 0.2), ("stream", 0.33)] {
-        set(&node, how);
-        pairs(
-            &node,
-            &format!("save by {how}, zstd, against etcdctl + zip -6"),
-            &["--snapshot-compress"],
-            Some(()),
-            aim,
-        );
+    if ["save", "memory", "puts", "verify", "zip"].into_iter().any(wanted) {
+        large_database(&node, megabytes, wanted);
     }
     node.stop();
-    listing(&node);
+    if wanted("ls") {
+        listing(&node);
+    }
+}
+
+fn large_database(node: &Node, megabytes: usize, wanted: impl Fn(&str) -> bool) {
+    let begun = Instant::now();
+    fill(node, megabytes << 20);
+    println!("\nfilled with {megabytes} MB of values like Kubernetes' in {:.0} s", begun.elapsed().as_secs_f64());
+    settle(node);
+    for how in ["stream", "copy"] {
+        set(node, how);
+        if wanted("save") {
+            raw(node, how);
+        }
+        if wanted("memory") {
+            memory(node, how, "none");
+            memory(node, how, "zstd");
+        }
+        if wanted("puts") {
+            puts(node, how);
+        }
+    }
+    if wanted("verify") {
+        verify(node);
+    }
+    if !wanted("zip") {
+        return;
+    }
+    for (how, aim) in [("copy", 0.2), ("stream", 0.33)] {
+        set(node, how);
+        pairs(node, &format!("save by {how}, zstd, against etcdctl + zip -6"), &["--snapshot-compress"], Some(()), aim);
+    }
 }
 
 fn set(node: &Node, how: &str) {
@@ -187,11 +207,13 @@ fn remove(node: &Node, path: &Path) {
     node.quorate(&["etcd-snapshot", "delete", "--force", name]).succeeds();
 }
 
-fn large(node: &Node, how: &str) {
+fn raw(node: &Node, how: &str) {
     let aim = if how == "copy" { 0.4 } else { 1.0 };
     pairs(node, &format!("save by {how}, against etcdctl"), &["--snapshot-compress=none"], None, aim);
-    memory(node, how, "none");
-    memory(node, how, "zstd");
+}
+
+fn puts(node: &Node, how: &str) {
+    idle_puts(node);
     let ours = puts_during(node, || {
         let saved = save(node, &["--snapshot-compress=none"]);
         remove(node, &saved.path);

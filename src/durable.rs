@@ -9,7 +9,7 @@
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, Write};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown, lchown};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown, lchown};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -245,6 +245,36 @@ impl Drop for Draft {
 pub fn sync(file: &File, path: &Path) -> Result<(), WriteError> {
     faults::point("durable::fsync").on("fsync", path)?;
     file.sync_all().on("fsync", path)
+}
+
+/// Writes into an open file at a place; not synced.
+///
+/// # Errors
+/// What the disk says.
+pub fn write_at(file: &File, path: &Path, bytes: &[u8], offset: u64) -> Result<(), WriteError> {
+    faults::point("durable::write").on("write", path)?;
+    file.write_all_at(bytes, offset).on("write", path)
+}
+
+/// Reserves room for the first `bytes` of an open file, without making it longer. Where the file system cannot, nothing is reserved.
+///
+/// # Errors
+/// If there is too little room.
+pub fn reserve(file: &File, bytes: u64) -> io::Result<()> {
+    use rustix::io::Errno;
+    match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::KEEP_SIZE, 0, bytes) {
+        // Of no bytes, not to be had here, or disturbed: it is no more than a help.
+        Err(Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INTR) => Ok(()),
+        done => done.map_err(io::Error::from),
+    }
+}
+
+/// Makes an open file so long; what is new is zero.
+///
+/// # Errors
+/// What the disk says.
+pub fn set_length(file: &File, path: &Path, length: u64) -> Result<(), WriteError> {
+    file.set_len(length).on("change the length of", path)
 }
 
 /// A file without a name in `dir`: gone when it is closed, however the program ends.

@@ -1,5 +1,7 @@
 //! A database as a whole: its heads, and what can be asked of it.
 
+use std::collections::BTreeMap;
+
 use super::image::Image;
 use super::page::{self, BUCKET, Finding, HEADER, Header, Kind, META, Meta, PAGE_SIZES, ReadError};
 use super::pages::Pages;
@@ -107,29 +109,57 @@ impl<'a, I: Image + ?Sized> Database<'a, I> {
     /// # Errors
     /// If it is damaged there.
     pub fn last_key(&self, name: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
+        let Some(bucket) = self.top_level()?.remove(name) else { return Ok(None) };
+        let edge = self.right_edge(&bucket)?;
+        let Some((leaf, offset)) = edge.last() else { return Ok(None) };
+        let cut_off = || Finding::new(*offset, "a page is cut off");
+        let header = Header::read(leaf).ok_or_else(cut_off)?;
+        let Some(last) = usize::from(header.count).checked_sub(1) else { return Ok(None) };
+        Ok(Some(page::leaf_element(leaf, last).ok_or_else(cut_off)?.key.to_vec()))
+    }
+
+    /// The top-level buckets: their names, and what they lead to.
+    ///
+    /// # Errors
+    /// If they are damaged, or there are more than etcd has.
+    pub fn top_level(&self) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, ReadError> {
+        /// etcd has a dozen.
+        const MOST: usize = 1000;
+        let mut buckets = BTreeMap::new();
         let mut walk = Walk::new(self.image, self.meta)?;
-        let mut bucket = None;
-        walk.node(self.meta.root, &Bounds::default(), 0, &mut |_, pair, _| {
-            if pair.is_bucket && pair.key == name {
-                bucket = Some(pair.value.to_vec());
+        walk.node(self.meta.root, &Bounds::default(), 0, &mut |_, pair, offset| {
+            if !pair.is_bucket || buckets.len() == MOST {
+                return Err(Finding::new(offset, "these are not the buckets of an etcd").into());
             }
+            buckets.insert(pair.key.to_vec(), pair.value.to_vec());
             Ok(())
         })?;
-        let Some(bucket) = bucket else { return Ok(None) };
-        let mut page = bucket.get(BUCKET..).unwrap_or_default().to_vec();
-        let mut next = page::u64_at(&bucket, 0).filter(|root| *root != 0);
-        let mut offset = 0;
+        Ok(buckets)
+    }
+
+    /// The pages along the right edge of a bucket's tree, from its root to its last leaf, with their offsets. `bucket` is what
+    /// [`Self::top_level`] gave for it; one that lies in a page of another has only its leaf.
+    ///
+    /// # Errors
+    /// If it is damaged there.
+    pub fn right_edge(&self, bucket: &[u8]) -> Result<Vec<(Vec<u8>, u64)>, ReadError> {
+        let mut walk = Walk::new(self.image, self.meta)?;
+        let mut next = page::u64_at(bucket, 0).unwrap_or_default();
+        if next == 0 {
+            return Ok(vec![(bucket.get(BUCKET..).unwrap_or_default().to_vec(), 0)]);
+        }
+        let mut edge = Vec::new();
         loop {
-            if let Some(id) = next {
-                offset = id.saturating_mul(u64::from(self.meta.page_size));
-                walk.load(id, offset, &mut page)?;
-            }
-            let cut_off = || Finding::new(offset, "a page is cut off");
-            let header = Header::read(&page).ok_or_else(cut_off)?;
-            let Some(last) = usize::from(header.count).checked_sub(1) else { return Ok(None) };
-            match header.kind {
-                Some(Kind::Branch) => next = Some(page::branch_element(&page, last).ok_or_else(cut_off)?.1),
-                Some(Kind::Leaf) => return Ok(Some(page::leaf_element(&page, last).ok_or_else(cut_off)?.key.to_vec())),
+            let offset = next.saturating_mul(u64::from(self.meta.page_size));
+            let mut page = Vec::new();
+            // A page that was there before is found by the walk, so this ends.
+            let header = walk.load(next, offset, &mut page)?;
+            let last = usize::from(header.count).checked_sub(1);
+            let child = last.and_then(|last| page::branch_element(&page, last)).map(|(_, child)| child);
+            edge.push((page, offset));
+            match (header.kind, child) {
+                (Some(Kind::Leaf), _) => return Ok(edge),
+                (Some(Kind::Branch), Some(child)) => next = child,
                 _ => return Err(Finding::new(offset, "a page is neither branch nor leaf").into()),
             }
         }

@@ -3,10 +3,13 @@
 //! `page` knows the bytes of one page, `database` a whole one, through which `walk` leads page by page, `keyspace` what etcd keeps in it, `wal` the log.
 
 pub mod database;
+pub mod edit;
 pub mod image;
 pub mod keyspace;
+pub mod membership;
 pub mod page;
 pub mod pages;
 pub mod protobuf;
+pub mod raft_snapshot;
 pub mod wal;
 pub mod walk;

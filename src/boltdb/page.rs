@@ -21,6 +21,7 @@ const MAGIC: u32 = 0xED0C_DAED;
 const VERSION: u32 = 2;
 const BRANCH: u16 = 0x01;
 const LEAF: u16 = 0x02;
+const META_PAGE: u16 = 0x04;
 const FREELIST: u16 = 0x10;
 const IS_BUCKET: u32 = 0x01;
 
@@ -76,6 +77,8 @@ pub struct Meta {
     pub page_size: u32,
     /// Root page of the top-level bucket.
     pub root: u64,
+    /// A counter of the top-level bucket's, which etcd does not use.
+    pub sequence: u64,
     /// Page of the freelist, or [`NO_FREELIST`].
     pub freelist: u64,
     /// The first page id that was never used: the file's length in pages.
@@ -106,8 +109,72 @@ impl Meta {
         if !PAGE_SIZES.contains(&page_size) {
             return Err(wrong("its page size cannot be"));
         }
-        Ok(Self { page_size, root: long(16), freelist: long(32), high_water_mark: long(40), transaction: long(48) })
+        Ok(Self {
+            page_size,
+            root: long(16),
+            sequence: long(24),
+            freelist: long(32),
+            high_water_mark: long(40),
+            transaction: long(48),
+        })
     }
+
+    /// The page `id`, 0 or 1, that holds it.
+    #[must_use]
+    pub fn page(&self, id: u64) -> Vec<u8> {
+        let mut page = header(id, META_PAGE, 0, 0).to_vec();
+        page.extend([MAGIC, VERSION, self.page_size, 0].into_iter().flat_map(u32::to_le_bytes));
+        let longs = [self.root, self.sequence, self.freelist, self.high_water_mark, self.transaction];
+        page.extend(longs.into_iter().flat_map(u64::to_le_bytes));
+        let sum = fnv_1a(&page[HEADER..]);
+        page.extend(sum.to_le_bytes());
+        page.resize(self.page_size as usize, 0);
+        page
+    }
+}
+
+fn header(id: u64, kind: u16, count: u16, overflow: u32) -> [u8; HEADER] {
+    let mut header = [0; HEADER];
+    header[..8].copy_from_slice(&id.to_le_bytes());
+    header[8..10].copy_from_slice(&kind.to_le_bytes());
+    header[10..12].copy_from_slice(&count.to_le_bytes());
+    header[12..].copy_from_slice(&overflow.to_le_bytes());
+    header
+}
+
+/// The leaf page `id` with these pairs, without what fills it up to whole pages; `None` if there are more than a page can count.
+#[must_use]
+pub fn leaf(id: u64, pairs: &[Pair<'_>], page_size: u32) -> Option<Vec<u8>> {
+    let length = |bytes: &[u8]| u32::try_from(bytes.len()).ok();
+    let bodies: usize = pairs.iter().map(|pair| pair.key.len() + pair.value.len()).sum();
+    let whole = HEADER + pairs.len() * HEADER + bodies;
+    let overflow = u32::try_from(whole.div_ceil(page_size as usize).saturating_sub(1)).ok()?;
+    let mut page = header(id, LEAF, u16::try_from(pairs.len()).ok()?, overflow).to_vec();
+    let mut body = HEADER + pairs.len() * HEADER;
+    for pair in pairs {
+        let position = u32::try_from(body - page.len()).ok()?;
+        let flags = if pair.is_bucket { IS_BUCKET } else { 0 };
+        let fields = [flags, position, length(pair.key)?, length(pair.value)?];
+        page.extend(fields.into_iter().flat_map(u32::to_le_bytes));
+        body += pair.key.len() + pair.value.len();
+    }
+    for pair in pairs {
+        page.extend_from_slice(pair.key);
+        page.extend_from_slice(pair.value);
+    }
+    Some(page)
+}
+
+/// The branch page `page` as page `id`, with its last element leading to `child`; `None` if it is none.
+#[must_use]
+pub fn redirected(page: &[u8], id: u64, child: u64) -> Option<Vec<u8>> {
+    let header = Header::read(page)?;
+    let last = usize::from(header.count).checked_sub(1)?;
+    let at = HEADER + last * HEADER + 8;
+    let mut page = page.to_vec();
+    page.get_mut(..8)?.copy_from_slice(&id.to_le_bytes());
+    page.get_mut(at..at + 8)?.copy_from_slice(&child.to_le_bytes());
+    Some(page)
 }
 
 /// <http://www.isthe.com/chongo/tech/comp/fnv/>, 64 bits, variant 1a.
@@ -201,21 +268,15 @@ pub(super) mod tests {
 
     /// A page with a good head.
     pub fn meta(id: u64, transaction: u64, high_water_mark: u64, root: u64) -> Vec<u8> {
-        let mut body: Vec<u8> = [MAGIC, VERSION, 4096, 0].into_iter().flat_map(u32::to_le_bytes).collect();
-        body.extend([root, 0, NO_FREELIST, high_water_mark, transaction].into_iter().flat_map(u64::to_le_bytes));
-        let sum = fnv_1a(&body);
-        body.extend(sum.to_le_bytes());
-        let mut page = vec![0; 4096];
-        page[..8].copy_from_slice(&id.to_le_bytes());
-        page[8] = 4;
-        page[HEADER..HEADER + META].copy_from_slice(&body);
-        page
+        let meta = Meta { page_size: 4096, root, sequence: 0, freelist: NO_FREELIST, high_water_mark, transaction };
+        meta.page(id)
     }
 
     #[test]
     fn a_head_is_read_and_its_faults_are_named() {
         let good = meta(1, 7, 8, 3);
-        let expected = Meta { page_size: 4096, root: 3, freelist: NO_FREELIST, high_water_mark: 8, transaction: 7 };
+        let expected =
+            Meta { page_size: 4096, root: 3, sequence: 0, freelist: NO_FREELIST, high_water_mark: 8, transaction: 7 };
         assert_eq!(Meta::read(&good, 0), Ok(expected));
         for (at, what) in [(16, "begin like one"), (20, "version"), (24, "checksum"), (75, "checksum")] {
             let mut bad = good.clone();

@@ -1,18 +1,37 @@
-//! etcd's write-ahead log (`member/wal/*.wal`), as far as it tells whether anything was ever committed.
+//! etcd's write-ahead log (`member/wal/*.wal`): what it says of commits, how it is begun, and how it is gone on with.
 //!
 //! Format (etcd `server/storage/wal`, the same in 3.4 to 3.7): frames of a little-endian u64, a protobuf
 //! `walpb.Record{1: type, 2: crc, 3: data}` and zero bytes up to a multiple of eight. The u64 holds the record's length in its
 //! low 56 bits and, if there is padding, 0x80 and the number of its bytes in the highest byte. Segments are reserved
-//! beforehand, so a length of zero ends the log. Record type 3 holds a `raftpb.HardState{1: term, 2: vote, 3: commit}`.
+//! beforehand, so a length of zero ends the log. The crc is a running CRC-32C of the data of all records; a record of type 4 begins
+//! each segment with that of the one before. Types: 1 metadata `{1: member, 2: cluster}`, 2 `raftpb.Entry{1: type, 2: term, 3: index,
+//! 4: data}`, 3 `raftpb.HardState{1: term, 2: vote, 3: commit}`, 5 `walpb.Snapshot{1: index, 2: term, 3: ConfState}`. A segment's name
+//! is its number and the index of its first entry, both in 16 hexadecimal digits.
 
 use std::io::{self, ErrorKind, Read};
 
-use super::protobuf;
+use crc32c::crc32c_append;
 
+use super::membership::Membership;
+use super::protobuf::{self, Message};
+use super::raft_snapshot::{TERM, conf_state};
+
+const METADATA: u64 = 1;
+const ENTRY: u64 = 2;
 const HARD_STATE: u64 = 3;
+const CRC: u64 = 4;
+const SNAPSHOT: u64 = 5;
+
 const RECORD_TYPE: u64 = 1;
+const RECORD_CRC: u64 = 2;
 const RECORD_DATA: u64 = 3;
 const HARD_STATE_COMMIT: u64 = 3;
+const ENTRY_INDEX: u64 = 3;
+
+/// Bytes that etcd reserves for a segment.
+pub const SEGMENT: u64 = 64_000_000;
+/// The name of the first segment.
+pub const FIRST: &str = "0000000000000000-0000000000000000.wal";
 
 /// Larger than any record: etcd refuses requests of more than a few MiB.
 const LONGEST_RECORD: u64 = 512 << 20;
@@ -92,6 +111,154 @@ fn damaged() -> io::Error {
     io::Error::new(ErrorKind::InvalidData, "the write-ahead log is damaged")
 }
 
+/// Where a member stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HardState {
+    /// The term that it is in.
+    pub term: u64,
+    /// Whom it voted for in it.
+    pub vote: u64,
+    /// The last entry that it knows to be committed.
+    pub commit: u64,
+}
+
+impl HardState {
+    fn decode(data: &[u8]) -> Result<Self, protobuf::Malformed> {
+        let number = |field| protobuf::number(data, field).map(Option::unwrap_or_default);
+        Ok(Self { term: number(1)?, vote: number(2)?, commit: number(HARD_STATE_COMMIT)? })
+    }
+
+    fn encode(self) -> Vec<u8> {
+        Message::default().number(1, self.term).number(2, self.vote).number(HARD_STATE_COMMIT, self.commit).encoded()
+    }
+}
+
+/// Frames, and the checksum that they go on with.
+struct Writer {
+    bytes: Vec<u8>,
+    crc: u32,
+}
+
+impl Writer {
+    fn record(&mut self, kind: u64, data: &[u8]) {
+        self.crc = crc32c_append(self.crc, data);
+        let record = Message::default().number(RECORD_TYPE, kind).number(RECORD_CRC, self.crc.into());
+        self.frame(&record.bytes(RECORD_DATA, data).encoded());
+    }
+
+    fn frame(&mut self, record: &[u8]) {
+        let padding = (8 - record.len() % 8) % 8;
+        let mark = if padding == 0 { 0 } else { (0x80 | padding as u64) << 56 };
+        self.bytes.extend((record.len() as u64 | mark).to_le_bytes());
+        self.bytes.extend_from_slice(record);
+        self.bytes.resize(self.bytes.len() + padding, 0);
+    }
+}
+
+/// What the log of `member` begins with in a cluster that is made of these members: as `etcdutl snapshot restore` writes it. An entry
+/// makes each member, all of them are committed, and a raft snapshot of them is there (`raft_snapshot`).
+#[must_use]
+pub fn beginning(member: u64, membership: &Membership) -> Vec<u8> {
+    let mut log = Writer { bytes: Vec::new(), crc: 0 };
+    log.frame(&Message::default().number(RECORD_TYPE, CRC).number(RECORD_CRC, 0).encoded());
+    log.record(METADATA, &Message::default().number(1, member).number(2, membership.cluster_id).encoded());
+    log.record(SNAPSHOT, &Message::default().number(1, 0).number(2, 0).encoded());
+    for (index, member) in (1..).zip(&membership.members) {
+        let change =
+            Message::default().number(1, 0).number(2, 0).number(3, member.id).bytes(4, member.json().as_bytes());
+        let entry = Message::default().number(1, 1).number(2, TERM).number(ENTRY_INDEX, index);
+        log.record(ENTRY, &entry.bytes(4, &change.encoded()).encoded());
+    }
+    let commit = membership.count();
+    let vote = membership.ids().next().unwrap_or_default();
+    log.record(HARD_STATE, &HardState { term: TERM, vote, commit }.encode());
+    let snapshot = Message::default().number(1, commit).number(2, TERM).bytes(3, &conf_state(membership));
+    log.record(SNAPSHOT, &snapshot.encoded());
+    log.bytes
+}
+
+/// The end of a log's last segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct End {
+    /// Bytes up to the end of its last whole record.
+    pub at: u64,
+    /// The last state that it says.
+    pub state: Option<HardState>,
+    /// The index of the last entry in it, if there is one in it.
+    pub last_entry: Option<u64>,
+    crc: u32,
+}
+
+impl End {
+    /// Reads a segment to its end. A record that a crash tore at the end is none, as for etcd.
+    ///
+    /// # Errors
+    /// If it cannot be read, or is damaged.
+    pub fn read(mut segment: impl Read) -> io::Result<Self> {
+        let mut end = Self { at: 0, state: None, last_entry: None, crc: 0 };
+        loop {
+            let Some(record) = next_record(&mut segment)? else { return Ok(end) };
+            let malformed = |_| damaged();
+            let number = |field| protobuf::number(&record, field).map_err(malformed);
+            let read = || Ok::<_, io::Error>((number(RECORD_TYPE)?, number(RECORD_CRC)?));
+            let data = protobuf::bytes(&record, RECORD_DATA).map_err(malformed);
+            let torn = || is_torn(end.at + 8, &record);
+            let ((kind, crc), data) = match (read(), data) {
+                (Ok(read), Ok(data)) => (read, data.unwrap_or_default()),
+                _ if torn() => return Ok(end),
+                (Err(error), _) | (_, Err(error)) => return Err(error),
+            };
+            if kind == Some(CRC) {
+                end.crc = crc.and_then(|crc| u32::try_from(crc).ok()).ok_or_else(damaged)?;
+            } else {
+                let sum = crc32c_append(end.crc, data);
+                if crc != Some(sum.into()) {
+                    return if torn() { Ok(end) } else { Err(damaged()) };
+                }
+                end.crc = sum;
+            }
+            match kind {
+                Some(HARD_STATE) => end.state = Some(HardState::decode(data).map_err(malformed)?),
+                Some(ENTRY) => end.last_entry = protobuf::number(data, ENTRY_INDEX).map_err(malformed)?,
+                _ => {}
+            }
+            end.at += 8 + (record.len() as u64).next_multiple_of(8);
+        }
+    }
+
+    /// The bytes that go to [`Self::at`] so that the log ends with this state.
+    #[must_use]
+    pub fn go_on_with(&self, state: HardState) -> Vec<u8> {
+        let mut log = Writer { bytes: Vec::new(), crc: self.crc };
+        log.record(HARD_STATE, &state.encode());
+        log.bytes
+    }
+}
+
+/// The index of the first entry that a segment of this name may have.
+#[must_use]
+pub fn first_index(name: &str) -> Option<u64> {
+    let (_, index) = name.strip_suffix(".wal")?.split_once('-')?;
+    u64::from_str_radix(index, 16).ok()
+}
+
+/// A disk writes sectors: a record of which one is still zero was not written whole (etcd `wal/decoder.go`, `isTornEntry`).
+fn is_torn(offset: u64, record: &[u8]) -> bool {
+    const SECTOR: u64 = 512;
+    let mut rest = record;
+    let mut at = offset;
+    while !rest.is_empty() {
+        let count = usize::try_from(SECTOR - at % SECTOR).unwrap_or(512).min(rest.len());
+        let (sector, others) = rest.split_at(count);
+        if sector.iter().all(|byte| *byte == 0) {
+            return true;
+        }
+        rest = others;
+        at += count as u64;
+    }
+    false
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -145,6 +312,42 @@ mod tests {
     }
 
     #[test]
+    fn the_bytes_are_those_that_etcd_writes() {
+        let one = Membership::new(&[("n1".into(), vec!["http://127.0.0.1:25380".into()])], "etcd-cluster").unwrap();
+        let log = beginning(one.members[0].id, &one);
+        assert_eq!(log, golden()[..log.len()]);
+        assert!(golden()[log.len()..].iter().all(|byte| *byte == 0));
+    }
+
+    #[test]
+    fn the_end_is_found_and_gone_on_with() {
+        let log = beginning(
+            1,
+            &Membership::new(&[("a".into(), vec!["http://h:1".into()]), ("b".into(), vec!["http://h:2".into()])], "t")
+                .unwrap(),
+        );
+        let end = End::read(log.as_slice()).unwrap();
+        assert_eq!((end.at, end.last_entry), (log.len() as u64, Some(2)));
+        let state = HardState { commit: 9, ..end.state.unwrap() };
+        let longer = [&log[..], &end.go_on_with(state), &[0; 4096]].concat();
+        let found = End::read(longer.as_slice()).unwrap();
+        assert_eq!(found.state, Some(state));
+        assert_eq!(found.at + 4096, longer.len() as u64);
+        // A record that a crash tore: its sector was not written.
+        let mut torn = [&log[..], &[0; 4096]].concat();
+        let large = 0x0400u64.to_le_bytes();
+        torn[log.len()..log.len() + 8].copy_from_slice(&large);
+        torn[log.len() + 8] = 8;
+        assert_eq!(End::read(torn.as_slice()).unwrap(), end);
+        // A flipped bit is none of that.
+        let mut damaged = log.clone();
+        let at = damaged.len() - 40;
+        damaged[at] ^= 1;
+        assert!(End::read(damaged.as_slice()).is_err());
+        assert_eq!(first_index("0000000000000003-000000000000abcd.wal"), Some(0xabcd));
+    }
+
+    #[test]
     fn damage_is_never_taken_for_an_empty_log() {
         let log = golden();
         // A page of zeros over the beginning, a length that cannot be.
@@ -156,6 +359,7 @@ mod tests {
         #[test]
         fn no_bytes_make_it_panic_or_read_for_ever(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
             let _ = read(bytes.as_slice());
+            let _ = End::read(bytes.as_slice());
         }
     }
 }

@@ -10,6 +10,7 @@ use std::sync::mpsc::{self, SyncSender};
 use aws_lc_rs::digest::{self, Context};
 
 use super::aside::Course;
+use super::file::SHA256;
 use super::inspect::{self, Inspection};
 use super::live::{Live, LiveError};
 use super::receive::{Pace, PaceError};
@@ -59,6 +60,7 @@ impl Explained for CopyError {}
 pub fn copy(live: &Live, file: &mut File, mut pace: Pace, course: &Course) -> Result<(Inspection, String), CopyError> {
     faults::point("snapshot::copy").map_err(|source| ReadError::Io { offset: 0, source })?;
     let reached = Database::open(live, live.size(), Length::Exact)?.reached()?;
+    pace.reserve(file, live.size() + SHA256)?;
     let (inspection, mut context) = std::thread::scope(|scope| {
         let (chunks, waiting) = mpsc::sync_channel::<Vec<u8>>(WAITING);
         let hasher = scope.spawn(move || {
@@ -77,7 +79,6 @@ pub fn copy(live: &Live, file: &mut File, mut pace: Pace, course: &Course) -> Re
     })?;
     let trailer = context.clone().finish();
     write(file, trailer.as_ref(), &mut pace)?;
-    pace.finish()?;
     context.update(trailer.as_ref());
     Ok((inspection, hex(context.finish().as_ref())))
 }

@@ -27,13 +27,12 @@ pub(super) fn pack(wish: &Wish, (raw, verified): (Draft, Verified)) -> Result<(D
     let (draft, out) = Draft::create(&wish.dir, &format!("{}-{}-packed", wish.base, wish.node), PRIVATE)?;
     let failed = |source: io::Error| WriteError { act: "pack into", path: draft.path().to_path_buf(), source };
     let mut from = File::open(raw.path()).map_err(failed)?;
-    let mut out = Paced { file: out, pace: Pace::new(&wish.dir, true), course: &wish.course, failure: None };
+    let mut out = Paced { file: out, pace: Pace::new(&wish.dir), course: &wish.course, failure: None };
     let packed = pack_into(wish, &verified, &mut from, &mut out);
     if let Some(why) = out.failure.take() {
         return Err(why);
     }
     packed.map_err(failed)?;
-    out.pace.finish()?;
     let out = out.file;
     step(wish, "packed", draft.path())?;
     durable::sync(&out, draft.path())?;

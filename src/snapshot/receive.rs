@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{self as std_mpsc, Receiver, SyncSender, TryRecvError};
 
 use aws_lc_rs::digest::{self, Context};
 use tokio::sync::mpsc;
@@ -12,7 +11,7 @@ use super::aside::{Course, aside};
 use super::file::SHA256;
 use super::live;
 use super::save::SaveError;
-use crate::durable::WriteError;
+use crate::durable::{self, WriteError};
 use crate::error::Explained;
 use crate::etcd::client::EtcdClient;
 use crate::etcd::embedded::hex;
@@ -22,7 +21,7 @@ use crate::plan::space::human;
 
 /// Messages of the stream (32 KiB each) that wait for the disk.
 const WAITING: usize = 32;
-/// After so many bytes the disk is asked to have them, and how much is left.
+/// After so many bytes it is looked how much room is left.
 const STRIDE: u64 = 32 << 20;
 /// What stays free: etcd's log grows on the same disk, most likely.
 const SPARE: u64 = 96 << 20;
@@ -69,63 +68,29 @@ pub(super) fn check_space(dir: &Path, needed: u64) -> Result<(), PaceError> {
     }
 }
 
-/// Writes in strides: all the while, the disk is made to take what was written, so that little is left to wait for at the end and
-/// etcd's own writes find no long queue; and it is looked whether there is room for more.
+/// Writes as long as there is room for more.
+///
+/// The room is reserved beforehand where that can be, and nothing is synced before the end: either way etcd's own fsyncs, which its
+/// clients wait for, would have to wait for our data (a put's 99th percentile is half as long, measured on ext4).
 #[derive(Debug)]
 pub struct Pace {
     dir: PathBuf,
-    is_kept: bool,
-    unsynced: u64,
-    syncer: Option<Syncer>,
-}
-
-/// Makes the disk have what was written, on a thread of its own while more is written.
-#[derive(Debug)]
-struct Syncer {
-    orders: SyncSender<()>,
-    results: Receiver<io::Result<()>>,
-    is_busy: bool,
-}
-
-impl Syncer {
-    fn start(file: &File) -> io::Result<Self> {
-        let file = file.try_clone()?;
-        let ((orders, wanted), (done, results)) = (std_mpsc::sync_channel(1), std_mpsc::sync_channel(1));
-        std::thread::Builder::new().name("snapshot-sync".into()).spawn(move || {
-            while let Ok(()) = wanted.recv() {
-                if done.send(file.sync_data()).is_err() {
-                    return;
-                }
-            }
-        })?;
-        Ok(Self { orders, results, is_busy: false })
-    }
-
-    /// Waits for the one before. An error of it is final, and said only once.
-    fn wait(&mut self) -> io::Result<()> {
-        if std::mem::take(&mut self.is_busy) { self.results.recv().map_err(io::Error::other)? } else { Ok(()) }
-    }
-
-    /// Begins another one, unless one is still at it: that of the next stride will do then.
-    fn order(&mut self) -> io::Result<()> {
-        if self.is_busy {
-            match self.results.try_recv() {
-                Ok(done) => done?,
-                Err(TryRecvError::Empty) => return Ok(()),
-                Err(lost) => return Err(io::Error::other(lost)),
-            }
-        }
-        self.orders.send(()).map_err(io::Error::other)?;
-        self.is_busy = true;
-        Ok(())
-    }
+    unchecked: u64,
 }
 
 impl Pace {
-    /// For a file in `dir`; one that is not kept is left to the system's own pace.
+    /// For a file in `dir`.
     #[must_use]
-    pub fn new(dir: &Path, is_kept: bool) -> Self {
-        Self { dir: dir.to_path_buf(), is_kept, unsynced: 0, syncer: None }
+    pub fn new(dir: &Path) -> Self {
+        Self { dir: dir.to_path_buf(), unchecked: 0 }
+    }
+
+    /// Reserves room for all of it.
+    ///
+    /// # Errors
+    /// If there is too little.
+    pub(super) fn reserve(&self, file: &File, bytes: u64) -> Result<(), PaceError> {
+        Ok(durable::reserve(file, bytes).map_err(|error| self.explain(error))?)
     }
 
     fn explain(&self, source: io::Error) -> WriteError {
@@ -146,32 +111,12 @@ impl Pace {
     /// If they cannot be written, or there is no room for more.
     pub(super) fn write(&mut self, file: &mut File, bytes: &[u8]) -> Result<(), PaceError> {
         file.write_all(bytes).map_err(|error| self.explain(error))?;
-        self.unsynced += bytes.len() as u64;
-        if self.unsynced >= STRIDE {
-            self.unsynced = 0;
-            if self.is_kept {
-                self.order(file).map_err(|error| self.explain(error))?;
-            }
+        self.unchecked += bytes.len() as u64;
+        if self.unchecked >= STRIDE {
+            self.unchecked = 0;
             check_space(&self.dir, 0)?;
         }
         Ok(())
-    }
-
-    fn order(&mut self, file: &File) -> io::Result<()> {
-        let syncer = match &mut self.syncer {
-            Some(syncer) => syncer,
-            None => self.syncer.insert(Syncer::start(file)?),
-        };
-        syncer.order()
-    }
-
-    /// All was written: waits for what is being synced.
-    ///
-    /// # Errors
-    /// What the disk says.
-    pub(super) fn finish(&mut self) -> Result<(), PaceError> {
-        let waited = self.syncer.as_mut().map_or(Ok(()), Syncer::wait);
-        Ok(waited.map_err(|error| self.explain(error))?)
     }
 }
 
@@ -186,11 +131,19 @@ pub(super) async fn receive(
 ) -> Result<(File, String), SaveError> {
     let broken = |after| move |source| SaveError::Stream { after, source };
     let mut stream = client.snapshot().await.map_err(broken(0))?;
+    let mut next = live::next(&mut stream).await.map_err(broken(0))?;
+    let size = next.as_ref().map_or(0, |first| first.blob().len() as u64 + first.remaining_bytes() + SHA256);
     let (queue, waiting) = mpsc::channel::<Vec<u8>>(WAITING);
-    let writer = aside(move || write_stream(file, pace, waiting));
+    let writer = aside(move || write_stream(file, size, pace, waiting));
     let mut received: u64 = 0;
-    loop {
-        let message = tokio::select! {
+    while let Some(message) = next {
+        received += message.blob().len() as u64;
+        progress(received, (received + message.remaining_bytes()).max(expected));
+        if queue.send(message.blob().to_vec()).await.is_err() {
+            // The writer has ended, and says why.
+            break;
+        }
+        next = tokio::select! {
             message = live::next(&mut stream) => message.map_err(broken(received))?,
             () = course.broken_off() => {
                 drop(queue);
@@ -199,13 +152,6 @@ pub(super) async fn receive(
                 return Err(SaveError::BrokenOff);
             }
         };
-        let Some(message) = message else { break };
-        received += message.blob().len() as u64;
-        progress(received, (received + message.remaining_bytes()).max(expected));
-        if queue.send(message.blob().to_vec()).await.is_err() {
-            // The writer has ended, and says why.
-            break;
-        }
     }
     drop(queue);
     writer.await.unwrap_or(Err(SaveError::Lost))
@@ -214,9 +160,11 @@ pub(super) async fn receive(
 /// The last 32 bytes are the hash of all before.
 fn write_stream(
     mut file: File,
+    size: u64,
     mut pace: Pace,
     mut waiting: mpsc::Receiver<Vec<u8>>,
 ) -> Result<(File, String), SaveError> {
+    pace.reserve(&file, size)?;
     let mut context = Context::new(&digest::SHA256);
     let mut held_back: Vec<u8> = Vec::new();
     let mut total = 0u64;
@@ -229,7 +177,6 @@ fn write_stream(
         context.update(&held_back[..known]);
         held_back.drain(..known);
     }
-    pace.finish()?;
     if total <= SHA256 || total % 512 != SHA256 {
         return Err(SaveError::Cut(total));
     }

@@ -223,7 +223,7 @@ async fn streamed(
     progress: &mut impl FnMut(u64, u64),
 ) -> Result<(Draft, Verified), SaveError> {
     let (draft, file) = begin(wish)?;
-    let (file, sha256) = receive::receive(client, file, pace(wish), &wish.course, expected, progress).await?;
+    let (file, sha256) = receive::receive(client, file, Pace::new(&wish.dir), &wish.course, expected, progress).await?;
     let wish = wish.clone();
     blocking(move || finish(&wish, draft, &file, sha256, None)).await
 }
@@ -245,7 +245,7 @@ async fn copied(
         Err(why) => return give_up(why.into()),
     };
     let (draft, mut file) = begin(wish)?;
-    let (course, pace) = (wish.course.clone(), pace(wish));
+    let (course, pace) = (wish.course.clone(), Pace::new(&wish.dir));
     let copying = aside({
         let course = course.clone();
         move || copy::copy(&held, &mut file, pace, &course).map(|found| (draft, file, found))
@@ -270,11 +270,6 @@ async fn copied(
         Err(why @ SaveError::Bad(_)) => give_up(why.into()),
         finished => finished.map(Some),
     }
-}
-
-/// What is packed is not kept as it is, so the disk need not have it.
-fn pace(wish: &Wish) -> Pace {
-    Pace::new(&wish.dir, wish.packing == Packing::Raw)
 }
 
 fn begin(wish: &Wish) -> Result<(Draft, File), WriteError> {

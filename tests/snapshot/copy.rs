@@ -209,7 +209,7 @@ mod soak {
             let path = path.clone();
             move || {
                 let mut file = File::create_new(&path).unwrap();
-                let done = copy::copy(&live, &mut file, Pace::new(path.parent().unwrap(), true), &Course::default());
+                let done = copy::copy(&live, &mut file, Pace::new(path.parent().unwrap()), &Course::default());
                 file.flush().unwrap();
                 (live, done)
             }

@@ -1,0 +1,293 @@
+//! Changes a database that nobody has open, as a transaction of bbolt's does: with new pages at its end, and then its heads.
+//!
+//! etcd keeps no list of free pages in the file (it opens bbolt with `NoFreelistSync`), so that pages that nothing leads to any
+//! more are free by themselves. Both heads are made to lead to the new pages, the second one with the transaction before.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::Path;
+
+use super::database::Database;
+use super::page::{self, BUCKET, Finding, Header, Meta, NO_FREELIST, Pair, ReadError};
+use super::walk::Visitor;
+use crate::durable::{self, WriteError};
+
+/// What a small bucket holds.
+pub type Pairs = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// A bucket that is read into memory may have so many bytes.
+const LARGEST: usize = 16 << 20;
+
+/// Why a database was not changed.
+#[derive(Debug, thiserror::Error)]
+pub enum EditError {
+    /// It is damaged, or cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// It cannot be written.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+}
+
+impl From<Finding> for EditError {
+    fn from(finding: Finding) -> Self {
+        Self::Read(finding.into())
+    }
+}
+
+/// Changes that are not written yet.
+#[derive(Debug)]
+pub struct Editor<'f> {
+    file: &'f File,
+    database: Database<'f, File>,
+    /// Where each top-level bucket leads.
+    buckets: BTreeMap<Vec<u8>, Vec<u8>>,
+    changed: BTreeMap<Vec<u8>, Pairs>,
+    /// Pages that are to be put behind the others.
+    appended: Vec<u8>,
+}
+
+impl<'f> Editor<'f> {
+    /// Begins.
+    ///
+    /// # Errors
+    /// If there is no database, or its buckets cannot be read.
+    pub fn open(file: &'f File) -> Result<Self, EditError> {
+        let database = Database::open_newest(file)?;
+        let buckets = database.top_level()?;
+        Ok(Self { file, database, buckets, changed: BTreeMap::new(), appended: Vec::new() })
+    }
+
+    /// The head that it begins from.
+    #[must_use]
+    pub fn meta(&self) -> Meta {
+        self.database.meta()
+    }
+
+    /// What a small bucket holds, to be changed; it is made if it is not there.
+    ///
+    /// # Errors
+    /// If it is damaged, or too large for this.
+    pub fn bucket(&mut self, name: &[u8]) -> Result<&mut Pairs, EditError> {
+        if !self.changed.contains_key(name) {
+            let mut all = All::default();
+            self.database.walk_bucket(name, &mut all)?;
+            self.changed.insert(name.to_vec(), all.pairs);
+        }
+        Ok(self.changed.entry(name.to_vec()).or_default())
+    }
+
+    /// Puts a pair behind all others of a bucket.
+    ///
+    /// # Errors
+    /// If it does not belong there, or the bucket is damaged.
+    pub fn append(&mut self, name: &[u8], key: &[u8], value: &[u8]) -> Result<(), EditError> {
+        let bucket = self.buckets.get(name).cloned().unwrap_or_else(|| empty_bucket(&[]));
+        let mut edge = self.database.right_edge(&bucket)?;
+        let (leaf, offset) = edge.pop().unwrap_or_default();
+        let wrong = |what: &str| Finding::new(offset, what);
+        let count = Header::read(&leaf).map_or(0, |header| usize::from(header.count));
+        let pairs: Option<Vec<Pair<'_>>> = (0..count).map(|index| page::leaf_element(&leaf, index)).collect();
+        let mut pairs = pairs.ok_or_else(|| wrong("an element of a leaf does not lie within it"))?;
+        if pairs.last().is_some_and(|last| last.key >= key) {
+            return Err(wrong("what is to be put behind the last key does not belong there").into());
+        }
+        pairs.push(Pair { key, value, is_bucket: false });
+        let mut child = self.put_leaf(&pairs)?;
+        for (branch, offset) in edge.iter().rev() {
+            let id = self.next_page();
+            let moved = page::redirected(branch, id, child);
+            self.appended.extend(moved.ok_or_else(|| Finding::new(*offset, "a branch leads nowhere"))?);
+            child = id;
+        }
+        self.buckets.insert(name.to_vec(), lead_to(child, &bucket, &[]));
+        Ok(())
+    }
+
+    /// Writes what was changed, and makes the file as long as its head says. It is not synced.
+    ///
+    /// # Errors
+    /// If it cannot be written; the file is then to be thrown away.
+    pub fn write(mut self, path: &Path) -> Result<Meta, EditError> {
+        for (name, pairs) in std::mem::take(&mut self.changed) {
+            let pairs: Vec<Pair<'_>> = pairs.iter().map(|(key, value)| Pair { key, value, is_bucket: false }).collect();
+            let before = self.buckets.remove(&name).unwrap_or_default();
+            let after = match self.inline(&pairs) {
+                Some(page) => lead_to(0, &before, &page),
+                None => lead_to(self.put_leaf(&pairs)?, &before, &[]),
+            };
+            self.buckets.insert(name, after);
+        }
+        let buckets = std::mem::take(&mut self.buckets);
+        let pairs: Vec<Pair<'_>> = buckets.iter().map(|(key, value)| Pair { key, value, is_bucket: true }).collect();
+        let root = self.put_leaf(&pairs)?;
+        let before = self.database.meta();
+        let meta = Meta {
+            root,
+            freelist: NO_FREELIST,
+            high_water_mark: self.next_page(),
+            transaction: before.transaction + 1,
+            ..before
+        };
+        let page_size = u64::from(meta.page_size);
+        durable::write_at(self.file, path, &self.appended, before.high_water_mark * page_size)?;
+        let slot = meta.transaction % 2;
+        durable::write_at(self.file, path, &meta.page(slot), slot * page_size)?;
+        let other = Meta { transaction: before.transaction, ..meta };
+        durable::write_at(self.file, path, &other.page(1 - slot), (1 - slot) * page_size)?;
+        durable::set_length(self.file, path, meta.high_water_mark * page_size)?;
+        Ok(meta)
+    }
+
+    fn next_page(&self) -> u64 {
+        let meta = self.database.meta();
+        meta.high_water_mark + self.appended.len() as u64 / u64::from(meta.page_size)
+    }
+
+    fn put_leaf(&mut self, pairs: &[Pair<'_>]) -> Result<u64, Finding> {
+        let (id, page_size) = (self.next_page(), self.database.meta().page_size);
+        let page = page::leaf(id, pairs, page_size).ok_or_else(|| Finding::new(0, "there is too much for one page"))?;
+        self.appended.extend_from_slice(&page);
+        self.appended.resize(self.appended.len().next_multiple_of(page_size as usize), 0);
+        Ok(id)
+    }
+
+    /// A bucket of this content within the page of the one above it, if it is as small as bbolt wants it (`bucket.go`, `inlineable`).
+    fn inline(&self, pairs: &[Pair<'_>]) -> Option<Vec<u8>> {
+        let page_size = self.database.meta().page_size;
+        page::leaf(0, pairs, page_size).filter(|page| page.len() <= page_size as usize / 4)
+    }
+}
+
+/// What leads to a bucket: its root page, or 0 and the page itself; what it counts in between is kept.
+fn lead_to(root: u64, before: &[u8], inline: &[u8]) -> Vec<u8> {
+    let sequence = page::u64_at(before, 8).unwrap_or_default();
+    [&root.to_le_bytes()[..], &sequence.to_le_bytes(), inline].concat()
+}
+
+fn empty_bucket(before: &[u8]) -> Vec<u8> {
+    debug_assert!(before.len() <= BUCKET);
+    lead_to(0, before, &page::leaf(0, &[], 4096).unwrap_or_default())
+}
+
+/// Everything in a bucket.
+#[derive(Default)]
+struct All {
+    pairs: Pairs,
+    bytes: usize,
+}
+
+impl Visitor for All {
+    fn bucket(&mut self, _: &[u8], _: u64) -> Result<(), Finding> {
+        Ok(())
+    }
+
+    fn pair(&mut self, key: &[u8], value: &[u8], offset: u64) -> Result<(), Finding> {
+        self.bytes += key.len() + value.len();
+        if self.bytes > LARGEST {
+            return Err(Finding::new(offset, "a bucket that etcd keeps small is large"));
+        }
+        self.pairs.insert(key.to_vec(), value.to_vec());
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::database::Length;
+    use super::super::database::tests::database;
+    use super::super::walk::Walked;
+    use super::*;
+    use proptest::prelude::*;
+    use std::io::Write as _;
+
+    fn file(bytes: &[u8]) -> File {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(bytes).unwrap();
+        file
+    }
+
+    fn pairs(file: &File, bucket: &[u8]) -> Pairs {
+        let length = file.metadata().unwrap().len();
+        let database = Database::open(file, length, Length::Exact).unwrap();
+        let mut all = All::default();
+        database.walk(&mut Nothing).unwrap();
+        database.walk_bucket(bucket, &mut all).unwrap();
+        all.pairs
+    }
+
+    struct Nothing;
+
+    impl Visitor for Nothing {
+        fn bucket(&mut self, _: &[u8], _: u64) -> Result<(), Finding> {
+            Ok(())
+        }
+
+        fn pair(&mut self, _: &[u8], _: &[u8], _: u64) -> Result<(), Finding> {
+            Ok(())
+        }
+    }
+
+    /// Every database of the fuzzers' seeds, as etcd 3.4 to 3.7 wrote them.
+    fn seeds() -> Vec<Vec<u8>> {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/bolt");
+        std::fs::read_dir(dir).unwrap().map(|entry| std::fs::read(entry.unwrap().path()).unwrap()).collect()
+    }
+
+    #[test]
+    fn buckets_are_changed_and_made_and_all_others_stay() {
+        let mut bases = seeds();
+        bases.push(database());
+        for base in bases {
+            let file = file(&base);
+            let before = pairs(&file, b"key");
+            let mut editor = Editor::open(&file).unwrap();
+            let members = editor.bucket(b"members").unwrap();
+            members.clear();
+            members.insert(b"1".to_vec(), b"one".to_vec());
+            // More than a page, so that it cannot lie in another's.
+            editor.bucket(b"new").unwrap().extend((0..200u8).map(|n| (vec![n; 9], vec![n; 90])));
+            editor.append(b"key", &[0xff; 17], b"last").unwrap();
+            let meta = editor.write(Path::new("x")).unwrap();
+            assert_eq!(file.metadata().unwrap().len(), meta.high_water_mark * u64::from(meta.page_size));
+            assert_eq!(pairs(&file, b"members"), Pairs::from([(b"1".to_vec(), b"one".to_vec())]));
+            assert_eq!(pairs(&file, b"new").len(), 200);
+            let mut expected = before;
+            expected.insert(vec![0xff; 17], b"last".to_vec());
+            assert_eq!(pairs(&file, b"key"), expected);
+            let database = Database::open_newest(&file).unwrap();
+            assert_eq!(database.last_key(b"key").unwrap(), Some(vec![0xff; 17]));
+            let Walked { used_pages, free_pages } = database.walk(&mut Nothing).unwrap();
+            assert_eq!(used_pages + free_pages, meta.high_water_mark);
+        }
+    }
+
+    #[test]
+    fn a_bucket_that_is_not_there_is_made_by_the_first_pair() {
+        let file = file(&database());
+        let mut editor = Editor::open(&file).unwrap();
+        editor.append(b"young", b"k", b"v").unwrap();
+        editor.write(Path::new("x")).unwrap();
+        assert_eq!(pairs(&file, b"young"), Pairs::from([(b"k".to_vec(), b"v".to_vec())]));
+    }
+
+    #[test]
+    fn what_does_not_belong_at_the_end_is_refused() {
+        let file = file(&database());
+        assert!(Editor::open(&file).unwrap().append(b"key", b"", b"v").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(at in 0usize..8 * 4096, bytes: [u8; 4]) {
+            let mut broken = database();
+            broken[at..(at + 4).min(8 * 4096)].copy_from_slice(&bytes[..4.min(8 * 4096 - at)]);
+            let file = file(&broken);
+            if let Ok(mut editor) = Editor::open(&file) {
+                let _ = editor.bucket(b"members").map(|members| members.insert(b"k".to_vec(), vec![0; 2000]));
+                let _ = editor.append(b"key", &[0xff; 17], b"");
+                let _ = editor.write(Path::new("x"));
+            }
+        }
+    }
+}
