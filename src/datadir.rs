@@ -178,6 +178,18 @@ impl DataDir {
         self.db().join("reset-flag")
     }
 
+    /// Where a reset or restore does its work.
+    #[must_use]
+    pub fn restore(&self) -> PathBuf {
+        self.db().join("restore")
+    }
+
+    /// What it is doing.
+    #[must_use]
+    pub fn restore_journal(&self) -> PathBuf {
+        self.restore().join("journal.json")
+    }
+
     /// Where executables are unpacked, a folder for each version of the payload.
     #[must_use]
     pub fn unpacked(&self) -> PathBuf {

@@ -247,6 +247,52 @@ pub fn sync(file: &File, path: &Path) -> Result<(), WriteError> {
     file.sync_all().on("fsync", path)
 }
 
+/// Makes a file that was not there, for reading and writing. Nothing is safe before [`sync`].
+///
+/// # Errors
+/// If it is there, or cannot be made.
+pub fn create(path: &Path, mode: u32) -> Result<File, WriteError> {
+    faults::point("durable::create").on("write", path)?;
+    create_new(path, mode).on("write", path)
+}
+
+/// Opens a file that is there for reading and writing.
+///
+/// # Errors
+/// If it cannot be opened.
+pub fn open_to_change(path: &Path) -> Result<File, WriteError> {
+    let flags = nix::fcntl::OFlag::O_NOFOLLOW.bits();
+    OpenOptions::new().read(true).write(true).custom_flags(flags).open(path).on("open", path)
+}
+
+/// Copies up to `length` bytes from the same place of another file, within the kernel where it can: at the speed of the disk, or without
+/// copying at all where the file system can share blocks. Gives how many; 0 at the other's end.
+///
+/// # Errors
+/// What the disk says.
+pub fn copy_range(from: &File, to: &File, offset: u64, length: usize) -> io::Result<usize> {
+    use rustix::io::Errno;
+    let (mut read_at, mut write_at) = (offset, offset);
+    match rustix::fs::copy_file_range(from, Some(&mut read_at), to, Some(&mut write_at), length) {
+        // Across file systems, or where one of them cannot.
+        Err(Errno::XDEV | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::IO) => {
+            let mut buffer = vec![0; length.min(1 << 18)];
+            let count = from.read_at(&mut buffer, offset)?;
+            to.write_all_at(&buffer[..count], offset).map(|()| count)
+        }
+        Err(Errno::INTR) => copy_range(from, to, offset, length),
+        done => Ok(done?),
+    }
+}
+
+/// Makes the names in directories durable.
+///
+/// # Errors
+/// What the disk says.
+pub fn sync_dirs(dirs: &[&Path]) -> Result<(), WriteError> {
+    dirs.iter().try_for_each(|dir| sync_dir(dir))
+}
+
 /// Writes into an open file at a place; not synced.
 ///
 /// # Errors
@@ -426,8 +472,12 @@ fn sync_parent(path: &Path) -> Result<(), WriteError> {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    faults::point("durable::fsync_dir").on("fsync", parent)?;
-    File::open(parent).and_then(|dir| dir.sync_all()).on("fsync", parent)
+    sync_dir(parent)
+}
+
+fn sync_dir(dir: &Path) -> Result<(), WriteError> {
+    faults::point("durable::fsync_dir").on("fsync", dir)?;
+    File::open(dir).and_then(|dir| dir.sync_all()).on("fsync", dir)
 }
 
 #[cfg(test)]

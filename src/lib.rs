@@ -19,5 +19,6 @@ pub mod faults;
 pub mod host;
 pub mod pki;
 pub mod plan;
+pub mod restore;
 pub mod server;
 pub mod snapshot;

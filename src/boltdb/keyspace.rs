@@ -44,6 +44,15 @@ pub fn revision(bytes: &[u8]) -> Result<(Revision, bool), &'static str> {
     Ok((revision, is_tombstone))
 }
 
+/// The key of the first change of a transaction.
+#[must_use]
+pub fn revision_key(main: i64) -> [u8; 17] {
+    let mut key = [0; 17];
+    key[..8].copy_from_slice(&main.to_be_bytes());
+    key[8] = b'_';
+    key
+}
+
 /// Reads a record.
 ///
 /// # Errors

@@ -13,6 +13,7 @@ mod mask;
 mod options;
 mod output;
 mod progress;
+mod reset;
 mod server;
 mod space;
 mod status;

@@ -66,7 +66,7 @@ fn value_name(kind: Kind) -> &'static str {
         Kind::HostName => "NAME-OR-IP",
         Kind::Pair => "KEY=VALUE",
         Kind::Cron => "CRON",
-        Kind::Count => "N",
+        Kind::Count | Kind::Number => "N",
         Kind::Length => "TIME",
         Kind::Retention => "RULES",
         Kind::Compression => "BOOL|zstd|zip",

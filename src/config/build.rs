@@ -131,6 +131,10 @@ pub(super) fn build(resolved: &Resolved, host: &HostFacts, problems: &mut Vec<Pr
         new_cluster: builder.switch("new-cluster"),
         cluster_reset: builder.switch("cluster-reset"),
         cluster_reset_restore_path: builder.one("cluster-reset-restore-path", |text| Some(text.to_owned())),
+        cluster_reset_bump_revision: builder
+            .one("cluster-reset-bump-revision", |text| text.parse().ok())
+            .unwrap_or_default(),
+        etcd_old_retention: builder.one("etcd-old-retention", |text| text.parse().ok()).unwrap_or_default(),
     })
 }
 

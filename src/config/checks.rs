@@ -65,20 +65,13 @@ pub(super) fn timing(builder: &mut Builder<'_>) {
 }
 
 pub(super) fn reset(builder: &mut Builder<'_>) {
-    let reset = builder.switch("cluster-reset");
-    let path = builder.resolved.one("cluster-reset-restore-path").map(|(_, origin)| origin.clone());
-    if let Some(origin) = path {
-        let message = if reset {
-            "`cluster-reset-restore-path`: this version of quorate cannot restore yet; nothing was changed"
-        } else {
-            "`cluster-reset-restore-path` needs `cluster-reset` (and this version of quorate cannot restore yet)"
-        };
+    let path =
+        builder.resolved.one("cluster-reset-restore-path").map(|(text, origin)| (text.to_owned(), origin.clone()));
+    let Some((path, origin)) = path else { return };
+    if path.starts_with("s3://") {
+        let message = "`cluster-reset-restore-path`: this version of quorate cannot restore from S3 yet; download the snapshot first";
         builder.problem(origin, message);
-    } else if reset {
-        let origin = builder.resolved.origin("cluster-reset");
-        builder.problem(
-            origin,
-            "`cluster-reset`: this version of quorate cannot reset a cluster yet; nothing was changed",
-        );
+    } else if !builder.switch("cluster-reset") {
+        builder.problem(origin, "`cluster-reset-restore-path` needs `cluster-reset`");
     }
 }

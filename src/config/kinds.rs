@@ -31,6 +31,7 @@ impl Kind {
             Self::Pair => (pair(text).is_some(), "wants key=value"),
             Self::Compression => (packing(text).is_some(), "wants true, false, zstd or zip"),
             Self::Count => (text.parse::<u32>().is_ok(), "wants a whole number"),
+            Self::Number => (text.parse::<u64>().is_ok(), "wants a whole number"),
             Self::Retention => (
                 text.parse::<Policy>().is_ok(),
                 "wants rules such as last=5,daily=7,weekly=4,monthly=12,yearly=3,within=30d",

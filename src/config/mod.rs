@@ -211,6 +211,10 @@ pub struct Config {
     pub cluster_reset: bool,
     /// … with the data of this snapshot.
     pub cluster_reset_restore_path: Option<String>,
+    /// By how much a restore raises the revision.
+    pub cluster_reset_bump_revision: u64,
+    /// How many data directories that were set aside are kept.
+    pub etcd_old_retention: u32,
 }
 
 impl Config {

@@ -29,6 +29,8 @@ pub enum Kind {
     Base,
     /// A whole number.
     Count,
+    /// A whole number that may be large.
+    Number,
     /// A length of time.
     Length,
     /// Rules of retention.
@@ -325,13 +327,25 @@ pub const OPTIONS: &[Spec] = &[
         "cluster-reset",
         Kind::Switch,
         "false",
-        "Forget all peers and become the only member of a new cluster with the same data. Not in this version.",
+        "Forget all peers, become the only member of a new cluster with the same data, and end. For the command line, once.",
     ),
     spec(
         "cluster-reset-restore-path",
         Kind::Text,
         "",
-        "With cluster-reset: restore this snapshot. Not in this version.",
+        "With cluster-reset: the snapshot to restore. A name is looked up among the snapshots; anything with a / is a path.",
+    ),
+    spec(
+        "cluster-reset-bump-revision",
+        Kind::Number,
+        "1000000000",
+        "With cluster-reset-restore-path: raise the revision by so much and mark the past as compacted, so that clients that saw newer revisions list anew; 0 leaves it.",
+    ),
+    spec(
+        "etcd-old-retention",
+        Kind::Count,
+        "3",
+        "How many data directories that a reset or restore set aside are kept, once the new data are healthy.",
     ),
 ];
 

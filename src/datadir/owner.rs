@@ -166,6 +166,25 @@ impl DataDir {
         Ok(mended)
     }
 
+    /// Makes a directory of ours below `D`, that etcd's user may pass through.
+    ///
+    /// # Errors
+    /// If it cannot be made or belongs to somebody else.
+    pub fn prepare_dir(&self, dir: &Path) -> Result<(), DataDirError> {
+        self.own(dir).map(|_| ())
+    }
+
+    /// Gives what was built for etcd to its user, if it has one of its own.
+    ///
+    /// # Errors
+    /// If it cannot be given.
+    pub fn give_to_etcd(&self, dir: &Path) -> Result<(), DataDirError> {
+        if let Some(user) = &self.etcd_user {
+            durable::hand_over(dir, user.uid, user.gid)?;
+        }
+        Ok(())
+    }
+
     /// Makes `dir` ours, closed to all but etcd's group; true if it was there with a mode that was too open.
     fn own(&self, dir: &Path) -> Result<bool, DataDirError> {
         make(dir)?;

@@ -33,6 +33,9 @@ pub enum ClientError {
     /// etcd, or the way to it, said no.
     #[error("{}", in_a_sentence(.0))]
     Etcd(#[from] etcd_client::Error),
+    /// It does not have what it acknowledged.
+    #[error("etcd does not have what it said that it wrote")]
+    Forgetful,
     /// etcd said nothing.
     #[error("etcd did not answer within {} s", REQUEST.as_secs())]
     Silent,
@@ -251,6 +254,39 @@ impl EtcdClient {
     pub async fn hash_kv(&mut self, revision: i64) -> Result<LiveHash, ClientError> {
         let answer = within(self.client.hash_kv(revision)).await?;
         Ok(LiveHash { hash: answer.hash(), compact_revision: answer.compact_version() })
+    }
+
+    /// As [`Self::hash_kv`] at the newest revision. The connection must have the patience for it.
+    ///
+    /// # Errors
+    /// If etcd does not answer.
+    pub async fn hash_of_everything(&mut self) -> Result<LiveHash, ClientError> {
+        let answer = Box::pin(self.client.hash_kv(0)).await?;
+        Ok(LiveHash { hash: answer.hash(), compact_revision: answer.compact_version() })
+    }
+
+    /// How many keys there are. The connection must have the patience for it.
+    ///
+    /// # Errors
+    /// If etcd does not answer.
+    pub async fn count(&mut self) -> Result<u64, ClientError> {
+        let options = etcd_client::GetOptions::new().with_all_keys().with_count_only();
+        let answer = Box::pin(self.client.get("", Some(options))).await?;
+        Ok(u64::try_from(answer.count()).unwrap_or(0))
+    }
+
+    /// Writes a key that nobody has, reads it, and removes it again. Gives the revision then.
+    ///
+    /// # Errors
+    /// If one of them fails.
+    pub async fn write_and_take_back(&mut self, key: &str) -> Result<i64, ClientError> {
+        within(self.client.put(key, key, None)).await?;
+        let read = within(self.client.get(key, None)).await?;
+        let removed = within(self.client.delete(key, None)).await?;
+        if read.kvs().first().is_none_or(|pair| pair.value() != key.as_bytes()) || removed.deleted() != 1 {
+            return Err(ClientError::Forgetful);
+        }
+        Ok(removed.header().map_or(0, etcd_client::ResponseHeader::revision))
     }
 
     /// Begins etcd's snapshot of this member's database. Each message of it must be waited for with a deadline.

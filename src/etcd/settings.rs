@@ -5,8 +5,8 @@
 //! ignores it in its file. None of them is secret. The table of what differs between versions is in `docs/etcd-settings.md`,
 //! and a test holds it against this code.
 
-use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 
 use super::version::Version;
 use crate::config::{Config, DEFAULT_ELECTION_MILLIS, DEFAULT_HEARTBEAT_MILLIS, EtcdArg};
@@ -229,6 +229,29 @@ pub fn settings(config: &Config, data: &DataDir, identity: &Identity, version: V
     all
 }
 
+/// As [`settings`], for an etcd that nobody but the launcher can reach: on two ports of loopback, for clients and for members, with the
+/// certificates of `trust`, on the data in `dir`. It says little, and has no page of metrics.
+#[must_use]
+pub fn secluded(
+    config: &Config,
+    trust: &DataDir,
+    identity: &Identity,
+    version: Version,
+    dir: &Path,
+    [client, peer]: [u16; 2],
+    quota: u64,
+) -> Vec<Setting> {
+    let mut all = settings(config, trust, identity, version);
+    all.retain(|setting| setting.key != "listen-metrics-urls");
+    let loopback = |port| url("https", SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port));
+    set(&mut all, "data-dir", &dir.to_string_lossy());
+    set(&mut all, "listen-client-urls", &loopback(client));
+    set(&mut all, "listen-peer-urls", &loopback(peer));
+    set(&mut all, "quota-backend-bytes", &quota.to_string());
+    set(&mut all, "log-level", if config.debug { "debug" } else { "warn" });
+    all
+}
+
 fn transport_security(data: &DataDir) -> Vec<Setting> {
     let text = |path: PathBuf| path.to_string_lossy().into_owned();
     let mut all = Vec::new();
@@ -297,6 +320,8 @@ mod tests {
             new_cluster: false,
             cluster_reset: false,
             cluster_reset_restore_path: None,
+            cluster_reset_bump_revision: 0,
+            etcd_old_retention: 3,
         }
     }
 

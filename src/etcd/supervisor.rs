@@ -86,7 +86,9 @@ pub struct GaveUp {
     lines: Vec<String>,
 }
 
-fn indented(lines: &[String]) -> String {
+/// Each line on one of its own, for a message.
+#[must_use]
+pub fn indented(lines: &[String]) -> String {
     if lines.is_empty() {
         return "\n    (it printed nothing)".into();
     }

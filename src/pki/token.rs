@@ -76,6 +76,18 @@ pub fn ensure(data: &DataDir, given: Option<&Secret>) -> Result<(), PkiError> {
     Ok(())
 }
 
+/// The text of `S/token` for a token that replaces whatever was there: after a restore, the one that was given counts. True if it was
+/// of another CA, whose hash is then replaced by ours.
+///
+/// # Errors
+/// If it is malformed, or the CA cannot be read.
+pub fn adopted(data: &DataDir, given: &Secret) -> Result<(String, bool), PkiError> {
+    let hash = hash_of(&data.certificate("server-ca").certificate)?;
+    let parts = parse(given.reveal())?;
+    let is_of_another = parts.hash.is_some_and(|theirs| theirs != hash);
+    Ok((format!("{PREFIX}{hash}::{USER}:{}\n", parts.password), is_of_another))
+}
+
 fn new_password() -> Result<String, PkiError> {
     host::random::<16>().map(|bytes| hex(&bytes)).map_err(PkiError::Random)
 }

@@ -6,6 +6,7 @@ pub mod duration;
 pub mod orphan;
 pub mod reload;
 pub mod renewal;
+pub mod restore;
 pub mod retention;
 pub mod schedule;
 pub mod space;

@@ -76,6 +76,13 @@ pub fn take(data: &DataDir) -> Result<Lock, LockError> {
     Ok(Lock(lock))
 }
 
+/// Whether somebody has it.
+#[must_use]
+pub fn is_taken(data: &DataDir) -> bool {
+    let Ok(file) = host::open_regular(&data.lock()) else { return false };
+    Flock::lock(file, FlockArg::LockSharedNonblock).is_err()
+}
+
 fn holder(data: &DataDir) -> String {
     let written = fs::read(data.lock()).ok().and_then(|bytes| serde_json::from_slice::<Holder>(&bytes).ok());
     match written {

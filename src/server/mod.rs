@@ -14,6 +14,7 @@ pub mod maintenance;
 mod ports;
 mod preflight;
 pub mod reload;
+pub mod reset;
 mod signals;
 pub mod snapshots;
 pub mod state;
@@ -106,28 +107,32 @@ async fn prepare(config: &Config) -> Result<(DataDir, BinaryFacts, Prepared), Fa
         // Keys will have to be made; meanwhile etcd is asked for its version.
         tokio::task::spawn_blocking(pki::warm_up);
     }
-    let asked = config.etcd.binary.as_deref();
-    let program = binary::find_etcd(asked, &data, Unpacking::No)?;
-    let checked = program.pin()?;
-    // What somebody else made is run as etcd's user from the first moment on; what we carry is ours.
-    let runner = user.as_ref().filter(|_| program.source != Source::Embedded);
-    let version = binary::version_of(&program.path, runner).await?;
-    binary::check_arguments(&program.path, version, &config.etcd.args, runner).await?;
+    let looked_at = find_etcd(config, &data).await?;
     if let Some(dir) = &config.snapshot.dir {
         save::prepare_dir(dir)?;
     }
-    let prepared = preflight::prepare(config, &data, version, grace()).await?;
-    let facts = if program.source == Source::Embedded {
-        // The same bytes, which unpacking checks.
-        let program = binary::find_etcd(asked, &data, Unpacking::Yes)?;
-        BinaryFacts { version, checked: program.pin()?, program: Arc::new(program) }
-    } else {
-        BinaryFacts { version, checked, program: Arc::new(program) }
-    };
-    if let (Some(user), None) = (&user, runner) {
+    let prepared = preflight::prepare(config, &data, looked_at.version, grace()).await?;
+    if looked_at.program.source != Source::Embedded {
+        return Ok((data, looked_at, prepared));
+    }
+    // The same bytes, which unpacking checks.
+    let program = binary::find_etcd(config.etcd.binary.as_deref(), &data, Unpacking::Yes)?;
+    let facts = BinaryFacts { version: looked_at.version, checked: program.pin()?, program: Arc::new(program) };
+    if let Some(user) = &user {
         binary::version_of(facts.checked.path(), Some(user)).await?;
     }
     Ok((data, facts, prepared))
+}
+
+/// The etcd that is to run, looked at; the one inside quorate is in memory.
+async fn find_etcd(config: &Config, data: &DataDir) -> Result<BinaryFacts, Failure> {
+    let program = binary::find_etcd(config.etcd.binary.as_deref(), data, Unpacking::No)?;
+    let checked = program.pin()?;
+    // What somebody else made is run as etcd's user from the first moment on; what we carry is ours.
+    let runner = config.etcd.user.as_ref().filter(|_| program.source != Source::Embedded);
+    let version = binary::version_of(&program.path, runner).await?;
+    binary::check_arguments(&program.path, version, &config.etcd.args, runner).await?;
+    Ok(BinaryFacts { version, checked, program: Arc::new(program) })
 }
 
 fn grace() -> Duration {

@@ -7,6 +7,7 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use super::reset::settle::settle;
 use super::survey::data_state;
 use super::{cluster, disk, lock, ports};
 use crate::clock;
@@ -81,6 +82,7 @@ pub(super) async fn prepare(
     // It would still have the ports, and could still make files.
     orphan::clear(data, grace).await?;
     own(data, &config.snapshot.place(data))?;
+    settle(data)?;
     let remembered = cluster::recall(data)?;
     let found = data_state(data)?;
     let plan = start::plan(&Observed {
@@ -129,14 +131,14 @@ pub(super) async fn prepare(
 }
 
 /// On a thread for blocking work, most likely the one that `pki::warm_up` ran on.
-async fn ensure_certificates(data: &DataDir, names: Names) -> Result<Ensured, Failure> {
+pub(super) async fn ensure_certificates(data: &DataDir, names: Names) -> Result<Ensured, Failure> {
     let data = data.clone();
     let done = tokio::task::spawn_blocking(move || pki::ensure(&data, &names, Occasion::Start)).await;
     let lost = |error| super::system("make certificates")(std::io::Error::other(error));
     Ok(done.map_err(lost)??)
 }
 
-fn own(data: &DataDir, snapshots: &Path) -> Result<(), DataDirError> {
+pub(super) fn own(data: &DataDir, snapshots: &Path) -> Result<(), DataDirError> {
     data.prepare()?.iter().for_each(tell);
     for dir in [data.server(), data.tls(), data.db(), data.etcd(), snapshots.to_path_buf()] {
         for name in durable::sweep(&dir) {
@@ -153,7 +155,7 @@ fn tell(mended: &Mended) {
     }
 }
 
-fn read_name(data: &DataDir) -> Option<String> {
+pub(super) fn read_name(data: &DataDir) -> Option<String> {
     // Where etcd runs as a user of its own, that user could put a link there.
     let file = host::open_regular(&data.etcd_name()).ok()?;
     std::io::read_to_string(file.take(LONGEST_NAME))
@@ -162,7 +164,7 @@ fn read_name(data: &DataDir) -> Option<String> {
         .filter(|name| !name.is_empty())
 }
 
-fn random_digits() -> Result<String, UnfitError> {
+pub(super) fn random_digits() -> Result<String, UnfitError> {
     host::random::<4>().map(|bytes| hex(&bytes)).map_err(UnfitError::Random)
 }
 

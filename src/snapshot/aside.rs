@@ -57,7 +57,7 @@ impl Course {
     }
 
     /// Returns when it is to end.
-    pub(super) async fn broken_off(&self) {
+    pub async fn broken_off(&self) {
         let _ = self.is_broken_off.subscribe().wait_for(|is_broken_off| *is_broken_off).await;
     }
 }

@@ -157,6 +157,16 @@ impl Visitor for Marks {
     }
 }
 
+/// `NOSPACE` or `CORRUPT`, of a key of the bucket `alarm`; nothing if it is malformed.
+pub(crate) fn alarm_name(key: &[u8]) -> Option<String> {
+    // etcdserverpb.AlarmMember{1: memberID, 2: alarm}
+    Some(match protobuf::number(key, 2).ok()? {
+        Some(1) => "NOSPACE".into(),
+        Some(2) => "CORRUPT".into(),
+        other => format!("alarm {}", other.unwrap_or_default()),
+    })
+}
+
 fn text(value: &[u8]) -> String {
     crate::host::printable(&String::from_utf8_lossy(value))
 }
@@ -296,13 +306,7 @@ impl Visitor for First<'_> {
             (Bucket::Key, _) => self.record(key, value, offset)?,
             (Bucket::Lease, _) => self.found.leases += 1,
             (Bucket::Alarm, _) => {
-                // etcdserverpb.AlarmMember{1: memberID, 2: alarm}
-                let kind = protobuf::number(key, 2).map_err(|_| Finding::new(offset, "an alarm is malformed"))?;
-                let name = match kind {
-                    Some(1) => "NOSPACE".into(),
-                    Some(2) => "CORRUPT".into(),
-                    other => format!("alarm {}", other.unwrap_or_default()),
-                };
+                let name = alarm_name(key).ok_or_else(|| Finding::new(offset, "an alarm is malformed"))?;
                 if !self.found.alarms.contains(&name) {
                     self.found.alarms.push(name);
                 }
@@ -351,11 +355,11 @@ impl Visitor for Second<'_> {
         }
         self.with_all = add(self.with_all);
         if is_old {
-            let is_gone = record.is_tombstone || value.is_empty() || self.newest.is_superseded(record.key, place);
-            if is_gone {
+            if record.is_tombstone || self.newest.is_superseded(record.key, place) {
                 return Ok(());
             }
-            self.kept += 1;
+            // To etcd the record that only raises the revision is a key without a name, which no client sees.
+            self.kept += u64::from(!value.is_empty());
         }
         self.without_old = add(self.without_old);
         Ok(())

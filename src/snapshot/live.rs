@@ -13,8 +13,9 @@ use std::time::Duration;
 
 use etcd_client::SnapshotStreaming;
 
+use crate::boltdb::database::Database;
 use crate::boltdb::image::Image;
-use crate::boltdb::page::{Finding, Meta};
+use crate::boltdb::page::{Finding, Meta, ReadError};
 use crate::durable::{self, WriteError};
 use crate::error::Explained;
 use crate::etcd::client::{ClientError, EtcdClient};
@@ -118,6 +119,31 @@ impl Live {
         let live = Self { path: path.to_path_buf(), file, begun, size, page_size, held: Some(stream) };
         live.check()?;
         Ok(live)
+    }
+
+    /// The database of an etcd that does not run, as the newest good one of its two heads has it: the other one may have been torn when
+    /// etcd was killed.
+    ///
+    /// # Errors
+    /// If it cannot be read, or neither head is good.
+    pub fn at_rest(path: &Path) -> Result<Self, LiveError> {
+        let unreadable = |source| LiveError::Read { path: path.to_path_buf(), source };
+        let file = host::open_regular(path).map_err(unreadable)?;
+        let meta = Database::open_newest(&file).map_err(|error| match error {
+            ReadError::Damaged(finding) => LiveError::Head(finding),
+            ReadError::Io { source, .. } => unreadable(source),
+        })?;
+        let meta = meta.meta();
+        let before = Meta { transaction: meta.transaction.saturating_sub(1), ..meta };
+        let begun = [meta.page(0), before.page(1)].concat();
+        let page_size = u64::from(meta.page_size);
+        let size = meta.high_water_mark.saturating_mul(page_size);
+        let length = file.metadata().map_err(unreadable)?.len();
+        if length < size {
+            let what = format!("the database has {length} bytes, and its head says {size}");
+            return Err(LiveError::Head(Finding::new(length, what)));
+        }
+        Ok(Self { path: path.to_path_buf(), file, begun, size, page_size, held: None })
     }
 
     async fn receive(

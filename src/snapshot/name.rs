@@ -28,6 +28,14 @@ impl std::str::FromStr for Base {
     }
 }
 
+impl Base {
+    /// Of the snapshots that are taken before a reset or restore.
+    #[must_use]
+    pub fn pre_restore() -> Self {
+        Self("pre-restore".to_owned())
+    }
+}
+
 impl Default for Base {
     /// Of scheduled snapshots.
     fn default() -> Self {

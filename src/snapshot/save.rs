@@ -200,19 +200,41 @@ pub async fn save(
         None => streamed(wish, client, expected, &mut progress).await?,
     };
     let (wish, facts) = (wish.clone(), facts.clone());
-    let done = blocking(move || {
-        let (draft, verified) = pack(&wish, raw)?;
-        let named = publish(&wish, draft, begun)?;
-        let described = describe(&wish, &facts, &verified, &named, begun);
-        if described.is_err() {
-            // What is said to have failed must not look as if it had not; the first failure is the one that matters.
-            let _ = durable::remove_file(&named);
-            let name = named.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let _ = manifest::remove(&wish.dir, &name);
-        }
-        described
-    });
-    Ok(done.await?)
+    Ok(blocking(move || complete(&wish, &facts, raw, begun)).await?)
+}
+
+/// As [`save`], of the database of an etcd that does not run.
+///
+/// # Errors
+/// As [`save`].
+pub fn save_at_rest(wish: &Wish, bolt: &Path, facts: &client::Source) -> Result<Manifest, Failure> {
+    prepare_dir(&wish.dir)?;
+    let held = Live::at_rest(bolt)?;
+    receive::check_space(&wish.dir, held.size())?;
+    let begun = clock::now();
+    let (draft, mut file) = begin(wish)?;
+    let (inspection, sha256) = copy::copy(&held, &mut file, Pace::new(&wish.dir), &wish.course)?;
+    let raw = finish(wish, draft, &file, sha256, Some(inspection))?;
+    Ok(complete(wish, facts, raw, begun)?)
+}
+
+/// Packs it, gives it its name, and describes it.
+fn complete(
+    wish: &Wish,
+    facts: &client::Source,
+    raw: (Draft, Verified),
+    begun: SystemTime,
+) -> Result<Manifest, SaveError> {
+    let (draft, verified) = pack(wish, raw)?;
+    let named = publish(wish, draft, begun)?;
+    let described = describe(wish, facts, &verified, &named, begun);
+    if described.is_err() {
+        // What is said to have failed must not look as if it had not; the first failure is the one that matters.
+        let _ = durable::remove_file(&named);
+        let name = named.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let _ = manifest::remove(&wish.dir, &name);
+    }
+    described
 }
 
 /// Receives the database from etcd.

@@ -49,7 +49,7 @@ pub enum VerifyError {
 
 impl VerifyError {
     /// What reading the database at `path` found; `hash_is_right` is what its hash says.
-    pub(super) fn of(error: ReadError, path: &Path, hash_is_right: Option<bool>) -> Self {
+    pub(crate) fn of(error: ReadError, path: &Path, hash_is_right: Option<bool>) -> Self {
         let path = path.to_path_buf();
         match error {
             ReadError::Damaged(finding) => Self::Corrupt { path, finding, hash_is_right },

@@ -31,8 +31,9 @@ fn each_bad_configuration_is_one_clear_error_and_nothing_is_touched() {
         ("etcd-arg: [\"max-txn-ops=1\\n2\"]\n", &["`max-txn-ops` has a control character in it"]),
         ("token: K10abc::server:x\n", &["config.yaml:1: the token is not of the form"]),
         ("token: two words\n", &["config.yaml:1: the token must be one word"]),
-        ("cluster-reset: true\n", &["cannot reset a cluster yet; nothing was changed"]),
-        ("cluster-reset: true\ncluster-reset-restore-path: /x\n", &["cannot restore yet; nothing was changed"]),
+        ("cluster-reset-restore-path: /x\n", &["`cluster-reset-restore-path` needs `cluster-reset`"]),
+        ("cluster-reset: true\ncluster-reset-restore-path: s3://b/x\n", &["cannot restore from S3 yet"]),
+        ("cluster-reset-bump-revision: -1\n", &["`cluster-reset-bump-revision` wants a whole number"]),
     ] {
         let node = Node::new(&etcd).config(yaml);
         let ran = node.run_server();

@@ -1,0 +1,192 @@
+//! What a person is told of a reset or restore: progress, and one clear paragraph at the end.
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::output;
+use super::progress::Progress;
+use crate::config::LogFormat;
+use crate::error::{Exit, Explained, Failure};
+use crate::host::printable;
+use crate::plan::space::human;
+use crate::restore::journal::Act;
+use crate::server::reset::{Asked, Report, Tell};
+
+/// Flags of a reset without one.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "--dry-run, --skip-hash-check and --no-pre-restore-snapshot belong to --cluster-reset or --undo-reset; nothing was started"
+)]
+pub(super) struct Pointless;
+
+impl Explained for Pointless {
+    fn exit(&self) -> Exit {
+        Exit::Usage
+    }
+
+    fn next(&self) -> Option<String> {
+        Some("say --cluster-reset too, or leave them out".into())
+    }
+}
+
+/// A bar for each thing that takes long.
+pub(super) fn progress() -> Tell {
+    let shown: Mutex<Option<(&'static str, Progress)>> = Mutex::new(None);
+    Arc::new(move |what, done, all| {
+        let mut shown = shown.lock().unwrap_or_else(PoisonError::into_inner);
+        if shown.as_ref().is_none_or(|(before, _)| *before != what) {
+            *shown = Some((what, Progress::new(what)));
+        }
+        if done >= all {
+            *shown = None;
+        } else if let Some((_, progress)) = shown.as_mut() {
+            progress.set(done, all);
+        }
+    })
+}
+
+/// Says it.
+pub(super) fn tell(report: &Report, asked: &Asked, format: LogFormat) -> Result<Exit, Failure> {
+    let text = if asked.dry_run { outline(report) } else { done(report) };
+    if asked.dry_run {
+        output::data(&text)?;
+    } else if format == LogFormat::Json {
+        let line = serde_json::json!({
+            "level": "info",
+            "target": "quorate",
+            "message": text.split_whitespace().collect::<Vec<_>>().join(" "),
+            "act": report.act.map(Act::word),
+            "old_data": report.old,
+            "pre_restore_snapshot": report.safety_net,
+            "revision": report.revision.map(|(_, after)| after),
+            "keys": report.keys,
+        });
+        output::talk(&format!("{line}\n"));
+    } else {
+        output::talk(&text);
+    }
+    Ok(Exit::Done)
+}
+
+fn path(path: &Path) -> String {
+    printable(&path.display().to_string())
+}
+
+fn done(report: &Report) -> String {
+    let act = report.act.unwrap_or(Act::Reset);
+    let mut text = String::new();
+    let mut line = |words: String| {
+        let _ = writeln!(text, "{}", fill(&words));
+    };
+    let members = match report.members_before {
+        0 | 1 => String::new(),
+        n => format!(", which had {n} members"),
+    };
+    let from = report.from.as_deref().map(path).unwrap_or_default();
+    line(match act {
+        Act::Reset => format!(
+            "The cluster{members} is reset: this server is the only member of a new cluster with the same data."
+        ),
+        Act::Restore => {
+            format!("The snapshot {from} is restored: this server is the only member of a new cluster with its data.")
+        }
+        Act::Undo => format!("The data of {from} are back in use."),
+    });
+    if report.was_tried {
+        let these = if act == Act::Undo { "these data" } else { "the new data" };
+        line(format!(
+            "With {these} etcd is running, and quorate can be restarted without the flags: systemctl start quorate-server (etcd was started \
+             on them where no client reaches it, {}, and was stopped again)",
+            if act == Act::Undo { "was healthy" } else { "held what it should, was written to" }
+        ));
+    } else {
+        line("quorate can be restarted without the flags: systemctl start quorate-server".into());
+    }
+    if let Some((before, after)) = report.revision {
+        let keys = report.keys.unwrap_or_default();
+        line(if after > before + 1_000 {
+            format!(
+                "{keys} keys; the revision was {before} and is {after} now, and all before that is compacted, so that watchers and caches \
+                 list anew."
+            )
+        } else {
+            format!("{keys} keys, revision {after}.")
+        });
+    }
+    if !report.cleared_alarms.is_empty() {
+        line(format!("Alarms that were in the data are taken out: {}.", report.cleared_alarms.join(", ")));
+    }
+    for note in &report.notes {
+        line(format!("Note: {note}."));
+    }
+    if let Some(old) = &report.old {
+        line(format!(
+            "The data from before are kept in {}; to go back to them: quorate server --undo-reset",
+            path(old)
+        ));
+    }
+    if let Some(net) = &report.safety_net {
+        line(format!("A snapshot of them is {}", path(net)));
+    }
+    if report.members_before > 1 && act != Act::Undo {
+        line(
+            "The other servers are no members any more. On each of them stop quorate and move its server/db/etcd away before it joins this \
+             one; until then, leave them stopped."
+                .into(),
+        );
+    }
+    text
+}
+
+fn outline(report: &Report) -> String {
+    let act = report.act.unwrap_or(Act::Reset);
+    let mut text = format!("Dry run of the {}: nothing was changed. What would be done:\n", act.word());
+    let mut row = |name: &str, value: String| {
+        let _ = writeln!(text, "  {name:<10}{value}");
+    };
+    if let Some(from) = &report.from {
+        row(if act == Act::Undo { "back" } else { "restore" }, path(from));
+    }
+    row("database", human(report.size));
+    if let Some(keys) = report.keys {
+        row("keys", keys.to_string());
+    }
+    if let Some((before, after)) = report.revision {
+        row("revision", if before == after { before.to_string() } else { format!("{before}, raised to {after}") });
+    }
+    row("members", format!("{} before, 1 after", report.members_before));
+    if !report.cleared_alarms.is_empty() {
+        row("alarms", format!("{}, taken out", report.cleared_alarms.join(", ")));
+    }
+    match &report.old {
+        Some(old) => row("kept", format!("the data in use, in {}", path(old))),
+        None => row("kept", "nothing: there are no data in use".into()),
+    }
+    if let Some((needed, free)) = report.room {
+        row("room", format!("{} needed, {} free", human(needed), human(free)));
+    }
+    for note in &report.notes {
+        row("note", note.clone());
+    }
+    text
+}
+
+/// Lines of at most 80 columns; words are not broken.
+fn fill(words: &str) -> String {
+    let mut text = String::new();
+    let mut column = 0;
+    for word in words.split(' ') {
+        let width = word.chars().count();
+        if column > 0 && column + 1 + width > output::WIDTH {
+            text.push_str("\n  ");
+            column = 2;
+        } else if column > 0 {
+            text.push(' ');
+            column += 1;
+        }
+        text.push_str(word);
+        column += width;
+    }
+    text
+}

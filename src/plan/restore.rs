@@ -1,0 +1,221 @@
+//! What a reset or restore may do, what it raises, what becomes of one that broke off, and which old data go.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Exit, Explained};
+use crate::etcd::version::Version;
+
+/// By how much the revision is raised by a restore unless told otherwise: more than any cluster makes between a snapshot and its
+/// restore, so that no client has ever seen a newer one (etcd's recovery guide uses the same number).
+pub const USUAL_RAISE: u64 = 1_000_000_000;
+
+/// Why a snapshot is not restored here.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The etcd is too old for it.
+    #[error("the snapshot was written by etcd {written}, and etcd {binary} cannot read what it may hold")]
+    TooOld {
+        /// Who wrote it.
+        written: String,
+        /// Who would read it.
+        binary: Version,
+    },
+    /// The revision has no room above it.
+    #[error("the revision {revision} cannot be raised by {by}")]
+    Raise {
+        /// Of the snapshot.
+        revision: i64,
+        /// By how much.
+        by: u64,
+    },
+    /// A reset was done, and no normal start since.
+    #[error("a reset or restore was done already, and the server was not started since: {flag} is there")]
+    Flag {
+        /// The file.
+        flag: String,
+    },
+}
+
+impl Explained for Refusal {
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Raise { .. } => Exit::Usage,
+            _ => Exit::Refused,
+        }
+    }
+
+    fn next(&self) -> Option<String> {
+        Some(match self {
+            Self::TooOld { written, .. } => format!("restore it with etcd {written}, named with --etcd-binary"),
+            Self::Raise { .. } => "give a smaller --cluster-reset-bump-revision".into(),
+            Self::Flag { flag } => format!(
+                "start it without the flags (systemctl start quorate-server): the mark goes when etcd is ready. If it is to be reset \
+                 once more instead: rm {flag}"
+            ),
+        })
+    }
+}
+
+/// Whether an etcd `binary` may get data that an etcd `written` wrote: it may be older by one minor, for which what it does not
+/// know is taken out, or newer. Gives what the operator should know.
+///
+/// # Errors
+/// If it is too old.
+pub fn check_target(written: Version, binary: Version) -> Result<Option<String>, Refusal> {
+    if (binary.major, binary.minor + 1) < (written.major, written.minor) {
+        return Err(Refusal::TooOld { written: written.minor_text(), binary });
+    }
+    Ok((binary.minor < written.minor).then(|| {
+        format!(
+            "the data were written by etcd {}; what etcd {} does not know is taken out",
+            written.minor_text(),
+            binary.minor_text()
+        )
+    }))
+}
+
+/// The revision raised by so much.
+///
+/// # Errors
+/// If there is no such revision.
+pub fn raised(revision: i64, by: u64) -> Result<i64, Refusal> {
+    let raised = i64::try_from(by).ok().and_then(|by| revision.checked_add(by));
+    // Every write after it needs one more.
+    raised.filter(|raised| *raised < i64::MAX / 2).ok_or(Refusal::Raise { revision, by })
+}
+
+/// How far the journal says that it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// The new data are built and are being put in place and tried.
+    Trying,
+    /// They are in place and were found good.
+    Passed,
+}
+
+/// What is there of one that broke off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools, reason = "each is what was seen of one path")]
+pub struct Interrupted {
+    /// As the journal says.
+    pub phase: Phase,
+    /// There were data before it.
+    pub had_old: bool,
+    /// The data from before lie aside.
+    pub old_is_aside: bool,
+    /// The new data are still where they were built.
+    pub is_staged: bool,
+    /// There are data in place.
+    pub has_current: bool,
+}
+
+/// What becomes of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recovery {
+    /// Nothing was exchanged yet: what was built goes.
+    Discard,
+    /// The data from before come back; what is in place, if anything, goes.
+    Back,
+    /// What is in place is good: the rest is written down.
+    Finish,
+}
+
+/// Decides. Success was never reported before [`Phase::Passed`], so that until then everything goes back.
+#[must_use]
+pub fn recover(found: Interrupted) -> Recovery {
+    match found.phase {
+        Phase::Passed => Recovery::Finish,
+        Phase::Trying if found.old_is_aside => Recovery::Back,
+        // Nobody had data here before, and what is in place was built by us.
+        Phase::Trying if !found.had_old && !found.is_staged && found.has_current => Recovery::Back,
+        Phase::Trying => Recovery::Discard,
+    }
+}
+
+/// Of data directories that were set aside, by the second, those that go when the newest `keep` stay.
+#[must_use]
+pub fn outdated<T: Clone>(mut aside: Vec<(u64, T)>, keep: usize) -> Vec<T> {
+    aside.sort_by_key(|(second, _)| std::cmp::Reverse(*second));
+    aside.into_iter().skip(keep).map(|(_, what)| what).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn an_etcd_may_be_older_by_one_minor() {
+        let version = |text: &str| text.parse::<Version>().unwrap();
+        for (written, binary, is_allowed, is_noted) in [
+            ("3.4.0", "3.4.23", true, false),
+            ("3.4.0", "3.7.3", true, false),
+            ("3.5.0", "3.4.23", true, true),
+            ("3.6.0", "3.5.30", true, true),
+            ("3.6.0", "3.4.23", false, false),
+            ("3.7.0", "3.5.30", false, false),
+        ] {
+            let checked = check_target(version(written), version(binary));
+            assert_eq!(checked.is_ok(), is_allowed, "{written} -> {binary}");
+            assert_eq!(checked.ok().flatten().is_some(), is_noted, "{written} -> {binary}");
+        }
+    }
+
+    #[test]
+    fn a_revision_is_raised_while_there_is_room() {
+        assert_eq!(raised(7, USUAL_RAISE), Ok(1_000_000_007));
+        assert_eq!(raised(7, 0), Ok(7));
+        for by in [u64::MAX, i64::MAX.unsigned_abs(), i64::MAX.unsigned_abs() - 7] {
+            assert!(raised(7, by).is_err());
+        }
+    }
+
+    #[test]
+    fn the_oldest_go() {
+        assert_eq!(outdated(vec![(3, "c"), (1, "a"), (2, "b")], 2), ["a"]);
+        assert!(outdated(vec![(1, "a")], 3).is_empty());
+    }
+
+    /// The states that renames, each atomic, can leave: nothing moved, the old aside, the new in place; and the way back.
+    #[test]
+    fn what_broke_off_goes_back_or_is_finished() {
+        let state = |had_old, old_is_aside, is_staged, has_current| Interrupted {
+            phase: Phase::Trying,
+            had_old,
+            old_is_aside,
+            is_staged,
+            has_current,
+        };
+        for (found, expected) in [
+            (state(true, false, true, true), Recovery::Discard),
+            (state(true, true, true, false), Recovery::Back),
+            (state(true, true, false, true), Recovery::Back),
+            // On the way back: the new one is gone already, or the old one is back already.
+            (state(true, true, false, false), Recovery::Back),
+            (state(true, false, false, true), Recovery::Discard),
+            (state(false, false, true, false), Recovery::Discard),
+            (state(false, false, false, true), Recovery::Back),
+            (state(false, false, false, false), Recovery::Discard),
+        ] {
+            assert_eq!(recover(found), expected, "{found:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn old_data_that_lie_aside_always_come_back_unless_the_new_ones_passed(
+            passed: bool, had_old: bool, old_is_aside: bool, is_staged: bool, has_current: bool,
+        ) {
+            let phase = if passed { Phase::Passed } else { Phase::Trying };
+            let recovery = recover(Interrupted { phase, had_old, old_is_aside, is_staged, has_current });
+            prop_assert_eq!(recovery == Recovery::Finish, passed);
+            if !passed && old_is_aside {
+                prop_assert_eq!(recovery, Recovery::Back);
+            }
+            if had_old && !old_is_aside {
+                prop_assert_ne!(recovery, Recovery::Back, "what is in place is the only data there are");
+            }
+        }
+    }
+}

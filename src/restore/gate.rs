@@ -1,0 +1,127 @@
+//! The last question before data are given to clients: does an etcd run on them, is it the sole member that was meant, does it hold
+//! what was built, and can it be written to?
+
+use std::time::Duration;
+
+use super::build::Built;
+use super::trial::{Program, Running, Trial, TrialError, patience};
+use crate::error::{Exit, Explained};
+use crate::etcd::client::{ClientError, EtcdClient, Expected, MemberFacts};
+use crate::etcd::embedded::hex;
+use crate::faults;
+use crate::host;
+use crate::snapshot::aside::Course;
+
+/// Why the data are not given to clients.
+#[derive(Debug, thiserror::Error)]
+pub enum GateError {
+    /// etcd does not run on them.
+    #[error("etcd does not run on the new data")]
+    Trial(#[from] TrialError),
+    /// It is not what was built.
+    #[error("etcd does not have what was built: {what} is {found}, and should be {expected}")]
+    Differs {
+        /// What was compared.
+        what: &'static str,
+        /// What etcd has.
+        found: String,
+        /// What it should have.
+        expected: String,
+    },
+    /// It cannot be asked, or written to.
+    #[error("etcd answers, and cannot {act}")]
+    Client {
+        /// What.
+        act: &'static str,
+        /// Why not.
+        source: ClientError,
+    },
+    /// The system gives no random numbers.
+    #[error("the system gives no random numbers, or a test wants this to fail")]
+    System(#[source] std::io::Error),
+}
+
+impl Explained for GateError {
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Trial(error) => error.exit(),
+            _ => Exit::Failed,
+        }
+    }
+}
+
+/// What is asked for.
+#[derive(Clone, Debug)]
+pub struct Question<'a> {
+    /// Who the sole member is.
+    pub expected: Expected,
+    /// What it should hold, if that is known.
+    pub built: Option<&'a Built>,
+    /// Bytes of the database.
+    pub size: u64,
+}
+
+/// What etcd said.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// About itself.
+    pub member: MemberFacts,
+    /// How long it took to be healthy.
+    pub took: Duration,
+    /// The revision when it was stopped.
+    pub revision: i64,
+}
+
+/// Runs etcd, asks, and stops it again, whatever it said.
+///
+/// # Errors
+/// The first thing that is not as it should be.
+pub async fn pass(
+    trial: &Trial<'_>,
+    program: &Program,
+    question: &Question<'_>,
+    course: &Course,
+) -> Result<Answer, GateError> {
+    let mut running = trial.start(program)?;
+    let asked = ask(&mut running, question, course).await;
+    // The first thing that went wrong is the one that counts.
+    let stopped = running.stop().await;
+    let answer = asked?;
+    stopped?;
+    Ok(answer)
+}
+
+async fn ask(running: &mut Running, question: &Question<'_>, course: &Course) -> Result<Answer, GateError> {
+    let begun = crate::clock::monotonic();
+    let expected = &question.expected;
+    let member = running
+        .until(patience(question.size), course, async |client: &mut EtcdClient| {
+            client.check(expected).await.map_err(|why| why.to_string())
+        })
+        .await?;
+    let took = begun.elapsed();
+    faults::point("restore::gate").map_err(GateError::System)?;
+    compare("the number of members", &member.members, &1)?;
+    let (trust, url) = running.address();
+    let client = EtcdClient::connect_for(trust, url, patience(question.size)).await;
+    let mut client = client.map_err(|source| GateError::Client { act: "be connected to", source })?;
+    let failed = |act| move |source| GateError::Client { act, source };
+    if let Some(inspection) = question.built.map(|built| &built.inspection) {
+        compare("the revision", &member.revision, &inspection.revision)?;
+        let keys = client.count().await.map_err(failed("count its keys"))?;
+        compare("the number of keys", &keys, &inspection.keys)?;
+        let hash = client.hash_of_everything().await.map_err(failed("say its HashKV"))?;
+        compare("HashKV", &hash.hash, &inspection.hash_kv)?;
+    }
+    let mark = hex(&host::random::<8>().map_err(GateError::System)?);
+    let revision =
+        client.write_and_take_back(&format!("quorate/gate/{mark}")).await.map_err(failed("be written to"))?;
+    Ok(Answer { member, took, revision })
+}
+
+fn compare<T: PartialEq + ToString>(what: &'static str, found: &T, expected: &T) -> Result<(), GateError> {
+    if found == expected {
+        return Ok(());
+    }
+    Err(GateError::Differs { what, found: found.to_string(), expected: expected.to_string() })
+}

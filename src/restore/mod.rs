@@ -1,0 +1,14 @@
+//! From a snapshot, or from what is left of a cluster, to data that an etcd runs on: for the worse it never goes.
+//!
+//! `build` makes a new data directory beside the one that is there, `exchange` puts it in its place by renames that a `journal` tells
+//! of, so that whatever breaks off goes back or is finished at the next start; `gate` runs an etcd on it that no client can reach, and
+//! looks whether it is what was built. `replay` lets one read a log to its end in a copy; both start it as a `trial`. `old` knows the data that were set aside.
+//! What may be done is decided in `plan::restore`; the order is that of `server::reset`.
+
+pub mod build;
+pub mod exchange;
+pub mod gate;
+pub mod journal;
+pub mod old;
+pub mod replay;
+pub mod trial;

@@ -1,0 +1,248 @@
+//! An etcd that only we can reach: on loopback ports of the moment, trusting nobody but certificates that were made for it.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+
+use crate::clock;
+use crate::config::Config;
+use crate::datadir::{DataDir, DataDirError};
+use crate::durable::WriteError;
+use crate::error::{Exit, Explained};
+use crate::etcd::child::{Handle, Order, State};
+use crate::etcd::client::{ClientError, EtcdClient};
+use crate::etcd::pinned::Pinned;
+use crate::etcd::process::Spawner;
+use crate::etcd::settings::{self, Beginning, Identity, Setting};
+use crate::etcd::supervisor::{Ended, Launch, Supervisor};
+use crate::etcd::version::Version;
+use crate::pki::{self, Names, Occasion, PkiError};
+use crate::snapshot::aside::Course;
+
+/// Between two looks: from this …
+const EAGER: Duration = Duration::from_millis(10);
+/// … growing to this.
+const PATIENT: Duration = Duration::from_secs(1);
+/// How often it is said what is waited for.
+const REMINDER: Duration = Duration::from_secs(10);
+/// How long one request may take, in a database of any size.
+const REQUEST: Duration = Duration::from_secs(120);
+
+/// The etcd to run.
+#[derive(Clone, Debug)]
+pub struct Program {
+    /// The executable.
+    pub checked: Pinned,
+    /// Its version.
+    pub version: Version,
+    /// How long it may take to end.
+    pub grace: Duration,
+}
+
+/// Why it does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum TrialError {
+    /// The system refused something.
+    #[error("cannot {act}")]
+    System {
+        /// What.
+        act: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// Its certificates could not be made.
+    #[error(transparent)]
+    Certificates(#[from] PkiError),
+    /// Its directory could not be made.
+    #[error(transparent)]
+    Place(#[from] DataDirError),
+    /// Something could not be written.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    /// It cannot be asked.
+    #[error("etcd cannot be asked")]
+    Client(#[from] ClientError),
+    /// It ended.
+    #[error("etcd ended by itself with {exit}; its last lines:{}", crate::etcd::supervisor::indented(lines))]
+    Ended {
+        /// How.
+        exit: String,
+        /// What it said.
+        lines: Vec<String>,
+    },
+    /// It took too long.
+    #[error("etcd was not healthy after {} s: {why}", after.as_secs())]
+    Late {
+        /// How long it was waited for.
+        after: Duration,
+        /// The last thing that was wrong.
+        why: String,
+    },
+    /// Nobody wants it any more.
+    #[error("it was broken off")]
+    BrokenOff,
+}
+
+impl Explained for TrialError {
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Certificates(error) => error.exit(),
+            Self::Place(error) => error.exit(),
+            _ => Exit::Failed,
+        }
+    }
+}
+
+/// What it is started with.
+#[derive(Clone, Debug)]
+pub struct Trial<'a> {
+    /// The server's configuration.
+    pub config: &'a Config,
+    /// The server's data directory, where the child is recorded.
+    pub data: &'a DataDir,
+    /// Where its certificates are made.
+    pub trust: &'a Path,
+    /// etcd's data directory.
+    pub dir: &'a Path,
+    /// The member's name.
+    pub name: &'a str,
+    /// Bytes that the database may grow to.
+    pub quota: u64,
+    /// Forget all other members.
+    pub force_new_cluster: bool,
+}
+
+/// It runs.
+#[derive(Debug)]
+pub struct Running {
+    owner: JoinHandle<Ended>,
+    handle: Handle,
+    trust: DataDir,
+    url: String,
+}
+
+impl Trial<'_> {
+    /// Starts it.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn start(&self, program: &Program) -> Result<Running, TrialError> {
+        let system = |act| move |source| TrialError::System { act, source };
+        let trust = DataDir::new(self.trust).with_etcd_user(self.config.etcd.user.clone());
+        trust.prepare_for_lock()?;
+        trust.prepare()?;
+        for expiry in pki::ensure(&trust, &Names::of(self.config), Occasion::Start)?.expiries {
+            trust.share(&trust.certificate(expiry.name))?;
+        }
+        let [client, peer] = free_ports().map_err(system("find a free port on loopback"))?;
+        let identity = Identity { name: self.name.to_owned(), beginning: Beginning::ExistingData, is_alone: true };
+        let mut flags =
+            settings::secluded(self.config, &trust, &identity, program.version, self.dir, [client, peer], self.quota);
+        if self.force_new_cluster {
+            flags.push(Setting { key: "force-new-cluster".into(), value: "true".into() });
+        }
+        let launch = Launch {
+            program: program.checked.clone(),
+            user: self.config.etcd.user.clone(),
+            args: flags.iter().map(Setting::flag).collect(),
+            data: self.data.clone(),
+            grace: program.grace,
+        };
+        let (supervisor, handle) = Supervisor::new(launch, Spawner::start().map_err(system("start a thread"))?);
+        let url = format!("https://{}", loopback(client));
+        Ok(Running { owner: tokio::spawn(supervisor.run()), handle, trust, url })
+    }
+}
+
+fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
+}
+
+/// Two that nobody has now. Somebody may take one before etcd does; it then ends, and says so.
+fn free_ports() -> io::Result<[u16; 2]> {
+    let listeners = [TcpListener::bind(loopback(0))?, TcpListener::bind(loopback(0))?];
+    Ok([listeners[0].local_addr()?.port(), listeners[1].local_addr()?.port()])
+}
+
+impl Running {
+    /// Where its certificates are, and its URL.
+    #[must_use]
+    pub fn address(&self) -> (&DataDir, &str) {
+        (&self.trust, &self.url)
+    }
+
+    /// Asks until it answers well. `ask` gives what it wants to know, or what is wrong still.
+    ///
+    /// # Errors
+    /// If it ends, is not well in time, or nobody wants it any more.
+    pub async fn until<T>(
+        &mut self,
+        deadline: Duration,
+        course: &Course,
+        mut ask: impl AsyncFnMut(&mut EtcdClient) -> Result<T, String>,
+    ) -> Result<T, TrialError> {
+        let begun = clock::monotonic();
+        let (mut reminded, mut wait, mut why) = (begun, EAGER, "it did not answer yet".to_owned());
+        let mut child = self.handle.watch();
+        loop {
+            let status = child.borrow_and_update().clone();
+            if matches!(status.state, State::Backoff | State::Failed) {
+                let exit = status.last_exit.unwrap_or_else(|| "an unknown end".into());
+                return Err(TrialError::Ended { exit, lines: status.tail.lines() });
+            }
+            if status.state == State::Starting {
+                let mut client = EtcdClient::connect_for(&self.trust, &self.url, REQUEST).await?;
+                match ask(&mut client).await {
+                    Ok(answer) => return Ok(answer),
+                    Err(wrong) => why = wrong,
+                }
+            }
+            if begun.elapsed() >= deadline {
+                return Err(TrialError::Late { after: deadline, why });
+            }
+            if reminded.elapsed() >= REMINDER {
+                reminded = clock::monotonic();
+                tracing::info!(waited_s = begun.elapsed().as_secs(), why, "waiting for etcd");
+            }
+            tokio::select! {
+                () = tokio::time::sleep(wait) => wait = (wait * 3 / 2).min(PATIENT),
+                _ = child.changed() => {}
+                () = course.broken_off() => return Err(TrialError::BrokenOff),
+            }
+        }
+    }
+
+    /// Ends it, in order.
+    ///
+    /// # Errors
+    /// If it does not end.
+    pub async fn stop(self) -> Result<(), TrialError> {
+        self.handle.order(Order::Stop).await;
+        match self.owner.await {
+            Ok(Ended::Stopped | Ended::GaveUp(_)) => Ok(()),
+            Ok(Ended::Stuck(stuck)) => Err(TrialError::System { act: "end etcd", source: io::Error::other(stuck) }),
+            Err(lost) => Err(TrialError::System { act: "end etcd", source: io::Error::other(lost) }),
+        }
+    }
+}
+
+/// How long an etcd may take to be healthy on a database of so many bytes: generous, because a slow disk is no reason to give up.
+#[must_use]
+pub fn patience(bytes: u64) -> Duration {
+    Duration::from_secs(120 + bytes / (16 << 20))
+}
+
+/// Bytes that the database may grow to while it is tried: whether it is full is no question of whether it is whole.
+#[must_use]
+pub fn quota(bytes: u64) -> u64 {
+    bytes.saturating_mul(2).saturating_add(1 << 30)
+}
+
+/// The directory under `work` where certificates for this are made.
+#[must_use]
+pub fn trust(work: &Path) -> PathBuf {
+    work.join("trust")
+}

@@ -1,0 +1,84 @@
+//! `--dry-run`: what would be done, without touching anything.
+
+use std::path::Path;
+
+use super::{Report, Run};
+use crate::boltdb::database::Length;
+use crate::clock;
+use crate::error::Failure;
+use crate::etcd::version::Version;
+use crate::host;
+use crate::plan::restore as plan;
+use crate::restore::exchange::Paths;
+use crate::restore::journal::Act;
+use crate::restore::replay;
+use crate::server::survey::data_state;
+use crate::server::{cluster, lock};
+use crate::snapshot::inspect::{self, Inspection};
+use crate::snapshot::live::Live;
+use crate::snapshot::verify::{self, Demands, VerifyError};
+
+impl Run<'_> {
+    /// Looks at everything that the act itself looks at before it changes something.
+    pub(super) fn outline(&self, what: Act, snapshot: Option<&Path>) -> Result<Report, Failure> {
+        if what != Act::Undo {
+            self.check_flag()?;
+        }
+        let mut report = match (what, snapshot) {
+            (Act::Undo, _) => self.plan_undo()?.1,
+            (_, Some(path)) => self.outline_restore(path)?,
+            (_, None) => self.outline_reset()?,
+        };
+        if lock::is_taken(self.data) {
+            report.notes.push("a server runs on this data directory: it has to be stopped first".into());
+        }
+        Ok(report)
+    }
+
+    fn outline_restore(&self, path: &Path) -> Result<Report, Failure> {
+        let demands = Demands { skip_hash: self.asked.skip_hash };
+        let verified =
+            verify::verify(path, demands, &mut |done, all| (self.tell)("verifying the snapshot", done, all))?;
+        let inspection = verified.inspection;
+        let after = plan::raised(inspection.revision, self.config.cluster_reset_bump_revision)?;
+        let mut report = self.common(Act::Restore, verified.database_size, &inspection, after)?;
+        if let Some(written) = inspection.etcd_version().and_then(|text| text.parse::<Version>().ok()) {
+            report.notes.extend(plan::check_target(written, self.program.version)?);
+        }
+        report.from = Some(path.to_path_buf());
+        report.cleared_alarms = inspection.alarms;
+        Ok(report)
+    }
+
+    fn outline_reset(&self) -> Result<Report, Failure> {
+        let before = cluster::recall(self.data)?;
+        self.check_data(data_state(self.data)?, before.as_ref())?;
+        let held = Live::at_rest(&self.data.etcd_bolt())?;
+        let inspection = inspect::inspect(&held, held.size(), Length::Exact, &mut |_, _| {});
+        let inspection = inspection.map_err(|error| VerifyError::of(error, &self.data.etcd_bolt(), None))?;
+        let mut report =
+            self.common(Act::Reset, replay::size(&self.data.etcd_member()), &inspection, inspection.revision)?;
+        report.notes.push("what the log holds beyond the database is not counted here; it is kept".into());
+        Ok(report)
+    }
+
+    fn common(&self, act: Act, needed: u64, inspection: &Inspection, after: i64) -> Result<Report, Failure> {
+        let paths = Paths::of(self.data, clock::unix_seconds(clock::now()));
+        let needed = needed + super::SPARE;
+        let dir = paths.work.ancestors().find(|dir| dir.is_dir()).unwrap_or(Path::new("/"));
+        let free = host::free_bytes(dir).unwrap_or(u64::MAX);
+        if free < needed {
+            return Err(super::ResetError::Space { needed, free, dir: dir.to_path_buf() }.into());
+        }
+        Ok(Report {
+            act: Some(act),
+            old: paths.old,
+            size: inspection.pages.used_pages * u64::from(inspection.page_size),
+            revision: Some((inspection.revision, after)),
+            keys: Some(inspection.keys),
+            members_before: inspection.members.len(),
+            room: Some((needed, free)),
+            ..Report::default()
+        })
+    }
+}

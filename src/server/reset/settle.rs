@@ -1,0 +1,83 @@
+//! What becomes of a reset or restore once its data were tried, or once it broke off: written down, or undone.
+
+use crate::datadir::DataDir;
+use crate::durable::{self, PRIVATE, WriteError};
+use crate::error::Failure;
+use crate::faults;
+use crate::plan::restore::{Phase, Recovery};
+use crate::restore::exchange::{self, ExchangeError};
+use crate::restore::journal::{Act, Journal};
+use crate::restore::old;
+use crate::server::cluster;
+
+/// Looks whether one broke off, and finishes or undoes it. To be called with the lock held and no etcd running.
+pub(in crate::server) fn settle(data: &DataDir) -> Result<(), Failure> {
+    let Some(journal) = Journal::read(data)? else {
+        // What is there without a journal was being built.
+        let left = data.restore();
+        if left.exists() {
+            tracing::warn!(dir = %left.display(), "a reset or restore broke off before anything was changed; what it had built is removed");
+            exchange::tidy(data, &left)?;
+        }
+        return Ok(());
+    };
+    let (act, begun) = (journal.act.word(), &journal.begun);
+    if journal.phase == Phase::Passed {
+        tracing::warn!(begun, "a {act} broke off after its data were in place and found good; it is finished now");
+        return Ok(finish(data, &journal)?);
+    }
+    if undo(data, &journal)? == Recovery::Back {
+        tracing::warn!(
+            begun,
+            "a {act} broke off before its data were found good; the data from before are back in place"
+        );
+    } else {
+        tracing::warn!(begun, "a {act} broke off before the data were exchanged; they are as they were");
+    }
+    Ok(())
+}
+
+/// Everything is as before.
+pub(super) fn undo(data: &DataDir, journal: &Journal) -> Result<Recovery, ExchangeError> {
+    let recovery = exchange::back(journal)?;
+    exchange::tidy(data, &journal.work)?;
+    Ok(recovery)
+}
+
+/// Where a token lies that is to be the server's.
+pub(super) fn staged_token(journal: &Journal) -> std::path::PathBuf {
+    journal.work.join("token")
+}
+
+/// Writes down that it was done. It can be repeated.
+pub(super) fn finish(data: &DataDir, journal: &Journal) -> Result<(), ExchangeError> {
+    let step = |name: &str| {
+        let failed = |source| WriteError { act: "finish the work in", path: journal.work.clone(), source };
+        faults::point(&format!("restore::{name}")).map_err(failed)
+    };
+    step("label")?;
+    if let (Some(old), Some(before)) = (&journal.old, &journal.before) {
+        old::label(old, before)?;
+    }
+    if journal.act == Act::Undo {
+        old::unlabel(&journal.current)?;
+    }
+    step("name")?;
+    if !journal.after.member_name.is_empty() {
+        durable::write_if_changed(&data.etcd_name(), journal.after.member_name.as_bytes(), PRIVATE)?;
+    }
+    step("remember")?;
+    cluster::write(data, &journal.after)?;
+    step("token")?;
+    let token = staged_token(journal);
+    if token.exists() {
+        durable::rename(&token, &data.token())?;
+    }
+    step("flag")?;
+    if journal.act == Act::Undo {
+        durable::remove_file(&data.reset_flag())?;
+    } else {
+        durable::write_file(&data.reset_flag(), b"", PRIVATE)?;
+    }
+    exchange::tidy(data, &journal.work)
+}
