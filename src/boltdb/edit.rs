@@ -195,7 +195,7 @@ impl Visitor for All {
 #[cfg(test)]
 mod tests {
     use super::super::database::Length;
-    use super::super::database::tests::database;
+    use super::super::database::tests::{Ignore, database};
     use super::super::walk::Walked;
     use super::*;
     use proptest::prelude::*;
@@ -211,21 +211,9 @@ mod tests {
         let length = file.metadata().unwrap().len();
         let database = Database::open(file, length, Length::Exact).unwrap();
         let mut all = All::default();
-        database.walk(&mut Nothing).unwrap();
+        database.walk(&mut Ignore).unwrap();
         database.walk_bucket(bucket, &mut all).unwrap();
         all.pairs
-    }
-
-    struct Nothing;
-
-    impl Visitor for Nothing {
-        fn bucket(&mut self, _: &[u8], _: u64) -> Result<(), Finding> {
-            Ok(())
-        }
-
-        fn pair(&mut self, _: &[u8], _: &[u8], _: u64) -> Result<(), Finding> {
-            Ok(())
-        }
     }
 
     /// Every database of the fuzzers' seeds, as etcd 3.4 to 3.7 wrote them.
@@ -257,7 +245,7 @@ mod tests {
             assert_eq!(pairs(&file, b"key"), expected);
             let database = Database::open_newest(&file).unwrap();
             assert_eq!(database.last_key(b"key").unwrap(), Some(vec![0xff; 17]));
-            let Walked { used_pages, free_pages } = database.walk(&mut Nothing).unwrap();
+            let Walked { used_pages, free_pages } = database.walk(&mut Ignore).unwrap();
             assert_eq!(used_pages + free_pages, meta.high_water_mark);
         }
     }

@@ -134,6 +134,30 @@ impl<'a, I: Image + ?Sized> Walk<'a, I> {
         Ok(())
     }
 
+    /// The pages of a bucket's tree. What its leaves hold is not read, so that nothing is said about it.
+    pub(super) fn outline(&mut self, id: u64, depth: usize) -> Result<(), ReadError> {
+        let offset = id.saturating_mul(u64::from(self.meta.page_size));
+        if depth > DEEPEST {
+            return Err(Finding::new(offset, "the tree of pages is too deep").into());
+        }
+        let mut head = [0; HEADER];
+        read(self.image, &mut head, offset)?;
+        let cut_off = || Finding::new(offset, "a page is cut off");
+        let header = Header::read(&head).filter(|header| header.id == id).ok_or_else(cut_off)?;
+        if header.kind != Some(Kind::Branch) {
+            return (0..=u64::from(header.overflow))
+                .try_for_each(|further| Ok(self.seen.reach(id + further, offset)?));
+        }
+        let mut page = self.buffers.pop().unwrap_or_default();
+        let header = self.load(id, offset, &mut page)?;
+        for index in 0..usize::from(header.count) {
+            let (_, child) = page::branch_element(&page, index).ok_or_else(cut_off)?;
+            self.outline(child, depth + 1)?;
+        }
+        self.buffers.push(page);
+        Ok(())
+    }
+
     /// Reads a page with all that it runs over.
     pub(super) fn load(&mut self, id: u64, offset: u64, page: &mut Vec<u8>) -> Result<Header, ReadError> {
         self.seen.reach(id, offset)?;

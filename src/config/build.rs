@@ -344,7 +344,6 @@ mod tests {
             (&[("token", "a b")], "one word"),
             (&[("token-file", "/does/not/exist")], "there is no such file"),
             (&[("log-format", "xml")], "wants text or json"),
-            (&[("cluster-reset", "true")], "cannot reset a cluster yet"),
             (&[("cluster-reset-restore-path", "x")], "needs `cluster-reset`"),
             (&[("debug", "maybe")], "true or false"),
         ] {

@@ -1,10 +1,9 @@
 //! Copies the database of a running etcd from where it lies, as long as etcd holds it still: at the speed of the disk, and without
 //! what lies in pages that nothing leads to any more, so that deleted secrets do not live on in snapshots.
 //!
-//! First all pages are walked, which finds the ones that are reached and proves that they are a database. Then they are copied, with
-//! zeros in the place of the others (bbolt never reads a free page before it has written it), and the SHA-256 is put behind.
+//! First the pages that are reached are found, then they are copied, with zeros in the place of the others (bbolt never reads a free page
+//! before it has written it), and the SHA-256 is put behind. Whether they are a database is seen by what `inspect` finds.
 
-use std::fs::File;
 use std::sync::mpsc::{self, SyncSender};
 
 use aws_lc_rs::digest::{self, Context};
@@ -13,7 +12,8 @@ use super::aside::Course;
 use super::file::SHA256;
 use super::inspect::{self, Inspection};
 use super::live::{Live, LiveError};
-use super::receive::{Pace, PaceError};
+use super::receive::PaceError;
+use super::sink::Sink;
 use crate::boltdb::database::{Database, Length};
 use crate::boltdb::image::Image as _;
 use crate::boltdb::page::ReadError;
@@ -52,15 +52,15 @@ pub enum CopyError {
 
 impl Explained for CopyError {}
 
-/// Writes what `live` holds, and its SHA-256, to `file`, and inspects what was written while the hash is still computed. Also gives
-/// the SHA-256 of all of it, hexadecimal.
+/// Writes what `live` holds, and its SHA-256, to `sink`, and inspects it while the hash is still computed: what was written, where it
+/// can be read again, and otherwise what it was written from. Also gives the SHA-256 of all of it, hexadecimal.
 ///
 /// # Errors
 /// If it is not whole, cannot be read or written, or was replaced meanwhile.
-pub fn copy(live: &Live, file: &mut File, mut pace: Pace, course: &Course) -> Result<(Inspection, String), CopyError> {
+pub fn copy(live: &Live, sink: &mut Sink, course: &Course) -> Result<(Inspection, String), CopyError> {
     faults::point("snapshot::copy").map_err(|source| ReadError::Io { offset: 0, source })?;
     let reached = Database::open(live, live.size(), Length::Exact)?.reached()?;
-    pace.reserve(file, live.size() + SHA256)?;
+    sink.begin(live.size() + SHA256)?;
     let (inspection, mut context) = std::thread::scope(|scope| {
         let (chunks, waiting) = mpsc::sync_channel::<Vec<u8>>(WAITING);
         let hasher = scope.spawn(move || {
@@ -70,24 +70,29 @@ pub fn copy(live: &Live, file: &mut File, mut pace: Pace, course: &Course) -> Re
             }
             context
         });
-        write_pages(live, file, &reached, &mut pace, course, &chunks)?;
+        write_pages(live, sink, &reached, course, &chunks)?;
         drop(chunks);
-        // Until here it was the file that etcd holds still.
-        live.check()?;
-        let inspection = inspect::inspect(file, live.size(), Length::Exact, &mut |_, _| {})?;
+        let inspection = if let Some(file) = sink.file() {
+            // Until here it was the file that etcd holds still.
+            live.check()?;
+            inspect::inspect(file, live.size(), Length::Exact, &mut |_, _| {})?
+        } else {
+            let inspection = inspect::inspect(live, live.size(), Length::Exact, &mut |_, _| {})?;
+            live.check()?;
+            inspection
+        };
         Ok::<_, CopyError>((inspection, hasher.join().map_err(|_| CopyError::Lost)?))
     })?;
     let trailer = context.clone().finish();
-    write(file, trailer.as_ref(), &mut pace)?;
+    sink.write(trailer.as_ref())?;
     context.update(trailer.as_ref());
     Ok((inspection, hex(context.finish().as_ref())))
 }
 
 fn write_pages(
     live: &Live,
-    file: &mut File,
+    sink: &mut Sink,
     reached: &Pages,
-    pace: &mut Pace,
     course: &Course,
     chunks: &SyncSender<Vec<u8>>,
 ) -> Result<(), CopyError> {
@@ -107,15 +112,10 @@ fn write_pages(
                 page.fill(0);
             }
         }
-        write(file, &chunk, pace)?;
+        sink.write(&chunk)?;
         at += wanted as u64;
         course.set_done(at);
         chunks.send(chunk).map_err(|_| CopyError::Lost)?;
     }
     Ok(())
-}
-
-fn write(file: &mut File, bytes: &[u8], pace: &mut Pace) -> Result<(), PaceError> {
-    pace.step("snapshot::write")?;
-    pace.write(file, bytes)
 }

@@ -17,5 +17,6 @@ pub mod prune;
 pub mod receive;
 pub mod record;
 pub mod save;
+pub mod sink;
 pub mod usage;
 pub mod verify;

@@ -1,17 +1,17 @@
-//! Packs a snapshot that was found good, and makes sure that what comes out of it again is the same.
+//! Packs a snapshot while it is made, and makes sure that what comes out of it again is the same.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use aws_lc_rs::digest::{self, Context};
+use crc32c::crc32c_append;
 
-use super::aside::Course;
 use super::file::Packing;
 use super::name;
-use super::receive::Pace;
+use super::receive::{Pace, PaceError};
 use super::save::{SaveError, Wish, step};
-use super::verify::Verified;
 use crate::clock;
 use crate::durable::{self, Draft, PRIVATE, WriteError};
 use crate::etcd::embedded::hex;
@@ -19,81 +19,127 @@ use crate::etcd::embedded::hex;
 /// Bytes that a thread of zstd packs at a time.
 const JOB: u32 = 1 << 20;
 
-/// Packs a verified draft into another one if that is wanted, and compares what comes out of it.
-pub(super) fn pack(wish: &Wish, (raw, verified): (Draft, Verified)) -> Result<(Draft, Verified), SaveError> {
-    if wish.packing == Packing::Raw {
-        return Ok((raw, verified));
-    }
-    let (draft, out) = Draft::create(&wish.dir, &format!("{}-{}-packed", wish.base, wish.node), PRIVATE)?;
-    let failed = |source: io::Error| WriteError { act: "pack into", path: draft.path().to_path_buf(), source };
-    let mut from = File::open(raw.path()).map_err(failed)?;
-    let mut out = Paced { file: out, pace: Pace::new(&wish.dir), course: &wish.course, failure: None };
-    let packed = pack_into(wish, &verified, &mut from, &mut out);
-    if let Some(why) = out.failure.take() {
-        return Err(why);
-    }
-    packed.map_err(failed)?;
-    let out = out.file;
-    step(wish, "packed", draft.path())?;
-    durable::sync(&out, draft.path())?;
-    step(wish, "packed_synced", draft.path())?;
-    let packed = packed_hash(draft.path(), wish.packing).map_err(SaveError::Packed)?;
-    if packed.content != verified.sha256 {
-        return Err(SaveError::Packed(io::Error::other("its content has another SHA-256")));
-    }
-    let stored_size = out.metadata().map_err(failed)?.len();
-    let verified = Verified { packing: wish.packing, stored_size, sha256: packed.file, ..verified };
-    Ok((draft, verified))
+/// A packed file that is being written.
+pub(super) struct Packer {
+    draft: Draft,
+    encoder: Encoder,
+    packing: Packing,
+    /// Why no more is written: the encoders know only errors of files.
+    failure: Arc<Mutex<Option<PaceError>>>,
+    content: Content,
 }
 
-fn pack_into(wish: &Wish, verified: &Verified, from: &mut File, out: &mut Paced<'_>) -> io::Result<()> {
-    match wish.packing {
-        Packing::Raw => {}
-        Packing::Zstd => {
-            let mut encoder = zstd::stream::Encoder::new(&mut *out, zstd::DEFAULT_COMPRESSION_LEVEL)?;
-            encoder.include_checksum(true)?;
-            encoder.set_pledged_src_size(Some(verified.stored_size))?;
-            encoder.include_contentsize(true)?;
-            let threads = std::thread::available_parallelism().map_or(1, |count| count.get().min(4));
-            encoder.multithread(u32::try_from(threads).unwrap_or(1))?;
-            // Each thread has a job in memory and another one waiting.
-            encoder.set_parameter(zstd::stream::raw::CParameter::JobSize(JOB))?;
-            io::copy(from, &mut encoder)?;
-            encoder.finish()?;
-        }
-        Packing::Zip => {
-            let mut archive = zip::ZipWriter::new(&mut *out);
-            let options =
-                zip::write::SimpleFileOptions::default().large_file(verified.stored_size >= u64::from(u32::MAX));
-            let inside = name::compose(&wish.base, &wish.node, clock::unix_seconds(clock::now()), Packing::Raw);
-            archive.start_file(inside, options).map_err(io::Error::other)?;
-            io::copy(from, &mut archive)?;
-            archive.finish().map_err(io::Error::other)?;
-        }
-    }
-    out.flush()
+enum Encoder {
+    Zstd(Box<zstd::stream::Encoder<'static, Paced>>),
+    Zip(Box<zip::ZipWriter<Paced>>),
 }
 
-/// Writes in strides, as long as there is room and somebody wants it.
-struct Paced<'c> {
+/// What went in, or came out: enough to find what a disk or a library does wrong, at a tenth of what a SHA-256 costs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Content {
+    bytes: u64,
+    crc: u32,
+}
+
+impl Content {
+    fn add(&mut self, bytes: &[u8]) {
+        self.bytes += bytes.len() as u64;
+        self.crc = crc32c_append(self.crc, bytes);
+    }
+}
+
+/// A packed file that is whole and safe.
+pub(super) struct Packed {
+    pub(super) draft: Draft,
+    pub(super) stored_size: u64,
+    /// Of the packed file, hexadecimal.
+    pub(super) sha256: String,
+}
+
+impl Packer {
+    /// For a content of so many bytes.
+    pub(super) fn begin(wish: &Wish, bytes: u64) -> Result<Self, PaceError> {
+        let (draft, file) = Draft::create(&wish.dir, &format!("{}-{}-packed", wish.base, wish.node), PRIVATE)?;
+        let failure = Arc::default();
+        let out = Paced { file, pace: Pace::new(&wish.dir), failure: Arc::clone(&failure) };
+        let begun = begin(wish, bytes, out);
+        let encoder = begun.map_err(|source| cannot_pack(draft.path(), source))?;
+        Ok(Self { draft, encoder, packing: wish.packing, failure, content: Content::default() })
+    }
+
+    pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), PaceError> {
+        self.content.add(bytes);
+        let written = match &mut self.encoder {
+            Encoder::Zstd(encoder) => encoder.write_all(bytes),
+            Encoder::Zip(encoder) => encoder.write_all(bytes),
+        };
+        written.map_err(|source| why(&self.failure, self.draft.path(), source))
+    }
+
+    /// Ends it, makes it safe, and reads it back.
+    pub(super) fn finish(self, wish: &Wish) -> Result<Packed, SaveError> {
+        let Self { draft, encoder, packing, failure, content } = self;
+        let ended = match encoder {
+            Encoder::Zstd(encoder) => encoder.finish(),
+            Encoder::Zip(encoder) => encoder.finish().map_err(io::Error::other),
+        };
+        let out = ended.map_err(|source| why(&failure, draft.path(), source))?.file;
+        step(wish, "packed", draft.path())?;
+        durable::sync(&out, draft.path())?;
+        step(wish, "packed_synced", draft.path())?;
+        let (found, sha256) = read_back(draft.path(), packing).map_err(SaveError::Packed)?;
+        if found != content {
+            return Err(SaveError::Packed(io::Error::other("its content is not what was packed")));
+        }
+        let stored_size = out.metadata().map_err(|source| cannot_pack(draft.path(), source))?.len();
+        Ok(Packed { draft, stored_size, sha256 })
+    }
+}
+
+fn cannot_pack(path: &Path, source: io::Error) -> PaceError {
+    WriteError { act: "pack into", path: path.to_path_buf(), source }.into()
+}
+
+fn why(failure: &Mutex<Option<PaceError>>, path: &Path, source: io::Error) -> PaceError {
+    let known = failure.lock().unwrap_or_else(PoisonError::into_inner).take();
+    known.unwrap_or_else(|| cannot_pack(path, source))
+}
+
+fn begin(wish: &Wish, bytes: u64, out: Paced) -> io::Result<Encoder> {
+    if wish.packing == Packing::Zip {
+        let mut archive = zip::ZipWriter::new(out);
+        let options = zip::write::SimpleFileOptions::default().large_file(bytes >= u64::from(u32::MAX));
+        let inside = name::compose(&wish.base, &wish.node, clock::unix_seconds(clock::now()), Packing::Raw);
+        archive.start_file(inside, options).map_err(io::Error::other)?;
+        return Ok(Encoder::Zip(Box::new(archive)));
+    }
+    let mut encoder = zstd::stream::Encoder::new(out, zstd::DEFAULT_COMPRESSION_LEVEL)?;
+    encoder.include_checksum(true)?;
+    encoder.set_pledged_src_size(Some(bytes))?;
+    encoder.include_contentsize(true)?;
+    let threads = std::thread::available_parallelism().map_or(1, |count| count.get().min(4));
+    encoder.multithread(u32::try_from(threads).unwrap_or(1))?;
+    // Each thread has a job in memory and another one waiting.
+    encoder.set_parameter(zstd::stream::raw::CParameter::JobSize(JOB))?;
+    Ok(Encoder::Zstd(Box::new(encoder)))
+}
+
+/// Writes as long as there is room.
+struct Paced {
     file: File,
     pace: Pace,
-    course: &'c Course,
-    /// Why no more is written: the packers know only errors of files.
-    failure: Option<SaveError>,
+    failure: Arc<Mutex<Option<PaceError>>>,
 }
 
-impl Write for Paced<'_> {
+impl Write for Paced {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let done = if self.course.is_broken_off() {
-            Err(SaveError::BrokenOff)
-        } else {
-            self.pace.write(&mut self.file, bytes).map_err(SaveError::from)
-        };
-        done.map(|()| bytes.len()).map_err(|why| {
-            self.failure = Some(why);
-            io::Error::other("the packed snapshot cannot be written")
-        })
+        match self.pace.write(&mut self.file, bytes) {
+            Ok(()) => Ok(bytes.len()),
+            Err(why) => {
+                *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
+                Err(io::Error::other("the packed snapshot cannot be written"))
+            }
+        }
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -101,36 +147,42 @@ impl Write for Paced<'_> {
     }
 }
 
-impl io::Seek for Paced<'_> {
+impl io::Seek for Paced {
     fn seek(&mut self, to: io::SeekFrom) -> io::Result<u64> {
         self.file.seek(to)
     }
 }
 
-struct PackedHash {
-    file: String,
-    content: String,
-}
-
-fn packed_hash(path: &Path, packing: Packing) -> io::Result<PackedHash> {
-    let content = match packing {
-        Packing::Raw => hash_of(File::open(path)?)?,
-        Packing::Zstd => hash_of(zstd::stream::Decoder::new(File::open(path)?)?)?,
-        Packing::Zip => {
-            let mut archive = zip::ZipArchive::new(File::open(path)?).map_err(io::Error::other)?;
-            hash_of(archive.by_index(0).map_err(io::Error::other)?)?
+/// What comes out of it, and the SHA-256 of the file itself.
+fn read_back(path: &Path, packing: Packing) -> io::Result<(Content, String)> {
+    let path: PathBuf = path.to_path_buf();
+    std::thread::scope(|scope| {
+        let hash = scope.spawn(|| -> io::Result<String> {
+            let mut context = Context::new(&digest::SHA256);
+            each_chunk(File::open(&path)?, |bytes| context.update(bytes))?;
+            Ok(hex(context.finish().as_ref()))
+        });
+        let mut content = Content::default();
+        let mut add = |bytes: &[u8]| content.add(bytes);
+        match packing {
+            Packing::Raw => each_chunk(File::open(&path)?, &mut add)?,
+            Packing::Zstd => each_chunk(zstd::stream::Decoder::new(File::open(&path)?)?, &mut add)?,
+            Packing::Zip => {
+                let mut archive = zip::ZipArchive::new(File::open(&path)?).map_err(io::Error::other)?;
+                each_chunk(archive.by_index(0).map_err(io::Error::other)?, &mut add)?;
+            }
         }
-    };
-    Ok(PackedHash { file: hash_of(File::open(path)?)?, content })
+        let hash = hash.join().map_err(|_| io::Error::other("a thread was lost"))??;
+        Ok((content, hash))
+    })
 }
 
-fn hash_of(mut from: impl Read) -> io::Result<String> {
-    let mut context = Context::new(&digest::SHA256);
-    let mut buffer = vec![0; 1 << 20];
+fn each_chunk(mut from: impl Read, mut each: impl FnMut(&[u8])) -> io::Result<()> {
+    let mut buffer = vec![0; 1 << 18];
     loop {
         match from.read(&mut buffer)? {
-            0 => return Ok(hex(context.finish().as_ref())),
-            count => context.update(&buffer[..count]),
+            0 => return Ok(()),
+            count => each(&buffer[..count]),
         }
     }
 }

@@ -11,11 +11,11 @@ use super::aside::{Course, aside};
 use super::file::SHA256;
 use super::live;
 use super::save::SaveError;
+use super::sink::Sink;
 use crate::durable::{self, WriteError};
 use crate::error::Explained;
 use crate::etcd::client::EtcdClient;
 use crate::etcd::embedded::hex;
-use crate::faults;
 use crate::host;
 use crate::plan::space::human;
 
@@ -97,14 +97,6 @@ impl Pace {
         WriteError { act: "write a snapshot into", path: self.dir.clone(), source }
     }
 
-    /// A named step: where tests inject faults.
-    ///
-    /// # Errors
-    /// What was injected.
-    pub(super) fn step(&self, name: &str) -> Result<(), PaceError> {
-        Ok(faults::point(name).map_err(|error| self.explain(error))?)
-    }
-
     /// Writes these bytes.
     ///
     /// # Errors
@@ -120,21 +112,20 @@ impl Pace {
     }
 }
 
-/// Writes the stream to `file`, and gives it back with the SHA-256 of all of it, hexadecimal.
+/// Writes the stream to `sink`, and gives it back with the SHA-256 of all of it, hexadecimal.
 pub(super) async fn receive(
     client: &mut EtcdClient,
-    file: File,
-    pace: Pace,
+    sink: Sink,
     course: &Course,
     expected: u64,
     progress: &mut impl FnMut(u64, u64),
-) -> Result<(File, String), SaveError> {
+) -> Result<(Sink, String), SaveError> {
     let broken = |after| move |source| SaveError::Stream { after, source };
     let mut stream = client.snapshot().await.map_err(broken(0))?;
     let mut next = live::next(&mut stream).await.map_err(broken(0))?;
     let size = next.as_ref().map_or(0, |first| first.blob().len() as u64 + first.remaining_bytes() + SHA256);
     let (queue, waiting) = mpsc::channel::<Vec<u8>>(WAITING);
-    let writer = aside(move || write_stream(file, size, pace, waiting));
+    let writer = aside(move || write_stream(sink, size, waiting));
     let mut received: u64 = 0;
     while let Some(message) = next {
         received += message.blob().len() as u64;
@@ -158,25 +149,18 @@ pub(super) async fn receive(
 }
 
 /// The last 32 bytes are the hash of all before.
-fn write_stream(
-    mut file: File,
-    size: u64,
-    mut pace: Pace,
-    mut waiting: mpsc::Receiver<Vec<u8>>,
-) -> Result<(File, String), SaveError> {
-    pace.reserve(&file, size)?;
+fn write_stream(mut sink: Sink, size: u64, mut waiting: mpsc::Receiver<Vec<u8>>) -> Result<(Sink, String), SaveError> {
+    sink.begin(size)?;
     let mut context = Context::new(&digest::SHA256);
     let mut held_back: Vec<u8> = Vec::new();
-    let mut total = 0u64;
     while let Some(bytes) = waiting.blocking_recv() {
-        pace.step("snapshot::write")?;
-        pace.write(&mut file, &bytes)?;
-        total += bytes.len() as u64;
+        sink.write(&bytes)?;
         held_back.extend_from_slice(&bytes);
         let known = held_back.len().saturating_sub(32);
         context.update(&held_back[..known]);
         held_back.drain(..known);
     }
+    let total = sink.written();
     if total <= SHA256 || total % 512 != SHA256 {
         return Err(SaveError::Cut(total));
     }
@@ -184,5 +168,5 @@ fn write_stream(
         return Err(SaveError::Hash);
     }
     context.update(&held_back);
-    Ok((file, hex(context.finish().as_ref())))
+    Ok((sink, hex(context.finish().as_ref())))
 }

@@ -18,8 +18,8 @@ use super::inspect::{self, Inspection};
 use super::live::{self, Live};
 use super::manifest::{self, Manifest, Verification};
 use super::name::{self, Base};
-use super::pack::pack;
-use super::receive::{self, Pace, PaceError};
+use super::receive::{self, PaceError};
+use super::sink::Sink;
 use super::verify::{Verified, VerifyError};
 use crate::boltdb::database::Length;
 use crate::clock;
@@ -195,12 +195,22 @@ pub async fn save(
         Some(source) if expected > live::SMALL => copied(wish, client, source, expected, &mut progress).await?,
         _ => None,
     };
-    let raw = match copied {
-        Some(raw) => raw,
+    let made = match copied {
+        Some(made) => made,
         None => streamed(wish, client, expected, &mut progress).await?,
     };
     let (wish, facts) = (wish.clone(), facts.clone());
-    Ok(blocking(move || complete(&wish, &facts, raw, begun)).await?)
+    Ok(blocking(move || complete(&wish, &facts, made, begun)).await?)
+}
+
+/// The database and its hash are written; whether they are safe and good is not known yet.
+struct Made {
+    /// The file as it is, if there is one.
+    raw: Option<Draft>,
+    sink: Sink,
+    /// Of all of it as it is, hexadecimal.
+    sha256: String,
+    inspection: Option<Inspection>,
 }
 
 /// As [`save`], of the database of an etcd that does not run.
@@ -212,20 +222,14 @@ pub fn save_at_rest(wish: &Wish, bolt: &Path, facts: &client::Source) -> Result<
     let held = Live::at_rest(bolt)?;
     receive::check_space(&wish.dir, held.size())?;
     let begun = clock::now();
-    let (draft, mut file) = begin(wish)?;
-    let (inspection, sha256) = copy::copy(&held, &mut file, Pace::new(&wish.dir), &wish.course)?;
-    let raw = finish(wish, draft, &file, sha256, Some(inspection))?;
-    Ok(complete(wish, facts, raw, begun)?)
+    let (raw, mut sink) = begin(wish, false)?;
+    let (inspection, sha256) = copy::copy(&held, &mut sink, &wish.course)?;
+    Ok(complete(wish, facts, Made { raw, sink, sha256, inspection: Some(inspection) }, begun)?)
 }
 
-/// Packs it, gives it its name, and describes it.
-fn complete(
-    wish: &Wish,
-    facts: &client::Source,
-    raw: (Draft, Verified),
-    begun: SystemTime,
-) -> Result<Manifest, SaveError> {
-    let (draft, verified) = pack(wish, raw)?;
+/// Makes it safe, gives it its name, and describes it.
+fn complete(wish: &Wish, facts: &client::Source, made: Made, begun: SystemTime) -> Result<Manifest, SaveError> {
+    let (draft, verified) = finish(wish, made)?;
     let named = publish(wish, draft, begun)?;
     let described = describe(wish, facts, &verified, &named, begun);
     if described.is_err() {
@@ -243,11 +247,10 @@ async fn streamed(
     client: &mut EtcdClient,
     expected: u64,
     progress: &mut impl FnMut(u64, u64),
-) -> Result<(Draft, Verified), SaveError> {
-    let (draft, file) = begin(wish)?;
-    let (file, sha256) = receive::receive(client, file, Pace::new(&wish.dir), &wish.course, expected, progress).await?;
-    let wish = wish.clone();
-    blocking(move || finish(&wish, draft, &file, sha256, None)).await
+) -> Result<Made, SaveError> {
+    let (raw, sink) = begin(wish, true)?;
+    let (sink, sha256) = receive::receive(client, sink, &wish.course, expected, progress).await?;
+    Ok(Made { raw, sink, sha256, inspection: None })
 }
 
 /// Copies the database from where it lies. Nothing if that cannot be done, or what was copied is not good: etcd may still send it.
@@ -257,7 +260,7 @@ async fn copied(
     source: &Source,
     expected: u64,
     progress: &mut impl FnMut(u64, u64),
-) -> Result<Option<(Draft, Verified)>, SaveError> {
+) -> Result<Option<Made>, SaveError> {
     let give_up = |why: Failure| {
         tracing::warn!(because = %why.told(), "the database cannot be copied where it lies; etcd is asked to send it");
         Ok(None)
@@ -266,11 +269,11 @@ async fn copied(
         Ok(held) => held,
         Err(why) => return give_up(why.into()),
     };
-    let (draft, mut file) = begin(wish)?;
-    let (course, pace) = (wish.course.clone(), Pace::new(&wish.dir));
+    let (raw, mut sink) = begin(wish, false)?;
+    let course = wish.course.clone();
     let copying = aside({
         let course = course.clone();
-        move || copy::copy(&held, &mut file, pace, &course).map(|found| (draft, file, found))
+        move || copy::copy(&held, &mut sink, &course).map(|found| (sink, found))
     });
     let mut copying = std::pin::pin!(copying);
     let done = loop {
@@ -279,51 +282,59 @@ async fn copied(
             Err(_) => progress(course.done(), expected.max(course.done())),
         }
     };
-    let (draft, file, (inspection, sha256)) = match done {
-        Ok(copied) if (source.is_same)() => copied,
+    match done {
+        Ok((sink, (inspection, sha256))) if (source.is_same)() => {
+            Ok(Some(Made { raw, sink, sha256, inspection: Some(inspection) }))
+        }
         // Somebody else sending it changes nothing about that.
-        Err(CopyError::Write(error)) => return Err(error.into()),
-        Err(CopyError::BrokenOff) => return Err(SaveError::BrokenOff),
-        Ok(_) => return give_up(CopyError::OtherEtcd.into()),
-        Err(why) => return give_up(why.into()),
-    };
-    let wish = wish.clone();
-    match blocking(move || finish(&wish, draft, &file, sha256, Some(inspection))).await {
-        Err(why @ SaveError::Bad(_)) => give_up(why.into()),
-        finished => finished.map(Some),
+        Err(CopyError::Write(error)) => Err(error.into()),
+        Err(CopyError::BrokenOff) => Err(SaveError::BrokenOff),
+        Ok(_) => give_up(CopyError::OtherEtcd.into()),
+        Err(why) => give_up(why.into()),
     }
 }
 
-fn begin(wish: &Wish) -> Result<(Draft, File), WriteError> {
-    Draft::create(&wish.dir, &format!("{}-{}", wish.base, wish.node), PRIVATE)
+/// A file for it as it is, if it is kept so or has to be looked at, and where it is written to.
+fn begin(wish: &Wish, is_looked_at: bool) -> Result<(Option<Draft>, Sink), WriteError> {
+    if wish.packing != Packing::Raw && !is_looked_at {
+        return Ok((None, Sink::new(wish, None)));
+    }
+    let (draft, file) = Draft::create(&wish.dir, &format!("{}-{}", wish.base, wish.node), PRIVATE)?;
+    Ok((Some(draft), Sink::new(wish, Some(file))))
 }
 
-/// What is written is made safe if it is kept, and found good if that was not seen to yet. Its hash was computed when it was written.
-fn finish(
-    wish: &Wish,
-    draft: Draft,
-    file: &File,
-    sha256: String,
-    inspected: Option<Inspection>,
-) -> Result<(Draft, Verified), SaveError> {
-    step(wish, "received", draft.path())?;
-    let stored_size = file.metadata().on("look at", draft.path())?.len();
-    let database_size = stored_size - SHA256;
+/// What is written is made safe, and found good if that was not seen to yet. Its hash was computed when it was written.
+fn finish(wish: &Wish, made: Made) -> Result<(Draft, Verified), SaveError> {
+    let Made { raw, mut sink, sha256, inspection } = made;
+    let path = raw.as_ref().map_or(wish.dir.as_path(), Draft::path);
+    step(wish, "received", path)?;
+    let database_size = sink.written() - SHA256;
+    let packer = sink.take_packer();
     // Side by side: what is inspected is the same, whether the disk has all of it already or not, and both must be well.
-    let (synced, inspected) = std::thread::scope(|scope| {
-        let syncing = scope.spawn(|| match wish.packing {
-            Packing::Raw => durable::sync(file, draft.path()).map_err(SaveError::from),
-            Packing::Zip | Packing::Zstd => Ok(()),
+    let (stored, inspected) = std::thread::scope(|scope| {
+        let storing = scope.spawn(|| match (packer, sink.file()) {
+            (Some(packer), _) => packer.finish(wish).map(Some),
+            (None, Some(file)) => Ok(durable::sync(file, path).map(|()| None)?),
+            (None, None) => Err(SaveError::Lost),
         });
-        let inspected = inspected.map_or_else(|| look_into(file, database_size, draft.path()), Ok);
-        (syncing.join().unwrap_or(Err(SaveError::Lost)), inspected)
+        let inspected = match (inspection, sink.file()) {
+            (Some(inspection), _) => Ok(inspection),
+            (None, Some(file)) => look_into(file, database_size, path),
+            (None, None) => Err(SaveError::Lost),
+        };
+        (storing.join().unwrap_or(Err(SaveError::Lost)), inspected)
     });
-    synced?;
-    step(wish, "synced", draft.path())?;
+    let stored = stored?;
+    step(wish, "synced", path)?;
     let inspection = inspected?;
-    step(wish, "verified", draft.path())?;
+    step(wish, "verified", path)?;
+    let (draft, stored_size, sha256) = match (stored, raw) {
+        (Some(packed), _) => (packed.draft, packed.stored_size, packed.sha256),
+        (None, Some(raw)) => (raw, sink.written(), sha256),
+        (None, None) => return Err(SaveError::Lost),
+    };
     let path = draft.path().to_path_buf();
-    Ok((draft, Verified { path, stored_size, packing: Packing::Raw, database_size, sha256, inspection }))
+    Ok((draft, Verified { path, stored_size, packing: wish.packing, database_size, sha256, inspection }))
 }
 
 fn look_into(file: &File, size: u64, path: &Path) -> Result<Inspection, SaveError> {

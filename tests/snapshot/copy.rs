@@ -1,7 +1,6 @@
 //! Copies of the live database: what etcd would have sent, page by page, under all that can happen to it meanwhile.
 
 use std::fs::{self, File};
-use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -15,6 +14,7 @@ use quorate::snapshot::aside::Course;
 use quorate::snapshot::copy;
 use quorate::snapshot::live::Live;
 use quorate::snapshot::receive::Pace;
+use quorate::snapshot::sink::Sink;
 use quorate::snapshot::verify::{self, Demands, Verified};
 
 use crate::kit::{Etcd, Node, Timed, eventually};
@@ -208,9 +208,8 @@ mod soak {
         let (live, done) = tokio::task::spawn_blocking({
             let path = path.clone();
             move || {
-                let mut file = File::create_new(&path).unwrap();
-                let done = copy::copy(&live, &mut file, Pace::new(path.parent().unwrap()), &Course::default());
-                file.flush().unwrap();
+                let mut sink = Sink::raw(File::create_new(&path).unwrap(), Pace::new(path.parent().unwrap()));
+                let done = copy::copy(&live, &mut sink, &Course::default());
                 (live, done)
             }
         })

@@ -1,0 +1,80 @@
+//! Where a snapshot goes while it is made: into a file as it is, into a packed one, or into both where the first is only looked at.
+
+use std::fs::File;
+use std::path::PathBuf;
+
+use super::file::Packing;
+use super::pack::Packer;
+use super::receive::{Pace, PaceError};
+use super::save::Wish;
+use crate::durable::WriteError;
+
+/// What is written to.
+pub struct Sink {
+    raw: Option<(File, Pace)>,
+    wish: Option<Wish>,
+    packer: Option<Packer>,
+    written: u64,
+}
+
+impl std::fmt::Debug for Sink {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sink").field("written", &self.written).finish_non_exhaustive()
+    }
+}
+
+impl Sink {
+    /// A file, as it is.
+    #[must_use]
+    pub fn raw(file: File, pace: Pace) -> Self {
+        Self { raw: Some((file, pace)), wish: None, packer: None, written: 0 }
+    }
+
+    /// As `wish` wants it packed, and beside it `raw`, if it has to be looked at.
+    pub(super) fn new(wish: &Wish, raw: Option<File>) -> Self {
+        let raw = raw.map(|file| (file, Pace::new(&wish.dir)));
+        let wish = (wish.packing != Packing::Raw).then(|| wish.clone());
+        Self { raw, wish, packer: None, written: 0 }
+    }
+
+    /// Before the first byte: so many will come.
+    pub(super) fn begin(&mut self, bytes: u64) -> Result<(), PaceError> {
+        if let Some((file, pace)) = &self.raw {
+            pace.reserve(file, bytes)?;
+        }
+        if let Some(wish) = &self.wish {
+            self.packer = Some(Packer::begin(wish, bytes)?);
+        }
+        Ok(())
+    }
+
+    pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), PaceError> {
+        crate::faults::point("snapshot::write").map_err(|source| WriteError {
+            act: "write",
+            path: PathBuf::from("a snapshot"),
+            source,
+        })?;
+        if let Some((file, pace)) = &mut self.raw {
+            pace.write(file, bytes)?;
+        }
+        if let Some(packer) = &mut self.packer {
+            packer.write(bytes)?;
+        }
+        self.written += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Bytes so far.
+    pub(super) fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// What can be looked at.
+    pub(super) fn file(&self) -> Option<&File> {
+        self.raw.as_ref().map(|(file, _)| file)
+    }
+
+    pub(super) fn take_packer(&mut self) -> Option<Packer> {
+        self.packer.take()
+    }
+}
