@@ -238,6 +238,49 @@ impl Drop for Draft {
     }
 }
 
+/// A directory under a hidden name, until it is given its own. Dropped before that, it is removed with all in it.
+#[derive(Debug)]
+pub struct DraftDir {
+    path: PathBuf,
+    is_published: bool,
+}
+
+/// Makes one, to be given the name `path`.
+///
+/// # Errors
+/// If it cannot be made.
+pub fn draft_dir(path: &Path) -> Result<DraftDir, WriteError> {
+    let path = temporary_beside(path);
+    create_dir(&path, PRIVATE_DIR)?;
+    Ok(DraftDir { path, is_published: false })
+}
+
+impl DraftDir {
+    /// Its hidden name.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Gives it its name, durably; an empty directory may have it already.
+    ///
+    /// # Errors
+    /// If it cannot be renamed.
+    pub fn publish(mut self, to: &Path) -> Result<(), WriteError> {
+        rename(&self.path, to)?;
+        self.is_published = true;
+        Ok(())
+    }
+}
+
+impl Drop for DraftDir {
+    fn drop(&mut self) {
+        if !self.is_published {
+            let _ = fs::remove_dir_all(&self.path);
+        }
+    }
+}
+
 /// Makes the content of a file durable. An error is final: the file must be given up.
 ///
 /// # Errors

@@ -73,6 +73,39 @@ pub fn record<'a>(bolt_key: &[u8], value: &'a [u8]) -> Result<Record<'a>, &'stat
     Ok(Record { revision, is_tombstone, key })
 }
 
+/// All of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Change<'a> {
+    /// When, of what, and whether it is a deletion.
+    pub record: Record<'a>,
+    /// When the key was made.
+    pub create_revision: i64,
+    /// How often it was changed since.
+    pub version: i64,
+    /// The lease that it is bound to; 0 for none.
+    pub lease: i64,
+    /// What was written.
+    pub value: &'a [u8],
+}
+
+/// Reads a record, all of it.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn change<'a>(bolt_key: &[u8], value: &'a [u8]) -> Result<Change<'a>, &'static str> {
+    let record = record(bolt_key, value)?;
+    let malformed = |_| "a record is malformed";
+    let number =
+        |field| protobuf::number(value, field).map(|number| number.unwrap_or(0).cast_signed()).map_err(malformed);
+    Ok(Change {
+        record,
+        create_revision: number(2)?,
+        version: number(4)?,
+        lease: number(6)?,
+        value: protobuf::bytes(value, 5).map_err(malformed)?.unwrap_or_default(),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

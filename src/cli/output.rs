@@ -43,8 +43,13 @@ impl Explained for OutputError {}
 
 /// Writes to standard output. A reader that went away (`| head`) is no failure; a full disk under a redirection is.
 pub(super) fn data(text: &str) -> Result<(), OutputError> {
+    bytes(text.as_bytes())
+}
+
+/// As [`data`], of anything.
+pub(super) fn bytes(bytes: &[u8]) -> Result<(), OutputError> {
     let mut out = io::stdout();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+    match out.write_all(bytes).and_then(|()| out.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(OutputError(error)),
         _ => Ok(()),
     }

@@ -77,11 +77,11 @@ fn done(report: &Report) -> String {
     let act = report.act.unwrap_or(Act::Reset);
     let mut text = String::new();
     let mut line = |words: String| {
-        let _ = writeln!(text, "{}", fill(&words));
+        let _ = writeln!(text, "{}", output::wrapped(&words, 2, output::WIDTH));
     };
     let members = match report.members_before {
         0 | 1 => String::new(),
-        n => format!(", which had {n} members"),
+        n => format!(", which had {n} members,"),
     };
     let from = report.from.as_deref().map(path).unwrap_or_default();
     line(match act {
@@ -143,7 +143,7 @@ fn outline(report: &Report) -> String {
     let act = report.act.unwrap_or(Act::Reset);
     let mut text = format!("Dry run of the {}: nothing was changed. What would be done:\n", act.word());
     let mut row = |name: &str, value: String| {
-        let _ = writeln!(text, "  {name:<10}{value}");
+        let _ = writeln!(text, "  {name:<10}{}", output::wrapped(&value, 12, output::WIDTH));
     };
     if let Some(from) = &report.from {
         row(if act == Act::Undo { "back" } else { "restore" }, path(from));
@@ -168,25 +168,6 @@ fn outline(report: &Report) -> String {
     }
     for note in &report.notes {
         row("note", note.clone());
-    }
-    text
-}
-
-/// Lines of at most 80 columns; words are not broken.
-fn fill(words: &str) -> String {
-    let mut text = String::new();
-    let mut column = 0;
-    for word in words.split(' ') {
-        let width = word.chars().count();
-        if column > 0 && column + 1 + width > output::WIDTH {
-            text.push_str("\n  ");
-            column = 2;
-        } else if column > 0 {
-            text.push(' ');
-            column += 1;
-        }
-        text.push_str(word);
-        column += width;
     }
     text
 }

@@ -10,7 +10,7 @@ use crate::control::client::{self, ControlError};
 use crate::control::routes::status::Status;
 use crate::datadir::DataDir;
 use crate::error::{Exit, Failure};
-use crate::etcd::output::understand;
+use crate::etcd::output::short;
 use crate::host::printable;
 use crate::plan::space::human;
 
@@ -103,6 +103,12 @@ fn table(status: &Status) -> String {
             status.disk.fsync_p99_ms.map(|p99| format!(", fsync p99 {p99:.1} ms at the start")).unwrap_or_default();
         row("disk", format!("{} free{fsync}", human(free)));
     }
+    for (index, old) in status.old_data.iter().enumerate() {
+        row(
+            if index == 0 { "old data" } else { "" },
+            format!("{}, in {}", human(old.bytes), printable(&old.path.display().to_string())),
+        );
+    }
     if etcd.restarts > 0 || etcd.last_exit.is_some() {
         let last = etcd.last_exit.as_deref().map(|exit| format!("; it last ended with {exit}")).unwrap_or_default();
         row("restarts", format!("{}{last}", etcd.restarts));
@@ -123,14 +129,6 @@ fn table(status: &Status) -> String {
         }
     }
     text
-}
-
-/// A line of etcd's without what only programs read.
-fn short(line: &str) -> String {
-    let entry = understand(line);
-    let text = |name: &str| entry.fields.get(name).and_then(|value| value.as_str());
-    let error = text("error").or_else(|| text("err")).map(|error| format!(": {error}")).unwrap_or_default();
-    printable(&format!("{:<5} {}{error}", entry.level, entry.message))
 }
 
 fn plural(count: usize, word: &str) -> String {

@@ -69,6 +69,15 @@ pub fn understand(line: &str) -> Entry {
     })
 }
 
+/// A line of etcd's without what only programs read.
+#[must_use]
+pub fn short(line: &str) -> String {
+    let entry = understand(line);
+    let text = |name: &str| entry.fields.get(name).and_then(|value| value.as_str());
+    let error = text("error").or_else(|| text("err")).map(|error| format!(": {error}")).unwrap_or_default();
+    crate::host::printable(&format!("{:<5} {}{error}", entry.level, entry.message))
+}
+
 /// `{"level":"warn","ts":"…","caller":"…","msg":"…","took":"1s"}`
 fn zap(line: &str) -> Option<Entry> {
     if !line.starts_with('{') {
@@ -86,6 +95,8 @@ fn zap(line: &str) -> Option<Entry> {
         _ => Level::INFO,
     };
     let message = text(fields.remove("msg"))?;
+    // For those who write etcd.
+    fields.remove("stacktrace");
     // Our own line has a time; etcd's is the same but for the delay of a pipe.
     fields.remove("ts");
     Some(Entry { level, message, fields })

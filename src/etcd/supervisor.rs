@@ -92,7 +92,7 @@ pub fn indented(lines: &[String]) -> String {
     if lines.is_empty() {
         return "\n    (it printed nothing)".into();
     }
-    lines.iter().map(|line| format!("\n    {line}")).collect()
+    lines.iter().map(|line| format!("\n    {}", output::short(line))).collect()
 }
 
 impl Explained for GaveUp {

@@ -32,6 +32,23 @@ const CHUNK: usize = 4 << 20;
 /// Bytes that are hashed at a time.
 const HASHED: usize = 1 << 18;
 
+/// Bytes that are needed beside the database: a segment of the log, and what is changed.
+pub const BESIDE: u64 = wal::SEGMENT + (4 << 20);
+
+/// The version of the etcd that wrote a snapshot, as far as it tells; the oldest if it does not.
+///
+/// # Errors
+/// If it is damaged.
+pub fn written_by(snapshot: &SnapshotFile) -> Result<Version, VerifyError> {
+    let wrong = |error: EditError| match error {
+        EditError::Read(error) => VerifyError::of(error, &snapshot.path, None),
+        EditError::Write(error) => VerifyError::Read { path: snapshot.path.clone(), source: error.source },
+    };
+    let mut editor = Editor::open(&snapshot.database).map_err(wrong)?;
+    let before = Before::of(&snapshot.database, &mut editor).map_err(wrong)?;
+    Ok(before.written.unwrap_or(Version::OLDEST))
+}
+
 /// What is to be built.
 #[derive(Clone, Debug)]
 pub struct Blueprint {
@@ -305,6 +322,9 @@ fn edit(file: &File, path: &Path, blueprint: &Blueprint, origin: &Path) -> Resul
     }
     if blueprint.target.minor < 6 {
         meta.remove(&b"storageVersion"[..]);
+    } else if before.storage.is_some_and(|storage| storage.minor > blueprint.target.minor) {
+        // What is stored is the same from 3.6 on; an etcd refuses a version that it does not know.
+        meta.insert(b"storageVersion".to_vec(), format!("{}.0", blueprint.target.minor_text()).into_bytes());
     }
     if blueprint.raise > 0 {
         let revision = keyspace::revision_key(raised);
@@ -328,6 +348,8 @@ struct Before {
     revision: i64,
     /// The version of the etcd that wrote it, as far as it tells.
     written: Option<Version>,
+    /// What the storage says.
+    storage: Option<Version>,
     /// What the cluster had agreed on.
     cluster: Option<Version>,
 }
@@ -350,7 +372,7 @@ impl Before {
         let last = Database::open_newest(file)?.last_key(b"key")?;
         let last = last.map(|key| keyspace::revision(&key)).transpose().map_err(|what| Finding::new(0, what))?;
         let last = last.map_or(1, |(revision, _)| revision.main);
-        Ok(Self { revision: last.max(compacted.unwrap_or(1)), written: storage.max(cluster), cluster })
+        Ok(Self { revision: last.max(compacted.unwrap_or(1)), written: storage.max(cluster), storage, cluster })
     }
 }
 

@@ -78,7 +78,8 @@ impl Paths {
     #[must_use]
     pub fn of(data: &DataDir, now: u64) -> Self {
         let etcd = data.etcd();
-        let is_inside = etcd.is_symlink() || data.etcd_member().is_symlink() || host::is_mount_point(&etcd);
+        let is_inside =
+            etcd.is_symlink() || data.etcd_member().is_symlink() || (is_there(&etcd) && host::is_mount_point(&etcd));
         let (current, dir, aside) = if is_inside {
             let member = fs::canonicalize(data.etcd_member())
                 .or_else(|_| fs::canonicalize(&etcd).map(|etcd| etcd.join("member")))

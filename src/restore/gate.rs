@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::build::Built;
 use super::trial::{Program, Running, Trial, TrialError, patience};
 use crate::error::{Exit, Explained};
-use crate::etcd::client::{ClientError, EtcdClient, Expected, MemberFacts};
+use crate::etcd::client::{ClientError, EtcdClient, Expected, MemberFacts, NotHealthy};
 use crate::etcd::embedded::hex;
 use crate::faults;
 use crate::host;
@@ -96,7 +96,15 @@ async fn ask(running: &mut Running, question: &Question<'_>, course: &Course) ->
     let expected = &question.expected;
     let member = running
         .until(patience(question.size), course, async |client: &mut EtcdClient| {
-            client.check(expected).await.map_err(|why| why.to_string())
+            match client.check(expected).await {
+                Ok(member) => Ok(member),
+                // Data that come back may be from before this server moved.
+                Err(NotHealthy::OtherAddress { member, is_alone: true, .. }) => {
+                    let moved = client.update_peer_url(member, &expected.peer_url).await;
+                    Err(moved.map_or_else(|why| why.to_string(), |()| "its peer URL was put right a moment ago".into()))
+                }
+                Err(why) => Err(why.to_string()),
+            }
         })
         .await?;
     let took = begun.elapsed();

@@ -40,6 +40,8 @@ use crate::etcd::settings::{Addresses, settings};
 use crate::etcd::supervisor::{Ended, Launch, Supervisor};
 use crate::faults;
 use crate::pki::{self, Occasion};
+use crate::plan::space::human;
+use crate::restore::old;
 use crate::snapshot::save;
 
 use health::{Health, Prober};
@@ -146,6 +148,18 @@ fn tidy_unpacked(data: &DataDir) {
     }
     for path in embedded::prune(data) {
         tracing::info!(path = %path.display(), "removed an older unpacked etcd");
+    }
+}
+
+/// Removes the oldest of the data that were set aside: what is in use now is healthy.
+fn tidy_old(data: &DataDir, keep: u32) {
+    match old::rotate(data, usize::try_from(keep).unwrap_or(usize::MAX)) {
+        Ok(removed) => {
+            for old in removed {
+                tracing::info!(path = %old.path.display(), freed = human(old.bytes), "removed old data that a reset had set aside; etcd-old-retention is {keep}");
+            }
+        }
+        Err(error) => tracing::warn!(error = %error, because = %error.source, "old data could not be removed"),
     }
 }
 
@@ -354,8 +368,11 @@ impl Server {
                 systemd::ready(&self.ready_line());
                 if !self.told_ready {
                     self.told_ready = true;
-                    let data = shared.data.clone();
-                    tokio::task::spawn_blocking(move || tidy_unpacked(&data));
+                    let (data, keep) = (shared.data.clone(), shared.config.etcd_old_retention);
+                    tokio::task::spawn_blocking(move || {
+                        tidy_unpacked(&data);
+                        tidy_old(&data, keep);
+                    });
                 }
             }
             State::Starting => systemd::status("etcd is starting"),

@@ -10,6 +10,7 @@ pub mod file;
 pub mod inspect;
 pub mod list;
 pub mod live;
+pub mod look;
 pub mod manifest;
 pub mod name;
 mod pack;

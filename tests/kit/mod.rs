@@ -368,9 +368,15 @@ impl Node {
 
     /// Runs the server to its end, for starts that must fail.
     pub fn run_server(&self) -> Ran {
+        self.run_server_with(&[])
+    }
+
+    /// As [`Self::run_server`], with these arguments too: for resets, which end by themselves.
+    pub fn run_server_with(&self, args: &[&str]) -> Ran {
         let log = self.dir.path().join("run.err");
         let out = self.dir.path().join("run.out");
         let mut command = self.server_command();
+        command.args(args);
         let mut child =
             command.stdout(File::create(&out).unwrap()).stderr(File::create(&log).unwrap()).spawn().unwrap();
         let begun = Instant::now();

@@ -14,6 +14,7 @@ use crate::etcd::child::State as ChildState;
 use crate::etcd::output;
 use crate::etcd::settings::Addresses;
 use crate::host;
+use crate::restore::old::{self, Aside};
 use crate::server;
 use crate::server::health::Health;
 use crate::server::state::Shared;
@@ -48,6 +49,9 @@ pub struct Status {
     pub certificates: Vec<Certificate>,
     /// The disk under the data.
     pub disk: Disk,
+    /// Data directories that were set aside, the newest first.
+    #[serde(default)]
+    pub old_data: Vec<Aside>,
 }
 
 /// The launcher.
@@ -192,6 +196,7 @@ fn observe(shared: &Shared) -> Status {
         _ => None,
     };
     Status {
+        old_data: old::list(&shared.data),
         healthy: verdict.is_ok(),
         node: shared.config.node_name.clone(),
         client_url: Addresses::client_url(&shared.config),

@@ -35,10 +35,11 @@ use crate::restore::build::{self, Blueprint, Built};
 use crate::restore::exchange::{self, Paths};
 use crate::restore::gate::{self, Question};
 use crate::restore::journal::{Act, Journal};
-use crate::restore::replay;
 use crate::restore::trial::{self, Program, Trial};
+use crate::restore::{old, replay};
 use crate::snapshot::aside::Course;
 use crate::snapshot::file::{self, OpenError, SnapshotFile};
+use crate::snapshot::look;
 use crate::snapshot::name::Base;
 use crate::snapshot::save::{self, Wish};
 use crate::snapshot::verify::VerifyError;
@@ -338,6 +339,10 @@ impl Run<'_> {
     /// The exchange, and an etcd that runs on the new data before anybody else can reach them. Gives the revision then.
     async fn put_in_place(&self, journal: &Journal, built: Option<&Built>) -> Result<Option<i64>, Failure> {
         exchange::put_in_place(journal)?;
+        if journal.act == Act::Undo {
+            // The journal knows it too, and etcd wonders about files that are not its own.
+            old::unlabel(&journal.current)?;
+        }
         let size = built.map_or_else(|| old_size(&journal.current), |built| built.size);
         let trust = trial::trust(&journal.work);
         let trial = Trial {
@@ -381,14 +386,11 @@ impl Run<'_> {
             act: Some(what),
             from: opened.as_ref().map(|snapshot| snapshot.path.clone()),
             old: paths.old.clone(),
-            members_before: before.as_ref().map_or(0, |cluster| cluster.members),
+            members_before: before.as_ref().map_or(0, |cluster| cluster.members).max(self.members_now()),
             ..Report::default()
         };
         report.room = Some(self.check_room(&paths, opened.as_ref())?);
         let token = self.secrets(&mut report).await?;
-        if found == DataState::Present && !self.asked.no_safety_net {
-            self.safety_net(before.as_ref(), &mut report).await;
-        }
         paths.clear(data)?;
         let name = self.name(before.as_ref())?;
         let blueprint =
@@ -397,6 +399,10 @@ impl Run<'_> {
             Some(snapshot) => self.build(snapshot, &paths, &blueprint).await?,
             None => self.replay(&paths, &blueprint, &mut report).await?,
         };
+        // Only now: what cannot be restored leaves nothing behind, however often it is tried.
+        if found == DataState::Present && !self.asked.no_safety_net {
+            self.safety_net(before.as_ref(), &mut report).await;
+        }
         data.give_to_etcd(&paths.built())?;
         report.size = built.size;
         report.revision = Some((built.revision_before, built.inspection.revision));
@@ -411,6 +417,12 @@ impl Run<'_> {
             durable::write_file(&settle::staged_token(&journal), token.as_bytes(), PRIVATE)?;
         }
         Ok(Staged { journal, report, built: Some(built) })
+    }
+
+    /// How many members the database in use knows, as far as it can be read.
+    fn members_now(&self) -> usize {
+        let members = host::open_regular(&self.data.etcd_bolt()).ok().and_then(|file| look::members(&file).ok());
+        members.map_or(0, |members| members.len())
     }
 
     /// What is reset must be there, and readable for this etcd.

@@ -40,6 +40,9 @@ pub(in crate::server) fn settle(data: &DataDir) -> Result<(), Failure> {
 /// Everything is as before.
 pub(super) fn undo(data: &DataDir, journal: &Journal) -> Result<Recovery, ExchangeError> {
     let recovery = exchange::back(journal)?;
+    if journal.act == Act::Undo && recovery == Recovery::Back && journal.after.was_healthy() {
+        old::label(&journal.staged, &journal.after)?;
+    }
     exchange::tidy(data, &journal.work)?;
     Ok(recovery)
 }
@@ -58,9 +61,6 @@ pub(super) fn finish(data: &DataDir, journal: &Journal) -> Result<(), ExchangeEr
     step("label")?;
     if let (Some(old), Some(before)) = (&journal.old, &journal.before) {
         old::label(old, before)?;
-    }
-    if journal.act == Act::Undo {
-        old::unlabel(&journal.current)?;
     }
     step("name")?;
     if !journal.after.member_name.is_empty() {

@@ -1,0 +1,234 @@
+//! `quorate etcd-snapshot get`, `history` and `diff`, and `ls FILE`: what is inside a snapshot, without restoring it.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::super::output::{self, Format};
+use super::Place;
+use crate::error::{Exit, Explained, Failure};
+use crate::etcd::embedded::hex;
+use crate::host::printable;
+use crate::plan::space::human;
+use crate::snapshot::file::{self, SnapshotFile};
+use crate::snapshot::look::{self, Difference, Event, Value};
+use crate::snapshot::verify::VerifyError;
+
+/// A key of a snapshot.
+#[derive(Debug, clap::Args)]
+pub(super) struct OfKey {
+    /// Name as in `ls`, or a path (anything with a /)
+    #[arg(value_name = "NAME-OR-PATH")]
+    snapshot: String,
+    /// The key
+    key: String,
+    /// As it was at this revision, if the snapshot still knows
+    #[arg(long, value_name = "REVISION")]
+    rev: Option<i64>,
+    /// How to print
+    #[arg(long, short, value_enum, default_value_t)]
+    output: Format,
+}
+
+/// Two snapshots.
+#[derive(Debug, clap::Args)]
+pub(super) struct Two {
+    /// Name as in `ls`, or a path (anything with a /)
+    #[arg(value_name = "A")]
+    first: String,
+    /// The same
+    #[arg(value_name = "B")]
+    second: String,
+    /// Only keys that begin so
+    #[arg(long, default_value = "")]
+    prefix: String,
+    /// How to print
+    #[arg(long, short, value_enum, default_value_t)]
+    output: Format,
+}
+
+/// The key is not there.
+#[derive(Debug, thiserror::Error)]
+#[error("{snapshot} has no key {key}{}", .revision.map(|revision| format!(" at revision {revision}")).unwrap_or_default())]
+struct NoKey {
+    snapshot: String,
+    key: String,
+    revision: Option<i64>,
+}
+
+impl Explained for NoKey {
+    fn exit(&self) -> Exit {
+        Exit::NotFound
+    }
+
+    fn next(&self) -> Option<String> {
+        Some("quorate etcd-snapshot ls NAME-OR-PATH [PREFIX] shows its keys, and history what became of one".into())
+    }
+}
+
+/// What programs read of a key. Keys and values that are no text are hexadecimal.
+#[derive(Serialize)]
+struct Item {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key_hex: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value_hex: Option<String>,
+    value_size: u64,
+    create_revision: i64,
+    mod_revision: i64,
+    version: i64,
+    lease: String,
+}
+
+fn text_or_hex(bytes: &[u8]) -> (Option<String>, Option<String>) {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => (Some(text.to_owned()), None),
+        Err(_) => (None, Some(hex(bytes))),
+    }
+}
+
+impl Item {
+    fn of(key: &[u8], value: &Value, with_value: bool) -> Self {
+        let (text, in_hex) = text_or_hex(key);
+        let (value_text, value_hex) = if with_value { text_or_hex(&value.value) } else { (None, None) };
+        Self {
+            key: text,
+            key_hex: in_hex,
+            value: value_text,
+            value_hex,
+            value_size: value.length,
+            create_revision: value.create_revision,
+            mod_revision: value.mod_revision,
+            version: value.version,
+            lease: format!("{:x}", value.lease),
+        }
+    }
+}
+
+/// For a terminal: nothing in it may move the cursor.
+fn shown(bytes: &[u8]) -> String {
+    printable(&String::from_utf8_lossy(bytes))
+}
+
+fn open(place: &Place, named: &str) -> Result<SnapshotFile, Failure> {
+    Ok(file::open(&place.path_of(named))?)
+}
+
+fn damaged(path: &Path) -> impl Fn(crate::boltdb::page::ReadError) -> VerifyError + '_ {
+    move |error| VerifyError::of(error, path, None)
+}
+
+pub(super) fn get(place: &Place, args: &OfKey) -> Result<Exit, Failure> {
+    let snapshot = open(place, &args.snapshot)?;
+    let found = look::get(&snapshot, args.key.as_bytes(), args.rev).map_err(damaged(&snapshot.path))?;
+    let missing =
+        || NoKey { snapshot: snapshot.path.display().to_string(), key: printable(&args.key), revision: args.rev };
+    let value = found.ok_or_else(missing)?;
+    if !output::structured(&Item::of(args.key.as_bytes(), &value, true), args.output)? {
+        // As it is: it may be on its way into a file, or back into an etcd.
+        output::bytes(&[&value.value[..], b"\n"].concat())?;
+    }
+    Ok(Exit::Done)
+}
+
+pub(super) fn list(
+    place: &Place,
+    named: &str,
+    prefix: &str,
+    revision: Option<i64>,
+    format: Format,
+) -> Result<Exit, Failure> {
+    let snapshot = open(place, named)?;
+    let keys = look::keys(&snapshot, prefix.as_bytes(), revision, false).map_err(damaged(&snapshot.path))?;
+    let items: Vec<Item> = keys.iter().map(|(key, value)| Item::of(key, value, false)).collect();
+    if !output::structured(&serde_json::json!({ "keys": items }), format)? {
+        let mut text = format!("{:>12}  {:>8}  {:>10}  Key\n", "Revision", "Version", "Size");
+        for (key, value) in &keys {
+            let _ = writeln!(
+                text,
+                "{:>12}  {:>8}  {:>10}  {}",
+                value.mod_revision,
+                value.version,
+                human(value.length),
+                shown(key)
+            );
+        }
+        output::data(&text)?;
+    }
+    Ok(Exit::Done)
+}
+
+pub(super) fn history(place: &Place, args: &OfKey) -> Result<Exit, Failure> {
+    let snapshot = open(place, &args.snapshot)?;
+    let events = look::history(&snapshot, args.key.as_bytes(), args.rev).map_err(damaged(&snapshot.path))?;
+    if events.is_empty() {
+        let snapshot = snapshot.path.display().to_string();
+        return Err(NoKey { snapshot, key: printable(&args.key), revision: args.rev }.into());
+    }
+    let items: Vec<serde_json::Value> = events
+        .iter()
+        .map(|event| match event {
+            Event::Put(value) => serde_json::json!({ "put": Item::of(args.key.as_bytes(), value, true) }),
+            Event::Deleted(revision) => serde_json::json!({ "deleted": { "mod_revision": revision } }),
+        })
+        .collect();
+    if !output::structured(&serde_json::json!({ "history": items }), args.output)? {
+        let mut text = format!("{:>12}  {:>8}  {:>10}  Value\n", "Revision", "Version", "Size");
+        for event in &events {
+            let _ = match event {
+                Event::Put(value) => writeln!(
+                    text,
+                    "{:>12}  {:>8}  {:>10}  {}",
+                    value.mod_revision,
+                    value.version,
+                    human(value.length),
+                    output::cut(&shown(&value.value), 42)
+                ),
+                Event::Deleted(revision) => writeln!(text, "{revision:>12}  {:>8}  {:>10}  deleted", "", ""),
+            };
+        }
+        output::data(&text)?;
+    }
+    Ok(Exit::Done)
+}
+
+pub(super) fn diff(place: &Place, args: &Two) -> Result<Exit, Failure> {
+    let keys = |named: &str| -> Result<_, Failure> {
+        let snapshot = open(place, named)?;
+        Ok(look::keys(&snapshot, args.prefix.as_bytes(), None, false).map_err(damaged(&snapshot.path))?)
+    };
+    let differences = look::differences(&keys(&args.first)?, &keys(&args.second)?);
+    let items: Vec<serde_json::Value> = differences
+        .iter()
+        .map(|(key, difference)| {
+            let (text, in_hex) = text_or_hex(key);
+            let word = match difference {
+                Difference::Added => "added",
+                Difference::Removed => "removed",
+                Difference::Changed => "changed",
+            };
+            serde_json::json!({ "key": text, "key_hex": in_hex, "difference": word })
+        })
+        .collect();
+    if !output::structured(&serde_json::json!({ "differences": items }), args.output)? {
+        let mut text = String::new();
+        for (key, difference) in &differences {
+            let sign = match difference {
+                Difference::Added => '+',
+                Difference::Removed => '-',
+                Difference::Changed => '~',
+            };
+            let _ = writeln!(text, "{sign} {}", shown(key));
+        }
+        output::data(&text)?;
+        if differences.is_empty() {
+            output::talk("quorate: both have the same keys and values\n");
+        }
+    }
+    Ok(Exit::Done)
+}

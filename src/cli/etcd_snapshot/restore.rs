@@ -1,0 +1,167 @@
+//! `quorate etcd-snapshot restore`: a data directory for any etcd, as `etcdutl snapshot restore` makes one.
+
+use std::path::PathBuf;
+
+use super::super::output;
+use super::super::progress::Progress;
+use super::Place;
+use crate::boltdb::membership::{Membership, MembershipError};
+use crate::durable;
+use crate::error::{Exit, Explained, Failure};
+use crate::etcd::version::Version;
+use crate::host::{self, printable};
+use crate::plan::space::human;
+use crate::restore::build::{self, Blueprint};
+use crate::snapshot::aside::Course;
+use crate::snapshot::file;
+use crate::snapshot::verify::VerifyError;
+
+/// The directory holds what an etcd starts from; --initial-cluster and the like are not needed then, only --name.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Name as in `ls`, or a path (anything with a /)
+    #[arg(value_name = "NAME-OR-PATH")]
+    snapshot: String,
+    /// Where to: must not be there, or be empty
+    #[arg(long, value_name = "DIR")]
+    data_dir_out: PathBuf,
+    /// Name of the member whose data it is
+    #[arg(long, default_value = "default")]
+    name: String,
+    /// All members, as NAME=URL,NAME=URL
+    #[arg(long, default_value = "default=http://localhost:2380")]
+    initial_cluster: String,
+    /// Peer URLs of this member, which must be those in --initial-cluster
+    #[arg(long, value_delimiter = ',', value_name = "URL")]
+    initial_advertise_peer_urls: Vec<String>,
+    /// The token of the new cluster
+    #[arg(long, default_value = "etcd-cluster", value_name = "TOKEN")]
+    initial_cluster_token: String,
+    /// Raise the revision by so much, and mark what was before as compacted
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    bump_revision: u64,
+    /// The etcd that will run on it, such as 3.5 [default: the one that wrote the snapshot]
+    #[arg(long, value_name = "VERSION", value_parser = version)]
+    target_version: Option<Version>,
+    /// Take a plain copy of `member/snap/db`, which has no hash at its end
+    #[arg(long)]
+    skip_hash_check: bool,
+}
+
+fn version(text: &str) -> Result<Version, String> {
+    let full = if text.split('.').count() == 2 { format!("{text}.0") } else { text.to_owned() };
+    let version: Version = full.parse().map_err(|_| "wants a version such as 3.5".to_owned())?;
+    if version.is_supported() { Ok(version) } else { Err("wants 3.4 to 3.7".into()) }
+}
+
+/// What does not go together.
+#[derive(Debug, thiserror::Error)]
+enum Wrong {
+    #[error("--initial-cluster: `{0}` is not NAME=URL")]
+    Entry(String),
+    #[error("--initial-cluster: {0} is no URL such as http://10.0.0.1:2380")]
+    Url(String),
+    #[error("--initial-cluster does not name {0}")]
+    NoSuchMember(String),
+    #[error("--initial-advertise-peer-urls are not those of {name} in --initial-cluster, which are {expected}")]
+    OtherUrls { name: String, expected: String },
+    #[error(transparent)]
+    Membership(#[from] MembershipError),
+    #[error("{} is there and not empty", .0.display())]
+    NotEmpty(PathBuf),
+    #[error("it needs {}, and {} are free in {}", human(*needed), human(*free), dir.display())]
+    Space { needed: u64, free: u64, dir: PathBuf },
+}
+
+impl Explained for Wrong {
+    fn exit(&self) -> Exit {
+        match self {
+            Self::NotEmpty(_) => Exit::Refused,
+            Self::Space { .. } => Exit::Failed,
+            _ => Exit::Usage,
+        }
+    }
+
+    fn next(&self) -> Option<String> {
+        Some(match self {
+            Self::NotEmpty(_) => "choose another directory, or move that one away".into(),
+            Self::Space { .. } => "free some space there, or choose another directory".into(),
+            _ => "quorate etcd-snapshot restore --help".into(),
+        })
+    }
+}
+
+fn membership(args: &Args) -> Result<Membership, Wrong> {
+    let mut members: Vec<(String, Vec<String>)> = Vec::new();
+    for entry in args.initial_cluster.split(',').map(str::trim).filter(|entry| !entry.is_empty()) {
+        let (name, url) = entry.split_once('=').ok_or_else(|| Wrong::Entry(printable(entry)))?;
+        let is_url = url.split_once("://").is_some_and(|(scheme, rest)| {
+            ["http", "https", "unix", "unixs"].contains(&scheme)
+                && !rest.is_empty()
+                && !rest.contains('/')
+                && (scheme.starts_with("unix")
+                    || rest.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok()))
+        });
+        if !is_url {
+            return Err(Wrong::Url(printable(url)));
+        }
+        match members.iter_mut().find(|(known, _)| known == name) {
+            Some((_, urls)) => urls.push(url.to_owned()),
+            None => members.push((name.to_owned(), vec![url.to_owned()])),
+        }
+    }
+    let membership = Membership::new(&members, &args.initial_cluster_token)?;
+    let us = membership.named(&args.name).ok_or_else(|| Wrong::NoSuchMember(printable(&args.name)))?;
+    let mut given = args.initial_advertise_peer_urls.clone();
+    given.sort();
+    if !given.is_empty() && given != us.peer_urls {
+        return Err(Wrong::OtherUrls { name: args.name.clone(), expected: us.peer_urls.join(",") });
+    }
+    Ok(membership)
+}
+
+pub(super) fn run(place: &Place, args: &Args) -> Result<Exit, Failure> {
+    let membership = membership(args)?;
+    let out = &args.data_dir_out;
+    if std::fs::symlink_metadata(out).is_ok()
+        && std::fs::read_dir(out).map_or(true, |mut entries| entries.next().is_some())
+    {
+        return Err(Wrong::NotEmpty(out.clone()).into());
+    }
+    let snapshot = file::open(&place.path_of(&args.snapshot))?;
+    if snapshot.trailer.is_none() && !args.skip_hash_check {
+        return Err(VerifyError::NoHash(snapshot.path).into());
+    }
+    let beside = out.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(std::path::Path::new("."));
+    let (needed, free) = (snapshot.database_size + build::BESIDE, host::free_bytes(beside).unwrap_or(u64::MAX));
+    if free < needed {
+        return Err(Wrong::Space { needed, free, dir: beside.to_path_buf() }.into());
+    }
+    let target = match args.target_version {
+        Some(target) => target,
+        None => build::written_by(&snapshot)?,
+    };
+    let member = membership.named(&args.name).map(|member| member.id).unwrap_or_default();
+    let cluster = membership.cluster_id;
+    let blueprint = Blueprint { name: args.name.clone(), membership, target, raise: args.bump_revision };
+    let draft = durable::draft_dir(out)?;
+    let mut progress = Progress::new("building");
+    let built =
+        build::build(&snapshot, draft.path(), &blueprint, &Course::default(), &mut |done, all| progress.set(done, all));
+    drop(progress);
+    let built = built?;
+    draft.publish(out)?;
+    output::data(&format!(
+        "{}: {} keys, revision {}, for etcd {}; member {} ({member:x}) of cluster {cluster:x}, {}\n",
+        printable(&out.display().to_string()),
+        built.inspection.keys,
+        built.inspection.revision,
+        target.minor_text(),
+        printable(&args.name),
+        human(built.size)
+    ))?;
+    if !built.cleared_alarms.is_empty() {
+        output::talk(&format!("quorate: alarms in it are taken out: {}\n", built.cleared_alarms.join(", ")));
+    }
+    Ok(Exit::Done)
+}

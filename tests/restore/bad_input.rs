@@ -1,0 +1,181 @@
+//! What cannot be restored: one clear message, and everything is as it was.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use crate::kit::{Etcd, Mount, Node, Timed};
+use crate::{everything, keys, restore, restored, save, snapshot_dir};
+
+struct Prepared {
+    node: Node,
+    snapshot: PathBuf,
+    good: Vec<u8>,
+}
+
+fn prepared() -> Prepared {
+    let mut node = Node::new(&Etcd::usual());
+    node.start_ready();
+    for number in 0..200 {
+        node.etcdctl(&["put", &format!("k{number:03}"), &"v".repeat(100)]);
+    }
+    let snapshot = snapshot_dir(&node).join(save(&node));
+    node.stop();
+    let good = fs::read(&snapshot).unwrap();
+    Prepared { node, snapshot, good }
+}
+
+impl Prepared {
+    /// Restores it, which must fail with this exit code and these words, and change nothing.
+    #[track_caller]
+    fn refused(&self, what: &Path, code: i32, words: &[&str]) {
+        let db = self.node.server_dir().join("db");
+        let before = everything(&db);
+        let ran = restore(&self.node, what.to_str().unwrap(), &[]);
+        ran.fails(code, words);
+        let reports = ran.err.lines().filter(|line| line.starts_with("quorate: ")).count();
+        assert_eq!(reports, 1, "{}", ran.err);
+        assert!(ran.err.contains("  next: "), "{}", ran.err);
+        assert!(everything(&db) == before, "{} changed something: {}", what.display(), ran.err);
+    }
+
+    fn file(&self, name: &str, bytes: &[u8]) -> PathBuf {
+        let path = self.node.dir.path().join(name);
+        fs::write(&path, bytes).unwrap();
+        path
+    }
+}
+
+#[test]
+fn files_that_are_no_good_snapshot_change_nothing() {
+    let _timed = Timed::start();
+    let prepared = prepared();
+    let good = &prepared.good;
+    let dir = prepared.node.dir.path();
+    prepared.refused(&dir.join("not/there"), 5, &["there is no snapshot"]);
+    prepared.refused(Path::new("no-such-name"), 5, &["there is no snapshot", "etcd-snapshot ls"]);
+    prepared.refused(dir, 1, &["nothing was changed", "not a regular file"]);
+    prepared.refused(&prepared.file("empty", b""), 1, &["nothing was changed"]);
+    prepared.refused(&prepared.file("cut", &good[..good.len() / 2]), 1, &["nothing was changed"]);
+    prepared.refused(&prepared.file("no-hash", &good[..good.len() - 32]), 1, &["has no SHA-256 at its end"]);
+    let half = [&good[..good.len() - 4096 - 32], &good[good.len() - 32..]].concat();
+    prepared.refused(&prepared.file("page-missing", &half), 1, &["is corrupt"]);
+    prepared.refused(
+        &prepared.file("nonsense", &vec![7; 20_512]),
+        1,
+        &["is corrupt", "the head of the database is damaged"],
+    );
+    // A bit in each region: both heads, every page, the hash.
+    for at in (20..good.len()).step_by(4096 - 64).chain([good.len() - 1]) {
+        let mut flipped = good.clone();
+        flipped[at] ^= 0x10;
+        prepared.refused(
+            &prepared.file("flipped", &flipped),
+            1,
+            &["nothing was changed", "is corrupt", "do not restore this one"],
+        );
+    }
+    // As if nothing had been tried.
+    restored(&restore(&prepared.node, prepared.snapshot.to_str().unwrap(), &[]));
+}
+
+#[test]
+fn archives_that_are_not_one_snapshot_change_nothing() {
+    let _timed = Timed::start();
+    let prepared = prepared();
+    let path = prepared.node.dir.path().join("two.zip");
+    let mut archive = zip::ZipWriter::new(fs::File::create(&path).unwrap());
+    for name in ["one", "two"] {
+        archive.start_file(name, zip::write::SimpleFileOptions::default()).unwrap();
+        archive.write_all(&prepared.good).unwrap();
+    }
+    archive.finish().unwrap();
+    prepared.refused(&path, 1, &["the archive holds 2 files"]);
+    let bomb = prepared.node.dir.path().join("bomb.zst");
+    let mut encoder = zstd::stream::Encoder::new(fs::File::create(&bomb).unwrap(), 3).unwrap();
+    for _ in 0..300 {
+        encoder.write_all(&vec![0; 1 << 20]).unwrap();
+    }
+    encoder.finish().unwrap();
+    prepared.refused(&bomb, 1, &["nothing was changed", "the archive holds more"]);
+    let cut = zstd::stream::encode_all(prepared.good.as_slice(), 3).unwrap();
+    prepared.refused(&prepared.file("cut.zst", &cut[..cut.len() - 20]), 1, &["nothing was changed"]);
+    // A name in an archive is only a name.
+    let path = prepared.node.dir.path().join("outside.zip");
+    let mut archive = zip::ZipWriter::new(fs::File::create(&path).unwrap());
+    archive.start_file("../../outside", zip::write::SimpleFileOptions::default()).unwrap();
+    archive.write_all(&prepared.good).unwrap();
+    archive.finish().unwrap();
+    restored(&restore(&prepared.node, path.to_str().unwrap(), &[]));
+    assert!(!prepared.node.dir.path().parent().unwrap().join("outside").exists());
+}
+
+#[test]
+fn too_little_room_and_a_read_only_disk_change_nothing() {
+    let _timed = Timed::start();
+    let etcd = Etcd::usual();
+    let mut node = Node::new(&etcd);
+    let Some(mount) = Mount::tmpfs(&node.data_dir, "size=700m,mode=700") else { return };
+    node.start_ready();
+    node.etcdctl(&["put", "a", "1"]);
+    let snapshot = node.dir.path().join("snapshot");
+    fs::copy(snapshot_dir(&node).join(save(&node)), &snapshot).unwrap();
+    node.etcdctl(&["put", "b", "1"]);
+    node.stop();
+    let db = node.server_dir().join("db");
+    let snapshot = snapshot.to_str().unwrap().to_owned();
+    let ballast = node.data_dir.join("ballast");
+    let fill = |leave: u64| {
+        let found = nix::sys::statvfs::statvfs(&node.data_dir).unwrap();
+        let free = found.blocks_available() * found.fragment_size();
+        fs::write(&ballast, vec![1; usize::try_from(free - leave).unwrap()]).unwrap();
+    };
+    fill(100 << 20);
+    let before = everything(&db);
+    restore(&node, &snapshot, &[])
+        .fails(1, &["nothing was changed", "the new data need", "are free in", "next: see what takes the space"]);
+    assert!(everything(&db) == before);
+    fs::remove_file(&ballast).unwrap();
+    mount.remount("ro");
+    let ran = restore(&node, &snapshot, &[]);
+    ran.fails(1, &["Read-only file system"]);
+    mount.remount("rw");
+    assert!(everything(&db) == before);
+    node.start_ready();
+    assert_eq!(keys(&node), "a b");
+    node.stop();
+}
+
+/// The disk is full in the middle of it: of building, of trying, of writing down.
+#[test]
+fn a_disk_that_fills_up_on_the_way_changes_nothing() {
+    let _timed = Timed::start();
+    let etcd = Etcd::usual();
+    for (size, words) in [("330m", "was not done"), ("420m", "")] {
+        let mut node = Node::new(&etcd);
+        let Some(_mount) = Mount::tmpfs(&node.data_dir, &format!("size={size},mode=700")) else { return };
+        node.start_ready();
+        node.etcdctl(&["put", "a", "1"]);
+        let snapshot = node.dir.path().join("snapshot");
+        fs::copy(snapshot_dir(&node).join(save(&node)), &snapshot).unwrap();
+        node.etcdctl(&["put", "b", "1"]);
+        node.stop();
+        let ran = restore(&node, snapshot.to_str().unwrap(), &[]);
+        node.start_ready();
+        let expected = if ran.code == Some(0) { "a" } else { "a b" };
+        assert!(ran.code == Some(0) || ran.err.contains(words), "{}", ran.err);
+        assert_eq!(keys(&node), expected, "{}", ran.err);
+        node.stop();
+        crate::left_nothing(&node);
+    }
+}
+
+#[test]
+fn flags_that_contradict_each_other_are_usage_errors() {
+    let node = Node::new(&Etcd::usual());
+    node.run_server_with(&["--cluster-reset-restore-path=x"]).fails(2, &["needs `cluster-reset`"]);
+    node.run_server_with(&["--cluster-reset", "--undo-reset"]).fails(2, &["cannot be used with"]);
+    restore(&node, "s3://bucket/x", &[]).fails(2, &["cannot restore from S3 yet"]);
+    restore(&node, "x", &["--cluster-reset-bump-revision=x"]).fails(2, &["wants a whole number"]);
+    assert!(!node.data_dir.exists());
+}

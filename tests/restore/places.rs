@@ -1,0 +1,91 @@
+//! Data directories that are links, mount points, or somebody else's.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, symlink};
+use std::path::Path;
+
+use crate::kit::{Etcd, Mount, Node, Timed, skip};
+use crate::{keys, left_nothing, restore, restored, save};
+
+fn go_through(node: &mut Node, old: &Path) {
+    node.start_ready();
+    node.etcdctl(&["put", "a", "1"]);
+    let name = save(node);
+    node.etcdctl(&["put", "b", "1"]);
+    node.stop();
+    restored(&restore(node, &name, &[]));
+    left_nothing(node);
+    let aside = |prefix: &str| {
+        let found = fs::read_dir(old).unwrap().flatten();
+        found.filter(|entry| entry.file_name().to_string_lossy().starts_with(prefix)).count()
+    };
+    assert_eq!(aside("member-old-"), 1, "on the disk that the data are on");
+    node.start_ready();
+    assert_eq!(keys(node), "a");
+    assert_eq!(node.status_json()["old_data"].as_array().unwrap().len(), 1);
+    node.stop();
+    restored(&node.run_server_with(&["--undo-reset"]));
+    left_nothing(node);
+    node.start_ready();
+    assert_eq!(keys(node), "a b");
+    node.stop();
+    restored(&node.run_server_with(&["--cluster-reset"]));
+    node.start_ready();
+    assert_eq!(keys(node), "a b");
+    node.stop();
+}
+
+#[test]
+fn a_directory_that_is_a_link_stays_one() {
+    let _timed = Timed::start();
+    let mut node = Node::new(&Etcd::usual());
+    let elsewhere = node.dir.path().join("disk/etcd");
+    fs::create_dir_all(&elsewhere).unwrap();
+    fs::create_dir_all(node.server_dir().join("db")).unwrap();
+    symlink(&elsewhere, node.etcd_dir()).unwrap();
+    go_through(&mut node, &elsewhere);
+    assert!(node.etcd_dir().is_symlink());
+}
+
+#[test]
+fn a_directory_that_is_a_mount_point_stays_one() {
+    let _timed = Timed::start();
+    let mut node = Node::new(&Etcd::usual());
+    let Some(mount) = Mount::tmpfs(&node.etcd_dir(), "size=1500m,mode=700") else { return };
+    let dir = node.etcd_dir();
+    go_through(&mut node, &dir);
+    drop(mount);
+}
+
+#[test]
+fn data_of_etcds_own_user_stay_that_users() {
+    let _timed = Timed::start();
+    if !nix::unistd::geteuid().is_root() {
+        return skip("only root can run etcd as somebody else");
+    }
+    let mut node = Node::new(&Etcd::usual()).config("etcd-user: nobody\n");
+    for dir in [node.dir.path(), Path::new("/tmp")] {
+        fs::set_permissions(
+            dir,
+            std::os::unix::fs::PermissionsExt::from_mode(fs::metadata(dir).unwrap().mode() | 0o011),
+        )
+        .unwrap();
+    }
+    node.start_ready();
+    node.etcdctl(&["put", "a", "1"]);
+    let name = save(&node);
+    node.stop();
+    restored(&restore(&node, &name, &[]));
+    let user = fs::metadata(node.etcd_dir()).unwrap().uid();
+    assert_ne!(user, 0);
+    for path in crate::kit::files_under(&node.etcd_dir()) {
+        assert_eq!(fs::symlink_metadata(&path).unwrap().uid(), user, "{}", path.display());
+    }
+    node.start_ready();
+    assert_eq!(keys(&node), "a");
+    node.stop();
+    restored(&node.run_server_with(&["--cluster-reset"]));
+    node.start_ready();
+    assert_eq!(keys(&node), "a");
+    node.stop();
+}
