@@ -57,12 +57,12 @@ lint: setup-test ## Format, clippy with warnings as errors, dependencies
 
 bench: setup-test matrix ## Measure against a bare etcd, etcdctl, zip and openssl
 	packaging/setup.sh bench
-	$(SAME_BYTES) cargo bench --locked --bench launch --bench snapshot
+	$(SAME_BYTES) cargo bench --locked --bench launch --bench snapshot --bench restore
 
 soak: setup-test matrix embedded ## Run the tests again and again for SOAK seconds
 	end=$$(( $$(date +%s) + $(SOAK) )); runs=0; \
 	while [ $$(date +%s) -lt $$end ]; do \
-	    cargo test --locked --features fault-injection --test launch --test snapshot -q; \
+	    cargo test --locked --features fault-injection --test launch --test snapshot --test restore -q; \
 	    runs=$$((runs + 1)); echo "soak: $$runs runs without a failure"; \
 	done
 
@@ -70,9 +70,9 @@ proof: setup-test matrix ## Compare SAVES copied snapshots of each etcd with wha
 	QUORATE_SOAK_SAVES=$(SAVES) $(SAME_BYTES) cargo test --locked --release --features fault-injection --test snapshot \
 	    copies_are_what_etcd_has -- --ignored --nocapture --test-threads=1
 
-fuzz: ## Feed the readers of databases and archives with nonsense for FUZZ seconds each
+fuzz: ## Feed the readers of databases, archives and logs, and the editor, with nonsense for FUZZ seconds each
 	[ -x target/tools/bin/cargo-fuzz ] || cargo install --locked --root target/tools cargo-fuzz
-	for reader in bolt archive; do \
+	for reader in bolt archive edit log; do \
 	    mkdir -p target/fuzz/corpus/$$reader; \
 	    RUSTC_BOOTSTRAP=1 PATH="$(CURDIR)/target/tools/bin:$$PATH" cargo fuzz run --sanitizer none --target-dir target/fuzz $$reader \
 	        target/fuzz/corpus/$$reader fuzz/corpus/$$reader -- -max_total_time=$(FUZZ) -max_len=65536 -timeout=10; \

@@ -10,7 +10,6 @@ mod kit;
 #[path = "measure/mod.rs"]
 mod measure;
 
-use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -18,9 +17,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use etcd_client::{Txn, TxnOp};
 use kit::{Etcd, Node, Ran, eventually};
-use measure::{mib, row, spread, status_field};
+use measure::{fill, mib, row, spread, status_field};
 use nix::sys::signal::Signal;
 
 const RUNS: usize = 5;
@@ -87,57 +85,6 @@ fn set(node: &Node, how: &str) {
 
 fn settings(copy: bool) -> String {
     format!("etcd-snapshot-copy: {copy}\netcd-disable-snapshots: true\netcd-auto-defrag: false\n")
-}
-
-/// Values as a Kubernetes API server keeps them: much that repeats, some that does not.
-fn value(number: u64, size: usize) -> Vec<u8> {
-    let mut random = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    let mut text = format!(
-        "{{\"kind\":\"Pod\",\"apiVersion\":\"v1\",\"metadata\":{{\"name\":\"web-{number}\",\"namespace\":\"team-{}\"",
-        number % 50
-    );
-    let mut field = 0;
-    while text.len() < size {
-        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        field += 1;
-        let _ = write!(
-            text,
-            ",{{\"type\":\"Condition{}\",\"status\":\"True\",\"lastTransitionTime\":\"2026-11-{:02}T{:02}:{:02}:00Z\",\"uid\":\"{random:016x}\",\
-             \"image\":\"registry.example.com/team/service-{}:v1.{}\",\"resources\":{{\"limits\":{{\"cpu\":\"500m\",\"memory\":\"256Mi\"}}}}}}",
-            field % 7,
-            random % 28 + 1,
-            random % 24,
-            random % 60,
-            random % 300,
-            random % 40
-        );
-    }
-    text.truncate(size);
-    text.into_bytes()
-}
-
-fn fill(node: &Node, bytes: usize) {
-    const SIZE: usize = 6000;
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    runtime.block_on(async {
-        let mut tasks = tokio::task::JoinSet::new();
-        let keys = bytes / SIZE;
-        for worker in 0..8 {
-            let mut client = node.access().client().await;
-            tasks.spawn(async move {
-                for first in (worker * 100..keys).step_by(800) {
-                    let puts: Vec<TxnOp> = (first..(first + 100).min(keys))
-                        .map(|number| {
-                            let key = format!("/registry/pods/team-{}/web-{number}", number % 50);
-                            TxnOp::put(key, value(number as u64, SIZE), None)
-                        })
-                        .collect();
-                    while client.txn(Txn::new().and_then(puts.clone())).await.is_err() {}
-                }
-            });
-        }
-        tasks.join_all().await;
-    });
 }
 
 /// Waits until the disk has what was written.

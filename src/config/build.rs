@@ -97,6 +97,7 @@ pub(super) fn build(resolved: &Resolved, host: &HostFacts, problems: &mut Vec<Pr
         supervisor_port: builder.port("supervisor-port"),
         metrics_port: builder.port("metrics-port"),
         tls_sans: builder.list("tls-san", |text| Some(text.to_owned())),
+        server: builder.one("server", |text| Some(text.to_owned())),
         token,
         etcd: EtcdConfig {
             binary: builder.path("etcd-binary"),

@@ -197,6 +197,8 @@ pub struct Config {
     pub metrics_port: u16,
     /// Further names and addresses for the certificates.
     pub tls_sans: Vec<String>,
+    /// The server whose cluster is to be joined.
+    pub server: Option<String>,
     /// The token that was given, by value or by file.
     pub token: Option<Secret>,
     /// The child.

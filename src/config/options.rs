@@ -201,6 +201,12 @@ pub const OPTIONS: &[Spec] = &[
         "The cluster's secret, as in the file server/token, or a password of your own. Made at the first start if not given. Prefer token-file.",
     )),
     spec("token-file", Kind::Path, "", "A file that holds the token."),
+    spec(
+        "server",
+        Kind::Text,
+        "",
+        "Control URL of a server of the cluster to join. Kept for clusters of several servers: a server without data refuses to start with it.",
+    ),
     noted(
         "the copy inside quorate, then beside it, then PATH",
         spec("etcd-binary", Kind::Path, "", "The etcd to run, version 3.4 to 3.7."),

@@ -302,6 +302,7 @@ mod tests {
             supervisor_port: 9345,
             metrics_port: 9346,
             tls_sans: vec![],
+            server: None,
             token: None,
             etcd: EtcdConfig {
                 binary: None,

@@ -14,7 +14,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::datadir::{DataDir, DataDirError, Mended};
 use crate::durable::{self, PRIVATE, WriteError};
-use crate::error::{Explained, Failure};
+use crate::error::{Exit, Explained, Failure};
 use crate::etcd::embedded::hex;
 use crate::etcd::orphan;
 use crate::etcd::settings::{Beginning, Identity};
@@ -39,16 +39,27 @@ pub(super) enum UnfitError {
     /// No room.
     #[error("there are only {} free under {}, and etcd needs {} to start", space::human(*free), path.display(), space::human(*needed))]
     Space { free: u64, needed: u64, path: PathBuf },
+    /// Another cluster is meant than one of our own.
+    #[error("this server has no data and is to join the cluster of {0}, which this version of quorate cannot do yet")]
+    Join(String),
     /// No randomness.
     #[error("the system gives no random numbers")]
     Random(#[source] std::io::Error),
 }
 
 impl Explained for UnfitError {
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Join(_) => Exit::Usage,
+            _ => Exit::Failed,
+        }
+    }
+
     fn next(&self) -> Option<String> {
         match self {
             Self::Clock(_) => Some("set it, for example with: timedatectl set-ntp true".into()),
             Self::Space { path, .. } => Some(format!("see what takes the space: du -xsh {}/*", path.display())),
+            Self::Join(_) => Some("take `server` out of the configuration to begin a cluster of its own".into()),
             Self::Random(_) => None,
         }
     }
@@ -96,6 +107,11 @@ pub(super) async fn prepare(
     let metrics_listener = ports::claim(config)?;
     check_clock()?;
     let is_new = plan.beginning == start::Beginning::NewCluster;
+    match &config.server {
+        Some(server) if is_new => return Err(UnfitError::Join(host::printable(server)).into()),
+        Some(_) => tracing::warn!("`server` is ignored: this server has its own data"),
+        None => {}
+    }
     check_space(data, is_new)?;
     let fsync_p99 = measure_disk(data)?;
     warn_of_places(data);

@@ -29,7 +29,7 @@ impl Tree {
         fs::create_dir_all(&root).unwrap();
         let mount = |args: &[&str]| Command::new("mount").args(args).output().is_ok_and(|done| done.status.success());
         let upper = memory.display().to_string();
-        if !mount(&["-t", "tmpfs", "-o", "size=1500m", "tmpfs", &upper]) {
+        if !mount(&["-t", "tmpfs", "-o", "size=3000m", "tmpfs", &upper]) {
             skip("mounting is not allowed here");
             return None;
         }

@@ -29,7 +29,7 @@ fn what_it_says_about_installing_works_word_by_word() {
         }
     };
     for (install, uninstall) in [("With the package", "apt-get"), ("With the archive", "quorate-uninstall.sh")] {
-        for heading in [install, "Configure it", "First start", "Snapshots", "Day two"] {
+        for heading in [install, "Configure it", "First start", "Snapshots", "Reset and restore", "Day two"] {
             follow(heading, "");
         }
         follow("Uninstall", uninstall);
@@ -40,7 +40,7 @@ fn what_it_says_about_installing_works_word_by_word() {
         (commands("With the package").len() + commands("With the archive").len() + 2, commands("Try it").len());
     assert_eq!(
         run,
-        once + 2 * ["Configure it", "First start", "Snapshots", "Day two"]
+        once + 2 * ["Configure it", "First start", "Snapshots", "Reset and restore", "Day two"]
             .map(|h| commands(h).len())
             .iter()
             .sum::<usize>()

@@ -68,6 +68,58 @@ fn an_installation_by_script_is_started_reloaded_killed_stopped_rebooted_and_rem
     assert_eq!(machine.must("quorate etcdctl get a --print-value-only"), "1\n");
 }
 
+/// The page "Backup and Restore" of RKE2's documentation, with this program's name.
+#[test]
+fn the_procedure_for_restoring_is_followed_word_by_word() {
+    let _timed = Timed::start();
+    let Some(machine) = Machine::boot() else { return };
+    machine.must("cd /root && tar -xzf /dist/quorate-*.tar.gz && cd quorate-* && ./install.sh");
+    machine.must("quorate etcdctl put a 1 && quorate etcd-snapshot save --name pre-upgrade-snapshot");
+    machine.must("quorate etcdctl put b 1");
+    let snapshot = machine.must("ls -d /var/lib/quorate/server/db/snapshots/pre-upgrade-snapshot-*").trim().to_owned();
+    // While it runs: refused, and nothing happens.
+    machine
+        .run(&format!("quorate server --cluster-reset --cluster-reset-restore-path={snapshot}"))
+        .fails(3, &["is in use by", "systemctl stop quorate-server"]);
+    machine.must("systemctl stop quorate-server");
+    let ran =
+        machine.run(&format!("quorate server \\\n  --cluster-reset \\\n  --cluster-reset-restore-path={snapshot}"));
+    ran.succeeds();
+    let said = ran.err.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(said.contains("etcd is running, and quorate can be restarted without the flags"), "{}", ran.err);
+    assert_eq!(machine.must("stat -c %s /var/lib/quorate/server/db/reset-flag"), "0\n");
+    assert_eq!(machine.etcds(), Vec::<String>::new());
+    machine.must("systemctl start quorate-server");
+    assert_eq!(
+        machine.must("quorate etcdctl get '' --prefix --keys-only").split_whitespace().collect::<Vec<_>>(),
+        ["a"]
+    );
+    machine.must("test ! -e /var/lib/quorate/server/db/reset-flag");
+    let etcd = &machine.etcds()[0];
+    assert_eq!(machine.must(&format!("stat -c %U /proc/{etcd}")), "quorate\n", "etcd's user owns what was built");
+
+    // "Cluster Reset", the two lines of it.
+    machine.must("systemctl stop quorate-server");
+    machine.must("quorate server --cluster-reset");
+    machine.must("systemctl start quorate-server");
+    assert_eq!(machine.must("quorate etcdctl get a --print-value-only"), "1\n");
+
+    // Left in the configuration it resets once, and does not loop.
+    machine.must("systemctl stop quorate-server && echo 'cluster-reset: true' >>/etc/quorate/config.yaml");
+    machine.run("systemctl start quorate-server");
+    let ended = "systemctl show -p ExecMainStatus,ActiveState quorate-server | sort | tr '\n' ' '";
+    eventually("the second start to be refused", || {
+        (machine.must(ended) == "ActiveState=failed ExecMainStatus=4 ").then_some(())
+    });
+    // Longer than RestartSec.
+    machine.must("sleep 7");
+    assert_eq!(machine.must(ended), "ActiveState=failed ExecMainStatus=4 ");
+    let journal = machine.must("journalctl --no-pager -o cat -u quorate-server");
+    assert_eq!(journal.matches("this server is the only member of a new").count(), 1, "{journal}");
+    machine.must("sed -i '/cluster-reset/d' /etc/quorate/config.yaml && systemctl start quorate-server");
+    assert_eq!(machine.must("quorate etcdctl get a --print-value-only"), "1\n");
+}
+
 fn reload(machine: &Machine) {
     let journal = || machine.must("journalctl --no-pager -o cat -u quorate-server");
     machine.must(

@@ -12,6 +12,7 @@ mod places;
 mod quorum;
 mod restore;
 mod steps;
+mod syscalls;
 mod undo;
 
 use std::collections::BTreeMap;

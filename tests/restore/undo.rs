@@ -56,6 +56,8 @@ fn only_the_newest_old_data_are_kept_and_none_goes_before_its_successor_is_healt
     }
     let aside = node.set_aside();
     assert_eq!(aside.len(), 3, "in the same second too, each has a name of its own");
+    let nets = fs::read_dir(crate::snapshot_dir(&node)).unwrap().flatten();
+    assert_eq!(nets.filter(|entry| entry.file_name().to_string_lossy().starts_with("pre-restore-")).count(), 2);
     node.start_ready();
     eventually("the oldest to go", || (node.set_aside().len() == 2).then_some(()));
     node.wait_log("removed");

@@ -29,6 +29,7 @@ use crate::faults;
 use crate::host;
 use crate::pki::{self, Names};
 use crate::plan::restore::{self as plan, Phase};
+use crate::plan::retention::Policy;
 use crate::plan::space::human;
 use crate::plan::start::{self, ClusterRecord, DataState};
 use crate::restore::build::{self, Blueprint, Built};
@@ -41,6 +42,7 @@ use crate::snapshot::aside::Course;
 use crate::snapshot::file::{self, OpenError, SnapshotFile};
 use crate::snapshot::look;
 use crate::snapshot::name::Base;
+use crate::snapshot::prune;
 use crate::snapshot::save::{self, Wish};
 use crate::snapshot::verify::VerifyError;
 
@@ -235,6 +237,9 @@ async fn act(config: &Config, asked: &Asked, course: &Course, tell: &Tell) -> Re
     };
     let binary = super::find_etcd(config, data).await?;
     let program = Program { checked: binary.checked.clone(), version: binary.version, grace: super::grace() };
+    if config.server.is_some() {
+        tracing::info!("`server` is ignored: what is reset or restored is a cluster of its own");
+    }
     let mut run = Run { config, data, program, course, tell, asked, _binary: binary };
     if asked.dry_run {
         return run.outline(what, snapshot.as_deref());
@@ -333,6 +338,9 @@ impl Run<'_> {
         }
         let finished = settle::finish(self.data, &journal);
         finished.map_err(|source| ResetError::NotFinished { act, source: Failure::from(source).told() })?;
+        if report.safety_net.is_some() {
+            self.prune_safety_nets();
+        }
         Ok(report)
     }
 
@@ -516,6 +524,23 @@ impl Run<'_> {
                 why.told().message
             )),
             Err(why) => report.notes.push(format!("no snapshot of the data in use was taken first: {why}")),
+        }
+    }
+
+    /// As many are kept as data directories that were set aside.
+    fn prune_safety_nets(&self) {
+        let dir = self.config.snapshot.place(self.data);
+        let policy = Policy { last: Some(self.config.etcd_old_retention), ..Policy::default() };
+        let now = clock::unix_seconds(clock::now());
+        let pruned = prune::plan(&dir, &Base::pre_restore(), &self.config.node_name, &policy, now)
+            .and_then(|decided| prune::carry_out(&dir, &decided));
+        match pruned {
+            Ok(gone) => {
+                for name in gone {
+                    tracing::info!(name, "pruned; etcd-old-retention is for these, too");
+                }
+            }
+            Err(error) => tracing::warn!(%error, "older snapshots of this kind could not be pruned"),
         }
     }
 

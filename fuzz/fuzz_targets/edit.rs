@@ -1,0 +1,29 @@
+//! Whatever bytes a database has, building a data directory from it ends, does not panic, and what it builds is whole.
+
+#![no_main]
+
+use std::io::Write as _;
+
+use libfuzzer_sys::fuzz_target;
+use quorate::boltdb::membership::Membership;
+use quorate::etcd::version::Version;
+use quorate::restore::build::{self, Blueprint};
+use quorate::snapshot::aside::Course;
+use quorate::snapshot::file;
+use quorate::snapshot::verify::{self, Demands};
+
+fuzz_target!(|bytes: &[u8]| {
+    let (Ok(mut snapshot), Ok(dir)) = (tempfile::NamedTempFile::new(), tempfile::tempdir()) else { return };
+    if snapshot.write_all(bytes).is_err() {
+        return;
+    }
+    let Ok(opened) = file::open(snapshot.path()) else { return };
+    let Ok(membership) = Membership::new(&[("n".into(), vec!["http://h:1".into()])], "t") else { return };
+    let target = Version::new(3, 4 + u32::from(bytes.first().copied().unwrap_or(0) % 4), 0);
+    let blueprint = Blueprint { name: "n".into(), membership, target, raise: 1000 };
+    let out = dir.path().join("out");
+    if build::build(&opened, &out, &blueprint, &Course::default(), &mut |_, _| {}).is_ok() {
+        let built = verify::verify(&out.join("member/snap/db"), Demands { skip_hash: true }, &mut |_, _| {});
+        assert!(built.is_ok(), "what was built is not whole: {built:?}");
+    }
+});
