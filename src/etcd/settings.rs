@@ -248,7 +248,7 @@ pub fn secluded(
     set(&mut all, "listen-client-urls", &loopback(client));
     set(&mut all, "listen-peer-urls", &loopback(peer));
     set(&mut all, "quota-backend-bytes", &quota.to_string());
-    set(&mut all, "log-level", if config.debug { "debug" } else { "warn" });
+    set(&mut all, "log-level", if config.debug { "debug" } else { "error" });
     all
 }
 

@@ -328,3 +328,40 @@ fn a_dry_run_says_it_all_and_touches_nothing() {
     assert!(!empty.data_dir.exists());
     node.run_server_with(&["--dry-run"]).fails(2, &["--dry-run", "nothing was started"]);
 }
+
+#[test]
+fn the_safety_net_is_left_out_if_asked_and_said_to_be_missing_if_it_is() {
+    let _timed = Timed::start();
+    let mut node = Node::new(&Etcd::usual()).config("server: https://10.0.0.5:9345\n");
+    node.run_server().fails(2, &["is to join the cluster of https://10.0.0.5:9345", "next: take `server` out"]);
+    assert!(!node.etcd_dir().exists());
+    fs::write(node.config_path(), "").unwrap();
+    node.start_ready();
+    node.etcdctl(&["put", "a", "1"]);
+    let name = save(&node);
+    node.stop();
+    let nets = |node: &Node| {
+        let found = fs::read_dir(snapshot_dir(node)).unwrap().flatten();
+        found.filter(|entry| entry.file_name().to_string_lossy().starts_with("pre-restore-")).count()
+    };
+    fs::write(node.config_path(), "server: https://10.0.0.5:9345\n").unwrap();
+    let ran = restore(&node, &name, &["--no-pre-restore-snapshot"]);
+    restored(&ran);
+    assert!(ran.err.contains("`server` is ignored"), "{}", ran.err);
+    assert_eq!(nets(&node), 0);
+    node.start_ready();
+    node.wait_log("`server` is ignored: this server has its own data");
+    node.stop();
+    // Data that cannot be read are no reason not to restore: they are kept.
+    let bolt = node.etcd_dir().join("member/snap/db");
+    let good = fs::read(&bolt).unwrap();
+    fs::write(&bolt, &good[..good.len() / 3]).unwrap();
+    let ran = restore(&node, &name, &[]);
+    restored(&ran);
+    assert!(said(&ran).contains("no snapshot of the data in use was taken first"), "{}", ran.err);
+    assert_eq!(nets(&node), 0);
+    left_nothing(&node);
+    node.start_ready();
+    assert_eq!(keys(&node), "a");
+    node.stop();
+}
