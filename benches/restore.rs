@@ -17,7 +17,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use kit::{Etcd, Node, Ran};
-use measure::{fill, mib, row, spread, status_field};
+use measure::{fill, mib, row, spread, status_field_of};
 
 const RUNS: usize = 5;
 
@@ -118,9 +118,7 @@ fn whole(node: &mut Node, snapshot: &Path) {
             if let Some(status) = child.try_wait().unwrap() {
                 break status;
             }
-            if Path::new(&format!("/proc/{pid}/status")).exists() {
-                most = most.max(std::panic::catch_unwind(|| status_field(pid, "RssAnon:")).unwrap_or(0));
-            }
+            most = most.max(status_field_of(pid, "RssAnon:").unwrap_or(0));
             std::thread::sleep(Duration::from_millis(5));
         };
         took.push(begun.elapsed());

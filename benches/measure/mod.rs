@@ -12,9 +12,14 @@ use crate::kit::Node;
 
 /// Bytes.
 pub fn status_field(pid: i32, field: &str) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap();
-    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+    status_field_of(pid, field).unwrap()
+}
+
+/// The same of a process that may have ended.
+pub fn status_field_of(pid: i32, field: &str) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix(field))?;
+    Some(line.trim().trim_end_matches(" kB").parse::<u64>().ok()? * 1024)
 }
 
 #[allow(clippy::cast_precision_loss)]

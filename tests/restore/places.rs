@@ -35,6 +35,32 @@ fn go_through(node: &mut Node, old: &Path) {
     node.stop();
 }
 
+/// What was being built on another disk goes, too.
+#[test]
+fn what_was_killed_on_another_disk_leaves_nothing() {
+    let _timed = Timed::start();
+    let mut node = Node::new(&Etcd::usual());
+    let elsewhere = node.dir.path().join("disk/etcd");
+    fs::create_dir_all(&elsewhere).unwrap();
+    fs::create_dir_all(node.server_dir().join("db")).unwrap();
+    symlink(&elsewhere, node.etcd_dir()).unwrap();
+    node.start_ready();
+    node.etcdctl(&["put", "a", "1"]);
+    let name = save(&node);
+    node.etcdctl(&["put", "b", "1"]);
+    node.stop();
+    for step in ["built", "old_aside", "new_in_place", "exchanged", "gate", "flag"] {
+        node.env = vec![("FAILPOINTS".into(), format!("restore::{step}=return(kill)"))];
+        assert_eq!(restore(&node, &name, &[]).code, None, "{step}");
+        node.env.clear();
+        node.start_ready();
+        assert_eq!(keys(&node), if step == "flag" { "a" } else { "a b" }, "{step}");
+        node.stop();
+        left_nothing(&node);
+        assert!(!elsewhere.join("quorate-restore").exists(), "{step}");
+    }
+}
+
 #[test]
 fn a_directory_that_is_a_link_stays_one() {
     let _timed = Timed::start();

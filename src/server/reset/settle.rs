@@ -5,7 +5,7 @@ use crate::durable::{self, PRIVATE, WriteError};
 use crate::error::Failure;
 use crate::faults;
 use crate::plan::restore::{Phase, Recovery};
-use crate::restore::exchange::{self, ExchangeError};
+use crate::restore::exchange::{self, ExchangeError, Paths};
 use crate::restore::journal::{Act, Journal};
 use crate::restore::old;
 use crate::server::cluster;
@@ -14,10 +14,10 @@ use crate::server::cluster;
 pub(in crate::server) fn settle(data: &DataDir) -> Result<(), Failure> {
     let Some(journal) = Journal::read(data)? else {
         // What is there without a journal was being built.
-        let left = data.restore();
-        if left.exists() {
-            tracing::warn!(dir = %left.display(), "a reset or restore broke off before anything was changed; what it had built is removed");
-            exchange::tidy(data, &left)?;
+        let work = Paths::of(data, 0).work;
+        if data.restore().exists() || work.exists() {
+            tracing::warn!("a reset or restore broke off before anything was changed; what it had built is removed");
+            exchange::tidy(data, &work)?;
         }
         return Ok(());
     };

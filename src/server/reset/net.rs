@@ -1,0 +1,66 @@
+//! The snapshot that is taken of the data in use before others take their place.
+
+use super::{Report, Run, blocking};
+use crate::clock;
+use crate::etcd::client;
+use crate::plan::retention::Policy;
+use crate::plan::start::ClusterRecord;
+use crate::snapshot::name::Base;
+use crate::snapshot::prune;
+use crate::snapshot::save::{self, Wish};
+impl Run<'_> {
+    /// A snapshot of the data in use, as far as they can be read without their log. A net that cannot be had is no reason to fall: the
+    /// data themselves are kept too.
+    pub(super) async fn safety_net(&self, before: Option<&ClusterRecord>, report: &mut Report) {
+        let bolt = self.data.etcd_bolt();
+        let known = before.cloned().unwrap_or_default();
+        let wish = Wish {
+            dir: self.config.snapshot.place(self.data),
+            base: Base::pre_restore(),
+            node: self.config.node_name.clone(),
+            packing: self.config.snapshot.packing,
+            reason: "pre-restore",
+            labels: std::collections::BTreeMap::default(),
+            live: None,
+            course: self.course.clone(),
+        };
+        let facts = client::Source {
+            member_id: known.member_id,
+            cluster_id: known.cluster_id,
+            version: known.etcd_version.map(|version| version.to_string()).unwrap_or_default(),
+            db_size: 0,
+            alarms: Vec::new(),
+        };
+        let dir = wish.dir.clone();
+        (self.tell)("saving the data in use", 0, 0);
+        let saved = blocking(move || save::save_at_rest(&wish, &bolt, &facts)).await;
+        match saved {
+            Ok(Ok(manifest)) => {
+                tracing::info!(name = manifest.name, revision = manifest.revision, "the data in use were saved first");
+                report.safety_net = Some(dir.join(&manifest.name));
+            }
+            Ok(Err(why)) => report.notes.push(format!(
+                "no snapshot of the data in use was taken first ({}); the data themselves are kept",
+                why.told().message
+            )),
+            Err(why) => report.notes.push(format!("no snapshot of the data in use was taken first: {why}")),
+        }
+    }
+
+    /// As many are kept as data directories that were set aside.
+    pub(super) fn prune_safety_nets(&self) {
+        let dir = self.config.snapshot.place(self.data);
+        let policy = Policy { last: Some(self.config.etcd_old_retention), ..Policy::default() };
+        let now = clock::unix_seconds(clock::now());
+        let pruned = prune::plan(&dir, &Base::pre_restore(), &self.config.node_name, &policy, now)
+            .and_then(|decided| prune::carry_out(&dir, &decided));
+        match pruned {
+            Ok(gone) => {
+                for name in gone {
+                    tracing::info!(name, "pruned; etcd-old-retention is for these, too");
+                }
+            }
+            Err(error) => tracing::warn!(%error, "older snapshots of this kind could not be pruned"),
+        }
+    }
+}

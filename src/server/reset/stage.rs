@@ -1,0 +1,211 @@
+//! Builds the new data beside those in use: from a snapshot, or from what an etcd makes of the log.
+
+use std::path::{Path, PathBuf};
+
+use super::{Report, ResetError, Run, SPARE, Staged, blocking, settle};
+use crate::boltdb::membership::Membership;
+use crate::clock;
+use crate::durable::{self, PRIVATE};
+use crate::error::Failure;
+use crate::etcd::settings::Addresses;
+use crate::host;
+use crate::pki::{self, Names};
+use crate::plan::start::{self, ClusterRecord, DataState};
+use crate::restore::build::{self, Blueprint, Built};
+use crate::restore::exchange::Paths;
+use crate::restore::journal::{Act, Journal};
+use crate::restore::replay;
+use crate::restore::trial::{self, Trial};
+use crate::server::cluster;
+use crate::server::preflight::{self, random_digits};
+use crate::server::survey::data_state;
+use crate::snapshot::file::{self, SnapshotFile};
+use crate::snapshot::look;
+use crate::snapshot::verify::VerifyError;
+impl Run<'_> {
+    /// Builds the new data beside those in use.
+    pub(super) async fn stage(&mut self, what: Act, snapshot: Option<PathBuf>) -> Result<Staged, Failure> {
+        let data = self.data;
+        let before = cluster::recall(data)?;
+        let found = data_state(data)?;
+        let paths = Paths::of(data, clock::unix_seconds(clock::now()));
+        let opened = if let Some(path) = snapshot {
+            Some(self.open(path).await?)
+        } else {
+            self.check_data(found, before.as_ref())?;
+            None
+        };
+        let mut report = Report {
+            act: Some(what),
+            from: opened.as_ref().map(|snapshot| snapshot.path.clone()),
+            old: paths.old.clone(),
+            members_before: before.as_ref().map_or(0, |cluster| cluster.members).max(self.members_now()),
+            ..Report::default()
+        };
+        report.room = Some(self.check_room(&paths, opened.as_ref())?);
+        let token = self.secrets(&mut report).await?;
+        paths.clear(data)?;
+        let name = self.name(before.as_ref())?;
+        let blueprint =
+            self.blueprint(name, if what == Act::Reset { 0 } else { self.config.cluster_reset_bump_revision })?;
+        let built = match opened {
+            Some(snapshot) => self.build(snapshot, &paths, &blueprint).await?,
+            None => self.replay(&paths, &blueprint, &mut report).await?,
+        };
+        // Only now: what cannot be restored leaves nothing behind, however often it is tried.
+        if found == DataState::Present && !self.asked.no_safety_net {
+            self.safety_net(before.as_ref(), &mut report).await;
+        }
+        data.give_to_etcd(&paths.built())?;
+        report.size = built.size;
+        report.revision = Some((built.revision_before, built.inspection.revision));
+        report.keys = Some(built.inspection.keys);
+        report.members_before = report.members_before.max(built.members_before);
+        report.cleared_alarms.clone_from(&built.cleared_alarms);
+        report.notes.extend(built.note.clone());
+        let mut journal =
+            Journal::begin(what, clock::rfc3339(clock::now()), paths, self.record(before.as_ref(), &blueprint));
+        journal.before = before;
+        if let Some(token) = token {
+            durable::write_file(&settle::staged_token(&journal), token.as_bytes(), PRIVATE)?;
+        }
+        Ok(Staged { journal, report, built: Some(built) })
+    }
+
+    /// How many members the database in use knows, as far as it can be read.
+    fn members_now(&self) -> usize {
+        let members = host::open_regular(&self.data.etcd_bolt()).ok().and_then(|file| look::members(&file).ok());
+        members.map_or(0, |members| members.len())
+    }
+
+    /// What is reset must be there, and readable for this etcd.
+    pub(super) fn check_data(&self, found: DataState, before: Option<&ClusterRecord>) -> Result<(), Failure> {
+        match found {
+            DataState::Present => {}
+            DataState::Absent | DataState::NeverBegun => return Err(ResetError::NoData(self.data.etcd()).into()),
+            DataState::Torn => return Err(ResetError::Torn(self.data.etcd()).into()),
+        }
+        if let Some(last) = before.and_then(|cluster| cluster.etcd_version) {
+            start::check_versions(last, self.program.version)?;
+        }
+        Ok(())
+    }
+
+    async fn open(&self, path: PathBuf) -> Result<SnapshotFile, Failure> {
+        let opened = blocking(move || file::open(&path)).await??;
+        if opened.trailer.is_none() && !self.asked.skip_hash {
+            return Err(VerifyError::NoHash(opened.path).into());
+        }
+        Ok(opened)
+    }
+
+    /// Bytes that are needed, and that are free.
+    fn check_room(&self, paths: &Paths, snapshot: Option<&SnapshotFile>) -> Result<(u64, u64), ResetError> {
+        let dir = paths.work.ancestors().find(|dir| dir.is_dir()).unwrap_or(Path::new("/")).to_path_buf();
+        let member = self.data.etcd_member();
+        let needed = SPARE + snapshot.map_or_else(|| replay::size(&member), |snapshot| snapshot.database_size);
+        let free = host::free_bytes(&dir).unwrap_or(u64::MAX);
+        if free < needed { Err(ResetError::Space { needed, free, dir }) } else { Ok((needed, free)) }
+    }
+
+    /// CAs and token: those that are there stay. A token that was given is the server's once all is done.
+    async fn secrets(&self, report: &mut Report) -> Result<Option<String>, Failure> {
+        let had_none = !self.data.certificate("server-ca").certificate.exists();
+        preflight::ensure_certificates(self.data, Names::of(self.config)).await?;
+        if had_none {
+            let tls = self.data.tls();
+            report.notes.push(format!(
+                "this server had no certificates, so it made a CA of its own: clients need new ones, from {0} (server-ca.crt, client.crt, \
+                 client.key)",
+                tls.display()
+            ));
+        }
+        let Some(given) = &self.config.token else {
+            pki::token::ensure(self.data, None)?;
+            return Ok(None);
+        };
+        let (token, is_of_another) = pki::token::adopted(self.data, given)?;
+        if is_of_another {
+            report.notes.push(
+                "the token that was given was of another CA; its password is kept, with the hash of this server's CA"
+                    .into(),
+            );
+        }
+        Ok(Some(token))
+    }
+
+    fn name(&self, before: Option<&ClusterRecord>) -> Result<String, Failure> {
+        let known = preflight::read_name(self.data).or_else(|| before.map(|cluster| cluster.member_name.clone()));
+        match known.filter(|name| !name.is_empty()) {
+            Some(name) => Ok(name),
+            None => Ok(format!("{}-{}", self.config.node_name, random_digits()?)),
+        }
+    }
+
+    /// A token that nobody else has makes a cluster that nobody else is in: members of the one before can never mix with it.
+    fn blueprint(&self, name: String, raise: u64) -> Result<Blueprint, Failure> {
+        let token = format!("quorate-{}{}", random_digits()?, random_digits()?);
+        let membership = Membership::new(&[(name.clone(), vec![Addresses::peer_url(self.config)])], &token);
+        let membership = membership.map_err(ResetError::from)?;
+        Ok(Blueprint { name, membership, target: self.program.version, raise })
+    }
+
+    fn record(&self, before: Option<&ClusterRecord>, blueprint: &Blueprint) -> ClusterRecord {
+        ClusterRecord {
+            cluster_id: format!("{:x}", blueprint.membership.cluster_id),
+            epoch: before.map_or(1, |cluster| cluster.epoch + 1),
+            member_id: blueprint.membership.ids().next().map(|id| format!("{id:x}")).unwrap_or_default(),
+            member_name: blueprint.name.clone(),
+            members: 1,
+            control_urls: Vec::new(),
+            etcd_version: Some(self.program.version),
+            other: before.map(|cluster| cluster.other.clone()).unwrap_or_default(),
+        }
+    }
+
+    async fn build(&self, snapshot: SnapshotFile, paths: &Paths, blueprint: &Blueprint) -> Result<Built, Failure> {
+        let (dir, blueprint, course, tell) = (paths.built(), blueprint.clone(), self.course.clone(), self.tell.clone());
+        let built = blocking(move || {
+            build::build(&snapshot, &dir, &blueprint, &course, &mut |done, all| {
+                tell("building the new data", done, all);
+            })
+        });
+        Ok(built.await??)
+    }
+
+    /// Lets an etcd read the log to its end in a copy, and builds from what comes out.
+    async fn replay(&self, paths: &Paths, blueprint: &Blueprint, report: &mut Report) -> Result<Built, Failure> {
+        let dir = paths.work.join("replay");
+        let (member, copy, tell) = (self.data.etcd_member(), dir.join("member"), self.tell.clone());
+        let kept =
+            blocking(move || replay::copy(&member, &copy, &mut |done, all| tell("copying the data in use", done, all)));
+        let kept = kept.await??;
+        if kept.uncertain > 0 {
+            report.notes.push(format!(
+                "the end of the log ({}) was not known to this member to be committed, and is kept: clients may have been told that it was \
+                 written",
+                if kept.uncertain == 1 { "one entry".into() } else { format!("{} entries", kept.uncertain) }
+            ));
+        }
+        self.data.give_to_etcd(&dir)?;
+        let trust = trial::trust(&paths.work);
+        let trial = Trial {
+            config: self.config,
+            data: self.data,
+            trust: &trust,
+            dir: &dir,
+            name: &blueprint.name,
+            quota: trial::quota(replay::size(&dir.join("member"))),
+            force_new_cluster: true,
+        };
+        tracing::info!("an etcd reads the log of this member to its end, in a copy");
+        replay::run(&trial, &self.program, self.course).await?;
+        let (built, blueprint) = (paths.built(), blueprint.clone());
+        Ok(blocking(move || {
+            build::adopt(&dir, &built)?;
+            durable::remove_dir_all(&dir)?;
+            build::rebuild(&built, &blueprint)
+        })
+        .await??)
+    }
+}
