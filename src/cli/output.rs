@@ -99,6 +99,11 @@ pub(super) fn cut(text: &str, width: usize) -> String {
     text.chars().take(width.saturating_sub(1)).chain(['…']).collect()
 }
 
+/// `1 key`, `2 keys`.
+pub(super) fn plural(count: usize, word: &str) -> String {
+    if count == 1 { format!("{count} {word}") } else { format!("{count} {word}s") }
+}
+
 /// Prints `value` as JSON or YAML; `false` if the format is a table, which the verb makes itself.
 pub(super) fn structured(value: &impl Serialize, format: Format) -> Result<bool, OutputError> {
     match format {

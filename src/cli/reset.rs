@@ -64,7 +64,8 @@ pub(super) fn tell(report: &Report, asked: &Asked, format: LogFormat) -> Result<
         });
         output::talk(&format!("{line}\n"));
     } else {
-        output::talk(&text);
+        // Apart from the log lines before it.
+        output::talk(&format!("\n{text}"));
     }
     Ok(Exit::Done)
 }
@@ -104,14 +105,14 @@ fn done(report: &Report) -> String {
         line("quorate can be restarted without the flags: systemctl start quorate-server".into());
     }
     if let Some((before, after)) = report.revision {
-        let keys = report.keys.unwrap_or_default();
+        let keys = output::plural(usize::try_from(report.keys.unwrap_or_default()).unwrap_or(usize::MAX), "key");
         line(if after > before + 1_000 {
             format!(
-                "{keys} keys; the revision was {before} and is {after} now, and all before that is compacted, so that watchers and caches \
+                "{keys}; the revision was {before} and is {after} now, and all before that is compacted, so that watchers and caches \
                  list anew."
             )
         } else {
-            format!("{keys} keys, revision {after}.")
+            format!("{keys}, revision {after}.")
         });
     }
     if !report.cleared_alarms.is_empty() {

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use super::output::{self, Format, WIDTH, cut, wrapped};
+use super::output::{self, Format, WIDTH, cut, plural, wrapped};
 use super::{block_on, locate};
 use crate::config::Given;
 use crate::control::client::{self, ControlError};
@@ -129,8 +129,4 @@ fn table(status: &Status) -> String {
         }
     }
     text
-}
-
-fn plural(count: usize, word: &str) -> String {
-    if count == 1 { format!("{count} {word}") } else { format!("{count} {word}s") }
 }

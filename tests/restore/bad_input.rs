@@ -170,6 +170,50 @@ fn a_disk_that_fills_up_on_the_way_changes_nothing() {
     }
 }
 
+/// A file that only root may read, for somebody who is not.
+#[test]
+fn a_snapshot_that_may_not_be_read_changes_nothing() {
+    use std::os::unix::process::CommandExt as _;
+    let _timed = Timed::start();
+    if !nix::unistd::geteuid().is_root() {
+        return crate::kit::skip("only root can be somebody else");
+    }
+    let prepared = prepared();
+    let node = &prepared.node;
+    let private = prepared.file("private", &prepared.good);
+    for (path, mode) in [(node.dir.path(), 0o755), (&private, 0o600)] {
+        fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+    }
+    let given = std::process::Command::new("chown").args(["-R", "65534:65534"]).arg(&node.data_dir).status().unwrap();
+    assert!(given.success());
+    let before = everything(&node.server_dir().join("db"));
+    let mut command = node.server_command();
+    command.args(["--cluster-reset", &format!("--cluster-reset-restore-path={}", private.display())]);
+    let ran = crate::kit::Ran::of(&command.uid(65534).gid(65534).output().unwrap());
+    ran.fails(1, &["nothing was changed", "Permission denied", "next: run this as root"]);
+    assert!(everything(&node.server_dir().join("db")) == before);
+}
+
+/// Data on which no etcd runs, for whatever reason, do not stay.
+#[test]
+fn data_that_no_etcd_runs_on_go_back() {
+    let _timed = Timed::start();
+    let mut prepared = prepared();
+    let real = prepared.node.etcd.clone();
+    let version = Etcd::usual().version();
+    let says = "echo '{\"level\":\"fatal\",\"msg\":\"cannot\",\"error\":\"disk on fire\"}' >&2";
+    prepared.node.etcd = Some(crate::kit::fake_etcd(prepared.node.dir.path(), &version, &format!("{says}; exit 3")));
+    let before = everything(&prepared.node.etcd_dir());
+    let ran = restore(&prepared.node, prepared.snapshot.to_str().unwrap(), &[]);
+    ran.fails(1, &["everything is as it was before", "etcd ended by itself with exit code 3", "cannot: disk on fire"]);
+    assert!(everything(&prepared.node.etcd_dir()) == before);
+    crate::left_nothing(&prepared.node);
+    prepared.node.etcd = real;
+    prepared.node.start_ready();
+    assert_eq!(keys(&prepared.node).split(' ').count(), 200);
+    prepared.node.stop();
+}
+
 #[test]
 fn flags_that_contradict_each_other_are_usage_errors() {
     let node = Node::new(&Etcd::usual());

@@ -90,7 +90,7 @@ fn data_directories_for_a_cluster_are_made() {
             let urls = format!("--initial-advertise-peer-urls={}", peer(index));
             let args =
                 ["etcd-snapshot", "restore", &name, &out_arg, &name_arg, &cluster, &urls, "--bump-revision=1000"];
-            assert!(node.quorate(&args).succeeds().contains("1 keys, revision 1002"));
+            assert!(node.quorate(&args).succeeds().contains("1 key, revision 1002"));
             node.quorate(&args).fails(4, &["is there and not empty"]);
             let child = Command::new(etcd.binary())
                 .env_clear()

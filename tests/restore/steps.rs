@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use crate::kit::{Etcd, Node, Ran, Timed, etcds_on};
+use crate::kit::{Etcd, Node, Ran, Timed, etcds_on, eventually};
 use crate::{keys, left_nothing, restored, save, snapshot_dir};
 
 /// A server that was stopped, with a snapshot in which `b` is not.
@@ -158,6 +158,40 @@ fn the_way_back_fails_or_is_killed() {
     assert_eq!(keys(&node), "a b");
     node.stop();
     left_nothing(&node);
+}
+
+/// Told to stop in the middle of it, it goes back and says so.
+#[test]
+fn told_to_stop_it_undoes_what_it_did() {
+    let _timed = Timed::start();
+    let template = Template::new();
+    let path = format!("--cluster-reset-restore-path={}", template.name);
+    // Before anything was changed, while etcd is tried, and after it passed.
+    for (step, words) in [
+        ("copy", "nothing was changed"),
+        ("exchanged", "everything is as it was before"),
+        ("gate", "everything is as it was before"),
+        ("passed", "everything is as it was before"),
+    ] {
+        let mut node = template.copy();
+        node.env = vec![("FAILPOINTS".into(), format!("restore::{step}=sleep(1500)"))];
+        let mut command = node.server_command();
+        let log = std::fs::File::create(node.log_path()).unwrap();
+        command.args(["--cluster-reset", &path]).stderr(log);
+        let child = command.spawn().unwrap();
+        let pid = nix::unistd::Pid::from_raw(child.id().cast_signed());
+        node.adopt(child);
+        let begun = if step == "copy" { "db/restore/etcd/member" } else { "db/restore/journal.json" };
+        eventually("it to be on its way", || node.server_dir().join(begun).exists().then_some(()));
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+        assert_eq!(node.wait_end().code(), Some(1), "{step}: {}", node.log());
+        assert!(node.log().contains(words) && node.log().contains("it was broken off"), "{step}: {}", node.log());
+        left_nothing(&node);
+        node.env.clear();
+        node.start_ready();
+        assert_eq!(keys(&node), "a b", "{step}");
+        node.stop();
+    }
 }
 
 #[test]

@@ -152,9 +152,9 @@ pub(super) fn run(place: &Place, args: &Args) -> Result<Exit, Failure> {
     let built = built?;
     draft.publish(out)?;
     output::data(&format!(
-        "{}: {} keys, revision {}, for etcd {}; member {} ({member:x}) of cluster {cluster:x}, {}\n",
+        "{}: {}, revision {}, for etcd {}; member {} ({member:x}) of cluster {cluster:x}, {}\n",
         printable(&out.display().to_string()),
-        built.inspection.keys,
+        output::plural(usize::try_from(built.inspection.keys).unwrap_or(usize::MAX), "key"),
         built.inspection.revision,
         target.minor_text(),
         printable(&args.name),

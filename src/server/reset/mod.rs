@@ -34,7 +34,7 @@ use crate::restore::exchange::{self, Paths};
 use crate::restore::gate::{self, Question};
 use crate::restore::journal::{Act, Journal};
 use crate::restore::old;
-use crate::restore::trial::{self, Program, Trial};
+use crate::restore::trial::{self, Program, Trial, TrialError};
 use crate::snapshot::aside::Course;
 use crate::snapshot::file::OpenError;
 
@@ -205,6 +205,9 @@ impl Run<'_> {
         journal.write(self.data).map_err(|why| untouched(self, &why.into()))?;
         let passed = self.put_in_place(&journal, built.as_ref()).await.and_then(|revision| {
             faults::point("restore::passed").map_err(system("note that the data are good"))?;
+            if self.course.is_broken_off() {
+                return Err(TrialError::BrokenOff.into());
+            }
             journal.phase = Phase::Passed;
             journal.write(self.data)?;
             Ok(revision)
