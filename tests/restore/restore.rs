@@ -313,6 +313,7 @@ fn a_dry_run_says_it_all_and_touches_nothing() {
     let name = save(&node);
     let ran = restore(&node, &name, &["--dry-run"]);
     assert!(ran.succeeds().contains("a server runs on this data directory"), "{ran:?}");
+    node.run_server_with(&["--cluster-reset", "--dry-run"]).fails(3, &["is in use by"]);
     node.stop();
     let before = crate::everything(&node.data_dir);
     let ran = restore(&node, &name, &["--dry-run"]);

@@ -24,6 +24,10 @@ impl Run<'_> {
         if what != Act::Undo {
             self.check_flag()?;
         }
+        if what == Act::Reset && lock::is_taken(self.data) {
+            // What a running etcd is writing cannot be looked at.
+            lock::take(self.data)?;
+        }
         let mut report = match (what, snapshot) {
             (Act::Undo, _) => self.plan_undo()?.1,
             (_, Some(path)) => self.outline_restore(path)?,
