@@ -82,7 +82,8 @@ fn next_record(segment: &mut impl Read) -> io::Result<Option<Vec<u8>>> {
     }
     let length = field & 0x00ff_ffff_ffff_ffff;
     let padding = if field >> 63 == 1 { (field >> 56) & 0x7 } else { 0 };
-    if length > LONGEST_RECORD {
+    // Frames end at multiples of eight: where the next one begins depends on it.
+    if length > LONGEST_RECORD || !(length + padding).is_multiple_of(8) {
         return Err(damaged());
     }
     let mut record = Vec::new();
@@ -344,6 +345,10 @@ mod tests {
         let at = damaged.len() - 40;
         damaged[at] ^= 1;
         assert!(End::read(damaged.as_slice()).is_err());
+        // A frame that does not end where frames end: found by fuzzing.
+        let mut crooked = log.clone();
+        crooked[0] += 1;
+        assert!(End::read(crooked.as_slice()).is_err());
         assert_eq!(first_index("0000000000000003-000000000000abcd.wal"), Some(0xabcd));
     }
 

@@ -26,12 +26,13 @@ impl Member {
         let (client, peer) = (ports.client(), format!("https://127.0.0.1:{}", ports.peer()));
         let tls = node.server_dir().join("tls/etcd");
         // Once it is added, nobody answers before it has started.
-        let mut cluster: Vec<String> = node
-            .etcdctl(&["member", "list"])
-            .lines()
-            .map(|line| line.split(", ").map(str::to_owned).collect::<Vec<_>>())
-            .map(|fields| format!("{}={}", fields[2], fields[3]))
-            .collect();
+        // One that has just joined has no name before it has said so.
+        let mut cluster: Vec<String> = eventually("all members to have names", || {
+            let list = node.etcdctl(&["member", "list"]);
+            let members: Vec<Vec<&str>> = list.lines().map(|line| line.split(", ").collect()).collect();
+            let are_named = members.iter().all(|fields| !fields[2].is_empty());
+            are_named.then(|| members.iter().map(|fields| format!("{}={}", fields[2], fields[3])).collect())
+        });
         cluster.push(format!("{name}={peer}"));
         eventually("the member to be added", || {
             let ran = node.quorate(&["etcdctl", "--", "member", "add", name, &format!("--peer-urls={peer}")]);
