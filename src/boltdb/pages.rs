@@ -64,7 +64,9 @@ impl Pages {
     }
 
     /// How many are marked.
-    pub(super) fn count(&self) -> u64 {
+    /// How many.
+    #[must_use]
+    pub fn count(&self) -> u64 {
         self.count
     }
 

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 /// Not more often than this.
 pub const PAUSE: Duration = Duration::from_secs(3600);
+/// But as often as this if writes are refused anyway: also an attempt that failed is made again then.
+pub const PAUSE_WHEN_FULL: Duration = Duration::from_secs(300);
 
 /// What is known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,7 +46,8 @@ pub enum Advice {
 /// Decides.
 #[must_use]
 pub fn advise(seen: &Situation) -> Advice {
-    let may_defragment = seen.members == 1 && seen.since_last.is_none_or(|since| since >= PAUSE);
+    let pause = if seen.is_alarmed { PAUSE_WHEN_FULL } else { PAUSE };
+    let may_defragment = seen.members == 1 && seen.since_last.is_none_or(|since| since >= pause);
     let is_near = seen.quota > 0 && seen.size >= seen.quota / 10 * 8;
     if may_defragment && is_near && seen.in_use <= seen.size / 2 {
         return Advice::NearQuota;
@@ -53,6 +56,14 @@ pub fn advise(seen: &Situation) -> Advice {
         return Advice::Worth;
     }
     if seen.is_alarmed && has_room(seen.size, seen.quota) { Advice::Disarm } else { Advice::Nothing }
+}
+
+/// Whether `in_use` should be counted instead of believed: it stands between a full database and its defragmentation. etcd learns what
+/// a transaction has freed when it commits the next one, and a database that refuses writes has no next one.
+#[must_use]
+pub fn should_count(seen: &Situation) -> bool {
+    seen.is_alarmed
+        && [0, seen.in_use].map(|in_use| advise(&Situation { in_use, ..*seen }) == Advice::NearQuota) == [true, false]
 }
 
 /// Whether a file of `size` bytes is so far below `quota` that an alarm would not come back with the next write.
@@ -86,6 +97,7 @@ mod tests {
     fn it_is_done_only_where_it_helps() {
         let hour = Some(Duration::from_secs(3600));
         let minute = Some(Duration::from_secs(60));
+        let minutes = Some(Duration::from_secs(5 * 60));
         for (seen, expected) in [
             (USUAL, Advice::Nothing),
             (Situation { in_use: 3500, ..USUAL }, Advice::NearQuota),
@@ -100,8 +112,25 @@ mod tests {
             (Situation { is_alarmed: true, size: 7200, ..USUAL }, Advice::Nothing),
             (Situation { is_alarmed: true, size: 8000, in_use: 100, ..USUAL }, Advice::NearQuota),
             (Situation { is_alarmed: true, size: 8000, in_use: 100, since_last: minute, ..USUAL }, Advice::Nothing),
+            (Situation { is_alarmed: true, size: 8000, in_use: 100, since_last: minutes, ..USUAL }, Advice::NearQuota),
+            (Situation { size: 8000, in_use: 100, since_last: minutes, ..USUAL }, Advice::Nothing),
         ] {
             assert_eq!(advise(&seen), expected, "{seen:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_in_use_is_counted_only_if_it_keeps_a_full_database_full() {
+        let full = Situation { is_alarmed: true, size: 8000, in_use: 7000, ..USUAL };
+        assert!(should_count(&full));
+        for seen in [
+            Situation { is_alarmed: false, ..full },
+            Situation { in_use: 3000, ..full },
+            Situation { members: 3, ..full },
+            Situation { since_last: Some(Duration::from_secs(60)), ..full },
+            Situation { size: 6000, ..full },
+        ] {
+            assert!(!should_count(&seen), "{seen:?}");
         }
     }
 

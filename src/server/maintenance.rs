@@ -3,7 +3,7 @@
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -12,6 +12,7 @@ use tokio::sync::{Notify, OwnedMutexGuard, watch};
 use super::health::Health;
 use super::snapshots::RefusedError;
 use super::state::Shared;
+use crate::boltdb::page::ReadError;
 use crate::clock;
 use crate::config::MaintenanceConfig;
 use crate::error::{Exit, Explained, Failure};
@@ -21,6 +22,8 @@ use crate::faults;
 use crate::host;
 use crate::plan::defrag::{self, Advice, Situation};
 use crate::plan::space::human;
+use crate::snapshot::live::Live;
+use crate::snapshot::usage;
 
 /// How often the database is looked at.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
@@ -45,6 +48,9 @@ pub enum MaintenanceError {
     /// etcd is not healthy.
     #[error("the database's space cannot be seen to now: {0}")]
     NotReady(String),
+    /// The database cannot be looked into.
+    #[error("what is in use of the database could not be counted")]
+    Count(#[source] ReadError),
     /// Told to stop.
     #[error("the server was told to stop, and etcd with it; whether it had done what it was asked is not known")]
     Stopping,
@@ -73,6 +79,9 @@ impl Explained for MaintenanceError {
             }
             Self::NotReady(_) => "see quorate status".into(),
             Self::Stopping => "try again when it runs: neither harms if it is done twice".into(),
+            Self::Count(_) => {
+                "quorate etcd-snapshot save, which checks all of it, and journalctl -u quorate-server -e".into()
+            }
             Self::Etcd { .. } => "see quorate status, and journalctl -u quorate-server -e".into(),
         })
     }
@@ -115,20 +124,41 @@ pub struct Maintenance {
     /// Makes the prober look at once.
     pub look: Arc<Notify>,
     last: Mutex<Option<Instant>>,
+    counted: Mutex<Option<Counted>>,
+}
+
+/// What was counted.
+#[derive(Clone, Copy, Debug)]
+struct Counted {
+    /// The compaction that was the last one then.
+    after: Option<i64>,
+    /// Bytes.
+    in_use: u64,
 }
 
 impl Maintenance {
     /// Nothing was done yet.
     #[must_use]
     pub fn new(settings: watch::Receiver<MaintenanceConfig>) -> Self {
-        Self { settings, is_defragmenting: Arc::default(), look: Arc::default(), last: Mutex::default() }
+        Self {
+            settings,
+            is_defragmenting: Arc::default(),
+            look: Arc::default(),
+            last: Mutex::default(),
+            counted: Mutex::default(),
+        }
     }
 
     fn since_last(&self) -> Option<Duration> {
         self.last.lock().unwrap_or_else(PoisonError::into_inner).map(|at| at.elapsed())
     }
 
+    fn counted(&self) -> MutexGuard<'_, Option<Counted>> {
+        self.counted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn begin(&self) -> Defragmenting<'_> {
+        *self.counted() = None;
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(clock::monotonic());
         self.is_defragmenting.store(true, Ordering::Relaxed);
         Defragmenting(self)
@@ -203,10 +233,8 @@ async fn try_to_defragment(shared: &Shared) -> Result<Defragmented, Failure> {
     let failed = |act| move |source| MaintenanceError::Etcd { act, source };
     let before = connect(shared, Duration::from_secs(5)).await?.size().await;
     let before = before.map_err(failed("say how large its database is"))?;
-    let needed = before.in_use.saturating_add(SPARE);
-    if let Some(free) = host::free_bytes(&shared.data.etcd()).filter(|free| *free < needed) {
-        return Err(MaintenanceError::Space { needed, free }.into());
-    }
+    let in_use = require_room(shared, before.in_use).await?;
+    let before = Size { in_use, ..before };
     let mut client = connect(shared, defrag::patience(before.in_use)).await?;
     tracing::info!(
         size = human(before.file),
@@ -237,6 +265,47 @@ async fn try_to_defragment(shared: &Shared) -> Result<Defragmented, Failure> {
     Ok(Defragmented { before, after, took_ms, quota, is_disarmed })
 }
 
+/// Makes sure that a copy of what is in use fits on the disk. Says how much is in use: what etcd believes, or what was counted if that
+/// would not fit.
+async fn require_room(shared: &Shared, in_use: u64) -> Result<u64, Failure> {
+    let needed = |in_use: u64| in_use.saturating_add(SPARE);
+    let Some(free) = host::free_bytes(&shared.data.etcd()).filter(|free| *free < needed(in_use)) else {
+        return Ok(in_use);
+    };
+    let counted = looked_into(shared, |live| usage::in_use(live, live.size())).await?;
+    let needed = needed(counted);
+    if free < needed { Err(MaintenanceError::Space { needed, free }.into()) } else { Ok(counted) }
+}
+
+/// Looks into the live database, on a thread of its own.
+async fn looked_into<T: Send + 'static>(
+    shared: &Shared,
+    work: impl FnOnce(&Live) -> Result<T, ReadError> + Send + 'static,
+) -> Result<T, Failure> {
+    let mut client = connect(shared, Duration::from_secs(5)).await?;
+    let live = Live::hold(&mut client, &shared.data.etcd_bolt()).await?;
+    let read = tokio::task::spawn_blocking(move || {
+        let found = work(&live).map_err(MaintenanceError::Count);
+        live.check().map(|()| found)
+    });
+    Ok(read.await.map_err(|_| MaintenanceError::Stopping)???)
+}
+
+/// What is really in use, counted once after each compaction: nothing else frees much.
+async fn count(shared: &Shared) -> Result<u64, Failure> {
+    let known = *shared.maintenance.counted();
+    let counted = looked_into(shared, move |live| {
+        let compaction = usage::last_compaction(live, live.size())?;
+        match known.filter(|known| known.after == compaction) {
+            Some(known) => Ok(known),
+            None => Ok(Counted { after: compaction, in_use: usage::in_use(live, live.size())? }),
+        }
+    })
+    .await?;
+    *shared.maintenance.counted() = Some(counted);
+    Ok(counted.in_use)
+}
+
 async fn disarm(shared: &Shared, client: &mut EtcdClient) -> Result<bool, MaintenanceError> {
     let done = client.disarm_no_space().await;
     let is_disarmed = done.map_err(|source| MaintenanceError::Etcd { act: "take its alarm back", source })?;
@@ -260,23 +329,30 @@ pub async fn keep(shared: Arc<Shared>) {
         }
         let config = settings.borrow_and_update().clone();
         let Some(seen) = look(&shared, &config) else { continue };
-        let done = match defrag::advise(&seen) {
-            Advice::Nothing => Ok(()),
-            Advice::NearQuota => {
-                tracing::warn!(
-                    size = human(seen.size),
-                    quota = human(seen.quota),
-                    "the database nears its quota, and most of it is free: it is defragmented"
-                );
-                defragment(shared.clone(), false).await.map(drop)
+        match see_to(&shared, seen).await {
+            Err(failure) if failure.exit() != Exit::Busy => {
+                tracing::error!(error = %failure.told(), "the database's space could not be seen to");
             }
-            Advice::Worth => defragment(shared.clone(), false).await.map(drop),
-            Advice::Disarm => take_back(&shared).await,
-        };
-        if let Err(failure) = done.or_else(|failure| if failure.exit() == Exit::Busy { Ok(()) } else { Err(failure) }) {
-            tracing::error!(error = %failure.told(), "the database's space could not be seen to");
+            _ => {}
         }
     }
+}
+
+async fn see_to(shared: &Arc<Shared>, mut seen: Situation) -> Result<(), Failure> {
+    if defrag::should_count(&seen) {
+        seen.in_use = count(shared).await?;
+    }
+    match defrag::advise(&seen) {
+        Advice::Nothing => return Ok(()),
+        Advice::Disarm => return take_back(shared).await,
+        Advice::NearQuota => tracing::warn!(
+            size = human(seen.size),
+            quota = human(seen.quota),
+            "the database nears its quota, and most of it is free: it is defragmented"
+        ),
+        Advice::Worth => {}
+    }
+    defragment(shared.clone(), false).await.map(drop)
 }
 
 async fn take_back(shared: &Shared) -> Result<(), Failure> {

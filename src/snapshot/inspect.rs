@@ -126,6 +126,11 @@ impl Marks {
         self.scheduled_compaction.max(self.finished_compaction)
     }
 
+    /// What the last compaction that was finished has freed is free.
+    pub(super) fn finished(&self) -> Option<i64> {
+        self.finished_compaction
+    }
+
     /// A compaction was begun and not finished: records before it may be superseded by others before it.
     pub(super) fn is_unfinished(&self) -> bool {
         self.scheduled_compaction > self.finished_compaction

@@ -81,6 +81,25 @@ pub fn measure<I: Image + ?Sized>(image: &I, length: u64) -> Result<Usage, ReadE
     Ok(usage)
 }
 
+/// The revision of the last compaction that was finished: a few pages are read.
+///
+/// # Errors
+/// If the database is damaged there or cannot be read.
+pub fn last_compaction<I: Image + ?Sized>(image: &I, length: u64) -> Result<Option<i64>, ReadError> {
+    let mut marks = Marks::default();
+    Database::open(image, length, Length::AtLeast)?.walk_bucket(b"meta", &mut marks)?;
+    Ok(marks.finished())
+}
+
+/// Bytes of the pages that hold something. etcd's own number may be that of the transaction before the last one.
+///
+/// # Errors
+/// If the database is damaged or cannot be read.
+pub fn in_use<I: Image + ?Sized>(image: &I, length: u64) -> Result<u64, ReadError> {
+    let database = Database::open(image, length, Length::AtLeast)?;
+    Ok(database.reached()?.count() * u64::from(database.meta().page_size))
+}
+
 fn read<'a>(key: &[u8], value: &'a [u8], offset: u64) -> Result<Record<'a>, Finding> {
     keyspace::record(key, value).map_err(|what| Finding::new(offset, what))
 }

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::kit::{Etcd, Mount, Node, Ran, Timed, eventually};
 use crate::save::{begin, fill};
 
-crate::matrix!(a_database_that_history_has_filled_is_emptied);
+crate::matrix!(a_database_that_history_has_filled_is_emptied, near_the_quota_it_is_defragmented_by_itself);
 
 /// Writes `times` values of 100 kB under one key; false if etcd refused one.
 fn write_history(node: &Node, key: &str, times: usize) -> bool {
@@ -75,6 +75,22 @@ mod cases {
         assert!(again.succeeds().contains("there was no history to give up"), "{again:?}");
         node.stop();
     }
+
+    /// Whatever etcd believes: 3.4 never learns what the compaction has freed, since nothing is written any more.
+    pub fn near_the_quota_it_is_defragmented_by_itself(etcd: &Etcd) {
+        let config = "etcd-quota-backend-bytes: 20MiB\n";
+        let mut node = Node::new(etcd).config(config).env("QUORATE_TEST_MAINTENANCE_MS", "100");
+        node.start_ready();
+        assert!(!write_history(&node, "one", 500), "there is a quota");
+        eventually("the alarm", || has_alarm(&node).then_some(()));
+        assert!(!node.log().contains("it is defragmented"), "nothing is free before history is given up");
+        let revision = space(&node)["revision"].to_string();
+        node.etcdctl(&["compact", "--physical=true", &revision]);
+        eventually("a healthy etcd", || (node.status().code == Some(0)).then_some(()));
+        node.wait_log("the database nears its quota, and most of it is free: it is defragmented");
+        node.wait_log("the alarm NOSPACE was taken back");
+        node.stop();
+    }
 }
 
 #[test]
@@ -102,21 +118,8 @@ fn keys_that_fill_the_quota_are_named_and_nothing_is_said_to_be_well() {
 }
 
 #[test]
-fn it_is_defragmented_by_itself_near_the_quota_and_where_it_is_worth_it() {
+fn it_is_defragmented_by_itself_where_it_is_worth_it() {
     let _timed = Timed::start();
-    let mut node =
-        Node::new(&Etcd::usual()).config("etcd-quota-backend-bytes: 20MiB\n").env("QUORATE_TEST_MAINTENANCE_MS", "100");
-    node.start_ready();
-    assert!(!write_history(&node, "one", 500), "there is a quota");
-    eventually("the alarm", || has_alarm(&node).then_some(()));
-    assert!(!node.log().contains("it is defragmented"), "nothing is free before history is given up");
-    let revision = space(&node)["revision"].to_string();
-    node.etcdctl(&["compact", "--physical=true", &revision]);
-    eventually("a healthy etcd", || (node.status().code == Some(0)).then_some(()));
-    node.wait_log("the database nears its quota, and most of it is free: it is defragmented");
-    node.wait_log("the alarm NOSPACE was taken back");
-    node.stop();
-
     let mut node = Node::new(&Etcd::usual()).env("QUORATE_TEST_MAINTENANCE_MS", "100");
     node.start_ready();
     assert!(write_history(&node, "one", 100));
