@@ -172,6 +172,24 @@ impl DataDir {
         self.db().join("snapshots")
     }
 
+    /// What is to be uploaded to object storage.
+    #[must_use]
+    pub fn uploads(&self) -> PathBuf {
+        self.server().join("uploads.json")
+    }
+
+    /// Snapshots on their way here from object storage.
+    #[must_use]
+    pub fn downloads(&self) -> PathBuf {
+        self.db().join("download")
+    }
+
+    /// What may be lost at any time, and makes things faster.
+    #[must_use]
+    pub fn cache(&self) -> PathBuf {
+        self.server().join("cache")
+    }
+
     /// Marks that a reset or restore was done; the next healthy start removes it.
     #[must_use]
     pub fn reset_flag(&self) -> PathBuf {

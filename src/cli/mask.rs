@@ -6,6 +6,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Seek as _, SeekFrom, Write as _};
 
+use super::options::short_name;
 use crate::config::options::OPTIONS;
 
 /// Overwrites the values of all secret options.
@@ -15,6 +16,8 @@ pub(super) fn secrets() {
         .filter(|spec| spec.secret)
         .map(|spec| (format!("--{}", spec.name), format!("{}=", spec.variable())))
         .unzip();
+    let short = OPTIONS.iter().filter(|spec| spec.secret).filter_map(|spec| short_name(spec));
+    let flags: Vec<String> = flags.into_iter().chain(short.map(|name| format!("--{name}"))).collect();
     let arguments = fs::read("/proc/self/cmdline").unwrap_or_default();
     let environment = fs::read("/proc/self/environ").unwrap_or_default();
     let in_arguments = secret_ranges(&arguments, &flags);

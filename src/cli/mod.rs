@@ -122,8 +122,12 @@ fn locate(given: &Given) -> Result<Config, Failure> {
 
 /// A small runtime for a verb that asks a question or two.
 fn block_on<T>(asked: impl Future<Output = T>) -> Result<T, Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(output::RuntimeError)?;
-    Ok(runtime.block_on(asked))
+    Ok(runtime()?.block_on(asked))
+}
+
+/// For several that go over the same connections.
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(output::RuntimeError)?)
 }
 
 #[cfg(test)]

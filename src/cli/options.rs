@@ -30,6 +30,23 @@ impl ServerOptions {
     }
 }
 
+/// The options of `quorate etcd-snapshot`, for each of its verbs.
+#[derive(Clone, Debug, Default)]
+pub(super) struct S3Options(Given);
+
+impl S3Options {
+    /// Joined with the global ones.
+    pub(super) fn joined(&self, mut global: Given) -> Given {
+        global.options.extend(self.0.options.clone());
+        global
+    }
+}
+
+/// `etcd-s3-bucket` without `etcd-`, as RKE2 has them, too.
+pub(super) fn short_name(spec: &'static Spec) -> Option<&'static str> {
+    spec.name.strip_prefix("etcd-").filter(|_| spec.scope == Scope::Snapshots)
+}
+
 fn argument(spec: &'static Spec) -> Arg {
     let help = match (spec.default, spec.default_note) {
         ("", "") => spec.help.to_owned(),
@@ -74,9 +91,9 @@ fn value_name(kind: Kind) -> &'static str {
     }
 }
 
-fn collect(matches: &ArgMatches, scope: Scope) -> Given {
+fn collect(matches: &ArgMatches, scopes: &[Scope]) -> Given {
     let mut given = Given::default();
-    for spec in OPTIONS.iter().filter(|spec| spec.scope == scope) {
+    for spec in OPTIONS.iter().filter(|spec| scopes.contains(&spec.scope)) {
         let Ok(Some(values)) = matches.try_get_many::<String>(spec.name) else { continue };
         // An empty variable is how environment files say "not set".
         let values: Vec<String> = values.filter(|value| !value.is_empty()).cloned().collect();
@@ -119,7 +136,7 @@ impl Args for GlobalOptions {
 
 impl FromArgMatches for GlobalOptions {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        let mut given = collect(matches, Scope::Global);
+        let mut given = collect(matches, &[Scope::Global]);
         let path = matches.get_one::<PathBuf>(CONFIG).filter(|path| !path.as_os_str().is_empty());
         given.config = path.cloned().zip(origin(matches, CONFIG, "QUORATE_CONFIG"));
         Ok(Self(given))
@@ -131,9 +148,37 @@ impl FromArgMatches for GlobalOptions {
     }
 }
 
+impl Args for S3Options {
+    fn augment_args(command: Command) -> Command {
+        let options = OPTIONS.iter().filter(|spec| spec.scope == Scope::Snapshots).map(|spec| {
+            let argument = argument(spec).global(true).help_heading("Object storage (S3)").hide_short_help(true);
+            short_name(spec).into_iter().fold(argument, Arg::visible_alias)
+        });
+        command.args(options)
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for S3Options {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        Ok(Self(collect(matches, &[Scope::Snapshots])))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+/// Where an option of a server is offered.
+const OF_SERVERS: [Scope; 2] = [Scope::Server, Scope::Snapshots];
+
 impl Args for ServerOptions {
     fn augment_args(command: Command) -> Command {
-        command.args(OPTIONS.iter().filter(|spec| spec.scope == Scope::Server).map(argument))
+        command.args(OPTIONS.iter().filter(|spec| OF_SERVERS.contains(&spec.scope)).map(argument))
     }
 
     fn augment_args_for_update(command: Command) -> Command {
@@ -143,7 +188,7 @@ impl Args for ServerOptions {
 
 impl FromArgMatches for ServerOptions {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        Ok(Self(collect(matches, Scope::Server)))
+        Ok(Self(collect(matches, &OF_SERVERS)))
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {

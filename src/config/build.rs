@@ -9,8 +9,8 @@ use std::time::Duration;
 use super::kinds::{bytes, is_label, millis, packing, pair, switch};
 use super::owned::owned;
 use super::{
-    Config, EtcdArg, EtcdConfig, LogFormat, MaintenanceConfig, Origin, Problem, Resolved, Secret, SnapshotConfig,
-    checks,
+    Config, EtcdArg, EtcdConfig, LogFormat, MaintenanceConfig, Origin, Problem, Resolved, S3Config, Secret,
+    SnapshotConfig, checks,
 };
 use crate::host::{HostFacts, User};
 use crate::pki;
@@ -86,6 +86,7 @@ pub(super) fn build(resolved: &Resolved, host: &HostFacts, problems: &mut Vec<Pr
         Some(true) => LogFormat::Json,
         _ => LogFormat::Text,
     };
+    let s3 = S3Config::of(resolved, builder.problems);
     Some(Config {
         data_dir,
         debug: builder.switch("debug"),
@@ -122,6 +123,7 @@ pub(super) fn build(resolved: &Resolved, host: &HostFacts, problems: &mut Vec<Pr
             on_failure: builder.one("etcd-snapshot-on-failure", |text| Some(text.to_owned())),
             timeout: builder.one("etcd-snapshot-timeout", |text| duration::parse(text).map(Duration::from_secs)),
             copy: builder.switch("etcd-snapshot-copy"),
+            s3,
             is_rke1: resolved.is_scheduled_by_rke1,
             rules: builder.one("etcd-snapshot-retention-policy", |text| text.parse().ok()).unwrap_or_default(),
         },

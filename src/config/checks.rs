@@ -68,10 +68,10 @@ pub(super) fn reset(builder: &mut Builder<'_>) {
     let path =
         builder.resolved.one("cluster-reset-restore-path").map(|(text, origin)| (text.to_owned(), origin.clone()));
     let Some((path, origin)) = path else { return };
-    if path.starts_with("s3://") {
-        let message = "`cluster-reset-restore-path`: this version of quorate cannot restore from S3 yet; download the snapshot first";
-        builder.problem(origin, message);
-    } else if !builder.switch("cluster-reset") {
+    if !builder.switch("cluster-reset") {
         builder.problem(origin, "`cluster-reset-restore-path` needs `cluster-reset`");
+    } else if path.strip_prefix("s3://").is_some_and(|rest| rest.split_once('/').is_none_or(|(_, key)| key.is_empty()))
+    {
+        builder.problem(origin, "`cluster-reset-restore-path` wants s3://BUCKET/KEY");
     }
 }

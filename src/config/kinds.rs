@@ -16,7 +16,10 @@ impl Kind {
     ///
     /// # Errors
     /// What it should be, as "wants …".
-    pub fn check(self, text: &str) -> Result<(), &'static str> {
+    pub fn check(self, text: &str) -> Result<(), String> {
+        if let Self::Choice(words) = self {
+            return if words.contains(&text) { Ok(()) } else { Err(format!("wants {}", words.join(" or "))) };
+        }
         let (good, wants) = match self {
             Self::Switch => (switch(text).is_some(), "wants true or false"),
             Self::Text | Self::Path => (!text.is_empty(), "wants a value"),
@@ -44,9 +47,9 @@ impl Kind {
                 "wants a length of time such as 30s, 10m or 2h",
             ),
             Self::Base => (text.parse::<Base>().is_ok(), "wants letters, digits and . _ : + - only, at most 128"),
-            Self::Choice(words) => (words.contains(&text), "wants text or json"),
+            Self::Choice(_) => (true, ""),
         };
-        if good { Ok(()) } else { Err(wants) }
+        if good { Ok(()) } else { Err(wants.to_owned()) }
     }
 }
 

@@ -3,7 +3,7 @@
 //! `options` is the one table of what can be set; the command line, the environment variables, the keys of
 //! `config.yaml`, `--print-config` and the tests of `config.yaml.example` are all made from it. `yaml` reads files and
 //! keeps line numbers, `rke1` translates a `cluster.yml` of RKE1's, `layers` merges the sources by precedence, `kinds` knows what each text may be, `build` makes the typed value, `checks` finds what
-//! contradicts itself, `owned` lists what etcd-arg may not touch, `print` shows where each value came from. Every problem is reported at once, and nothing
+//! contradicts itself, `s3` knows where snapshots go besides this node, `owned` lists what etcd-arg may not touch, `print` shows where each value came from. Every problem is reported at once, and nothing
 //! starts on a bad configuration. This room reads files, and never touches the network.
 
 mod build;
@@ -14,6 +14,7 @@ pub mod options;
 mod owned;
 pub mod print;
 mod rke1;
+pub mod s3;
 pub mod yaml;
 
 use std::fmt;
@@ -30,6 +31,7 @@ use crate::snapshot::file::Packing;
 use crate::snapshot::name::Base;
 
 pub use layers::{Given, Origin, Resolved};
+pub use s3::S3Config;
 
 /// How log lines are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,6 +121,8 @@ pub struct SnapshotConfig {
     pub copy: bool,
     /// The longest time that one may take.
     pub timeout: Option<Duration>,
+    /// Where they go besides this node.
+    pub s3: S3Config,
     /// They are scheduled by a `cluster.yml` of RKE1's, whose log lines somebody may be waiting for.
     pub is_rke1: bool,
 }
@@ -143,6 +147,15 @@ impl SnapshotConfig {
     #[must_use]
     pub fn policy(&self) -> Policy {
         Policy { last: self.rules.last.or(Some(self.retention)), ..self.rules }
+    }
+
+    /// The same in object storage.
+    #[must_use]
+    pub fn s3_policy(&self, s3: &S3Config) -> Policy {
+        match s3.retention {
+            Some(count) => Policy { last: Some(count), ..self.rules },
+            None => self.policy(),
+        }
     }
 }
 

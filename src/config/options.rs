@@ -59,6 +59,8 @@ pub enum Scope {
     Global,
     /// `quorate server`.
     Server,
+    /// `quorate server`, and every verb of `quorate etcd-snapshot`, there without `etcd-` too.
+    Snapshots,
 }
 
 /// One option.
@@ -119,6 +121,10 @@ const fn spec(name: &'static str, kind: Kind, default: &'static str, help: &'sta
 
 const fn global(spec: Spec) -> Spec {
     Spec { scope: Scope::Global, ..spec }
+}
+
+const fn s3(spec: Spec) -> Spec {
+    Spec { scope: Scope::Snapshots, live: true, ..spec }
 }
 
 const fn list(arity: Arity, spec: Spec) -> Spec {
@@ -323,6 +329,67 @@ pub const OPTIONS: &[Spec] = &[
         "",
         "A command for the shell, run when a scheduled snapshot fails, with QUORATE_SNAPSHOT_ERROR in its environment.",
     )),
+    s3(spec("etcd-s3", Kind::Switch, "false", "Upload snapshots to object storage (S3), too.")),
+    s3(spec("etcd-s3-endpoint", Kind::Text, "s3.amazonaws.com", "Host, host:port or URL of the store.")),
+    s3(spec(
+        "etcd-s3-endpoint-ca",
+        Kind::Text,
+        "",
+        "Certificates that the store's is to be trusted by, beside the system's: paths, PEM, or PEM in base64.",
+    )),
+    s3(spec("etcd-s3-skip-ssl-verify", Kind::Switch, "false", "Believe whoever answers. For trying things out only.")),
+    s3(noted(
+        "looked for as AWS' own tools do: environment, profile, web identity, container, instance role",
+        secret(spec("etcd-s3-access-key", Kind::Text, "", "Access key.")),
+    )),
+    s3(secret(spec("etcd-s3-secret-key", Kind::Text, "", "Secret key. Prefer etcd-s3-config-file."))),
+    s3(secret(spec("etcd-s3-session-token", Kind::Text, "", "Session token, of keys that expire."))),
+    s3(spec("etcd-s3-bucket", Kind::Text, "", "Name of the bucket.")),
+    s3(noted(
+        "auto: dns at AWS, path elsewhere",
+        spec(
+            "etcd-s3-bucket-lookup-type",
+            Kind::Choice(&["auto", "dns", "path"]),
+            "",
+            "How the bucket goes into the URL: auto, dns or path.",
+        ),
+    )),
+    s3(spec("etcd-s3-region", Kind::Text, "us-east-1", "Region of the bucket.")),
+    s3(spec("etcd-s3-folder", Kind::Text, "", "Where in the bucket: what the keys begin with.")),
+    s3(spec("etcd-s3-insecure", Kind::Switch, "false", "Plain HTTP, without TLS.")),
+    s3(noted(
+        "as the environment says (HTTPS_PROXY and the like)",
+        secret(spec("etcd-s3-proxy", Kind::Text, "", "URL of a proxy, or none.")),
+    )),
+    s3(spec(
+        "etcd-s3-timeout",
+        Kind::Length,
+        "30s",
+        "A request, or a part of an upload or download, that does not get on for so long is given up and tried again.",
+    )),
+    s3(noted(
+        "as etcd-snapshot-retention",
+        spec(
+            "etcd-s3-retention",
+            Kind::Count,
+            "",
+            "How many snapshots of this node and base name are kept in the store; 0 keeps all.",
+        ),
+    )),
+    s3(spec(
+        "etcd-s3-sse",
+        Kind::Text,
+        "",
+        "Encryption by the store: AES256, aws:kms, aws:kms:KEY, or sse-c:FILE with a key of 32 bytes.",
+    )),
+    s3(spec("etcd-s3-storage-class", Kind::Text, "", "Storage class, such as STANDARD_IA.")),
+    s3(spec("etcd-s3-only", Kind::Switch, "false", "Keep nothing on this node once an upload was verified.")),
+    s3(spec(
+        "etcd-s3-config-file",
+        Kind::Path,
+        "",
+        "A file of mode 0600 with these settings (YAML, or NAME=value), read anew each time: for the secrets. What is set elsewhere counts more.",
+    )),
     spec(
         "new-cluster",
         Kind::Switch,
@@ -339,7 +406,7 @@ pub const OPTIONS: &[Spec] = &[
         "cluster-reset-restore-path",
         Kind::Text,
         "",
-        "With cluster-reset: the snapshot to restore. A name is looked up among the snapshots; anything with a / is a path.",
+        "With cluster-reset: the snapshot to restore. A name is looked up among the snapshots, here and in S3; s3://BUCKET/KEY is one there; anything else with a / is a path.",
     ),
     spec(
         "cluster-reset-bump-revision",

@@ -15,7 +15,31 @@ const TIMEOUT: &str = "etcd-snapshot-timeout";
 const DIR: &str = "etcd-snapshot-dir";
 
 /// Options that say the same thing in different ways: one of them from another source replaces all of a group from here.
-pub(super) const GROUPS: [&[&str]; 4] = [&[SCHEDULE, DISABLE], &[RETENTION, POLICY], &[TIMEOUT], &[DIR]];
+pub(super) const GROUPS: [&[&str]; 12] = [
+    &[SCHEDULE, DISABLE],
+    &[RETENTION, POLICY],
+    &[TIMEOUT],
+    &[DIR],
+    &["etcd-s3"],
+    &["etcd-s3-access-key"],
+    &["etcd-s3-secret-key"],
+    &["etcd-s3-bucket"],
+    &["etcd-s3-region"],
+    &["etcd-s3-endpoint"],
+    &["etcd-s3-folder"],
+    &["etcd-s3-endpoint-ca"],
+];
+
+/// The keys of `s3backupconfig`.
+const S3: [(&str, &str); 7] = [
+    ("access_key", "etcd-s3-access-key"),
+    ("secret_key", "etcd-s3-secret-key"),
+    ("bucket_name", "etcd-s3-bucket"),
+    ("region", "etcd-s3-region"),
+    ("endpoint", "etcd-s3-endpoint"),
+    ("folder", "etcd-s3-folder"),
+    ("custom_ca", "etcd-s3-endpoint-ca"),
+];
 
 /// A text with the line that it comes from.
 pub(super) type Said<T> = (T, usize);
@@ -150,6 +174,19 @@ fn rolling(out: &mut Translated, line: usize, etcd: &[(Node, Node)]) {
     );
 }
 
+/// Where snapshots go, too.
+fn s3_backup_config(out: &mut Translated, found: &Node) {
+    let entries = out.map("s3backupconfig", found);
+    out.ignore("s3backupconfig", entries, &S3.map(|(theirs, _)| theirs));
+    for (theirs, ours) in S3 {
+        let text = |text: &str| Some(text.to_owned());
+        if let Some((text, line)) = out.one(entries, theirs, "a text", text).filter(|(text, _)| !text.is_empty()) {
+            out.set(ours, text, line);
+        }
+    }
+    out.set("etcd-s3", "true", found.line);
+}
+
 /// The keys of RKE 0.2: an interval, and a count.
 fn backup_config(out: &mut Translated, found: &Node, etcd: &[(Node, Node)]) {
     let config = out.map("backup_config", found);
@@ -170,8 +207,7 @@ fn backup_config(out: &mut Translated, found: &Node, etcd: &[(Node, Node)]) {
         out.set(TIMEOUT, format!("{seconds}s"), line);
     }
     if let Some(s3) = find(config, "s3backupconfig").filter(|s3| s3.value != Value::Nothing) {
-        out.map("s3backupconfig", s3);
-        out.note(s3.line, "`s3backupconfig`: this version of quorate does not upload; snapshots stay on this node");
+        s3_backup_config(out, s3);
     }
     if !is_on {
         out.set(DISABLE, "true", at);

@@ -50,6 +50,7 @@ use preflight::Prepared;
 use reload::Reloader;
 use signals::{Asked, Signals};
 use snapshots::Snapshots;
+use snapshots::uploads::Uploads;
 use state::{BinaryFacts, Shared};
 
 /// How long the child may take to end when asked to. The unit's `TimeoutStopSec` must be longer.
@@ -229,7 +230,7 @@ impl Server {
             child: handle.watch(),
             health: health.clone(),
             certificates: certificates_seen,
-            snapshots: Snapshots::new(stopping_seen, settings_seen),
+            snapshots: Snapshots::new(stopping_seen, settings_seen, Uploads::resumed(&data)),
             maintenance,
             binary,
             data,
@@ -266,6 +267,7 @@ impl Server {
             helpers.spawn(control::serve(listeners, self.shared.clone()));
         }
         helpers.spawn(snapshots::schedule::keep(self.shared.clone()));
+        helpers.spawn(snapshots::uploads::keep(self.shared.clone()));
         helpers.spawn(maintenance::keep(self.shared.clone()));
         if let Some(prober) = self.prober.take() {
             helpers.spawn(prober.run());

@@ -93,6 +93,11 @@ pub(super) async fn prepare(
     // It would still have the ports, and could still make files.
     orphan::clear(data, grace).await?;
     own(data, &config.snapshot.place(data))?;
+    // A restore would have gone on with it; whoever starts the server does not want one.
+    if data.downloads().is_dir() {
+        durable::remove_dir_all(&data.downloads())?;
+        tracing::info!(dir = %data.downloads().display(), "removed what an interrupted download left");
+    }
     settle(data)?;
     let remembered = cluster::recall(data)?;
     let found = data_state(data)?;

@@ -19,5 +19,7 @@ pub mod receive;
 pub mod record;
 pub mod save;
 pub mod sink;
+pub mod store;
+pub mod stream;
 pub mod usage;
 pub mod verify;

@@ -1,14 +1,13 @@
-//! Takes snapshots away: by name, or by a policy. Holds keep them.
+//! Which snapshots of a place may be taken away: by name, or by a policy. Holds keep them.
 
-use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 
 use chrono::{DateTime, Datelike as _, Local, Timelike as _};
 
-use super::list::{self, Listed, Status};
+use super::list::{Listed, Status};
 use super::manifest::{self, Manifest};
 use super::name::{self, Base};
-use crate::durable::{self, WriteError};
+use crate::durable::WriteError;
 use crate::error::{Exit, Explained};
 use crate::plan::retention::{self, Candidate, LocalTime, Policy, Verdict};
 
@@ -27,6 +26,9 @@ pub enum PruneError {
     /// There would be no good one left.
     #[error("{0} is the last good snapshot here; nothing was deleted")]
     LastGood(String),
+    /// A thread was lost.
+    #[error("a thread was lost")]
+    Lost,
     /// It could not be removed, looked at or written.
     #[error(transparent)]
     Write(#[from] WriteError),
@@ -37,6 +39,7 @@ impl Explained for PruneError {
         match self {
             Self::NotFound(_) => Exit::NotFound,
             Self::Held(_) | Self::Unreadable(_) | Self::LastGood(_) => Exit::Refused,
+            Self::Lost => Exit::Failed,
             Self::Write(error) => error.exit(),
         }
     }
@@ -47,17 +50,17 @@ impl Explained for PruneError {
             Self::Held(name) => format!("if it may go: quorate etcd-snapshot release {}", crate::host::printable(name)),
             Self::Unreadable(_) => "look at it, in .metadata beside the snapshot; --force deletes both".into(),
             Self::LastGood(_) => "take another one first, or say --force".into(),
+            Self::Lost => "try again".into(),
             Self::Write(error) => return error.next(),
         })
     }
 }
 
-/// Finds each name among the snapshots of `dir`, before anything is done to any.
+/// Finds each name among the snapshots of a place, before anything is done to any.
 ///
 /// # Errors
 /// The first that is not there.
-pub fn find(dir: &Path, names: &[String]) -> Result<(Vec<Listed>, Vec<Listed>), PruneError> {
-    let all = list::list(dir)?;
+pub fn find(all: &[Listed], names: &[String]) -> Result<Vec<Listed>, PruneError> {
     let mut found: Vec<Listed> = Vec::new();
     for name in names {
         let listed = all.iter().find(|listed| listed.name == *name);
@@ -66,15 +69,14 @@ pub fn find(dir: &Path, names: &[String]) -> Result<(Vec<Listed>, Vec<Listed>), 
             found.push(listed.clone());
         }
     }
-    Ok((found, all))
+    Ok(found)
 }
 
-/// Deletes the named snapshots of `dir`, and gives the names. With `force` also the last good one.
+/// Whether `found`, which are some of `all`, may be deleted. With `force` also the last good one.
 ///
 /// # Errors
-/// If one is not there, is held, or is the last good one; nothing is deleted then.
-pub fn delete(dir: &Path, names: &[String], force: bool) -> Result<Vec<String>, PruneError> {
-    let (found, all) = find(dir, names)?;
+/// If one is held, or is the last good one.
+pub fn may_go(all: &[Listed], found: &[Listed], force: bool) -> Result<(), PruneError> {
     if let Some(held) = found.iter().find(|listed| is_held(listed)) {
         return Err(PruneError::Held(held.name.clone()));
     }
@@ -84,38 +86,25 @@ pub fn delete(dir: &Path, names: &[String], force: bool) -> Result<Vec<String>, 
     let is_good = |listed: &&Listed| listed.status == Status::Good;
     let last_good = found.iter().rfind(is_good);
     let one_is_left = all.iter().filter(is_good).any(|listed| !found.contains(listed));
-    if let (Some(last), false, false) = (last_good, one_is_left, force) {
-        return Err(PruneError::LastGood(last.name.clone()));
+    match (last_good, one_is_left, force) {
+        (Some(last), false, false) => Err(PruneError::LastGood(last.name.clone())),
+        _ => Ok(()),
     }
-    found.into_iter().map(|listed| remove(dir, &listed.name).map(|()| listed.name)).collect()
-}
-
-fn remove(dir: &Path, name: &str) -> Result<(), PruneError> {
-    durable::remove_file(&dir.join(name))?;
-    manifest::remove(dir, name)?;
-    Ok(())
 }
 
 fn is_held(listed: &Listed) -> bool {
     listed.manifest.as_ref().is_some_and(|manifest| manifest.held)
 }
 
-/// Holds or releases the named snapshots of `dir`.
+/// Whether `found` may be held or released.
 ///
 /// # Errors
-/// If one is not there (nothing is changed then), or a manifest cannot be written.
-pub fn hold(dir: &Path, names: &[String], held: bool) -> Result<Vec<String>, PruneError> {
-    let (found, _) = find(dir, names)?;
-    if let Some(unknown) = found.iter().find(|listed| listed.status == Status::Unreadable) {
-        return Err(PruneError::Unreadable(unknown.name.clone()));
+/// If what is known of one cannot be read.
+pub fn may_be_held(found: &[Listed]) -> Result<(), PruneError> {
+    match found.iter().find(|listed| listed.status == Status::Unreadable) {
+        Some(unknown) => Err(PruneError::Unreadable(unknown.name.clone())),
+        None => Ok(()),
     }
-    found
-        .into_iter()
-        .map(|listed| {
-            let manifest = Manifest { held, ..listed.manifest.clone().unwrap_or_else(|| unknown(&listed)) };
-            manifest.write(dir).map(|()| listed.name).map_err(PruneError::from)
-        })
-        .collect()
 }
 
 /// What can be written down of a snapshot that came without a manifest: whose it is, its name tells.
@@ -143,22 +132,13 @@ fn ours<'a>(all: &'a [Listed], base: &Base, node: &str) -> Vec<&'a Listed> {
     all.iter().filter(is_ours).collect()
 }
 
-/// Decides about this node's snapshots of a base name in `dir`, the newest first. Changes nothing.
-///
-/// # Errors
-/// If the directory cannot be read.
-pub fn plan(
-    dir: &Path,
-    base: &Base,
-    node: &str,
-    policy: &Policy,
-    now: u64,
-) -> Result<Vec<(Listed, Verdict)>, PruneError> {
-    let all = list::list(dir)?;
-    let ours = ours(&all, base, node);
+/// Decides about this node's snapshots of a base name among `all`, the newest first. Changes nothing.
+#[must_use]
+pub fn plan(all: &[Listed], base: &Base, node: &str, policy: &Policy, now: u64) -> Vec<(Listed, Verdict)> {
+    let ours = ours(all, base, node);
     let candidates: Vec<Candidate> = ours.iter().map(|listed| candidate(listed)).collect();
     let verdicts = retention::plan(&candidates, policy, now);
-    Ok(ours.into_iter().cloned().zip(verdicts).rev().collect())
+    ours.into_iter().cloned().zip(verdicts).rev().collect()
 }
 
 fn candidate(listed: &Listed) -> Candidate {
@@ -180,17 +160,9 @@ fn candidate(listed: &Listed) -> Candidate {
     }
 }
 
-/// Does what [`plan`] decided, and gives the names that are gone.
-///
-/// # Errors
-/// The first that cannot be removed.
-pub fn carry_out(dir: &Path, decided: &[(Listed, Verdict)]) -> Result<Vec<String>, PruneError> {
-    let mut gone = Vec::new();
-    for (listed, verdict) in decided {
-        if matches!(verdict, Verdict::Drop(_)) {
-            remove(dir, &listed.name)?;
-            gone.push(listed.name.clone());
-        }
-    }
-    Ok(gone)
+/// Those that [`plan`] wants gone.
+#[must_use]
+pub fn dropped(decided: &[(Listed, Verdict)]) -> Vec<String> {
+    let dropped = decided.iter().filter(|(_, verdict)| matches!(verdict, Verdict::Drop(_)));
+    dropped.map(|(listed, _)| listed.name.clone()).collect()
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::super::output::{self, Format};
-use super::Place;
+use super::place::Place;
 use crate::error::{Exit, Explained, Failure};
 use crate::etcd::embedded::hex;
 use crate::host::printable;

@@ -32,21 +32,29 @@ pub(super) struct Item {
     pub(super) status: String,
     pub(super) verified_at: Option<String>,
     pub(super) held: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) uploaded_to: Option<String>,
 }
 
 impl Item {
     /// One of a directory.
-    pub(super) fn of_listed(listed: Listed, dir: &Path) -> Self {
+    pub(super) fn of_directory(listed: Listed, dir: &Path) -> Self {
         let path = dir.join(&listed.name);
+        let revision = if listed.manifest.is_none() { list::peek(&path) } else { None };
+        Self::of_listed(listed, &format!("file://{}", path.display()), revision)
+    }
+
+    /// One that is at `location`; `revision` is known from elsewhere than its manifest.
+    pub(super) fn of_listed(listed: Listed, location: &str, revision: Option<i64>) -> Self {
         let created = clock::rfc3339(UNIX_EPOCH + Duration::from_secs(listed.created));
-        let known = listed.manifest.map(|manifest| Self::of_manifest(manifest, &path));
+        let known = listed.manifest.map(|manifest| Self::of_manifest(manifest, location.to_owned()));
         let unknown = || Self {
-            location: format!("file://{}", path.display()),
+            location: location.to_owned(),
             name: listed.name.clone(),
             node: None,
             size: listed.size,
             created,
-            revision: list::peek(&path),
+            revision,
             keys: None,
             etcd_version: None,
             sha256: None,
@@ -56,14 +64,15 @@ impl Item {
             status: String::new(),
             verified_at: None,
             held: false,
+            uploaded_to: None,
         };
         Self { size: listed.size, status: listed.status.word().into(), ..known.unwrap_or_else(unknown) }
     }
 
     /// One that was saved a moment ago.
-    pub(super) fn of_manifest(manifest: Manifest, path: &Path) -> Self {
+    pub(super) fn of_manifest(manifest: Manifest, location: String) -> Self {
         Self {
-            location: format!("file://{}", path.display()),
+            location,
             name: manifest.name,
             node: Some(manifest.node),
             size: manifest.size,
@@ -78,6 +87,7 @@ impl Item {
             status: manifest.verification.as_ref().map_or_else(|| "unverified".into(), |found| found.status.clone()),
             verified_at: manifest.verification.map(|found| found.at),
             held: manifest.held,
+            uploaded_to: None,
         }
     }
 }

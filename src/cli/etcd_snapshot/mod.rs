@@ -4,29 +4,26 @@ mod delete;
 mod inside;
 mod item;
 mod ls;
+mod place;
 mod prune;
 mod restore;
 mod save;
 mod status;
 mod verify;
 
-use std::path::PathBuf;
-use std::time::Duration;
-
 use clap::Subcommand;
 
-use super::status as server_status;
-use super::{block_on, locate};
-use crate::config::{Config, Given};
-use crate::datadir::DataDir;
+use super::locate;
+use super::options::S3Options;
+use crate::config::Given;
 use crate::error::{Exit, Failure};
-
-/// How long the launcher may take to say where its snapshots are.
-const PATIENCE: Duration = Duration::from_secs(5);
+use place::Place;
 
 /// `quorate etcd-snapshot`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
+    #[command(flatten)]
+    s3: S3Options,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -60,35 +57,12 @@ enum Verb {
     Diff(inside::Two),
 }
 
-/// Where the snapshots of this node are, and whose they are.
-struct Place {
-    dir: PathBuf,
-    node: String,
-}
-
-impl Place {
-    /// As the running server has them: its command line and environment may say something else than ours. Without one, as configured.
-    fn of(config: &Config) -> Result<Self, Failure> {
-        let data = DataDir::new(&config.data_dir);
-        let running =
-            block_on(server_status::fetch(&data, PATIENCE))?.ok().filter(|status| !status.snapshots.dir.is_empty());
-        Ok(match running {
-            Some(status) => Self { dir: PathBuf::from(status.snapshots.dir), node: status.node },
-            None => Self { dir: config.snapshot.place(&data), node: config.node_name.clone() },
-        })
-    }
-
-    /// A name is looked up among the snapshots; anything with a slash is a path.
-    fn path_of(&self, name: &str) -> PathBuf {
-        if name.contains('/') { PathBuf::from(name) } else { self.dir.join(name) }
-    }
-}
-
 pub(super) fn run(given: &Given, args: &Args) -> Result<Exit, Failure> {
-    let config = locate(given)?;
-    let place = || Place::of(&config);
+    let given = args.s3.joined(given.clone());
+    let config = locate(&given)?;
+    let place = || Place::of(&config, &given);
     match &args.verb {
-        Verb::Save(args) => save::run(&config, args),
+        Verb::Save(args) => save::run(&config, &given, args),
         Verb::Ls(args) => ls::run(&place()?, args),
         Verb::Delete(args) => delete::delete(&place()?, args),
         Verb::Prune(args) => prune::run(&config, &place()?, args),

@@ -2,8 +2,9 @@
 
 use serde::Serialize;
 
+use super::super::block_on;
 use super::super::output::{self, Format};
-use super::Place;
+use super::place::{Place, Which};
 use crate::clock;
 use crate::config::Config;
 use crate::error::{Exit, Explained, Failure};
@@ -12,6 +13,7 @@ use crate::plan::duration;
 use crate::plan::retention::{Policy, Verdict};
 use crate::snapshot::name::{Base, NotABase, ON_DEMAND};
 use crate::snapshot::prune;
+use crate::snapshot::store::Store;
 
 /// Deletes this node's older snapshots of one base name. What any of the rules keeps stays, and so do the newest good one, those
 /// that are held, and those that are damaged.
@@ -41,6 +43,8 @@ pub(super) struct Args {
     /// Keep all that are not older, such as 36h, 30d, 8w
     #[arg(long, value_name = "TIME", value_parser = |text: &str| duration::parse(text).ok_or("wants a time such as 36h, 30d, 8w"))]
     keep_within: Option<u64>,
+    #[command(flatten)]
+    which: Which,
     /// Only say what would be kept and deleted, and why
     #[arg(long)]
     dry_run: bool,
@@ -52,6 +56,7 @@ pub(super) struct Args {
 #[derive(Debug, Serialize)]
 struct Decided {
     name: String,
+    location: String,
     action: &'static str,
     reason: String,
 }
@@ -71,7 +76,7 @@ impl Explained for BadName {
 }
 
 pub(super) fn run(config: &Config, place: &Place, args: &Args) -> Result<Exit, Failure> {
-    let Place { dir, node } = place;
+    let node = &place.node;
     let base: Base = args.name.parse().map_err(BadName)?;
     let rules = Policy {
         last: args.etcd_snapshot_retention,
@@ -82,28 +87,66 @@ pub(super) fn run(config: &Config, place: &Place, args: &Args) -> Result<Exit, F
         yearly: args.keep_yearly,
         within: args.keep_within,
     };
-    let policy = if rules == Policy::default() { config.snapshot.policy() } else { rules };
-    let decided = prune::plan(dir, &base, node, &policy, clock::unix_seconds(clock::now()))?;
-    if !args.dry_run {
-        prune::carry_out(dir, &decided)?;
+    let is_ruled = rules != Policy::default();
+    let now = clock::unix_seconds(clock::now());
+    let (mut items, mut places) = (Vec::new(), Vec::new());
+    let done = block_on(async {
+        if let Some(local) = place.local(args.which) {
+            places.push(local.place());
+            let policy = if is_ruled { rules } else { config.snapshot.policy() };
+            items.extend(one(&local, &base, node, &policy, now, args.dry_run).await?);
+        }
+        if let Some(remote) = place.remote(args.which).await? {
+            places.push(remote.place());
+            let configured = config.snapshot.s3_policy(&place.s3);
+            let policy = match place.s3.retention {
+                Some(count) if is_ruled && rules.last.is_none() => Policy { last: Some(count), ..rules },
+                _ if is_ruled => rules,
+                _ => configured,
+            };
+            items.extend(one(&remote, &base, node, &policy, now, args.dry_run).await?);
+        }
+        Ok::<_, Failure>(())
+    })?;
+    if !output::structured(&serde_json::json!({ "items": items }), args.output)? {
+        for item in &items {
+            let shown = if item.location.starts_with("s3://") { &item.location } else { &item.name };
+            let shown = printable(shown);
+            match item.action {
+                "drop" if !args.dry_run => output::data(&format!("{shown} deleted\n"))?,
+                "locked" => output::data(&format!("{shown} kept: {}\n", printable(&item.reason)))?,
+                action if args.dry_run => output::data(&format!("{action} {shown}: {}\n", item.reason))?,
+                _ => {}
+            }
+        }
+        if items.is_empty() && done.is_ok() {
+            output::talk(&format!("quorate: there are no snapshots {base}-{node}-… in {}\n", places.join(", nor in ")));
+        }
     }
-    let items: Vec<Decided> = decided
-        .into_iter()
-        .map(|(listed, verdict)| match verdict {
-            Verdict::Keep(reason) => Decided { name: listed.name, action: "keep", reason },
-            Verdict::Drop(reason) => Decided { name: listed.name, action: "drop", reason },
-        })
-        .collect();
-    if output::structured(&serde_json::json!({ "items": items }), args.output)? {
-        return Ok(Exit::Done);
-    }
-    for item in items.iter().filter(|item| args.dry_run || item.action == "drop") {
-        let name = printable(&item.name);
-        let line = format!("{} {name}: {}\n", item.action, item.reason);
-        output::data(&if args.dry_run { line } else { format!("{name} deleted\n") })?;
-    }
-    if items.is_empty() {
-        output::talk(&format!("quorate: there are no snapshots {base}-{node}-… in {}\n", dir.display()));
-    }
-    Ok(Exit::Done)
+    done.map(|()| Exit::Done)
+}
+
+/// Decides, and does it unless it is only to be said.
+async fn one(
+    store: &impl Store,
+    base: &Base,
+    node: &str,
+    policy: &Policy,
+    now: u64,
+    dry_run: bool,
+) -> Result<Vec<Decided>, Failure> {
+    let decided = prune::plan(&store.list().await?, base, node, policy, now);
+    let dropped = prune::dropped(&decided);
+    let kept = if dry_run || dropped.is_empty() { Vec::new() } else { store.remove(&dropped).await?.kept };
+    let items = decided.into_iter().map(|(listed, verdict)| {
+        let (action, reason) = match verdict {
+            Verdict::Keep(reason) => ("keep", reason),
+            Verdict::Drop(reason) => match kept.iter().find(|(name, _)| *name == listed.name) {
+                Some((_, why)) => ("locked", why.clone()),
+                None => ("drop", reason),
+            },
+        };
+        Decided { location: store.location(&listed.name), name: listed.name, action, reason }
+    });
+    Ok(items.collect())
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::super::output;
 use super::super::progress::Progress;
-use super::Place;
+use super::place::Place;
 use crate::boltdb::membership::{Membership, MembershipError};
 use crate::durable;
 use crate::error::{Exit, Explained, Failure};

@@ -7,10 +7,12 @@ use super::super::ask::ask;
 use super::super::output::{self, Format};
 use super::super::progress::Progress;
 use super::item::Item;
-use crate::config::Config;
+use super::place;
+use crate::config::s3::SWITCH;
+use crate::config::{Config, Given};
 use crate::control::routes::snapshots::Request;
 use crate::error::{Exit, Explained, Failure};
-use crate::snapshot::manifest::Manifest;
+use crate::server::snapshots::Saved;
 use crate::snapshot::name::ON_DEMAND;
 
 /// Exits 0 only when the file is complete, safe on disk, and verified.
@@ -57,7 +59,23 @@ impl Explained for NoDirectory {
     }
 }
 
-pub(super) fn run(config: &Config, args: &Args) -> Result<Exit, Failure> {
+/// What the command line says of object storage; with `--s3`, keys in our environment count as said, as those of RKE2's command do.
+fn s3(given: &Given) -> BTreeMap<String, String> {
+    const KEYS: [(&str, &str); 3] = [
+        ("etcd-s3-access-key", "AWS_ACCESS_KEY_ID"),
+        ("etcd-s3-secret-key", "AWS_SECRET_ACCESS_KEY"),
+        ("etcd-s3-session-token", "AWS_SESSION_TOKEN"),
+    ];
+    let mut said = place::said(given);
+    if said.contains_key(SWITCH) && !said.contains_key(KEYS[0].0) {
+        let found =
+            KEYS.iter().filter_map(|(name, variable)| Some(((*name).to_owned(), std::env::var(variable).ok()?)));
+        said.extend(found.filter(|(_, text)| !text.is_empty()));
+    }
+    said
+}
+
+pub(super) fn run(config: &Config, given: &Given, args: &Args) -> Result<Exit, Failure> {
     // Relative to where the caller is, not to where the server is.
     let dir = args
         .dir
@@ -73,15 +91,23 @@ pub(super) fn run(config: &Config, args: &Args) -> Result<Exit, Failure> {
         }),
         labels: args.labels.iter().cloned().collect::<BTreeMap<_, _>>(),
         wait: args.wait,
+        s3: s3(given),
     };
     let mut progress = Progress::new("saving");
     let look = "quorate etcd-snapshot ls";
-    let (manifest, path): (Manifest, PathBuf) =
+    let Saved { manifest, path, upload, is_only_there } =
         ask(config, "/v1/snapshots", &request, look, |done, all| progress.set(done, all))?;
     drop(progress);
-    let item = Item::of_manifest(manifest, &path);
+    let here = Item::of_manifest(manifest.clone(), format!("file://{}", path.display()));
+    let there =
+        upload.as_ref().and_then(|upload| upload.as_ref().ok()).map(|url| Item::of_manifest(manifest, url.clone()));
+    let item = Item { uploaded_to: there.as_ref().map(|there| there.location.clone()), ..here.clone() };
     if !output::structured(&item, args.output)? {
-        output::data(&super::item::table(&[item], false))?;
+        let rows: Vec<Item> = (!is_only_there).then_some(here).into_iter().chain(there).collect();
+        output::data(&super::item::table(&rows, false))?;
     }
-    Ok(Exit::Done)
+    match upload {
+        Some(Err(told)) => Err(told.into()),
+        _ => Ok(Exit::Done),
+    }
 }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::super::output::{self, Format};
 use super::super::progress::Progress;
-use super::Place;
+use super::place::Place;
 use crate::error::{Exit, Failure};
 use crate::host::printable;
 use crate::plan::space::human;

@@ -1,5 +1,7 @@
 //! `quorate etcd-snapshot verify`.
 
+mod remote;
+
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,8 +10,8 @@ use serde::Serialize;
 
 use super::super::output::{self, Format};
 use super::super::progress::Progress;
-use super::super::{block_on, status};
-use super::Place;
+use super::super::{block_on, runtime, status};
+use super::place::{Place, Which};
 use crate::config::Config;
 use crate::datadir::DataDir;
 use crate::error::{Exit, Explained, Failure};
@@ -18,6 +20,7 @@ use crate::host::printable;
 use crate::plan::space::human;
 use crate::snapshot::dir;
 use crate::snapshot::record::{self, Written};
+use crate::snapshot::store::Store as _;
 use crate::snapshot::verify::{self, Demands, Verified};
 
 /// How long the launcher may take to say where its etcd is.
@@ -32,6 +35,8 @@ pub(super) struct Args {
     /// All snapshots of this node
     #[arg(long, conflicts_with = "names")]
     all: bool,
+    #[command(flatten)]
+    which: Which,
     /// Also compare with the live member: it must have, at the snapshot's revision, the same keys and values
     #[arg(long)]
     against_live: bool,
@@ -148,47 +153,84 @@ impl Explained for AgainstLive {
     }
 }
 
+/// What came of all of them.
+#[derive(Default)]
+struct Outcome {
+    /// For programs: also what is not good.
+    all: Vec<serde_json::Value>,
+    /// For people: what is good.
+    told: Vec<String>,
+    worst: Option<Exit>,
+}
+
+impl Outcome {
+    fn good(&mut self, item: &impl Serialize, told: String) {
+        self.all.push(serde_json::to_value(item).unwrap_or_default());
+        self.told.push(told);
+    }
+
+    /// All of them are looked at; the last word is the first failure's exit code.
+    fn bad(&mut self, path: &str, failure: &Failure) {
+        output::talk(&failure.report());
+        let status = match failure.exit() {
+            Exit::NotFound => "missing",
+            _ => "failed",
+        };
+        self.all.push(serde_json::json!({ "path": path, "status": status, "finding": failure.told().to_string() }));
+        self.worst.get_or_insert(failure.exit());
+    }
+}
+
 pub(super) fn run(config: &Config, place: &Place, args: &Args) -> Result<Exit, Failure> {
-    let paths = if args.all {
-        dir::snapshots(&place.dir)?
-    } else {
-        args.names.iter().map(|name| place.path_of(name)).collect()
+    let mut outcome = Outcome::default();
+    let mut places = Vec::new();
+    let runtime = runtime()?;
+    let there = match runtime.block_on(place.remote(args.which)) {
+        Ok(Some(remote)) => {
+            places.push(remote.place());
+            Some(remote)
+        }
+        Ok(None) => None,
+        Err(failure) => {
+            outcome.bad("s3", &failure);
+            None
+        }
     };
-    let mut items = Vec::new();
-    // For programs: also what is not good.
-    let mut all = Vec::new();
-    let mut worst = None;
-    for path in paths {
-        match one(config, place, args, &path) {
-            Ok(item) => {
-                all.push(serde_json::to_value(&item).unwrap_or_default());
-                items.push(item);
-            }
-            // All of them are looked at; the last word is the first failure's exit code.
-            Err(failure) => {
-                output::talk(&failure.report());
-                let told = failure.told();
-                let status = match failure.exit() {
-                    Exit::NotFound => "missing",
-                    _ => "failed",
-                };
-                let finding = told.to_string();
-                all.push(
-                    serde_json::json!({ "path": path.display().to_string(), "status": status, "finding": finding }),
-                );
-                worst.get_or_insert(failure.exit());
+    let in_bucket = there.as_ref().map(|remote| runtime.block_on(remote::list(remote))).transpose();
+    let in_bucket = in_bucket.unwrap_or_else(|failure| {
+        outcome.bad(places.first().map_or("s3", String::as_str), &failure);
+        None
+    });
+    let in_bucket = in_bucket.unwrap_or_default();
+    if let Some(local) = place.local(args.which) {
+        places.insert(0, local.place());
+        let is_there = |name: &String| in_bucket.iter().any(|found| found.listed.name == *name);
+        let named = |name: &String| {
+            let path = place.path_of(name);
+            // A name that is only in the bucket is meant there.
+            (path.exists() || !is_there(name)).then_some(path)
+        };
+        let paths = if args.all { dir::snapshots(&place.dir)? } else { args.names.iter().filter_map(named).collect() };
+        for path in paths {
+            match one(config, place, args, &path) {
+                Ok(item) => outcome.good(&item, item.table()),
+                Err(failure) => outcome.bad(&path.display().to_string(), &failure),
             }
         }
     }
-    if !output::structured(&serde_json::json!({ "items": all }), args.output)? {
-        for item in &items {
-            output::data(&item.table())?;
+    if let Some(remote) = &there {
+        let also_local = place.local(args.which).is_some();
+        runtime.block_on(remote::all(remote, &in_bucket, args, also_local, &mut outcome));
+    }
+    if !output::structured(&serde_json::json!({ "items": outcome.all }), args.output)? {
+        for told in &outcome.told {
+            output::data(told)?;
         }
-        if args.all && items.is_empty() && worst.is_none() {
-            output::talk(&format!("quorate: there are no snapshots in {}\n", place.dir.display()));
+        if args.all && outcome.all.is_empty() {
+            output::talk(&format!("quorate: there are no snapshots in {}\n", places.join(", nor in ")));
         }
     }
-    Ok(worst.unwrap_or(Exit::Done))
+    Ok(outcome.worst.unwrap_or(Exit::Done))
 }
 
 fn one(config: &Config, place: &Place, args: &Args, path: &Path) -> Result<Item, Failure> {

@@ -13,10 +13,9 @@ use serde::{Deserialize, Serialize};
 
 use super::stream::{self, Fate, Progress};
 use crate::error::{Exit, Explained, Failure};
-use crate::server::snapshots::{self, Order};
+use crate::server::snapshots::{self, Order, Saved};
 use crate::server::state::Shared;
 use crate::snapshot::file::Packing;
-use crate::snapshot::manifest::Manifest;
 use crate::snapshot::name::NotABase;
 
 /// Whoever asked and goes away has changed their mind.
@@ -35,6 +34,9 @@ pub struct Request {
     pub labels: BTreeMap<String, String>,
     /// Wait while another one is being taken.
     pub wait: bool,
+    /// What is said of object storage, by option name.
+    #[serde(default)]
+    pub s3: BTreeMap<String, String>,
 }
 
 /// Why a request is refused.
@@ -60,7 +62,7 @@ pub async fn save(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
     stream::answer(shared, FATE, |shared, progress| async move { take(&shared, request, progress).await })
 }
 
-async fn take(shared: &Arc<Shared>, request: Request, progress: Progress) -> Result<(Manifest, PathBuf), Failure> {
+async fn take(shared: &Arc<Shared>, request: Request, progress: Progress) -> Result<Saved, Failure> {
     let order = Order {
         base: request.name.parse().map_err(RequestError::Name)?,
         dir: request.dir,
@@ -68,11 +70,12 @@ async fn take(shared: &Arc<Shared>, request: Request, progress: Progress) -> Res
         reason: "on-demand",
         labels: request.labels,
         wait: request.wait,
+        s3: request.s3,
     };
     let tell = move |done, all| {
         progress.send_replace((done, all));
     };
-    snapshots::take(shared, order, tell).await
+    snapshots::take_and_upload(shared, order, tell).await
 }
 
 fn packing(asked: &str) -> Result<Packing, RequestError> {

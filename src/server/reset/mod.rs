@@ -4,6 +4,7 @@
 //! whatever breaks off is finished or undone by the next start of any kind (`settle`).
 
 mod error;
+mod find;
 mod net;
 mod outline;
 pub(super) mod settle;
@@ -11,6 +12,7 @@ mod stage;
 mod undo;
 
 pub use error::ResetError;
+use find::Found;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,12 +24,12 @@ use super::{SystemError, lock, system};
 use crate::boltdb::wal;
 use crate::config::Config;
 use crate::datadir::DataDir;
+use crate::durable;
 use crate::error::Failure;
 use crate::etcd::client::Expected;
 use crate::etcd::orphan;
 use crate::etcd::settings::Addresses;
 use crate::faults;
-use crate::host;
 use crate::plan::restore::{self as plan, Phase};
 use crate::restore::build::Built;
 use crate::restore::exchange::{self, Paths};
@@ -36,7 +38,6 @@ use crate::restore::journal::{Act, Journal};
 use crate::restore::old;
 use crate::restore::trial::{self, Program, Trial, TrialError};
 use crate::snapshot::aside::Course;
-use crate::snapshot::file::OpenError;
 
 /// Bytes that etcd writes beside its database when it starts: the next segment of its log, and what it is about to write.
 const SPARE: u64 = 2 * wal::SEGMENT;
@@ -120,8 +121,11 @@ pub async fn run(config: &Config, asked: &Asked, tell: Tell) -> Result<Report, F
 async fn act(config: &Config, asked: &Asked, course: &Course, tell: &Tell) -> Result<Report, Failure> {
     let data = &DataDir::new(&config.data_dir).with_etcd_user(config.etcd.user.clone());
     let named = config.cluster_reset_restore_path.as_deref().filter(|_| !asked.undo);
-    let snapshot = named.map(|named| find(config, data, named)).transpose()?;
-    let what = match &snapshot {
+    let found = match named {
+        Some(named) => Some(find::find(config, data, named).await?),
+        None => None,
+    };
+    let what = match &found {
         _ if asked.undo => Act::Undo,
         Some(_) => Act::Restore,
         None => Act::Reset,
@@ -133,7 +137,15 @@ async fn act(config: &Config, asked: &Asked, course: &Course, tell: &Tell) -> Re
     }
     let mut run = Run { config, data, program, course, tell, asked, _binary: binary };
     if asked.dry_run {
-        return run.outline(what, snapshot.as_deref());
+        return match found {
+            None => run.outline(what, None),
+            Some(Found::Here(path)) => run.outline(what, Some(&path)),
+            Some(Found::There(there)) => {
+                let (path, _dir) = run.fetch_for_outline(&there).await?;
+                let report = run.outline(what, Some(&path))?;
+                Ok(Report { from: Some(there.url().into()), ..report })
+            }
+        };
     }
     data.prepare_for_lock()?;
     let _lock = lock::take(data)?;
@@ -143,22 +155,18 @@ async fn act(config: &Config, asked: &Asked, course: &Course, tell: &Tell) -> Re
     if !asked.undo {
         run.check_flag()?;
     }
-    run.all(what, snapshot).await
-}
-
-/// Anything with a slash is a path; a bare name is one of the snapshots.
-fn find(config: &Config, data: &DataDir, named: &str) -> Result<PathBuf, Failure> {
-    let found = if named.contains('/') {
-        std::path::absolute(named).unwrap_or_else(|_| PathBuf::from(named))
-    } else {
-        let ours = config.snapshot.place(data).join(named);
-        let rke1 = Path::new(host::RKE1_SNAPSHOTS).join(named);
-        if !ours.exists() && rke1.exists() { rke1 } else { ours }
-    };
-    match std::fs::metadata(&found) {
-        Ok(_) => Ok(found),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(OpenError::NotFound(found).into()),
-        Err(source) => Err(OpenError::Read { path: found, source }.into()),
+    match found {
+        None => run.all(what, None).await,
+        Some(Found::Here(path)) => run.all(what, Some(path)).await,
+        Some(Found::There(there)) => {
+            let downloads = data.downloads();
+            let path = there.fetch(&downloads, course, tell).await;
+            let path = path.map_err(|why| ResetError::Untouched { act: what.word(), why: why.told() })?;
+            let report = run.all(what, Some(path)).await;
+            // What was restored is not needed any more; what could not be may be damaged, and comes anew.
+            let _ = durable::remove_dir_all(&downloads);
+            Ok(Report { from: Some(there.url().into()), ..report? })
+        }
     }
 }
 
@@ -224,7 +232,7 @@ impl Run<'_> {
         let finished = settle::finish(self.data, &journal);
         finished.map_err(|source| ResetError::NotFinished { act, source: Failure::from(source).told() })?;
         if report.safety_net.is_some() {
-            self.prune_safety_nets();
+            self.prune_safety_nets().await;
         }
         Ok(report)
     }

@@ -8,6 +8,9 @@ use crate::plan::start::ClusterRecord;
 use crate::snapshot::name::Base;
 use crate::snapshot::prune;
 use crate::snapshot::save::{self, Wish};
+use crate::snapshot::store::local::Directory;
+use crate::snapshot::store::{Removed, Store as _};
+
 impl Run<'_> {
     /// A snapshot of the data in use, as far as they can be read without their log. A net that cannot be had is no reason to fall: the
     /// data themselves are kept too.
@@ -48,19 +51,22 @@ impl Run<'_> {
     }
 
     /// As many are kept as data directories that were set aside.
-    pub(super) fn prune_safety_nets(&self) {
-        let dir = self.config.snapshot.place(self.data);
+    pub(super) async fn prune_safety_nets(&self) {
+        let local = Directory(self.config.snapshot.place(self.data));
         let policy = Policy { last: Some(self.config.etcd_old_retention), ..Policy::default() };
         let now = clock::unix_seconds(clock::now());
-        let pruned = prune::plan(&dir, &Base::pre_restore(), &self.config.node_name, &policy, now)
-            .and_then(|decided| prune::carry_out(&dir, &decided));
-        match pruned {
-            Ok(gone) => {
+        let pruned = async {
+            let all = local.list().await?;
+            let decided = prune::plan(&all, &Base::pre_restore(), &self.config.node_name, &policy, now);
+            local.remove(&prune::dropped(&decided)).await
+        };
+        match pruned.await {
+            Ok(Removed { gone, .. }) => {
                 for name in gone {
                     tracing::info!(name, "pruned; etcd-old-retention is for these, too");
                 }
             }
-            Err(error) => tracing::warn!(%error, "older snapshots of this kind could not be pruned"),
+            Err(failure) => tracing::warn!(error = %failure.told(), "older snapshots of this kind could not be pruned"),
         }
     }
 }

@@ -3,6 +3,7 @@
 
 mod on_failure;
 pub mod schedule;
+pub mod uploads;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -11,6 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedMutexGuard, watch};
 
 use super::state::Shared;
@@ -25,9 +27,13 @@ use crate::snapshot::list::{self, Status};
 use crate::snapshot::manifest::Manifest;
 use crate::snapshot::name::Base;
 use crate::snapshot::save::{self, SaveError, Source, Wish};
+use uploads::Uploads;
 
 /// What a scheduled snapshot is taken for.
 const SCHEDULED: &str = "scheduled";
+
+/// How often it is looked how far an upload is.
+const NEWS: Duration = Duration::from_millis(250);
 
 /// Why no snapshot is begun.
 #[derive(Debug, thiserror::Error)]
@@ -83,6 +89,21 @@ pub struct Order {
     pub labels: BTreeMap<String, String>,
     /// Wait while another one is being taken.
     pub wait: bool,
+    /// What was said of object storage for this one, by option name.
+    pub s3: BTreeMap<String, String>,
+}
+
+/// A snapshot that was taken.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Saved {
+    /// What is in it.
+    pub manifest: Manifest,
+    /// Where it is.
+    pub path: PathBuf,
+    /// And where else, or why not, if it was to be uploaded.
+    pub upload: Option<uploads::Outcome>,
+    /// It is only there.
+    pub is_only_there: bool,
 }
 
 /// What became of the snapshots.
@@ -115,6 +136,8 @@ pub struct Snapshots {
     /// How long saves took, by how they ended.
     pub save_seconds: Family<SaveLabels, Histogram>,
     history: Mutex<History>,
+    /// Those that are to be uploaded.
+    pub uploads: Uploads,
 }
 
 /// `status` of a save: success or error, as in k3s.
@@ -128,7 +151,7 @@ fn histogram() -> Histogram {
 impl Snapshots {
     /// Nothing was taken yet.
     #[must_use]
-    pub fn new(stopping: watch::Receiver<bool>, settings: watch::Receiver<SnapshotConfig>) -> Self {
+    pub fn new(stopping: watch::Receiver<bool>, settings: watch::Receiver<SnapshotConfig>, uploads: Uploads) -> Self {
         Self {
             saving: Arc::default(),
             doing: Mutex::new(""),
@@ -136,6 +159,7 @@ impl Snapshots {
             settings,
             save_seconds: Family::new_with_constructor(histogram),
             history: Mutex::default(),
+            uploads,
         }
     }
 
@@ -197,13 +221,58 @@ fn look_around(shared: &Shared) {
         .max();
     let good =
         || listed.iter().filter(|listed| listed.status == Status::Good).filter_map(|listed| listed.manifest.as_ref());
-    let last_good = good().max_by_key(|manifest| manifest.created.clone()).cloned();
+    // With etcd-s3-only nothing of it is here.
+    let uploaded = shared.snapshots.uploads.last().map(|last| last.manifest);
+    let last_scheduled = uploaded
+        .as_ref()
+        .filter(|manifest| is_scheduled(manifest))
+        .and_then(|manifest| clock::parse_rfc3339(&manifest.created))
+        .max(last_scheduled);
+    let last_good = good().chain(&uploaded).max_by_key(|manifest| manifest.created.clone()).cloned();
     let last_verified = good().filter_map(|manifest| Some(manifest.verification.as_ref()?.at.clone())).max();
     shared.snapshots.note(|history| {
         history.last_good = last_good;
         history.last_scheduled = last_scheduled;
         history.last_verified = last_verified;
     });
+}
+
+/// Takes one, and uploads it if that is configured, or was said. If only the upload fails, that is no failure of the snapshot.
+///
+/// # Errors
+/// Whatever keeps it from being whole, safe and good.
+pub async fn take_and_upload(
+    shared: &Arc<Shared>,
+    order: Order,
+    progress: impl Fn(u64, u64) + Clone + Send + 'static,
+) -> Result<Saved, Failure> {
+    let options = order.s3.clone();
+    // Known to be wrong is said before anything is done.
+    let s3 = shared.snapshots.settings.borrow().s3.with(&options)?;
+    if s3.is_on {
+        s3.target()?;
+    }
+    let (manifest, path) = take(shared, order, progress.clone()).await?;
+    if !s3.is_on {
+        return Ok(Saved { manifest, path, upload: None, is_only_there: false });
+    }
+    let uploads = &shared.snapshots.uploads;
+    let dir = path.parent().unwrap_or(&path);
+    let outcome = match uploads.submit(&shared.data, dir, &manifest.name, options) {
+        Err(error) => Err(Failure::from(error).told()),
+        Ok(mut outcome) => loop {
+            match tokio::time::timeout(NEWS, &mut outcome).await {
+                Ok(Ok(outcome)) => break outcome,
+                Ok(Err(_)) => break Err(Failure::from(uploads::UploadError::Stopping).told()),
+                Err(_) => {
+                    let (done, all) = uploads.progress();
+                    progress(done, all);
+                }
+            }
+        },
+    };
+    let is_only_there = s3.only && outcome.is_ok();
+    Ok(Saved { manifest, path, upload: Some(outcome), is_only_there })
 }
 
 /// Takes one. Dropped before it is done, it is broken off, and leaves nothing; until it has ended it has the turn.

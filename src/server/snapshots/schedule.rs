@@ -21,6 +21,8 @@ use crate::error::Failure;
 use crate::plan::duration;
 use crate::plan::schedule::{Due, Schedule, newest};
 use crate::snapshot::name::Base;
+use crate::snapshot::store::local::Directory;
+use crate::snapshot::store::{Removed, Store as _};
 use crate::snapshot::{manifest, prune};
 
 /// After a slot was taken.
@@ -139,6 +141,7 @@ async fn run_slot(shared: &Arc<Shared>, config: &SnapshotConfig) {
         labels: BTreeMap::new(),
         // Another one may be a person's, and ends soon; the slot is not lost to it.
         wait: true,
+        s3: BTreeMap::new(),
     };
     let begun = clock::monotonic();
     let attempt = || async {
@@ -150,16 +153,20 @@ async fn run_slot(shared: &Arc<Shared>, config: &SnapshotConfig) {
     let Some(mut done) = attempt().await else { return };
     // Room that older ones take can be made: then there is another try.
     let is_full = done.as_ref().is_err_and(Failure::is_for_want_of_space);
-    let gone = if done.is_ok() || is_full { retain(shared, config) } else { 0 };
+    let gone = if done.is_ok() || is_full { retain(shared, config).await } else { 0 };
     if is_full && gone > 0 {
         let Some(again) = attempt().await else { return };
         done = again;
     }
     match done {
-        Ok((manifest, _)) if config.is_rke1 => {
-            tracing::info!(name = manifest.name, runtime = ?begun.elapsed(), "Created backup");
+        Ok((manifest, path)) => {
+            if config.is_rke1 {
+                tracing::info!(name = manifest.name, runtime = ?begun.elapsed(), "Created backup");
+            }
+            if config.s3.is_on {
+                upload(shared, &manifest.name, &path);
+            }
         }
-        Ok(_) => {}
         Err(failure) => {
             if let Some(command) = config.on_failure.clone() {
                 // The next slot does not wait for it.
@@ -169,23 +176,32 @@ async fn run_slot(shared: &Arc<Shared>, config: &SnapshotConfig) {
     }
 }
 
+/// The next slot does not wait for it.
+fn upload(shared: &Shared, name: &str, path: &Path) {
+    let dir = path.parent().unwrap_or(path);
+    if let Err(error) = shared.snapshots.uploads.submit(&shared.data, dir, name, BTreeMap::new()) {
+        tracing::error!(error = %error, because = %error.source, "a snapshot is not uploaded");
+    }
+}
+
 /// Takes older ones away, and says how many.
-fn retain(shared: &Shared, config: &SnapshotConfig) -> usize {
-    let dir = dir(shared);
+async fn retain(shared: &Shared, config: &SnapshotConfig) -> usize {
+    let local = Directory(dir(shared));
     let now = clock::unix_seconds(clock::now());
-    let gone = tokio::task::block_in_place(|| {
-        let decided = prune::plan(&dir, &config.base, &shared.config.node_name, &config.policy(), now)?;
-        prune::carry_out(&dir, &decided)
-    });
-    match gone {
-        Ok(gone) => {
+    let gone = async {
+        let all = local.list().await?;
+        let decided = prune::plan(&all, &config.base, &shared.config.node_name, &config.policy(), now);
+        local.remove(&prune::dropped(&decided)).await
+    };
+    match gone.await {
+        Ok(Removed { gone, .. }) => {
             for name in &gone {
                 tracing::info!(name, "an older snapshot was deleted, as no rule of retention keeps it");
             }
             gone.len()
         }
-        Err(error) => {
-            tracing::error!(%error, "older snapshots could not be deleted");
+        Err(failure) => {
+            tracing::error!(error = %failure.told(), "older snapshots could not be deleted");
             0
         }
     }

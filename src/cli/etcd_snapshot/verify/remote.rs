@@ -1,0 +1,118 @@
+//! `verify` of snapshots in object storage: streamed through, and stored nowhere.
+
+use std::fmt::Write as _;
+
+use serde::Serialize;
+
+use super::super::super::output;
+use super::super::super::progress::Progress;
+use super::{Args, Outcome};
+use crate::error::Failure;
+use crate::host::printable;
+use crate::plan::space::human;
+use crate::snapshot::prune::PruneError;
+use crate::snapshot::store::s3::listing::{self, InBucket};
+use crate::snapshot::store::s3::store::Remote;
+use crate::snapshot::store::s3::verify;
+use crate::snapshot::stream::Streamed;
+
+/// What `-o json` says of a snapshot in a bucket that is good. Fields are added, never renamed.
+#[derive(Debug, Serialize)]
+struct Item {
+    path: String,
+    status: &'static str,
+    size: u64,
+    compression: &'static str,
+    database_size: u64,
+    sha256: String,
+    revision: Option<i64>,
+    keys: Option<u64>,
+    etcd_version: Option<String>,
+}
+
+impl Item {
+    fn of(url: String, streamed: Streamed, found: &InBucket) -> Self {
+        let manifest = found.listed.manifest.as_ref().filter(|manifest| manifest.sha256 == streamed.sha256);
+        Self {
+            path: url,
+            status: "good",
+            size: streamed.stored_size,
+            compression: streamed.packing.word(),
+            database_size: streamed.database_size,
+            sha256: streamed.sha256,
+            revision: manifest.map(|manifest| manifest.revision),
+            keys: manifest.map(|manifest| manifest.keys),
+            etcd_version: manifest.map(|manifest| manifest.etcd_version.clone()),
+        }
+    }
+
+    fn told(&self) -> String {
+        let packed = if self.compression.is_empty() { String::new() } else { format!(" as {}", self.compression) };
+        let mut text = format!("{}: good\n", printable(&self.path));
+        let mut row = |name: &str, value: String| {
+            let _ = writeln!(text, "  {name:<12}{value}");
+        };
+        row("size", format!("{}, database {}{packed}", human(self.size), human(self.database_size)));
+        match (self.revision, self.keys) {
+            (Some(revision), Some(keys)) => {
+                row("sha256", "is that of the snapshot that was verified on its node".into());
+                row("revision", revision.to_string());
+                row("keys", keys.to_string());
+            }
+            _ => row(
+                "sha256",
+                "the one at its end is right; it has no manifest of ours, so its pages were never looked at".into(),
+            ),
+        }
+        text
+    }
+}
+
+/// All that are there.
+pub(super) async fn list(remote: &Remote) -> Result<Vec<InBucket>, Failure> {
+    Ok(listing::list(&remote.bucket, remote.cache.as_deref()).await?)
+}
+
+/// Those that are meant; a name that is in neither place is told where the local ones are looked at.
+pub(super) async fn all(remote: &Remote, there: &[InBucket], args: &Args, also_local: bool, outcome: &mut Outcome) {
+    let mut found = Vec::new();
+    if args.all {
+        found.extend(there);
+    }
+    for name in args.names.iter().filter(|name| !name.contains('/')) {
+        match there.iter().find(|known| known.listed.name == *name) {
+            Some(known) => found.push(known),
+            None if also_local => {}
+            None => {
+                let url = remote.bucket.url(&remote.bucket.key(name));
+                outcome.bad(&url, &PruneError::NotFound(printable(&url)).into());
+            }
+        }
+    }
+    let mut findings = Vec::new();
+    for known in found {
+        let url = remote.bucket.url(&known.object.key);
+        let mut progress = Progress::new(&format!("verifying {}", output::cut(&printable(&known.listed.name), 24)));
+        let size = known.object.size;
+        let verified = verify::verify(&remote.bucket, known, |came| progress.set(came, size)).await;
+        drop(progress);
+        findings.extend(verify::finding(known, &verified));
+        match verified {
+            Ok(streamed) => {
+                let item = Item::of(url, streamed, known);
+                outcome.good(&item, item.told());
+            }
+            Err(error) => outcome.bad(&url, &error.into()),
+        }
+    }
+    if findings.is_empty() {
+        return;
+    }
+    let present: Vec<String> = there.iter().map(|known| known.listed.name.clone()).collect();
+    if let Err(error) = listing::record(&remote.bucket, findings, &present).await {
+        output::talk(&format!(
+            "quorate: warning: what was found cannot be written down in the bucket: {}\n",
+            error.why()
+        ));
+    }
+}

@@ -1,0 +1,44 @@
+//! When an upload that failed is tried again.
+
+use std::time::Duration;
+
+/// After the first failure.
+const FIRST: Duration = Duration::from_secs(30);
+/// The longest pause.
+const LONGEST: Duration = Duration::from_secs(3600);
+
+/// How long to wait after so many failures in a row. `dice` is from 0 to 1 and spreads servers that failed together over the second half
+/// of the time.
+#[must_use]
+pub fn pause(failures: u32, first: Duration, dice: f64) -> Duration {
+    let doubled = first.saturating_mul(2u32.saturating_pow(failures.saturating_sub(1).min(20))).min(LONGEST);
+    doubled.mul_f64(0.5 + dice.clamp(0.0, 1.0) / 2.0)
+}
+
+/// The pause after the first failure.
+#[must_use]
+pub fn first_pause() -> Duration {
+    FIRST
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn pauses_double_up_to_an_hour() {
+        for (failures, longest) in [(0, 30), (1, 30), (2, 60), (3, 120), (7, 1920), (8, 3600), (1000, 3600)] {
+            assert_eq!(pause(failures, FIRST, 1.0), Duration::from_secs(longest), "{failures}");
+            assert_eq!(pause(failures, FIRST, 0.0), Duration::from_secs(longest) / 2, "{failures}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_pause_is_never_nothing_and_never_longer_than_an_hour(failures: u32, dice: f64) {
+            let pause = pause(failures, FIRST, if dice.is_nan() { 0.5 } else { dice });
+            prop_assert!(pause >= FIRST / 2 && pause <= LONGEST);
+        }
+    }
+}

@@ -1,0 +1,504 @@
+//! Snapshots on their way to object storage: one at a time, tried again until they are there or gone, across restarts.
+//!
+//! What is to be uploaded is written down (`server/uploads.json`, for root alone: options that were given for one upload may have secrets
+//! among them) before it is begun, and crossed out when the store has shown that it has it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::histogram::Histogram;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Notify, oneshot};
+
+use super::super::state::Shared;
+use super::{SCHEDULED, SaveLabels, histogram, on_failure};
+use crate::clock;
+use crate::config::s3::{S3Config, Target};
+use crate::datadir::DataDir;
+use crate::durable::{self, PRIVATE, WriteError};
+use crate::error::{Exit, Explained, Failure, Told};
+use crate::faults;
+use crate::host;
+use crate::plan::uploads;
+use crate::snapshot::file::Packing;
+use crate::snapshot::list::{self, Status};
+use crate::snapshot::manifest::{self, Manifest};
+use crate::snapshot::name::Base;
+use crate::snapshot::prune;
+use crate::snapshot::store::s3::error::S3Error;
+use crate::snapshot::store::s3::store::Remote;
+use crate::snapshot::store::s3::upload::{self, Sending, Uploaded};
+use crate::snapshot::store::s3::{Bucket, listing};
+use crate::snapshot::store::{Removed, Store as _};
+
+/// Before something that is not due is looked at again.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
+
+/// A snapshot that is to be uploaded.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Pending {
+    /// Its name.
+    pub name: String,
+    /// Where it is.
+    pub dir: PathBuf,
+    /// What was said for this one, by option name; with secrets.
+    #[serde(default)]
+    options: BTreeMap<String, String>,
+    /// RFC 3339.
+    pub since: String,
+    /// Failures so far.
+    #[serde(default)]
+    pub failures: u32,
+    /// The last one.
+    #[serde(default)]
+    pub last_failure: Option<String>,
+    /// An upload in parts that was begun and not ended: its key and its name at the store.
+    #[serde(default)]
+    begun: Option<(String, String)>,
+    /// Not before.
+    #[serde(skip)]
+    due: Option<Instant>,
+}
+
+/// The newest one that is in object storage.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Last {
+    /// Where.
+    pub url: String,
+    /// When it was there; RFC 3339.
+    pub at: String,
+    /// What was written on it.
+    pub manifest: Manifest,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+struct File {
+    pending: Vec<Pending>,
+    last: Option<Last>,
+}
+
+/// The outcome of the first attempt, for whoever waits for it.
+pub type Outcome = Result<String, Told>;
+
+/// Who waits for the first attempt, by directory and name.
+type Waiting = HashMap<(PathBuf, String), Vec<oneshot::Sender<Outcome>>>;
+
+/// Uploads of this server.
+#[derive(Debug)]
+pub struct Uploads {
+    file: Mutex<File>,
+    waiting: Mutex<Waiting>,
+    wake: Notify,
+    /// Bytes of the one that is under way, of how many.
+    progress: (Arc<AtomicU64>, AtomicU64),
+    /// How long uploads took, by how they ended.
+    pub seconds: Family<SaveLabels, Histogram>,
+}
+
+/// Why a snapshot is not uploaded.
+#[derive(Debug, thiserror::Error)]
+pub enum UploadError {
+    /// The first attempt failed.
+    #[error("the snapshot {name} is whole and safe on this node, but could not be uploaded to {place}")]
+    Failed {
+        /// Which.
+        name: String,
+        /// Where to.
+        place: String,
+        /// Why.
+        source: Told,
+    },
+    /// It is not what was saved.
+    #[error("the snapshot {name} is not uploaded: it is {status} now")]
+    NotGood {
+        /// Which.
+        name: String,
+        /// What `ls` says.
+        status: &'static str,
+    },
+    /// Somebody removed it.
+    #[error("the snapshot {0} is gone, and was not uploaded")]
+    Gone(String),
+    /// Nothing waits for it any more.
+    #[error("the server ended before the snapshot was uploaded; it goes on at its next start")]
+    Stopping,
+}
+
+impl Explained for UploadError {
+    fn exit(&self) -> Exit {
+        Exit::Failed
+    }
+
+    fn next(&self) -> Option<String> {
+        Some(match self {
+            Self::Failed { source, .. } => {
+                let fix = source.next.as_deref().unwrap_or("quorate etcd-snapshot s3-check");
+                format!("{fix}; it is tried again by itself, and quorate status shows what is pending")
+            }
+            Self::NotGood { .. } => "quorate etcd-snapshot verify, and take another one".into(),
+            Self::Gone(_) => "quorate etcd-snapshot ls".into(),
+            Self::Stopping => "quorate status, once it runs".into(),
+        })
+    }
+}
+
+impl Default for Uploads {
+    fn default() -> Self {
+        Self {
+            file: Mutex::default(),
+            waiting: Mutex::default(),
+            wake: Notify::new(),
+            progress: (Arc::default(), AtomicU64::new(0)),
+            seconds: Family::new_with_constructor(histogram),
+        }
+    }
+}
+
+impl Uploads {
+    /// With what an earlier server left. What cannot be read is set aside, not lost.
+    #[must_use]
+    pub fn resumed(data: &DataDir) -> Self {
+        let path = data.uploads();
+        let uploads = Self::default();
+        match std::fs::read(&path).map(|bytes| serde_json::from_slice::<File>(&bytes)) {
+            Ok(Ok(file)) => *uploads.file() = file,
+            Ok(Err(error)) => {
+                let aside = path.with_extension("unreadable");
+                tracing::error!(%error, aside = %aside.display(), "what was to be uploaded cannot be read; it is set aside");
+                let _ = durable::rename(&path, &aside);
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => tracing::error!(%error, path = %path.display(), "what was to be uploaded cannot be read"),
+        }
+        uploads
+    }
+
+    fn file(&self) -> MutexGuard<'_, File> {
+        self.file.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is still to be uploaded.
+    #[must_use]
+    pub fn pending(&self) -> Vec<Pending> {
+        self.file().pending.clone()
+    }
+
+    /// The newest one that is there.
+    #[must_use]
+    pub fn last(&self) -> Option<Last> {
+        self.file().last.clone()
+    }
+
+    /// Bytes of the one under way that are there, and of how many.
+    #[must_use]
+    pub fn progress(&self) -> (u64, u64) {
+        (self.progress.0.load(Ordering::Relaxed), self.progress.1.load(Ordering::Relaxed))
+    }
+
+    fn change(&self, data: &DataDir, change: impl FnOnce(&mut File)) -> Result<(), WriteError> {
+        let bytes = {
+            let mut file = self.file();
+            change(&mut file);
+            serde_json::to_vec_pretty(&*file).unwrap_or_default()
+        };
+        tokio::task::block_in_place(|| durable::write_file(&data.uploads(), &bytes, PRIVATE))
+    }
+
+    /// Writes down that a snapshot is to be uploaded. What is given back tells how the first attempt ended.
+    ///
+    /// # Errors
+    /// If it cannot be written down.
+    pub fn submit(
+        &self,
+        data: &DataDir,
+        dir: &Path,
+        name: &str,
+        options: BTreeMap<String, String>,
+    ) -> Result<oneshot::Receiver<Outcome>, WriteError> {
+        let pending = Pending {
+            name: name.to_owned(),
+            dir: dir.to_path_buf(),
+            options,
+            since: clock::rfc3339(clock::now()),
+            failures: 0,
+            last_failure: None,
+            begun: None,
+            due: None,
+        };
+        let (sender, receiver) = oneshot::channel();
+        let key = (pending.dir.clone(), pending.name.clone());
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default().push(sender);
+        self.change(data, |file| file.pending.push(pending))?;
+        self.wake.notify_one();
+        Ok(receiver)
+    }
+
+    fn tell(&self, pending: &Pending, outcome: &Outcome) {
+        let key = (pending.dir.clone(), pending.name.clone());
+        let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+        for sender in waiting.into_iter().flatten() {
+            let _ = sender.send(outcome.clone());
+        }
+    }
+}
+
+/// Uploads what is pending, until the server ends.
+pub async fn keep(shared: Arc<Shared>) {
+    let mut settings = shared.snapshots.settings.clone();
+    let mut connected: Option<(Target, Bucket)> = None;
+    loop {
+        let config = settings.borrow_and_update().s3.clone();
+        let now = clock::monotonic();
+        let uploads = &shared.snapshots.uploads;
+        let wanted = |pending: &Pending| config.is_on || !pending.options.is_empty();
+        let all = uploads.pending();
+        let due = all.iter().find(|pending| wanted(pending) && pending.due.is_none_or(|due| due <= now));
+        if let Some(pending) = due.cloned() {
+            one(&shared, &config, pending, &mut connected).await;
+            continue;
+        }
+        let next = all.iter().filter(|pending| wanted(pending)).filter_map(|pending| pending.due).min();
+        let wait = next.map_or(LOOK_AGAIN, |due| due.saturating_duration_since(now).min(LOOK_AGAIN));
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = uploads.wake.notified() => {}
+            changed = settings.changed() => if changed.is_err() {
+                return;
+            },
+        }
+    }
+}
+
+/// One attempt, and what follows from it.
+async fn one(shared: &Arc<Shared>, config: &S3Config, pending: Pending, connected: &mut Option<(Target, Bucket)>) {
+    let uploads = &shared.snapshots.uploads;
+    let begun = clock::monotonic();
+    let done = attempt(shared, config, &pending, connected).await;
+    let took = begun.elapsed();
+    let is_this = |other: &Pending| other.name == pending.name && other.dir == pending.dir;
+    let label = if done.is_ok() { "success" } else { "error" };
+    uploads.seconds.get_or_create(&[("status", label)]).observe(took.as_secs_f64());
+    uploads.progress.1.store(0, Ordering::Relaxed);
+    match done {
+        Ok((url, manifest)) => {
+            tracing::info!(
+                name = pending.name,
+                url,
+                size = manifest.size,
+                took_ms = took.as_millis(),
+                "snapshot uploaded and verified"
+            );
+            let scheduled = manifest.reason == SCHEDULED;
+            let base: Option<Base> = manifest.base.parse().ok();
+            let last = Last { url: url.clone(), at: clock::rfc3339(clock::now()), manifest };
+            crossed_out(shared, |file| {
+                file.pending.retain(|other| !is_this(other));
+                file.last = Some(last);
+            });
+            if config.only {
+                remove_local(&pending).await;
+            }
+            uploads.tell(&pending, &Ok(url));
+            if let (true, Some(base), Some((_, bucket))) = (scheduled && pending.options.is_empty(), base, &*connected)
+            {
+                retain(shared, config, bucket, &base).await;
+            }
+        }
+        Err(failure) => {
+            let told = failure.told();
+            let is_over = failure.exit() == Exit::NotFound || told.message.contains("is not uploaded");
+            let failures = pending.failures + 1;
+            let first = faults::tunable("QUORATE_TEST_UPLOAD_MS", uploads::first_pause());
+            let pause = uploads::pause(failures, first, dice());
+            tracing::error!(
+                error = %told.message,
+                because = (!told.because.is_empty()).then(|| told.because.join(": ")),
+                next = told.next,
+                again_in_s = (!is_over).then_some(pause.as_secs()),
+                "a snapshot was not uploaded"
+            );
+            let due = clock::monotonic() + pause;
+            crossed_out(shared, |file| {
+                if is_over {
+                    file.pending.retain(|other| !is_this(other));
+                } else if let Some(entry) = file.pending.iter_mut().find(|other| is_this(other)) {
+                    entry.failures = failures;
+                    entry.last_failure = Some(told.to_string());
+                    entry.due = Some(due);
+                }
+            });
+            uploads.tell(&pending, &Err(told.clone()));
+            let command = shared.snapshots.settings.borrow().on_failure.clone();
+            // Once: it is tried again for as long as it takes.
+            if let (Some(command), 1) = (command, failures) {
+                tokio::spawn(on_failure::run(command, told, shared.config.node_name.clone()));
+            }
+        }
+    }
+}
+
+fn crossed_out(shared: &Shared, change: impl FnOnce(&mut File)) {
+    if let Err(error) = shared.snapshots.uploads.change(&shared.data, change) {
+        tracing::error!(error = %error, because = %error.source, "what is to be uploaded cannot be written down");
+    }
+}
+
+fn dice() -> f64 {
+    host::random::<4>().map_or(0.5, |bytes| f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX))
+}
+
+async fn attempt(
+    shared: &Arc<Shared>,
+    config: &S3Config,
+    pending: &Pending,
+    connected: &mut Option<(Target, Bucket)>,
+) -> Result<(String, Manifest), Failure> {
+    let listed = tokio::task::block_in_place(|| list::one(&pending.dir, pending.name.as_ref()));
+    let Some(listed) = listed else { return Err(Gone(UploadError::Gone(pending.name.clone())).into()) };
+    let manifest = match (listed.status, listed.manifest) {
+        (Status::Good, Some(manifest)) => manifest,
+        (status, _) => return Err(UploadError::NotGood { name: pending.name.clone(), status: status.word() }.into()),
+    };
+    let target = config.with(&pending.options)?.target()?;
+    let place = target.to_string();
+    let failed = |error: S3Error| UploadError::Failed {
+        name: pending.name.clone(),
+        place: place.clone(),
+        source: Failure::from(error).told(),
+    };
+    let mut is_new = false;
+    loop {
+        let bucket = match connected {
+            Some((known, bucket)) if *known == target && !is_new => bucket.clone(),
+            _ => {
+                let bucket = Bucket::connect(target.clone()).await.map_err(failed)?;
+                *connected = Some((target.clone(), bucket.clone()));
+                bucket
+            }
+        };
+        match send(shared, &bucket, pending, &manifest).await {
+            Ok(_) => return Ok((bucket.url(&bucket.key(&pending.name)), manifest)),
+            // Once, with credentials that were asked for anew.
+            Err(error) if error.may_be_refreshed() && !is_new => is_new = true,
+            Err(error) => return Err(failed(error).into()),
+        }
+    }
+}
+
+/// Gone is not worth another attempt.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+struct Gone(UploadError);
+
+impl Explained for Gone {
+    fn exit(&self) -> Exit {
+        Exit::NotFound
+    }
+
+    fn next(&self) -> Option<String> {
+        self.0.next()
+    }
+}
+
+async fn send(shared: &Shared, bucket: &Bucket, pending: &Pending, manifest: &Manifest) -> Result<Uploaded, S3Error> {
+    let uploads = &shared.snapshots.uploads;
+    let is_this = |other: &Pending| other.name == pending.name && other.dir == pending.dir;
+    let note = |begun: Option<(String, String)>| {
+        crossed_out(shared, |file| {
+            if let Some(entry) = file.pending.iter_mut().find(|other| is_this(other)) {
+                entry.begun = begun;
+            }
+        });
+    };
+    let left = uploads.pending().into_iter().find(|other| is_this(other)).and_then(|entry| entry.begun);
+    if let Some((key, id)) = left {
+        upload::abort(bucket, &key, &id).await?;
+        note(None);
+    }
+    let sending = Sending {
+        path: pending.dir.join(&pending.name),
+        size: manifest.size,
+        key: bucket.key(&pending.name),
+        content_type: match Packing::named(&manifest.compression) {
+            Some(Packing::Zip) => "application/zip",
+            Some(Packing::Zstd) => "application/zstd",
+            _ => "application/octet-stream",
+        },
+        metadata: HashMap::from([
+            ("quorate-node-name".into(), manifest.node.clone()),
+            ("quorate-cluster-id".into(), manifest.cluster_id.clone()),
+            ("quorate-created".into(), manifest.created.clone()),
+            ("quorate-revision".into(), manifest.revision.to_string()),
+            ("quorate-sha256".into(), manifest.sha256.clone()),
+            ("quorate-etcd-version".into(), manifest.etcd_version.clone()),
+        ]),
+    };
+    uploads.progress.0.store(0, Ordering::Relaxed);
+    uploads.progress.1.store(manifest.size, Ordering::Relaxed);
+    let key = sending.key.clone();
+    let sent = upload::upload(bucket, &sending, |id| note(Some((key, id.to_owned()))), &uploads.progress.0).await;
+    let uploaded = match sent {
+        Ok(uploaded) => uploaded,
+        Err(error) if error.kind == crate::snapshot::store::s3::error::Kind::Differs => {
+            // What is not what was sent must not look like a snapshot.
+            let _ = bucket.delete(std::slice::from_ref(&sending.key)).await;
+            return Err(error);
+        }
+        Err(error) => return Err(error),
+    };
+    listing::describe(bucket, manifest, &uploaded).await?;
+    Ok(uploaded)
+}
+
+async fn remove_local(pending: &Pending) {
+    let (dir, name) = (pending.dir.clone(), pending.name.clone());
+    let removed = tokio::task::spawn_blocking(move || {
+        let is_held =
+            list::one(&dir, name.as_ref()).and_then(|listed| listed.manifest).is_some_and(|manifest| manifest.held);
+        if is_held {
+            return Ok(());
+        }
+        durable::remove_file(&dir.join(&name))?;
+        manifest::remove(&dir, &name)
+    });
+    if let Ok(Err(error)) = removed.await {
+        tracing::error!(error = %error, because = %error.source, "etcd-s3-only: the uploaded snapshot stays on this node");
+    }
+}
+
+/// Takes older scheduled ones of this node away from the bucket.
+async fn retain(shared: &Shared, config: &S3Config, bucket: &Bucket, base: &Base) {
+    let remote = Remote::new(bucket.clone(), &shared.data);
+    let policy = shared.snapshots.settings.borrow().s3_policy(config);
+    let now = clock::unix_seconds(clock::now());
+    let done = async {
+        let all = remote.list().await?;
+        let dropped = prune::dropped(&prune::plan(&all, base, &shared.config.node_name, &policy, now));
+        if dropped.is_empty() {
+            return Ok(Removed::default());
+        }
+        remote.remove(&dropped).await
+    };
+    match done.await {
+        Ok(removed) => {
+            for name in removed.gone {
+                tracing::info!(
+                    name,
+                    place = remote.place(),
+                    "an older snapshot was deleted, as no rule of retention keeps it"
+                );
+            }
+            for (name, why) in removed.kept {
+                tracing::info!(name, place = remote.place(), why, "an older snapshot is kept by a lock");
+            }
+        }
+        Err(failure) => {
+            tracing::error!(error = %failure.told(), place = remote.place(), "older snapshots could not be deleted");
+        }
+    }
+}

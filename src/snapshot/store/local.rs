@@ -1,0 +1,57 @@
+//! Snapshots in a directory of this node.
+
+use std::path::PathBuf;
+
+use super::{Removed, Store};
+use crate::durable;
+use crate::error::Failure;
+use crate::snapshot::list::{self, Listed};
+use crate::snapshot::manifest::{self, Manifest};
+use crate::snapshot::prune::{self, PruneError};
+
+/// A directory.
+#[derive(Clone, Debug)]
+pub struct Directory(pub PathBuf);
+
+impl Directory {
+    /// On a thread for it: there may be thousands, on a slow disk.
+    async fn aside<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&std::path::Path) -> Result<T, PruneError> + Send + 'static,
+    ) -> Result<T, Failure> {
+        let dir = self.0.clone();
+        let done = tokio::task::spawn_blocking(move || work(&dir)).await;
+        Ok(done.map_err(|_| PruneError::Lost)??)
+    }
+}
+
+impl Store for Directory {
+    fn place(&self) -> String {
+        self.0.display().to_string()
+    }
+
+    fn location(&self, name: &str) -> String {
+        format!("file://{}", self.0.join(name).display())
+    }
+
+    async fn list(&self) -> Result<Vec<Listed>, Failure> {
+        self.aside(|dir| Ok(list::list(dir)?)).await
+    }
+
+    async fn remove(&self, names: &[String]) -> Result<Removed, Failure> {
+        let names = names.to_vec();
+        self.aside(move |dir| {
+            for name in &names {
+                durable::remove_file(&dir.join(name))?;
+                manifest::remove(dir, name)?;
+            }
+            Ok(Removed { gone: names, kept: Vec::new() })
+        })
+        .await
+    }
+
+    async fn hold(&self, listed: &Listed, held: bool) -> Result<(), Failure> {
+        let manifest = Manifest { held, ..listed.manifest.clone().unwrap_or_else(|| prune::unknown(listed)) };
+        self.aside(move |dir| Ok(manifest.write(dir)?)).await
+    }
+}

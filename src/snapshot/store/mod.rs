@@ -1,0 +1,43 @@
+//! Where snapshots are kept: a directory of this node (`local`), or a bucket (`s3`). What is done with them is the same for both.
+
+pub mod local;
+pub mod s3;
+
+use super::list::Listed;
+use crate::error::Failure;
+
+/// What became of snapshots that were to be removed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Removed {
+    /// These are gone.
+    pub gone: Vec<String>,
+    /// These are kept by a lock, with what the store said.
+    pub kept: Vec<(String, String)>,
+}
+
+/// A place for snapshots.
+pub trait Store {
+    /// For people.
+    fn place(&self) -> String;
+
+    /// Where one of them is: a URL.
+    fn location(&self, name: &str) -> String;
+
+    /// All of them, the oldest first.
+    ///
+    /// # Errors
+    /// If that cannot be told.
+    fn list(&self) -> impl Future<Output = Result<Vec<Listed>, Failure>> + Send;
+
+    /// Removes some, with all that belongs to them.
+    ///
+    /// # Errors
+    /// The first that cannot be removed, unless a lock keeps it.
+    fn remove(&self, names: &[String]) -> impl Future<Output = Result<Removed, Failure>> + Send;
+
+    /// Holds one, or releases it.
+    ///
+    /// # Errors
+    /// If that cannot be written down.
+    fn hold(&self, listed: &Listed, held: bool) -> impl Future<Output = Result<(), Failure>> + Send;
+}

@@ -1,0 +1,61 @@
+//! What was read of a bucket before, so that it need not be read again: manifests and the index by key and `ETag`.
+//!
+//! A file of this node's, which may be lost at any time.
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::durable::{self, PRIVATE, PRIVATE_DIR};
+
+/// Of this format.
+const VERSION: u32 = 1;
+
+/// What was read, by key: its `ETag`, and what was in it.
+#[derive(Debug, Default)]
+pub(super) struct Cache {
+    path: Option<PathBuf>,
+    known: BTreeMap<String, (String, Value)>,
+    is_changed: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+struct File {
+    version: u32,
+    known: BTreeMap<String, (String, Value)>,
+}
+
+impl Cache {
+    /// Reads it; without a path nothing is kept.
+    pub(super) fn open(path: Option<&Path>) -> Self {
+        let read = path.and_then(|path| std::fs::read(path).ok());
+        let file = read.and_then(|bytes| serde_json::from_slice::<File>(&bytes).ok());
+        let known = file.filter(|file| file.version == VERSION).map(|file| file.known).unwrap_or_default();
+        Self { path: path.map(Path::to_path_buf), known, is_changed: false }
+    }
+
+    /// What is known of an object that has this `ETag` now.
+    pub(super) fn get(&self, key: &str, etag: &str) -> Option<&Value> {
+        self.known.get(key).filter(|(known, _)| known == etag).map(|(_, value)| value)
+    }
+
+    /// What was read now.
+    pub(super) fn put(&mut self, key: String, etag: String, value: Value) {
+        self.known.insert(key, (etag, value));
+        self.is_changed = true;
+    }
+
+    /// Keeps what belongs to objects that are there. That this may fail costs only time.
+    pub(super) fn keep(mut self, present: &HashSet<&str>) {
+        let before = self.known.len();
+        self.known.retain(|key, _| present.contains(key.as_str()));
+        let Some(path) = self.path.filter(|_| self.is_changed || self.known.len() != before) else { return };
+        let bytes = serde_json::to_vec(&File { version: VERSION, known: self.known }).unwrap_or_default();
+        let written = path.parent().map_or(Ok(false), |dir| durable::create_dir(dir, PRIVATE_DIR));
+        if let Err(error) = written.and_then(|_| durable::write_file(&path, &bytes, PRIVATE)) {
+            tracing::debug!(%error, "what was read of the store is not kept");
+        }
+    }
+}

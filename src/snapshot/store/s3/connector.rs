@@ -1,0 +1,178 @@
+//! How the store is reached: TLS with the certificates that were given, through a proxy or not.
+//!
+//! The AWS SDK's own connector does all of it but `etcd-s3-skip-ssl-verify`, for which there is a small one here.
+
+use std::sync::Arc;
+
+use aws_smithy_http_client::proxy::ProxyConfig;
+use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
+use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
+use aws_smithy_http_client::{Builder, Connector};
+use aws_smithy_runtime_api::client::http::{
+    HttpConnector, HttpConnectorFuture, SharedHttpClient, SharedHttpConnector, http_client_fn,
+};
+use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
+use aws_smithy_runtime_api::client::result::ConnectorError;
+use aws_smithy_types::body::SdkBody;
+use hyper::Uri;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::proxy::Tunnel;
+use hyper_util::client::legacy::connect::{Connect, HttpConnector as Tcp};
+use hyper_util::client::proxy::matcher::{Intercept, Matcher};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use rustls::ClientConfig;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+
+use super::error::{Kind, S3Error};
+use crate::config::s3::{Proxy, Target};
+
+/// Where instance and container roles are asked for: never through a proxy.
+const NEAR: &str = "169.254.169.254,169.254.170.2,169.254.170.23,fd00:ec2::254,fd00:ec2::23,localhost,127.0.0.1,::1";
+
+/// A client for the store, and for where credentials come from.
+///
+/// # Errors
+/// If TLS cannot be set up as configured.
+pub(super) fn client(target: &Target) -> Result<SharedHttpClient, S3Error> {
+    let proxy = proxy(target);
+    if target.skip_verify && !target.is_plain {
+        return unverified(proxy.as_ref());
+    }
+    let mut trusted = TrustStore::empty().with_native_roots(has_system_roots());
+    for pem in &target.cas {
+        trusted.add_pem_certificate(pem.clone());
+    }
+    let tls = TlsContext::builder().with_trust_store(trusted).build();
+    let tls = tls.map_err(|error| S3Error::set_up(target, Kind::Tls, error.to_string()))?;
+    let proxy = match &proxy {
+        None => ProxyConfig::disabled(),
+        Some(way) => {
+            let set = ProxyConfig::all(way.uri().to_string());
+            let set = set.map_err(|error| S3Error::set_up(target, Kind::Proxy, error.to_string()))?;
+            match way.raw_auth() {
+                Some((user, password)) => set.with_basic_auth(user, password).no_proxy(NEAR),
+                None => set.no_proxy(NEAR),
+            }
+        }
+    };
+    Ok(Builder::new().build_with_connector_fn(move |settings, components| {
+        let mut connector = Connector::builder().enable_tcp_nodelay(true).proxy_config(proxy.clone());
+        connector.set_connector_settings(settings.cloned());
+        if let Some(components) = components {
+            connector.set_sleep_impl(components.sleep_impl());
+        }
+        connector.tls_provider(Provider::Rustls(CryptoMode::AwsLc)).tls_context(tls.clone()).build()
+    }))
+}
+
+/// A small machine may have none, and a store with a CA of its own needs none.
+fn has_system_roots() -> bool {
+    !rustls_native_certs::load_native_certs().certs.is_empty()
+}
+
+/// The proxy for the store, if there is one.
+fn proxy(target: &Target) -> Option<Intercept> {
+    let endpoint: Uri = match &target.endpoint {
+        Some(url) => url.parse().ok()?,
+        None => format!("https://s3.{}.amazonaws.com", target.region).parse().ok()?,
+    };
+    match &target.proxy {
+        Proxy::None => None,
+        Proxy::Environment => Matcher::from_env().intercept(&endpoint),
+        Proxy::Url(url) => Matcher::builder().all(url.reveal().to_owned()).build().intercept(&endpoint),
+    }
+}
+
+/// One that believes whoever answers.
+fn unverified(proxy: Option<&Intercept>) -> Result<SharedHttpClient, S3Error> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions();
+    let config = config.map_err(|error| S3Error::tls(error.to_string()))?;
+    let config = config.dangerous().with_custom_certificate_verifier(Arc::new(Anybody(provider))).with_no_client_auth();
+    let mut tcp = Tcp::new();
+    tcp.enforce_http(false);
+    tcp.set_nodelay(true);
+    let https = HttpsConnectorBuilder::new().with_tls_config(config).https_or_http().enable_http1();
+    let connector = match proxy {
+        None => SharedHttpConnector::new(Unverified::new(https.wrap_connector(tcp))),
+        Some(way) => {
+            let tunnel = Tunnel::new(way.uri().clone(), tcp);
+            let tunnel = match way.basic_auth() {
+                Some(auth) => tunnel.with_auth(auth.clone()),
+                None => tunnel,
+            };
+            SharedHttpConnector::new(Unverified::new(https.wrap_connector(tunnel)))
+        }
+    };
+    Ok(http_client_fn(move |_, _| connector.clone()))
+}
+
+#[derive(Clone, Debug)]
+struct Unverified<C>(Client<HttpsConnector<C>, SdkBody>);
+
+impl<C> Unverified<C>
+where
+    HttpsConnector<C>: Connect + Clone,
+{
+    fn new(connector: HttpsConnector<C>) -> Self {
+        Self(Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build(connector))
+    }
+}
+
+impl<C> HttpConnector for Unverified<C>
+where
+    C: std::fmt::Debug + Clone + Send + Sync + 'static,
+    HttpsConnector<C>: Connect + Clone + Send + Sync + 'static,
+{
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let client = self.0.clone();
+        HttpConnectorFuture::new(async move {
+            let request = request.try_into_http1x().map_err(|error| ConnectorError::user(error.into()))?;
+            let response = client.request(request).await.map_err(|error| ConnectorError::io(error.into()))?;
+            HttpResponse::try_from(response.map(SdkBody::from_body_1_x))
+                .map_err(|error| ConnectorError::other(error.into(), None))
+        })
+    }
+}
+
+/// Asks nobody for a name. That whoever it is holds the key of what was shown is still checked.
+#[derive(Debug)]
+struct Anybody(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &rustls::DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &rustls::DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}

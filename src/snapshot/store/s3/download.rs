@@ -1,0 +1,387 @@
+//! Gets objects from the store: into a file, several parts at a time and going on where it was broken off, or as a stream.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use aws_sdk_s3::primitives::ByteStream;
+use aws_smithy_types::base64;
+use crc_fast::{CrcAlgorithm, Digest as Crc};
+use hyper::body::Bytes;
+use serde::{Deserialize, Serialize};
+use tokio::task::JoinSet;
+
+use super::error::{Kind, S3Error};
+use super::{Bucket, upload, with_customer_key};
+use crate::durable::{self, PRIVATE, WriteError};
+use crate::error::{Exit, Explained, says_full};
+use crate::host;
+use crate::plan::parts::Parts;
+use crate::plan::space::human;
+
+/// A part that was broken off is asked for so often, each time from where it was.
+const ATTEMPTS: u32 = 5;
+/// After a part was broken off.
+const PAUSE: Duration = Duration::from_millis(300);
+/// What was received is made safe, and written down, after so many parts: so much may have to be received again.
+const SAFE_EVERY: usize = 32;
+/// What stays free on the disk.
+const SPARE: u64 = 64 << 20;
+/// Bytes that a stream must bring in each length of the time-out.
+const LEAST: u64 = 4096;
+
+/// Why a snapshot did not arrive.
+#[derive(Debug, thiserror::Error)]
+pub enum DownloadError {
+    /// The store, or the way.
+    #[error(transparent)]
+    S3(#[from] S3Error),
+    /// It does not fit.
+    #[error("the snapshot needs {}, and there are {} free in {}", human(*needed), human(*free), dir.display())]
+    Space {
+        /// Bytes.
+        needed: u64,
+        /// Bytes.
+        free: u64,
+        /// Where.
+        dir: PathBuf,
+    },
+    /// It cannot be written.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+}
+
+impl Explained for DownloadError {
+    fn exit(&self) -> Exit {
+        match self {
+            Self::S3(error) => error.exit(),
+            _ => Exit::Failed,
+        }
+    }
+
+    fn next(&self) -> Option<String> {
+        match self {
+            Self::S3(error) => error.next(),
+            Self::Space { .. } => Some("free some space there, and say the same again: it goes on where it was".into()),
+            Self::Write(error) if says_full(&error.source) => {
+                Some("free some space there, and say the same again: it goes on where it was".into())
+            }
+            Self::Write(error) => error.next(),
+        }
+    }
+}
+
+/// What is to be got, and what it was like when it was looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remote {
+    /// Its key.
+    pub key: String,
+    /// Bytes.
+    pub size: u64,
+    /// What changes with it.
+    pub etag: String,
+    /// CRC-64/NVME of all of it, base64, if the store or the manifest says.
+    pub crc64nvme: Option<String>,
+    /// SHA-256 of all of it, hexadecimal, if its manifest says.
+    pub sha256: Option<String>,
+    /// What was written on it.
+    pub metadata: HashMap<String, String>,
+}
+
+/// What is known of an object that is to be got.
+///
+/// # Errors
+/// If there is none, or the store does not say.
+pub async fn look(bucket: &Bucket, key: &str) -> Result<Remote, S3Error> {
+    let found = upload::head(bucket, key).await?;
+    let is_of_all = found.checksum_type() != Some(&aws_sdk_s3::types::ChecksumType::Composite);
+    Ok(Remote {
+        key: key.to_owned(),
+        size: found.content_length().and_then(|size| u64::try_from(size).ok()).unwrap_or(0),
+        etag: super::unquoted(found.e_tag()),
+        crc64nvme: found.checksum_crc64_nvme().filter(|_| is_of_all).map(str::to_owned),
+        sha256: None,
+        metadata: found.metadata().cloned().unwrap_or_default(),
+    })
+}
+
+/// How far a download is: written beside it now and then.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Record {
+    url: String,
+    etag: String,
+    size: u64,
+    part_size: u64,
+    /// Of each part that is there and safe, its CRC-64/NVME.
+    parts: Vec<Option<u64>>,
+}
+
+/// Gets it into the file `to`, whose directory must be there. What an earlier attempt has of the same object is kept. Nothing is at `to`
+/// before all of it is, and its checksum is right.
+///
+/// # Errors
+/// If it does not arrive whole, or there is no room.
+pub async fn download(bucket: &Bucket, remote: &Remote, to: &Path, done: &Arc<AtomicU64>) -> Result<(), DownloadError> {
+    let parts = Parts::of(remote.size);
+    let (partial, beside) = partial(to);
+    let record = Record {
+        url: bucket.url(&remote.key),
+        etag: remote.etag.clone(),
+        size: remote.size,
+        part_size: parts.size,
+        parts: vec![None; usize::try_from(parts.count).unwrap_or(0)],
+    };
+    let (file, record) = go_on(&partial, &beside, record)?;
+    let here: u64 = missing(&record, true).map(|index| parts.range(index).1).sum();
+    done.store(here, Ordering::Relaxed);
+    let dir = to.parent().unwrap_or(Path::new("."));
+    let needed = remote.size - here;
+    if let Some(free) = host::free_bytes(dir).filter(|free| *free < needed.saturating_add(SPARE)) {
+        return Err(DownloadError::Space { needed, free, dir: dir.to_path_buf() });
+    }
+    let record = Arc::new(Mutex::new(record));
+    let file = Arc::new(file);
+    let fetched = fetch_all(bucket, remote, parts, (&file, &partial), (&record, &beside), done).await;
+    let record = record.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    // Whatever came is kept for the next attempt.
+    keep(&file, &partial, &beside, &record)?;
+    fetched?;
+    if let Some(wanted) = &remote.crc64nvme {
+        let ours = combined(&record, parts);
+        if ours != *wanted {
+            let _ = durable::remove_file(&beside);
+            let _ = durable::remove_file(&partial);
+            let why = format!("its CRC-64/NVME is {ours}, and should be {wanted}");
+            return Err(S3Error::new("trust what came from", bucket.url(&remote.key), Kind::Differs, why).into());
+        }
+    }
+    durable::rename(&partial, to)?;
+    durable::remove_file(&beside)?;
+    Ok(())
+}
+
+/// What is there of it, and how far it is.
+fn partial(to: &Path) -> (PathBuf, PathBuf) {
+    let name = to.file_name().unwrap_or_default().to_string_lossy();
+    (to.with_file_name(format!("{name}.partial")), to.with_file_name(format!("{name}.partial.json")))
+}
+
+fn missing(record: &Record, is_there: bool) -> impl Iterator<Item = u64> + '_ {
+    (0u64..).zip(&record.parts).filter(move |(_, part)| part.is_some() == is_there).map(|(index, _)| index)
+}
+
+/// Opens what an earlier attempt left of the same object, or begins anew.
+fn go_on(partial: &Path, beside: &Path, fresh: Record) -> Result<(File, Record), WriteError> {
+    let before = std::fs::read(beside).ok().and_then(|bytes| serde_json::from_slice::<Record>(&bytes).ok());
+    let is_same = |before: &Record| {
+        (&before.url, &before.etag, before.size, before.part_size, before.parts.len())
+            == (&fresh.url, &fresh.etag, fresh.size, fresh.part_size, fresh.parts.len())
+    };
+    if let (Some(before), true) = (before.filter(is_same), partial.is_file())
+        && let Ok(file) = durable::open_to_change(partial)
+    {
+        return Ok((file, before));
+    }
+    durable::remove_file(beside)?;
+    durable::remove_file(partial)?;
+    Ok((durable::create(partial, PRIVATE)?, fresh))
+}
+
+/// First the data, then the word that they are there.
+fn keep(file: &File, partial: &Path, beside: &Path, record: &Record) -> Result<(), WriteError> {
+    durable::sync(file, partial)?;
+    durable::write_file(beside, &serde_json::to_vec(record).unwrap_or_default(), PRIVATE)
+}
+
+async fn fetch_all(
+    bucket: &Bucket,
+    remote: &Remote,
+    parts: Parts,
+    (file, partial): (&Arc<File>, &Path),
+    (record, beside): (&Arc<Mutex<Record>>, &Path),
+    done: &Arc<AtomicU64>,
+) -> Result<(), DownloadError> {
+    let lock = || record.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut wanted: Vec<u64> = missing(&lock(), false).collect();
+    wanted.reverse();
+    let mut under_way = JoinSet::new();
+    let mut since = 0;
+    loop {
+        while under_way.len() < parts.side_by_side
+            && let Some(index) = wanted.pop()
+        {
+            let (bucket, remote, file, done) = (bucket.clone(), remote.clone(), file.clone(), done.clone());
+            let partial = partial.to_path_buf();
+            under_way.spawn(async move {
+                fetch(&bucket, &remote, parts.range(index), &file, &partial, &done).await.map(|sum| (index, sum))
+            });
+        }
+        let Some(fetched) = under_way.join_next().await else { return Ok(()) };
+        let gone = || S3Error::new("download", bucket.url(&remote.key), Kind::Other, "a task was lost");
+        let (index, sum) = fetched.unwrap_or_else(|_| Err(gone().into()))?;
+        if let (Ok(index), mut record) = (usize::try_from(index), lock())
+            && let Some(part) = record.parts.get_mut(index)
+        {
+            *part = Some(sum);
+        }
+        since += 1;
+        if since >= SAFE_EVERY {
+            since = 0;
+            let record = lock().clone();
+            let (file, partial, beside) = (file.clone(), partial.to_path_buf(), beside.to_path_buf());
+            let kept = tokio::task::spawn_blocking(move || keep(&file, &partial, &beside, &record)).await;
+            kept.map_err(|_| gone())??;
+        }
+    }
+}
+
+/// One part; what breaks off is asked for again from where it was. Gives its CRC-64/NVME.
+async fn fetch(
+    bucket: &Bucket,
+    remote: &Remote,
+    (start, length): (u64, u64),
+    file: &File,
+    partial: &Path,
+    done: &AtomicU64,
+) -> Result<u64, DownloadError> {
+    let mut sum = Crc::new(CrcAlgorithm::Crc64Nvme);
+    let mut at = 0;
+    let mut attempt = 0;
+    while at < length {
+        let before = at;
+        let failed = match receive(bucket, remote, start + at, length - at).await {
+            Ok(mut stream) => loop {
+                match stream.next().await {
+                    Ok(Some(chunk)) => {
+                        let chunk = &chunk[..chunk.len().min(usize::try_from(length - at).unwrap_or(usize::MAX))];
+                        durable::write_at(file, partial, chunk, start + at)?;
+                        sum.update(chunk);
+                        at += chunk.len() as u64;
+                        done.fetch_add(chunk.len() as u64, Ordering::Relaxed);
+                    }
+                    Ok(None) if at < length => {
+                        let why = "the store ended before all of it was there";
+                        break S3Error::new("download", bucket.url(&remote.key), Kind::Unreachable, why);
+                    }
+                    Ok(None) => return Ok(sum.finalize()),
+                    Err(error) => break error,
+                }
+            },
+            Err(error) if worth_it(&error) => error,
+            Err(error) => return Err(error.into()),
+        };
+        attempt = if at > before { 1 } else { attempt + 1 };
+        if attempt >= ATTEMPTS {
+            return Err(failed.into());
+        }
+        tokio::time::sleep(PAUSE * 2u32.pow(attempt)).await;
+    }
+    Ok(sum.finalize())
+}
+
+fn worth_it(error: &S3Error) -> bool {
+    matches!(error.kind, Kind::Unreachable | Kind::Silent | Kind::Busy)
+}
+
+/// A stream that must not stall.
+#[derive(Debug)]
+pub struct Stream {
+    body: ByteStream,
+    timeout: Duration,
+    url: String,
+    /// Bytes that came since `since`.
+    came: u64,
+    since: std::time::Instant,
+}
+
+impl Stream {
+    /// What comes next; nothing at the end.
+    ///
+    /// # Errors
+    /// If it breaks off, or hardly anything comes.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, S3Error> {
+        let silent = |url: &str, what: &str| S3Error::new("download", url, Kind::Silent, what);
+        match tokio::time::timeout(self.timeout, self.body.try_next()).await {
+            Err(_) => Err(silent(&self.url, "nothing came for a while")),
+            Ok(Err(error)) => Err(S3Error::new("download", &*self.url, Kind::Unreachable, deepest(&error))),
+            Ok(Ok(chunk)) => {
+                self.came += chunk.as_ref().map_or(0, |chunk| chunk.len() as u64);
+                if self.since.elapsed() >= self.timeout {
+                    if self.came < LEAST && chunk.is_some() {
+                        return Err(silent(&self.url, "hardly anything comes"));
+                    }
+                    (self.came, self.since) = (0, crate::clock::monotonic());
+                }
+                Ok(chunk)
+            }
+        }
+    }
+}
+
+fn deepest(error: &dyn std::error::Error) -> String {
+    let mut deepest = error;
+    while let Some(cause) = deepest.source() {
+        deepest = cause;
+    }
+    deepest.to_string()
+}
+
+/// Asks for a part of exactly that object.
+async fn receive(bucket: &Bucket, remote: &Remote, start: u64, length: u64) -> Result<Stream, S3Error> {
+    let request = bucket.client.get_object().bucket(&bucket.target.bucket).key(&remote.key);
+    let request =
+        if length < remote.size { request.range(format!("bytes={start}-{}", start + length - 1)) } else { request };
+    let request = if remote.etag.is_empty() { request } else { request.if_match(format!("\"{}\"", remote.etag)) };
+    let found = with_customer_key!(request, &bucket.target).send().await;
+    let found = found.map_err(|error| {
+        let error = bucket.fail("download", &remote.key, &error);
+        if error.why().contains("412") {
+            return S3Error::new("download", bucket.url(&remote.key), Kind::Differs, "it was replaced meanwhile");
+        }
+        error
+    })?;
+    let url = bucket.url(&remote.key);
+    if start > 0 && found.content_range().is_none_or(|range| !range.starts_with(&format!("bytes {start}-"))) {
+        return Err(S3Error::new("download", url, Kind::Unsupported, "the store does not send parts of an object"));
+    }
+    Ok(Stream { body: found.body, timeout: bucket.target.timeout, url, came: 0, since: crate::clock::monotonic() })
+}
+
+/// All of it, in order.
+///
+/// # Errors
+/// If the store does not begin.
+pub async fn stream(bucket: &Bucket, remote: &Remote) -> Result<Stream, S3Error> {
+    receive(bucket, remote, 0, remote.size).await
+}
+
+/// Reads all of an object only for its CRC-64/NVME.
+pub(super) async fn sum(bucket: &Bucket, key: &str, size: u64) -> Result<String, S3Error> {
+    let remote = Remote {
+        key: key.to_owned(),
+        size,
+        etag: String::new(),
+        crc64nvme: None,
+        sha256: None,
+        metadata: HashMap::default(),
+    };
+    let mut stream = stream(bucket, &remote).await?;
+    let mut sum = Crc::new(CrcAlgorithm::Crc64Nvme);
+    while let Some(chunk) = stream.next().await? {
+        sum.update(&chunk);
+    }
+    Ok(base64::encode(sum.finalize().to_be_bytes()))
+}
+
+fn combined(record: &Record, parts: Parts) -> String {
+    let mut all = 0;
+    for (index, part) in (0u64..).zip(&record.parts) {
+        let (_, length) = parts.range(index);
+        let part = part.unwrap_or_default();
+        all = if index == 0 { part } else { crc_fast::checksum_combine(CrcAlgorithm::Crc64Nvme, all, part, length) };
+    }
+    base64::encode(all.to_be_bytes())
+}

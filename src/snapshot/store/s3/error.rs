@@ -1,0 +1,294 @@
+//! What a store, or the way to it, says when something fails, in words that name the fix.
+
+use std::error::Error;
+use std::fmt::{self, Display};
+
+use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::operation::RequestId as _;
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+
+use crate::config::s3::Target;
+use crate::error::{Exit, Explained};
+use crate::host::printable;
+
+/// What kind of failure it is: what decides about the exit code, the next step, and whether it is worth trying again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// No way there: no such name, nobody listens, the connection broke.
+    Unreachable,
+    /// Nobody answered in time.
+    Silent,
+    /// The two did not agree on TLS, or the certificate is not trusted.
+    Tls,
+    /// The proxy does not let us through.
+    Proxy,
+    /// There are no credentials.
+    NoCredentials,
+    /// The store knows who asks, and says no.
+    Denied,
+    /// The store does not know who asks.
+    UnknownKey,
+    /// The secret is not that of the access key.
+    WrongSecret,
+    /// They were good once.
+    Expired,
+    /// The two clocks are too far apart.
+    Skewed,
+    /// There is no such bucket.
+    NoBucket,
+    /// There is no such object.
+    NoObject,
+    /// The bucket is in another region, which is known or not.
+    OtherRegion(Option<String>),
+    /// It is kept by a lock.
+    Locked,
+    /// Archived: it has to be brought back first.
+    Archived,
+    /// Too much at a time, or the store is unwell.
+    Busy,
+    /// What was stored or came back is not what was sent.
+    Differs,
+    /// The store cannot do this.
+    Unsupported,
+    /// Anything else.
+    Other,
+}
+
+/// A request that failed.
+#[derive(Debug)]
+pub struct S3Error {
+    /// What was to be done.
+    act: String,
+    /// Where.
+    place: String,
+    /// What kind of failure.
+    pub kind: Kind,
+    why: Why,
+}
+
+/// The end of the chain of causes.
+#[derive(Debug)]
+struct Why(String);
+
+impl Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Error for Why {}
+
+impl Display for S3Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot {} {}", self.act, self.place)
+    }
+}
+
+impl Error for S3Error {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&self.why)
+    }
+}
+
+impl S3Error {
+    /// One of our own.
+    #[must_use]
+    pub fn new(act: impl Into<String>, place: impl Into<String>, kind: Kind, why: impl Into<String>) -> Self {
+        let clean = |text: String| printable(&text);
+        Self { act: clean(act.into()), place: clean(place.into()), kind, why: Why(clean(why.into())) }
+    }
+
+    pub(super) fn set_up(target: &Target, kind: Kind, why: impl Into<String>) -> Self {
+        Self::new("connect to", target.host.clone(), kind, why)
+    }
+
+    pub(super) fn tls(why: impl Into<String>) -> Self {
+        Self::new("connect to", "the store", Kind::Tls, why)
+    }
+
+    /// What the SDK says of a request.
+    pub(super) fn of<E>(
+        target: &Target,
+        act: impl Into<String>,
+        place: impl Into<String>,
+        error: &SdkError<E, HttpResponse>,
+    ) -> Self
+    where
+        E: ProvideErrorMetadata + Error + 'static,
+    {
+        let (kind, why) = classify(target, error);
+        Self::new(act, place, kind, why)
+    }
+
+    /// True if new credentials may help.
+    #[must_use]
+    pub fn may_be_refreshed(&self) -> bool {
+        matches!(self.kind, Kind::Expired)
+    }
+
+    /// Why.
+    #[must_use]
+    pub fn why(&self) -> &str {
+        &self.why.0
+    }
+}
+
+impl Explained for S3Error {
+    fn exit(&self) -> Exit {
+        match self.kind {
+            Kind::NoObject => Exit::NotFound,
+            _ => Exit::Failed,
+        }
+    }
+
+    fn next(&self) -> Option<String> {
+        Some(match &self.kind {
+            Kind::Unreachable | Kind::Silent => {
+                "check etcd-s3-endpoint and the network (curl -v, from this node), then: quorate etcd-snapshot s3-check".into()
+            }
+            Kind::Tls => "name the CA of the store with etcd-s3-endpoint-ca; if the store speaks plain HTTP, say etcd-s3-insecure".into(),
+            Kind::Proxy => "check etcd-s3-proxy (none switches it off), HTTPS_PROXY and NO_PROXY".into(),
+            Kind::NoCredentials => {
+                "set etcd-s3-access-key and etcd-s3-secret-key (in etcd-s3-config-file), or give this machine a role".into()
+            }
+            Kind::Denied => "the key needs the rights that quorate etcd-snapshot s3-check prints".into(),
+            Kind::UnknownKey => "check etcd-s3-access-key: the store does not know it".into(),
+            Kind::WrongSecret => "check etcd-s3-secret-key, and that etcd-s3-region is the bucket's".into(),
+            Kind::Expired => "get new credentials; a role, or etcd-s3-config-file kept up to date, does that by itself".into(),
+            Kind::Skewed => "set this machine's clock right (timedatectl), and keep it so".into(),
+            Kind::NoBucket => "check etcd-s3-bucket; the bucket has to be made first".into(),
+            Kind::NoObject => "quorate etcd-snapshot ls --s3 shows what there is".into(),
+            Kind::OtherRegion(Some(region)) => format!("set etcd-s3-region to {region}"),
+            Kind::OtherRegion(None) => "set etcd-s3-region to the bucket's region, and etcd-s3-endpoint to one there".into(),
+            Kind::Locked => "wait until its lock has passed".into(),
+            Kind::Archived => "have the store bring it back from its archive first".into(),
+            Kind::Busy => "try again in a while".into(),
+            Kind::Differs => "do not trust this copy; try again, and see quorate etcd-snapshot s3-check".into(),
+            Kind::Unsupported | Kind::Other => "see what quorate etcd-snapshot s3-check says".into(),
+        })
+    }
+}
+
+fn classify<E>(target: &Target, error: &SdkError<E, HttpResponse>) -> (Kind, String)
+where
+    E: ProvideErrorMetadata + Error + 'static,
+{
+    match error {
+        SdkError::TimeoutError(_) => (Kind::Silent, format!("{} did not answer in time", target.host)),
+        SdkError::ServiceError(service) => {
+            let (meta, raw) = (service.err().meta(), service.raw());
+            let request = meta.request_id().map_or_else(String::new, |id| format!(" (request {id})"));
+            answered(target, raw, meta.code(), meta.message(), &request)
+        }
+        SdkError::ResponseError(response) => answered(target, response.raw(), None, None, ""),
+        _ => on_the_way(target, error),
+    }
+}
+
+/// The store said no.
+fn answered(
+    target: &Target,
+    raw: &HttpResponse,
+    code: Option<&str>,
+    message: Option<&str>,
+    request: &str,
+) -> (Kind, String) {
+    let status = raw.status().as_u16();
+    let region = raw.headers().get("x-amz-bucket-region").map(str::to_owned);
+    let code = code.unwrap_or_default();
+    let said = message.unwrap_or_default();
+    let kind = match (code, status) {
+        ("NoSuchBucket", _) => Kind::NoBucket,
+        ("InvalidAccessKeyId" | "InvalidToken", _) => Kind::UnknownKey,
+        ("SignatureDoesNotMatch", _) => Kind::WrongSecret,
+        ("ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired" | "RequestExpired", _) => Kind::Expired,
+        ("RequestTimeTooSkewed" | "RequestInTheFuture", _) => Kind::Skewed,
+        (
+            "AuthorizationHeaderMalformed"
+            | "PermanentRedirect"
+            | "IllegalLocationConstraintException"
+            | "MovedPermanently",
+            _,
+        )
+        | ("", 301 | 307 | 308) => Kind::OtherRegion(region.clone().or_else(|| expected_region(said))),
+        ("InvalidObjectState", _) => Kind::Archived,
+        ("ObjectLocked" | "ObjectLockedByBucketPolicy", _) => Kind::Locked,
+        ("AccessDenied", _) if is_lock(said) => Kind::Locked,
+        ("SlowDown" | "ServiceUnavailable" | "InternalError" | "TooManyRequests" | "RequestTimeout", _) => Kind::Busy,
+        ("NotImplemented" | "XNotImplemented" | "MethodNotAllowed", _) | (_, 501 | 405) => Kind::Unsupported,
+        ("BadDigest" | "InvalidDigest" | "XAmzContentSHA256Mismatch", _) => Kind::Differs,
+        (_, 407) => Kind::Proxy,
+        // A HEAD has no body, and so no code. Another region's bucket says which it is, all the same.
+        ("NoSuchKey" | "NoSuchVersion" | "" | "NotFound", 404) => Kind::NoObject,
+        (_, 400 | 403) if region.as_deref().is_some_and(|region| region != target.region) => {
+            Kind::OtherRegion(region.clone())
+        }
+        (_, 401 | 403) => Kind::Denied,
+        (_, 429 | 500..) => Kind::Busy,
+        _ => Kind::Other,
+    };
+    let what = match (code, said) {
+        ("", "") => format!("{} answered {status}", target.host),
+        (code, "") => format!("{} answered {status}, {code}", target.host),
+        (code, said) => format!("{} answered {status}, {code}: {said}", target.host),
+    };
+    let more = match &kind {
+        Kind::OtherRegion(Some(region)) => {
+            format!("; the bucket is in {region}, and etcd-s3-region is {}", target.region)
+        }
+        Kind::Skewed => "; this machine's clock and the store's are too far apart".into(),
+        Kind::Other if status == 400 && target.is_plain => "; it may want TLS, and etcd-s3-insecure is set".into(),
+        _ => String::new(),
+    };
+    (kind, format!("{what}{more}{request}"))
+}
+
+/// `… expecting 'eu-west-1'`.
+fn expected_region(said: &str) -> Option<String> {
+    let (_, rest) = said.split_once("expecting '")?;
+    rest.split_once('\'').map(|(region, _)| region.to_owned())
+}
+
+/// Words that stores use where a lock, and not a missing right, keeps an object.
+pub(super) fn is_lock(said: &str) -> bool {
+    let said = said.to_lowercase();
+    ["object lock", "worm", "legal hold", "retention", "locked"].iter().any(|word| said.contains(word))
+}
+
+/// Nobody said anything: the way there, or what was needed for it.
+fn on_the_way<E: Error + 'static>(target: &Target, error: &SdkError<E, HttpResponse>) -> (Kind, String) {
+    let mut deepest: &dyn Error = error;
+    let mut all = String::new();
+    while let Some(cause) = deepest.source() {
+        deepest = cause;
+        all.push_str(&deepest.to_string().to_lowercase());
+        all.push('\n');
+    }
+    let said = deepest.to_string();
+    let context = DisplayErrorContext(error).to_string().to_lowercase();
+    let host = &target.host;
+    if ["credential", "loading identity", "no providers in chain"].iter().any(|word| context.contains(word)) {
+        return (Kind::NoCredentials, format!("no credentials were found: {said}"));
+    }
+    if ["certificate", "unknownissuer", "tls", "handshake", "invalidcontenttype", "corrupt message"]
+        .iter()
+        .any(|word| all.contains(word))
+    {
+        let more = if all.contains("corrupt message") || all.contains("invalidcontenttype") {
+            format!("; {host} does not seem to speak TLS")
+        } else {
+            String::new()
+        };
+        return (Kind::Tls, format!("{said}{more}"));
+    }
+    if all.contains("proxy") || all.contains("tunnel") {
+        return (Kind::Proxy, format!("the proxy does not let us through to {host}: {said}"));
+    }
+    if all.contains("timed out") || all.contains("timeout") || all.contains("minimum throughput") {
+        return (Kind::Silent, format!("{host} did not answer in time, or not fast enough: {said}"));
+    }
+    if all.contains("dns") || all.contains("lookup") || all.contains("name or service") {
+        return (Kind::Unreachable, format!("there is no address for {host}: {said}"));
+    }
+    (Kind::Unreachable, format!("the connection to {host} failed: {said}"))
+}

@@ -1,0 +1,248 @@
+//! What is in a bucket's folder: snapshots with their manifests, what later verifications found, and holds.
+//!
+//! Two listings tell everything: that of the snapshots, and that of `.metadata/`. Manifests never change, so they are read once and kept in a
+//! cache by key and `ETag`; so is the index, which has what verifications found. A hold is an object of its own, `.metadata/<name>.held`:
+//! several servers can set and lift holds at the same time, and a lost index loses none.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::Path;
+use std::time::{Duration, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio::task::JoinSet;
+
+use super::cache::Cache;
+use super::error::S3Error;
+use super::upload::Uploaded;
+use super::{Bucket, METADATA, Object};
+use crate::clock;
+use crate::snapshot::list::{Listed, Status};
+use crate::snapshot::manifest::{Manifest, Verification};
+use crate::snapshot::name;
+
+/// What verifications found, by name. Not to be taken for a manifest: no snapshot's name begins with a dot.
+const INDEX: &str = ".index.json";
+const HELD: &str = ".held";
+const JSON: &str = "application/json";
+/// Manifests that are read at a time.
+const AT_A_TIME: usize = 16;
+
+/// A manifest as it lies in a bucket: what is known of the snapshot, and under `object` what is known of its object.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Described {
+    /// The snapshot.
+    pub manifest: Manifest,
+    /// What was there after its upload.
+    pub object: Uploaded,
+}
+
+impl Described {
+    fn read(value: Value) -> Option<Self> {
+        let object = serde_json::from_value(value.get("object").cloned().unwrap_or_default()).unwrap_or_default();
+        Some(Self { manifest: serde_json::from_value(value).ok()?, object })
+    }
+
+    fn write(&self) -> Vec<u8> {
+        let mut value = serde_json::to_value(&self.manifest).unwrap_or_default();
+        if let Some(fields) = value.as_object_mut() {
+            fields.insert("object".into(), serde_json::to_value(&self.object).unwrap_or_default());
+        }
+        serde_json::to_vec_pretty(&value).unwrap_or_default()
+    }
+}
+
+/// The index.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+struct Index {
+    /// By name: which version of the object was verified, and what was found.
+    verified: BTreeMap<String, (String, Verification)>,
+}
+
+/// A snapshot in a bucket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InBucket {
+    /// As it is shown.
+    pub listed: Listed,
+    /// Its object.
+    pub object: Object,
+    /// CRC-64/NVME of it, base64, if the manifest says and is of this object.
+    pub crc64nvme: Option<String>,
+}
+
+/// All snapshots, the oldest first. `cache` is a file for what was read before.
+///
+/// # Errors
+/// If the store does not say.
+pub async fn list(bucket: &Bucket, cache: Option<&Path>) -> Result<Vec<InBucket>, S3Error> {
+    let prefix = bucket.target().prefix();
+    let metadata = format!("{prefix}{METADATA}");
+    let (objects, beside) = tokio::try_join!(bucket.list(&prefix, true), bucket.list(&metadata, true))?;
+    let mut cache = Cache::open(cache);
+    let beside: HashMap<&str, &Object> =
+        beside.iter().filter_map(|object| Some((object.key.strip_prefix(&metadata)?, object))).collect();
+    let named: Vec<(&str, &Object)> = objects
+        .iter()
+        .filter_map(|object| Some((object.key.strip_prefix(&prefix)?, object)))
+        .filter(|(name, _)| !name.is_empty() && !name.starts_with('.'))
+        .collect();
+    let described = |name: &str| beside.get(format!("{name}.json").as_str()).copied();
+    let wanted = named.iter().filter_map(|(name, _)| described(name)).chain(beside.get(INDEX).copied());
+    let missing: Vec<Object> =
+        wanted.filter(|object| cache.get(&object.key, &object.version()).is_none()).cloned().collect();
+    for (object, value) in read_all(bucket, missing).await? {
+        cache.put(object.key.clone(), object.version(), value);
+    }
+    let known = |object: &Object| cache.get(&object.key, &object.version()).cloned();
+    let index: Index =
+        beside.get(INDEX).and_then(|index| serde_json::from_value(known(index)?).ok()).unwrap_or_default();
+    let mut all: Vec<InBucket> = named
+        .iter()
+        .map(|(name, object)| {
+            let manifest = described(name).and_then(known);
+            let is_held = beside.contains_key(format!("{name}{HELD}").as_str());
+            one(name, object, manifest, index.verified.get(*name), is_held)
+        })
+        .collect();
+    all.sort_by(|left, right| {
+        (left.listed.created, &left.listed.name).cmp(&(right.listed.created, &right.listed.name))
+    });
+    cache.keep(&beside.values().map(|object| object.key.as_str()).collect::<HashSet<_>>());
+    Ok(all)
+}
+
+fn one(
+    name: &str,
+    object: &Object,
+    manifest: Option<Value>,
+    found: Option<&(String, Verification)>,
+    is_held: bool,
+) -> InBucket {
+    let is_there = manifest.is_some();
+    let read: Option<Described> = manifest.and_then(Described::read);
+    let is_unreadable = is_there && read.is_none();
+    let found = found.filter(|(version, _)| *version == object.version()).map(|(_, verification)| verification.clone());
+    let is_same = read.as_ref().is_some_and(|read| {
+        (object.etag.is_empty() || read.object.etag == object.etag) && read.manifest.size == object.size
+    });
+    let status = match (&found, &read) {
+        _ if is_unreadable => Status::Unreadable,
+        (Some(found), _) if found.status == "good" => Status::Good,
+        (Some(_), _) => Status::Corrupt,
+        (None, Some(_)) if is_same => Status::Good,
+        (None, Some(_)) => Status::Changed,
+        (None, None) => Status::Unverified,
+    };
+    let crc64nvme = read
+        .as_ref()
+        .filter(|read| is_same && !read.object.crc64nvme.is_empty())
+        .map(|read| read.object.crc64nvme.clone());
+    let manifest = read.map(|read| {
+        let verification = found.or(read.manifest.verification);
+        Manifest { held: is_held, verification, ..read.manifest }
+    });
+    // A hold needs no manifest of the one who took the snapshot.
+    let manifest = manifest.or_else(|| {
+        is_held.then(|| Manifest {
+            name: name.to_owned(),
+            size: object.size,
+            held: true,
+            created: clock::rfc3339(UNIX_EPOCH + Duration::from_secs(object.modified)),
+            ..Manifest::default()
+        })
+    });
+    let written =
+        manifest.as_ref().and_then(|manifest| clock::parse_rfc3339(&manifest.created)).map(clock::unix_seconds);
+    let created = written.or_else(|| name::taken_at(name)).unwrap_or(object.modified);
+    InBucket {
+        listed: Listed { name: name.to_owned(), size: object.size, created, status, manifest },
+        object: object.clone(),
+        crc64nvme,
+    }
+}
+
+/// Reads small objects, several at a time. What is gone meanwhile, or is no JSON, is nothing.
+async fn read_all(bucket: &Bucket, mut wanted: Vec<Object>) -> Result<Vec<(Object, Value)>, S3Error> {
+    let mut read = Vec::with_capacity(wanted.len());
+    let mut under_way = JoinSet::new();
+    loop {
+        while under_way.len() < AT_A_TIME
+            && let Some(object) = wanted.pop()
+        {
+            let bucket = bucket.clone();
+            under_way.spawn(async move { bucket.read(&object.key).await.map(|bytes| (object, bytes)) });
+        }
+        let Some(done) = under_way.join_next().await else { return Ok(read) };
+        let Ok(done) = done else { continue };
+        let (object, bytes) = done?;
+        let Some(bytes) = bytes else { continue };
+        read.push((object, serde_json::from_slice(&bytes).unwrap_or(Value::Null)));
+    }
+}
+
+/// Writes down what there is now, after an upload.
+///
+/// # Errors
+/// If the store does not take it.
+pub async fn describe(bucket: &Bucket, manifest: &Manifest, uploaded: &Uploaded) -> Result<(), S3Error> {
+    let key = bucket.manifest_key(&manifest.name);
+    let manifest = Manifest { held: false, ..manifest.clone() };
+    let bytes = Described { manifest, object: uploaded.clone() }.write();
+    bucket.write(&key, bytes, JSON).await.map(|_| ())
+}
+
+/// The manifest of one snapshot, without a listing.
+///
+/// # Errors
+/// If the store does not say.
+pub async fn described(bucket: &Bucket, name: &str) -> Result<Option<Described>, S3Error> {
+    let bytes = bucket.read(&bucket.manifest_key(name)).await?;
+    Ok(bytes.and_then(|bytes| Described::read(serde_json::from_slice(&bytes).ok()?)))
+}
+
+/// The keys of all objects that belong to a snapshot.
+#[must_use]
+pub fn keys_of(bucket: &Bucket, name: &str) -> [String; 2] {
+    [bucket.key(name), bucket.manifest_key(name)]
+}
+
+fn hold_key(bucket: &Bucket, name: &str) -> String {
+    format!("{}{METADATA}{name}{HELD}", bucket.target().prefix())
+}
+
+/// Holds a snapshot, or releases it.
+///
+/// # Errors
+/// If the store does not take it.
+pub async fn hold(bucket: &Bucket, name: &str, held: bool) -> Result<(), S3Error> {
+    let key = hold_key(bucket, name);
+    if held {
+        let word = serde_json::json!({ "held_at": clock::rfc3339(clock::now()) });
+        return bucket.write(&key, word.to_string().into_bytes(), JSON).await.map(|_| ());
+    }
+    match bucket.delete(&[key]).await?.pop() {
+        Some((_, error)) => Err(error),
+        None => Ok(()),
+    }
+}
+
+/// Writes into the index what a verification found of these versions of objects; of objects that are gone, nothing is kept.
+///
+/// # Errors
+/// If the store does not take it.
+pub async fn record(
+    bucket: &Bucket,
+    found: Vec<(String, String, Verification)>,
+    present: &[String],
+) -> Result<(), S3Error> {
+    let key = format!("{}{METADATA}{INDEX}", bucket.target().prefix());
+    let before = bucket.read(&key).await?;
+    let mut index: Index = before.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+    for (name, etag, verification) in found {
+        index.verified.insert(name, (etag, verification));
+    }
+    index.verified.retain(|name, _| present.contains(name));
+    let bytes = serde_json::to_vec(&index).unwrap_or_default();
+    bucket.write(&key, bytes, JSON).await.map(|_| ())
+}

@@ -1,0 +1,381 @@
+//! Snapshots in a bucket of object storage that speaks S3.
+//!
+//! A snapshot is an object `<folder>/<name>`; its manifest is another one, `<folder>/.metadata/<name>.json`, written after the snapshot was
+//! verified there, and never changed. What becomes known later, that a snapshot was verified again or is held, lies in objects of its own
+//! (`listing`). k3s and RKE2 keep snapshots in the same place, so theirs are seen, too.
+//!
+//! `connector` reaches the store, `error` says what it answered, `upload` and `download` move snapshots, `listing` tells what is there.
+
+mod cache;
+mod connector;
+pub mod download;
+pub mod error;
+pub mod listing;
+pub mod store;
+pub mod upload;
+pub mod verify;
+
+use std::time::Duration;
+
+use aws_config::BehaviorVersion;
+use aws_config::default_provider::credentials::DefaultCredentialsChain;
+use aws_config::provider_config::ProviderConfig;
+use aws_credential_types::Credentials;
+use aws_credential_types::provider::{ProvideCredentials as _, SharedCredentialsProvider};
+use aws_sdk_s3::Client;
+use aws_sdk_s3::config::{
+    Region, RequestChecksumCalculation, ResponseChecksumValidation, StalledStreamProtectionConfig,
+};
+use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::types::{Delete, ObjectIdentifier, ServerSideEncryption};
+use aws_smithy_types::base64;
+use aws_smithy_types::retry::RetryConfig;
+use aws_smithy_types::timeout::TimeoutConfig;
+use md5::{Digest as _, Md5};
+
+use crate::config::s3::{Encryption, Lookup, Target};
+use error::{Kind, S3Error};
+
+/// The directory of the manifests.
+pub const METADATA: &str = ".metadata/";
+/// Attempts for each request: of faults that pass, most have by then.
+const ATTEMPTS: u32 = 4;
+/// No connection takes longer.
+const CONNECT: Duration = Duration::from_secs(10);
+/// The slowest that a part may be on its way, in bytes a second.
+const SLOWEST: u64 = 32 << 10;
+/// Keys in one request to delete (Amazon S3 API reference, `DeleteObjects`).
+const BATCH: usize = 1000;
+/// A manifest or an index is not larger, in bytes.
+const LARGEST: usize = 32 << 20;
+
+/// A bucket that is connected to. Connecting sends nothing yet.
+#[derive(Clone, Debug)]
+pub struct Bucket {
+    client: Client,
+    target: Target,
+    credentials: SharedCredentialsProvider,
+}
+
+/// An object, as a listing shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Object {
+    /// Its key.
+    pub key: String,
+    /// Bytes.
+    pub size: u64,
+    /// What changes with it, without quotes; empty where the store does not list it.
+    pub etag: String,
+    /// Seconds since 1970.
+    pub modified: u64,
+}
+
+impl Object {
+    /// What changes with it, as well as a listing tells.
+    #[must_use]
+    pub fn version(&self) -> String {
+        if self.etag.is_empty() { format!("{}@{}", self.size, self.modified) } else { self.etag.clone() }
+    }
+}
+
+/// Headers for a key that the store does not keep.
+macro_rules! with_customer_key {
+    ($request:expr, $target:expr) => {{
+        let request = $request;
+        match crate::snapshot::store::s3::customer_key($target) {
+            Some((key, md5)) => {
+                request.sse_customer_algorithm("AES256").sse_customer_key(key).sse_customer_key_md5(md5)
+            }
+            None => request,
+        }
+    }};
+}
+
+/// How an object is to be stored.
+macro_rules! stored_as_asked {
+    ($request:expr, $target:expr) => {{
+        let (encryption, key) = crate::snapshot::store::s3::encryption($target);
+        let class = $target.storage_class.as_deref().map(aws_sdk_s3::types::StorageClass::from);
+        let request = $request.set_server_side_encryption(encryption).set_ssekms_key_id(key).set_storage_class(class);
+        crate::snapshot::store::s3::with_customer_key!(request, $target)
+    }};
+}
+
+pub(super) use {stored_as_asked, with_customer_key};
+
+/// The customer's key and its MD5, both base64.
+fn customer_key(target: &Target) -> Option<(String, String)> {
+    let Some(Encryption::Customer(key)) = &target.encryption else { return None };
+    let bytes = base64::decode(key.reveal()).ok()?;
+    Some((key.reveal().to_owned(), md5_of(&bytes)))
+}
+
+fn encryption(target: &Target) -> (Option<ServerSideEncryption>, Option<String>) {
+    match &target.encryption {
+        Some(Encryption::Aes256) => (Some(ServerSideEncryption::Aes256), None),
+        Some(Encryption::Kms(key)) => (Some(ServerSideEncryption::AwsKms), key.clone()),
+        Some(Encryption::Customer(_)) | None => (None, None),
+    }
+}
+
+/// As `Content-MD5` wants it.
+fn md5_of(bytes: &[u8]) -> String {
+    base64::encode(Md5::digest(bytes))
+}
+
+impl Bucket {
+    /// Prepares everything that a request needs.
+    ///
+    /// # Errors
+    /// If TLS cannot be set up as configured.
+    pub async fn connect(target: Target) -> Result<Self, S3Error> {
+        let http = connector::client(&target)?;
+        let credentials = if let Some(keys) = &target.keys {
+            SharedCredentialsProvider::new(Credentials::new(
+                keys.access_key.reveal(),
+                keys.secret_key.reveal(),
+                keys.session_token.as_ref().map(|token| token.reveal().to_owned()),
+                None,
+                "etcd-s3-access-key",
+            ))
+        } else {
+            let around = ProviderConfig::default().with_http_client(http.clone());
+            let around = around.with_region(Some(Region::new(target.region.clone())));
+            SharedCredentialsProvider::new(DefaultCredentialsChain::builder().configure(around).build().await)
+        };
+        let timeouts = TimeoutConfig::builder()
+            .connect_timeout(target.timeout.min(CONNECT))
+            .operation_attempt_timeout(target.timeout)
+            .build();
+        let mut config = aws_sdk_s3::Config::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .http_client(http)
+            .credentials_provider(credentials.clone())
+            .region(Region::new(target.region.clone()))
+            .force_path_style(is_path_style(&target))
+            // Many stores refuse the trailers with checksums that the SDK sends otherwise; ours go their own way (`upload`).
+            .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
+            .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
+            .stalled_stream_protection(
+                StalledStreamProtectionConfig::enabled().upload_enabled(true).grace_period(target.timeout).build(),
+            )
+            .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS).with_max_backoff(Duration::from_secs(10)))
+            .timeout_config(timeouts);
+        if let Some(url) = &target.endpoint {
+            config = config.endpoint_url(url);
+        }
+        Ok(Self { client: Client::from_conf(config.build()), target, credentials })
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// The key of a snapshot.
+    #[must_use]
+    pub fn key(&self, name: &str) -> String {
+        format!("{}{name}", self.target.prefix())
+    }
+
+    /// The key of a snapshot's manifest.
+    #[must_use]
+    pub fn manifest_key(&self, name: &str) -> String {
+        format!("{}{METADATA}{name}.json", self.target.prefix())
+    }
+
+    /// `s3://bucket/key`.
+    #[must_use]
+    pub fn url(&self, key: &str) -> String {
+        format!("s3://{}/{key}", self.target.bucket)
+    }
+
+    /// Who we are: the access key, and where it came from.
+    ///
+    /// # Errors
+    /// If there are no credentials.
+    pub async fn identity(&self) -> Result<(String, String), S3Error> {
+        let found = self.credentials.provide_credentials().await;
+        let found = found.map_err(|error| {
+            let mut deepest: &dyn std::error::Error = &error;
+            while let Some(cause) = deepest.source() {
+                deepest = cause;
+            }
+            S3Error::new("find credentials for", self.target.to_string(), Kind::NoCredentials, deepest.to_string())
+        })?;
+        // The SDK tells the name of the provider only so.
+        let told = format!("{found:?}");
+        let source = told.split_once("provider_name: \"").and_then(|(_, rest)| rest.split_once('"'));
+        Ok((found.access_key_id().to_owned(), source.map_or_else(String::new, |(name, _)| name.to_owned())))
+    }
+
+    fn fail<E>(
+        &self,
+        act: &str,
+        key: &str,
+        error: &aws_sdk_s3::error::SdkError<E, aws_smithy_runtime_api::client::orchestrator::HttpResponse>,
+    ) -> S3Error
+    where
+        E: aws_sdk_s3::error::ProvideErrorMetadata + std::error::Error + 'static,
+    {
+        S3Error::of(&self.target, act, self.url(key), error)
+    }
+
+    /// All objects whose keys begin so, up to the next slash if `within` is true.
+    ///
+    /// # Errors
+    /// If the store does not list them.
+    pub async fn list(&self, prefix: &str, within: bool) -> Result<Vec<Object>, S3Error> {
+        let mut objects = Vec::new();
+        let mut token = None;
+        loop {
+            let request = self.client.list_objects_v2().bucket(&self.target.bucket).prefix(prefix);
+            let request = request.set_delimiter(within.then(|| "/".to_owned())).set_continuation_token(token);
+            let page = request.send().await.map_err(|error| self.fail("list", prefix, &error))?;
+            for object in page.contents() {
+                let (Some(key), Some(size)) = (object.key(), object.size()) else { continue };
+                // Some stores take the beginning of a key for more than it is.
+                if !key.starts_with(prefix) {
+                    continue;
+                }
+                objects.push(Object {
+                    key: key.to_owned(),
+                    size: u64::try_from(size).unwrap_or(0),
+                    etag: unquoted(object.e_tag()),
+                    modified: object.last_modified().map_or(0, |at| u64::try_from(at.secs()).unwrap_or(0)),
+                });
+            }
+            match page.next_continuation_token() {
+                Some(next) if page.is_truncated() == Some(true) => token = Some(next.to_owned()),
+                _ => return Ok(objects),
+            }
+        }
+    }
+
+    /// A small object; nothing if there is none.
+    ///
+    /// # Errors
+    /// If it cannot be read, or is larger than what is ours.
+    pub async fn read(&self, key: &str) -> Result<Option<Vec<u8>>, S3Error> {
+        let request = with_customer_key!(self.client.get_object().bucket(&self.target.bucket).key(key), &self.target);
+        let found = match request.send().await {
+            Ok(found) => found,
+            Err(error) => {
+                let error = self.fail("read", key, &error);
+                return if error.kind == Kind::NoObject { Ok(None) } else { Err(error) };
+            }
+        };
+        let mut body = found.body;
+        let mut bytes = Vec::new();
+        loop {
+            match tokio::time::timeout(self.target.timeout, body.try_next()).await {
+                Ok(Ok(Some(chunk))) if bytes.len() + chunk.len() <= LARGEST => bytes.extend_from_slice(&chunk),
+                Ok(Ok(Some(_))) => {
+                    return Err(S3Error::new("read", self.url(key), Kind::Other, "it is larger than anything of ours"));
+                }
+                Ok(Ok(None)) => return Ok(Some(bytes)),
+                Ok(Err(error)) => {
+                    return Err(S3Error::new("read", self.url(key), Kind::Unreachable, error.to_string()));
+                }
+                Err(_) => return Err(S3Error::new("read", self.url(key), Kind::Silent, "nothing came for a while")),
+            }
+        }
+    }
+
+    /// Writes a small object.
+    ///
+    /// # Errors
+    /// If the store does not take it.
+    pub async fn write(&self, key: &str, bytes: Vec<u8>, content_type: &str) -> Result<String, S3Error> {
+        let request = self.client.put_object().bucket(&self.target.bucket).key(key).content_type(content_type);
+        let request = stored_as_asked!(request.content_md5(md5_of(&bytes)), &self.target);
+        let done = request.body(ByteStream::from(bytes)).send().await;
+        done.map(|put| unquoted(put.e_tag())).map_err(|error| self.fail("write", key, &error))
+    }
+
+    /// Deletes objects, a thousand in each request. Gives those that were not deleted, with why.
+    ///
+    /// # Errors
+    /// If the store does not take a request at all.
+    pub async fn delete(&self, keys: &[String]) -> Result<Vec<(String, S3Error)>, S3Error> {
+        let mut refused = Vec::new();
+        for batch in keys.chunks(BATCH) {
+            let ids: Result<Vec<_>, _> = batch.iter().map(|key| ObjectIdentifier::builder().key(key).build()).collect();
+            let wanted = ids.and_then(|ids| Delete::builder().set_objects(Some(ids)).quiet(true).build());
+            let wanted = wanted.map_err(|error| {
+                S3Error::new("delete from", self.target.to_string(), Kind::Other, error.to_string())
+            })?;
+            // Older stores know no other checksum, and refuse a request without one.
+            let request = self.client.delete_objects().bucket(&self.target.bucket).delete(wanted).customize();
+            let request = request.mutate_request(|request| {
+                if let Some(md5) = request.body().bytes().map(md5_of) {
+                    request.headers_mut().insert("content-md5", md5);
+                }
+            });
+            let done = match request.send().await {
+                Ok(done) => done,
+                Err(error) => {
+                    let error = self.fail("delete", &format!("{} and others", batch[0]), &error);
+                    if error.kind != Kind::Unsupported {
+                        return Err(error);
+                    }
+                    refused.extend(self.delete_each(batch).await?);
+                    continue;
+                }
+            };
+            for error in done.errors() {
+                let (code, said) = (error.code().unwrap_or_default(), error.message().unwrap_or_default());
+                let kind = match code {
+                    // It is gone, as was wanted.
+                    "NoSuchKey" => continue,
+                    _ if error::is_lock(said) || code.contains("Lock") => Kind::Locked,
+                    "AccessDenied" => Kind::Denied,
+                    _ => Kind::Other,
+                };
+                let key = error.key().unwrap_or_default();
+                refused.push((key.to_owned(), S3Error::new("delete", self.url(key), kind, format!("{code}: {said}"))));
+            }
+        }
+        Ok(refused)
+    }
+
+    /// For stores that cannot delete several at once.
+    async fn delete_each(&self, keys: &[String]) -> Result<Vec<(String, S3Error)>, S3Error> {
+        let mut refused = Vec::new();
+        for key in keys {
+            let done = self.client.delete_object().bucket(&self.target.bucket).key(key).send().await;
+            match done.map_err(|error| self.fail("delete", key, &error)) {
+                Ok(_) => {}
+                Err(error) if matches!(error.kind, Kind::NoObject) => {}
+                Err(error) if matches!(error.kind, Kind::Locked | Kind::Denied) => refused.push((key.clone(), error)),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(refused)
+    }
+
+    /// How long a request may take that moves so many bytes.
+    fn patience(&self, bytes: u64) -> Duration {
+        self.target.timeout + Duration::from_secs(bytes / SLOWEST)
+    }
+}
+
+fn unquoted(etag: Option<&str>) -> String {
+    etag.unwrap_or_default().trim_matches('"').to_owned()
+}
+
+/// `auto` is what works: AWS wants the bucket in the host's name (where the certificate is good for it), Alibaba too, others in the path.
+fn is_path_style(target: &Target) -> bool {
+    let wants_dns =
+        target.endpoint.is_none() || target.host.contains("amazonaws.com") || target.host.contains("aliyuncs.com");
+    match target.lookup {
+        Lookup::Dns => false,
+        Lookup::Path => true,
+        Lookup::Auto => {
+            !wants_dns
+                || target.bucket.contains('.')
+                || target.bucket.chars().any(|c| c.is_ascii_uppercase() || c == '_')
+        }
+    }
+}

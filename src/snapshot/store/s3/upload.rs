@@ -1,0 +1,297 @@
+//! Sends a file to the store, and believes that it is there only when the store has shown it.
+//!
+//! Each part goes with its MD5, which every store checks. Afterwards the store is asked what it has: its size, and its CRC-64/NVME or
+//! CRC-32C of the whole where it keeps one, else its `ETag` where that is made of MD5s; where it tells nothing, the object is read back.
+//! (Amazon S3 user guide, "Checking object integrity".)
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use aws_sdk_s3::operation::head_object::HeadObjectOutput;
+use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::types::{ChecksumMode, ChecksumType, CompletedMultipartUpload, CompletedPart};
+use aws_smithy_types::base64;
+use aws_smithy_types::timeout::TimeoutConfig;
+use crc_fast::{CrcAlgorithm, Digest as Crc};
+use hyper::body::Bytes;
+use md5::{Digest as _, Md5};
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Mutex, mpsc};
+use tokio::task::JoinSet;
+
+use super::error::{Kind, S3Error};
+use super::{Bucket, stored_as_asked, unquoted, with_customer_key};
+use crate::plan::parts::Parts;
+
+/// What to send.
+#[derive(Clone, Debug)]
+pub struct Sending {
+    /// The file.
+    pub path: PathBuf,
+    /// Its size, in bytes, when it was last looked at.
+    pub size: u64,
+    /// Where to.
+    pub key: String,
+    /// Such as `application/zip`.
+    pub content_type: &'static str,
+    /// What is written on it.
+    pub metadata: HashMap<String, String>,
+}
+
+/// What is there now.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Uploaded {
+    /// What changes with the object, without quotes.
+    pub etag: String,
+    /// CRC-64/NVME of all of it, base64 as the store writes it.
+    pub crc64nvme: String,
+    /// What showed that it is what was sent.
+    pub verified_by: String,
+}
+
+/// What was read of the file, as it was sent.
+#[derive(Debug)]
+struct Sums {
+    crc64: Crc,
+    crc32c: u32,
+    /// Of each part.
+    md5s: Vec<[u8; 16]>,
+}
+
+impl Sums {
+    fn new() -> Self {
+        Self { crc64: Crc::new(CrcAlgorithm::Crc64Nvme), crc32c: 0, md5s: Vec::new() }
+    }
+
+    fn add(&mut self, bytes: &[u8]) -> String {
+        self.crc64.update(bytes);
+        self.crc32c = crc32c::crc32c_append(self.crc32c, bytes);
+        let md5 = Md5::digest(bytes);
+        self.md5s.push(md5.into());
+        base64::encode(md5)
+    }
+
+    fn crc64(&self) -> String {
+        base64::encode(self.crc64.finalize().to_be_bytes())
+    }
+
+    /// The `ETag` of an object that was sent so, where a store makes it as S3 first did.
+    fn etag(&self, is_in_parts: bool) -> String {
+        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        match (&self.md5s[..], is_in_parts) {
+            ([one], false) => hex(one),
+            (all, _) => format!("{}-{}", hex(&Md5::digest(all.concat())), all.len()),
+        }
+    }
+}
+
+struct Part {
+    /// From 1.
+    number: i32,
+    bytes: Bytes,
+    md5: String,
+}
+
+/// Sends it. `begun` is told the name of an upload in parts, so that it can be taken back if we are not there any more to do so; `done`
+/// counts bytes.
+///
+/// # Errors
+/// If the file cannot be read, the store does not take it, or does not have what was sent. Nothing is left of an upload in parts then.
+pub async fn upload(
+    bucket: &Bucket,
+    sending: &Sending,
+    begun: impl FnOnce(&str),
+    done: &Arc<AtomicU64>,
+) -> Result<Uploaded, S3Error> {
+    let parts = Parts::of(sending.size);
+    let (sums, is_in_parts) = if parts.count == 1 {
+        (whole(bucket, sending, done).await?, false)
+    } else {
+        (in_parts(bucket, sending, parts, begun, done).await?, true)
+    };
+    verify(bucket, sending, &sums, is_in_parts).await
+}
+
+/// In one request.
+async fn whole(bucket: &Bucket, sending: &Sending, done: &Arc<AtomicU64>) -> Result<Sums, S3Error> {
+    let (parts, mut receiver, reader) = read(bucket, sending, Parts::of(sending.size));
+    let Some(part) = receiver.recv().await else { return Err(lost(bucket, sending)) };
+    let request = bucket.client.put_object().bucket(&bucket.target.bucket).key(&sending.key);
+    let request = request.content_type(sending.content_type).set_metadata(Some(sending.metadata.clone()));
+    let request = stored_as_asked!(request.content_md5(part.md5), &bucket.target);
+    let request = request.body(ByteStream::from(part.bytes)).customize().disable_payload_signing();
+    let request = request.config_override(patient(bucket.patience(parts.size)));
+    request.send().await.map_err(|error| bucket.fail("upload", &sending.key, &error))?;
+    done.store(sending.size, Ordering::Relaxed);
+    reader.await.unwrap_or_else(|_| Err(lost(bucket, sending)))
+}
+
+fn patient(patience: Duration) -> aws_sdk_s3::config::Builder {
+    aws_sdk_s3::Config::builder().timeout_config(TimeoutConfig::builder().operation_attempt_timeout(patience).build())
+}
+
+fn lost(bucket: &Bucket, sending: &Sending) -> S3Error {
+    S3Error::new("upload", bucket.url(&sending.key), Kind::Other, "a thread was lost")
+}
+
+type Reader = tokio::task::JoinHandle<Result<Sums, S3Error>>;
+
+/// Reads the file, a part after the other, a few ahead of those who send them.
+fn read(bucket: &Bucket, sending: &Sending, parts: Parts) -> (Parts, mpsc::Receiver<Part>, Reader) {
+    let (sender, receiver) = mpsc::channel(1);
+    let (path, url) = (sending.path.clone(), bucket.url(&sending.key));
+    let reader = tokio::task::spawn_blocking(move || {
+        let failed = |error: std::io::Error| {
+            S3Error::new("upload", url.clone(), Kind::Other, format!("{} cannot be read: {error}", path.display()))
+        };
+        let file = File::open(&path).map_err(failed)?;
+        let mut sums = Sums::new();
+        for index in 0..parts.count {
+            let (start, length) = parts.range(index);
+            let mut bytes = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
+            file.read_exact_at(&mut bytes, start).map_err(failed)?;
+            let md5 = sums.add(&bytes);
+            let number = i32::try_from(index + 1).unwrap_or(i32::MAX);
+            if sender.blocking_send(Part { number, bytes: Bytes::from(bytes), md5 }).is_err() {
+                break;
+            }
+        }
+        Ok(sums)
+    });
+    (parts, receiver, reader)
+}
+
+async fn in_parts(
+    bucket: &Bucket,
+    sending: &Sending,
+    parts: Parts,
+    begun: impl FnOnce(&str),
+    done: &Arc<AtomicU64>,
+) -> Result<Sums, S3Error> {
+    let request = bucket.client.create_multipart_upload().bucket(&bucket.target.bucket).key(&sending.key);
+    let request = request.content_type(sending.content_type).set_metadata(Some(sending.metadata.clone()));
+    let request = stored_as_asked!(request, &bucket.target);
+    let created = request.send().await.map_err(|error| bucket.fail("begin to upload", &sending.key, &error))?;
+    let id = created.upload_id().unwrap_or_default().to_owned();
+    begun(&id);
+    let sent = send_parts(bucket, sending, parts, &id, done).await;
+    let completed = match sent {
+        Ok((sums, completed)) => complete(bucket, sending, &id, completed).await.map(|()| sums),
+        Err(error) => Err(error),
+    };
+    if completed.is_err() {
+        // What failed matters more than that this does, too: it is tried again before the next attempt.
+        let _ = abort(bucket, &sending.key, &id).await;
+    }
+    completed
+}
+
+async fn send_parts(
+    bucket: &Bucket,
+    sending: &Sending,
+    parts: Parts,
+    id: &str,
+    done: &Arc<AtomicU64>,
+) -> Result<(Sums, Vec<CompletedPart>), S3Error> {
+    let (parts, receiver, reader) = read(bucket, sending, parts);
+    let receiver = Arc::new(Mutex::new(receiver));
+    let mut senders = JoinSet::new();
+    for _ in 0..parts.side_by_side {
+        let (bucket, receiver, done) = (bucket.clone(), receiver.clone(), done.clone());
+        let (key, id) = (sending.key.clone(), id.to_owned());
+        senders.spawn(async move {
+            let mut sent = Vec::new();
+            loop {
+                let Some(part) = receiver.lock().await.recv().await else { return Ok(sent) };
+                let length = part.bytes.len() as u64;
+                let request = bucket.client.upload_part().bucket(&bucket.target.bucket).key(&key).upload_id(&id);
+                let request = request.part_number(part.number).content_md5(part.md5);
+                let request = with_customer_key!(request, &bucket.target);
+                let request = request.body(ByteStream::from(part.bytes)).customize().disable_payload_signing();
+                let request = request.config_override(patient(bucket.patience(length)));
+                let answer = request.send().await.map_err(|error| bucket.fail("upload a part of", &key, &error))?;
+                done.fetch_add(length, Ordering::Relaxed);
+                let completed = CompletedPart::builder().part_number(part.number).set_e_tag(answer.e_tag);
+                sent.push(completed.build());
+            }
+        });
+    }
+    let mut completed = Vec::new();
+    while let Some(sent) = senders.join_next().await {
+        completed.extend(sent.unwrap_or_else(|_| Err(lost(bucket, sending)))?);
+    }
+    let sums = reader.await.unwrap_or_else(|_| Err(lost(bucket, sending)))?;
+    completed.sort_by_key(CompletedPart::part_number);
+    Ok((sums, completed))
+}
+
+async fn complete(bucket: &Bucket, sending: &Sending, id: &str, parts: Vec<CompletedPart>) -> Result<(), S3Error> {
+    let all = CompletedMultipartUpload::builder().set_parts(Some(parts)).build();
+    let request = bucket.client.complete_multipart_upload().bucket(&bucket.target.bucket).key(&sending.key);
+    let request = with_customer_key!(request.upload_id(id).multipart_upload(all), &bucket.target);
+    // The store puts the parts together, which takes it a while.
+    let request = request.customize().config_override(patient(bucket.patience(sending.size / 64)));
+    request.send().await.map_err(|error| bucket.fail("complete the upload of", &sending.key, &error))?;
+    Ok(())
+}
+
+/// Takes back an upload in parts that was not completed. One that is not there any more is fine.
+///
+/// # Errors
+/// If the store does not say that it is gone.
+pub async fn abort(bucket: &Bucket, key: &str, id: &str) -> Result<(), S3Error> {
+    let request = bucket.client.abort_multipart_upload().bucket(&bucket.target.bucket).key(key).upload_id(id);
+    match request.send().await.map_err(|error| bucket.fail("take back the upload of", key, &error)) {
+        Err(error) if error.why().contains("NoSuchUpload") || error.kind == Kind::NoObject => Ok(()),
+        done => done.map(|_| ()),
+    }
+}
+
+/// What the store has of a key.
+///
+/// # Errors
+/// If it has nothing, or does not say.
+pub(super) async fn head(bucket: &Bucket, key: &str) -> Result<HeadObjectOutput, S3Error> {
+    let request = bucket.client.head_object().bucket(&bucket.target.bucket).key(key);
+    let request = with_customer_key!(request.checksum_mode(ChecksumMode::Enabled), &bucket.target);
+    request.send().await.map_err(|error| bucket.fail("look at", key, &error))
+}
+
+async fn verify(bucket: &Bucket, sending: &Sending, sums: &Sums, is_in_parts: bool) -> Result<Uploaded, S3Error> {
+    let found = head(bucket, &sending.key).await?;
+    let differs =
+        |why: String| S3Error::new("trust what was uploaded to", bucket.url(&sending.key), Kind::Differs, why);
+    let size = found.content_length().and_then(|size| u64::try_from(size).ok()).unwrap_or(0);
+    if size != sending.size {
+        return Err(differs(format!("{} bytes were sent, and the store has {size}", sending.size)));
+    }
+    let etag = unquoted(found.e_tag());
+    let crc64nvme = sums.crc64();
+    let good = |by: &str| Ok(Uploaded { etag: etag.clone(), crc64nvme: crc64nvme.clone(), verified_by: by.into() });
+    let compared = |theirs: &str, ours: &str, name: &str| {
+        if theirs == ours {
+            good(name)
+        } else {
+            Err(differs(format!("its {name} is {theirs}, and that of what was sent is {ours}")))
+        }
+    };
+    let is_of_all = found.checksum_type() != Some(&ChecksumType::Composite);
+    if let Some(theirs) = found.checksum_crc64_nvme().filter(|_| is_of_all) {
+        return compared(theirs, &crc64nvme, "CRC-64/NVME");
+    }
+    if let Some(theirs) = found.checksum_crc32_c().filter(|_| is_of_all && !is_in_parts) {
+        return compared(theirs, &base64::encode(sums.crc32c.to_be_bytes()), "CRC-32C");
+    }
+    // One that is another may be made of something else than MD5s.
+    if etag == sums.etag(is_in_parts) {
+        return good("MD5");
+    }
+    let read = super::download::sum(bucket, &sending.key, sending.size).await?;
+    compared(&read, &crc64nvme, "content")
+}

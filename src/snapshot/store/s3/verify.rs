@@ -1,0 +1,161 @@
+//! Is a snapshot in a bucket good? It is streamed through, and stored nowhere.
+
+use std::io::{self, Read};
+use std::sync::mpsc;
+
+use hyper::body::Bytes;
+
+use super::Bucket;
+use super::download::{self, Remote};
+use super::error::S3Error;
+use super::listing::InBucket;
+use crate::clock;
+use crate::error::{Exit, Explained};
+use crate::snapshot::manifest::Verification;
+use crate::snapshot::stream::{self, StreamError, Streamed};
+
+/// Pieces that wait to be read.
+const AHEAD: usize = 16;
+
+/// Why it is not good, or not known to be.
+#[derive(Debug, thiserror::Error)]
+pub enum RemoteError {
+    /// The store, or the way.
+    #[error(transparent)]
+    S3(#[from] S3Error),
+    /// It is damaged.
+    #[error("{url} is corrupt: {what}")]
+    Corrupt {
+        /// Which.
+        url: String,
+        /// What is wrong.
+        what: String,
+    },
+    /// A thread was lost.
+    #[error("a thread was lost")]
+    Lost,
+}
+
+impl Explained for RemoteError {
+    fn exit(&self) -> Exit {
+        match self {
+            Self::S3(error) => error.exit(),
+            _ => Exit::Failed,
+        }
+    }
+
+    fn next(&self) -> Option<String> {
+        match self {
+            Self::S3(error) => error.next(),
+            Self::Corrupt { .. } => {
+                Some("do not restore it; if it is on a node, too, upload that one or take another".into())
+            }
+            Self::Lost => Some("try again".into()),
+        }
+    }
+}
+
+/// Reads what a channel brings; an error of the way is told by the one who sends.
+struct Pipe {
+    from: mpsc::Receiver<Result<Bytes, ()>>,
+    rest: Bytes,
+}
+
+impl Read for Pipe {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.rest.is_empty() {
+            match self.from.recv() {
+                Ok(Ok(bytes)) => self.rest = bytes,
+                Ok(Err(())) => return Err(io::Error::other("it broke off")),
+                Err(_) => return Ok(0),
+            }
+        }
+        let count = self.rest.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&self.rest.split_to(count));
+        Ok(count)
+    }
+}
+
+/// Verifies one. `progress` is told how many bytes came.
+///
+/// # Errors
+/// If it does not come whole, or is not good.
+pub async fn verify(bucket: &Bucket, found: &InBucket, mut progress: impl FnMut(u64)) -> Result<Streamed, RemoteError> {
+    let url = bucket.url(&found.object.key);
+    let remote = Remote {
+        key: found.object.key.clone(),
+        size: found.object.size,
+        etag: found.object.etag.clone(),
+        crc64nvme: None,
+        sha256: None,
+        metadata: std::collections::HashMap::default(),
+    };
+    let mut coming = download::stream(bucket, &remote).await?;
+    let (sender, from) = mpsc::sync_channel(AHEAD);
+    let reading = tokio::task::spawn_blocking(move || stream::verify(Pipe { from, rest: Bytes::new() }));
+    let (mut came, mut broke) = (0, None);
+    loop {
+        let next = match coming.next().await {
+            Ok(Some(bytes)) => {
+                came += bytes.len() as u64;
+                progress(came);
+                Ok(bytes)
+            }
+            Ok(None) => break,
+            Err(error) => {
+                broke = Some(error);
+                Err(())
+            }
+        };
+        let is_over = next.is_err();
+        // Sending waits for the reader, and must not keep others waiting.
+        let mut waiting = next;
+        let is_gone = loop {
+            match sender.try_send(waiting) {
+                Ok(()) => break false,
+                Err(mpsc::TrySendError::Full(back)) => {
+                    waiting = back;
+                    tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+                }
+                Err(mpsc::TrySendError::Disconnected(_)) => break true,
+            }
+        };
+        if is_over || is_gone {
+            break;
+        }
+    }
+    drop(sender);
+    let read = reading.await.map_err(|_| RemoteError::Lost)?;
+    if let Some(error) = broke {
+        return Err(error.into());
+    }
+    let corrupt = |what: String| RemoteError::Corrupt { url: url.clone(), what };
+    let streamed = read.map_err(|error| match error {
+        StreamError::Corrupt(what) => corrupt(what),
+        StreamError::Read(source) => corrupt(source.to_string()),
+    })?;
+    let expected =
+        found.listed.manifest.as_ref().map(|manifest| manifest.sha256.as_str()).filter(|text| !text.is_empty());
+    if expected.is_some_and(|expected| expected != streamed.sha256) {
+        return Err(corrupt(format!("its SHA-256 is {}, and its manifest has another", streamed.sha256)));
+    }
+    Ok(streamed)
+}
+
+/// What to write down of a verification, if it says something about the snapshot.
+#[must_use]
+pub fn finding(found: &InBucket, verified: &Result<Streamed, RemoteError>) -> Option<(String, String, Verification)> {
+    let (status, finding) = match verified {
+        Ok(_) => ("good", None),
+        Err(error @ RemoteError::Corrupt { .. }) => ("corrupt", Some(error.to_string())),
+        Err(_) => return None,
+    };
+    let verification = Verification {
+        status: status.into(),
+        at: clock::rfc3339(clock::now()),
+        size: found.object.size,
+        modified: 0,
+        finding,
+    };
+    Some((found.listed.name.clone(), found.object.version(), verification))
+}

@@ -1,0 +1,266 @@
+//! Verifies a snapshot that can be read only once and in order, as one that comes from object storage: its SHA-256 as it is stored, the
+//! archive that it may be in, and the SHA-256 that etcd wrote at its end. The pages of the database are not walked: what etcd wrote is whole
+//! then, and whether it was good when it was written, the verification after the save has said.
+
+use std::io::{self, BufRead, BufReader, ErrorKind, Read};
+
+use aws_lc_rs::digest::{self, Context};
+use flate2::bufread::DeflateDecoder;
+
+use super::file::{Packing, SHA256};
+use crate::etcd::embedded::hex;
+
+/// A zip archive's parts begin so (APPNOTE.TXT 4.3.7, 4.3.9, 4.3.12).
+const LOCAL: [u8; 4] = *b"PK\x03\x04";
+const DESCRIPTOR: [u8; 4] = *b"PK\x07\x08";
+/// Flags of an entry: encrypted, and sizes come after the data.
+const ENCRYPTED: u16 = 1;
+const SIZES_FOLLOW: u16 = 1 << 3;
+
+/// A snapshot as it went by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Streamed {
+    /// Bytes as it is stored.
+    pub stored_size: u64,
+    /// Of the file as it is stored, hexadecimal.
+    pub sha256: String,
+    /// How it is packed.
+    pub packing: Packing,
+    /// Bytes of the database, without the hash at its end.
+    pub database_size: u64,
+}
+
+/// Why it is not good.
+#[derive(Debug, thiserror::Error)]
+pub enum StreamError {
+    /// It does not arrive.
+    #[error("it cannot be read to its end")]
+    Read(#[source] io::Error),
+    /// It is not what was saved.
+    #[error("{0}")]
+    Corrupt(String),
+}
+
+fn corrupt(what: impl Into<String>) -> StreamError {
+    StreamError::Corrupt(what.into())
+}
+
+/// Hashes what is read through it, and remembers an error of what is below: to those above it looks like damage.
+struct Tap<R> {
+    from: R,
+    hash: Context,
+    count: u64,
+    failed: Option<io::Error>,
+}
+
+impl<R: Read> Read for Tap<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self.from.read(buffer) {
+            Ok(count) => {
+                self.hash.update(&buffer[..count]);
+                self.count += count as u64;
+                Ok(count)
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => Err(error),
+            Err(error) => {
+                let seen = io::Error::new(error.kind(), error.to_string());
+                self.failed.get_or_insert(error);
+                Err(seen)
+            }
+        }
+    }
+}
+
+/// Reads all of it.
+///
+/// # Errors
+/// If it breaks off, or is not good.
+pub fn verify(from: impl Read) -> Result<Streamed, StreamError> {
+    let tap = Tap { from, hash: Context::new(&digest::SHA256), count: 0, failed: None };
+    let mut stored = BufReader::with_capacity(1 << 18, tap);
+    let checked = check(&mut stored);
+    let drained = checked.and_then(|checked| {
+        io::copy(&mut stored, &mut io::sink()).map_err(StreamError::Read)?;
+        Ok(checked)
+    });
+    let tap = stored.into_inner();
+    if let Some(error) = tap.failed {
+        return Err(StreamError::Read(error));
+    }
+    let (packing, database_size) = drained?;
+    Ok(Streamed { stored_size: tap.count, sha256: hex(tap.hash.finish().as_ref()), packing, database_size })
+}
+
+fn check(stored: &mut impl BufRead) -> Result<(Packing, u64), StreamError> {
+    let begun = stored.fill_buf().map_err(StreamError::Read)?;
+    match begun {
+        [b'P', b'K', 3, 4, ..] => Ok((Packing::Zip, zip(stored)?)),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => {
+            let decoder = zstd::stream::Decoder::with_buffer(stored).map_err(StreamError::Read)?;
+            Ok((Packing::Zstd, database(decoder)?.0))
+        }
+        _ => Ok((Packing::Raw, database(stored)?.0)),
+    }
+}
+
+/// Checks the hash at the end of a database. Gives its size, and the CRC-32 of all of it.
+fn database(mut from: impl Read) -> Result<(u64, u32), StreamError> {
+    const END: usize = 32;
+    let mut hash = Context::new(&digest::SHA256);
+    let mut crc = crc32fast::Hasher::new();
+    let mut buffer = vec![0; 1 << 18];
+    // The last bytes are held back: they may be the hash.
+    let (mut held, mut total) = (0, 0u64);
+    loop {
+        let count = match from.read(&mut buffer[held..]) {
+            Ok(0) => break,
+            Ok(count) => count,
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            Err(error) => return Err(corrupt(format!("it cannot be unpacked after {total} bytes: {error}"))),
+        };
+        crc.update(&buffer[held..held + count]);
+        total += count as u64;
+        let there = held + count;
+        let sure = there.saturating_sub(END);
+        hash.update(&buffer[..sure]);
+        buffer.copy_within(sure..there, 0);
+        held = there - sure;
+    }
+    if total % 512 != SHA256 || held != END {
+        return Err(corrupt(format!(
+            "what is in it has {total} bytes and no SHA-256 at its end, so nobody can tell whether it is what etcd wrote"
+        )));
+    }
+    if hash.finish().as_ref() != &buffer[..END] {
+        return Err(corrupt("the SHA-256 at its end is not that of the database"));
+    }
+    Ok((total - SHA256, crc.finalize()))
+}
+
+/// The one entry that is a database; an RKE1 `*.rkestate` is passed over.
+fn zip(stored: &mut impl BufRead) -> Result<u64, StreamError> {
+    let mut found = None;
+    while let Some(entry) = Entry::read(stored)? {
+        let is_state = entry.name.ends_with(b".rkestate") || entry.name.ends_with(b"/");
+        let (size, crc) = if is_state {
+            entry.content(stored, |content| {
+                let mut crc = crc32fast::Hasher::new();
+                let mut buffer = vec![0; 1 << 16];
+                let mut size = 0;
+                loop {
+                    match content.read(&mut buffer).map_err(|error| corrupt(format!("the archive: {error}")))? {
+                        0 => return Ok((size, crc.finalize())),
+                        count => {
+                            crc.update(&buffer[..count]);
+                            size += count as u64;
+                        }
+                    }
+                }
+            })?
+        } else if found.is_some() {
+            return Err(corrupt("the archive holds several files, and it is not told which is the database"));
+        } else {
+            let (size, crc) = entry.content(stored, |content| database(content))?;
+            found = Some(size);
+            (size, crc)
+        };
+        let _ = size;
+        entry.end(stored, crc)?;
+    }
+    found.ok_or_else(|| corrupt("the archive holds no database"))
+}
+
+struct Entry {
+    name: Vec<u8>,
+    flags: u16,
+    method: u16,
+    crc: u32,
+    size: u64,
+}
+
+impl Entry {
+    /// The next local header; nothing where the directory of the archive begins.
+    fn read(stored: &mut impl BufRead) -> Result<Option<Self>, StreamError> {
+        let mut header = [0; 30];
+        let cut_off = |error: io::Error| corrupt(format!("the archive breaks off: {error}"));
+        stored.read_exact(&mut header[..4]).map_err(cut_off)?;
+        if header[..4] != LOCAL {
+            return Ok(None);
+        }
+        stored.read_exact(&mut header[4..]).map_err(cut_off)?;
+        let short = |at: usize| u16::from_le_bytes([header[at], header[at + 1]]);
+        let long = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+        let mut name = vec![0; usize::from(short(26))];
+        stored.read_exact(&mut name).map_err(cut_off)?;
+        let mut extra = vec![0; usize::from(short(28))];
+        stored.read_exact(&mut extra).map_err(cut_off)?;
+        let entry = Self {
+            name,
+            flags: short(6),
+            method: short(8),
+            crc: long(14),
+            size: large_size(&extra, long(18), long(22)),
+        };
+        if entry.flags & ENCRYPTED != 0 {
+            return Err(corrupt("the archive is encrypted"));
+        }
+        Ok(Some(entry))
+    }
+
+    fn content<T>(
+        &self,
+        stored: &mut impl BufRead,
+        read: impl FnOnce(&mut dyn Read) -> Result<T, StreamError>,
+    ) -> Result<T, StreamError> {
+        match self.method {
+            8 => read(&mut DeflateDecoder::new(stored)),
+            0 if self.flags & SIZES_FOLLOW == 0 => read(&mut stored.take(self.size)),
+            0 => Err(corrupt("the archive does not say where what is stored in it ends")),
+            other => Err(corrupt(format!("the archive is packed by method {other}, which is not known here"))),
+        }
+    }
+
+    /// Passes over what follows the data, and compares the CRC-32.
+    fn end(&self, stored: &mut impl BufRead, crc: u32) -> Result<(), StreamError> {
+        let mut expected = self.crc;
+        if self.flags & SIZES_FOLLOW != 0 {
+            let cut_off = |error: io::Error| corrupt(format!("the archive breaks off: {error}"));
+            let mut word = [0; 4];
+            stored.read_exact(&mut word).map_err(cut_off)?;
+            if word == DESCRIPTOR {
+                stored.read_exact(&mut word).map_err(cut_off)?;
+            }
+            expected = u32::from_le_bytes(word);
+            // Two sizes of 4 or 8 bytes each: the next part begins with `PK` after one or the other.
+            let mut sizes = [0; 8];
+            stored.read_exact(&mut sizes).map_err(cut_off)?;
+            let next = stored.fill_buf().map_err(StreamError::Read)?;
+            if !next.starts_with(b"PK") {
+                stored.read_exact(&mut sizes).map_err(cut_off)?;
+            }
+        }
+        if expected == crc {
+            return Ok(());
+        }
+        Err(corrupt("the CRC-32 of the archive is not that of what is in it"))
+    }
+}
+
+/// The packed size, which is in the extra field of a large archive (APPNOTE.TXT 4.5.3).
+fn large_size(mut extra: &[u8], packed: u32, unpacked: u32) -> u64 {
+    if packed != u32::MAX {
+        return u64::from(packed);
+    }
+    while let [id_low, id_high, length_low, length_high, rest @ ..] = extra {
+        let length = usize::from(u16::from_le_bytes([*length_low, *length_high]));
+        let Some(field) = rest.get(..length) else { break };
+        if u16::from_le_bytes([*id_low, *id_high]) == 1 {
+            let at = if unpacked == u32::MAX { 8 } else { 0 };
+            if let Some(bytes) = field.get(at..at + 8).and_then(|bytes| bytes.try_into().ok()) {
+                return u64::from_le_bytes(bytes);
+            }
+        }
+        extra = &rest[length..];
+    }
+    u64::from(packed)
+}

@@ -1,0 +1,53 @@
+//! The plain way: save, list, lose the node, restore.
+
+use std::fs;
+
+use serde_json::Value;
+
+use crate::kit::{Etcd, Node, Ran, Timed};
+use crate::store::{BUCKET, Store};
+
+pub fn save(node: &Node, args: &[&str]) -> Value {
+    let ran = node.quorate(&[&["etcd-snapshot", "save", "-o", "json"], args].concat());
+    serde_json::from_str(ran.succeeds()).unwrap()
+}
+
+pub fn list(node: &Node, args: &[&str]) -> Vec<Value> {
+    let ran = node.quorate(&[&["etcd-snapshot", "ls", "-o", "json"], args].concat());
+    serde_json::from_str::<Value>(ran.succeeds()).unwrap()["items"].as_array().unwrap().clone()
+}
+
+pub fn restore(node: &Node, snapshot: &str, more: &[&str]) -> Ran {
+    let path = format!("--cluster-reset-restore-path={snapshot}");
+    node.run_server_with(&[&["--cluster-reset", &path], more].concat())
+}
+
+#[test]
+fn a_node_that_is_lost_comes_back_from_the_bucket() {
+    let _timed = Timed::start();
+    let store = Store::start();
+    let mut node = Node::new(&Etcd::usual()).config(&store.config());
+    node.start_ready();
+    node.etcdctl(&["put", "a", "1"]);
+    let item = save(&node, &["--snapshot-compress=zip"]);
+    let name = item["name"].as_str().unwrap().to_owned();
+    let url = format!("s3://{BUCKET}/prod/{name}");
+    assert_eq!(item["uploaded_to"], url);
+    assert_eq!(store.objects("prod"), [name.clone()]);
+    assert_eq!(store.objects("prod/.metadata"), [format!("{name}.json")]);
+    let all = list(&node, &[]);
+    assert_eq!(all.len(), 2, "{all:?}");
+    assert_eq!((&all[1]["location"], &all[1]["status"]), (&url.clone().into(), &"good".into()));
+    assert_eq!(all[0]["sha256"], all[1]["sha256"]);
+    assert_eq!(list(&node, &["--s3"]).len(), 1);
+    assert_eq!(list(&node, &["--local"]).len(), 1);
+    node.stop();
+    // All is lost but the bucket.
+    fs::remove_dir_all(&node.data_dir).unwrap();
+    let ran = restore(&node, &name, &[]);
+    ran.succeeds();
+    assert!(ran.err.contains(&url), "{}", ran.err);
+    node.start_ready();
+    assert_eq!(node.etcdctl(&["get", "a", "--print-value-only"]).trim(), "1");
+    node.stop();
+}
