@@ -98,6 +98,20 @@ fn table(status: &Status) -> String {
             ),
         );
     }
+    if let Some(s3) = &snapshots.s3 {
+        let last = s3.last.as_ref().map_or_else(
+            || "nothing was uploaded yet".to_owned(),
+            |last| format!("last {}, revision {}, {}", last.created, last.revision, human(last.size)),
+        );
+        row("s3", format!("{}: {last}", printable(&s3.place)));
+        if let Some(first) = s3.pending.iter().max_by_key(|pending| pending.failures) {
+            let why = first
+                .last_failure
+                .as_ref()
+                .map_or_else(String::new, |why| format!("; the last failure: {}", printable(why)));
+            row("", format!("{} STILL TO BE UPLOADED{why}", plural(s3.pending.len(), "snapshot")));
+        }
+    }
     if let Some(free) = status.disk.free {
         let fsync =
             status.disk.fsync_p99_ms.map(|p99| format!(", fsync p99 {p99:.1} ms at the start")).unwrap_or_default();

@@ -328,6 +328,8 @@ impl Node {
             if text.starts_with("QUORATE_")
                 || text.starts_with("ETCD")
                 || text == "FAILPOINTS"
+                || text.starts_with("AWS_")
+                || text.to_uppercase().ends_with("_PROXY")
                 || text == "NOTIFY_SOCKET"
             {
                 command.env_remove(&name);
@@ -396,7 +398,13 @@ impl Node {
 
     /// Runs another verb against this node's data directory.
     pub fn quorate(&self, args: &[&str]) -> Ran {
+        self.quorate_with(&[], args)
+    }
+
+    /// As [`Self::quorate`], with these environment variables.
+    pub fn quorate_with(&self, env: &[(&str, &str)], args: &[&str]) -> Ran {
         let mut command = self.bare_command();
+        command.envs(env.iter().copied());
         let (verb, rest) = args.split_first().unwrap();
         command.arg(verb).arg("--data-dir").arg(&self.data_dir).arg("--config").arg(self.config_path()).args(rest);
         Ran::of(&command.output().unwrap())

@@ -26,8 +26,14 @@ pub const ACCESS_KEY: &str = "QUORATETESTKEY";
 pub const SECRET_KEY: &str = "a secret/that+nobody=may see";
 pub const BUCKET: &str = "backups";
 
+impl std::fmt::Debug for Seen {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}?{}", self.method, self.path, self.query)
+    }
+}
+
 /// A request that came.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Seen {
     pub method: String,
     pub path: String,
@@ -58,6 +64,8 @@ pub enum Fault {
     Change(usize),
     /// It is taken, and the object is shorter then.
     KeepLess,
+    /// Of several objects to delete, this one is kept by a lock.
+    Locked(String),
     /// It is taken only after so long.
     Delay(Duration),
 }
@@ -74,6 +82,7 @@ struct Rule {
 
 #[derive(Default)]
 struct State {
+    root: PathBuf,
     seen: Mutex<Vec<Seen>>,
     rules: Mutex<Vec<Rule>>,
 }
@@ -122,7 +131,7 @@ impl Store {
         let mut builder = S3ServiceBuilder::new(s3s_fs::FileSystem::new(root.path()).unwrap());
         builder.set_auth(SimpleAuth::from_single(keys.0, keys.1));
         let service = builder.build();
-        let state = Arc::new(State::default());
+        let state = Arc::new(State { root: root.path().join(BUCKET), ..State::default() });
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = listener.local_addr().unwrap();
@@ -255,6 +264,13 @@ async fn answer(
             let text = if seen.method == "HEAD" || code.is_empty() { String::new() } else { text };
             return response.body(Altered::of(s3s::Body::from(text), None)).map_err(std::io::Error::other);
         }
+        Some(Fault::Locked(key)) => {
+            let text = format!(
+                "<?xml version=\"1.0\" encoding=\"UTF-8\"?><DeleteResult><Error><Key>{key}</Key><Code>AccessDenied</Code>\
+                 <Message>Access Denied because object protected by object lock.</Message></Error></DeleteResult>"
+            );
+            return Ok(Response::new(Altered::of(s3s::Body::from(text), None)));
+        }
         Some(Fault::Close) => return Err(std::io::Error::other("closed, as the test wants it")),
         Some(Fault::Silence) => std::future::pending().await,
         Some(Fault::Delay(long)) => tokio::time::sleep(*long).await,
@@ -265,21 +281,12 @@ async fn answer(
         .await
         .map_err(|error| std::io::Error::other(format!("{error:?}")))?;
     if matches!(fault, Some(Fault::KeepLess)) {
-        let key = seen.path.trim_start_matches(&format!("/{BUCKET}/")).to_owned();
-        shorten(&state, &key);
+        let file =
+            fs::File::options().write(true).open(state.root.join(seen.path.trim_start_matches(&format!("/{BUCKET}/"))));
+        let file = file.unwrap();
+        file.set_len(file.metadata().unwrap().len() - 1).unwrap();
     }
     Ok(response.map(|body| Altered::of(body, fault)))
-}
-
-/// Where the objects are is known only to the store that the state belongs to: it is looked for among the temporary directories.
-fn shorten(_: &State, key: &str) {
-    let all = fs::read_dir(std::env::temp_dir()).unwrap().flatten();
-    for dir in all.filter(|entry| entry.file_name().to_string_lossy().starts_with("quorate-test-s3-")) {
-        let path = dir.path().join(BUCKET).join(key);
-        if let Ok(file) = fs::File::options().write(true).open(&path) {
-            file.set_len(file.metadata().unwrap().len() - 1).unwrap();
-        }
-    }
 }
 
 /// A body that something may be wrong with.
@@ -343,9 +350,6 @@ impl hyper::body::Body for Altered {
     }
 
     fn size_hint(&self) -> hyper::body::SizeHint {
-        match self.fault {
-            Some(Fault::Drip | Fault::CutOff(_)) | None => self.body.size_hint(),
-            _ => self.body.size_hint(),
-        }
+        self.body.size_hint()
     }
 }

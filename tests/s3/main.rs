@@ -8,3 +8,9 @@ mod kit;
 mod store;
 
 mod basic;
+mod check;
+mod credentials;
+mod faults;
+mod foreign;
+mod places;
+mod restore;

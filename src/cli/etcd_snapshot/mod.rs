@@ -7,6 +7,7 @@ mod ls;
 mod place;
 mod prune;
 mod restore;
+mod s3_check;
 mod save;
 mod status;
 mod verify;
@@ -49,6 +50,8 @@ enum Verb {
     Status(status::Args),
     /// Make a data directory for any etcd from one; to restore this server, see server --cluster-reset
     Restore(restore::Args),
+    /// Try everything that snapshots need of object storage, before they need it
+    S3Check(s3_check::Args),
     /// Print the value of a key in a snapshot
     Get(inside::OfKey),
     /// Print everything that a snapshot still knows of a key
@@ -71,6 +74,7 @@ pub(super) fn run(given: &Given, args: &Args) -> Result<Exit, Failure> {
         Verb::Verify(args) => verify::run(&config, &place()?, args),
         Verb::Status(args) => status::run(&place()?, args),
         Verb::Restore(args) => restore::run(&place()?, args),
+        Verb::S3Check(args) => s3_check::run(&place()?, args),
         Verb::Get(args) => inside::get(&place()?, args),
         Verb::History(args) => inside::history(&place()?, args),
         Verb::Diff(args) => inside::diff(&place()?, args),

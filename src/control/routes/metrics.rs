@@ -119,6 +119,9 @@ fn snapshots(registry: &mut Registry, shared: &Shared) {
     for name in ["etcd_snapshot_save_duration", "etcd_snapshot_save_local_duration"] {
         registry.register_with_unit(name, help, Unit::Seconds, shared.snapshots.save_seconds.clone());
     }
+    let uploads = &shared.snapshots.uploads;
+    let help = "How long uploads of snapshots to object storage took, by whether they succeeded";
+    registry.register_with_unit("etcd_snapshot_save_s3_duration", help, Unit::Seconds, uploads.seconds.clone());
     let history = shared.snapshots.history();
     #[allow(clippy::cast_precision_loss, reason = "Prometheus counts in floats; all of these are below 2^53")]
     let mut number = |name: &str, help: &str, unit: Option<Unit>, value: u64| {
@@ -131,6 +134,31 @@ fn snapshots(registry: &mut Registry, shared: &Shared) {
         history.failures,
     );
     let seconds = |text: &str| clock::parse_rfc3339(text).map(clock::unix_seconds);
+    let pending = uploads.pending();
+    number("etcd_snapshot_uploads_pending", "Snapshots that are still to be uploaded", None, pending.len() as u64);
+    let failures = pending.iter().map(|pending| u64::from(pending.failures)).max().unwrap_or(0);
+    number(
+        "etcd_snapshot_upload_consecutive_failures",
+        "Attempts that failed to upload the snapshot that failed most often",
+        None,
+        failures,
+    );
+    if let Some(last) = uploads.last() {
+        if let Some(at) = seconds(&last.manifest.created) {
+            number(
+                "etcd_snapshot_last_uploaded_time",
+                "When the newest snapshot was taken that is in object storage, since 1970",
+                Some(Unit::Seconds),
+                at,
+            );
+        }
+        number(
+            "etcd_snapshot_last_uploaded_size",
+            "Size of the newest snapshot that is in object storage",
+            Some(Unit::Bytes),
+            last.manifest.size,
+        );
+    }
     if let Some(at) = history.last_verified.as_deref().and_then(seconds) {
         number(
             "etcd_snapshot_last_verified_time",

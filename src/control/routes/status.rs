@@ -145,6 +145,35 @@ pub struct Snapshots {
     pub last_failure: Option<String>,
     /// When the next scheduled one is due; RFC 3339.
     pub next: Option<String>,
+    /// Object storage, if snapshots are uploaded, or some are still to be.
+    #[serde(default)]
+    pub s3: Option<ObjectStorage>,
+}
+
+/// Snapshots in object storage.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct ObjectStorage {
+    /// `s3://bucket/folder/`; empty if it cannot be told.
+    pub place: String,
+    /// Those that are still to be uploaded, the oldest first.
+    pub pending: Vec<PendingUpload>,
+    /// The newest one that is there, with the URL as its name.
+    pub last: Option<LastGood>,
+    /// When it was there; RFC 3339.
+    pub last_at: Option<String>,
+}
+
+/// A snapshot that is still to be uploaded.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct PendingUpload {
+    /// File name.
+    pub name: String,
+    /// RFC 3339.
+    pub since: String,
+    /// Attempts that failed.
+    pub failures: u32,
+    /// Why the last one did.
+    pub last_failure: Option<String>,
 }
 
 /// The newest good snapshot.
@@ -245,7 +274,36 @@ fn snapshots(shared: &Shared) -> Snapshots {
         failures: history.failures,
         last_failure: history.last_failure,
         next: history.next.map(clock::rfc3339),
+        s3: object_storage(shared),
     }
+}
+
+fn object_storage(shared: &Shared) -> Option<ObjectStorage> {
+    let uploads = &shared.snapshots.uploads;
+    let (pending, config) = (uploads.pending(), shared.snapshots.settings.borrow().s3.clone());
+    if !config.is_on && pending.is_empty() {
+        return None;
+    }
+    let last = uploads.last();
+    Some(ObjectStorage {
+        place: config.target().map(|target| target.to_string()).unwrap_or_default(),
+        pending: pending
+            .into_iter()
+            .map(|pending| PendingUpload {
+                name: pending.name,
+                since: pending.since,
+                failures: pending.failures,
+                last_failure: pending.last_failure,
+            })
+            .collect(),
+        last_at: last.as_ref().map(|last| last.at.clone()),
+        last: last.map(|last| LastGood {
+            name: last.url,
+            created: last.manifest.created,
+            size: last.manifest.size,
+            revision: last.manifest.revision,
+        }),
+    })
 }
 
 pub(super) fn certificates(shared: &Shared) -> Vec<Certificate> {

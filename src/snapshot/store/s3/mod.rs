@@ -7,6 +7,7 @@
 //! `connector` reaches the store, `error` says what it answered, `upload` and `download` move snapshots, `listing` tells what is there.
 
 mod cache;
+pub mod check;
 mod connector;
 pub mod download;
 pub mod error;

@@ -1,0 +1,74 @@
+//! `quorate etcd-snapshot s3-check`.
+
+use std::fmt::Write as _;
+
+use serde::Serialize;
+
+use super::super::output::{self, Format, WIDTH, wrapped};
+use super::super::runtime;
+use super::place::Place;
+use crate::config::s3::Encryption;
+use crate::error::{Exit, Failure};
+use crate::host::printable;
+use crate::snapshot::store::s3::check::{self, Step, Verdict};
+
+/// Tries everything that snapshots need of object storage, and removes what it wrote. Exits 0 if all of it works.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// How to print
+    #[arg(long, short, value_enum, default_value_t)]
+    output: Format,
+}
+
+#[derive(Serialize)]
+struct Item<'a> {
+    check: &'a str,
+    result: &'static str,
+    what: &'a str,
+    next: &'a Option<String>,
+}
+
+/// Where the second column begins.
+const COLUMN: usize = 18;
+
+pub(super) fn run(place: &Place, args: &Args) -> Result<Exit, Failure> {
+    let (steps, policy, shown) = runtime()?.block_on(async {
+        let remote = place.bucket().await?;
+        let target = remote.bucket.target();
+        let has_kms = matches!(target.encryption, Some(Encryption::Kms(_)));
+        let policy = check::policy(&target.bucket, &target.prefix(), has_kms);
+        Ok::<_, Failure>((check::check(&remote.bucket).await, policy, target.to_string()))
+    })?;
+    let is_good = steps.iter().all(|step| step.verdict != Verdict::Bad);
+    let items: Vec<Item<'_>> = steps
+        .iter()
+        .map(|step| Item { check: step.name, result: word(step.verdict), what: &step.what, next: &step.next })
+        .collect();
+    let json = serde_json::json!({ "place": shown, "good": is_good, "items": items, "policy": policy });
+    if !output::structured(&json, args.output)? {
+        output::data(&table(&steps, &shown, &policy, is_good))?;
+    }
+    Ok(if is_good { Exit::Done } else { Exit::Failed })
+}
+
+fn word(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Good => "good",
+        Verdict::Note => "note",
+        Verdict::Bad => "BAD",
+    }
+}
+
+fn table(steps: &[Step], place: &str, policy: &str, is_good: bool) -> String {
+    let mut text = String::new();
+    for step in steps {
+        let head = format!("{:<12}{}", step.name, word(step.verdict));
+        let _ = writeln!(text, "{head:<COLUMN$}{}", wrapped(&printable(&step.what), COLUMN, WIDTH));
+        if let Some(next) = &step.next {
+            let _ = writeln!(text, "{:<COLUMN$}next: {}", "", wrapped(&printable(next), COLUMN, WIDTH));
+        }
+    }
+    let verdict = if is_good { "snapshots can be kept in" } else { "snapshots CANNOT be kept in" };
+    let _ = writeln!(text, "\n{verdict} {}\n\nThe least that the key must be allowed:\n{policy}", printable(place));
+    text
+}

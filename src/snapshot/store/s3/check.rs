@@ -1,0 +1,380 @@
+//! Tries everything that snapshots need of a store, before they need it, and removes what it wrote.
+
+use std::time::{Duration, SystemTime};
+
+use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
+use tokio::net::lookup_host;
+
+use super::error::{Kind, S3Error};
+use super::upload::{self, head};
+use super::{Bucket, md5_of, stored_as_asked, with_customer_key};
+use crate::clock;
+
+/// What was tried, and how it went.
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// What.
+    pub name: &'static str,
+    /// How it went, for people.
+    pub what: String,
+    /// How bad it is.
+    pub verdict: Verdict,
+    /// What to do, if anything.
+    pub next: Option<String>,
+}
+
+/// How bad something is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It works.
+    Good,
+    /// Worth knowing.
+    Note,
+    /// Snapshots cannot be kept there so.
+    Bad,
+}
+
+/// A part but the last is not smaller (Amazon S3 user guide, "multipart upload limits").
+const PART: usize = 5 << 20;
+/// Clocks that are farther apart keep requests from being believed (15 minutes at AWS); this is worth a word.
+const APART: Duration = Duration::from_secs(60);
+
+struct Check<'b> {
+    bucket: &'b Bucket,
+    steps: Vec<Step>,
+}
+
+/// Tries everything in order. Ends early where nothing that follows could work.
+pub async fn check(bucket: &Bucket) -> Vec<Step> {
+    let mut check = Check { bucket, steps: Vec::new() };
+    let key = format!("{}.quorate-check-{}", bucket.target().prefix(), clock::unix_seconds(clock::now()));
+    let _ = check.run(&key).await;
+    let written = [key.clone(), format!("{key}-parts")];
+    let is_written = check.steps.iter().any(|step| step.name == "put" && step.verdict == Verdict::Good);
+    if is_written {
+        match bucket.delete(&written).await {
+            Ok(refused) if refused.is_empty() => check.good("delete", "what was written is gone again"),
+            Ok(refused) => {
+                for (key, error) in refused {
+                    let what = format!("{} stays: {}", bucket.url(&key), error.why());
+                    let verdict = if error.kind == Kind::Locked { Verdict::Note } else { Verdict::Bad };
+                    check.add(
+                        "delete",
+                        what,
+                        verdict,
+                        Some("retention needs s3:DeleteObject; a lock keeps snapshots for its time".into()),
+                    );
+                }
+            }
+            Err(error) => check.bad("delete", &error),
+        }
+    }
+    check.steps
+}
+
+impl Check<'_> {
+    fn add(&mut self, name: &'static str, what: impl Into<String>, verdict: Verdict, next: Option<String>) {
+        self.steps.push(Step { name, what: what.into(), verdict, next });
+    }
+
+    fn good(&mut self, name: &'static str, what: impl Into<String>) {
+        self.add(name, what, Verdict::Good, None);
+    }
+
+    fn note(&mut self, name: &'static str, what: impl Into<String>) {
+        self.add(name, what, Verdict::Note, None);
+    }
+
+    fn bad(&mut self, name: &'static str, error: &S3Error) {
+        use crate::error::Explained as _;
+        self.add(name, error.why(), Verdict::Bad, error.next());
+    }
+
+    /// Nothing that follows could work if it is bad.
+    fn must<T>(&mut self, name: &'static str, done: Result<T, S3Error>) -> Option<T> {
+        done.map_err(|error| self.bad(name, &error)).ok()
+    }
+
+    async fn run(&mut self, key: &str) -> Option<()> {
+        let (bucket, target) = (self.bucket, self.bucket.target());
+        self.dns().await;
+        let identity = bucket.identity().await;
+        let (access_key, source) = self.must("credentials", identity)?;
+        self.good("credentials", format!("{}, from {}", shortened(&access_key), source_of(&source)));
+        self.reach().await?;
+        let listed = bucket.list(&target.prefix(), true).await;
+        let count = self.must("list", listed)?.len();
+        self.good("list", format!("{count} objects in {target}"));
+        let content = b"quorate tries this store".to_vec();
+        let put = bucket.write(key, content.clone(), "text/plain").await;
+        self.must("put", put)?;
+        self.good("put", format!("{} was written", bucket.url(key)));
+        let read = bucket.read(key).await;
+        match self.must("get", read)? {
+            Some(read) if read == content => self.good("get", "what was written came back"),
+            _ => {
+                let why = "what came back is not what was written";
+                self.bad("get", &S3Error::new("trust", bucket.url(key), Kind::Differs, why));
+                return None;
+            }
+        }
+        let again = bucket.write(key, b"again".to_vec(), "text/plain").await;
+        let read = bucket.read(key).await;
+        match (self.must("overwrite", again), self.must("overwrite", read)) {
+            (Some(_), Some(Some(read))) if read == b"again" => {
+                self.good("overwrite", "the newer content is what is read")
+            }
+            (Some(_), Some(_)) => self.note("overwrite", "an older content is still read for a while"),
+            _ => {}
+        }
+        self.multipart(&format!("{key}-parts")).await;
+        self.state().await;
+        Some(())
+    }
+
+    async fn dns(&mut self) {
+        let target = self.bucket.target();
+        let host = target.host.clone();
+        let with_port = if host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok()) {
+            host.clone()
+        } else {
+            format!("{host}:{}", if target.is_plain { 80 } else { 443 })
+        };
+        match tokio::time::timeout(Duration::from_secs(10), lookup_host(with_port)).await {
+            Ok(Ok(found)) => {
+                let mut addresses: Vec<String> = found.map(|address| address.ip().to_string()).collect();
+                addresses.dedup();
+                addresses.truncate(4);
+                self.good("dns", format!("{host} is {}", addresses.join(", ")));
+            }
+            // Behind a proxy names need not be known here.
+            Ok(Err(error)) => self.note("dns", format!("there is no address for {host} here: {error}")),
+            Err(_) => self.note("dns", format!("the address of {host} was not told in time")),
+        }
+    }
+
+    /// The bucket itself: TLS, who we are, region, and the store's clock.
+    async fn reach(&mut self) -> Option<()> {
+        let (bucket, target) = (self.bucket, self.bucket.target());
+        let clock_of = std::sync::Arc::new(std::sync::Mutex::new(None));
+        let seen = clock_of.clone();
+        let asked = clock::now();
+        let request = bucket.client.head_bucket().bucket(&target.bucket).customize();
+        let request = request.interceptor(DateSeen(seen));
+        let done = request.send().await.map_err(|error| bucket.fail("reach", "", &error));
+        let tls = match (target.is_plain, target.skip_verify) {
+            (true, _) => ("plain HTTP: whoever is on the way can read and change snapshots", Verdict::Note),
+            (_, true) => ("the certificate is not looked at: whoever answers is believed", Verdict::Note),
+            _ => ("the certificate is trusted", Verdict::Good),
+        };
+        let is_reached = !matches!(&done, Err(error) if matches!(error.kind, Kind::Unreachable | Kind::Silent | Kind::Tls | Kind::Proxy));
+        if is_reached {
+            self.add("tls", tls.0, tls.1, None);
+        }
+        let date = clock_of.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        if let Some(theirs) = date {
+            self.offset(asked, theirs);
+        }
+        match done {
+            Ok(found) => {
+                let region = found.bucket_region().unwrap_or(&target.region).to_owned();
+                self.good("bucket", format!("{} is there, region {region}", target.bucket));
+            }
+            // Some stores, and some policies, do not answer this; the list that follows tells.
+            Err(error) if matches!(error.kind, Kind::Denied | Kind::Unsupported | Kind::Other) => {
+                self.note("bucket", format!("it is not told whether it is there: {}", error.why()));
+            }
+            Err(error) if error.kind == Kind::NoObject => {
+                let why = format!("there is no bucket {}", target.bucket);
+                self.bad("bucket", &S3Error::new("reach", target.to_string(), Kind::NoBucket, why));
+                return None;
+            }
+            Err(error) => {
+                let name = match error.kind {
+                    Kind::Tls => "tls",
+                    Kind::Proxy => "proxy",
+                    Kind::Unreachable | Kind::Silent => "connection",
+                    Kind::NoCredentials => "credentials",
+                    _ => "bucket",
+                };
+                self.bad(name, &error);
+                return None;
+            }
+        }
+        Some(())
+    }
+
+    fn offset(&mut self, ours: SystemTime, theirs: SystemTime) {
+        let apart = theirs.duration_since(ours).or_else(|error| Ok::<_, ()>(error.duration())).unwrap_or_default();
+        if apart < APART {
+            self.good("clock", format!("less than {} s from the store's", apart.as_secs() + 1));
+        } else {
+            let what = format!("this machine's clock and the store's are {} s apart", apart.as_secs());
+            self.add(
+                "clock",
+                what,
+                Verdict::Note,
+                Some("set the clock right (timedatectl): from 900 s on nothing works".into()),
+            );
+        }
+    }
+
+    async fn multipart(&mut self, key: &str) {
+        let (bucket, target) = (self.bucket, self.bucket.target());
+        let done = async {
+            let request = bucket.client.create_multipart_upload().bucket(&target.bucket).key(key);
+            let created = stored_as_asked!(request, target).send().await;
+            let created = created.map_err(|error| bucket.fail("begin to upload", key, &error))?;
+            let id = created.upload_id().unwrap_or_default().to_owned();
+            let sent = async {
+                let mut parts = Vec::new();
+                for (number, size) in [(1, PART), (2, 1)] {
+                    let bytes = vec![b'q'; size];
+                    let request = bucket.client.upload_part().bucket(&target.bucket).key(key).upload_id(&id);
+                    let request = request.part_number(number).content_md5(md5_of(&bytes));
+                    let request = with_customer_key!(request, target).body(ByteStream::from(bytes));
+                    let sent = request.customize().disable_payload_signing().send().await;
+                    let sent = sent.map_err(|error| bucket.fail("upload a part of", key, &error))?;
+                    parts.push(CompletedPart::builder().part_number(number).set_e_tag(sent.e_tag).build());
+                }
+                let all = CompletedMultipartUpload::builder().set_parts(Some(parts)).build();
+                let request = bucket.client.complete_multipart_upload().bucket(&target.bucket).key(key);
+                let request = with_customer_key!(request.upload_id(&id).multipart_upload(all), target);
+                request.send().await.map_err(|error| bucket.fail("complete the upload of", key, &error))?;
+                Ok(())
+            };
+            let sent: Result<(), S3Error> = sent.await;
+            if sent.is_err() {
+                let _ = upload::abort(bucket, key, &id).await;
+            }
+            sent?;
+            head(bucket, key).await
+        };
+        match done.await {
+            Ok(found) if found.content_length() != Some(i64::try_from(PART + 1).unwrap_or(0)) => {
+                let why = "the store has less than was uploaded";
+                self.bad("multipart", &S3Error::new("trust", bucket.url(key), Kind::Differs, why));
+            }
+            Ok(found) => {
+                self.good("multipart", "an upload in parts works");
+                let kept = match (found.checksum_crc64_nvme(), found.checksum_crc32_c(), found.e_tag()) {
+                    (Some(_), _, _) => "CRC-64/NVME of each object, which uploads are compared with",
+                    (_, Some(_), _) => "CRC-32C, which uploads are compared with where it is of the whole",
+                    (_, _, Some(etag)) if etag.contains('-') => {
+                        "none but ETags; uploads are compared with those, or read back"
+                    }
+                    _ => "none; uploads are read back",
+                };
+                self.good("checksums", kept);
+            }
+            Err(error) => self.bad("multipart", &error),
+        }
+    }
+
+    /// Whether old versions pile up, and whether a lock keeps what retention would delete.
+    async fn state(&mut self) {
+        let (bucket, target) = (self.bucket, self.bucket.target());
+        match bucket.client.get_bucket_versioning().bucket(&target.bucket).send().await {
+            Ok(found) => match found.status().map(aws_sdk_s3::types::BucketVersioningStatus::as_str) {
+                Some("Enabled") => self.note(
+                    "versioning",
+                    "on: what is deleted stays as an older version until a lifecycle rule of the bucket removes it",
+                ),
+                _ => self.good("versioning", "off: what is deleted is gone"),
+            },
+            Err(error) => {
+                let why = bucket.fail("ask about versions in", "", &error);
+                self.note("versioning", format!("it is not told: {}", why.why()));
+            }
+        }
+        match bucket.client.get_object_lock_configuration().bucket(&target.bucket).send().await {
+            Ok(found) => {
+                let is_on = found.object_lock_configuration().and_then(|lock| lock.object_lock_enabled()).is_some();
+                self.note("lock", if is_on { "on: retention may not be able to delete, and says so" } else { "off" });
+            }
+            Err(error) => {
+                let why = bucket.fail("ask about locks in", "", &error);
+                let is_off = why.why().contains("ObjectLockConfigurationNotFound");
+                if is_off {
+                    self.good("lock", "off");
+                } else {
+                    self.note("lock", format!("it is not told: {}", why.why()));
+                }
+            }
+        }
+    }
+}
+
+/// Enough of an access key to know it by.
+fn shortened(key: &str) -> String {
+    if key.len() <= 8 { "a key".to_owned() } else { format!("{}…{}", &key[..4], &key[key.len() - 4..]) }
+}
+
+/// The SDK's names for where credentials came from.
+fn source_of(name: &str) -> String {
+    match name {
+        "etcd-s3-access-key" => "etcd-s3-access-key".into(),
+        "EnvironmentVariable" | "Environment" | "environment" => "the environment (AWS_ACCESS_KEY_ID)".into(),
+        "ProfileFile" | "SharedCredentials" => "a profile (~/.aws)".into(),
+        "WebIdentityToken" => "a web identity (AWS_WEB_IDENTITY_TOKEN_FILE)".into(),
+        "CredentialProcess" => "a process (credential_process)".into(),
+        "EcsContainer" => "the container's role".into(),
+        "IMDSv2" | "Ec2InstanceMetadata" => "the instance's role (IMDSv2)".into(),
+        "" => "an unknown place".into(),
+        other => other.to_owned(),
+    }
+}
+
+/// Sees the `Date` of an answer, good or bad.
+#[derive(Debug)]
+struct DateSeen(std::sync::Arc<std::sync::Mutex<Option<SystemTime>>>);
+
+#[aws_smithy_runtime_api::client::interceptors::dyn_dispatch_hint]
+impl aws_sdk_s3::config::Intercept for DateSeen {
+    fn name(&self) -> &'static str {
+        "date"
+    }
+
+    fn read_after_transmit(
+        &self,
+        context: &aws_sdk_s3::config::interceptors::BeforeDeserializationInterceptorContextRef<'_>,
+        _: &aws_sdk_s3::config::RuntimeComponents,
+        _: &mut aws_sdk_s3::config::ConfigBag,
+    ) -> Result<(), aws_sdk_s3::error::BoxError> {
+        let date = context.response().headers().get("date").map(str::to_owned);
+        let format = aws_smithy_types::date_time::Format::HttpDate;
+        let read = date.and_then(|text| aws_smithy_types::DateTime::from_str(&text, format).ok());
+        if let (Some(at), Ok(mut seen)) = (read.and_then(|at| u64::try_from(at.secs()).ok()), self.0.lock()) {
+            *seen = Some(SystemTime::UNIX_EPOCH + Duration::from_secs(at));
+        }
+        Ok(())
+    }
+}
+
+/// The least that a key must be allowed, as AWS writes it.
+#[must_use]
+pub fn policy(bucket: &str, prefix: &str, has_kms: bool) -> String {
+    let mut statements = vec![
+        serde_json::json!({
+            "Effect": "Allow",
+            "Action": ["s3:PutObject", "s3:GetObject", "s3:DeleteObject", "s3:AbortMultipartUpload"],
+            "Resource": format!("arn:aws:s3:::{bucket}/{prefix}*"),
+        }),
+        serde_json::json!({
+            "Effect": "Allow",
+            "Action": ["s3:ListBucket"],
+            "Resource": format!("arn:aws:s3:::{bucket}"),
+            "Condition": { "StringLike": { "s3:prefix": [format!("{prefix}*")] } },
+        }),
+    ];
+    if has_kms {
+        statements.push(serde_json::json!({
+            "Effect": "Allow",
+            "Action": ["kms:GenerateDataKey", "kms:Decrypt"],
+            "Resource": "the ARN of the key",
+        }));
+    }
+    let policy = serde_json::json!({ "Version": "2012-10-17", "Statement": statements });
+    serde_json::to_string_pretty(&policy).unwrap_or_default()
+}

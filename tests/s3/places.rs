@@ -1,0 +1,204 @@
+//! Two places: what `ls`, `verify`, `delete`, `prune` and `hold` do in each, and how often the store is asked.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use crate::basic::{list, save};
+use crate::kit::{Etcd, Node, Timed, eventually};
+use crate::store::{Fault, Store};
+
+fn name_of(item: &Value) -> String {
+    item["name"].as_str().unwrap().to_owned()
+}
+
+/// A snapshot and its manifest as this quorate uploads them, without taking one.
+fn plant(store: &Store, folder: &str, base: &str, node: &str, at: u64) -> String {
+    let name = format!("{base}-{node}-{at}");
+    let content = format!("snapshot {name}");
+    fs::create_dir_all(store.path(&format!("{folder}/.metadata"))).unwrap();
+    fs::write(store.path(&format!("{folder}/{name}")), &content).unwrap();
+    let manifest = json!({
+        "version": 1, "name": name, "base": base, "node": node, "size": content.len(), "revision": 7, "keys": 3,
+        "created": chrono::DateTime::from_timestamp(i64::try_from(at).unwrap(), 0).unwrap().to_rfc3339(),
+        "reason": "on-demand", "etcd_version": "3.5.30", "sha256": "00", "object": { "etag": "", "crc64nvme": "", "verified_by": "MD5" },
+    });
+    fs::write(store.path(&format!("{folder}/.metadata/{name}.json")), manifest.to_string()).unwrap();
+    name
+}
+
+#[test]
+fn verbs_work_on_both_places_and_on_each() {
+    let _timed = Timed::start();
+    let store = Store::start_tls();
+    let mut node = Node::new(&Etcd::usual()).config(&store.config());
+    node.start_ready();
+    node.etcdctl(&["put", "a", "1"]);
+    let [first, second] = [(); 2].map(|()| name_of(&save(&node, &[])));
+    // Verified where they are, and that is remembered.
+    let ran = node.quorate(&["etcd-snapshot", "verify", "--all", "-o", "json"]);
+    let items = serde_json::from_str::<Value>(ran.succeeds()).unwrap()["items"].as_array().unwrap().clone();
+    assert_eq!(items.len(), 4, "{items:?}");
+    assert!(items.iter().all(|item| item["status"] == "good"), "{items:?}");
+    let verified_at = |items: &[Value]| items[0]["verified_at"].as_str().unwrap().to_owned();
+    let before = verified_at(&list(&node, &["--s3"]));
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    node.quorate(&["etcd-snapshot", "verify", "--s3", &first]).succeeds();
+    assert!(verified_at(&list(&node, &["--s3"])) > before);
+    // Held there, it stays there.
+    node.quorate(&["etcd-snapshot", "hold", "--s3", &first]).succeeds();
+    let held = list(&node, &["--s3"]);
+    assert_eq!((&held[0]["held"], &held[1]["held"]), (&true.into(), &false.into()));
+    assert_eq!(list(&node, &["--local"])[0]["held"], false);
+    node.quorate(&["etcd-snapshot", "delete", &first]).fails(4, &["is held; nothing was deleted", "release"]);
+    assert_eq!(list(&node, &[]).len(), 4);
+    // Only here.
+    node.quorate(&["etcd-snapshot", "delete", "--local", &first]).succeeds();
+    assert_eq!((list(&node, &["--local"]).len(), list(&node, &["--s3"]).len()), (1, 2));
+    // The last good one of a place wants a word more.
+    node.quorate(&["etcd-snapshot", "delete", &second]).fails(4, &["the last good snapshot"]);
+    node.quorate(&["etcd-snapshot", "release", &first]).succeeds();
+    let ran = node.quorate(&["etcd-snapshot", "delete", "--s3", &first]);
+    assert_eq!(ran.succeeds(), format!("s3://backups/prod/{first} deleted\n"));
+    assert_eq!(store.objects("prod"), [second.clone()]);
+    node.quorate(&["etcd-snapshot", "delete", &first]).fails(5, &["there is no snapshot"]);
+    // What somebody changes there is seen.
+    let path = store.path(&format!("prod/{second}"));
+    let mut content = fs::read(&path).unwrap();
+    content[100] ^= 1;
+    fs::write(&path, &content).unwrap();
+    let ran = node.quorate(&["etcd-snapshot", "verify", "--s3", &second]);
+    ran.fails(1, &["is corrupt", &second]);
+    assert_eq!(list(&node, &["--s3"])[0]["status"], "corrupt");
+    assert_eq!(list(&node, &["--local"])[0]["status"], "good");
+    // With the server down, from the file alone.
+    node.stop();
+    assert_eq!(list(&node, &[]).len(), 2);
+}
+
+#[test]
+fn each_server_prunes_its_own_in_batches_and_a_folder_ends_at_its_name() {
+    let _timed = Timed::start();
+    let store = Store::start();
+    let mut node = Node::new(&Etcd::usual()).config(&format!("{}node-name: node\n", store.config()));
+    for at in 0..1000 {
+        plant(&store, "prod", "on-demand", "node", 1_700_000_000 + at);
+    }
+    let other = plant(&store, "prod", "on-demand", "other", 1_700_000_000);
+    let longer = plant(&store, "prod", "on-demand-more", "node", 1_700_000_000);
+    let sibling = plant(&store, "prod-2", "on-demand", "node", 1_700_000_000);
+    node.start_ready();
+    node.stop();
+    let items = list(&node, &["--s3"]);
+    assert_eq!(items.len(), 1002);
+    // Again: what is known is not asked for again, and nothing is asked for object by object.
+    store.seen();
+    assert_eq!(list(&node, &["--s3"]), items);
+    let again = store.seen();
+    assert!(again.len() <= 4 && again.iter().all(|seen| seen.is("GET", "list-type=2")), "{again:?}");
+    let dry = node.quorate(&["etcd-snapshot", "prune", "--s3", "--s3-retention=2", "--dry-run"]);
+    assert_eq!(dry.succeeds().lines().filter(|line| line.starts_with("drop ")).count(), 998);
+    store.seen();
+    let ran = node.quorate(&["etcd-snapshot", "prune", "--s3", "--s3-retention=2"]);
+    assert_eq!(ran.succeeds().lines().count(), 998);
+    let deletes = store.seen().iter().filter(|seen| seen.is("POST", "delete") || seen.method == "DELETE").count();
+    assert!(deletes <= 3, "{deletes} requests to delete");
+    let left = store.objects("prod");
+    assert_eq!(left.len(), 4, "{left:?}");
+    assert!(left.contains(&other) && left.contains(&longer));
+    assert_eq!(store.objects("prod-2"), [sibling]);
+    assert_eq!(store.objects("prod/.metadata").len(), 4);
+}
+
+#[test]
+fn the_scheduled_ones_are_uploaded_and_retained_there_by_a_count_of_their_own() {
+    let _timed = Timed::start();
+    let store = Store::start();
+    let config = format!(
+        "{}etcd-snapshot-schedule-cron: '@every 1h'\netcd-snapshot-retention: 1\netcd-s3-retention: 2\n",
+        store.config()
+    );
+    let mut node = Node::new(&Etcd::usual()).config(&config);
+    node.start_ready();
+    for hours in 1..=4 {
+        node.stop();
+        node.env = vec![("QUORATE_TEST_CLOCK_SHIFT".into(), (hours * 3660).to_string())];
+        node.start_ready();
+        eventually("another upload", || {
+            (node.log().matches("snapshot uploaded and verified").count() == hours).then_some(())
+        });
+    }
+    eventually("the older ones to go", || (store.objects("prod").len() == 2).then_some(()));
+    assert_eq!(list(&node, &["--local"]).len(), 1);
+    let s3 = node.status_json()["snapshots"]["s3"].clone();
+    assert_eq!(s3["place"], "s3://backups/prod/");
+    assert!(s3["last"]["name"].as_str().unwrap().starts_with("s3://backups/prod/etcd-snapshot-node-"), "{s3}");
+    node.stop();
+}
+
+#[test]
+fn with_s3_only_nothing_stays_here_and_a_restart_misses_no_slot() {
+    let _timed = Timed::start();
+    let store = Store::start();
+    let config = format!("{}etcd-s3-only: true\netcd-snapshot-schedule-cron: '@every 1h'\n", store.config());
+    let mut node = Node::new(&Etcd::usual()).config(&config);
+    node.start_ready();
+    let item = save(&node, &[]);
+    let table = node.quorate(&["etcd-snapshot", "ls"]);
+    assert!(table.succeeds().contains("s3://backups/prod/on-demand-node-"), "{}", table.out);
+    assert_eq!(list(&node, &["--local"]), Vec::<Value>::new());
+    assert_eq!(list(&node, &["--s3"]).len(), 1);
+    assert_eq!(node.status_json()["snapshots"]["last_good"]["name"], item["name"]);
+    // A failed upload leaves the snapshot here.
+    store.inject(Fault::Answer(403, "AccessDenied", "Access Denied", vec![]), 0, usize::MAX, |seen| {
+        seen.method == "PUT"
+    });
+    let ran = node.quorate(&["etcd-snapshot", "save"]);
+    ran.fails(1, &["is whole and safe on this node, but could not be uploaded", "AccessDenied"]);
+    assert_eq!(list(&node, &["--local"]).len(), 1);
+    node.stop();
+}
+
+#[test]
+fn a_lock_keeps_what_retention_would_delete_and_that_is_no_error() {
+    let _timed = Timed::start();
+    let store = Store::start();
+    let node = Node::new(&Etcd::usual()).config(&format!("{}node-name: node\n", store.config()));
+    let names = [0, 1, 2].map(|at| plant(&store, "prod", "on-demand", "node", 1_700_000_000 + at));
+    store.inject(Fault::Locked(format!("prod/{}", names[0])), 0, usize::MAX, |seen| seen.is("POST", "delete"));
+    let ran = node.quorate(&["etcd-snapshot", "prune", "--s3", "--s3-retention=1", "-o", "json"]);
+    let items = serde_json::from_str::<Value>(ran.succeeds()).unwrap()["items"].as_array().unwrap().clone();
+    let actions: Vec<&str> = items.iter().map(|item| item["action"].as_str().unwrap()).collect();
+    assert_eq!(actions, ["keep", "drop", "locked"], "{items:?}");
+    let ran = node.quorate(&["etcd-snapshot", "prune", "--s3", "--s3-retention=1"]);
+    assert!(ran.succeeds().contains(&format!("{} kept: ", names[0])), "{}", ran.out);
+}
+
+#[test]
+fn what_the_command_line_says_goes_before_the_servers_own_settings() {
+    let _timed = Timed::start();
+    let store = Store::start();
+    let mut node = Node::new(&Etcd::usual());
+    node.start_ready();
+    node.etcdctl(&["put", "a", "1"]);
+    node.quorate(&["etcd-snapshot", "ls", "--s3"]).fails(2, &["no bucket is configured"]);
+    let endpoint = format!("--s3-endpoint={}", store.endpoint());
+    let said = ["--s3", &endpoint, "--s3-bucket=backups", "--s3-folder=/by/hand/", "--s3-access-key=QUORATETESTKEY"];
+    let secret = format!("--s3-secret-key={}", crate::store::SECRET_KEY);
+    let with_secret = [&said[..], &[&secret]].concat();
+    let item = save(&node, &with_secret);
+    assert_eq!(item["uploaded_to"], format!("s3://backups/by/hand/{}", name_of(&item)));
+    // RKE2's command takes the keys from these variables.
+    let env = [("AWS_ACCESS_KEY_ID", "QUORATETESTKEY"), ("AWS_SECRET_ACCESS_KEY", crate::store::SECRET_KEY)];
+    let without_keys = [&["etcd-snapshot", "save"], &said[..4]].concat();
+    node.quorate_with(&env, &without_keys).succeeds();
+    assert_eq!(store.objects("by/hand").len(), 2);
+    let listed = list(&node, &with_secret);
+    assert_eq!(listed.len(), 2);
+    // Nothing secret is where somebody sees it.
+    let status = node.status().out;
+    for text in [node.log(), status, node.quorate(&["server", "--print-config"]).out] {
+        assert!(!text.contains(crate::store::SECRET_KEY), "{text}");
+    }
+    node.stop();
+}
