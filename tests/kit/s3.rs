@@ -66,6 +66,8 @@ pub enum Fault {
     KeepLess,
     /// Of several objects to delete, this one is kept by a lock.
     Locked(String),
+    /// What is answered has neither an ETag nor a checksum.
+    NoEtag,
     /// It is taken only after so long.
     Delay(Duration),
 }
@@ -285,6 +287,10 @@ async fn answer(
             fs::File::options().write(true).open(state.root.join(seen.path.trim_start_matches(&format!("/{BUCKET}/"))));
         let file = file.unwrap();
         file.set_len(file.metadata().unwrap().len() - 1).unwrap();
+    }
+    let mut response = response;
+    if matches!(fault, Some(Fault::NoEtag)) {
+        response.headers_mut().insert("etag", "\"0123\"".parse().unwrap());
     }
     Ok(response.map(|body| Altered::of(body, fault)))
 }

@@ -1,1 +1,149 @@
-//! To come.
+//! Restoring from the bucket: which snapshot is meant, what breaks off and goes on, and what must not be trusted.
+
+use std::fs;
+
+use crate::basic::{restore, save};
+use crate::kit::{Etcd, Node, Timed, eventually};
+use crate::store::{Fault, Seen, Store};
+
+/// A request for some of the snapshot itself.
+fn is_part(seen: &Seen) -> bool {
+    seen.method == "GET" && seen.path.starts_with("/backups/prod/on-demand-node-")
+}
+
+/// A server with a snapshot of some megabytes in both places, stopped.
+fn saved(store: &Store, more: &str) -> (Node, String) {
+    let mut node = Node::new(&Etcd::usual()).config(&format!("{}{more}", store.config()));
+    node.start_ready();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let mut client = node.access().client().await;
+        for number in 0..200 {
+            let value: Vec<u8> =
+                (0..100_000u32).map(|at| (at.wrapping_mul(2_654_435_761) >> (number % 24)) as u8).collect();
+            client.put(format!("fill/{number:03}"), value, None).await.unwrap();
+        }
+    });
+    let item = save(&node, &[]);
+    node.stop();
+    (node, item["name"].as_str().unwrap().to_owned())
+}
+
+#[test]
+fn a_name_in_two_places_is_one_snapshot_or_a_question() {
+    let _timed = Timed::start();
+    let store = Store::start();
+    let (node, name) = saved(&store, "");
+    store.seen();
+    let ran = restore(&node, &name, &["--dry-run"]);
+    assert!(ran.succeeds().contains("db/snapshots/on-demand-node-"), "the one on this node: {}", ran.out);
+    assert!(
+        !store.seen().iter().any(|seen| seen.method == "GET" && seen.path.ends_with(&name)),
+        "it was not downloaded"
+    );
+    // The command line means S3; the file only configures it.
+    let ran = restore(&node, &name, &["--dry-run", "--etcd-s3"]);
+    let said = ran.succeeds().split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(said.contains(&format!("s3://backups/prod/{name}")), "{said}");
+    let ran = restore(&node, &format!("s3://backups/prod/{name}"), &["--dry-run"]);
+    assert!(ran.succeeds().contains("s3://backups/prod/on-demand"), "{}", ran.out);
+    // Another one under the same name.
+    let path = node.server_dir().join("db/snapshots").join(&name);
+    let other = fs::read(&path).unwrap();
+    fs::write(store.path(&format!("prod/{name}")), [&other[..], &[0]].concat()).unwrap();
+    restore(&node, &name, &[])
+        .fails(2, &["two different snapshots are called", "db/snapshots/", "s3://backups/prod/", "say which"]);
+    restore(&node, "no-such", &[]).fails(5, &["there is no snapshot"]);
+    restore(&node, "s3://backups/prod/no-such", &[]).fails(5, &["cannot look at s3://backups/prod/no-such", "ls --s3"]);
+    restore(&node, "s3://backups", &[]).fails(2, &["wants s3://BUCKET/KEY"]);
+}
+
+#[test]
+fn a_download_that_breaks_off_goes_on_where_it_was() {
+    let _timed = Timed::start();
+    let store = Store::start();
+    let (mut node, name) = saved(&store, "");
+    let url = format!("s3://backups/prod/{name}");
+    fs::remove_dir_all(node.server_dir().join("db/etcd")).unwrap();
+    // Two parts are cut off in their middle; each goes on from there.
+    store.inject(Fault::CutOff(1 << 20), 0, 2, is_part);
+    store.inject(Fault::Close, 1, 1, is_part);
+    store.inject(Fault::Answer(503, "SlowDown", "Please reduce your request rate.", vec![]), 2, 1, is_part);
+    // And then it ends, with some of it here.
+    store.inject(Fault::Answer(403, "AccessDenied", "Access Denied", vec![]), 1, usize::MAX, is_part);
+    restore(&node, &url, &[]).fails(1, &["nothing was changed", "AccessDenied"]);
+    let partial = node.server_dir().join("db/download").join(format!("{name}.partial"));
+    assert!(partial.exists());
+    assert!(!node.etcd_dir().join("member").exists());
+    store.heal();
+    store.seen();
+    restore(&node, &url, &[]).succeeds();
+    let parts = store.seen().into_iter().filter(is_part).count();
+    assert!(parts < 3, "{parts} parts came again");
+    assert!(!node.server_dir().join("db/download").exists());
+    node.start_ready();
+    assert_eq!(
+        node.etcdctl(&["get", "fill/", "--prefix", "--count-only", "-w", "fields"]).matches("\"Count\" : 200").count(),
+        1
+    );
+    node.stop();
+}
+
+#[test]
+fn a_launcher_that_is_killed_in_a_download_leaves_nothing_after_the_next_start() {
+    let _timed = Timed::start();
+    let store = Store::start();
+    let (mut node, name) = saved(&store, "");
+    store.inject(Fault::Silence, 1, usize::MAX, is_part);
+    let mut command = node.server_command();
+    command.args(["--cluster-reset", &format!("--cluster-reset-restore-path=s3://backups/prod/{name}")]);
+    let mut reset = command.stderr(std::process::Stdio::null()).spawn().unwrap();
+    let downloads = node.server_dir().join("db/download");
+    eventually("a download to begin", || downloads.exists().then_some(()));
+    reset.kill().unwrap();
+    reset.wait().unwrap();
+    node.start_ready();
+    assert!(!downloads.exists(), "removed at the next start");
+    assert_eq!(
+        node.etcdctl(&["get", "fill/", "--prefix", "--count-only", "-w", "fields"]).matches("\"Count\" : 200").count(),
+        1
+    );
+    node.stop();
+}
+
+#[test]
+fn what_is_not_what_was_uploaded_is_not_restored() {
+    let _timed = Timed::start();
+    let store = Store::start();
+    let (mut node, name) = saved(&store, "");
+    let url = format!("s3://backups/prod/{name}");
+    // Changed on the way.
+    store.inject(Fault::Change(500_000), 0, 1, is_part);
+    restore(&node, &url, &[]).fails(1, &["nothing was changed", "CRC-64/NVME", "do not trust this copy"]);
+    store.heal();
+    // Gone between a look and the download.
+    store.inject(Fault::Answer(404, "NoSuchKey", "The specified key does not exist.", vec![]), 0, usize::MAX, is_part);
+    restore(&node, &url, &[]).fails(5, &["NoSuchKey"]);
+    store.heal();
+    // Replaced between a look and the download.
+    store.inject(
+        Fault::Answer(412, "PreconditionFailed", "At least one precondition did not hold.", vec![]),
+        0,
+        usize::MAX,
+        is_part,
+    );
+    restore(&node, &url, &[]).fails(1, &["it was replaced meanwhile"]);
+    store.heal();
+    // Silence, and a byte a second.
+    for fault in [Fault::Silence, Fault::Drip] {
+        store.inject(fault, 0, usize::MAX, is_part);
+        restore(&node, &url, &["--etcd-s3-timeout=1s"]).fails(1, &["nothing was changed", "etcd-s3-endpoint"]);
+        store.heal();
+    }
+    node.start_ready();
+    assert_eq!(
+        node.etcdctl(&["get", "fill/", "--prefix", "--count-only", "-w", "fields"]).matches("\"Count\" : 200").count(),
+        1
+    );
+    node.stop();
+}

@@ -417,7 +417,10 @@ async fn send(shared: &Shared, bucket: &Bucket, pending: &Pending, manifest: &Ma
     };
     let left = uploads.pending().into_iter().find(|other| is_this(other)).and_then(|entry| entry.begun);
     if let Some((key, id)) = left {
-        upload::abort(bucket, &key, &id).await?;
+        // What the store does not take back costs room there, and is no reason not to try again.
+        if let Err(error) = upload::abort(bucket, &key, &id).await {
+            tracing::warn!(error = %error, because = error.why(), "an upload in parts that broke off may be left in the store");
+        }
         note(None);
     }
     let sending = Sending {

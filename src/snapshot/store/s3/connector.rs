@@ -32,13 +32,22 @@ use crate::config::s3::{Proxy, Target};
 /// Where instance and container roles are asked for: never through a proxy.
 const NEAR: &str = "169.254.169.254,169.254.170.2,169.254.170.23,fd00:ec2::254,fd00:ec2::23,localhost,127.0.0.1,::1";
 
-/// A client for the store, and for where credentials come from.
+/// Who is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// The store.
+    Store,
+    /// Those who have credentials: near ones without a proxy.
+    Credentials,
+}
+
+/// A client for the store, or for where credentials come from.
 ///
 /// # Errors
 /// If TLS cannot be set up as configured.
-pub(super) fn client(target: &Target) -> Result<SharedHttpClient, S3Error> {
+pub(super) fn client(target: &Target, asked: Asked) -> Result<SharedHttpClient, S3Error> {
     let proxy = proxy(target);
-    if target.skip_verify && !target.is_plain {
+    if asked == Asked::Store && target.skip_verify && !target.is_plain {
         return unverified(proxy.as_ref());
     }
     let mut trusted = TrustStore::empty().with_native_roots(has_system_roots());
@@ -52,10 +61,11 @@ pub(super) fn client(target: &Target) -> Result<SharedHttpClient, S3Error> {
         Some(way) => {
             let set = ProxyConfig::all(way.uri().to_string());
             let set = set.map_err(|error| S3Error::set_up(target, Kind::Proxy, error.to_string()))?;
-            match way.raw_auth() {
-                Some((user, password)) => set.with_basic_auth(user, password).no_proxy(NEAR),
-                None => set.no_proxy(NEAR),
-            }
+            let set = match way.raw_auth() {
+                Some((user, password)) => set.with_basic_auth(user, password),
+                None => set,
+            };
+            if asked == Asked::Credentials { set.no_proxy(NEAR) } else { set }
         }
     };
     Ok(Builder::new().build_with_connector_fn(move |settings, components| {

@@ -24,6 +24,8 @@ use crate::plan::space::human;
 
 /// A part that was broken off is asked for so often, each time from where it was.
 const ATTEMPTS: u32 = 5;
+/// Bytes that an attempt must have brought to count as one that gets on.
+const PROGRESS: u64 = 256 << 10;
 /// After a part was broken off.
 const PAUSE: Duration = Duration::from_millis(300);
 /// What was received is made safe, and written down, after so many parts: so much may have to be received again.
@@ -270,20 +272,16 @@ async fn fetch(
                     Err(error) => break error,
                 }
             },
-            Err(error) if worth_it(&error) => error,
+            // The SDK has tried that several times.
             Err(error) => return Err(error.into()),
         };
-        attempt = if at > before { 1 } else { attempt + 1 };
+        attempt = if at - before >= PROGRESS { 1 } else { attempt + 1 };
         if attempt >= ATTEMPTS {
             return Err(failed.into());
         }
         tokio::time::sleep(PAUSE * 2u32.pow(attempt)).await;
     }
     Ok(sum.finalize())
-}
-
-fn worth_it(error: &S3Error) -> bool {
-    matches!(error.kind, Kind::Unreachable | Kind::Silent | Kind::Busy)
 }
 
 /// A stream that must not stall.

@@ -199,7 +199,7 @@ fn answered(
     let said = message.unwrap_or_default();
     let kind = match (code, status) {
         ("NoSuchBucket", _) => Kind::NoBucket,
-        ("InvalidAccessKeyId" | "InvalidToken", _) => Kind::UnknownKey,
+        ("InvalidAccessKeyId" | "InvalidToken" | "NotSignedUp", _) => Kind::UnknownKey,
         ("SignatureDoesNotMatch", _) => Kind::WrongSecret,
         ("ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired" | "RequestExpired", _) => Kind::Expired,
         ("RequestTimeTooSkewed" | "RequestInTheFuture", _) => Kind::Skewed,

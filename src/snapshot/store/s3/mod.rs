@@ -6,6 +6,7 @@
 //!
 //! `connector` reaches the store, `error` says what it answered, `upload` and `download` move snapshots, `listing` tells what is there.
 
+mod body;
 mod cache;
 pub mod check;
 mod connector;
@@ -35,6 +36,7 @@ use aws_smithy_types::timeout::TimeoutConfig;
 use md5::{Digest as _, Md5};
 
 use crate::config::s3::{Encryption, Lookup, Target};
+use connector::Asked;
 use error::{Kind, S3Error};
 
 /// The directory of the manifests.
@@ -130,7 +132,7 @@ impl Bucket {
     /// # Errors
     /// If TLS cannot be set up as configured.
     pub async fn connect(target: Target) -> Result<Self, S3Error> {
-        let http = connector::client(&target)?;
+        let http = connector::client(&target, Asked::Store)?;
         let credentials = if let Some(keys) = &target.keys {
             SharedCredentialsProvider::new(Credentials::new(
                 keys.access_key.reveal(),
@@ -140,7 +142,7 @@ impl Bucket {
                 "etcd-s3-access-key",
             ))
         } else {
-            let around = ProviderConfig::default().with_http_client(http.clone());
+            let around = ProviderConfig::default().with_http_client(connector::client(&target, Asked::Credentials)?);
             let around = around.with_region(Some(Region::new(target.region.clone())));
             SharedCredentialsProvider::new(DefaultCredentialsChain::builder().configure(around).build().await)
         };

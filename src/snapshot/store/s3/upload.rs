@@ -12,9 +12,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::operation::head_object::HeadObjectOutput;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{ChecksumMode, ChecksumType, CompletedMultipartUpload, CompletedPart};
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_types::base64;
 use aws_smithy_types::timeout::TimeoutConfig;
 use crc_fast::{CrcAlgorithm, Digest as Crc};
@@ -25,7 +27,7 @@ use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinSet;
 
 use super::error::{Kind, S3Error};
-use super::{Bucket, stored_as_asked, unquoted, with_customer_key};
+use super::{ATTEMPTS, Bucket, body, stored_as_asked, unquoted, with_customer_key};
 use crate::plan::parts::Parts;
 
 /// What to send.
@@ -120,16 +122,46 @@ pub async fn upload(
 
 /// In one request.
 async fn whole(bucket: &Bucket, sending: &Sending, done: &Arc<AtomicU64>) -> Result<Sums, S3Error> {
-    let (parts, mut receiver, reader) = read(bucket, sending, Parts::of(sending.size));
+    let (_, mut receiver, reader) = read(bucket, sending, Parts::of(sending.size));
     let Some(part) = receiver.recv().await else { return Err(lost(bucket, sending)) };
-    let request = bucket.client.put_object().bucket(&bucket.target.bucket).key(&sending.key);
-    let request = request.content_type(sending.content_type).set_metadata(Some(sending.metadata.clone()));
-    let request = stored_as_asked!(request.content_md5(part.md5), &bucket.target);
-    let request = request.body(ByteStream::from(part.bytes)).customize().disable_payload_signing();
-    let request = request.config_override(patient(bucket.patience(parts.size)));
-    request.send().await.map_err(|error| bucket.fail("upload", &sending.key, &error))?;
+    stubbornly(bucket, "upload", &sending.key, &part.bytes, |body| {
+        let request = bucket.client.put_object().bucket(&bucket.target.bucket).key(&sending.key);
+        let request = request.content_type(sending.content_type).set_metadata(Some(sending.metadata.clone()));
+        let request = stored_as_asked!(request.content_md5(part.md5.clone()), &bucket.target);
+        request.body(body).customize().disable_payload_signing().config_override(untimed()).send()
+    })
+    .await?;
     done.store(sending.size, Ordering::Relaxed);
     reader.await.unwrap_or_else(|_| Err(lost(bucket, sending)))
+}
+
+/// Sends a request with a body, and again if it stalls: the SDK tries again only what was answered, or broke off.
+async fn stubbornly<T, E, S>(
+    bucket: &Bucket,
+    act: &str,
+    key: &str,
+    bytes: &Bytes,
+    send: impl Fn(ByteStream) -> S,
+) -> Result<T, S3Error>
+where
+    S: Future<Output = Result<T, SdkError<E, HttpResponse>>>,
+    E: ProvideErrorMetadata + std::error::Error + 'static,
+{
+    for _ in 0..ATTEMPTS {
+        let progress = Arc::default();
+        let sent = send(body::of(bytes, &progress));
+        match body::patiently(sent, &progress, bytes.len() as u64, bucket.target.timeout).await {
+            Some(done) => return done.map_err(|error| bucket.fail(act, key, &error)),
+            None => tracing::debug!(key, "an upload does not get on; it is sent again"),
+        }
+    }
+    let why = format!("{} did not answer in time", bucket.target.host);
+    Err(S3Error::new(act, bucket.url(key), Kind::Silent, why))
+}
+
+/// What gets on may take as long as it takes.
+fn untimed() -> aws_sdk_s3::config::Builder {
+    aws_sdk_s3::Config::builder().timeout_config(TimeoutConfig::builder().disable_operation_attempt_timeout().build())
 }
 
 fn patient(patience: Duration) -> aws_sdk_s3::config::Builder {
@@ -210,12 +242,13 @@ async fn send_parts(
             loop {
                 let Some(part) = receiver.lock().await.recv().await else { return Ok(sent) };
                 let length = part.bytes.len() as u64;
-                let request = bucket.client.upload_part().bucket(&bucket.target.bucket).key(&key).upload_id(&id);
-                let request = request.part_number(part.number).content_md5(part.md5);
-                let request = with_customer_key!(request, &bucket.target);
-                let request = request.body(ByteStream::from(part.bytes)).customize().disable_payload_signing();
-                let request = request.config_override(patient(bucket.patience(length)));
-                let answer = request.send().await.map_err(|error| bucket.fail("upload a part of", &key, &error))?;
+                let answer = stubbornly(&bucket, "upload a part of", &key, &part.bytes, |body| {
+                    let request = bucket.client.upload_part().bucket(&bucket.target.bucket).key(&key).upload_id(&id);
+                    let request = request.part_number(part.number).content_md5(part.md5.clone());
+                    let request = with_customer_key!(request, &bucket.target).body(body);
+                    request.customize().disable_payload_signing().config_override(untimed()).send()
+                });
+                let answer = answer.await?;
                 done.fetch_add(length, Ordering::Relaxed);
                 let completed = CompletedPart::builder().part_number(part.number).set_e_tag(answer.e_tag);
                 sent.push(completed.build());

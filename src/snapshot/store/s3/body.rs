@@ -1,0 +1,94 @@
+//! The body of an upload, which can be sent again, and shows whether it gets on.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use aws_sdk_s3::primitives::{ByteStream, SdkBody};
+use hyper::body::{Body, Bytes, Frame, SizeHint};
+
+use crate::clock;
+
+/// Bytes that are given out at a time.
+const CHUNK: usize = 64 << 10;
+/// What the system may have taken and not sent yet, in bytes.
+const IN_BUFFERS: u64 = 4 << 20;
+/// The slowest that those may be on their way, in bytes a second.
+const SLOWEST: u64 = 64 << 10;
+/// How often it is looked.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// How far a body is.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    /// One more with each piece that is taken.
+    moves: AtomicU64,
+    /// Bytes of the present attempt that were not taken yet.
+    left: AtomicU64,
+}
+
+struct Chunks {
+    bytes: Bytes,
+    progress: Arc<Progress>,
+}
+
+impl Body for Chunks {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        if self.bytes.is_empty() {
+            return Poll::Ready(None);
+        }
+        let length = self.bytes.len().min(CHUNK);
+        let chunk = self.bytes.split_to(length);
+        self.progress.left.store(self.bytes.len() as u64, Ordering::Relaxed);
+        self.progress.moves.fetch_add(1, Ordering::Relaxed);
+        Poll::Ready(Some(Ok(Frame::data(chunk))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.bytes.len() as u64)
+    }
+}
+
+/// A body of these bytes.
+pub(super) fn of(bytes: &Bytes, progress: &Arc<Progress>) -> ByteStream {
+    let (bytes, progress) = (bytes.clone(), progress.clone());
+    ByteStream::new(SdkBody::retryable(move || {
+        progress.left.store(bytes.len() as u64, Ordering::Relaxed);
+        progress.moves.fetch_add(1, Ordering::Relaxed);
+        SdkBody::from_body_1_x(Chunks { bytes: bytes.clone(), progress: progress.clone() })
+    }))
+}
+
+/// Waits for what is sent with such a body; nothing if it does not get on for `timeout`.
+pub(super) async fn patiently<T>(
+    sent: impl Future<Output = T>,
+    progress: &Progress,
+    size: u64,
+    timeout: Duration,
+) -> Option<T> {
+    let mut sent = std::pin::pin!(sent);
+    let (mut seen, mut since) = (0, clock::monotonic());
+    loop {
+        if let Ok(done) = tokio::time::timeout(LOOK.min(timeout), &mut sent).await {
+            return Some(done);
+        }
+        let moves = progress.moves.load(Ordering::Relaxed);
+        if moves != seen {
+            (seen, since) = (moves, clock::monotonic());
+        }
+        let buffered = Duration::from_secs(size.min(IN_BUFFERS) / SLOWEST);
+        let limit = if progress.left.load(Ordering::Relaxed) == 0 { timeout + buffered } else { timeout };
+        if since.elapsed() > limit {
+            return None;
+        }
+    }
+}
