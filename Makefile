@@ -55,9 +55,9 @@ lint: setup-test ## Format, clippy with warnings as errors, dependencies
 	cargo clippy --locked --all-targets -- -D warnings
 	packaging/check-dependencies.sh
 
-bench: setup-test matrix ## Measure against a bare etcd, etcdctl, zip and openssl
+bench: setup-test matrix ## Measure against a bare etcd, etcdctl, zip, openssl and rclone
 	packaging/setup.sh bench
-	$(SAME_BYTES) cargo bench --locked --bench launch --bench snapshot --bench restore
+	$(SAME_BYTES) cargo bench --locked --bench launch --bench snapshot --bench restore --bench s3
 
 soak: setup-test matrix embedded ## Run the tests again and again for SOAK seconds
 	end=$$(( $$(date +%s) + $(SOAK) )); runs=0; \

@@ -43,6 +43,7 @@ fi
 if [ "$what" = bench ]; then
     need zip zip
     need openssl openssl
+    need rclone rclone
 fi
 
 if [ -n "$missing" ]; then

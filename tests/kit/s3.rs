@@ -68,8 +68,6 @@ pub enum Fault {
     Locked(String),
     /// What is answered has neither an ETag nor a checksum.
     NoEtag,
-    /// It is taken only after so long.
-    Delay(Duration),
 }
 
 type When = Box<dyn Fn(&Seen) -> bool + Send>;
@@ -275,7 +273,6 @@ async fn answer(
         }
         Some(Fault::Close) => return Err(std::io::Error::other("closed, as the test wants it")),
         Some(Fault::Silence) => std::future::pending().await,
-        Some(Fault::Delay(long)) => tokio::time::sleep(*long).await,
         _ => {}
     }
     let response = service

@@ -33,7 +33,7 @@ fn a_node_that_is_lost_comes_back_from_the_bucket() {
     let name = item["name"].as_str().unwrap().to_owned();
     let url = format!("s3://{BUCKET}/prod/{name}");
     assert_eq!(item["uploaded_to"], url);
-    assert_eq!(store.objects("prod"), [name.clone()]);
+    assert_eq!(store.objects("prod"), std::slice::from_ref(&name));
     assert_eq!(store.objects("prod/.metadata"), [format!("{name}.json")]);
     let all = list(&node, &[]);
     assert_eq!(all.len(), 2, "{all:?}");

@@ -20,7 +20,7 @@ fn saved(store: &Store, more: &str) -> (Node, String) {
         let mut client = node.access().client().await;
         for number in 0..200 {
             let value: Vec<u8> =
-                (0..100_000u32).map(|at| (at.wrapping_mul(2_654_435_761) >> (number % 24)) as u8).collect();
+                (0..100_000u32).map(|at| (at.wrapping_mul(2_654_435_761) >> (number % 24)).to_le_bytes()[0]).collect();
             client.put(format!("fill/{number:03}"), value, None).await.unwrap();
         }
     });

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::{Run, Tell};
+use crate::clock;
 use crate::config::Config;
 use crate::config::s3::{S3Config, Target};
 use crate::datadir::DataDir;
@@ -166,6 +167,7 @@ impl There {
         durable::create_dir_all(dir, PRIVATE_DIR)?;
         let to = dir.join(Path::new(&self.name).file_name().unwrap_or_default());
         tracing::info!(from = self.url(), size = self.remote.size, "downloading the snapshot");
+        let begun = clock::monotonic();
         let done = Arc::new(AtomicU64::new(0));
         let downloading = download::download(&self.bucket, &self.remote, &to, &done);
         let mut downloading = std::pin::pin!(downloading);
@@ -182,6 +184,7 @@ impl There {
                 }
             }
         }
+        tracing::info!(took_ms = begun.elapsed().as_millis(), "the snapshot is here, as it was uploaded");
         Ok(to.clone())
     }
 }

@@ -29,9 +29,9 @@ use crate::snapshot::list::{self, Status};
 use crate::snapshot::manifest::{self, Manifest};
 use crate::snapshot::name::Base;
 use crate::snapshot::prune;
-use crate::snapshot::store::s3::error::S3Error;
+use crate::snapshot::store::s3::error::{Kind, S3Error};
 use crate::snapshot::store::s3::store::Remote;
-use crate::snapshot::store::s3::upload::{self, Sending, Uploaded};
+use crate::snapshot::store::s3::upload::{self, Sending};
 use crate::snapshot::store::s3::{Bucket, listing};
 use crate::snapshot::store::{Removed, Store as _};
 
@@ -358,12 +358,6 @@ async fn attempt(
     pending: &Pending,
     connected: &mut Option<(Target, Bucket)>,
 ) -> Result<(String, Manifest), Failure> {
-    let listed = tokio::task::block_in_place(|| list::one(&pending.dir, pending.name.as_ref()));
-    let Some(listed) = listed else { return Err(Gone(UploadError::Gone(pending.name.clone())).into()) };
-    let manifest = match (listed.status, listed.manifest) {
-        (Status::Good, Some(manifest)) => manifest,
-        (status, _) => return Err(UploadError::NotGood { name: pending.name.clone(), status: status.word() }.into()),
-    };
     let target = config.with(&pending.options)?.target()?;
     let place = target.to_string();
     let failed = |error: S3Error| UploadError::Failed {
@@ -381,13 +375,47 @@ async fn attempt(
                 bucket
             }
         };
+        take_back(shared, &bucket, pending).await;
+        let manifest = still_good(pending)?;
         match send(shared, &bucket, pending, &manifest).await {
-            Ok(_) => return Ok((bucket.url(&bucket.key(&pending.name)), manifest)),
+            Ok(()) => return Ok((bucket.url(&bucket.key(&pending.name)), manifest)),
             // Once, with credentials that were asked for anew.
             Err(error) if error.may_be_refreshed() && !is_new => is_new = true,
             Err(error) => return Err(failed(error).into()),
         }
     }
+}
+
+/// What is to be uploaded must be what was saved.
+fn still_good(pending: &Pending) -> Result<Manifest, Failure> {
+    let listed = tokio::task::block_in_place(|| list::one(&pending.dir, pending.name.as_ref()));
+    let Some(listed) = listed else { return Err(Gone(UploadError::Gone(pending.name.clone())).into()) };
+    match (listed.status, listed.manifest) {
+        (Status::Good, Some(manifest)) => Ok(manifest),
+        (status, _) => Err(UploadError::NotGood { name: pending.name.clone(), status: status.word() }.into()),
+    }
+}
+
+/// Remembers an upload in parts that was begun, or that none is any more.
+fn note(shared: &Shared, pending: &Pending, begun: Option<(String, String)>) {
+    let is_this = |other: &&mut Pending| other.name == pending.name && other.dir == pending.dir;
+    crossed_out(shared, |file| {
+        if let Some(entry) = file.pending.iter_mut().find(is_this) {
+            entry.begun = begun;
+        }
+    });
+}
+
+/// Takes back what an earlier attempt has begun and not ended.
+async fn take_back(shared: &Shared, bucket: &Bucket, pending: &Pending) {
+    let is_this = |other: &Pending| other.name == pending.name && other.dir == pending.dir;
+    let left = shared.snapshots.uploads.pending().into_iter().find(is_this).and_then(|entry| entry.begun);
+    let Some((key, id)) = left else { return };
+    // What the store does not take back costs room there, and is no reason not to try again.
+    if let Err(error) = upload::abort(bucket, &key, &id).await {
+        tracing::warn!(error = %error, because = error.why(), "an upload in parts that broke off may be left in the store");
+    }
+    note(shared, pending, None);
 }
 
 /// Gone is not worth another attempt.
@@ -405,24 +433,8 @@ impl Explained for Gone {
     }
 }
 
-async fn send(shared: &Shared, bucket: &Bucket, pending: &Pending, manifest: &Manifest) -> Result<Uploaded, S3Error> {
+async fn send(shared: &Shared, bucket: &Bucket, pending: &Pending, manifest: &Manifest) -> Result<(), S3Error> {
     let uploads = &shared.snapshots.uploads;
-    let is_this = |other: &Pending| other.name == pending.name && other.dir == pending.dir;
-    let note = |begun: Option<(String, String)>| {
-        crossed_out(shared, |file| {
-            if let Some(entry) = file.pending.iter_mut().find(|other| is_this(other)) {
-                entry.begun = begun;
-            }
-        });
-    };
-    let left = uploads.pending().into_iter().find(|other| is_this(other)).and_then(|entry| entry.begun);
-    if let Some((key, id)) = left {
-        // What the store does not take back costs room there, and is no reason not to try again.
-        if let Err(error) = upload::abort(bucket, &key, &id).await {
-            tracing::warn!(error = %error, because = error.why(), "an upload in parts that broke off may be left in the store");
-        }
-        note(None);
-    }
     let sending = Sending {
         path: pending.dir.join(&pending.name),
         size: manifest.size,
@@ -444,18 +456,14 @@ async fn send(shared: &Shared, bucket: &Bucket, pending: &Pending, manifest: &Ma
     uploads.progress.0.store(0, Ordering::Relaxed);
     uploads.progress.1.store(manifest.size, Ordering::Relaxed);
     let key = sending.key.clone();
-    let sent = upload::upload(bucket, &sending, |id| note(Some((key, id.to_owned()))), &uploads.progress.0).await;
-    let uploaded = match sent {
-        Ok(uploaded) => uploaded,
-        Err(error) if error.kind == crate::snapshot::store::s3::error::Kind::Differs => {
-            // What is not what was sent must not look like a snapshot.
-            let _ = bucket.delete(std::slice::from_ref(&sending.key)).await;
-            return Err(error);
-        }
-        Err(error) => return Err(error),
-    };
-    listing::describe(bucket, manifest, &uploaded).await?;
-    Ok(uploaded)
+    let sent =
+        upload::upload(bucket, &sending, |id| note(shared, pending, Some((key, id.to_owned()))), &uploads.progress.0)
+            .await;
+    if matches!(&sent, Err(error) if error.kind == Kind::Differs) {
+        // What is not what was sent must not look like a snapshot.
+        let _ = bucket.delete(std::slice::from_ref(&sending.key)).await;
+    }
+    listing::describe(bucket, manifest, &sent?).await
 }
 
 async fn remove_local(pending: &Pending) {

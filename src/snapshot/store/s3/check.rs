@@ -123,7 +123,7 @@ impl Check<'_> {
         let read = bucket.read(key).await;
         match (self.must("overwrite", again), self.must("overwrite", read)) {
             (Some(_), Some(Some(read))) if read == b"again" => {
-                self.good("overwrite", "the newer content is what is read")
+                self.good("overwrite", "the newer content is what is read");
             }
             (Some(_), Some(_)) => self.note("overwrite", "an older content is still read for a while"),
             _ => {}

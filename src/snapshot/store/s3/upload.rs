@@ -150,10 +150,10 @@ where
     for _ in 0..ATTEMPTS {
         let progress = Arc::default();
         let sent = send(body::of(bytes, &progress));
-        match body::patiently(sent, &progress, bytes.len() as u64, bucket.target.timeout).await {
-            Some(done) => return done.map_err(|error| bucket.fail(act, key, &error)),
-            None => tracing::debug!(key, "an upload does not get on; it is sent again"),
+        if let Some(done) = body::patiently(sent, &progress, bytes.len() as u64, bucket.target.timeout).await {
+            return done.map_err(|error| bucket.fail(act, key, &error));
         }
+        tracing::debug!(key, "an upload does not get on; it is sent again");
     }
     let why = format!("{} did not answer in time", bucket.target.host);
     Err(S3Error::new(act, bucket.url(key), Kind::Silent, why))
