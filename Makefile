@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run build dist test lint bench soak proof fuzz setup setup-test matrix embedded dist-test test-root clean
+.PHONY: help run build dist test lint bench soak proof fuzz setup setup-test matrix embedded dist-test test-root moto clean
 
 # rustup's own place, for a machine where it was installed a moment ago.
 export PATH := $(HOME)/.cargo/bin:$(PATH)
@@ -41,7 +41,7 @@ dist: build ## Make the archive, the Debian package and their checksums: target/
 	packaging/setup.sh dist
 	packaging/dist.sh target/release/quorate target/dist
 
-test: setup-test matrix embedded dist-test test-root ## Run all tests, on every etcd that is to be had here
+test: setup-test matrix embedded dist-test test-root moto ## Run all tests, on every etcd that is to be had here
 	rm -f $(NOTES)
 	QUORATE_TEST_NOTES=$(NOTES) cargo test --locked --features fault-injection
 	shellcheck packaging/*.sh packaging/debian/*
@@ -103,6 +103,10 @@ dist-test: embedded
 # A small Debian that the tests boot; where it is not to be had they are skipped, and say so.
 test-root:
 	packaging/test-root.sh target/test-root || [ $$? = 3 ]
+
+# A second S3 for the tests; where it is not to be had they are skipped, and say so.
+moto:
+	packaging/moto.sh target/tools/moto || [ $$? = 3 ]
 
 clean: ## Remove what was built (not ./data)
 	cargo clean

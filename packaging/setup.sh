@@ -36,6 +36,8 @@ if [ "$what" = test ]; then
     need strace strace
     need shellcheck shellcheck
     need debootstrap debootstrap
+    need python3 python3
+    python3 -c 'import ensurepip' 2>/dev/null || missing="$missing python3-venv"
     need systemd-nspawn systemd-container
     need systemd-analyze systemd
 fi

@@ -4,6 +4,9 @@
 
 #[path = "../kit/mod.rs"]
 mod kit;
+#[allow(dead_code, reason = "nothing goes wrong with it here")]
+#[path = "../kit/s3.rs"]
+mod store;
 
 mod machine;
 mod package;

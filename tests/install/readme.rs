@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 
 use crate::kit::{Etcd, Node, Ran, Timed};
 use crate::machine::Machine;
+use crate::store::Store;
 
 const README: &str = include_str!("../../README.md");
 
@@ -36,8 +37,8 @@ fn what_it_says_about_installing_works_word_by_word() {
     }
     // What is not run above stands under headings that are run elsewhere.
     let all = README.lines().filter(|line| line.starts_with("    ")).count();
-    let (once, tried) =
-        (commands("With the package").len() + commands("With the archive").len() + 2, commands("Try it").len());
+    let once = commands("With the package").len() + commands("With the archive").len() + 2;
+    let tried = commands("Try it").len() + commands("Object storage").len();
     assert_eq!(
         run,
         once + 2 * ["Configure it", "First start", "Snapshots", "Reset and restore", "Day two"]
@@ -66,5 +67,23 @@ fn what_it_says_about_trying_works() {
     command.args(["-c", &script]).current_dir(node.dir.path()).stdin(Stdio::null());
     let ran = Ran::of(&command.output().unwrap());
     assert!(ran.succeeds().ends_with("OK\nhello\nworld\n"), "{ran:?}");
+    node.stop();
+}
+
+#[test]
+fn what_it_says_about_object_storage_works() {
+    let _timed = Timed::start();
+    let store = Store::start();
+    let mut node = Node::new(&Etcd::usual()).config(&store.config());
+    node.start_ready();
+    let path = node.dir.path().join("bin");
+    fs::create_dir_all(&path).unwrap();
+    std::os::unix::fs::symlink(&node.executable, path.join("quorate")).unwrap();
+    let mut command = Command::new("sh");
+    command.args(["-c", &format!("set -e\n{}", commands("Object storage").join("\n"))]).stdin(Stdio::null());
+    command.env("PATH", format!("{}:/usr/bin:/bin", path.display()));
+    command.env("QUORATE_DATA_DIR", &node.data_dir).env("QUORATE_CONFIG", node.config_path());
+    let ran = Ran::of(&command.output().unwrap());
+    assert!(ran.succeeds().contains("s3://backups/prod/before-upgrade-node-"), "{ran:?}");
     node.stop();
 }

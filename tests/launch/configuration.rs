@@ -32,7 +32,7 @@ fn each_bad_configuration_is_one_clear_error_and_nothing_is_touched() {
         ("token: K10abc::server:x\n", &["config.yaml:1: the token is not of the form"]),
         ("token: two words\n", &["config.yaml:1: the token must be one word"]),
         ("cluster-reset-restore-path: /x\n", &["`cluster-reset-restore-path` needs `cluster-reset`"]),
-        ("cluster-reset: true\ncluster-reset-restore-path: s3://b/x\n", &["cannot restore from S3 yet"]),
+        ("cluster-reset: true\ncluster-reset-restore-path: s3://bucket\n", &["wants s3://BUCKET/KEY"]),
         ("cluster-reset-bump-revision: -1\n", &["`cluster-reset-bump-revision` wants a whole number"]),
     ] {
         let node = Node::new(&etcd).config(yaml);

@@ -12,5 +12,6 @@ mod check;
 mod credentials;
 mod faults;
 mod foreign;
+mod others;
 mod places;
 mod restore;

@@ -42,7 +42,7 @@ pub enum DownloadError {
     #[error(transparent)]
     S3(#[from] S3Error),
     /// It does not fit.
-    #[error("the snapshot needs {}, and there are {} free in {}", human(*needed), human(*free), dir.display())]
+    #[error("the download needs {}, and {} are free in {}", human(*needed), human(*free), dir.display())]
     Space {
         /// Bytes.
         needed: u64,
@@ -142,6 +142,7 @@ pub async fn download(bucket: &Bucket, remote: &Remote, to: &Path, done: &Arc<At
     let dir = to.parent().unwrap_or(Path::new("."));
     let needed = remote.size - here;
     if let Some(free) = host::free_bytes(dir).filter(|free| *free < needed.saturating_add(SPARE)) {
+        let needed = needed.saturating_add(SPARE);
         return Err(DownloadError::Space { needed, free, dir: dir.to_path_buf() });
     }
     let record = Arc::new(Mutex::new(record));

@@ -3,23 +3,20 @@
 //! What is to be uploaded is written down (`server/uploads.json`, for root alone: options that were given for one upload may have secrets
 //! among them) before it is begun, and crossed out when the store has shown that it has it.
 
-use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+mod queue;
 
-use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::histogram::Histogram;
-use serde::{Deserialize, Serialize};
-use tokio::sync::{Notify, oneshot};
+pub use queue::{Last, Outcome, Pending, Uploads};
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::super::state::Shared;
-use super::{SCHEDULED, SaveLabels, histogram, on_failure};
+use super::{SCHEDULED, on_failure};
 use crate::clock;
 use crate::config::s3::{S3Config, Target};
-use crate::datadir::DataDir;
-use crate::durable::{self, PRIVATE, WriteError};
+use crate::durable::{self};
 use crate::error::{Exit, Explained, Failure, Told};
 use crate::faults;
 use crate::host;
@@ -37,68 +34,6 @@ use crate::snapshot::store::{Removed, Store as _};
 
 /// Before something that is not due is looked at again.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
-
-/// A snapshot that is to be uploaded.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Pending {
-    /// Its name.
-    pub name: String,
-    /// Where it is.
-    pub dir: PathBuf,
-    /// What was said for this one, by option name; with secrets.
-    #[serde(default)]
-    options: BTreeMap<String, String>,
-    /// RFC 3339.
-    pub since: String,
-    /// Failures so far.
-    #[serde(default)]
-    pub failures: u32,
-    /// The last one.
-    #[serde(default)]
-    pub last_failure: Option<String>,
-    /// An upload in parts that was begun and not ended: its key and its name at the store.
-    #[serde(default)]
-    begun: Option<(String, String)>,
-    /// Not before.
-    #[serde(skip)]
-    due: Option<Instant>,
-}
-
-/// The newest one that is in object storage.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Last {
-    /// Where.
-    pub url: String,
-    /// When it was there; RFC 3339.
-    pub at: String,
-    /// What was written on it.
-    pub manifest: Manifest,
-}
-
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
-struct File {
-    pending: Vec<Pending>,
-    last: Option<Last>,
-}
-
-/// The outcome of the first attempt, for whoever waits for it.
-pub type Outcome = Result<String, Told>;
-
-/// Who waits for the first attempt, by directory and name.
-type Waiting = HashMap<(PathBuf, String), Vec<oneshot::Sender<Outcome>>>;
-
-/// Uploads of this server.
-#[derive(Debug)]
-pub struct Uploads {
-    file: Mutex<File>,
-    waiting: Mutex<Waiting>,
-    wake: Notify,
-    /// Bytes of the one that is under way, of how many.
-    progress: (Arc<AtomicU64>, AtomicU64),
-    /// How long uploads took, by how they ended.
-    pub seconds: Family<SaveLabels, Histogram>,
-}
 
 /// Why a snapshot is not uploaded.
 #[derive(Debug, thiserror::Error)]
@@ -144,106 +79,6 @@ impl Explained for UploadError {
             Self::Gone(_) => "quorate etcd-snapshot ls".into(),
             Self::Stopping => "quorate status, once it runs".into(),
         })
-    }
-}
-
-impl Default for Uploads {
-    fn default() -> Self {
-        Self {
-            file: Mutex::default(),
-            waiting: Mutex::default(),
-            wake: Notify::new(),
-            progress: (Arc::default(), AtomicU64::new(0)),
-            seconds: Family::new_with_constructor(histogram),
-        }
-    }
-}
-
-impl Uploads {
-    /// With what an earlier server left. What cannot be read is set aside, not lost.
-    #[must_use]
-    pub fn resumed(data: &DataDir) -> Self {
-        let path = data.uploads();
-        let uploads = Self::default();
-        match std::fs::read(&path).map(|bytes| serde_json::from_slice::<File>(&bytes)) {
-            Ok(Ok(file)) => *uploads.file() = file,
-            Ok(Err(error)) => {
-                let aside = path.with_extension("unreadable");
-                tracing::error!(%error, aside = %aside.display(), "what was to be uploaded cannot be read; it is set aside");
-                let _ = durable::rename(&path, &aside);
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => tracing::error!(%error, path = %path.display(), "what was to be uploaded cannot be read"),
-        }
-        uploads
-    }
-
-    fn file(&self) -> MutexGuard<'_, File> {
-        self.file.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// What is still to be uploaded.
-    #[must_use]
-    pub fn pending(&self) -> Vec<Pending> {
-        self.file().pending.clone()
-    }
-
-    /// The newest one that is there.
-    #[must_use]
-    pub fn last(&self) -> Option<Last> {
-        self.file().last.clone()
-    }
-
-    /// Bytes of the one under way that are there, and of how many.
-    #[must_use]
-    pub fn progress(&self) -> (u64, u64) {
-        (self.progress.0.load(Ordering::Relaxed), self.progress.1.load(Ordering::Relaxed))
-    }
-
-    fn change(&self, data: &DataDir, change: impl FnOnce(&mut File)) -> Result<(), WriteError> {
-        let bytes = {
-            let mut file = self.file();
-            change(&mut file);
-            serde_json::to_vec_pretty(&*file).unwrap_or_default()
-        };
-        tokio::task::block_in_place(|| durable::write_file(&data.uploads(), &bytes, PRIVATE))
-    }
-
-    /// Writes down that a snapshot is to be uploaded. What is given back tells how the first attempt ended.
-    ///
-    /// # Errors
-    /// If it cannot be written down.
-    pub fn submit(
-        &self,
-        data: &DataDir,
-        dir: &Path,
-        name: &str,
-        options: BTreeMap<String, String>,
-    ) -> Result<oneshot::Receiver<Outcome>, WriteError> {
-        let pending = Pending {
-            name: name.to_owned(),
-            dir: dir.to_path_buf(),
-            options,
-            since: clock::rfc3339(clock::now()),
-            failures: 0,
-            last_failure: None,
-            begun: None,
-            due: None,
-        };
-        let (sender, receiver) = oneshot::channel();
-        let key = (pending.dir.clone(), pending.name.clone());
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default().push(sender);
-        self.change(data, |file| file.pending.push(pending))?;
-        self.wake.notify_one();
-        Ok(receiver)
-    }
-
-    fn tell(&self, pending: &Pending, outcome: &Outcome) {
-        let key = (pending.dir.clone(), pending.name.clone());
-        let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
-        for sender in waiting.into_iter().flatten() {
-            let _ = sender.send(outcome.clone());
-        }
     }
 }
 
@@ -342,7 +177,7 @@ async fn one(shared: &Arc<Shared>, config: &S3Config, pending: Pending, connecte
     }
 }
 
-fn crossed_out(shared: &Shared, change: impl FnOnce(&mut File)) {
+fn crossed_out(shared: &Shared, change: impl FnOnce(&mut queue::File)) {
     if let Err(error) = shared.snapshots.uploads.change(&shared.data, change) {
         tracing::error!(error = %error, because = %error.source, "what is to be uploaded cannot be written down");
     }

@@ -1,0 +1,277 @@
+//! Where snapshots go besides this node: the options `etcd-s3…`, and what they come to.
+//!
+//! What was set is kept as it was written, because a request or the file of `etcd-s3-config-file` may add to it later; [`S3Config::target`]
+//! makes of it what can be connected to. Secrets never show in `Debug`. `parse` knows what single texts mean, `settings` reads the files that
+//! they name.
+
+mod parse;
+mod settings;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+use std::time::Duration;
+
+use super::kinds::switch;
+use super::options::{self, OPTIONS};
+use super::{Problem, Resolved, Secret};
+use crate::error::{Exit, Explained};
+use crate::host;
+use crate::plan::duration;
+use parse::{Endpoint, bucket_name, certificates, encryption, folder, proxy};
+use settings::read_settings;
+
+/// The switch; all other options begin with it and a hyphen.
+pub const SWITCH: &str = "etcd-s3";
+
+/// What was set of `etcd-s3…`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct S3Config {
+    /// Snapshots are uploaded.
+    pub is_on: bool,
+    /// It was said on the command line: a snapshot to restore is one there.
+    pub is_asked: bool,
+    /// How many scheduled ones of this node are kept there, if that was set.
+    pub retention: Option<u32>,
+    /// Nothing stays on disk after a verified upload.
+    pub only: bool,
+    texts: BTreeMap<&'static str, Secret>,
+}
+
+/// How the bucket goes into the URL.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Lookup {
+    /// Into the host's name at AWS, into the path elsewhere.
+    #[default]
+    Auto,
+    /// Into the host's name.
+    Dns,
+    /// Into the path.
+    Path,
+}
+
+/// Through which proxy.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Proxy {
+    /// The one that `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` say.
+    #[default]
+    Environment,
+    /// None, whatever they say.
+    None,
+    /// This one, a URL.
+    Url(Secret),
+}
+
+/// How objects are encrypted by the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Encryption {
+    /// With a key of the store's.
+    Aes256,
+    /// With a key of the key management service; its own default one if none is named.
+    Kms(Option<String>),
+    /// With this key, base64, which the store does not keep.
+    Customer(Secret),
+}
+
+/// Keys that were given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Keys {
+    /// The one that may be seen.
+    pub access_key: Secret,
+    /// The one that may not.
+    pub secret_key: Secret,
+    /// Of keys that expire.
+    pub session_token: Option<Secret>,
+}
+
+/// What can be connected to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// A URL; nothing for AWS, whose endpoints follow from the region.
+    pub endpoint: Option<String>,
+    /// For people: the host.
+    pub host: String,
+    /// Without TLS.
+    pub is_plain: bool,
+    /// PEM, beside the system's roots.
+    pub cas: Vec<Vec<u8>>,
+    /// Whoever answers is believed.
+    pub skip_verify: bool,
+    /// `us-east-1` and the like.
+    pub region: String,
+    /// Its name.
+    pub bucket: String,
+    /// Where in it, without slashes around; empty for the bucket itself.
+    pub folder: String,
+    /// How it goes into the URL.
+    pub lookup: Lookup,
+    /// Given ones; otherwise they are looked for as AWS' own tools do.
+    pub keys: Option<Keys>,
+    /// Through which proxy.
+    pub proxy: Proxy,
+    /// Nothing happens for so long: something is wrong.
+    pub timeout: Duration,
+    /// By the store.
+    pub encryption: Option<Encryption>,
+    /// Such as `STANDARD_IA`.
+    pub storage_class: Option<String>,
+}
+
+impl Target {
+    /// The folder as keys begin with it: with a slash at its end, or empty. So `prod` is never the beginning of `prod-2`.
+    #[must_use]
+    pub fn prefix(&self) -> String {
+        if self.folder.is_empty() { String::new() } else { format!("{}/", self.folder) }
+    }
+}
+
+/// `s3://bucket/folder`.
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "s3://{}/{}", self.bucket, self.prefix())
+    }
+}
+
+/// What is wrong with one of the options.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{option}`: {what}")]
+pub struct S3ConfigError {
+    /// Which.
+    pub option: &'static str,
+    /// What is wrong, and what would be right.
+    pub what: String,
+}
+
+impl Explained for S3ConfigError {
+    fn exit(&self) -> Exit {
+        Exit::Usage
+    }
+
+    fn next(&self) -> Option<String> {
+        Some("mend it, then: quorate etcd-snapshot s3-check".into())
+    }
+}
+
+fn wrong(option: &'static str, what: impl Into<String>) -> S3ConfigError {
+    S3ConfigError { option, what: what.into() }
+}
+
+/// True for an option of ours.
+#[must_use]
+pub fn is_ours(name: &str) -> bool {
+    name == SWITCH || name.starts_with("etcd-s3-")
+}
+
+impl S3Config {
+    /// What `resolved` says; what is wrong goes to `problems`.
+    pub(super) fn of(resolved: &Resolved, problems: &mut Vec<Problem>) -> Self {
+        let mut texts = BTreeMap::new();
+        for spec in OPTIONS.iter().filter(|spec| is_ours(spec.name)) {
+            if let Some((text, _)) = resolved.one(spec.name).filter(|_| resolved.is_set(spec.name)) {
+                texts.insert(spec.name, Secret::new(text.clone()));
+            }
+        }
+        let config = Self::of_texts(texts);
+        let is_asked = config.is_on && matches!(resolved.origin(SWITCH), super::Origin::CommandLine(_));
+        let config = Self { is_asked, ..config };
+        // What nobody uses yet may be unfinished.
+        if config.is_on
+            && let Err(error) = config.target()
+        {
+            let blamed = if resolved.is_set(error.option) { error.option } else { SWITCH };
+            problems.push(Problem { origin: resolved.origin(blamed), message: error.to_string() });
+        }
+        config
+    }
+
+    fn of_texts(texts: BTreeMap<&'static str, Secret>) -> Self {
+        let text = |name: &str| texts.get(name).map(Secret::reveal);
+        Self {
+            is_on: text(SWITCH).and_then(switch).unwrap_or(false),
+            is_asked: false,
+            retention: text("etcd-s3-retention").and_then(|text| text.parse().ok()),
+            only: text("etcd-s3-only").and_then(switch).unwrap_or(false),
+            texts,
+        }
+    }
+
+    /// With what `more` says, by option name.
+    ///
+    /// # Errors
+    /// If one of them is no option of ours, or has a value that it cannot have.
+    pub fn with(&self, more: &BTreeMap<String, String>) -> Result<Self, S3ConfigError> {
+        let mut texts = self.texts.clone();
+        for (name, text) in more {
+            let spec = options::find(name).filter(|spec| is_ours(spec.name));
+            let spec = spec.ok_or_else(|| wrong(SWITCH, format!("there is no option {}", host::printable(name))))?;
+            spec.kind.check(text).map_err(|wants| wrong(spec.name, wants))?;
+            texts.insert(spec.name, Secret::new(text.clone()));
+        }
+        Ok(Self { is_asked: self.is_asked, ..Self::of_texts(texts) })
+    }
+
+    /// All that was set, by option name, with the secrets: for the one process of ours that asks the server, as root, on its socket.
+    #[must_use]
+    pub fn revealed(&self) -> BTreeMap<String, String> {
+        self.texts.iter().map(|(name, text)| ((*name).to_owned(), text.reveal().to_owned())).collect()
+    }
+
+    /// True if there is somewhere to look, whether snapshots are uploaded or not.
+    #[must_use]
+    pub fn has_bucket(&self) -> bool {
+        self.texts.contains_key("etcd-s3-bucket") || self.texts.contains_key("etcd-s3-config-file")
+    }
+
+    /// What it comes to. Files that it names are read now.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn target(&self) -> Result<Target, S3ConfigError> {
+        let mut texts = self.texts.clone();
+        if let Some(path) = self.texts.get("etcd-s3-config-file") {
+            for (name, text) in read_settings(Path::new(path.reveal()))? {
+                texts.entry(name).or_insert(text);
+            }
+        }
+        let one = |name: &str| texts.get(name).map(Secret::reveal).filter(|text| !text.is_empty());
+        let is_on = |name| one(name).and_then(switch).unwrap_or(false);
+        let endpoint = Endpoint::of(one("etcd-s3-endpoint"), is_on("etcd-s3-insecure"))?;
+        let bucket = one("etcd-s3-bucket").ok_or_else(|| wrong("etcd-s3-bucket", "wants the name of a bucket"))?;
+        let keys = match (one("etcd-s3-access-key"), one("etcd-s3-secret-key")) {
+            (Some(access), Some(secret)) => Some(Keys {
+                access_key: Secret::new(access.trim().to_owned()),
+                secret_key: Secret::new(secret.trim().to_owned()),
+                session_token: one("etcd-s3-session-token").map(|token| Secret::new(token.trim().to_owned())),
+            }),
+            (Some(_), None) => return Err(wrong("etcd-s3-secret-key", "is not set, and `etcd-s3-access-key` is")),
+            (None, Some(_)) => return Err(wrong("etcd-s3-access-key", "is not set, and `etcd-s3-secret-key` is")),
+            (None, None) => None,
+        };
+        let seconds = one("etcd-s3-timeout").and_then(duration::parse).unwrap_or(30);
+        let ca = one("etcd-s3-endpoint-ca").map(certificates).transpose()?.unwrap_or_default();
+        Ok(Target {
+            host: endpoint.host,
+            is_plain: endpoint.is_plain,
+            endpoint: endpoint.url,
+            cas: ca,
+            skip_verify: is_on("etcd-s3-skip-ssl-verify"),
+            region: one("etcd-s3-region").unwrap_or("us-east-1").to_owned(),
+            bucket: bucket_name(bucket)?,
+            folder: folder(one("etcd-s3-folder").unwrap_or_default())?,
+            lookup: match one("etcd-s3-bucket-lookup-type") {
+                Some("dns") => Lookup::Dns,
+                Some("path") => Lookup::Path,
+                _ => Lookup::Auto,
+            },
+            keys,
+            proxy: match one("etcd-s3-proxy") {
+                None => Proxy::Environment,
+                Some("none") => Proxy::None,
+                Some(url) => Proxy::Url(Secret::new(proxy(url)?)),
+            },
+            timeout: Duration::from_secs(seconds),
+            encryption: one("etcd-s3-sse").map(encryption).transpose()?,
+            storage_class: one("etcd-s3-storage-class").map(str::to_owned),
+        })
+    }
+}

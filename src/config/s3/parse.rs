@@ -1,0 +1,146 @@
+//! What the texts of single options mean.
+
+use std::path::Path;
+
+use aws_smithy_types::base64;
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject as _;
+
+use super::settings::{read_file, read_private};
+use super::{Encryption, S3ConfigError, Secret, wrong};
+use crate::host;
+
+/// A key for SSE-C has so many bytes.
+const SSE_C_KEY: usize = 32;
+
+/// Where the store is.
+pub(super) struct Endpoint {
+    /// Nothing for AWS itself.
+    pub(super) url: Option<String>,
+    /// For people.
+    pub(super) host: String,
+    /// Without TLS.
+    pub(super) is_plain: bool,
+}
+
+impl Endpoint {
+    pub(super) fn of(text: Option<&str>, insecure: bool) -> Result<Self, S3ConfigError> {
+        const OPTION: &str = "etcd-s3-endpoint";
+        const AWS: &str = "s3.amazonaws.com";
+        let text = text.unwrap_or(AWS).trim_end_matches('/');
+        let (is_plain, rest) = match text.split_once("://") {
+            Some(("https", _)) if insecure => {
+                return Err(wrong(OPTION, "says https, and `etcd-s3-insecure` says plain HTTP; keep one"));
+            }
+            Some(("https", rest)) => (false, rest),
+            Some(("http", rest)) => (true, rest),
+            Some(_) => return Err(wrong(OPTION, "wants a host, or a URL with http or https")),
+            None => (insecure, text),
+        };
+        let scheme = if is_plain { "http" } else { "https" };
+        let url = format!("{scheme}://{rest}");
+        let parsed: Option<hyper::Uri> = url.parse().ok();
+        let authority = parsed.as_ref().and_then(|uri| uri.authority()).filter(|found| !found.as_str().contains('@'));
+        let Some(authority) = authority.filter(|found| !found.host().is_empty()) else {
+            let shown = host::printable(rest.rsplit('@').next().unwrap_or_default());
+            return Err(wrong(OPTION, format!("wants a host, host:port or URL, not `{shown}`")));
+        };
+        let is_usual = rest == AWS && !is_plain;
+        Ok(Self { host: authority.to_string(), url: (!is_usual).then_some(url), is_plain })
+    }
+}
+
+pub(super) fn bucket_name(text: &str) -> Result<String, S3ConfigError> {
+    const OPTION: &str = "etcd-s3-bucket";
+    let name = text.strip_prefix("s3://").unwrap_or(text).trim_end_matches('/');
+    // What the store allows, it says itself; this only keeps mistakes from becoming parts of a URL.
+    let is_good = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    if name.len() < 3 || name.len() > 255 || !name.chars().all(is_good) || name.starts_with('.') {
+        let shown = host::printable(text);
+        return Err(wrong(
+            OPTION,
+            format!("`{shown}` is no name of a bucket: 3 to 63 lower-case letters, digits, dots and hyphens"),
+        ));
+    }
+    Ok(name.to_owned())
+}
+
+pub(super) fn folder(text: &str) -> Result<String, S3ConfigError> {
+    let folder = text.trim_matches('/');
+    let is_odd = folder.split('/').any(|part| matches!(part, "." | "..") || (part.is_empty() && !folder.is_empty()));
+    if is_odd || folder.chars().any(char::is_control) || folder.len() > 512 {
+        return Err(wrong("etcd-s3-folder", "wants names with single slashes between them"));
+    }
+    Ok(folder.to_owned())
+}
+
+pub(super) fn proxy(text: &str) -> Result<String, S3ConfigError> {
+    let parsed: Option<hyper::Uri> = text.parse().ok();
+    let is_good = parsed.is_some_and(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some());
+    // A URL may have a password in it.
+    if is_good {
+        Ok(text.to_owned())
+    } else {
+        Err(wrong("etcd-s3-proxy", "wants a URL such as http://proxy:3128, or none"))
+    }
+}
+
+/// PEM as it is, or any number of paths and base64 texts with white space between them.
+pub(super) fn certificates(text: &str) -> Result<Vec<Vec<u8>>, S3ConfigError> {
+    const OPTION: &str = "etcd-s3-endpoint-ca";
+    if text.contains(PEM) {
+        // Inline, sometimes with its lines joined by `\n` as text.
+        let pem = text.replace("\\n", "\n").into_bytes();
+        check_certificates(OPTION, "what is given", &pem)?;
+        return Ok(vec![pem]);
+    }
+    text.split_whitespace()
+        .map(|part| {
+            let decoded = base64::decode(part).ok().filter(|bytes| String::from_utf8_lossy(bytes).contains(PEM));
+            let (pem, shown) = match decoded {
+                Some(bytes) => (bytes, "what is given"),
+                None => (read_file(OPTION, Path::new(part))?, part),
+            };
+            check_certificates(OPTION, shown, &pem)?;
+            Ok(pem)
+        })
+        .collect()
+}
+
+const PEM: &str = "-----BEGIN CERTIFICATE-----";
+
+/// What TLS cannot take is told here, and not when it is needed.
+fn check_certificates(option: &'static str, shown: &str, pem: &[u8]) -> Result<(), S3ConfigError> {
+    let shown = host::printable(shown);
+    let ders: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    let ders = ders.map_err(|error| wrong(option, format!("{shown} is no PEM: {error:?}")))?;
+    if ders.is_empty() {
+        return Err(wrong(option, format!("there is no certificate in {shown}")));
+    }
+    let mut roots = rustls::RootCertStore::empty();
+    ders.into_iter().try_for_each(|der| {
+        roots.add(der).map_err(|error| wrong(option, format!("a certificate in {shown} cannot be used: {error}")))
+    })
+}
+
+pub(super) fn encryption(text: &str) -> Result<Encryption, S3ConfigError> {
+    const OPTION: &str = "etcd-s3-sse";
+    match text.split_once(':').map_or((text, ""), |(first, rest)| (first, rest)) {
+        ("AES256", "") => Ok(Encryption::Aes256),
+        ("aws", "kms") => Ok(Encryption::Kms(None)),
+        ("aws", rest) if rest.starts_with("kms:") => Ok(Encryption::Kms(Some(rest["kms:".len()..].to_owned()))),
+        ("sse-c", path) if !path.is_empty() => {
+            let bytes = read_private(OPTION, Path::new(path))?;
+            let decoded = std::str::from_utf8(&bytes).ok().and_then(|text| base64::decode(text.trim()).ok());
+            let key = decoded.filter(|key| key.len() == SSE_C_KEY).unwrap_or(bytes);
+            if key.len() != SSE_C_KEY {
+                return Err(wrong(
+                    OPTION,
+                    format!("{path} does not hold a key of {SSE_C_KEY} bytes, as they are or in base64"),
+                ));
+            }
+            Ok(Encryption::Customer(Secret::new(base64::encode(key))))
+        }
+        _ => Err(wrong(OPTION, "wants AES256, aws:kms, aws:kms:KEY or sse-c:FILE")),
+    }
+}

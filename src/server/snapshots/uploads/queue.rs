@@ -1,0 +1,181 @@
+//! What is to be uploaded, written down.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::histogram::Histogram;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Notify, oneshot};
+
+use super::super::{SaveLabels, histogram};
+use crate::clock;
+use crate::datadir::DataDir;
+use crate::durable::{self, PRIVATE, WriteError};
+use crate::error::Told;
+use crate::snapshot::manifest::Manifest;
+
+/// A snapshot that is to be uploaded.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Pending {
+    /// Its name.
+    pub name: String,
+    /// Where it is.
+    pub dir: PathBuf,
+    /// What was said for this one, by option name; with secrets.
+    #[serde(default)]
+    pub(super) options: BTreeMap<String, String>,
+    /// RFC 3339.
+    pub since: String,
+    /// Failures so far.
+    #[serde(default)]
+    pub failures: u32,
+    /// The last one.
+    #[serde(default)]
+    pub last_failure: Option<String>,
+    /// An upload in parts that was begun and not ended: its key and its name at the store.
+    #[serde(default)]
+    pub(super) begun: Option<(String, String)>,
+    /// Not before.
+    #[serde(skip)]
+    pub(super) due: Option<Instant>,
+}
+
+/// The newest one that is in object storage.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Last {
+    /// Where.
+    pub url: String,
+    /// When it was there; RFC 3339.
+    pub at: String,
+    /// What was written on it.
+    pub manifest: Manifest,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct File {
+    pub(super) pending: Vec<Pending>,
+    pub(super) last: Option<Last>,
+}
+
+/// The outcome of the first attempt, for whoever waits for it.
+pub type Outcome = Result<String, Told>;
+
+/// Who waits for the first attempt, by directory and name.
+type Waiting = HashMap<(PathBuf, String), Vec<oneshot::Sender<Outcome>>>;
+
+/// Uploads of this server.
+#[derive(Debug)]
+pub struct Uploads {
+    file: Mutex<File>,
+    waiting: Mutex<Waiting>,
+    pub(super) wake: Notify,
+    /// Bytes of the one that is under way, of how many.
+    pub(super) progress: (Arc<AtomicU64>, AtomicU64),
+    /// How long uploads took, by how they ended.
+    pub seconds: Family<SaveLabels, Histogram>,
+}
+
+impl Default for Uploads {
+    fn default() -> Self {
+        Self {
+            file: Mutex::default(),
+            waiting: Mutex::default(),
+            wake: Notify::new(),
+            progress: (Arc::default(), AtomicU64::new(0)),
+            seconds: Family::new_with_constructor(histogram),
+        }
+    }
+}
+
+impl Uploads {
+    /// With what an earlier server left. What cannot be read is set aside, not lost.
+    #[must_use]
+    pub fn resumed(data: &DataDir) -> Self {
+        let path = data.uploads();
+        let uploads = Self::default();
+        match std::fs::read(&path).map(|bytes| serde_json::from_slice::<File>(&bytes)) {
+            Ok(Ok(file)) => *uploads.file() = file,
+            Ok(Err(error)) => {
+                let aside = path.with_extension("unreadable");
+                tracing::error!(%error, aside = %aside.display(), "what was to be uploaded cannot be read; it is set aside");
+                let _ = durable::rename(&path, &aside);
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => tracing::error!(%error, path = %path.display(), "what was to be uploaded cannot be read"),
+        }
+        uploads
+    }
+
+    fn file(&self) -> MutexGuard<'_, File> {
+        self.file.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is still to be uploaded.
+    #[must_use]
+    pub fn pending(&self) -> Vec<Pending> {
+        self.file().pending.clone()
+    }
+
+    /// The newest one that is there.
+    #[must_use]
+    pub fn last(&self) -> Option<Last> {
+        self.file().last.clone()
+    }
+
+    /// Bytes of the one under way that are there, and of how many.
+    #[must_use]
+    pub fn progress(&self) -> (u64, u64) {
+        (self.progress.0.load(Ordering::Relaxed), self.progress.1.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn change(&self, data: &DataDir, change: impl FnOnce(&mut File)) -> Result<(), WriteError> {
+        let bytes = {
+            let mut file = self.file();
+            change(&mut file);
+            serde_json::to_vec_pretty(&*file).unwrap_or_default()
+        };
+        tokio::task::block_in_place(|| durable::write_file(&data.uploads(), &bytes, PRIVATE))
+    }
+
+    /// Writes down that a snapshot is to be uploaded. What is given back tells how the first attempt ended.
+    ///
+    /// # Errors
+    /// If it cannot be written down.
+    pub fn submit(
+        &self,
+        data: &DataDir,
+        dir: &Path,
+        name: &str,
+        options: BTreeMap<String, String>,
+    ) -> Result<oneshot::Receiver<Outcome>, WriteError> {
+        let pending = Pending {
+            name: name.to_owned(),
+            dir: dir.to_path_buf(),
+            options,
+            since: clock::rfc3339(clock::now()),
+            failures: 0,
+            last_failure: None,
+            begun: None,
+            due: None,
+        };
+        let (sender, receiver) = oneshot::channel();
+        let key = (pending.dir.clone(), pending.name.clone());
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default().push(sender);
+        self.change(data, |file| file.pending.push(pending))?;
+        self.wake.notify_one();
+        Ok(receiver)
+    }
+
+    pub(super) fn tell(&self, pending: &Pending, outcome: &Outcome) {
+        let key = (pending.dir.clone(), pending.name.clone());
+        let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+        for sender in waiting.into_iter().flatten() {
+            let _ = sender.send(outcome.clone());
+        }
+    }
+}
