@@ -55,6 +55,8 @@ fn rclone(from: &str, to: &str, store: &Store) -> Duration {
     let begun = Instant::now();
     let mut command = Command::new("rclone");
     command.args(["copyto", from, to]).stdin(Stdio::null());
+    // Whatever else is there may change its settings.
+    command.env_clear().envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
     for (name, value) in [
         ("RCLONE_S3_PROVIDER", "Other"),
         ("RCLONE_S3_ACCESS_KEY_ID", ACCESS_KEY),

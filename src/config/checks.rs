@@ -70,7 +70,9 @@ pub(super) fn reset(builder: &mut Builder<'_>) {
     let Some((path, origin)) = path else { return };
     if !builder.switch("cluster-reset") {
         builder.problem(origin, "`cluster-reset-restore-path` needs `cluster-reset`");
-    } else if path.strip_prefix("s3://").is_some_and(|rest| rest.split_once('/').is_none_or(|(_, key)| key.is_empty()))
+    } else if path
+        .strip_prefix("s3://")
+        .is_some_and(|rest| rest.split_once('/').is_none_or(|(_, key)| key.is_empty() || key.ends_with('/')))
     {
         builder.problem(origin, "`cluster-reset-restore-path` wants s3://BUCKET/KEY");
     }

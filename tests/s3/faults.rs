@@ -189,8 +189,10 @@ fn credentials_that_expire_in_an_upload_are_said() {
     let store = Store::start();
     let mut node = started(&store, "");
     fill(&node);
-    store.inject(Fault::Answer(400, "ExpiredToken", "The provided token has expired.", vec![]), 1, 6, is_upload);
+    let expired = Fault::Answer(400, "ExpiredToken", "The provided token has expired.", vec![]);
+    store.inject(expired, 1, usize::MAX, is_upload);
     try_to_save(&node, &[]).fails(1, &["could not be uploaded", "expired", "get new credentials"]);
+    store.heal();
     settled(&store, &node, 1);
     node.stop();
 }
@@ -244,5 +246,50 @@ fn encryption_class_and_session_are_what_the_store_is_told() {
         assert!(told, "{more:?}: {header} is not {value}");
     }
     assert!(!node.log().contains("t0k3n"));
+    node.stop();
+}
+
+#[test]
+fn told_to_stop_in_an_upload_the_server_says_so_and_goes_on_at_its_next_start() {
+    let _timed = Timed::start();
+    let store = Store::start();
+    let mut node = started(&store, "");
+    store.inject(Fault::Silence, 0, usize::MAX, is_upload);
+    let mut command = std::process::Command::new(&node.executable);
+    command.args(["etcd-snapshot", "save", "--s3-timeout=20s", "--data-dir"]).arg(&node.data_dir);
+    command
+        .arg("--config")
+        .arg(node.config_path())
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::piped());
+    let saving = command.spawn().unwrap();
+    eventually("the upload to begin", || store.seen().iter().any(is_upload).then_some(()));
+    node.stop();
+    let said = Ran::of(&saving.wait_with_output().unwrap());
+    said.fails(1, &["the server ended before the snapshot was uploaded; it goes on at its next start"]);
+    store.heal();
+    node.start_ready();
+    settled(&store, &node, 1);
+    node.stop();
+}
+
+#[test]
+fn a_mistake_in_the_configuration_keeps_nobody_from_a_snapshot_here() {
+    let _timed = Timed::start();
+    let store = Store::start();
+    let dir = tempfile::Builder::new().prefix("quorate-test-").tempdir().unwrap();
+    let path = dir.path().join("s3.yaml");
+    fs::write(&path, "storage-class: STANDARD\n").unwrap();
+    fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let mut node = started(&store, &format!("etcd-s3-config-file: {}\n", path.display()));
+    fs::remove_file(&path).unwrap();
+    try_to_save(&node, &[])
+        .fails(1, &["is whole and safe on this node", "`etcd-s3-config-file`", "there is no such file"]);
+    fs::write(&path, "storage-class: STANDARD\n").unwrap();
+    fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    settled(&store, &node, 1);
+    // Of whoever asks, it is said before anything is done.
+    try_to_save(&node, &["--s3-bucket=Not/One"]).fails(2, &["is no name of a bucket"]);
+    assert_eq!(list(&node, &["--local"]).len(), 1);
     node.stop();
 }

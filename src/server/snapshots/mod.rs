@@ -247,9 +247,9 @@ pub async fn take_and_upload(
     progress: impl Fn(u64, u64) + Clone + Send + 'static,
 ) -> Result<Saved, Failure> {
     let options = order.s3.clone();
-    // Known to be wrong is said before anything is done.
     let s3 = shared.snapshots.settings.borrow().s3.with(&options)?;
-    if s3.is_on {
+    if s3.is_on && !options.is_empty() {
+        // A mistake of whoever asks is said before anything is done; one of the configuration's keeps nobody from a snapshot here.
         s3.target()?;
     }
     let (manifest, path) = take(shared, order, progress.clone()).await?;
@@ -261,10 +261,11 @@ pub async fn take_and_upload(
     let outcome = match uploads.submit(&shared.data, dir, &manifest.name, options) {
         Err(error) => Err(Failure::from(error).told()),
         Ok(mut outcome) => loop {
-            match tokio::time::timeout(NEWS, &mut outcome).await {
-                Ok(Ok(outcome)) => break outcome,
-                Ok(Err(_)) => break Err(Failure::from(uploads::UploadError::Stopping).told()),
-                Err(_) => {
+            let stopping = || Failure::from(uploads::UploadError::Stopping).told();
+            tokio::select! {
+                outcome = &mut outcome => break outcome.unwrap_or_else(|_| Err(stopping())),
+                () = shared.snapshots.stopped() => break Err(stopping()),
+                () = tokio::time::sleep(NEWS) => {
                     let (done, all) = uploads.progress();
                     progress(done, all);
                 }

@@ -17,7 +17,7 @@ use super::{SCHEDULED, on_failure};
 use crate::clock;
 use crate::config::s3::{S3Config, Target};
 use crate::durable::{self};
-use crate::error::{Exit, Explained, Failure, Told};
+use crate::error::{Explained, Failure, Told};
 use crate::faults;
 use crate::host;
 use crate::plan::uploads;
@@ -38,7 +38,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(30);
 /// Why a snapshot is not uploaded.
 #[derive(Debug, thiserror::Error)]
 pub enum UploadError {
-    /// The first attempt failed.
+    /// An attempt failed.
     #[error("the snapshot {name} is whole and safe on this node, but could not be uploaded to {place}")]
     Failed {
         /// Which.
@@ -46,7 +46,7 @@ pub enum UploadError {
         /// Where to.
         place: String,
         /// Why.
-        source: Told,
+        source: Box<Told>,
     },
     /// It is not what was saved.
     #[error("the snapshot {name} is not uploaded: it is {status} now")]
@@ -64,11 +64,14 @@ pub enum UploadError {
     Stopping,
 }
 
-impl Explained for UploadError {
-    fn exit(&self) -> Exit {
-        Exit::Failed
+impl UploadError {
+    /// No other attempt could do better.
+    fn is_final(&self) -> bool {
+        matches!(self, Self::NotGood { .. } | Self::Gone(_))
     }
+}
 
+impl Explained for UploadError {
     fn next(&self) -> Option<String> {
         Some(match self {
             Self::Failed { source, .. } => {
@@ -133,9 +136,12 @@ async fn one(shared: &Arc<Shared>, config: &S3Config, pending: Pending, connecte
             let last = Last { url: url.clone(), at: clock::rfc3339(clock::now()), manifest };
             crossed_out(shared, |file| {
                 file.pending.retain(|other| !is_this(other));
-                file.last = Some(last);
+                // One that waited for long is not the newest.
+                if file.last.as_ref().is_none_or(|known| known.manifest.created <= last.manifest.created) {
+                    file.last = Some(last);
+                }
             });
-            if config.only {
+            if config.with(&pending.options).is_ok_and(|config| config.only) {
                 remove_local(&pending).await;
             }
             uploads.tell(&pending, &Ok(url));
@@ -144,9 +150,9 @@ async fn one(shared: &Arc<Shared>, config: &S3Config, pending: Pending, connecte
                 retain(shared, config, bucket, &base).await;
             }
         }
-        Err(failure) => {
-            let told = failure.told();
-            let is_over = failure.exit() == Exit::NotFound || told.message.contains("is not uploaded");
+        Err(error) => {
+            let is_over = error.is_final();
+            let told = Failure::from(error).told();
             let failures = pending.failures + 1;
             let first = faults::tunable("QUORATE_TEST_UPLOAD_MS", uploads::first_pause());
             let pause = uploads::pause(failures, first, dice());
@@ -192,14 +198,16 @@ async fn attempt(
     config: &S3Config,
     pending: &Pending,
     connected: &mut Option<(Target, Bucket)>,
-) -> Result<(String, Manifest), Failure> {
-    let target = config.with(&pending.options)?.target()?;
-    let place = target.to_string();
-    let failed = |error: S3Error| UploadError::Failed {
+) -> Result<(String, Manifest), UploadError> {
+    let failed = |place: &str, failure: Failure| UploadError::Failed {
         name: pending.name.clone(),
-        place: place.clone(),
-        source: Failure::from(error).told(),
+        place: place.to_owned(),
+        source: Box::new(failure.told()),
     };
+    let target = config.with(&pending.options).and_then(|config| config.target());
+    let target = target.map_err(|error| failed("object storage", error.into()))?;
+    let place = target.to_string();
+    let failed = |error: S3Error| failed(&place, error.into());
     let mut is_new = false;
     loop {
         let bucket = match connected {
@@ -216,18 +224,18 @@ async fn attempt(
             Ok(()) => return Ok((bucket.url(&bucket.key(&pending.name)), manifest)),
             // Once, with credentials that were asked for anew.
             Err(error) if error.may_be_refreshed() && !is_new => is_new = true,
-            Err(error) => return Err(failed(error).into()),
+            Err(error) => return Err(failed(error)),
         }
     }
 }
 
 /// What is to be uploaded must be what was saved.
-fn still_good(pending: &Pending) -> Result<Manifest, Failure> {
+fn still_good(pending: &Pending) -> Result<Manifest, UploadError> {
     let listed = tokio::task::block_in_place(|| list::one(&pending.dir, pending.name.as_ref()));
-    let Some(listed) = listed else { return Err(Gone(UploadError::Gone(pending.name.clone())).into()) };
+    let Some(listed) = listed else { return Err(UploadError::Gone(pending.name.clone())) };
     match (listed.status, listed.manifest) {
         (Status::Good, Some(manifest)) => Ok(manifest),
-        (status, _) => Err(UploadError::NotGood { name: pending.name.clone(), status: status.word() }.into()),
+        (status, _) => Err(UploadError::NotGood { name: pending.name.clone(), status: status.word() }),
     }
 }
 
@@ -251,21 +259,6 @@ async fn take_back(shared: &Shared, bucket: &Bucket, pending: &Pending) {
         tracing::warn!(error = %error, because = error.why(), "an upload in parts that broke off may be left in the store");
     }
     note(shared, pending, None);
-}
-
-/// Gone is not worth another attempt.
-#[derive(Debug, thiserror::Error)]
-#[error(transparent)]
-struct Gone(UploadError);
-
-impl Explained for Gone {
-    fn exit(&self) -> Exit {
-        Exit::NotFound
-    }
-
-    fn next(&self) -> Option<String> {
-        self.0.next()
-    }
 }
 
 async fn send(shared: &Shared, bucket: &Bucket, pending: &Pending, manifest: &Manifest) -> Result<(), S3Error> {
