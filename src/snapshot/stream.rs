@@ -264,3 +264,66 @@ fn large_size(mut extra: &[u8], packed: u32, unpacked: u32) -> u64 {
     }
     u64::from(packed)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write as _;
+
+    /// As etcd writes it: pages, and their SHA-256.
+    fn snapshot(pages: usize) -> Vec<u8> {
+        let mut bytes: Vec<u8> = (0..pages * 4096).map(|at| (at / 7 % 251).to_le_bytes()[0]).collect();
+        let hash = digest::digest(&digest::SHA256, &bytes);
+        bytes.extend(hash.as_ref());
+        bytes
+    }
+
+    fn zipped(content: &[u8], method: zip::CompressionMethod) -> Vec<u8> {
+        let mut archive = zip::ZipWriter::new(io::Cursor::new(Vec::new()));
+        let options = zip::write::SimpleFileOptions::default().compression_method(method);
+        archive.start_file("db", options).unwrap();
+        archive.write_all(content).unwrap();
+        archive.finish().unwrap().into_inner()
+    }
+
+    #[test]
+    fn each_packing_is_read_to_its_end() {
+        let raw = snapshot(100);
+        for (stored, packing) in [
+            (raw.clone(), Packing::Raw),
+            (zstd::encode_all(&raw[..], 1).unwrap(), Packing::Zstd),
+            (zipped(&raw, zip::CompressionMethod::Deflated), Packing::Zip),
+            (zipped(&raw, zip::CompressionMethod::Stored), Packing::Zip),
+        ] {
+            let found = verify(&stored[..]).unwrap();
+            let sha256 = hex(digest::digest(&digest::SHA256, &stored).as_ref());
+            let expected = Streamed { stored_size: stored.len() as u64, sha256, packing, database_size: 409_600 };
+            assert_eq!(found, expected);
+            // Cut off anywhere, or changed anywhere that matters, it is not good.
+            for at in [stored.len() / 3, stored.len() / 2, stored.len() * 2 / 3] {
+                assert!(verify(&stored[..at]).is_err(), "{packing:?} cut off at {at}");
+                let mut changed = stored.clone();
+                changed[at] ^= 0x10;
+                assert!(verify(&changed[..]).is_err(), "{packing:?} changed at {at}");
+            }
+        }
+        assert!(matches!(verify(&raw[..raw.len() - 32]), Err(StreamError::Corrupt(why)) if why.contains("no SHA-256")));
+        assert!(verify(&b""[..]).is_err());
+    }
+
+    #[test]
+    fn what_breaks_off_on_the_way_is_no_damage() {
+        struct Breaks(u64);
+        impl Read for Breaks {
+            fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+                self.0 += 1;
+                if self.0 > 3 {
+                    return Err(io::Error::other("gone"));
+                }
+                buffer.fill(1);
+                Ok(buffer.len())
+            }
+        }
+        assert!(matches!(verify(Breaks(0)), Err(StreamError::Read(_))));
+    }
+}

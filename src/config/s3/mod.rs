@@ -275,3 +275,80 @@ impl S3Config {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(more: &[(&str, &str)]) -> S3Config {
+        let more = more.iter().map(|(name, text)| (format!("etcd-s3{name}"), (*text).to_owned())).collect();
+        S3Config::default().with(&more).unwrap()
+    }
+
+    fn target(more: &[(&str, &str)]) -> Result<Target, String> {
+        config(&[&[("", "true"), ("-bucket", "backups")], more].concat()).target().map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn endpoints_are_hosts_or_urls() {
+        for (texts, url, host, is_plain) in [
+            (&[][..], None, "s3.amazonaws.com", false),
+            (&[("-endpoint", "s3.amazonaws.com")], None, "s3.amazonaws.com", false),
+            (&[("-endpoint", "https://s3.amazonaws.com/")], None, "s3.amazonaws.com", false),
+            (
+                &[("-endpoint", "s3.eu-west-1.amazonaws.com")],
+                Some("https://s3.eu-west-1.amazonaws.com"),
+                "s3.eu-west-1.amazonaws.com",
+                false,
+            ),
+            (&[("-endpoint", "minio:9000")], Some("https://minio:9000"), "minio:9000", false),
+            (&[("-endpoint", "minio:9000"), ("-insecure", "true")], Some("http://minio:9000"), "minio:9000", true),
+            (&[("-endpoint", "http://[::1]:9000")], Some("http://[::1]:9000"), "[::1]:9000", true),
+            (&[("-endpoint", "https://store/s3")], Some("https://store/s3"), "store", false),
+        ] {
+            let target = target(texts).unwrap();
+            assert_eq!(
+                (target.endpoint.as_deref(), &*target.host, target.is_plain),
+                (url, host, is_plain),
+                "{texts:?}"
+            );
+        }
+        for (texts, expected) in [
+            (&[("-endpoint", "ftp://x")][..], "wants a host, or a URL"),
+            (&[("-endpoint", "https://user:password@x")], "wants a host, host:port or URL, not `x`"),
+            (&[("-endpoint", "two words")], "wants a host"),
+            (&[("-endpoint", "https://x"), ("-insecure", "yes")], "keep one"),
+            (&[("-bucket", "a/b")], "is no name of a bucket"),
+            (&[("-folder", "a//b")], "single slashes"),
+            (&[("-folder", "a/../b")], "single slashes"),
+            (&[("-access-key", "a")], "is not set, and `etcd-s3-access-key` is"),
+            (&[("-proxy", "proxy")], "wants a URL"),
+            (&[("-sse", "AES128")], "wants AES256"),
+            (&[("-endpoint-ca", "-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----")], "PEM"),
+        ] {
+            let error = target(texts).unwrap_err();
+            assert!(error.contains(expected) && !error.contains("password"), "{texts:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_folder_ends_at_its_name() {
+        for (folder, prefix, shown) in [
+            ("/", "", "s3://backups/"),
+            ("prod", "prod/", "s3://backups/prod/"),
+            ("/a/b/", "a/b/", "s3://backups/a/b/"),
+        ] {
+            let target = target(&[("-folder", folder)]).unwrap();
+            assert_eq!((target.prefix(), target.to_string()), (prefix.to_owned(), shown.to_owned()), "{folder}");
+        }
+    }
+
+    #[test]
+    fn secrets_do_not_reach_debug_output() {
+        let keys = [("-access-key", "AKIA"), ("-secret-key", "hunter2"), ("-proxy", "http://me:hunter2@proxy")];
+        let config = config(&[&[("-bucket", "backups")][..], &keys].concat());
+        let target = config.target().unwrap();
+        assert!(!format!("{config:?}{target:?}").contains("hunter2"));
+        assert!(S3Config::default().with(&[("data-dir".to_owned(), "/x".to_owned())].into()).is_err(), "none of ours");
+    }
+}

@@ -382,3 +382,27 @@ fn is_path_style(target: &Target) -> bool {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::S3Config;
+
+    #[test]
+    fn the_bucket_goes_where_the_store_wants_it() {
+        for (endpoint, bucket, lookup, is_path) in [
+            ("s3.amazonaws.com", "backups", "auto", false),
+            ("s3.amazonaws.com", "with.dots", "auto", true),
+            ("s3.eu-west-1.amazonaws.com", "backups", "auto", false),
+            ("oss-cn-hangzhou.aliyuncs.com", "backups", "auto", false),
+            ("minio:9000", "backups", "auto", true),
+            ("minio:9000", "backups", "dns", false),
+            ("s3.amazonaws.com", "backups", "path", true),
+        ] {
+            let texts = [("endpoint", endpoint), ("bucket", bucket), ("bucket-lookup-type", lookup)];
+            let texts = texts.map(|(name, text)| (format!("etcd-s3-{name}"), text.to_owned())).into();
+            let target = S3Config::default().with(&texts).unwrap().target().unwrap();
+            assert_eq!(is_path_style(&target), is_path, "{endpoint} {bucket} {lookup}");
+        }
+    }
+}
