@@ -199,6 +199,13 @@ fn keep(file: &File, partial: &Path, beside: &Path, record: &Record) -> Result<(
     durable::write_file(beside, &serde_json::to_vec(record).unwrap_or_default(), PRIVATE)
 }
 
+fn kept(
+    done: Result<Result<(), WriteError>, tokio::task::JoinError>,
+    gone: &impl Fn() -> S3Error,
+) -> Result<(), DownloadError> {
+    Ok(done.map_err(|_| gone())??)
+}
+
 async fn fetch_all(
     bucket: &Bucket,
     remote: &Remote,
@@ -212,6 +219,8 @@ async fn fetch_all(
     wanted.reverse();
     let mut under_way = JoinSet::new();
     let mut since = 0;
+    let gone = || S3Error::new("download", bucket.url(&remote.key), Kind::Other, "a task was lost");
+    let mut keeping = None;
     loop {
         while under_way.len() < parts.side_by_side
             && let Some(index) = wanted.pop()
@@ -222,8 +231,12 @@ async fn fetch_all(
                 fetch(&bucket, &remote, parts.range(index), &file, &partial, &done).await.map(|sum| (index, sum))
             });
         }
-        let Some(fetched) = under_way.join_next().await else { return Ok(()) };
-        let gone = || S3Error::new("download", bucket.url(&remote.key), Kind::Other, "a task was lost");
+        let Some(fetched) = under_way.join_next().await else {
+            return match keeping {
+                Some(keeping) => kept(keeping.await, &gone),
+                None => Ok(()),
+            };
+        };
         let (index, sum) = fetched.unwrap_or_else(|_| Err(gone().into()))?;
         if let (Ok(index), mut record) = (usize::try_from(index), lock())
             && let Some(part) = record.parts.get_mut(index)
@@ -235,8 +248,11 @@ async fn fetch_all(
             since = 0;
             let record = lock().clone();
             let (file, partial, beside) = (file.clone(), partial.to_path_buf(), beside.to_path_buf());
-            let kept = tokio::task::spawn_blocking(move || keep(&file, &partial, &beside, &record)).await;
-            kept.map_err(|_| gone())??;
+            // Beside the parts that come next; one at a time.
+            if let Some(keeping) = keeping.take() {
+                kept(keeping.await, &gone)?;
+            }
+            keeping = Some(tokio::task::spawn_blocking(move || keep(&file, &partial, &beside, &record)));
         }
     }
 }
