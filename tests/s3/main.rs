@@ -9,6 +9,7 @@ mod store;
 
 mod basic;
 mod check;
+mod corners;
 mod credentials;
 mod faults;
 mod foreign;

@@ -98,7 +98,7 @@ async fn remove(store: &impl Store, found: &[Listed], shown: impl Fn(&str) -> St
     for (name, why) in removed.kept {
         output::data(&format!("{} kept: {}\n", shown(&name), printable(&why)))?;
     }
-    Ok(())
+    removed.failed.map_or(Ok(()), Err)
 }
 
 pub(super) fn hold(place: &Place, args: &Names, held: bool) -> Result<Exit, Failure> {

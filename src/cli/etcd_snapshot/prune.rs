@@ -89,22 +89,23 @@ pub(super) fn run(config: &Config, place: &Place, args: &Args) -> Result<Exit, F
     };
     let is_ruled = rules != Policy::default();
     let now = clock::unix_seconds(clock::now());
-    let (mut items, mut places) = (Vec::new(), Vec::new());
+    let (mut items, mut places, mut failed) = (Vec::new(), Vec::new(), None);
     let done = block_on(async {
         if let Some(local) = place.local(args.which) {
             places.push(local.place());
             let policy = if is_ruled { rules } else { config.snapshot.policy() };
-            items.extend(one(&local, &base, node, &policy, now, args.dry_run).await?);
+            let (decided, failure) = one(&local, &base, node, &policy, now, args.dry_run).await?;
+            items.extend(decided);
+            failed = failure;
         }
         if let Some(remote) = place.remote(args.which).await? {
             places.push(remote.place());
-            let configured = config.snapshot.s3_policy(&place.s3);
-            let policy = match place.s3.retention {
-                Some(count) if is_ruled && rules.last.is_none() => Policy { last: Some(count), ..rules },
-                _ if is_ruled => rules,
-                _ => configured,
-            };
-            items.extend(one(&remote, &base, node, &policy, now, args.dry_run).await?);
+            let policy = if is_ruled { rules } else { config.snapshot.policy() };
+            // A count of the store's own is meant for the store, whatever is said of the snapshots here.
+            let policy = place.s3.retention.map_or(policy, |count| Policy { last: Some(count), ..policy });
+            let (decided, failure) = one(&remote, &base, node, &policy, now, args.dry_run).await?;
+            items.extend(decided);
+            failed = failed.take().or(failure);
         }
         Ok::<_, Failure>(())
     })?;
@@ -123,7 +124,8 @@ pub(super) fn run(config: &Config, place: &Place, args: &Args) -> Result<Exit, F
             output::talk(&format!("quorate: there are no snapshots {base}-{node}-… in {}\n", places.join(", nor in ")));
         }
     }
-    done.map(|()| Exit::Done)
+    done?;
+    failed.map_or(Ok(Exit::Done), Err)
 }
 
 /// Decides, and does it unless it is only to be said.
@@ -134,19 +136,24 @@ async fn one(
     policy: &Policy,
     now: u64,
     dry_run: bool,
-) -> Result<Vec<Decided>, Failure> {
+) -> Result<(Vec<Decided>, Option<Failure>), Failure> {
     let decided = prune::plan(&store.list().await?, base, node, policy, now);
     let dropped = prune::dropped(&decided);
-    let kept = if dry_run || dropped.is_empty() { Vec::new() } else { store.remove(&dropped).await?.kept };
+    let removed = if dry_run || dropped.is_empty() { None } else { Some(store.remove(&dropped).await?) };
+    let fate = |name: &String| -> Option<(&'static str, String)> {
+        let removed = removed.as_ref()?;
+        if let Some((_, why)) = removed.kept.iter().find(|(kept, _)| kept == name) {
+            return Some(("locked", why.clone()));
+        }
+        (!removed.gone.contains(name)).then(|| ("failed", "it could not be deleted".to_owned()))
+    };
     let items = decided.into_iter().map(|(listed, verdict)| {
         let (action, reason) = match verdict {
             Verdict::Keep(reason) => ("keep", reason),
-            Verdict::Drop(reason) => match kept.iter().find(|(name, _)| *name == listed.name) {
-                Some((_, why)) => ("locked", why.clone()),
-                None => ("drop", reason),
-            },
+            Verdict::Drop(reason) => fate(&listed.name).unwrap_or(("drop", reason)),
         };
         Decided { location: store.location(&listed.name), name: listed.name, action, reason }
     });
-    Ok(items.collect())
+    let items = items.collect();
+    Ok((items, removed.and_then(|removed| removed.failed)))
 }

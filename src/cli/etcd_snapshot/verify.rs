@@ -153,6 +153,30 @@ impl Explained for AgainstLive {
     }
 }
 
+/// What cannot be done with a snapshot in object storage.
+#[derive(Debug, thiserror::Error)]
+enum NotThere {
+    #[error("{0} is a path; snapshots in object storage are verified by their names")]
+    Path(String),
+    #[error(
+        "--against-live and --skip-hash-check are for snapshots on this node: those in object storage are streamed through"
+    )]
+    Flags,
+}
+
+impl Explained for NotThere {
+    fn exit(&self) -> Exit {
+        Exit::Usage
+    }
+
+    fn next(&self) -> Option<String> {
+        Some(match self {
+            Self::Path(_) => "say its name as ls shows it, with --s3".into(),
+            Self::Flags => "leave them out, or verify the one on this node".into(),
+        })
+    }
+}
+
 /// What came of all of them.
 #[derive(Default)]
 struct Outcome {
@@ -182,6 +206,13 @@ impl Outcome {
 }
 
 pub(super) fn run(config: &Config, place: &Place, args: &Args) -> Result<Exit, Failure> {
+    let only_there = place.local(args.which).is_none();
+    if let Some(name) = args.names.iter().find(|name| name.contains('/') && (only_there || name.starts_with("s3://"))) {
+        return Err(NotThere::Path(printable(name)).into());
+    }
+    if only_there && (args.against_live || args.skip_hash_check) {
+        return Err(NotThere::Flags.into());
+    }
     let mut outcome = Outcome::default();
     let mut places = Vec::new();
     let runtime = runtime()?;

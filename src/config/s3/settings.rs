@@ -61,8 +61,9 @@ fn meant(name: &str) -> Option<&'static str> {
     let aws = AWS_NAMES.iter().find(|(theirs, _)| *theirs == name.trim()).map(|(_, ours)| (*ours).to_owned());
     let full = aws
         .unwrap_or_else(|| if lower.starts_with("etcd-s3-") { lower.to_owned() } else { format!("etcd-s3-{lower}") });
-    // A file cannot name itself, nor switch itself on.
-    options::find(&full).map(|spec| spec.name).filter(|name| *name != "etcd-s3-config-file")
+    // It says how to reach the store; whether, and what is kept, is said where the server's other settings are.
+    const ELSEWHERE: [&str; 3] = ["etcd-s3-config-file", "etcd-s3-only", "etcd-s3-retention"];
+    options::find(&full).map(|spec| spec.name).filter(|name| !ELSEWHERE.contains(name))
 }
 
 /// The file of `etcd-s3-config-file`: YAML, or lines of `NAME=value`.

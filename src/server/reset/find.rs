@@ -1,9 +1,12 @@
 //! Which snapshot is meant, and how it comes here: a path, a name of one on this node, or one in object storage.
 
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+
+use aws_lc_rs::digest::{self, Context};
 
 use super::{Run, Tell};
 use crate::clock;
@@ -12,12 +15,14 @@ use crate::config::s3::{S3Config, Target};
 use crate::datadir::DataDir;
 use crate::durable::{self, PRIVATE_DIR};
 use crate::error::{Exit, Explained, Failure};
+use crate::etcd::embedded::hex;
 use crate::host::{self, printable};
 use crate::restore::trial::TrialError;
 use crate::snapshot::aside::Course;
 use crate::snapshot::file::OpenError;
 use crate::snapshot::list;
 use crate::snapshot::store::s3::download::{self, Remote};
+use crate::snapshot::store::s3::error::{Kind, S3Error};
 use crate::snapshot::store::s3::{Bucket, listing};
 use crate::snapshot::verify::{self, Demands};
 
@@ -123,12 +128,16 @@ async fn connect(s3: &S3Config, instead: Option<(&str, &str)>) -> Result<Bucket,
 impl There {
     async fn look(bucket: Bucket, name: &str) -> Result<Self, Failure> {
         let mut remote = download::look(&bucket, &bucket.key(name)).await?;
-        let described = listing::described(&bucket, name).await?;
-        if let Some(described) =
-            described.filter(|described| described.object.etag == remote.etag && !described.object.crc64nvme.is_empty())
-        {
-            remote.crc64nvme = Some(described.object.crc64nvme);
-            remote.sha256 = Some(described.manifest.sha256).filter(|sha256| !sha256.is_empty());
+        // What was written on the object itself goes with it wherever it is copied.
+        remote.sha256 = remote.metadata.get("quorate-sha256").cloned();
+        if let Some(described) = listing::described(&bucket, name).await? {
+            let is_same = described.object.etag == remote.etag && !described.object.crc64nvme.is_empty();
+            if is_same {
+                remote.crc64nvme = Some(described.object.crc64nvme);
+            }
+            // Also of an object that changed since: it must still be that snapshot.
+            remote.sha256 = Some(described.manifest.sha256).filter(|sha256| !sha256.is_empty()).or(remote.sha256);
+            remote.is_as_described = is_same;
         }
         Ok(Self { bucket, remote, name: name.to_owned() })
     }
@@ -144,6 +153,10 @@ impl There {
         let size = known.as_ref().map_or(0, |known| known.size);
         let ours =
             known.and_then(|known| known.manifest).map(|manifest| manifest.sha256).filter(|sha256| !sha256.is_empty());
+        let theirs = match &self.remote.sha256 {
+            None if size == self.remote.size => self.streamed().await?,
+            _ => String::new(),
+        };
         let is_same = match (&self.remote.sha256, ours) {
             _ if size != self.remote.size => false,
             (Some(theirs), Some(ours)) => *theirs == ours,
@@ -153,13 +166,40 @@ impl There {
                     super::blocking(move || verify::verify(&path, Demands { skip_hash: true }, &mut |_, _| {}));
                 verified.await?.is_ok_and(|verified| verified.sha256 == theirs)
             }
-            // Without a manifest there, nothing tells cheaply.
-            (None, _) => false,
+            // Nothing tells but the snapshot itself.
+            (None, _) => {
+                let path = path.to_path_buf();
+                let ours = super::blocking(move || sha256_of(&path)).await?;
+                ours.is_ok_and(|ours| ours == theirs)
+            }
         };
         if is_same {
             return Ok(());
         }
         Err(Ambiguous { name: printable(&self.name), here: path.to_path_buf(), there: self.url() }.into())
+    }
+
+    /// SHA-256 of all of it.
+    async fn streamed(&self) -> Result<String, Failure> {
+        let mut stream = download::stream(&self.bucket, &self.remote).await?;
+        let mut hash = Context::new(&digest::SHA256);
+        while let Some(chunk) = stream.next().await? {
+            hash.update(&chunk);
+        }
+        Ok(hex(hash.finish().as_ref()))
+    }
+
+    /// Makes sure that what came is the snapshot that its manifest speaks of, where its checksum did not tell.
+    async fn check(&self, path: &Path) -> Result<(), Failure> {
+        let Some(expected) = self.remote.sha256.clone().filter(|_| !self.remote.is_as_described) else { return Ok(()) };
+        let to = path.to_path_buf();
+        let found = super::blocking(move || sha256_of(&to)).await?;
+        let found = found.map_err(|source| OpenError::Read { path: path.to_path_buf(), source })?;
+        if found == expected {
+            return Ok(());
+        }
+        let why = format!("its SHA-256 is {found}, and that of the snapshot was {expected}: it was replaced since");
+        Err(S3Error::new("trust what came from", self.url(), Kind::Differs, why).into())
     }
 
     /// Gets it into `dir`, which may have what an earlier attempt got.
@@ -184,8 +224,24 @@ impl There {
                 }
             }
         }
+        if let Err(failure) = self.check(&to).await {
+            let _ = durable::remove_file(&to);
+            return Err(failure);
+        }
         tracing::info!(took_ms = begun.elapsed().as_millis(), "the snapshot is here, as it was uploaded");
         Ok(to.clone())
+    }
+}
+
+fn sha256_of(path: &Path) -> std::io::Result<String> {
+    let mut file = host::open_regular(path)?;
+    let mut hash = Context::new(&digest::SHA256);
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(hex(hash.finish().as_ref())),
+            count => hash.update(&buffer[..count]),
+        }
     }
 }
 

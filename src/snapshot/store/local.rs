@@ -45,7 +45,7 @@ impl Store for Directory {
                 durable::remove_file(&dir.join(name))?;
                 manifest::remove(dir, name)?;
             }
-            Ok(Removed { gone: names, kept: Vec::new() })
+            Ok(Removed { gone: names, ..Removed::default() })
         })
         .await
     }

@@ -7,12 +7,14 @@ use super::list::Listed;
 use crate::error::Failure;
 
 /// What became of snapshots that were to be removed.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub struct Removed {
     /// These are gone.
     pub gone: Vec<String>,
     /// These are kept by a lock, with what the store said.
     pub kept: Vec<(String, String)>,
+    /// Some of the others are not, and why the first of them is not.
+    pub failed: Option<Failure>,
 }
 
 /// A place for snapshots.
@@ -32,7 +34,7 @@ pub trait Store {
     /// Removes some, with all that belongs to them.
     ///
     /// # Errors
-    /// The first that cannot be removed, unless a lock keeps it.
+    /// If nothing can be removed at all.
     fn remove(&self, names: &[String]) -> impl Future<Output = Result<Removed, Failure>> + Send;
 
     /// Holds one, or releases it.

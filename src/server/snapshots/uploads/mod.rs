@@ -5,7 +5,7 @@
 
 mod queue;
 
-pub use queue::{Last, Outcome, Pending, Uploads};
+pub use queue::{Begun, Last, Outcome, Pending, Uploads};
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -28,12 +28,14 @@ use crate::snapshot::name::Base;
 use crate::snapshot::prune;
 use crate::snapshot::store::s3::error::{Kind, S3Error};
 use crate::snapshot::store::s3::store::Remote;
-use crate::snapshot::store::s3::upload::{self, Sending};
+use crate::snapshot::store::s3::upload::{self, Sending, State};
 use crate::snapshot::store::s3::{Bucket, listing};
 use crate::snapshot::store::{Removed, Store as _};
 
 /// Before something that is not due is looked at again.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
+/// Between attempts to take back what was left.
+const TIDY: Duration = Duration::from_secs(900);
 
 /// Why a snapshot is not uploaded.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +61,12 @@ pub enum UploadError {
     /// Somebody removed it.
     #[error("the snapshot {0} is gone, and was not uploaded")]
     Gone(String),
+    /// It cannot be looked at now.
+    #[error("the snapshot {0} cannot be looked at now, and was not uploaded")]
+    Away(String),
+    /// Uploads were switched off meanwhile.
+    #[error("the snapshot {0} is whole and safe on this node, and was not uploaded: etcd-s3 is switched off now")]
+    SwitchedOff(String),
     /// Nothing waits for it any more.
     #[error("the server ended before the snapshot was uploaded; it goes on at its next start")]
     Stopping,
@@ -80,6 +88,8 @@ impl Explained for UploadError {
             }
             Self::NotGood { .. } => "quorate etcd-snapshot verify, and take another one".into(),
             Self::Gone(_) => "quorate etcd-snapshot ls".into(),
+            Self::Away(_) => "see whether its disk is mounted and well; it is tried again by itself".into(),
+            Self::SwitchedOff(_) => "switch etcd-s3 on again, and it is uploaded".into(),
             Self::Stopping => "quorate status, once it runs".into(),
         })
     }
@@ -89,19 +99,32 @@ impl Explained for UploadError {
 pub async fn keep(shared: Arc<Shared>) {
     let mut settings = shared.snapshots.settings.clone();
     let mut connected: Option<(Target, Bucket)> = None;
+    let tidy_every = faults::tunable("QUORATE_TEST_UPLOAD_MS", TIDY);
+    let mut tidied = clock::monotonic();
     loop {
         let config = settings.borrow_and_update().s3.clone();
         let now = clock::monotonic();
         let uploads = &shared.snapshots.uploads;
         let wanted = |pending: &Pending| config.is_on || !pending.options.is_empty();
         let all = uploads.pending();
-        let due = all.iter().find(|pending| wanted(pending) && pending.due.is_none_or(|due| due <= now));
+        for unwanted in all.iter().filter(|pending| !wanted(pending) && uploads.is_waited_for(pending)) {
+            uploads.tell(unwanted, &Err(Failure::from(UploadError::SwitchedOff(unwanted.name.clone())).told()));
+        }
+        // Whoever waits comes first, then those that were not tried yet, then those that have waited longest.
+        let ready = all.iter().filter(|pending| wanted(pending) && pending.due.is_none_or(|due| due <= now));
+        let due = ready.min_by_key(|pending| (!uploads.is_waited_for(pending), pending.due));
         if let Some(pending) = due.cloned() {
             one(&shared, &config, pending, &mut connected).await;
             continue;
         }
+        if let Some((target, bucket)) = connected.as_ref().filter(|_| tidied.elapsed() >= tidy_every)
+            && !uploads.left_in(&target.bucket).is_empty()
+        {
+            take_back(&shared, bucket).await;
+            tidied = clock::monotonic();
+        }
         let next = all.iter().filter(|pending| wanted(pending)).filter_map(|pending| pending.due).min();
-        let wait = next.map_or(LOOK_AGAIN, |due| due.saturating_duration_since(now).min(LOOK_AGAIN));
+        let wait = next.map_or(LOOK_AGAIN, |due| due.saturating_duration_since(now).min(LOOK_AGAIN)).min(tidy_every);
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
             () = uploads.wake.notified() => {}
@@ -135,7 +158,7 @@ async fn one(shared: &Arc<Shared>, config: &S3Config, pending: Pending, connecte
             let base: Option<Base> = manifest.base.parse().ok();
             let last = Last { url: url.clone(), at: clock::rfc3339(clock::now()), manifest };
             crossed_out(shared, |file| {
-                file.pending.retain(|other| !is_this(other));
+                settle(file, is_this);
                 // One that waited for long is not the newest.
                 if file.last.as_ref().is_none_or(|known| known.manifest.created <= last.manifest.created) {
                     file.last = Some(last);
@@ -166,7 +189,7 @@ async fn one(shared: &Arc<Shared>, config: &S3Config, pending: Pending, connecte
             let due = clock::monotonic() + pause;
             crossed_out(shared, |file| {
                 if is_over {
-                    file.pending.retain(|other| !is_this(other));
+                    settle(file, is_this);
                 } else if let Some(entry) = file.pending.iter_mut().find(|other| is_this(other)) {
                     entry.failures = failures;
                     entry.last_failure = Some(told.to_string());
@@ -199,6 +222,7 @@ async fn attempt(
     pending: &Pending,
     connected: &mut Option<(Target, Bucket)>,
 ) -> Result<(String, Manifest), UploadError> {
+    still_good(pending)?;
     let failed = |place: &str, failure: Failure| UploadError::Failed {
         name: pending.name.clone(),
         place: place.to_owned(),
@@ -218,13 +242,19 @@ async fn attempt(
                 bucket
             }
         };
-        take_back(shared, &bucket, pending).await;
+        take_back(shared, &bucket).await;
         let manifest = still_good(pending)?;
         match send(shared, &bucket, pending, &manifest).await {
             Ok(()) => return Ok((bucket.url(&bucket.key(&pending.name)), manifest)),
             // Once, with credentials that were asked for anew.
             Err(error) if error.may_be_refreshed() && !is_new => is_new = true,
-            Err(error) => return Err(failed(error)),
+            Err(error) => {
+                if error.is_about_credentials() {
+                    // Where they come from is looked at anew the next time.
+                    *connected = None;
+                }
+                return Err(failed(error));
+            }
         }
     }
 }
@@ -232,33 +262,59 @@ async fn attempt(
 /// What is to be uploaded must be what was saved.
 fn still_good(pending: &Pending) -> Result<Manifest, UploadError> {
     let listed = tokio::task::block_in_place(|| list::one(&pending.dir, pending.name.as_ref()));
-    let Some(listed) = listed else { return Err(UploadError::Gone(pending.name.clone())) };
+    let Some(listed) = listed else {
+        // A directory without manifests may be one whose disk is not mounted.
+        let is_there = pending.dir.join(manifest::DIR).is_dir();
+        let name = pending.name.clone();
+        return Err(if is_there && is_missing(&pending.dir.join(&name)) {
+            UploadError::Gone(name)
+        } else {
+            UploadError::Away(name)
+        });
+    };
     match (listed.status, listed.manifest) {
         (Status::Good, Some(manifest)) => Ok(manifest),
+        (Status::Unreadable, _) => Err(UploadError::Away(pending.name.clone())),
         (status, _) => Err(UploadError::NotGood { name: pending.name.clone(), status: status.word() }),
     }
 }
 
-/// Remembers an upload in parts that was begun, or that none is any more.
-fn note(shared: &Shared, pending: &Pending, begun: Option<(String, String)>) {
-    let is_this = |other: &&mut Pending| other.name == pending.name && other.dir == pending.dir;
-    crossed_out(shared, |file| {
-        if let Some(entry) = file.pending.iter_mut().find(is_this) {
-            entry.begun = begun;
+fn is_missing(path: &std::path::Path) -> bool {
+    std::fs::symlink_metadata(path).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
+}
+
+/// Takes back what earlier attempts have begun in this bucket and not ended, for this snapshot or another. What cannot be taken back now is
+/// remembered, and is no reason not to try again.
+async fn take_back(shared: &Shared, bucket: &Bucket) {
+    for begun in shared.snapshots.uploads.left_in(&bucket.target().bucket) {
+        match upload::abort(bucket, &begun.key, &begun.id).await {
+            Ok(()) => forget(shared, &begun.id),
+            Err(error) => {
+                tracing::warn!(
+                    error = %error,
+                    because = error.why(),
+                    "an upload in parts that broke off cannot be taken back now"
+                );
+                // The others neither, most likely.
+                return;
+            }
         }
+    }
+}
+
+/// Nothing of an upload in parts is left.
+fn forget(shared: &Shared, id: &str) {
+    crossed_out(shared, |file| {
+        file.pending.iter_mut().for_each(|pending| pending.begun.retain(|begun| begun.id != id));
+        file.left.retain(|begun| begun.id != id);
     });
 }
 
-/// Takes back what an earlier attempt has begun and not ended.
-async fn take_back(shared: &Shared, bucket: &Bucket, pending: &Pending) {
-    let is_this = |other: &Pending| other.name == pending.name && other.dir == pending.dir;
-    let left = shared.snapshots.uploads.pending().into_iter().find(is_this).and_then(|entry| entry.begun);
-    let Some((key, id)) = left else { return };
-    // What the store does not take back costs room there, and is no reason not to try again.
-    if let Err(error) = upload::abort(bucket, &key, &id).await {
-        tracing::warn!(error = %error, because = error.why(), "an upload in parts that broke off may be left in the store");
-    }
-    note(shared, pending, None);
+/// A snapshot is not pending any more; what could not be taken back of it still is.
+fn settle(file: &mut queue::File, is_this: impl Fn(&Pending) -> bool) {
+    let (over, pending) = std::mem::take(&mut file.pending).into_iter().partition(|pending| is_this(pending));
+    file.pending = pending;
+    file.left.extend(Vec::into_iter(over).flat_map(|pending| pending.begun));
 }
 
 async fn send(shared: &Shared, bucket: &Bucket, pending: &Pending, manifest: &Manifest) -> Result<(), S3Error> {
@@ -283,10 +339,19 @@ async fn send(shared: &Shared, bucket: &Bucket, pending: &Pending, manifest: &Ma
     };
     uploads.progress.0.store(0, Ordering::Relaxed);
     uploads.progress.1.store(manifest.size, Ordering::Relaxed);
-    let key = sending.key.clone();
-    let sent =
-        upload::upload(bucket, &sending, |id| note(shared, pending, Some((key, id.to_owned()))), &uploads.progress.0)
-            .await;
+    let is_this = |other: &&mut Pending| other.name == pending.name && other.dir == pending.dir;
+    let tell = |id: &str, state: State| {
+        if state == State::Over {
+            return forget(shared, id);
+        }
+        let begun = Begun { bucket: bucket.target().bucket.clone(), key: sending.key.clone(), id: id.to_owned() };
+        crossed_out(shared, |file| {
+            if let Some(entry) = file.pending.iter_mut().find(is_this) {
+                entry.begun.push(begun);
+            }
+        });
+    };
+    let sent = upload::upload(bucket, &sending, tell, &uploads.progress.0).await;
     if matches!(&sent, Err(error) if error.kind == Kind::Differs) {
         // What is not what was sent must not look like a snapshot.
         let _ = bucket.delete(std::slice::from_ref(&sending.key)).await;
@@ -331,6 +396,9 @@ async fn retain(shared: &Shared, config: &S3Config, bucket: &Bucket, base: &Base
                     place = remote.place(),
                     "an older snapshot was deleted, as no rule of retention keeps it"
                 );
+            }
+            if let Some(failure) = removed.failed {
+                tracing::error!(error = %failure.told(), place = remote.place(), "some older snapshots could not be deleted");
             }
             for (name, why) in removed.kept {
                 tracing::info!(name, place = remote.place(), why, "an older snapshot is kept by a lock");

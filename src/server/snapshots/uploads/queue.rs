@@ -36,12 +36,23 @@ pub struct Pending {
     /// The last one.
     #[serde(default)]
     pub last_failure: Option<String>,
-    /// An upload in parts that was begun and not ended: its key and its name at the store.
+    /// Uploads in parts that were begun and not ended.
     #[serde(default)]
-    pub(super) begun: Option<(String, String)>,
+    pub(super) begun: Vec<Begun>,
     /// Not before.
     #[serde(skip)]
     pub(super) due: Option<Instant>,
+}
+
+/// An upload in parts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Begun {
+    /// In this bucket.
+    pub bucket: String,
+    /// To this key.
+    pub key: String,
+    /// The store's name for it.
+    pub id: String,
 }
 
 /// The newest one that is in object storage.
@@ -60,6 +71,8 @@ pub struct Last {
 pub(super) struct File {
     pub(super) pending: Vec<Pending>,
     pub(super) last: Option<Last>,
+    /// Uploads in parts of snapshots that are not pending any more, which could not be taken back yet.
+    pub(super) left: Vec<Begun>,
 }
 
 /// The outcome of the first attempt, for whoever waits for it.
@@ -72,6 +85,7 @@ type Waiting = HashMap<(PathBuf, String), Vec<oneshot::Sender<Outcome>>>;
 #[derive(Debug)]
 pub struct Uploads {
     file: Mutex<File>,
+    writing: Mutex<()>,
     waiting: Mutex<Waiting>,
     pub(super) wake: Notify,
     /// Bytes of the one that is under way, of how many.
@@ -84,6 +98,7 @@ impl Default for Uploads {
     fn default() -> Self {
         Self {
             file: Mutex::default(),
+            writing: Mutex::default(),
             waiting: Mutex::default(),
             wake: Notify::new(),
             progress: (Arc::default(), AtomicU64::new(0)),
@@ -121,6 +136,13 @@ impl Uploads {
         self.file().pending.clone()
     }
 
+    /// What could not be taken back yet, of this bucket.
+    pub(super) fn left_in(&self, bucket: &str) -> Vec<Begun> {
+        let file = self.file();
+        let all = file.pending.iter().flat_map(|pending| &pending.begun).chain(&file.left);
+        all.filter(|begun| begun.bucket == bucket).cloned().collect()
+    }
+
     /// The newest one that is there.
     #[must_use]
     pub fn last(&self) -> Option<Last> {
@@ -134,12 +156,16 @@ impl Uploads {
     }
 
     pub(super) fn change(&self, data: &DataDir, change: impl FnOnce(&mut File)) -> Result<(), WriteError> {
-        let bytes = {
-            let mut file = self.file();
-            change(&mut file);
-            serde_json::to_vec_pretty(&*file).unwrap_or_default()
-        };
-        tokio::task::block_in_place(|| durable::write_file(&data.uploads(), &bytes, PRIVATE))
+        tokio::task::block_in_place(|| {
+            // An older state must not be written over a newer one.
+            let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+            let bytes = {
+                let mut file = self.file();
+                change(&mut file);
+                serde_json::to_vec_pretty(&*file).unwrap_or_default()
+            };
+            durable::write_file(&data.uploads(), &bytes, PRIVATE)
+        })
     }
 
     /// Writes down that a snapshot is to be uploaded. What is given back tells how the first attempt ended.
@@ -160,7 +186,7 @@ impl Uploads {
             since: clock::rfc3339(clock::now()),
             failures: 0,
             last_failure: None,
-            begun: None,
+            begun: Vec::new(),
             due: None,
         };
         let (sender, receiver) = oneshot::channel();
@@ -169,6 +195,12 @@ impl Uploads {
         self.change(data, |file| file.pending.push(pending))?;
         self.wake.notify_one();
         Ok(receiver)
+    }
+
+    /// Those that somebody waits for.
+    pub(super) fn is_waited_for(&self, pending: &Pending) -> bool {
+        let key = (pending.dir.clone(), pending.name.clone());
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&key)
     }
 
     pub(super) fn tell(&self, pending: &Pending, outcome: &Outcome) {

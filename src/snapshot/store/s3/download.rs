@@ -89,6 +89,8 @@ pub struct Remote {
     pub crc64nvme: Option<String>,
     /// SHA-256 of all of it, hexadecimal, if its manifest says.
     pub sha256: Option<String>,
+    /// It is the very object that its manifest was written for.
+    pub is_as_described: bool,
     /// What was written on it.
     pub metadata: HashMap<String, String>,
 }
@@ -98,7 +100,10 @@ pub struct Remote {
 /// # Errors
 /// If there is none, or the store does not say.
 pub async fn look(bucket: &Bucket, key: &str) -> Result<Remote, S3Error> {
-    let found = upload::head(bucket, key).await?;
+    let found = match upload::head(bucket, key).await {
+        Ok(found) => found,
+        Err(error) => return Err(bucket.why_missing(error).await),
+    };
     let is_of_all = found.checksum_type() != Some(&aws_sdk_s3::types::ChecksumType::Composite);
     Ok(Remote {
         key: key.to_owned(),
@@ -106,6 +111,7 @@ pub async fn look(bucket: &Bucket, key: &str) -> Result<Remote, S3Error> {
         etag: super::unquoted(found.e_tag()),
         crc64nvme: found.checksum_crc64_nvme().filter(|_| is_of_all).map(str::to_owned),
         sha256: None,
+        is_as_described: false,
         metadata: found.metadata().cloned().unwrap_or_default(),
     })
 }
@@ -353,8 +359,8 @@ async fn receive(bucket: &Bucket, remote: &Remote, start: u64, length: u64) -> R
     let found = with_customer_key!(request, &bucket.target).send().await;
     let found = found.map_err(|error| {
         let error = bucket.fail("download", &remote.key, &error);
-        if error.why().contains("412") {
-            return S3Error::new("download", bucket.url(&remote.key), Kind::Differs, "it was replaced meanwhile");
+        if error.kind == Kind::Replaced {
+            return S3Error::new("download", bucket.url(&remote.key), Kind::Replaced, "it was replaced meanwhile");
         }
         error
     })?;
@@ -381,6 +387,7 @@ pub(super) async fn sum(bucket: &Bucket, key: &str, size: u64) -> Result<String,
         etag: String::new(),
         crc64nvme: None,
         sha256: None,
+        is_as_described: false,
         metadata: HashMap::default(),
     };
     let mut stream = stream(bucket, &remote).await?;

@@ -48,6 +48,8 @@ pub enum Kind {
     Busy,
     /// What was stored or came back is not what was sent.
     Differs,
+    /// It is another object now.
+    Replaced,
     /// The store cannot do this.
     Unsupported,
     /// Anything else.
@@ -126,6 +128,21 @@ impl S3Error {
         matches!(self.kind, Kind::Expired)
     }
 
+    /// True if other objects of the same store may well be read.
+    #[must_use]
+    pub fn is_of_one_object(&self) -> bool {
+        matches!(
+            self.kind,
+            Kind::Archived | Kind::Denied | Kind::Differs | Kind::Unsupported | Kind::Other | Kind::NoObject
+        )
+    }
+
+    /// True if it may be that other credentials are there now, which were not looked for.
+    #[must_use]
+    pub fn is_about_credentials(&self) -> bool {
+        matches!(self.kind, Kind::Expired | Kind::UnknownKey | Kind::WrongSecret | Kind::Denied | Kind::NoCredentials)
+    }
+
     /// Why.
     #[must_use]
     pub fn why(&self) -> &str {
@@ -164,6 +181,7 @@ impl Explained for S3Error {
             Kind::Archived => "have the store bring it back from its archive first".into(),
             Kind::Busy => "try again in a while".into(),
             Kind::Differs => "do not trust this copy; try again, and see quorate etcd-snapshot s3-check".into(),
+            Kind::Replaced => "quorate etcd-snapshot ls --s3, and say which is meant".into(),
             Kind::Unsupported | Kind::Other => "see what quorate etcd-snapshot s3-check says".into(),
         })
     }
@@ -216,6 +234,7 @@ fn answered(
         ("AccessDenied", _) if is_lock(said) => Kind::Locked,
         ("SlowDown" | "ServiceUnavailable" | "InternalError" | "TooManyRequests" | "RequestTimeout", _) => Kind::Busy,
         ("NotImplemented" | "XNotImplemented" | "MethodNotAllowed", _) | (_, 501 | 405) => Kind::Unsupported,
+        ("PreconditionFailed", _) | (_, 412) => Kind::Replaced,
         ("BadDigest" | "InvalidDigest" | "XAmzContentSHA256Mismatch", _) => Kind::Differs,
         (_, 407) => Kind::Proxy,
         // A HEAD has no body, and so no code. Another region's bucket says which it is, all the same.
@@ -252,7 +271,9 @@ fn expected_region(said: &str) -> Option<String> {
 /// Words that stores use where a lock, and not a missing right, keeps an object.
 pub(super) fn is_lock(said: &str) -> bool {
     let said = said.to_lowercase();
-    ["object lock", "worm", "legal hold", "retention", "locked"].iter().any(|word| said.contains(word))
+    ["object lock", "worm protected", "legal hold", "object is locked", "retention period"]
+        .iter()
+        .any(|word| said.contains(word))
 }
 
 /// Nobody said anything: the way there, or what was needed for it.

@@ -171,7 +171,13 @@ async fn read_all(bucket: &Bucket, mut wanted: Vec<Object>) -> Result<Vec<(Objec
             && let Some(object) = wanted.pop()
         {
             let bucket = bucket.clone();
-            under_way.spawn(async move { bucket.read(&object.key).await.map(|bytes| (object, bytes)) });
+            under_way.spawn(async move {
+                match bucket.read(&object.key).await {
+                    // What keeps one manifest from being read keeps nobody from the others.
+                    Err(error) if error.is_of_one_object() => Ok((object, Some(b"null".to_vec()))),
+                    read => read.map(|bytes| (object, bytes)),
+                }
+            });
         }
         let Some(done) = under_way.join_next().await else { return Ok(read) };
         let Ok(done) = done else { continue };
@@ -197,14 +203,11 @@ pub async fn describe(bucket: &Bucket, manifest: &Manifest, uploaded: &Uploaded)
 /// # Errors
 /// If the store does not say.
 pub async fn described(bucket: &Bucket, name: &str) -> Result<Option<Described>, S3Error> {
-    let bytes = bucket.read(&bucket.manifest_key(name)).await?;
+    let bytes = match bucket.read(&bucket.manifest_key(name)).await {
+        Err(error) if error.is_of_one_object() => None,
+        read => read?,
+    };
     Ok(bytes.and_then(|bytes| Described::read(serde_json::from_slice(&bytes).ok()?)))
-}
-
-/// The keys of all objects that belong to a snapshot.
-#[must_use]
-pub fn keys_of(bucket: &Bucket, name: &str) -> [String; 2] {
-    [bucket.key(name), bucket.manifest_key(name)]
 }
 
 fn hold_key(bucket: &Bucket, name: &str) -> String {

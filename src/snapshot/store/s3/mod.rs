@@ -43,6 +43,8 @@ use error::{Kind, S3Error};
 pub const METADATA: &str = ".metadata/";
 /// Attempts for each request: of faults that pass, most have by then.
 const ATTEMPTS: u32 = 4;
+/// The longest pause between them.
+const BACKOFF: Duration = Duration::from_secs(10);
 /// No connection takes longer.
 const CONNECT: Duration = Duration::from_secs(10);
 /// The slowest that a part may be on its way, in bytes a second.
@@ -95,16 +97,23 @@ macro_rules! with_customer_key {
 }
 
 /// How an object is to be stored.
-macro_rules! stored_as_asked {
+macro_rules! encrypted_as_asked {
     ($request:expr, $target:expr) => {{
         let (encryption, key) = crate::snapshot::store::s3::encryption($target);
-        let class = $target.storage_class.as_deref().map(aws_sdk_s3::types::StorageClass::from);
-        let request = $request.set_server_side_encryption(encryption).set_ssekms_key_id(key).set_storage_class(class);
+        let request = $request.set_server_side_encryption(encryption).set_ssekms_key_id(key);
         crate::snapshot::store::s3::with_customer_key!(request, $target)
     }};
 }
 
-pub(super) use {stored_as_asked, with_customer_key};
+/// The same for a snapshot, which may be kept where it is cheap; what is written about it is read often.
+macro_rules! stored_as_asked {
+    ($request:expr, $target:expr) => {{
+        let class = $target.storage_class.as_deref().map(aws_sdk_s3::types::StorageClass::from);
+        crate::snapshot::store::s3::encrypted_as_asked!($request.set_storage_class(class), $target)
+    }};
+}
+
+pub(super) use {encrypted_as_asked, stored_as_asked, with_customer_key};
 
 /// The customer's key and its MD5, both base64.
 fn customer_key(target: &Target) -> Option<(String, String)> {
@@ -162,7 +171,7 @@ impl Bucket {
             .stalled_stream_protection(
                 StalledStreamProtectionConfig::enabled().upload_enabled(true).grace_period(target.timeout).build(),
             )
-            .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS).with_max_backoff(Duration::from_secs(10)))
+            .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS).with_max_backoff(BACKOFF))
             .timeout_config(timeouts);
         if let Some(url) = &target.endpoint {
             config = config.endpoint_url(url);
@@ -292,7 +301,7 @@ impl Bucket {
     /// If the store does not take it.
     pub async fn write(&self, key: &str, bytes: Vec<u8>, content_type: &str) -> Result<String, S3Error> {
         let request = self.client.put_object().bucket(&self.target.bucket).key(key).content_type(content_type);
-        let request = stored_as_asked!(request.content_md5(md5_of(&bytes)), &self.target);
+        let request = encrypted_as_asked!(request.content_md5(md5_of(&bytes)), &self.target);
         let done = request.body(ByteStream::from(bytes)).send().await;
         done.map(|put| unquoted(put.e_tag())).map_err(|error| self.fail("write", key, &error))
     }
@@ -356,6 +365,22 @@ impl Bucket {
             }
         }
         Ok(refused)
+    }
+
+    /// A question without a body is answered without a word: whether the object is not there, or the bucket.
+    pub(super) async fn why_missing(&self, error: S3Error) -> S3Error {
+        if error.kind != Kind::NoObject {
+            return error;
+        }
+        let asked = self.client.head_bucket().bucket(&self.target.bucket).send().await;
+        match asked.map_err(|error| self.fail("reach", "", &error)) {
+            Err(missing) if matches!(missing.kind, Kind::NoObject | Kind::NoBucket) => {
+                let why = format!("there is no bucket {}", self.target.bucket);
+                S3Error::new("reach", self.target.to_string(), Kind::NoBucket, why)
+            }
+            Err(other) if matches!(other.kind, Kind::OtherRegion(_)) => other,
+            _ => error,
+        }
     }
 
     /// How long a request may take that moves so many bytes.

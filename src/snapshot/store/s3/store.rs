@@ -47,13 +47,11 @@ impl Store for Remote {
     }
 
     async fn remove(&self, names: &[String]) -> Result<Removed, Failure> {
-        // A manifest without a snapshot harms less than a snapshot without one: it goes first only with it, in the same request.
-        let keys: Vec<String> = names.iter().flat_map(|name| listing::keys_of(&self.bucket, name)).collect();
+        let keys: Vec<String> = names.iter().map(|name| self.bucket.key(name)).collect();
         let refused = self.bucket.delete(&keys).await?;
         let mut removed = Removed::default();
-        for name in names {
-            let key = self.bucket.key(name);
-            match refused.iter().find(|(refused, _)| *refused == key) {
+        for (name, key) in names.iter().zip(&keys) {
+            match refused.iter().find(|(refused, _)| refused == key) {
                 None => removed.gone.push(name.clone()),
                 Some((_, error)) if error.kind == Kind::Locked => {
                     removed.kept.push((name.clone(), error.why().to_owned()));
@@ -61,10 +59,12 @@ impl Store for Remote {
                 Some(_) => {}
             }
         }
-        match refused.into_iter().find(|(_, error)| error.kind != Kind::Locked) {
-            Some((_, error)) => Err(error.into()),
-            None => Ok(removed),
-        }
+        // What is said of a snapshot that stays, stays.
+        let manifests: Vec<String> = removed.gone.iter().map(|name| self.bucket.manifest_key(name)).collect();
+        let also = if manifests.is_empty() { Vec::new() } else { self.bucket.delete(&manifests).await? };
+        let mut failed = refused.into_iter().chain(also).filter(|(_, error)| error.kind != Kind::Locked);
+        removed.failed = failed.next().map(|(_, error)| error.into());
+        Ok(removed)
     }
 
     async fn hold(&self, listed: &Listed, held: bool) -> Result<(), Failure> {

@@ -18,6 +18,7 @@ use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{ChecksumMode, ChecksumType, CompletedMultipartUpload, CompletedPart};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_types::base64;
+use aws_smithy_types::retry::RetryConfig;
 use aws_smithy_types::timeout::TimeoutConfig;
 use crc_fast::{CrcAlgorithm, Digest as Crc};
 use hyper::body::Bytes;
@@ -27,7 +28,7 @@ use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinSet;
 
 use super::error::{Kind, S3Error};
-use super::{ATTEMPTS, Bucket, body, stored_as_asked, unquoted, with_customer_key};
+use super::{ATTEMPTS, BACKOFF, Bucket, body, stored_as_asked, unquoted, with_customer_key};
 use crate::plan::parts::Parts;
 
 /// What to send.
@@ -55,6 +56,15 @@ pub struct Uploaded {
     pub crc64nvme: String,
     /// What showed that it is what was sent.
     pub verified_by: String,
+}
+
+/// Of an upload in parts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Parts of it may lie in the store.
+    Begun,
+    /// Nothing of it does.
+    Over,
 }
 
 /// What was read of the file, as it was sent.
@@ -100,22 +110,22 @@ struct Part {
     md5: String,
 }
 
-/// Sends it. `begun` is told the name of an upload in parts, so that it can be taken back if we are not there any more to do so; `done`
-/// counts bytes.
+/// Sends it. `tell` is told the name of an upload in parts when it is begun, so that it can be taken back if we are not there any more to
+/// do so, and again when nothing of it can be left; `done` counts bytes.
 ///
 /// # Errors
 /// If the file cannot be read, the store does not take it, or does not have what was sent. Nothing is left of an upload in parts then.
 pub async fn upload(
     bucket: &Bucket,
     sending: &Sending,
-    begun: impl FnOnce(&str),
+    tell: impl Fn(&str, State),
     done: &Arc<AtomicU64>,
 ) -> Result<Uploaded, S3Error> {
     let parts = Parts::of(sending.size);
     let (sums, is_in_parts) = if parts.count == 1 {
         (whole(bucket, sending, done).await?, false)
     } else {
-        (in_parts(bucket, sending, parts, begun, done).await?, true)
+        (in_parts(bucket, sending, parts, tell, done).await?, true)
     };
     verify(bucket, sending, &sums, is_in_parts).await
 }
@@ -161,7 +171,10 @@ where
 
 /// What gets on may take as long as it takes.
 fn untimed() -> aws_sdk_s3::config::Builder {
-    aws_sdk_s3::Config::builder().timeout_config(TimeoutConfig::builder().disable_operation_attempt_timeout().build())
+    // Parts that are sent side by side share the store's bad moments.
+    let retry = RetryConfig::standard().with_max_attempts(2 * ATTEMPTS).with_max_backoff(BACKOFF);
+    let timeouts = TimeoutConfig::builder().disable_operation_attempt_timeout().build();
+    aws_sdk_s3::Config::builder().timeout_config(timeouts).retry_config(retry)
 }
 
 fn patient(patience: Duration) -> aws_sdk_s3::config::Builder {
@@ -203,7 +216,7 @@ async fn in_parts(
     bucket: &Bucket,
     sending: &Sending,
     parts: Parts,
-    begun: impl FnOnce(&str),
+    tell: impl Fn(&str, State),
     done: &Arc<AtomicU64>,
 ) -> Result<Sums, S3Error> {
     let request = bucket.client.create_multipart_upload().bucket(&bucket.target.bucket).key(&sending.key);
@@ -211,15 +224,15 @@ async fn in_parts(
     let request = stored_as_asked!(request, &bucket.target);
     let created = request.send().await.map_err(|error| bucket.fail("begin to upload", &sending.key, &error))?;
     let id = created.upload_id().unwrap_or_default().to_owned();
-    begun(&id);
+    tell(&id, State::Begun);
     let sent = send_parts(bucket, sending, parts, &id, done).await;
     let completed = match sent {
         Ok((sums, completed)) => complete(bucket, sending, &id, completed).await.map(|()| sums),
         Err(error) => Err(error),
     };
-    if completed.is_err() {
-        // What failed matters more than that this does, too: it is tried again before the next attempt.
-        let _ = abort(bucket, &sending.key, &id).await;
+    // What failed matters more than that this does, too: it is tried again before the next attempt.
+    if completed.is_ok() || abort(bucket, &sending.key, &id).await.is_ok() {
+        tell(&id, State::Over);
     }
     completed
 }

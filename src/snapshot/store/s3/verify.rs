@@ -88,6 +88,7 @@ pub async fn verify(bucket: &Bucket, found: &InBucket, mut progress: impl FnMut(
         etag: found.object.etag.clone(),
         crc64nvme: None,
         sha256: None,
+        is_as_described: false,
         metadata: std::collections::HashMap::default(),
     };
     let mut coming = download::stream(bucket, &remote).await?;

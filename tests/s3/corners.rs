@@ -1,0 +1,196 @@
+//! What a sceptical reader asked: corners where something could be lost, or said that is not so.
+
+use std::fs;
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use crate::basic::{list, restore, save};
+use crate::kit::{Etcd, Node, Timed, eventually};
+use crate::store::{ACCESS_KEY, Fault, SECRET_KEY, Seen, Store};
+
+fn started(store: &Store, more: &str) -> Node {
+    let config = format!("{}{more}", store.config());
+    let mut node = Node::new(&Etcd::usual()).config(&config).env("QUORATE_TEST_UPLOAD_MS", "300");
+    node.start_ready();
+    node.etcdctl(&["put", "a", "1"]);
+    node
+}
+
+fn name_of(item: &Value) -> String {
+    item["name"].as_str().unwrap().to_owned()
+}
+
+fn is_upload(seen: &Seen) -> bool {
+    seen.method == "PUT" && seen.path.starts_with("/backups/prod/on-demand-node-")
+}
+
+#[test]
+fn a_count_for_this_node_is_none_for_the_bucket() {
+    let _timed = Timed::start();
+    let store = Store::start();
+    let mut node = started(&store, "etcd-s3-retention: 3\n");
+    for _ in 0..4 {
+        save(&node, &[]);
+    }
+    node.quorate(&["etcd-snapshot", "prune", "--keep-last=1"]).succeeds();
+    assert_eq!((list(&node, &["--local"]).len(), list(&node, &["--s3"]).len()), (1, 3));
+    node.quorate(&["etcd-snapshot", "prune", "--keep-last=1", "--s3-retention=2"]).succeeds();
+    assert_eq!(list(&node, &["--s3"]).len(), 2);
+    node.stop();
+}
+
+#[test]
+fn a_verification_that_cannot_be_made_is_none() {
+    let _timed = Timed::start();
+    let store = Store::start();
+    let mut node = started(&store, "");
+    let name = name_of(&save(&node, &[]));
+    let url = format!("s3://backups/prod/{name}");
+    node.quorate(&["etcd-snapshot", "verify", "--s3", &url]).fails(2, &["is a path", "say its name"]);
+    node.quorate(&["etcd-snapshot", "verify", "--s3", "/some/path"]).fails(2, &["is a path"]);
+    node.quorate(&["etcd-snapshot", "verify", "--s3", "--against-live", &name])
+        .fails(2, &["are for snapshots on this node"]);
+    node.quorate(&["etcd-snapshot", "verify", "--against-live", &name]).succeeds();
+    node.stop();
+}
+
+#[test]
+fn one_manifest_that_cannot_be_read_hides_no_other() {
+    let _timed = Timed::start();
+    let store = Store::start();
+    let mut node = started(&store, "");
+    let [first, second] = [(); 2].map(|()| name_of(&save(&node, &[])));
+    node.stop();
+    fs::remove_dir_all(node.server_dir().join("cache")).ok();
+    let of_first = format!(".metadata/{first}.json");
+    store.inject(
+        Fault::Answer(403, "InvalidObjectState", "The operation is not valid for the object's storage class", vec![]),
+        0,
+        usize::MAX,
+        move |seen| seen.is("GET", &of_first),
+    );
+    let items = list(&node, &["--s3"]);
+    let status = |name: &str| items.iter().find(|item| item["name"] == name).unwrap()["status"].clone();
+    assert_eq!((status(&first), status(&second)), ("unreadable".into(), "good".into()));
+    // It is restored all the same.
+    restore(&node, &format!("s3://backups/prod/{first}"), &[]).succeeds();
+    node.start_ready();
+    node.stop();
+}
+
+#[test]
+fn keys_that_were_replaced_are_found_without_a_restart() {
+    let _timed = Timed::start();
+    let store = Store::start();
+    let dir = tempfile::Builder::new().prefix("quorate-test-").tempdir().unwrap();
+    let path = dir.path().join("credentials");
+    let write = |secret: &str| {
+        fs::write(&path, format!("[default]\naws_access_key_id = {ACCESS_KEY}\naws_secret_access_key = {secret}\n"))
+            .unwrap();
+    };
+    write("an older one");
+    let config: String =
+        store.config().lines().filter(|line| !line.contains("-key:")).map(|line| format!("{line}\n")).collect();
+    let mut node = Node::new(&Etcd::usual()).config(&config).env("QUORATE_TEST_UPLOAD_MS", "300");
+    node.env.push(("AWS_SHARED_CREDENTIALS_FILE".into(), path.display().to_string()));
+    node.start_ready();
+    node.quorate(&["etcd-snapshot", "save"]).fails(1, &["etcd-s3-secret-key"]);
+    write(SECRET_KEY);
+    eventually("the upload to succeed", || (store.objects("prod").len() == 1).then_some(()));
+    node.stop();
+}
+
+#[test]
+fn an_upload_in_parts_is_not_forgotten_while_it_cannot_be_taken_back() {
+    let _timed = Timed::start();
+    let store = Store::start();
+    let mut node = started(&store, "");
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let mut client = node.access().client().await;
+        for number in 0..200 {
+            client.put(format!("fill/{number:03}"), vec![b'x'; 100_000], None).await.unwrap();
+        }
+    });
+    store.inject(Fault::Silence, 1, usize::MAX, is_upload);
+    let mut command = std::process::Command::new(&node.executable);
+    command.args(["etcd-snapshot", "save", "--data-dir"]).arg(&node.data_dir).arg("--config").arg(node.config_path());
+    let mut saving = command.stderr(std::process::Stdio::null()).stdout(std::process::Stdio::null()).spawn().unwrap();
+    eventually("a part to be sent", || store.seen().iter().any(is_upload).then_some(()));
+    node.kill_launcher();
+    saving.wait().unwrap();
+    store.heal();
+    // At the next start the store cannot be reached yet.
+    store.inject(Fault::Close, 0, usize::MAX, |_| true);
+    node.start_ready();
+    node.wait_log("cannot be taken back now");
+    store.heal();
+    store.seen();
+    eventually("the upload to succeed", || (store.objects("prod").len() == 1).then_some(()));
+    eventually("nothing to be left", || {
+        let left = fs::read_dir(store.root.path()).unwrap().flatten();
+        (!left.into_iter().any(|entry| entry.file_name().to_string_lossy().starts_with(".upload"))).then_some(())
+    });
+    node.stop();
+}
+
+#[test]
+fn uploads_that_are_switched_off_keep_nobody_waiting() {
+    let _timed = Timed::start();
+    let store = Store::start();
+    let mut node = started(&store, "");
+    store.inject(Fault::Answer(403, "AccessDenied", "Access Denied", vec![]), 0, usize::MAX, is_upload);
+    node.quorate(&["etcd-snapshot", "save"]).fails(1, &["could not be uploaded"]);
+    let config = fs::read_to_string(node.config_path()).unwrap();
+    fs::write(node.config_path(), config.replace("etcd-s3: true", "etcd-s3: false")).unwrap();
+    node.signal(Signal::SIGHUP);
+    node.wait_log("configuration changed from=true key=etcd-s3 to=false");
+    node.quorate(&["etcd-snapshot", "save"]).succeeds();
+    assert_eq!(node.status_json()["snapshots"]["s3"]["pending"].as_array().unwrap().len(), 1, "it is not forgotten");
+    store.heal();
+    fs::write(node.config_path(), config).unwrap();
+    node.signal(Signal::SIGHUP);
+    eventually("the upload to succeed", || (store.objects("prod").len() == 1).then_some(()));
+    node.stop();
+}
+
+#[test]
+fn what_cannot_be_deleted_keeps_its_manifest_and_the_rest_is_said() {
+    let _timed = Timed::start();
+    let store = Store::start();
+    let mut node = started(&store, "");
+    let names: Vec<String> = (0..3).map(|_| name_of(&save(&node, &[]))).collect();
+    store.inject(Fault::Locked(format!("prod/{}", names[0])), 0, 1, |seen| seen.is("POST", "delete"));
+    let ran = node.quorate(&["etcd-snapshot", "prune", "--s3", "--s3-retention=1"]);
+    assert!(ran.succeeds().contains(&format!("{} kept: ", names[0])), "{}", ran.out);
+    assert!(store.objects("prod/.metadata").contains(&format!("{}.json", names[0])));
+    node.stop();
+}
+
+#[test]
+fn a_bucket_that_is_not_there_and_an_object_that_was_replaced_are_told_apart() {
+    let _timed = Timed::start();
+    let store = Store::start();
+    let mut node = started(&store, "");
+    let [first, second] = [(); 2].map(|()| {
+        node.etcdctl(&["put", "a", "2"]);
+        name_of(&save(&node, &[]))
+    });
+    node.stop();
+    restore(&node, &format!("s3://typo-bucket/prod/{first}"), &[])
+        .fails(1, &["there is no bucket typo-bucket", "has to be made first"]);
+    // Another good snapshot under its key.
+    fs::copy(store.path(&format!("prod/{second}")), store.path(&format!("prod/{first}"))).unwrap();
+    let url = format!("s3://backups/prod/{first}");
+    let hidden = fs::read_dir(store.root.path()).unwrap().flatten().map(|entry| entry.path());
+    for path in hidden.filter(|path| {
+        path.is_file() && path.to_string_lossy().contains(&first) && path.to_string_lossy().contains("internal")
+    }) {
+        fs::remove_file(path).unwrap();
+    }
+    restore(&node, &url, &[]).fails(1, &["nothing was changed"]);
+    restore(&node, &format!("s3://backups/prod/{second}"), &[]).succeeds();
+    node.start_ready();
+    node.stop();
+}
