@@ -329,7 +329,12 @@ pub const OPTIONS: &[Spec] = &[
         "",
         "A command for the shell, run when a scheduled snapshot fails, with QUORATE_SNAPSHOT_ERROR in its environment.",
     )),
-    s3(spec("etcd-s3", Kind::Switch, "false", "Upload snapshots to object storage (S3), too.")),
+    s3(spec(
+        "etcd-s3",
+        Kind::Switch,
+        "false",
+        "Upload snapshots to object storage (S3), too. For the verbs of etcd-snapshot that look at some: those that are there.",
+    )),
     s3(spec("etcd-s3-endpoint", Kind::Text, "s3.amazonaws.com", "Host, host:port or URL of the store.")),
     s3(spec(
         "etcd-s3-endpoint-ca",

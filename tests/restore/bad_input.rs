@@ -219,7 +219,7 @@ fn flags_that_contradict_each_other_are_usage_errors() {
     let node = Node::new(&Etcd::usual());
     node.run_server_with(&["--cluster-reset-restore-path=x"]).fails(2, &["needs `cluster-reset`"]);
     node.run_server_with(&["--cluster-reset", "--undo-reset"]).fails(2, &["cannot be used with"]);
-    restore(&node, "s3://bucket/x", &[]).fails(2, &["cannot restore from S3 yet"]);
+    restore(&node, "s3://bucket", &[]).fails(2, &["wants s3://BUCKET/KEY"]);
     restore(&node, "x", &["--cluster-reset-bump-revision=x"]).fails(2, &["wants a whole number"]);
     assert!(!node.data_dir.exists());
 }
