@@ -24,9 +24,8 @@ pub(super) struct ServerOptions(Given);
 
 impl ServerOptions {
     /// Joined with the global ones.
-    pub(super) fn joined(&self, mut global: Given) -> Given {
-        global.options.extend(self.0.options.clone());
-        global
+    pub(super) fn joined(&self, global: Given) -> Given {
+        joined(global, &self.0)
     }
 }
 
@@ -36,10 +35,14 @@ pub(super) struct S3Options(Given);
 
 impl S3Options {
     /// Joined with the global ones.
-    pub(super) fn joined(&self, mut global: Given) -> Given {
-        global.options.extend(self.0.options.clone());
-        global
+    pub(super) fn joined(&self, global: Given) -> Given {
+        joined(global, &self.0)
     }
+}
+
+fn joined(mut global: Given, more: &Given) -> Given {
+    global.options.extend(more.options.clone());
+    global
 }
 
 /// `etcd-s3-bucket` without `etcd-`, as RKE2 has them, too.

@@ -142,32 +142,30 @@ fn zip(stored: &mut impl BufRead) -> Result<u64, StreamError> {
     let mut found = None;
     while let Some(entry) = Entry::read(stored)? {
         let is_state = entry.name.ends_with(b".rkestate") || entry.name.ends_with(b"/");
-        let (size, crc) = if is_state {
-            entry.content(stored, |content| {
-                let mut crc = crc32fast::Hasher::new();
-                let mut buffer = vec![0; 1 << 16];
-                let mut size = 0;
-                loop {
-                    match content.read(&mut buffer).map_err(|error| corrupt(format!("the archive: {error}")))? {
-                        0 => return Ok((size, crc.finalize())),
-                        count => {
-                            crc.update(&buffer[..count]);
-                            size += count as u64;
-                        }
-                    }
-                }
-            })?
+        let crc = if is_state {
+            entry.content(stored, passed_over)?
         } else if found.is_some() {
             return Err(corrupt("the archive holds several files, and it is not told which is the database"));
         } else {
             let (size, crc) = entry.content(stored, |content| database(content))?;
             found = Some(size);
-            (size, crc)
+            crc
         };
-        let _ = size;
         entry.end(stored, crc)?;
     }
     found.ok_or_else(|| corrupt("the archive holds no database"))
+}
+
+/// Reads to the end of what is not wanted, for its CRC-32.
+fn passed_over(content: &mut dyn Read) -> Result<u32, StreamError> {
+    let mut crc = crc32fast::Hasher::new();
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        match content.read(&mut buffer).map_err(|error| corrupt(format!("the archive: {error}")))? {
+            0 => return Ok(crc.finalize()),
+            count => crc.update(&buffer[..count]),
+        }
+    }
 }
 
 struct Entry {

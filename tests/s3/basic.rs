@@ -5,11 +5,45 @@ use std::fs;
 use serde_json::Value;
 
 use crate::kit::{Etcd, Node, Ran, Timed};
-use crate::store::{BUCKET, Store};
+use crate::store::{BUCKET, Seen, Store};
 
 pub fn save(node: &Node, args: &[&str]) -> Value {
     let ran = node.quorate(&[&["etcd-snapshot", "save", "-o", "json"], args].concat());
     serde_json::from_str(ran.succeeds()).unwrap()
+}
+
+pub fn name_of(item: &Value) -> String {
+    item["name"].as_str().unwrap().to_owned()
+}
+
+/// A server that uploads, and tries again soon.
+pub fn started(store: &Store, more: &str) -> Node {
+    let config = format!("{}{more}", store.config());
+    let mut node = Node::new(&Etcd::usual()).config(&config).env("QUORATE_TEST_UPLOAD_MS", "300");
+    node.start_ready();
+    node.etcdctl(&["put", "a", "1"]);
+    node
+}
+
+/// Some keys of 100 kB: 200 make an upload in three parts.
+pub fn fill(node: &Node, keys: u32, value: impl Fn(u32) -> Vec<u8>) {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let mut client = node.access().client().await;
+        for number in 0..keys {
+            client.put(format!("fill/{number:03}"), value(number), None).await.unwrap();
+        }
+    });
+}
+
+/// One that compresses well.
+pub fn plain(_: u32) -> Vec<u8> {
+    vec![b'x'; 100_000]
+}
+
+/// A request to write a snapshot, or a part of one.
+pub fn is_upload(seen: &Seen) -> bool {
+    seen.method == "PUT" && seen.path.starts_with("/backups/prod/on-demand-node-")
 }
 
 pub fn list(node: &Node, args: &[&str]) -> Vec<Value> {
@@ -30,7 +64,7 @@ fn a_node_that_is_lost_comes_back_from_the_bucket() {
     node.start_ready();
     node.etcdctl(&["put", "a", "1"]);
     let item = save(&node, &["--snapshot-compress=zip"]);
-    let name = item["name"].as_str().unwrap().to_owned();
+    let name = name_of(&item);
     let url = format!("s3://{BUCKET}/prod/{name}");
     assert_eq!(item["uploaded_to"], url);
     assert_eq!(store.objects("prod"), std::slice::from_ref(&name));

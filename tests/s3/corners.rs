@@ -3,27 +3,10 @@
 use std::fs;
 
 use nix::sys::signal::Signal;
-use serde_json::Value;
 
-use crate::basic::{list, restore, save};
+use crate::basic::{fill, is_upload, list, name_of, plain, restore, save, started};
 use crate::kit::{Etcd, Node, Timed, eventually};
-use crate::store::{ACCESS_KEY, Fault, SECRET_KEY, Seen, Store};
-
-fn started(store: &Store, more: &str) -> Node {
-    let config = format!("{}{more}", store.config());
-    let mut node = Node::new(&Etcd::usual()).config(&config).env("QUORATE_TEST_UPLOAD_MS", "300");
-    node.start_ready();
-    node.etcdctl(&["put", "a", "1"]);
-    node
-}
-
-fn name_of(item: &Value) -> String {
-    item["name"].as_str().unwrap().to_owned()
-}
-
-fn is_upload(seen: &Seen) -> bool {
-    seen.method == "PUT" && seen.path.starts_with("/backups/prod/on-demand-node-")
-}
+use crate::store::{ACCESS_KEY, Fault, SECRET_KEY, Store};
 
 #[test]
 fn a_count_for_this_node_is_none_for_the_bucket() {
@@ -106,13 +89,7 @@ fn an_upload_in_parts_is_not_forgotten_while_it_cannot_be_taken_back() {
     let _timed = Timed::start();
     let store = Store::start();
     let mut node = started(&store, "");
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    runtime.block_on(async {
-        let mut client = node.access().client().await;
-        for number in 0..200 {
-            client.put(format!("fill/{number:03}"), vec![b'x'; 100_000], None).await.unwrap();
-        }
-    });
+    fill(&node, 200, plain);
     store.inject(Fault::Silence, 1, usize::MAX, is_upload);
     let mut command = std::process::Command::new(&node.executable);
     command.args(["etcd-snapshot", "save", "--data-dir"]).arg(&node.data_dir).arg("--config").arg(node.config_path());

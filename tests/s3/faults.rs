@@ -4,36 +4,12 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::basic::{list, save};
-use crate::kit::{Etcd, Node, Ran, Timed, eventually, files_under};
-use crate::store::{Fault, Seen, Store};
-
-fn started(store: &Store, more: &str) -> Node {
-    let config = format!("{}{more}", store.config());
-    let mut node = Node::new(&Etcd::usual()).config(&config).env("QUORATE_TEST_UPLOAD_MS", "300");
-    node.start_ready();
-    node.etcdctl(&["put", "a", "1"]);
-    node
-}
-
-/// Enough for an upload in three parts.
-fn fill(node: &Node) {
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    runtime.block_on(async {
-        let mut client = node.access().client().await;
-        for number in 0..200 {
-            client.put(format!("fill/{number:03}"), vec![b'x'; 100_000], None).await.unwrap();
-        }
-    });
-}
+use crate::basic::{fill, is_upload, list, plain, save, started};
+use crate::kit::{Node, Ran, Timed, eventually, files_under};
+use crate::store::{Fault, Store};
 
 fn try_to_save(node: &Node, args: &[&str]) -> Ran {
     node.quorate(&[&["etcd-snapshot", "save"], args].concat())
-}
-
-/// A request to write a snapshot, or a part of one.
-fn is_upload(seen: &Seen) -> bool {
-    seen.method == "PUT" && seen.path.starts_with("/backups/prod/on-demand-node-")
 }
 
 fn pending(node: &Node) -> Vec<Value> {
@@ -56,7 +32,7 @@ fn a_burst_of_errors_is_waited_out() {
     let _timed = Timed::start();
     let store = Store::start();
     let mut node = started(&store, "");
-    fill(&node);
+    fill(&node, 200, plain);
     store.inject(Fault::Answer(503, "SlowDown", "Please reduce your request rate.", vec![]), 0, 2, is_upload);
     store.inject(Fault::Answer(500, "InternalError", "We encountered an internal error.", vec![]), 1, 1, is_upload);
     store.inject(Fault::Close, 2, 1, is_upload);
@@ -163,7 +139,7 @@ fn an_upload_that_is_killed_in_the_middle_is_taken_back_and_made_again() {
     let _timed = Timed::start();
     let store = Store::start();
     let mut node = started(&store, "");
-    fill(&node);
+    fill(&node, 200, plain);
     store.inject(Fault::Silence, 1, usize::MAX, is_upload);
     let mut command = std::process::Command::new(&node.executable);
     command.args(["etcd-snapshot", "save", "--data-dir"]).arg(&node.data_dir).arg("--config").arg(node.config_path());
@@ -188,7 +164,7 @@ fn credentials_that_expire_in_an_upload_are_said() {
     let _timed = Timed::start();
     let store = Store::start();
     let mut node = started(&store, "");
-    fill(&node);
+    fill(&node, 200, plain);
     let expired = Fault::Answer(400, "ExpiredToken", "The provided token has expired.", vec![]);
     store.inject(expired, 1, usize::MAX, is_upload);
     try_to_save(&node, &[]).fails(1, &["could not be uploaded", "expired", "get new credentials"]);

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::basic::{list, restore, save};
+use crate::basic::{fill, list, name_of, plain, restore, save};
 use crate::kit::{Etcd, Mount, Node, Timed, eventually, skip};
 use crate::store::Store;
 
@@ -62,15 +62,9 @@ fn moto_is_served_as_well() {
     node.quorate(&["etcd-snapshot", "s3-check"]).succeeds();
     node.start_ready();
     node.etcdctl(&["put", "a", "1"]);
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    runtime.block_on(async {
-        let mut client = node.access().client().await;
-        for number in 0..120 {
-            client.put(format!("fill/{number:03}"), vec![b'x'; 100_000], None).await.unwrap();
-        }
-    });
-    let name = save(&node, &[])["name"].as_str().unwrap().to_owned();
-    let second = save(&node, &["--snapshot-compress=zstd"])["name"].as_str().unwrap().to_owned();
+    fill(&node, 120, plain);
+    let name = name_of(&save(&node, &[]));
+    let second = name_of(&save(&node, &["--snapshot-compress=zstd"]));
     assert_eq!(list(&node, &["--s3"]).len(), 2);
     node.quorate(&["etcd-snapshot", "verify", "--all", "--s3"]).succeeds();
     node.quorate(&["etcd-snapshot", "hold", "--s3", &second]).succeeds();
@@ -155,14 +149,8 @@ fn a_disk_that_is_full_is_said_before_and_in_the_middle_of_a_download() {
     let store = Store::start();
     let mut node = Node::new(&Etcd::usual()).config(&store.config());
     node.start_ready();
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    runtime.block_on(async {
-        let mut client = node.access().client().await;
-        for number in 0..200 {
-            client.put(format!("fill/{number:03}"), vec![b'x'; 100_000], None).await.unwrap();
-        }
-    });
-    let name = save(&node, &[])["name"].as_str().unwrap().to_owned();
+    fill(&node, 200, plain);
+    let name = name_of(&save(&node, &[]));
     node.stop();
     let url = format!("s3://backups/prod/{name}");
     node.env = vec![("FAILPOINTS".into(), "durable::write=1*off->return(enospc)".into())];

@@ -4,13 +4,9 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::basic::{list, save};
+use crate::basic::{list, name_of, save};
 use crate::kit::{Etcd, Node, Timed, eventually};
 use crate::store::{Fault, Store};
-
-fn name_of(item: &Value) -> String {
-    item["name"].as_str().unwrap().to_owned()
-}
 
 /// A snapshot and its manifest as this quorate uploads them, without taking one.
 fn plant(store: &Store, folder: &str, base: &str, node: &str, at: u64) -> String {
@@ -42,9 +38,11 @@ fn verbs_work_on_both_places_and_on_each() {
     assert!(items.iter().all(|item| item["status"] == "good"), "{items:?}");
     let verified_at = |items: &[Value]| items[0]["verified_at"].as_str().unwrap().to_owned();
     let before = verified_at(&list(&node, &["--s3"]));
-    std::thread::sleep(std::time::Duration::from_millis(1100));
-    node.quorate(&["etcd-snapshot", "verify", "--s3", &first]).succeeds();
-    assert!(verified_at(&list(&node, &["--s3"])) > before);
+    // Times are whole seconds.
+    eventually("a later verification", || {
+        node.quorate(&["etcd-snapshot", "verify", "--s3", &first]).succeeds();
+        (verified_at(&list(&node, &["--s3"])) > before).then_some(())
+    });
     // Held there, it stays there.
     node.quorate(&["etcd-snapshot", "hold", "--s3", &first]).succeeds();
     let held = list(&node, &["--s3"]);

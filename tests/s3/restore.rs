@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::basic::{restore, save};
+use crate::basic::{fill, name_of, restore, save};
 use crate::kit::{Etcd, Node, Timed, eventually};
 use crate::store::{Fault, Seen, Store};
 
@@ -15,18 +15,12 @@ fn is_part(seen: &Seen) -> bool {
 fn saved(store: &Store, more: &str) -> (Node, String) {
     let mut node = Node::new(&Etcd::usual()).config(&format!("{}{more}", store.config()));
     node.start_ready();
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    runtime.block_on(async {
-        let mut client = node.access().client().await;
-        for number in 0..200 {
-            let value: Vec<u8> =
-                (0..100_000u32).map(|at| (at.wrapping_mul(2_654_435_761) >> (number % 24)).to_le_bytes()[0]).collect();
-            client.put(format!("fill/{number:03}"), value, None).await.unwrap();
-        }
+    fill(&node, 200, |number| {
+        (0..100_000u32).map(|at| (at.wrapping_mul(2_654_435_761) >> (number % 24)).to_le_bytes()[0]).collect()
     });
     let item = save(&node, &[]);
     node.stop();
-    (node, item["name"].as_str().unwrap().to_owned())
+    (node, name_of(&item))
 }
 
 #[test]

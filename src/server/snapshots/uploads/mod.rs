@@ -141,7 +141,6 @@ async fn one(shared: &Arc<Shared>, config: &S3Config, pending: Pending, connecte
     let begun = clock::monotonic();
     let done = attempt(shared, config, &pending, connected).await;
     let took = begun.elapsed();
-    let is_this = |other: &Pending| other.name == pending.name && other.dir == pending.dir;
     let label = if done.is_ok() { "success" } else { "error" };
     uploads.seconds.get_or_create(&[("status", label)]).observe(took.as_secs_f64());
     uploads.progress.1.store(0, Ordering::Relaxed);
@@ -158,7 +157,7 @@ async fn one(shared: &Arc<Shared>, config: &S3Config, pending: Pending, connecte
             let base: Option<Base> = manifest.base.parse().ok();
             let last = Last { url: url.clone(), at: clock::rfc3339(clock::now()), manifest };
             crossed_out(shared, |file| {
-                settle(file, is_this);
+                settle(file, &pending);
                 // One that waited for long is not the newest.
                 if file.last.as_ref().is_none_or(|known| known.manifest.created <= last.manifest.created) {
                     file.last = Some(last);
@@ -189,8 +188,8 @@ async fn one(shared: &Arc<Shared>, config: &S3Config, pending: Pending, connecte
             let due = clock::monotonic() + pause;
             crossed_out(shared, |file| {
                 if is_over {
-                    settle(file, is_this);
-                } else if let Some(entry) = file.pending.iter_mut().find(|other| is_this(other)) {
+                    settle(file, &pending);
+                } else if let Some(entry) = file.pending.iter_mut().find(|other| other.is(&pending)) {
                     entry.failures = failures;
                     entry.last_failure = Some(told.to_string());
                     entry.due = Some(due);
@@ -311,10 +310,10 @@ fn forget(shared: &Shared, id: &str) {
 }
 
 /// A snapshot is not pending any more; what could not be taken back of it still is.
-fn settle(file: &mut queue::File, is_this: impl Fn(&Pending) -> bool) {
-    let (over, pending) = std::mem::take(&mut file.pending).into_iter().partition(|pending| is_this(pending));
-    file.pending = pending;
-    file.left.extend(Vec::into_iter(over).flat_map(|pending| pending.begun));
+fn settle(file: &mut queue::File, over: &Pending) {
+    for entry in file.pending.extract_if(.., |entry| entry.is(over)) {
+        file.left.extend(entry.begun);
+    }
 }
 
 async fn send(shared: &Shared, bucket: &Bucket, pending: &Pending, manifest: &Manifest) -> Result<(), S3Error> {
@@ -339,14 +338,13 @@ async fn send(shared: &Shared, bucket: &Bucket, pending: &Pending, manifest: &Ma
     };
     uploads.progress.0.store(0, Ordering::Relaxed);
     uploads.progress.1.store(manifest.size, Ordering::Relaxed);
-    let is_this = |other: &&mut Pending| other.name == pending.name && other.dir == pending.dir;
     let tell = |id: &str, state: State| {
         if state == State::Over {
             return forget(shared, id);
         }
         let begun = Begun { bucket: bucket.target().bucket.clone(), key: sending.key.clone(), id: id.to_owned() };
         crossed_out(shared, |file| {
-            if let Some(entry) = file.pending.iter_mut().find(is_this) {
+            if let Some(entry) = file.pending.iter_mut().find(|other| other.is(pending)) {
                 entry.begun.push(begun);
             }
         });

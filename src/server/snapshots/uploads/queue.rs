@@ -44,6 +44,13 @@ pub struct Pending {
     pub(super) due: Option<Instant>,
 }
 
+impl Pending {
+    /// True for the same snapshot, however far its upload is.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        self.name == other.name && self.dir == other.dir
+    }
+}
+
 /// An upload in parts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Begun {

@@ -14,7 +14,7 @@ use hyper::body::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 
-use super::error::{Kind, S3Error};
+use super::error::{Kind, S3Error, deepest};
 use super::{Bucket, upload, with_customer_key};
 use crate::durable::{self, PRIVATE, WriteError};
 use crate::error::{Exit, Explained, says_full};
@@ -77,7 +77,7 @@ impl Explained for DownloadError {
 }
 
 /// What is to be got, and what it was like when it was looked at.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Remote {
     /// Its key.
     pub key: String,
@@ -110,9 +110,8 @@ pub async fn look(bucket: &Bucket, key: &str) -> Result<Remote, S3Error> {
         size: found.content_length().and_then(|size| u64::try_from(size).ok()).unwrap_or(0),
         etag: super::unquoted(found.e_tag()),
         crc64nvme: found.checksum_crc64_nvme().filter(|_| is_of_all).map(str::to_owned),
-        sha256: None,
-        is_as_described: false,
         metadata: found.metadata().cloned().unwrap_or_default(),
+        ..Remote::default()
     })
 }
 
@@ -342,14 +341,6 @@ impl Stream {
     }
 }
 
-fn deepest(error: &dyn std::error::Error) -> String {
-    let mut deepest = error;
-    while let Some(cause) = deepest.source() {
-        deepest = cause;
-    }
-    deepest.to_string()
-}
-
 /// Asks for a part of exactly that object.
 async fn receive(bucket: &Bucket, remote: &Remote, start: u64, length: u64) -> Result<Stream, S3Error> {
     let request = bucket.client.get_object().bucket(&bucket.target.bucket).key(&remote.key);
@@ -381,15 +372,7 @@ pub async fn stream(bucket: &Bucket, remote: &Remote) -> Result<Stream, S3Error>
 
 /// Reads all of an object only for its CRC-64/NVME.
 pub(super) async fn sum(bucket: &Bucket, key: &str, size: u64) -> Result<String, S3Error> {
-    let remote = Remote {
-        key: key.to_owned(),
-        size,
-        etag: String::new(),
-        crc64nvme: None,
-        sha256: None,
-        is_as_described: false,
-        metadata: HashMap::default(),
-    };
+    let remote = Remote { key: key.to_owned(), size, ..Remote::default() };
     let mut stream = stream(bucket, &remote).await?;
     let mut sum = Crc::new(CrcAlgorithm::Crc64Nvme);
     while let Some(chunk) = stream.next().await? {

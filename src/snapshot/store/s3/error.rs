@@ -8,7 +8,7 @@ use aws_sdk_s3::operation::RequestId as _;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
 use crate::config::s3::Target;
-use crate::error::{Exit, Explained};
+use crate::error::{Exit, Explained, causes};
 use crate::host::printable;
 
 /// What kind of failure it is: what decides about the exit code, the next step, and whether it is worth trying again.
@@ -276,16 +276,15 @@ pub(super) fn is_lock(said: &str) -> bool {
         .any(|word| said.contains(word))
 }
 
+/// What is at the bottom of an error.
+pub(super) fn deepest(error: &(dyn Error + 'static)) -> String {
+    causes(error).last().map_or_else(|| error.to_string(), ToString::to_string)
+}
+
 /// Nobody said anything: the way there, or what was needed for it.
 fn on_the_way<E: Error + 'static>(target: &Target, error: &SdkError<E, HttpResponse>) -> (Kind, String) {
-    let mut deepest: &dyn Error = error;
-    let mut all = String::new();
-    while let Some(cause) = deepest.source() {
-        deepest = cause;
-        all.push_str(&deepest.to_string().to_lowercase());
-        all.push('\n');
-    }
-    let said = deepest.to_string();
+    let all: String = causes(error).map(|cause| format!("{}\n", cause.to_string().to_lowercase())).collect();
+    let said = deepest(error);
     let context = DisplayErrorContext(error).to_string().to_lowercase();
     let host = &target.host;
     if ["credential", "loading identity", "no providers in chain"].iter().any(|word| context.contains(word)) {

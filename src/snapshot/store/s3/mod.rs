@@ -37,7 +37,7 @@ use md5::{Digest as _, Md5};
 
 use crate::config::s3::{Encryption, Lookup, Target};
 use connector::Asked;
-use error::{Kind, S3Error};
+use error::{Kind, S3Error, deepest};
 
 /// The directory of the manifests.
 pub const METADATA: &str = ".metadata/";
@@ -210,11 +210,7 @@ impl Bucket {
     pub async fn identity(&self) -> Result<(String, String), S3Error> {
         let found = self.credentials.provide_credentials().await;
         let found = found.map_err(|error| {
-            let mut deepest: &dyn std::error::Error = &error;
-            while let Some(cause) = deepest.source() {
-                deepest = cause;
-            }
-            S3Error::new("find credentials for", self.target.to_string(), Kind::NoCredentials, deepest.to_string())
+            S3Error::new("find credentials for", self.target.to_string(), Kind::NoCredentials, deepest(&error))
         })?;
         // The SDK tells the name of the provider only so.
         let told = format!("{found:?}");

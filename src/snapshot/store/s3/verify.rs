@@ -1,9 +1,9 @@
 //! Is a snapshot in a bucket good? It is streamed through, and stored nowhere.
 
 use std::io::{self, Read};
-use std::sync::mpsc;
 
 use hyper::body::Bytes;
+use tokio::sync::mpsc;
 
 use super::Bucket;
 use super::download::{self, Remote};
@@ -64,10 +64,10 @@ struct Pipe {
 impl Read for Pipe {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.rest.is_empty() {
-            match self.from.recv() {
-                Ok(Ok(bytes)) => self.rest = bytes,
-                Ok(Err(())) => return Err(io::Error::other("it broke off")),
-                Err(_) => return Ok(0),
+            match self.from.blocking_recv() {
+                Some(Ok(bytes)) => self.rest = bytes,
+                Some(Err(())) => return Err(io::Error::other("it broke off")),
+                None => return Ok(0),
             }
         }
         let count = self.rest.len().min(buffer.len());
@@ -86,13 +86,10 @@ pub async fn verify(bucket: &Bucket, found: &InBucket, mut progress: impl FnMut(
         key: found.object.key.clone(),
         size: found.object.size,
         etag: found.object.etag.clone(),
-        crc64nvme: None,
-        sha256: None,
-        is_as_described: false,
-        metadata: std::collections::HashMap::default(),
+        ..Remote::default()
     };
     let mut coming = download::stream(bucket, &remote).await?;
-    let (sender, from) = mpsc::sync_channel(AHEAD);
+    let (sender, from) = mpsc::channel(AHEAD);
     let reading = tokio::task::spawn_blocking(move || stream::verify(Pipe { from, rest: Bytes::new() }));
     let (mut came, mut broke) = (0, None);
     loop {
@@ -109,18 +106,7 @@ pub async fn verify(bucket: &Bucket, found: &InBucket, mut progress: impl FnMut(
             }
         };
         let is_over = next.is_err();
-        // Sending waits for the reader, and must not keep others waiting.
-        let mut waiting = next;
-        let is_gone = loop {
-            match sender.try_send(waiting) {
-                Ok(()) => break false,
-                Err(mpsc::TrySendError::Full(back)) => {
-                    waiting = back;
-                    tokio::time::sleep(std::time::Duration::from_millis(2)).await;
-                }
-                Err(mpsc::TrySendError::Disconnected(_)) => break true,
-            }
-        };
+        let is_gone = sender.send(next).await.is_err();
         if is_over || is_gone {
             break;
         }
