@@ -105,10 +105,9 @@ fn table(status: &Status) -> String {
         );
         row("s3", format!("{}: {last}", printable(&s3.place)));
         if let Some(first) = s3.pending.iter().max_by_key(|pending| pending.failures) {
-            let why = first
-                .last_failure
-                .as_ref()
-                .map_or_else(String::new, |why| format!("; the last failure: {}", printable(why)));
+            let why = first.last_failure.as_ref().map_or_else(String::new, |why| {
+                format!("; the last failure: {}", printable(&why.replace("\n  because: ", ": ")))
+            });
             row("", format!("{} STILL TO BE UPLOADED{why}", plural(s3.pending.len(), "snapshot")));
         }
     }
