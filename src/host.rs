@@ -85,6 +85,13 @@ pub fn random<const LENGTH: usize>() -> std::io::Result<[u8; LENGTH]> {
     if count == LENGTH { Ok(bytes) } else { Err(std::io::Error::other("too few random bytes")) }
 }
 
+/// A number from 0 to 1, to spread what would happen at the same time. Without randomness it is spread less, which is no failure.
+#[must_use]
+pub fn dice() -> f64 {
+    let bytes = random::<4>().unwrap_or_default();
+    f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX)
+}
+
 /// A user of this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct User {

@@ -35,13 +35,13 @@ pub(super) fn ask<T: DeserializeOwned>(
     path: &str,
     request: &impl Serialize,
     look: &'static str,
-    mut progress: impl FnMut(u64, u64),
+    mut progress: impl FnMut(&str, u64, u64),
 ) -> Result<T, Failure> {
     let body = serde_json::to_vec(request).unwrap_or_default();
     let mut last: Option<Result<T, Told>> = None;
     block_on(client::post(&DataDir::new(&config.data_dir), path, body, STALL, |line| {
         match serde_json::from_slice(line) {
-            Ok(Line::Progress(done, all)) => progress(done, all),
+            Ok(Line::Progress(what, done, all)) => progress(&what, done, all),
             Ok(Line::Done(result)) => last = Some(Ok(result)),
             Ok(Line::Failed(told)) => last = Some(Err(told)),
             Err(_) => {}

@@ -24,7 +24,7 @@ pub(super) struct Args {
 pub(super) fn run(given: &Given, args: &Args) -> Result<Exit, Failure> {
     let config = locate(given)?;
     let request = Request { wait: args.wait };
-    let done: Defragmented = ask(&config, "/v1/defrag", &request, "quorate status", |_, _| {})?;
+    let done: Defragmented = ask(&config, "/v1/defrag", &request, "quorate status", |_, _, _| {})?;
     if !output::structured(&done, args.output)? {
         output::data(&told(&done))?;
     }

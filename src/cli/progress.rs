@@ -35,13 +35,26 @@ impl Progress {
         Self { what: what.to_owned(), bar, said: clock::monotonic() }
     }
 
+    /// The same of something else, once that comes.
+    pub(super) fn set_of(&mut self, what: &str, done: u64, all: u64) {
+        if !what.is_empty() && self.what != what {
+            what.clone_into(&mut self.what);
+            if let Some(bar) = &self.bar {
+                bar.reset();
+                bar.set_message(self.what.clone());
+            }
+        }
+        self.set(done, all);
+    }
+
     pub(super) fn set(&mut self, done: u64, all: u64) {
         if let Some(bar) = &self.bar {
             bar.set_length(all);
             bar.set_position(done.min(all));
         } else if self.said.elapsed() >= NOW_AND_THEN {
             self.said = clock::monotonic();
-            output::talk(&format!("quorate: {}: {} of {}\n", self.what, human(done), human(all)));
+            let so_much = if all == 0 { String::new() } else { format!(": {} of {}", human(done), human(all)) };
+            output::talk(&format!("quorate: {}{so_much}\n", self.what));
         }
     }
 }

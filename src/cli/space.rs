@@ -134,7 +134,7 @@ pub(super) fn run(given: &Given, args: &Args) -> Result<Exit, Failure> {
 
 fn free(config: &Config, args: &Args) -> Result<Exit, Failure> {
     let request = Request { wait: args.wait };
-    let freed: Freed = ask(config, "/v1/free", &request, "quorate space", |_, _| {})?;
+    let freed: Freed = ask(config, "/v1/free", &request, "quorate space", |_, _, _| {})?;
     if !output::structured(&freed, args.output)? {
         let what = if freed.is_compacted { "history was given up" } else { "there was no history to give up" };
         output::data(&format!(

@@ -150,7 +150,7 @@ impl Supervisor {
                 },
                 Err(why) => (Life { lived: Duration::ZERO, healthy: Duration::ZERO }, why),
             };
-            match self.history.exited(life, jitter()) {
+            match self.history.exited(life, host::dice()) {
                 Next::Retry(wait) => {
                     tracing::warn!(exit, retry_in_ms = wait.as_millis(), "etcd ended by itself; it is started again");
                     self.enter(State::Backoff, |status| status.last_exit = Some(exit));
@@ -382,13 +382,6 @@ fn note_failure_to_watch(ended: std::io::Result<()>) {
     if let Err(error) = ended {
         tracing::error!(%error, "the etcd process cannot be watched");
     }
-}
-
-/// A number from 0 to 1.
-fn jitter() -> f64 {
-    // Without randomness there is no jitter, which is no failure.
-    let bytes = host::random::<2>().unwrap_or_default();
-    f64::from(u16::from_le_bytes(bytes)) / f64::from(u16::MAX)
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -15,8 +16,10 @@ use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use s3s::auth::SimpleAuth;
+use s3s::host::{S3Host, VirtualHost};
 use s3s::service::{S3Service, S3ServiceBuilder};
 use tempfile::TempDir;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
@@ -25,6 +28,8 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 pub const ACCESS_KEY: &str = "QUORATETESTKEY";
 pub const SECRET_KEY: &str = "a secret/that+nobody=may see";
 pub const BUCKET: &str = "backups";
+/// Where a bucket may be part of the host's name.
+pub const DOMAIN: &str = "s3.quorate.test";
 
 impl std::fmt::Debug for Seen {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -83,6 +88,10 @@ struct Rule {
 #[derive(Default)]
 struct State {
     root: PathBuf,
+    /// Keys that objects were encrypted with, by path: they are not kept, but asked for.
+    customers: Mutex<HashMap<String, String>>,
+    /// From now on connections bring a byte a second after so many bytes, if that is not 0.
+    sips: AtomicUsize,
     seen: Mutex<Vec<Seen>>,
     rules: Mutex<Vec<Rule>>,
 }
@@ -130,6 +139,7 @@ impl Store {
         fs::create_dir(root.path().join(BUCKET)).unwrap();
         let mut builder = S3ServiceBuilder::new(s3s_fs::FileSystem::new(root.path()).unwrap());
         builder.set_auth(SimpleAuth::from_single(keys.0, keys.1));
+        builder.set_host(Hosts);
         let service = builder.build();
         let state = Arc::new(State { root: root.path().join(BUCKET), ..State::default() });
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
@@ -200,8 +210,14 @@ impl Store {
         self.state.rules.lock().unwrap().push(rule);
     }
 
+    /// What is sent from now on arrives a byte a second, after so many bytes on a connection.
+    pub fn sip(&self, after: usize) {
+        self.state.sips.store(after, Ordering::Relaxed);
+    }
+
     /// Nothing goes wrong any more.
     pub fn heal(&self) {
+        self.sip(0);
         self.state.rules.lock().unwrap().clear();
     }
 
@@ -211,16 +227,105 @@ impl Store {
     }
 }
 
+/// The bucket is in the path, or in a name under [`DOMAIN`].
+struct Hosts;
+
+impl S3Host for Hosts {
+    fn parse_host_header<'a>(&'a self, host: &'a str) -> s3s::S3Result<VirtualHost<'a>> {
+        let bucket = host.strip_suffix(DOMAIN).and_then(|bucket| bucket.strip_suffix('.'));
+        Ok(match bucket {
+            Some(bucket) => VirtualHost::new(DOMAIN).with_bucket(bucket),
+            None => VirtualHost::new(host),
+        })
+    }
+}
+
+/// What brings a byte a second, once that is wanted.
+struct Sipping<S> {
+    stream: S,
+    state: Arc<State>,
+    came: usize,
+    pause: Option<Pin<Box<tokio::time::Sleep>>>,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Sipping<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        if let Some(pause) = &mut self.pause {
+            std::task::ready!(pause.as_mut().poll(context));
+            self.pause = None;
+        }
+        let after = self.state.sips.load(Ordering::Relaxed);
+        if after > 0 && self.came > after {
+            let mut byte = [0];
+            let mut one = ReadBuf::new(&mut byte);
+            std::task::ready!(Pin::new(&mut self.stream).poll_read(context, &mut one))?;
+            buffer.put_slice(one.filled());
+            self.pause = Some(Box::pin(tokio::time::sleep(Duration::from_secs(1))));
+            return Poll::Ready(Ok(()));
+        }
+        let before = buffer.filled().len();
+        std::task::ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
+        self.came += buffer.filled().len() - before;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Sipping<S> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
 async fn serve<S>(stream: S, service: S3Service, state: Arc<State>)
 where
-    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let stream = Sipping { stream, state: state.clone(), came: 0, pause: None };
     let handle = service_fn(move |request: Request<Incoming>| {
         let (service, state) = (service.clone(), state.clone());
         async move { answer(request, service, state).await }
     });
     let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), handle).await;
 }
+
+/// With a customer's key, an object is only for those who have it (Amazon S3 user guide, "SSE-C").
+fn wrong_customer(seen: &Seen, state: &State) -> Option<Fault> {
+    let given = seen.headers.get("x-amz-server-side-encryption-customer-key");
+    let mut known = state.customers.lock().unwrap();
+    match seen.method.as_str() {
+        "GET" | "HEAD" => {
+            let wanted = known.get(&seen.path)?;
+            (Some(wanted) != given).then(|| Fault::Answer(400, "InvalidRequest", SSE_C, vec![]))
+        }
+        // A part is encrypted with the key of the upload, which has to be said again.
+        "PUT" if seen.query.contains("uploadId=") => {
+            (known.get(&seen.path) != given).then(|| Fault::Answer(400, "InvalidRequest", SSE_C, vec![]))
+        }
+        "PUT" | "POST" if seen.method == "PUT" || seen.query.starts_with("uploads") => {
+            match given {
+                Some(key) => known.insert(seen.path.clone(), key.clone()),
+                None => known.remove(&seen.path),
+            };
+            None
+        }
+        _ => None,
+    }
+}
+
+const SSE_C: &str = "The object was stored using a form of Server Side Encryption. The correct parameters must be \
+                     provided to retrieve the object.";
 
 async fn answer(
     request: Request<Incoming>,
@@ -252,6 +357,7 @@ async fn answer(
         found
     };
     state.seen.lock().unwrap().push(seen.clone());
+    let fault = fault.or_else(|| wrong_customer(&seen, &state));
     match &fault {
         Some(Fault::Answer(status, code, words, headers)) => {
             let text = format!(

@@ -171,3 +171,129 @@ fn a_bucket_that_is_not_there_and_an_object_that_was_replaced_are_told_apart() {
     node.start_ready();
     node.stop();
 }
+
+/// The index, with a finding of another server's in it: `ls` shows it.
+fn planted(name: &str, version: &str) -> String {
+    let verification = serde_json::json!({
+        "status": "corrupt", "at": "2026-01-02T03:04:05Z", "size": 1, "modified": 0, "finding": "as the test wants it",
+    });
+    serde_json::json!({ "verified": { name: [version, verification] } }).to_string()
+}
+
+#[test]
+fn what_several_servers_find_is_not_lost_and_a_lost_index_is_rebuilt() {
+    let _timed = Timed::start();
+    let store = Store::start();
+    let mut node = started(&store, "");
+    let [first, second] = [(); 2].map(|()| name_of(&save(&node, &[])));
+    let index = store.path("prod/.metadata/.index.json");
+    // What it calls this version of the object.
+    node.quorate(&["etcd-snapshot", "verify", "--s3", &first]).succeeds();
+    let written: serde_json::Value = serde_json::from_str(&fs::read_to_string(&index).unwrap()).unwrap();
+    let version = written["verified"][&first][0].as_str().unwrap().to_owned();
+    fs::remove_file(&index).unwrap();
+    fs::remove_dir_all(node.server_dir().join("cache")).unwrap();
+    let statuses = || {
+        let items = list(&node, &["--s3"]);
+        let status = |name: &str| items.iter().find(|item| item["name"] == name).unwrap()["status"].clone();
+        (status(&first), status(&second))
+    };
+    // Another server writes what it found, between our look and our word.
+    let (path, theirs) = (index.clone(), planted(&first, &version));
+    store.inject(
+        Fault::Answer(412, "PreconditionFailed", "At least one precondition did not hold.", vec![]),
+        0,
+        1,
+        move |seen| {
+            let is_first = seen.is("PUT", ".index.json") && seen.headers.contains_key("if-none-match");
+            if is_first {
+                fs::write(&path, &theirs).unwrap();
+            }
+            is_first
+        },
+    );
+    node.quorate(&["etcd-snapshot", "verify", "--s3", &second]).succeeds();
+    assert_eq!(statuses(), ("corrupt".into(), "good".into()));
+    let written = fs::read_to_string(&index).unwrap();
+    assert!(written.contains(&first) && written.contains(&second), "{written}");
+    // Without the index, this node still knows, and the next finding brings all of it back. This store knows no conditions.
+    fs::remove_file(&index).unwrap();
+    assert_eq!(statuses(), ("corrupt".into(), "good".into()));
+    store.inject(
+        Fault::Answer(501, "NotImplemented", "A header implies what is not implemented.", vec![]),
+        0,
+        1,
+        |seen| seen.is("PUT", ".index.json"),
+    );
+    node.quorate(&["etcd-snapshot", "verify", "--s3", &second]).succeeds();
+    let written = fs::read_to_string(&index).unwrap();
+    assert!(written.contains("as the test wants it"), "{written}");
+    // Looked at anew, it is what it is now.
+    node.quorate(&["etcd-snapshot", "verify", "--s3", &first]).succeeds();
+    assert_eq!(statuses(), ("good".into(), "good".into()));
+    store.seen();
+    assert_eq!(statuses(), ("good".into(), "good".into()));
+    let asked = store.seen();
+    assert_eq!(asked.len(), 2, "two listings, and nothing else: {asked:?}");
+    node.stop();
+}
+
+#[test]
+fn with_s3_only_a_launcher_that_is_killed_leaves_nothing_here_after_the_next_start() {
+    let _timed = Timed::start();
+    let store = Store::start();
+    let mut node = Node::new(&Etcd::usual()).config(&format!("{}etcd-s3-only: true\n", store.config()));
+    node.env = vec![("FAILPOINTS".into(), "snapshot::remove-uploaded=return(kill)".into())];
+    node.start_ready();
+    assert_ne!(node.quorate(&["etcd-snapshot", "save"]).code, Some(0));
+    node.wait_end();
+    assert_eq!(store.objects("prod").len(), 1);
+    assert_eq!(list(&node, &["--local"]).len(), 1, "the word that it is there comes first");
+    node.env.clear();
+    node.start_ready();
+    eventually("it to be removed", || list(&node, &["--local"]).is_empty().then_some(()));
+    assert_eq!(list(&node, &["--s3"])[0]["status"], "good");
+    assert!(!node.log().contains("was not uploaded"), "nothing is wrong with it");
+    node.stop();
+}
+
+#[test]
+fn what_a_wrong_clock_dated_ahead_is_not_the_newest_in_the_bucket() {
+    let _timed = Timed::start();
+    let store = Store::start();
+    let mut node = Node::new(&Etcd::usual()).config(&store.config());
+    // Its certificates are from before.
+    node.start_ready();
+    node.stop();
+    node.env = vec![("QUORATE_TEST_CLOCK_SHIFT".into(), "172800".into())];
+    node.start_ready();
+    save(&node, &[]);
+    node.stop();
+    node.env.clear();
+    node.start_ready();
+    let status = node.status_json()["snapshots"].clone();
+    assert_eq!((&status["s3"]["last"], &status["last_good"]), (&serde_json::Value::Null, &serde_json::Value::Null));
+    let name = name_of(&save(&node, &[]));
+    let status = node.status_json()["snapshots"].clone();
+    assert_eq!(status["s3"]["last"]["name"], format!("s3://backups/prod/{name}"));
+    assert_eq!(status["last_good"]["name"], *name);
+    node.stop();
+}
+
+#[test]
+fn a_directory_that_is_away_for_a_while_costs_no_upload() {
+    let _timed = Timed::start();
+    let store = Store::start();
+    let mut node = started(&store, "");
+    store.inject(Fault::Answer(403, "AccessDenied", "Access Denied", vec![]), 0, usize::MAX, is_upload);
+    node.quorate(&["etcd-snapshot", "save"]).fails(1, &["could not be uploaded"]);
+    let dir = node.server_dir().join("db/snapshots");
+    let away = node.server_dir().join("db/away");
+    fs::rename(&dir, &away).unwrap();
+    store.heal();
+    node.wait_log("cannot be looked at now, and was not uploaded");
+    assert_eq!(node.status_json()["snapshots"]["s3"]["pending"].as_array().unwrap().len(), 1, "it is not forgotten");
+    fs::rename(&away, &dir).unwrap();
+    eventually("the upload to succeed", || (store.objects("prod").len() == 1).then_some(()));
+    node.stop();
+}

@@ -144,6 +144,49 @@ fn each_way_of_the_chain_is_found() {
 }
 
 #[test]
+fn a_command_uses_what_the_running_server_finds() {
+    let _timed = Timed::start();
+    let store = Store::start();
+    let mut node = keyless(&store);
+    let found = [("AWS_ACCESS_KEY_ID", ACCESS_KEY), ("AWS_SECRET_ACCESS_KEY", SECRET_KEY)];
+    node.env = found.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    node.start_ready();
+    node.quorate(&["etcd-snapshot", "save"]).succeeds();
+    // The environment of a command has nothing to do with that of the server.
+    let without = [("AWS_EC2_METADATA_DISABLED", "true")];
+    let wrong = [("AWS_ACCESS_KEY_ID", "another"), ("AWS_SECRET_ACCESS_KEY", "one")];
+    let in_a_line = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    for env in [&without[..], &wrong] {
+        node.quorate_with(env, &["etcd-snapshot", "ls"]).succeeds();
+        node.quorate_with(env, &["etcd-snapshot", "verify", "--all"]).succeeds();
+        let told = in_a_line(node.quorate_with(env, &["etcd-snapshot", "s3-check"]).succeeds());
+        assert!(
+            told.contains("settings good those of the running server, with its credentials and its proxy"),
+            "{told}"
+        );
+        assert!(told.contains("from the environment (AWS_ACCESS_KEY_ID), as the running server finds it"), "{told}");
+        assert!(!told.contains(SECRET_KEY));
+    }
+    node.quorate_with(&without, &["etcd-snapshot", "ls", "--s3"]).succeeds();
+    // What the command line says counts more; keys beside --s3 are said with it.
+    node.quorate_with(&wrong, &["etcd-snapshot", "ls", "--s3"]).fails(1, &["check etcd-s3-access-key"]);
+    let said = ["--s3-access-key=another", "--s3-secret-key=one"];
+    let ran = node.quorate(&[&["etcd-snapshot", "ls", "--s3"][..], &said].concat());
+    ran.fails(1, &["check etcd-s3-access-key"]);
+    node.stop();
+    // Without a server it is this environment's, and that is said.
+    let ran = node.quorate_with(&found, &["etcd-snapshot", "s3-check"]);
+    let told = in_a_line(ran.succeeds());
+    assert!(told.contains("settings note no server runs here"), "{told}");
+    // One that finds none says so, whatever we would find.
+    node.env = vec![("AWS_EC2_METADATA_DISABLED".into(), "true".into())];
+    node.start_ready();
+    let ran = node.quorate_with(&found, &["etcd-snapshot", "ls"]);
+    ran.fails(1, &["the running server has none", "or give this machine a role"]);
+    node.stop();
+}
+
+#[test]
 fn a_role_is_asked_again_before_its_credentials_expire() {
     let _timed = Timed::start();
     let store = Store::start();

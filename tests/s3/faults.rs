@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::basic::{fill, is_upload, list, plain, save, started};
+use crate::basic::{fill, is_upload, list, name_of, plain, restore, save, started};
 use crate::kit::{Node, Ran, Timed, eventually, files_under};
 use crate::store::{Fault, Store};
 
@@ -132,6 +132,13 @@ fn what_stalls_is_given_up() {
     store.inject(Fault::Silence, 0, 4, is_upload);
     try_to_save(&node, &["--s3-timeout=1s"]).fails(1, &["could not be uploaded", "did not answer in time"]);
     settled(&store, &node, 1);
+    // What arrives a byte a second does not get on either; what is slow, and gets on, may take its time.
+    fill(&node, 200, plain);
+    store.sip(100_000);
+    try_to_save(&node, &["--s3-timeout=1s"]).fails(1, &["is whole and safe on this node", "did not answer in time"]);
+    assert_eq!(pending(&node).len(), 1);
+    store.heal();
+    settled(&store, &node, 2);
     node.stop();
 }
 
@@ -223,6 +230,39 @@ fn encryption_class_and_session_are_what_the_store_is_told() {
         assert!(told, "{more:?}: {header} is not {value}");
     }
     assert!(!node.log().contains("t0k3n"));
+    node.stop();
+}
+
+#[test]
+fn what_is_encrypted_with_a_key_of_ours_comes_back_with_it_and_without_it_not() {
+    let _timed = Timed::start();
+    let store = Store::start();
+    let dir = tempfile::Builder::new().prefix("quorate-test-").tempdir().unwrap();
+    let [key, other] = [7, 8].map(|byte| {
+        let path = dir.path().join(format!("key-{byte}"));
+        fs::write(&path, [byte; 32]).unwrap();
+        fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        path.display().to_string()
+    });
+    let mut node = started(&store, &format!("etcd-s3-sse: sse-c:{key}\n"));
+    let small = name_of(&save(&node, &[]));
+    fill(&node, 200, plain);
+    let in_parts = name_of(&save(&node, &[]));
+    let ran = node.quorate(&["etcd-snapshot", "verify", "--s3", "--all"]);
+    assert_eq!(ran.succeeds().matches(": good").count(), 2, "{}", ran.out);
+    assert!(list(&node, &["--s3"]).iter().all(|item| item["status"] == "good"));
+    node.quorate(&["etcd-snapshot", "s3-check"]).succeeds();
+    node.stop();
+    // Without the key nothing is known of them but that they are there, and nothing is read.
+    let changed = format!("--s3-sse=sse-c:{other}");
+    fs::remove_dir_all(node.server_dir().join("cache")).unwrap();
+    assert!(list(&node, &["--s3", &changed]).iter().all(|item| item["status"] == "unreadable"));
+    node.quorate(&["etcd-snapshot", "verify", "--s3", &changed, &small]).fails(1, &["400"]);
+    let url = format!("s3://backups/prod/{in_parts}");
+    restore(&node, &url, &[&format!("--etcd-s3-sse=sse-c:{other}")]).fails(1, &["400"]);
+    restore(&node, &url, &[]).succeeds();
+    node.start_ready();
+    assert_eq!(node.etcdctl(&["get", "a", "--print-value-only"]).trim(), "1");
     node.stop();
 }
 

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::basic::{fill, list, name_of, plain, restore, save};
 use crate::kit::{Etcd, Mount, Node, Timed, eventually, skip};
-use crate::store::Store;
+use crate::store::{DOMAIN, Store};
 
 /// A moto that ends with this.
 struct Moto {
@@ -31,14 +31,26 @@ impl Moto {
         let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let moto = Self { child, endpoint: format!("127.0.0.1:{port}") };
         eventually("moto to listen", || TcpStream::connect(&moto.endpoint).ok());
-        // A bucket, without a signature, which moto does not look at.
-        let mut stream = TcpStream::connect(&moto.endpoint).unwrap();
-        write!(stream, "PUT /backups HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
-            .unwrap();
+        moto.make("backups", "");
+        Some(moto)
+    }
+
+    /// A bucket, without a signature, which moto does not look at.
+    fn make(&self, bucket: &str, headers: &str) {
+        let mut stream = TcpStream::connect(&self.endpoint).unwrap();
+        let head = format!("PUT /{bucket} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 0\r\n{headers}");
+        write!(stream, "{head}Connection: close\r\n\r\n").unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-        Some(moto)
+    }
+
+    fn config(&self, bucket: &str) -> String {
+        format!(
+            "etcd-s3: true\netcd-s3-endpoint: {}\netcd-s3-insecure: true\netcd-s3-access-key: a\netcd-s3-secret-key: b\n\
+             etcd-s3-bucket: {bucket}\netcd-s3-folder: prod\n",
+            self.endpoint
+        )
     }
 }
 
@@ -53,12 +65,7 @@ impl Drop for Moto {
 fn moto_is_served_as_well() {
     let _timed = Timed::start();
     let Some(moto) = Moto::start() else { return };
-    let config = format!(
-        "etcd-s3: true\netcd-s3-endpoint: {}\netcd-s3-insecure: true\netcd-s3-access-key: a\netcd-s3-secret-key: b\n\
-         etcd-s3-bucket: backups\netcd-s3-folder: prod\n",
-        moto.endpoint
-    );
-    let mut node = Node::new(&Etcd::usual()).config(&config);
+    let mut node = Node::new(&Etcd::usual()).config(&moto.config("backups"));
     node.quorate(&["etcd-snapshot", "s3-check"]).succeeds();
     node.start_ready();
     node.etcdctl(&["put", "a", "1"]);
@@ -80,8 +87,55 @@ fn moto_is_served_as_well() {
     node.stop();
 }
 
-/// A proxy that tunnels (CONNECT) and forwards (absolute URLs), and counts both.
-fn proxy() -> (String, Arc<AtomicUsize>) {
+#[test]
+fn older_versions_and_locks_of_a_bucket_are_said() {
+    let _timed = Timed::start();
+    let Some(moto) = Moto::start() else { return };
+    moto.make("locked", "x-amz-bucket-object-lock-enabled: true\r\n");
+    let mut node = Node::new(&Etcd::usual()).config(&moto.config("locked"));
+    let ran = node.quorate(&["etcd-snapshot", "s3-check"]);
+    let told = ran.succeeds().split_whitespace().collect::<Vec<_>>().join(" ");
+    // Its answer about versions has another name than S3's.
+    assert!(told.contains("versioning note it is not told: 127.0.0.1:"), "{told}");
+    assert!(told.contains("answered 200, and what is not understood"), "{told}");
+    assert!(told.contains("lock note on: retention may not be able to delete, and says so"), "{told}");
+    node.start_ready();
+    let names: Vec<String> = (0..3).map(|_| name_of(&save(&node, &[]))).collect();
+    node.quorate(&["etcd-snapshot", "prune", "--s3", "--s3-retention=1"]).succeeds();
+    let left = list(&node, &["--s3"]);
+    assert_eq!(left.iter().map(name_of).collect::<Vec<_>>(), names[2..], "older versions are not listed");
+    node.quorate(&["etcd-snapshot", "verify", "--s3", "--all"]).succeeds();
+    node.stop();
+    restore(&node, &format!("s3://locked/prod/{}", names[2]), &[]).succeeds();
+    node.start_ready();
+    node.stop();
+}
+
+#[test]
+fn a_bucket_may_be_part_of_the_hosts_name() {
+    let _timed = Timed::start();
+    let store = Store::start();
+    // Nobody here knows the name; a proxy does.
+    let (url, count) = proxy(Some(store.address));
+    let config: String =
+        store.config().lines().filter(|line| !line.contains("-endpoint:")).map(|line| format!("{line}\n")).collect();
+    let more = format!("etcd-s3-endpoint: http://{DOMAIN}\netcd-s3-bucket-lookup-type: dns\netcd-s3-proxy: {url}\n");
+    let mut node = Node::new(&Etcd::usual()).config(&format!("{config}{more}"));
+    node.start_ready();
+    let name = name_of(&save(&node, &[]));
+    assert!(count.load(Ordering::Relaxed) > 0);
+    let seen = store.seen();
+    assert!(seen.iter().all(|seen| seen.headers["host"] == format!("backups.{DOMAIN}")), "{seen:?}");
+    assert!(seen.iter().any(|seen| seen.is("PUT", &name) && !seen.path.contains("backups")), "{seen:?}");
+    assert_eq!(list(&node, &["--s3"]).len(), 1);
+    node.stop();
+    restore(&node, &format!("s3://backups/prod/{name}"), &[]).succeeds();
+    node.start_ready();
+    node.stop();
+}
+
+/// A proxy that tunnels (CONNECT) and forwards (absolute URLs), to one address or to whoever is named, and counts both.
+fn proxy(all: Option<SocketAddr>) -> (String, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let count = Arc::new(AtomicUsize::new(0));
@@ -103,7 +157,7 @@ fn proxy() -> (String, Arc<AtomicUsize>) {
                 let target = text.split_whitespace().nth(1).unwrap().to_owned();
                 let is_tunnel = text.starts_with("CONNECT ");
                 let host = target.trim_start_matches("http://").split('/').next().unwrap().to_owned();
-                let mut server = TcpStream::connect(&host).unwrap();
+                let mut server = all.map_or_else(|| TcpStream::connect(&host), TcpStream::connect).unwrap();
                 if is_tunnel {
                     client.write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
                 } else {
@@ -127,7 +181,7 @@ fn a_proxy_is_used_as_configured_or_as_the_environment_says() {
     let _timed = Timed::start();
     let store = Store::start_tls();
     let node = Node::new(&Etcd::usual()).config(&store.config());
-    let (url, count) = proxy();
+    let (url, count) = proxy(None);
     let said = format!("--s3-proxy={url}");
     node.quorate(&["etcd-snapshot", "ls", "--s3", &said]).succeeds();
     let through = count.swap(0, Ordering::Relaxed);
@@ -141,6 +195,14 @@ fn a_proxy_is_used_as_configured_or_as_the_environment_says() {
     let with_exception = [env[0], ("NO_PROXY", "127.0.0.1")];
     node.quorate_with(&with_exception, &["etcd-snapshot", "ls", "--s3"]).succeeds();
     assert_eq!(count.load(Ordering::Relaxed), 0, "switched off");
+    // A command goes the way of the running server, whatever its own environment says.
+    let mut node = node;
+    node.env = vec![("HTTPS_PROXY".into(), url)];
+    node.start_ready();
+    assert_eq!(count.swap(0, Ordering::Relaxed), 0);
+    node.quorate(&["etcd-snapshot", "ls", "--s3"]).succeeds();
+    assert!(count.load(Ordering::Relaxed) > 0, "by the environment of the server");
+    node.stop();
 }
 
 #[test]

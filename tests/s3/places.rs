@@ -75,6 +75,55 @@ fn verbs_work_on_both_places_and_on_each() {
 }
 
 #[test]
+fn what_is_inside_is_shown_of_those_in_the_bucket_too() {
+    let _timed = Timed::start();
+    let store = Store::start();
+    let mut node = Node::new(&Etcd::usual()).config(&store.config());
+    node.start_ready();
+    node.etcdctl(&["put", "a", "1"]);
+    let first = name_of(&save(&node, &["--snapshot-compress=zip"]));
+    node.etcdctl(&["put", "b", "2"]);
+    let second = name_of(&save(&node, &[]));
+    node.quorate(&["etcd-snapshot", "delete", "--local", &first]).succeeds();
+    let (url, temporary) = (format!("s3://backups/prod/{first}"), node.dir.path().join("tmp"));
+    fs::create_dir(&temporary).unwrap();
+    let env = [("TMPDIR", temporary.to_str().unwrap())];
+    let run = |args: &[&str]| node.quorate_with(&env, &[&["etcd-snapshot"], args].concat());
+    for of_first in [&first, &url] {
+        assert!(run(&["ls", of_first]).succeeds().ends_with("  a\n"));
+        assert_eq!(run(&["get", of_first, "a"]).succeeds(), "1\n");
+        run(&["get", of_first, "b"]).fails(5, &[&format!("{url} has no key b")]);
+        assert!(run(&["history", of_first, "a"]).succeeds().ends_with("  1\n"));
+        assert!(run(&["status", of_first]).succeeds().starts_with(&format!("{url}\n  hash")));
+        assert_eq!(run(&["diff", of_first, &second]).succeeds(), "+ b\n");
+    }
+    // By one that is in both places, here; by its URL, there.
+    store.seen();
+    assert_eq!(run(&["get", &second, "b"]).succeeds(), "2\n");
+    assert!(!store.seen().iter().any(|seen| seen.method == "GET" && seen.path.ends_with(&second)));
+    assert_eq!(run(&["get", "--s3", &second, "b"]).succeeds(), "2\n");
+    assert!(store.seen().iter().any(|seen| seen.method == "GET" && seen.path.ends_with(&second)));
+    let out = node.dir.path().join("out");
+    run(&["restore", &url, "--data-dir-out", out.to_str().unwrap()]).succeeds();
+    assert!(out.join("member/snap/db").exists());
+    run(&["get", "no-such", "a"]).fails(5, &["there is no snapshot"]);
+    run(&["get", "s3://backups/prod/no-such", "a"]).fails(5, &["s3://backups/prod/no-such", "ls --s3"]);
+    // Without the store, what is here is shown, and what that may mean is said.
+    store.inject(Fault::Close, 0, usize::MAX, |_| true);
+    let ran = run(&["get", "--s3-timeout=1s", &second, "b"]);
+    assert_eq!(ran.succeeds(), "2\n");
+    assert!(
+        ran.err.contains("object storage was not looked into, and the snapshot on this node is taken"),
+        "{}",
+        ran.err
+    );
+    node.stop();
+    // Nothing stays anywhere.
+    let beside: Vec<_> = fs::read_dir(&temporary).unwrap().chain(fs::read_dir(node.dir.path()).unwrap()).collect();
+    assert!(!beside.iter().flatten().any(|entry| entry.file_name().to_string_lossy().starts_with('.')), "{beside:?}");
+}
+
+#[test]
 fn each_server_prunes_its_own_in_batches_and_a_folder_ends_at_its_name() {
     let _timed = Timed::start();
     let store = Store::start();

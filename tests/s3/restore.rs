@@ -128,6 +128,11 @@ fn what_is_not_what_was_uploaded_is_not_restored() {
     );
     restore(&node, &url, &[]).fails(1, &["it was replaced meanwhile"]);
     store.heal();
+    // Another region: a HEAD says it in a header only.
+    let elsewhere = Fault::Answer(301, "", "", vec![("x-amz-bucket-region", "eu-west-1")]);
+    store.inject(elsewhere, 0, usize::MAX, |_| true);
+    restore(&node, &url, &[]).fails(1, &["the bucket is in eu-west-1", "set etcd-s3-region to eu-west-1"]);
+    store.heal();
     // Silence, and a byte a second.
     for fault in [Fault::Silence, Fault::Drip] {
         store.inject(fault, 0, usize::MAX, is_part);

@@ -240,8 +240,15 @@ fn one_that_takes_longer_than_it_may_is_broken_off() {
     node.stop();
 }
 
+/// It ends when it is interrupted, even if these tests run in the background of a shell, where that is ignored.
+pub fn interruptible(node: &Node) -> Command {
+    let mut command = Command::new("env");
+    command.arg("--default-signal=INT").arg(&node.executable);
+    command
+}
+
 pub fn begin(node: &Node, args: &[&str]) -> Child {
-    let mut command = Command::new(&node.executable);
+    let mut command = interruptible(node);
     command.args(["etcd-snapshot", "save", "--data-dir"]).arg(&node.data_dir).args(args);
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }

@@ -6,7 +6,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::kit::{Etcd, Mount, Node, Ran, Timed, eventually};
-use crate::save::{begin, fill};
+use crate::save::{begin, fill, interruptible};
 
 crate::matrix!(a_database_that_history_has_filled_is_emptied, near_the_quota_it_is_defragmented_by_itself);
 
@@ -161,7 +161,7 @@ fn nothing_is_defragmented_while_a_snapshot_is_taken() {
         node.quorate(args).fails(75, &["a snapshot is being taken already", "--wait"]);
     }
     // Who gives up waiting has asked for nothing.
-    let mut waiting = std::process::Command::new(&node.executable);
+    let mut waiting = interruptible(&node);
     waiting.args(["space", "--free", "--wait", "--data-dir"]).arg(&node.data_dir);
     let mut waiting = waiting.spawn().unwrap();
     std::thread::sleep(std::time::Duration::from_millis(300));

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::super::output::{self, Format};
-use super::place::Place;
+use super::place::{Got, Place};
 use crate::error::{Exit, Explained, Failure};
 use crate::etcd::embedded::hex;
 use crate::host::printable;
@@ -18,7 +18,7 @@ use crate::snapshot::verify::VerifyError;
 /// A key of a snapshot.
 #[derive(Debug, clap::Args)]
 pub(super) struct OfKey {
-    /// Name as in `ls`, or a path (anything with a /)
+    /// Name as in `ls`, a path (anything with a /), or `s3://BUCKET/KEY`
     #[arg(value_name = "NAME-OR-PATH")]
     snapshot: String,
     /// The key
@@ -34,7 +34,7 @@ pub(super) struct OfKey {
 /// Two snapshots.
 #[derive(Debug, clap::Args)]
 pub(super) struct Two {
-    /// Name as in `ls`, or a path (anything with a /)
+    /// Name as in `ls`, a path (anything with a /), or `s3://BUCKET/KEY`
     #[arg(value_name = "A")]
     first: String,
     /// The same
@@ -115,8 +115,10 @@ fn shown(bytes: &[u8]) -> String {
     printable(&String::from_utf8_lossy(bytes))
 }
 
-fn open(place: &Place, named: &str) -> Result<SnapshotFile, Failure> {
-    Ok(file::open(&place.path_of(named))?)
+/// What is open, and what keeps it there.
+fn open(place: &Place, named: &str) -> Result<(SnapshotFile, Got), Failure> {
+    let got = place.get(named, None)?;
+    Ok((file::open(&got.path)?, got))
 }
 
 fn damaged(path: &Path) -> impl Fn(crate::boltdb::page::ReadError) -> VerifyError + '_ {
@@ -124,10 +126,9 @@ fn damaged(path: &Path) -> impl Fn(crate::boltdb::page::ReadError) -> VerifyErro
 }
 
 pub(super) fn get(place: &Place, args: &OfKey) -> Result<Exit, Failure> {
-    let snapshot = open(place, &args.snapshot)?;
+    let (snapshot, got) = open(place, &args.snapshot)?;
     let found = look::get(&snapshot, args.key.as_bytes(), args.rev).map_err(damaged(&snapshot.path))?;
-    let missing =
-        || NoKey { snapshot: snapshot.path.display().to_string(), key: printable(&args.key), revision: args.rev };
+    let missing = || NoKey { snapshot: got.shown.clone(), key: printable(&args.key), revision: args.rev };
     let value = found.ok_or_else(missing)?;
     if !output::structured(&Item::of(args.key.as_bytes(), &value, true), args.output)? {
         // As it is: it may be on its way into a file, or back into an etcd.
@@ -143,7 +144,7 @@ pub(super) fn list(
     revision: Option<i64>,
     format: Format,
 ) -> Result<Exit, Failure> {
-    let snapshot = open(place, named)?;
+    let (snapshot, _got) = open(place, named)?;
     let keys = look::keys(&snapshot, prefix.as_bytes(), revision, false).map_err(damaged(&snapshot.path))?;
     let items: Vec<Item> = keys.iter().map(|(key, value)| Item::of(key, value, false)).collect();
     if !output::structured(&serde_json::json!({ "keys": items }), format)? {
@@ -164,11 +165,10 @@ pub(super) fn list(
 }
 
 pub(super) fn history(place: &Place, args: &OfKey) -> Result<Exit, Failure> {
-    let snapshot = open(place, &args.snapshot)?;
+    let (snapshot, got) = open(place, &args.snapshot)?;
     let events = look::history(&snapshot, args.key.as_bytes(), args.rev).map_err(damaged(&snapshot.path))?;
     if events.is_empty() {
-        let snapshot = snapshot.path.display().to_string();
-        return Err(NoKey { snapshot, key: printable(&args.key), revision: args.rev }.into());
+        return Err(NoKey { snapshot: got.shown, key: printable(&args.key), revision: args.rev }.into());
     }
     let items: Vec<serde_json::Value> = events
         .iter()
@@ -199,7 +199,7 @@ pub(super) fn history(place: &Place, args: &OfKey) -> Result<Exit, Failure> {
 
 pub(super) fn diff(place: &Place, args: &Two) -> Result<Exit, Failure> {
     let keys = |named: &str| -> Result<_, Failure> {
-        let snapshot = open(place, named)?;
+        let (snapshot, _got) = open(place, named)?;
         Ok(look::keys(&snapshot, args.prefix.as_bytes(), None, false).map_err(damaged(&snapshot.path))?)
     };
     let differences = look::differences(&keys(&args.first)?, &keys(&args.second)?);

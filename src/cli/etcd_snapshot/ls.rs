@@ -13,7 +13,7 @@ use crate::snapshot::store::Store as _;
 /// Shows what was found when each was last verified; only `verify` looks into them.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// A snapshot, by name or path: list the keys in it
+    /// A snapshot, by name, path or `s3://BUCKET/KEY`: list the keys in it
     #[arg(value_name = "NAME-OR-PATH")]
     snapshot: Option<String>,
     /// Only keys that begin so

@@ -3,6 +3,7 @@
 mod delete;
 mod inside;
 mod item;
+mod lent;
 mod ls;
 mod place;
 mod prune;

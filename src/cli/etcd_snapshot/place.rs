@@ -1,15 +1,23 @@
 //! Where the snapshots of this node are, whose they are, and which places a verb is about.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use aws_credential_types::provider::SharedCredentialsProvider;
+
+use super::super::output;
+use super::super::progress::Progress;
 use super::super::{block_on, status as server_status};
+use super::lent::FromServer;
 use crate::config::s3::{self, S3Config};
 use crate::config::{Config, Given, Origin};
 use crate::control::client;
 use crate::datadir::DataDir;
+use crate::durable::{self, DraftDir};
 use crate::error::{Exit, Explained, Failure};
+use crate::snapshot::aside::Course;
+use crate::snapshot::store::find::{Found, Places};
 use crate::snapshot::store::local::Directory;
 use crate::snapshot::store::s3::Bucket;
 use crate::snapshot::store::s3::store::Remote;
@@ -33,6 +41,16 @@ pub(super) struct Place {
     pub(super) data: DataDir,
     /// What the command line says of `etcd-s3`.
     said: Option<bool>,
+    /// Who has credentials, if a server runs that may find them where we cannot look.
+    lender: Option<FromServer>,
+}
+
+/// A snapshot that is a file here, for as long as this is kept.
+pub(super) struct Got {
+    pub(super) path: PathBuf,
+    /// What was named, for people.
+    pub(super) shown: String,
+    _dir: Option<DraftDir>,
 }
 
 /// There is nothing to connect to.
@@ -50,13 +68,26 @@ impl Explained for NoBucket {
     }
 }
 
-/// What the command line itself says of object storage, by option name.
+/// What the command line itself says of object storage, by option name. With `--s3`, keys in our environment count as said, as those of
+/// RKE2's command do.
 pub(super) fn said(given: &Given) -> BTreeMap<String, String> {
+    const KEYS: [(&str, &str); 3] = [
+        ("etcd-s3-access-key", "AWS_ACCESS_KEY_ID"),
+        ("etcd-s3-secret-key", "AWS_SECRET_ACCESS_KEY"),
+        ("etcd-s3-session-token", "AWS_SESSION_TOKEN"),
+    ];
     let ours = given
         .options
         .iter()
         .filter(|(name, (_, origin))| s3::is_ours(name) && matches!(origin, Origin::CommandLine(_)));
-    ours.filter_map(|(name, (texts, _))| Some(((*name).to_owned(), texts.first()?.clone()))).collect()
+    let ours = ours.filter_map(|(name, (texts, _))| Some(((*name).to_owned(), texts.first()?.clone())));
+    let mut said: BTreeMap<String, String> = ours.collect();
+    if said.contains_key(s3::SWITCH) && !said.contains_key(KEYS[0].0) {
+        let found =
+            KEYS.iter().filter_map(|(name, variable)| Some(((*name).to_owned(), std::env::var(variable).ok()?)));
+        said.extend(found.filter(|(_, text)| !text.is_empty()));
+    }
+    said
 }
 
 impl Place {
@@ -67,10 +98,12 @@ impl Place {
         let running = block_on(server_status::fetch(&data, PATIENCE))?.ok();
         let running = running.filter(|status| !status.snapshots.dir.is_empty());
         let said = said(given);
+        let mut lender = None;
         let (dir, node, configured) = match running {
             Some(status) => {
                 let told = block_on(client::get(&data, "/v1/s3", PATIENCE))?.ok();
                 let theirs: Option<BTreeMap<String, String>> = told.and_then(|body| serde_json::from_slice(&body).ok());
+                lender = theirs.is_some().then(|| FromServer::new(&data, &said));
                 let s3 = match theirs {
                     Some(theirs) => S3Config::default().with(&theirs)?,
                     None => config.snapshot.s3.clone(),
@@ -81,12 +114,45 @@ impl Place {
         };
         let s3 = configured.with(&said)?;
         let said = said.contains_key(s3::SWITCH).then_some(s3.is_on);
-        Ok(Self { dir, node, s3, data, said })
+        Ok(Self { dir, node, s3, data, said, lender })
     }
 
     /// A name is looked up among the snapshots; anything with a slash is a path.
     pub(super) fn path_of(&self, name: &str) -> PathBuf {
         if name.contains('/') { PathBuf::from(name) } else { self.dir.join(name) }
+    }
+
+    /// A snapshot, by name, path or `s3://` URL, as a file: one in object storage is downloaded into a directory that is gone afterwards.
+    /// It lies beside `near`, or among temporary files.
+    pub(super) fn get(&self, named: &str, near: Option<&Path>) -> Result<Got, Failure> {
+        let mut s3 = self.s3.clone();
+        s3.is_asked = self.said == Some(true);
+        let unseen = |failure: &Failure| {
+            output::talk(&format!(
+                "quorate: warning: object storage was not looked into, and the snapshot on this node is taken\n{}\n",
+                failure.told().because.iter().map(|why| format!("  because: {why}\n")).collect::<String>().trim_end()
+            ));
+        };
+        let places = Places { dirs: vec![self.dir.clone()], s3: &s3, lender: self.lender(), unseen: &unseen };
+        block_on(async {
+            let there = match places.find(named).await? {
+                Found::Here(path) => return Ok(Got { shown: path.display().to_string(), path, _dir: None }),
+                Found::There(there) => there,
+            };
+            let near = near.map_or_else(|| std::env::temp_dir().join("quorate-download"), Path::to_path_buf);
+            let dir = durable::draft_dir(&near)?;
+            let course = Course::default();
+            let breaking = course.clone();
+            let watching = tokio::spawn(async move {
+                if tokio::signal::ctrl_c().await.is_ok() {
+                    breaking.break_off();
+                }
+            });
+            let mut bar = Progress::new("downloading the snapshot");
+            let path = there.fetch(dir.path(), &course, &mut |done, all| bar.set(done, all)).await;
+            watching.abort();
+            Ok(Got { path: path?, shown: there.url(), _dir: Some(dir) })
+        })?
     }
 
     /// This node, if it is meant.
@@ -103,12 +169,21 @@ impl Place {
         if is_meant { self.bucket().await.map(Some) } else { Ok(None) }
     }
 
+    fn lender(&self) -> Option<SharedCredentialsProvider> {
+        self.lender.clone().map(SharedCredentialsProvider::new)
+    }
+
+    /// True if a server runs, whose settings and credentials these are.
+    pub(super) fn is_of_server(&self) -> bool {
+        self.lender.is_some()
+    }
+
     /// The bucket, whether it is meant or not.
     pub(super) async fn bucket(&self) -> Result<Remote, Failure> {
         if !self.s3.has_bucket() {
             return Err(NoBucket.into());
         }
-        let bucket = Bucket::connect(self.s3.target()?).await?;
+        let bucket = Bucket::connect(self.s3.target()?, self.lender()).await?;
         Ok(Remote::new(bucket, &self.data))
     }
 }

@@ -19,7 +19,7 @@ use crate::snapshot::verify::VerifyError;
 /// The directory holds what an etcd starts from; --initial-cluster and the like are not needed then, only --name.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Name as in `ls`, or a path (anything with a /)
+    /// Name as in `ls`, a path (anything with a /), or `s3://BUCKET/KEY`
     #[arg(value_name = "NAME-OR-PATH")]
     snapshot: String,
     /// Where to: must not be there, or be empty
@@ -128,7 +128,8 @@ pub(super) fn run(place: &Place, args: &Args) -> Result<Exit, Failure> {
     {
         return Err(Wrong::NotEmpty(out.clone()).into());
     }
-    let snapshot = file::open(&place.path_of(&args.snapshot))?;
+    let got = place.get(&args.snapshot, Some(out))?;
+    let snapshot = file::open(&got.path)?;
     if snapshot.trailer.is_none() && !args.skip_hash_check {
         return Err(VerifyError::NoHash(snapshot.path).into());
     }

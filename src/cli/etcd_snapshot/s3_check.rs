@@ -32,13 +32,14 @@ struct Item<'a> {
 const COLUMN: usize = 18;
 
 pub(super) fn run(place: &Place, args: &Args) -> Result<Exit, Failure> {
-    let (steps, policy, shown) = runtime()?.block_on(async {
+    let (mut steps, policy, shown) = runtime()?.block_on(async {
         let remote = place.bucket().await?;
         let target = remote.bucket.target();
         let has_kms = matches!(target.encryption, Some(Encryption::Kms(_)));
         let policy = check::policy(&target.bucket, &target.prefix(), has_kms);
         Ok::<_, Failure>((check::check(&remote.bucket).await, policy, target.to_string()))
     })?;
+    steps.insert(0, settings(place));
     let is_good = steps.iter().all(|step| step.verdict != Verdict::Bad);
     let items: Vec<Item<'_>> = steps
         .iter()
@@ -49,6 +50,20 @@ pub(super) fn run(place: &Place, args: &Args) -> Result<Exit, Failure> {
         output::data(&table(&steps, &shown, &policy, is_good))?;
     }
     Ok(if is_good { Exit::Done } else { Exit::Failed })
+}
+
+/// Whose settings and environment these are: another environment may say something else.
+fn settings(place: &Place) -> Step {
+    let (what, verdict) = if place.is_of_server() {
+        ("those of the running server, with its credentials and its proxy", Verdict::Good)
+    } else {
+        (
+            "no server runs here: these are the configuration's, with credentials and proxy from the environment of \
+             this command; a server that systemd starts has its own",
+            Verdict::Note,
+        )
+    };
+    Step { name: "settings", what: what.into(), verdict, next: None }
 }
 
 fn word(verdict: Verdict) -> &'static str {

@@ -8,7 +8,6 @@ use super::super::output::{self, Format};
 use super::super::progress::Progress;
 use super::item::Item;
 use super::place;
-use crate::config::s3::SWITCH;
 use crate::config::{Config, Given};
 use crate::control::routes::snapshots::Request;
 use crate::error::{Exit, Explained, Failure};
@@ -59,22 +58,6 @@ impl Explained for NoDirectory {
     }
 }
 
-/// What the command line says of object storage; with `--s3`, keys in our environment count as said, as those of RKE2's command do.
-fn s3(given: &Given) -> BTreeMap<String, String> {
-    const KEYS: [(&str, &str); 3] = [
-        ("etcd-s3-access-key", "AWS_ACCESS_KEY_ID"),
-        ("etcd-s3-secret-key", "AWS_SECRET_ACCESS_KEY"),
-        ("etcd-s3-session-token", "AWS_SESSION_TOKEN"),
-    ];
-    let mut said = place::said(given);
-    if said.contains_key(SWITCH) && !said.contains_key(KEYS[0].0) {
-        let found =
-            KEYS.iter().filter_map(|(name, variable)| Some(((*name).to_owned(), std::env::var(variable).ok()?)));
-        said.extend(found.filter(|(_, text)| !text.is_empty()));
-    }
-    said
-}
-
 pub(super) fn run(config: &Config, given: &Given, args: &Args) -> Result<Exit, Failure> {
     // Relative to where the caller is, not to where the server is.
     let dir = args
@@ -91,12 +74,12 @@ pub(super) fn run(config: &Config, given: &Given, args: &Args) -> Result<Exit, F
         }),
         labels: args.labels.iter().cloned().collect::<BTreeMap<_, _>>(),
         wait: args.wait,
-        s3: s3(given),
+        s3: place::said(given),
     };
     let mut progress = Progress::new("saving");
     let look = "quorate etcd-snapshot ls";
     let Saved { manifest, path, upload, is_only_there } =
-        ask(config, "/v1/snapshots", &request, look, |done, all| progress.set(done, all))?;
+        ask(config, "/v1/snapshots", &request, look, |what, done, all| progress.set_of(what, done, all))?;
     drop(progress);
     let here = Item::of_manifest(manifest.clone(), format!("file://{}", path.display()));
     let there =

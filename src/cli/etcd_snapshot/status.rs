@@ -15,7 +15,7 @@ use crate::snapshot::verify::{self, Demands, VerifyError};
 /// Unlike etcdutl's, it looks at everything, and does not change the file.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Name as in `ls`, or a path (anything with a /)
+    /// Name as in `ls`, a path (anything with a /), or `s3://BUCKET/KEY`
     #[arg(value_name = "NAME-OR-PATH")]
     snapshot: String,
     /// Take a plain copy of `member/snap/db`, which has no hash at its end
@@ -27,14 +27,15 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(place: &Place, args: &Args) -> Result<Exit, Failure> {
-    let path = place.path_of(&args.snapshot);
+    let got = place.get(&args.snapshot, None)?;
+    let path = &got.path;
     let mut progress = Progress::new("verifying");
     let demands = Demands { skip_hash: args.skip_hash_check };
-    let verified = verify::verify(&path, demands, &mut |done, all| progress.set(done, all));
+    let verified = verify::verify(path, demands, &mut |done, all| progress.set(done, all));
     drop(progress);
     let verified = verified?;
-    let snapshot = file::open(&path)?;
-    let members = look::members(&snapshot.database).map_err(|error| VerifyError::of(error, &path, None))?;
+    let snapshot = file::open(path)?;
+    let members = look::members(&snapshot.database).map_err(|error| VerifyError::of(error, path, None))?;
     let inspection = &verified.inspection;
     let version = inspection.etcd_version().unwrap_or_default();
     let hash_is_there = snapshot.trailer.is_some();
@@ -62,7 +63,7 @@ pub(super) fn run(place: &Place, args: &Args) -> Result<Exit, Failure> {
     if output::structured(&item, args.output)? {
         return Ok(Exit::Done);
     }
-    let mut text = format!("{}\n", printable(&path.display().to_string()));
+    let mut text = format!("{}\n", printable(&got.shown));
     let mut row = |name: &str, value: String| {
         let _ = writeln!(text, "  {name:<10}{}", output::wrapped(&value, 12, output::WIDTH));
     };

@@ -72,8 +72,8 @@ async fn take(shared: &Arc<Shared>, request: Request, progress: Progress) -> Res
         wait: request.wait,
         s3: request.s3,
     };
-    let tell = move |done, all| {
-        progress.send_replace((done, all));
+    let tell = move |what: &'static str, done, all| {
+        progress.send_replace((what.into(), done, all));
     };
     snapshots::take_and_upload(shared, order, tell).await
 }

@@ -1,6 +1,7 @@
 //! Answers of work that takes a while: a line of JSON now and then with how far it is, and one at the end with the result or
 //! what went wrong.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,8 +22,8 @@ const NEWS: Duration = Duration::from_millis(500);
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Line<T> {
-    /// So much is done, of so much.
-    Progress(u64, u64),
+    /// This is being done; so much of it is, of so much.
+    Progress(Cow<'static, str>, u64, u64),
     /// It is done.
     Done(T),
     /// It is not.
@@ -30,7 +31,7 @@ pub enum Line<T> {
 }
 
 /// Where work says how far it is.
-pub(super) type Progress = Arc<watch::Sender<(u64, u64)>>;
+pub(super) type Progress = Arc<watch::Sender<(Cow<'static, str>, u64, u64)>>;
 
 /// What is told of work that nobody waits for to its end.
 #[derive(Clone, Copy)]
@@ -48,7 +49,7 @@ where
     W: Future<Output = Result<T, Failure>> + Send + 'static,
 {
     let (sender, channel) = Channel::<Bytes, std::convert::Infallible>::new(16);
-    let (progress, seen) = watch::channel((0, 0));
+    let (progress, seen) = watch::channel((Cow::Borrowed(""), 0, 0));
     let work = work(shared.clone(), Arc::new(progress));
     tokio::spawn(relay(shared, fate, work, seen, sender));
     Body::new(channel).into_response()
@@ -58,7 +59,7 @@ async fn relay<T: Serialize>(
     shared: Arc<Shared>,
     fate: Fate,
     work: impl Future<Output = Result<T, Failure>>,
-    mut seen: watch::Receiver<(u64, u64)>,
+    mut seen: watch::Receiver<(Cow<'static, str>, u64, u64)>,
     mut sender: Sender<Bytes>,
 ) {
     let done = {
@@ -69,8 +70,8 @@ async fn relay<T: Serialize>(
                 done = &mut work => break done,
                 Some(stopping) = told(&shared, fate) => break Err(stopping()),
                 _ = news.tick() => {
-                    let (done, all) = *seen.borrow_and_update();
-                    if sender.send_data(line(&Line::<T>::Progress(done, all))).await.is_err() {
+                    let (what, done, all) = seen.borrow_and_update().clone();
+                    if sender.send_data(line(&Line::<T>::Progress(what, done, all))).await.is_err() {
                         tracing::info!("whoever asked has gone away; {}", fate.gone);
                         return;
                     }

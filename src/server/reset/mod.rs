@@ -4,7 +4,6 @@
 //! whatever breaks off is finished or undone by the next start of any kind (`settle`).
 
 mod error;
-mod find;
 mod net;
 mod outline;
 pub(super) mod settle;
@@ -12,7 +11,6 @@ mod stage;
 mod undo;
 
 pub use error::ResetError;
-use find::Found;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -30,6 +28,7 @@ use crate::etcd::client::Expected;
 use crate::etcd::orphan;
 use crate::etcd::settings::Addresses;
 use crate::faults;
+use crate::host;
 use crate::plan::restore::{self as plan, Phase};
 use crate::restore::build::Built;
 use crate::restore::exchange::{self, Paths};
@@ -38,6 +37,7 @@ use crate::restore::journal::{Act, Journal};
 use crate::restore::old;
 use crate::restore::trial::{self, Program, Trial, TrialError};
 use crate::snapshot::aside::Course;
+use crate::snapshot::store::find::{Found, Places, There};
 
 /// Bytes that etcd writes beside its database when it starts: the next segment of its log, and what it is about to write.
 const SPARE: u64 = 2 * wal::SEGMENT;
@@ -121,8 +121,13 @@ pub async fn run(config: &Config, asked: &Asked, tell: Tell) -> Result<Report, F
 async fn act(config: &Config, asked: &Asked, course: &Course, tell: &Tell) -> Result<Report, Failure> {
     let data = &DataDir::new(&config.data_dir).with_etcd_user(config.etcd.user.clone());
     let named = config.cluster_reset_restore_path.as_deref().filter(|_| !asked.undo);
+    let dirs = vec![config.snapshot.place(data), PathBuf::from(host::RKE1_SNAPSHOTS)];
+    let unseen = |failure: &Failure| {
+        tracing::warn!(error = %failure.told(), "object storage was not looked into; the snapshot on this node is taken");
+    };
+    let places = Places { dirs, s3: &config.snapshot.s3, lender: None, unseen: &unseen };
     let found = match named {
-        Some(named) => Some(find::find(config, data, named).await?),
+        Some(named) => Some(places.find(named).await?),
         None => None,
     };
     let what = match &found {
@@ -160,7 +165,7 @@ async fn act(config: &Config, asked: &Asked, course: &Course, tell: &Tell) -> Re
         Some(Found::Here(path)) => run.all(what, Some(path)).await,
         Some(Found::There(there)) => {
             let downloads = data.downloads();
-            let path = there.fetch(&downloads, course, tell).await;
+            let path = there.fetch(&downloads, course, &mut run.downloading()).await;
             let path = path.map_err(|why| ResetError::Untouched { act: what.word(), why: why.told() })?;
             let report = run.all(what, Some(path)).await;
             // What was restored is not needed any more; what could not be may be damaged, and comes anew.
@@ -190,6 +195,18 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
+    fn downloading(&self) -> impl FnMut(u64, u64) + Send + use<> {
+        let tell = self.tell.clone();
+        move |done, all| tell("downloading the snapshot", done, all)
+    }
+
+    /// For a dry run: into a directory that is gone afterwards.
+    async fn fetch_for_outline(&self, there: &There) -> Result<(PathBuf, durable::DraftDir), Failure> {
+        let dir = durable::draft_dir(&std::env::temp_dir().join("quorate-dry-run"))?;
+        let path = there.fetch(dir.path(), self.course, &mut self.downloading()).await?;
+        Ok((path, dir))
+    }
+
     fn check_flag(&self) -> Result<(), plan::Refusal> {
         let flag = self.data.reset_flag();
         if flag.exists() { Err(plan::Refusal::Flag { flag: flag.display().to_string() }) } else { Ok(()) }

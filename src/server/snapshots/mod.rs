@@ -244,7 +244,7 @@ fn look_around(shared: &Shared) {
 pub async fn take_and_upload(
     shared: &Arc<Shared>,
     order: Order,
-    progress: impl Fn(u64, u64) + Clone + Send + 'static,
+    progress: impl Fn(&'static str, u64, u64) + Clone + Send + 'static,
 ) -> Result<Saved, Failure> {
     let options = order.s3.clone();
     let s3 = shared.snapshots.settings.borrow().s3.with(&options)?;
@@ -252,7 +252,8 @@ pub async fn take_and_upload(
         // A mistake of whoever asks is said before anything is done; one of the configuration's keeps nobody from a snapshot here.
         s3.target()?;
     }
-    let (manifest, path) = take(shared, order, progress.clone()).await?;
+    let saving = progress.clone();
+    let (manifest, path) = take(shared, order, move |done, all| saving("saving", done, all)).await?;
     if !s3.is_on {
         return Ok(Saved { manifest, path, upload: None, is_only_there: false });
     }
@@ -266,8 +267,8 @@ pub async fn take_and_upload(
                 outcome = &mut outcome => break outcome.unwrap_or_else(|_| Err(stopping())),
                 () = shared.snapshots.stopped() => break Err(stopping()),
                 () = tokio::time::sleep(NEWS) => {
-                    let (done, all) = uploads.progress();
-                    progress(done, all);
+                    let (what, done, all) = uploads.progress_of(dir, &manifest.name);
+                    progress(what, done, all);
                 }
             }
         },

@@ -1,5 +1,6 @@
 //! Where snapshots are kept: a directory of this node (`local`), or a bucket (`s3`). What is done with them is the same for both.
 
+pub mod find;
 pub mod local;
 pub mod s3;
 

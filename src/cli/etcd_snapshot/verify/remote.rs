@@ -1,5 +1,6 @@
 //! `verify` of snapshots in object storage: streamed through, and stored nowhere.
 
+use std::collections::HashSet;
 use std::fmt::Write as _;
 
 use serde::Serialize;
@@ -11,6 +12,7 @@ use crate::error::Failure;
 use crate::host::printable;
 use crate::plan::space::human;
 use crate::snapshot::prune::PruneError;
+use crate::snapshot::store::s3::index;
 use crate::snapshot::store::s3::listing::{self, InBucket};
 use crate::snapshot::store::s3::store::Remote;
 use crate::snapshot::store::s3::verify;
@@ -108,8 +110,9 @@ pub(super) async fn all(remote: &Remote, there: &[InBucket], args: &Args, also_l
     if findings.is_empty() {
         return;
     }
-    let present: Vec<String> = there.iter().map(|known| known.listed.name.clone()).collect();
-    if let Err(error) = listing::record(&remote.bucket, findings, &present).await {
+    let present: HashSet<&str> = there.iter().map(|known| known.listed.name.as_str()).collect();
+    let is_there = |name: &str| present.contains(name);
+    if let Err(error) = index::record(&remote.bucket, remote.cache.as_deref(), &findings, is_there).await {
         output::talk(&format!(
             "quorate: warning: what was found cannot be written down in the bucket: {}\n",
             error.why()

@@ -16,7 +16,7 @@ use super::super::state::Shared;
 use super::{SCHEDULED, on_failure};
 use crate::clock;
 use crate::config::s3::{S3Config, Target};
-use crate::durable::{self};
+use crate::durable::{self, OnPath as _};
 use crate::error::{Explained, Failure, Told};
 use crate::faults;
 use crate::host;
@@ -101,6 +101,7 @@ pub async fn keep(shared: Arc<Shared>) {
     let mut connected: Option<(Target, Bucket)> = None;
     let tidy_every = faults::tunable("QUORATE_TEST_UPLOAD_MS", TIDY);
     let mut tidied = clock::monotonic();
+    remove_unwanted(&shared).await;
     loop {
         let config = settings.borrow_and_update().s3.clone();
         let now = clock::monotonic();
@@ -121,6 +122,9 @@ pub async fn keep(shared: Arc<Shared>) {
             && !uploads.left_in(&target.bucket).is_empty()
         {
             take_back(&shared, bucket).await;
+        }
+        if tidied.elapsed() >= tidy_every {
+            remove_unwanted(&shared).await;
             tidied = clock::monotonic();
         }
         let next = all.iter().filter(|pending| wanted(pending)).filter_map(|pending| pending.due).min();
@@ -139,11 +143,12 @@ pub async fn keep(shared: Arc<Shared>) {
 async fn one(shared: &Arc<Shared>, config: &S3Config, pending: Pending, connected: &mut Option<(Target, Bucket)>) {
     let uploads = &shared.snapshots.uploads;
     let begun = clock::monotonic();
+    uploads.begin(Some(&pending));
     let done = attempt(shared, config, &pending, connected).await;
     let took = begun.elapsed();
     let label = if done.is_ok() { "success" } else { "error" };
     uploads.seconds.get_or_create(&[("status", label)]).observe(took.as_secs_f64());
-    uploads.progress.1.store(0, Ordering::Relaxed);
+    uploads.begin(None);
     match done {
         Ok((url, manifest)) => {
             tracing::info!(
@@ -156,16 +161,15 @@ async fn one(shared: &Arc<Shared>, config: &S3Config, pending: Pending, connecte
             let scheduled = manifest.reason == SCHEDULED;
             let base: Option<Base> = manifest.base.parse().ok();
             let last = Last { url: url.clone(), at: clock::rfc3339(clock::now()), manifest };
+            let is_only_there = config.with(&pending.options).is_ok_and(|config| config.only);
             crossed_out(shared, |file| {
                 settle(file, &pending);
-                // One that waited for long is not the newest.
-                if file.last.as_ref().is_none_or(|known| known.manifest.created <= last.manifest.created) {
-                    file.last = Some(last);
+                file.uploaded(last);
+                if is_only_there {
+                    file.unwanted.push((pending.dir.clone(), pending.name.clone()));
                 }
             });
-            if config.with(&pending.options).is_ok_and(|config| config.only) {
-                remove_local(&pending).await;
-            }
+            remove_unwanted(shared).await;
             uploads.tell(&pending, &Ok(url));
             if let (true, Some(base), Some((_, bucket))) = (scheduled && pending.options.is_empty(), base, &*connected)
             {
@@ -177,7 +181,7 @@ async fn one(shared: &Arc<Shared>, config: &S3Config, pending: Pending, connecte
             let told = Failure::from(error).told();
             let failures = pending.failures + 1;
             let first = faults::tunable("QUORATE_TEST_UPLOAD_MS", uploads::first_pause());
-            let pause = uploads::pause(failures, first, dice());
+            let pause = uploads::pause(failures, first, host::dice());
             tracing::error!(
                 error = %told.message,
                 because = (!told.because.is_empty()).then(|| told.because.join(": ")),
@@ -211,10 +215,6 @@ fn crossed_out(shared: &Shared, change: impl FnOnce(&mut queue::File)) {
     }
 }
 
-fn dice() -> f64 {
-    host::random::<4>().map_or(0.5, |bytes| f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX))
-}
-
 async fn attempt(
     shared: &Arc<Shared>,
     config: &S3Config,
@@ -236,7 +236,7 @@ async fn attempt(
         let bucket = match connected {
             Some((known, bucket)) if *known == target && !is_new => bucket.clone(),
             _ => {
-                let bucket = Bucket::connect(target.clone()).await.map_err(failed)?;
+                let bucket = Bucket::connect(target.clone(), None).await.map_err(failed)?;
                 *connected = Some((target.clone(), bucket.clone()));
                 bucket
             }
@@ -357,19 +357,27 @@ async fn send(shared: &Shared, bucket: &Bucket, pending: &Pending, manifest: &Ma
     listing::describe(bucket, manifest, &sent?).await
 }
 
-async fn remove_local(pending: &Pending) {
-    let (dir, name) = (pending.dir.clone(), pending.name.clone());
-    let removed = tokio::task::spawn_blocking(move || {
-        let is_held =
-            list::one(&dir, name.as_ref()).and_then(|listed| listed.manifest).is_some_and(|manifest| manifest.held);
-        if is_held {
-            return Ok(());
+/// Removes from this node what was uploaded with `etcd-s3-only`: what was just uploaded, and what an earlier server did not come to.
+async fn remove_unwanted(shared: &Shared) {
+    for unwanted in shared.snapshots.uploads.unwanted() {
+        let (dir, name) = unwanted.clone();
+        let removed = tokio::task::spawn_blocking(move || {
+            faults::point("snapshot::remove-uploaded").on("remove", &dir.join(&name))?;
+            let is_held =
+                list::one(&dir, name.as_ref()).and_then(|listed| listed.manifest).is_some_and(|manifest| manifest.held);
+            if is_held {
+                return Ok(());
+            }
+            durable::remove_file(&dir.join(&name))?;
+            manifest::remove(&dir, &name)
+        });
+        match removed.await {
+            Ok(Ok(())) => crossed_out(shared, |file| file.unwanted.retain(|other| *other != unwanted)),
+            Ok(Err(error)) => {
+                tracing::error!(error = %error, because = %error.source, "etcd-s3-only: the uploaded snapshot stays on this node for now");
+            }
+            Err(_) => {}
         }
-        durable::remove_file(&dir.join(&name))?;
-        manifest::remove(&dir, &name)
-    });
-    if let Ok(Err(error)) = removed.await {
-        tracing::error!(error = %error, because = %error.source, "etcd-s3-only: the uploaded snapshot stays on this node");
     }
 }
 

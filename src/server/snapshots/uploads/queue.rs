@@ -73,6 +73,13 @@ pub struct Last {
     pub manifest: Manifest,
 }
 
+impl Last {
+    /// True if it was taken under a clock that was wrong.
+    fn is_ahead(&self) -> bool {
+        clock::parse_rfc3339(&self.manifest.created).is_none_or(|created| created > clock::now())
+    }
+}
+
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub(super) struct File {
@@ -80,6 +87,17 @@ pub(super) struct File {
     pub(super) last: Option<Last>,
     /// Uploads in parts of snapshots that are not pending any more, which could not be taken back yet.
     pub(super) left: Vec<Begun>,
+    /// Uploaded with `etcd-s3-only`, and still to be removed from this node: directory and name.
+    pub(super) unwanted: Vec<(PathBuf, String)>,
+}
+
+impl File {
+    /// Takes note of one that is there. One that waited for long is not the newest, and neither is one that a wrong clock dated ahead.
+    pub(super) fn uploaded(&mut self, last: Last) {
+        if self.last.as_ref().is_none_or(|known| known.is_ahead() || known.manifest.created <= last.manifest.created) {
+            self.last = Some(last);
+        }
+    }
 }
 
 /// The outcome of the first attempt, for whoever waits for it.
@@ -97,6 +115,7 @@ pub struct Uploads {
     pub(super) wake: Notify,
     /// Bytes of the one that is under way, of how many.
     pub(super) progress: (Arc<AtomicU64>, AtomicU64),
+    under_way: Mutex<Option<(PathBuf, String)>>,
     /// How long uploads took, by how they ended.
     pub seconds: Family<SaveLabels, Histogram>,
 }
@@ -109,6 +128,7 @@ impl Default for Uploads {
             waiting: Mutex::default(),
             wake: Notify::new(),
             progress: (Arc::default(), AtomicU64::new(0)),
+            under_way: Mutex::default(),
             seconds: Family::new_with_constructor(histogram),
         }
     }
@@ -150,16 +170,35 @@ impl Uploads {
         all.filter(|begun| begun.bucket == bucket).cloned().collect()
     }
 
+    /// What is still to be removed from this node.
+    pub(super) fn unwanted(&self) -> Vec<(PathBuf, String)> {
+        self.file().unwanted.clone()
+    }
+
     /// The newest one that is there.
     #[must_use]
     pub fn last(&self) -> Option<Last> {
-        self.file().last.clone()
+        self.file().last.clone().filter(|last| !last.is_ahead())
     }
 
-    /// Bytes of the one under way that are there, and of how many.
+    /// What becomes of one that is waited for: bytes of it that are there, and of how many.
     #[must_use]
-    pub fn progress(&self) -> (u64, u64) {
-        (self.progress.0.load(Ordering::Relaxed), self.progress.1.load(Ordering::Relaxed))
+    pub fn progress_of(&self, dir: &Path, name: &str) -> (&'static str, u64, u64) {
+        let under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*under_way {
+            Some(other) if *other != (dir.to_path_buf(), name.to_owned()) => {
+                ("saved; waiting for another upload to end", 0, 0)
+            }
+            _ => ("uploading", self.progress.0.load(Ordering::Relaxed), self.progress.1.load(Ordering::Relaxed)),
+        }
+    }
+
+    /// Takes note of which one is being uploaded.
+    pub(super) fn begin(&self, pending: Option<&Pending>) {
+        let key = pending.map(|pending| (pending.dir.clone(), pending.name.clone()));
+        *self.under_way.lock().unwrap_or_else(PoisonError::into_inner) = key;
+        self.progress.0.store(0, Ordering::Relaxed);
+        self.progress.1.store(0, Ordering::Relaxed);
     }
 
     pub(super) fn change(&self, data: &DataDir, change: impl FnOnce(&mut File)) -> Result<(), WriteError> {

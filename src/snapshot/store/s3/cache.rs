@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::index::Index;
 use crate::durable::{self, PRIVATE, PRIVATE_DIR};
 
 /// Of this format.
@@ -18,6 +19,8 @@ const VERSION: u32 = 1;
 pub(super) struct Cache {
     path: Option<PathBuf>,
     known: BTreeMap<String, (String, Value)>,
+    /// All that was ever read and found by this node of what is there.
+    index: Index,
     is_changed: bool,
 }
 
@@ -25,6 +28,8 @@ pub(super) struct Cache {
 struct File {
     version: u32,
     known: BTreeMap<String, (String, Value)>,
+    #[serde(default)]
+    index: Index,
 }
 
 impl Cache {
@@ -32,8 +37,9 @@ impl Cache {
     pub(super) fn open(path: Option<&Path>) -> Self {
         let read = path.and_then(|path| std::fs::read(path).ok());
         let file = read.and_then(|bytes| serde_json::from_slice::<File>(&bytes).ok());
-        let known = file.filter(|file| file.version == VERSION).map(|file| file.known).unwrap_or_default();
-        Self { path: path.map(Path::to_path_buf), known, is_changed: false }
+        let (known, index) =
+            file.filter(|file| file.version == VERSION).map(|file| (file.known, file.index)).unwrap_or_default();
+        Self { path: path.map(Path::to_path_buf), known, index, is_changed: false }
     }
 
     /// What is known of an object that has this `ETag` now.
@@ -47,12 +53,29 @@ impl Cache {
         self.is_changed = true;
     }
 
-    /// Keeps what belongs to objects that are there. That this may fail costs only time.
-    pub(super) fn keep(mut self, present: &HashSet<&str>) {
+    /// What is remembered of findings.
+    pub(super) fn index(&self) -> &Index {
+        &self.index
+    }
+
+    /// What is known of findings now.
+    pub(super) fn remember(&mut self, index: Index) {
+        self.is_changed |= self.index != index;
+        self.index = index;
+    }
+
+    /// Forgets what belongs to objects that are not there.
+    pub(super) fn forget(&mut self, present: &HashSet<&str>) {
         let before = self.known.len();
         self.known.retain(|key, _| present.contains(key.as_str()));
-        let Some(path) = self.path.filter(|_| self.is_changed || self.known.len() != before) else { return };
-        let bytes = serde_json::to_vec(&File { version: VERSION, known: self.known }).unwrap_or_default();
+        self.is_changed |= self.known.len() != before;
+    }
+
+    /// Writes it down. That this may fail costs only time.
+    pub(super) fn save(self) {
+        let Some(path) = self.path.filter(|_| self.is_changed) else { return };
+        let file = File { version: VERSION, known: self.known, index: self.index };
+        let bytes = serde_json::to_vec(&file).unwrap_or_default();
         let written = path.parent().map_or(Ok(false), |dir| durable::create_dir(dir, PRIVATE_DIR));
         if let Err(error) = written.and_then(|_| durable::write_file(&path, &bytes, PRIVATE)) {
             tracing::debug!(%error, "what was read of the store is not kept");

@@ -101,7 +101,7 @@ impl Check<'_> {
         self.dns().await;
         let identity = bucket.identity().await;
         let (access_key, source) = self.must("credentials", identity)?;
-        self.good("credentials", format!("{}, from {}", shortened(&access_key), source_of(&source)));
+        self.good("credentials", format!("{}, from {}", shortened(&access_key), source));
         self.reach().await?;
         let listed = bucket.list(&target.prefix(), true).await;
         let count = self.must("list", listed)?.len();
@@ -309,21 +309,6 @@ impl Check<'_> {
 /// Enough of an access key to know it by.
 fn shortened(key: &str) -> String {
     if key.len() <= 8 { "a key".to_owned() } else { format!("{}…{}", &key[..4], &key[key.len() - 4..]) }
-}
-
-/// The SDK's names for where credentials came from.
-fn source_of(name: &str) -> String {
-    match name {
-        "etcd-s3-access-key" => "etcd-s3-access-key".into(),
-        "EnvironmentVariable" | "Environment" | "environment" => "the environment (AWS_ACCESS_KEY_ID)".into(),
-        "ProfileFile" | "SharedCredentials" => "a profile (~/.aws)".into(),
-        "WebIdentityToken" => "a web identity (AWS_WEB_IDENTITY_TOKEN_FILE)".into(),
-        "CredentialProcess" => "a process (credential_process)".into(),
-        "EcsContainer" => "the container's role".into(),
-        "IMDSv2" | "Ec2InstanceMetadata" => "the instance's role (IMDSv2)".into(),
-        "" => "an unknown place".into(),
-        other => other.to_owned(),
-    }
 }
 
 /// Sees the `Date` of an answer, good or bad.

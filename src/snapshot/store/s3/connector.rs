@@ -83,6 +83,26 @@ fn has_system_roots() -> bool {
     !rustls_native_certs::load_native_certs().certs.is_empty()
 }
 
+/// As `etcd-s3-proxy` wants it: a URL with what it has of secrets, or `none`.
+#[must_use]
+pub fn proxy_in_words(target: &Target) -> String {
+    let Some(way) = proxy(target) else { return "none".into() };
+    let url = way.uri().to_string();
+    match (way.raw_auth(), url.split_once("://")) {
+        (Some((user, password)), Some((scheme, rest))) => {
+            format!("{scheme}://{}:{}@{rest}", escaped(user), escaped(password))
+        }
+        _ => url,
+    }
+}
+
+/// As it may stand in a URL.
+fn escaped(text: &str) -> String {
+    let one =
+        |byte: u8| if byte.is_ascii_alphanumeric() { char::from(byte).to_string() } else { format!("%{byte:02X}") };
+    text.bytes().map(one).collect()
+}
+
 /// The proxy for the store, if there is one.
 fn proxy(target: &Target) -> Option<Intercept> {
     let endpoint: Uri = match &target.endpoint {

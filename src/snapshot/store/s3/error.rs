@@ -234,7 +234,7 @@ fn answered(
         ("AccessDenied", _) if is_lock(said) => Kind::Locked,
         ("SlowDown" | "ServiceUnavailable" | "InternalError" | "TooManyRequests" | "RequestTimeout", _) => Kind::Busy,
         ("NotImplemented" | "XNotImplemented" | "MethodNotAllowed", _) | (_, 501 | 405) => Kind::Unsupported,
-        ("PreconditionFailed", _) | (_, 412) => Kind::Replaced,
+        ("PreconditionFailed" | "ConditionalRequestConflict", _) | (_, 412) => Kind::Replaced,
         ("BadDigest" | "InvalidDigest" | "XAmzContentSHA256Mismatch", _) => Kind::Differs,
         (_, 407) => Kind::Proxy,
         // A HEAD has no body, and so no code. Another region's bucket says which it is, all the same.
@@ -247,6 +247,9 @@ fn answered(
         _ => Kind::Other,
     };
     let what = match (code, said) {
+        ("", "") if raw.status().is_success() => {
+            format!("{} answered {status}, and what is not understood", target.host)
+        }
         ("", "") => format!("{} answered {status}", target.host),
         (code, "") => format!("{} answered {status}, {code}", target.host),
         (code, said) => format!("{} answered {status}, {code}: {said}", target.host),

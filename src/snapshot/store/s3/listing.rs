@@ -1,30 +1,26 @@
 //! What is in a bucket's folder: snapshots with their manifests, what later verifications found, and holds.
 //!
 //! Two listings tell everything: that of the snapshots, and that of `.metadata/`. Manifests never change, so they are read once and kept in a
-//! cache by key and `ETag`; so is the index, which has what verifications found. A hold is an object of its own, `.metadata/<name>.held`:
+//! cache by key and `ETag`; so is the index, which has what verifications found (`index`). A hold is an object of its own, `.metadata/<name>.held`:
 //! several servers can set and lift holds at the same time, and a lost index loses none.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::task::JoinSet;
 
 use super::cache::Cache;
 use super::error::S3Error;
 use super::upload::Uploaded;
-use super::{Bucket, METADATA, Object};
+use super::{Bucket, JSON, METADATA, Object, index};
 use crate::clock;
 use crate::snapshot::list::{Listed, Status};
 use crate::snapshot::manifest::{Manifest, Verification};
 use crate::snapshot::name;
 
-/// What verifications found, by name. Not to be taken for a manifest: no snapshot's name begins with a dot.
-const INDEX: &str = ".index.json";
 const HELD: &str = ".held";
-const JSON: &str = "application/json";
 /// Manifests that are read at a time.
 const AT_A_TIME: usize = 16;
 
@@ -50,14 +46,6 @@ impl Described {
         }
         serde_json::to_vec_pretty(&value).unwrap_or_default()
     }
-}
-
-/// The index.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-struct Index {
-    /// By name: which version of the object was verified, and what was found.
-    verified: BTreeMap<String, (String, Verification)>,
 }
 
 /// A snapshot in a bucket.
@@ -88,41 +76,39 @@ pub async fn list(bucket: &Bucket, cache: Option<&Path>) -> Result<Vec<InBucket>
         .filter(|(name, _)| !name.is_empty() && !name.starts_with('.'))
         .collect();
     let described = |name: &str| beside.get(format!("{name}.json").as_str()).copied();
-    let wanted = named.iter().filter_map(|(name, _)| described(name)).chain(beside.get(INDEX).copied());
+    let wanted = named.iter().filter_map(|(name, _)| described(name)).chain(beside.get(index::NAME).copied());
     let missing: Vec<Object> =
         wanted.filter(|object| cache.get(&object.key, &object.version()).is_none()).cloned().collect();
     for (object, value) in read_all(bucket, missing).await? {
         cache.put(object.key.clone(), object.version(), value);
     }
     let known = |object: &Object| cache.get(&object.key, &object.version()).cloned();
-    let index: Index =
-        beside.get(INDEX).and_then(|index| serde_json::from_value(known(index)?).ok()).unwrap_or_default();
+    let mut index = cache.index().clone();
+    let written = beside.get(index::NAME).and_then(|object| serde_json::from_value(known(object)?).ok());
+    index.merge(written.unwrap_or_default());
+    let names: HashSet<&str> = named.iter().map(|(name, _)| *name).collect();
+    index.forget(|name| names.contains(name));
     let mut all: Vec<InBucket> = named
         .iter()
         .map(|(name, object)| {
             let manifest = described(name).and_then(known);
             let is_held = beside.contains_key(format!("{name}{HELD}").as_str());
-            one(name, object, manifest, index.verified.get(*name), is_held)
+            one(name, object, manifest, index.of(name, &object.version()), is_held)
         })
         .collect();
     all.sort_by(|left, right| {
         (left.listed.created, &left.listed.name).cmp(&(right.listed.created, &right.listed.name))
     });
-    cache.keep(&beside.values().map(|object| object.key.as_str()).collect::<HashSet<_>>());
+    cache.remember(index);
+    cache.forget(&beside.values().map(|object| object.key.as_str()).collect::<HashSet<_>>());
+    cache.save();
     Ok(all)
 }
 
-fn one(
-    name: &str,
-    object: &Object,
-    manifest: Option<Value>,
-    found: Option<&(String, Verification)>,
-    is_held: bool,
-) -> InBucket {
+fn one(name: &str, object: &Object, manifest: Option<Value>, found: Option<&Verification>, is_held: bool) -> InBucket {
     let is_there = manifest.is_some();
     let read: Option<Described> = manifest.and_then(Described::read);
     let is_unreadable = is_there && read.is_none();
-    let found = found.filter(|(version, _)| *version == object.version()).map(|(_, verification)| verification.clone());
     let is_same = read.as_ref().is_some_and(|read| {
         (object.etag.is_empty() || read.object.etag == object.etag) && read.manifest.size == object.size
     });
@@ -139,7 +125,7 @@ fn one(
         .filter(|read| is_same && !read.object.crc64nvme.is_empty())
         .map(|read| read.object.crc64nvme.clone());
     let manifest = read.map(|read| {
-        let verification = found.or(read.manifest.verification);
+        let verification = found.cloned().or(read.manifest.verification);
         Manifest { held: is_held, verification, ..read.manifest }
     });
     // A hold needs no manifest of the one who took the snapshot.
@@ -228,24 +214,4 @@ pub async fn hold(bucket: &Bucket, name: &str, held: bool) -> Result<(), S3Error
         Some((_, error)) => Err(error),
         None => Ok(()),
     }
-}
-
-/// Writes into the index what a verification found of these versions of objects; of objects that are gone, nothing is kept.
-///
-/// # Errors
-/// If the store does not take it.
-pub async fn record(
-    bucket: &Bucket,
-    found: Vec<(String, String, Verification)>,
-    present: &[String],
-) -> Result<(), S3Error> {
-    let key = format!("{}{METADATA}{INDEX}", bucket.target().prefix());
-    let before = bucket.read(&key).await?;
-    let mut index: Index = before.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
-    for (name, etag, verification) in found {
-        index.verified.insert(name, (etag, verification));
-    }
-    index.verified.retain(|name, _| present.contains(name));
-    let bytes = serde_json::to_vec(&index).unwrap_or_default();
-    bucket.write(&key, bytes, JSON).await.map(|_| ())
 }

@@ -2,16 +2,18 @@
 //!
 //! A snapshot is an object `<folder>/<name>`; its manifest is another one, `<folder>/.metadata/<name>.json`, written after the snapshot was
 //! verified there, and never changed. What becomes known later, that a snapshot was verified again or is held, lies in objects of its own
-//! (`listing`). k3s and RKE2 keep snapshots in the same place, so theirs are seen, too.
+//! (`listing`, `index`). k3s and RKE2 keep snapshots in the same place, so theirs are seen, too.
 //!
-//! `connector` reaches the store, `error` says what it answered, `upload` and `download` move snapshots, `listing` tells what is there.
+//! `connector` reaches the store, `credentials` says who we are, `error` says what it answered, `upload` and `download` move snapshots, `listing` tells what is there.
 
 mod body;
 mod cache;
 pub mod check;
-mod connector;
+pub(crate) mod connector;
+pub mod credentials;
 pub mod download;
 pub mod error;
+pub mod index;
 pub mod listing;
 pub mod store;
 pub mod upload;
@@ -20,10 +22,7 @@ pub mod verify;
 use std::time::Duration;
 
 use aws_config::BehaviorVersion;
-use aws_config::default_provider::credentials::DefaultCredentialsChain;
-use aws_config::provider_config::ProviderConfig;
-use aws_credential_types::Credentials;
-use aws_credential_types::provider::{ProvideCredentials as _, SharedCredentialsProvider};
+use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::{
     Region, RequestChecksumCalculation, ResponseChecksumValidation, StalledStreamProtectionConfig,
@@ -37,7 +36,7 @@ use md5::{Digest as _, Md5};
 
 use crate::config::s3::{Encryption, Lookup, Target};
 use connector::Asked;
-use error::{Kind, S3Error, deepest};
+use error::{Kind, S3Error};
 
 /// The directory of the manifests.
 pub const METADATA: &str = ".metadata/";
@@ -51,6 +50,8 @@ const CONNECT: Duration = Duration::from_secs(10);
 const SLOWEST: u64 = 32 << 10;
 /// Keys in one request to delete (Amazon S3 API reference, `DeleteObjects`).
 const BATCH: usize = 1000;
+/// What a manifest and the index are.
+const JSON: &str = "application/json";
 /// A manifest or an index is not larger, in bytes.
 const LARGEST: usize = 32 << 20;
 
@@ -73,6 +74,17 @@ pub struct Object {
     pub etag: String,
     /// Seconds since 1970.
     pub modified: u64,
+}
+
+/// When something is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// Whatever is there.
+    None,
+    /// If this `ETag` is still that of what is there.
+    Still(String),
+    /// If nothing is there.
+    Missing,
 }
 
 impl Object {
@@ -136,25 +148,16 @@ fn md5_of(bytes: &[u8]) -> String {
 }
 
 impl Bucket {
-    /// Prepares everything that a request needs.
+    /// Prepares everything that a request needs. Without keys in `target`, `lender` says who we are, or else the environment does.
     ///
     /// # Errors
     /// If TLS cannot be set up as configured.
-    pub async fn connect(target: Target) -> Result<Self, S3Error> {
-        let http = connector::client(&target, Asked::Store)?;
-        let credentials = if let Some(keys) = &target.keys {
-            SharedCredentialsProvider::new(Credentials::new(
-                keys.access_key.reveal(),
-                keys.secret_key.reveal(),
-                keys.session_token.as_ref().map(|token| token.reveal().to_owned()),
-                None,
-                "etcd-s3-access-key",
-            ))
-        } else {
-            let around = ProviderConfig::default().with_http_client(connector::client(&target, Asked::Credentials)?);
-            let around = around.with_region(Some(Region::new(target.region.clone())));
-            SharedCredentialsProvider::new(DefaultCredentialsChain::builder().configure(around).build().await)
+    pub async fn connect(target: Target, lender: Option<SharedCredentialsProvider>) -> Result<Self, S3Error> {
+        let credentials = match lender.filter(|_| target.keys.is_none()) {
+            Some(lender) => lender,
+            None => credentials::of(&target).await?,
         };
+        let http = connector::client(&target, Asked::Store)?;
         let timeouts = TimeoutConfig::builder()
             .connect_timeout(target.timeout.min(CONNECT))
             .operation_attempt_timeout(target.timeout)
@@ -208,14 +211,8 @@ impl Bucket {
     /// # Errors
     /// If there are no credentials.
     pub async fn identity(&self) -> Result<(String, String), S3Error> {
-        let found = self.credentials.provide_credentials().await;
-        let found = found.map_err(|error| {
-            S3Error::new("find credentials for", self.target.to_string(), Kind::NoCredentials, deepest(&error))
-        })?;
-        // The SDK tells the name of the provider only so.
-        let told = format!("{found:?}");
-        let source = told.split_once("provider_name: \"").and_then(|(_, rest)| rest.split_once('"'));
-        Ok((found.access_key_id().to_owned(), source.map_or_else(String::new, |(name, _)| name.to_owned())))
+        let (found, source) = credentials::find(&self.target, &self.credentials).await?;
+        Ok((found.access_key_id().to_owned(), source))
     }
 
     fn fail<E>(
@@ -266,6 +263,14 @@ impl Bucket {
     /// # Errors
     /// If it cannot be read, or is larger than what is ours.
     pub async fn read(&self, key: &str) -> Result<Option<Vec<u8>>, S3Error> {
+        Ok(self.read_version(key).await?.map(|(bytes, _)| bytes))
+    }
+
+    /// The same, with its `ETag`; empty where the store does not tell.
+    ///
+    /// # Errors
+    /// If it cannot be read, or is larger than what is ours.
+    pub async fn read_version(&self, key: &str) -> Result<Option<(Vec<u8>, String)>, S3Error> {
         let request = with_customer_key!(self.client.get_object().bucket(&self.target.bucket).key(key), &self.target);
         let found = match request.send().await {
             Ok(found) => found,
@@ -274,6 +279,7 @@ impl Bucket {
                 return if error.kind == Kind::NoObject { Ok(None) } else { Err(error) };
             }
         };
+        let etag = unquoted(found.e_tag());
         let mut body = found.body;
         let mut bytes = Vec::new();
         loop {
@@ -282,7 +288,7 @@ impl Bucket {
                 Ok(Ok(Some(_))) => {
                     return Err(S3Error::new("read", self.url(key), Kind::Other, "it is larger than anything of ours"));
                 }
-                Ok(Ok(None)) => return Ok(Some(bytes)),
+                Ok(Ok(None)) => return Ok(Some((bytes, etag))),
                 Ok(Err(error)) => {
                     return Err(S3Error::new("read", self.url(key), Kind::Unreachable, error.to_string()));
                 }
@@ -296,9 +302,38 @@ impl Bucket {
     /// # Errors
     /// If the store does not take it.
     pub async fn write(&self, key: &str, bytes: Vec<u8>, content_type: &str) -> Result<String, S3Error> {
+        self.write_if(key, bytes, content_type, &Condition::None).await
+    }
+
+    /// The same, if what is there is what was there before. A store that cannot tell writes it all the same.
+    ///
+    /// # Errors
+    /// If the store does not take it; [`Kind::Replaced`] if something else is there.
+    pub async fn write_if(
+        &self,
+        key: &str,
+        bytes: Vec<u8>,
+        content_type: &str,
+        condition: &Condition,
+    ) -> Result<String, S3Error> {
+        match self.put(key, &bytes, content_type, condition).await {
+            Err(error) if error.kind == Kind::Unsupported && *condition != Condition::None => {
+                self.put(key, &bytes, content_type, &Condition::None).await
+            }
+            done => done,
+        }
+    }
+
+    async fn put(&self, key: &str, bytes: &[u8], content_type: &str, condition: &Condition) -> Result<String, S3Error> {
+        let (matches, none) = match condition {
+            Condition::None => (None, None),
+            Condition::Still(etag) => (Some(format!("\"{etag}\"")), None),
+            Condition::Missing => (None, Some("*".to_owned())),
+        };
         let request = self.client.put_object().bucket(&self.target.bucket).key(key).content_type(content_type);
-        let request = encrypted_as_asked!(request.content_md5(md5_of(&bytes)), &self.target);
-        let done = request.body(ByteStream::from(bytes)).send().await;
+        let request = request.set_if_match(matches).set_if_none_match(none).content_md5(md5_of(bytes));
+        let request = encrypted_as_asked!(request, &self.target);
+        let done = request.body(ByteStream::from(bytes.to_vec())).send().await;
         done.map(|put| unquoted(put.e_tag())).map_err(|error| self.fail("write", key, &error))
     }
 

@@ -133,7 +133,7 @@ pub async fn upload(
 /// In one request.
 async fn whole(bucket: &Bucket, sending: &Sending, done: &Arc<AtomicU64>) -> Result<Sums, S3Error> {
     let (_, mut receiver, reader) = read(bucket, sending, Parts::of(sending.size));
-    let Some(part) = receiver.recv().await else { return Err(lost(bucket, sending)) };
+    let Some(part) = receiver.recv().await else { return reader.await.unwrap_or_else(|_| Err(lost(bucket, sending))) };
     stubbornly(bucket, "upload", &sending.key, &part.bytes, |body| {
         let request = bucket.client.put_object().bucket(&bucket.target.bucket).key(&sending.key);
         let request = request.content_type(sending.content_type).set_metadata(Some(sending.metadata.clone()));

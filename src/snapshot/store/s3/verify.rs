@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use super::Bucket;
 use super::download::{self, Remote};
 use super::error::S3Error;
+use super::index::Finding;
 use super::listing::InBucket;
 use crate::clock;
 use crate::error::{Exit, Explained};
@@ -131,7 +132,7 @@ pub async fn verify(bucket: &Bucket, found: &InBucket, mut progress: impl FnMut(
 
 /// What to write down of a verification, if it says something about the snapshot.
 #[must_use]
-pub fn finding(found: &InBucket, verified: &Result<Streamed, RemoteError>) -> Option<(String, String, Verification)> {
+pub fn finding(found: &InBucket, verified: &Result<Streamed, RemoteError>) -> Option<Finding> {
     let (status, finding) = match verified {
         Ok(_) => ("good", None),
         Err(error @ RemoteError::Corrupt { .. }) => ("corrupt", Some(error.to_string())),
@@ -144,5 +145,5 @@ pub fn finding(found: &InBucket, verified: &Result<Streamed, RemoteError>) -> Op
         modified: 0,
         finding,
     };
-    Some((found.listed.name.clone(), found.object.version(), verification))
+    Some(Finding { name: found.listed.name.clone(), version: found.object.version(), verification })
 }

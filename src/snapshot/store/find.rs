@@ -6,32 +6,41 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_lc_rs::digest::{self, Context};
 
-use super::{Run, Tell};
+use super::s3::download::{self, Remote};
+use super::s3::error::{Kind, S3Error};
+use super::s3::{Bucket, listing};
 use crate::clock;
-use crate::config::Config;
 use crate::config::s3::{S3Config, Target};
-use crate::datadir::DataDir;
 use crate::durable::{self, PRIVATE_DIR};
 use crate::error::{Exit, Explained, Failure};
 use crate::etcd::embedded::hex;
 use crate::host::{self, printable};
-use crate::restore::trial::TrialError;
 use crate::snapshot::aside::Course;
 use crate::snapshot::file::OpenError;
 use crate::snapshot::list;
-use crate::snapshot::store::s3::download::{self, Remote};
-use crate::snapshot::store::s3::error::{Kind, S3Error};
-use crate::snapshot::store::s3::{Bucket, listing};
 use crate::snapshot::verify::{self, Demands};
 
 /// How often it is told how far a download is.
 const NEWS: Duration = Duration::from_millis(200);
 
+/// Where a snapshot may be that is named.
+pub struct Places<'p> {
+    /// On this node; the first that has the name counts.
+    pub dirs: Vec<PathBuf>,
+    /// In object storage.
+    pub s3: &'p S3Config,
+    /// Who we are there, unless keys are given.
+    pub lender: Option<SharedCredentialsProvider>,
+    /// Told why object storage could not be looked into, if that does not matter.
+    pub unseen: &'p (dyn Fn(&Failure) + Sync),
+}
+
 /// A snapshot that was found.
 #[derive(Debug)]
-pub(super) enum Found {
+pub enum Found {
     /// On this node.
     Here(PathBuf),
     /// In object storage.
@@ -40,68 +49,100 @@ pub(super) enum Found {
 
 /// One in object storage.
 #[derive(Debug)]
-pub(super) struct There {
+pub struct There {
     bucket: Bucket,
     remote: Remote,
     name: String,
 }
 
-/// Two snapshots have the name.
+/// Why a snapshot cannot be had.
 #[derive(Debug, thiserror::Error)]
-#[error("two different snapshots are called {name}: {} and {there}", here.display())]
-struct Ambiguous {
-    name: String,
-    here: PathBuf,
-    there: String,
+enum FindError {
+    /// Two have the name.
+    #[error("two different snapshots are called {name}: {} and {there}", here.display())]
+    Ambiguous { name: String, here: PathBuf, there: String },
+    /// Somebody does not want it any more.
+    #[error("it was told to stop")]
+    BrokenOff,
+    /// A thread was lost.
+    #[error("a thread was lost")]
+    Lost,
 }
 
-impl Explained for Ambiguous {
+impl Explained for FindError {
     fn exit(&self) -> Exit {
-        Exit::Usage
+        if matches!(self, Self::Ambiguous { .. }) { Exit::Usage } else { Exit::Failed }
     }
 
     fn next(&self) -> Option<String> {
-        Some("say which: by its path, or by its s3:// URL".into())
+        let next = if matches!(self, Self::Ambiguous { .. }) {
+            "say which: by its path, or by its s3:// URL"
+        } else {
+            "start it again"
+        };
+        Some(next.into())
     }
 }
 
-/// Anything with a slash is a path, unless it begins with `s3://`; a bare name is one of the snapshots, on this node or in object storage.
-pub(super) async fn find(config: &Config, data: &DataDir, named: &str) -> Result<Found, Failure> {
-    let s3 = &config.snapshot.s3;
-    if let Some((bucket, key)) = named.strip_prefix("s3://").and_then(|rest| rest.split_once('/')) {
-        let (folder, name) = key.rsplit_once('/').unwrap_or(("", key));
-        let bucket = connect(s3, Some((bucket, folder))).await?;
-        return Ok(Found::There(Box::new(There::look(bucket, name).await?)));
-    }
-    if named.contains('/') {
-        let path = std::path::absolute(named).unwrap_or_else(|_| PathBuf::from(named));
-        return here(path).map(Found::Here);
-    }
-    if s3.is_asked {
-        let bucket = connect(s3, None).await?;
-        return Ok(Found::There(Box::new(There::look(bucket, named).await?)));
-    }
-    let ours = config.snapshot.place(data).join(named);
-    let rke1 = Path::new(host::RKE1_SNAPSHOTS).join(named);
-    let path = here(if !ours.exists() && rke1.exists() { rke1 } else { ours });
-    if !s3.is_on {
-        return path.map(Found::Here);
-    }
-    let there = async { There::look(connect(s3, None).await?, named).await };
-    match (path, there.await) {
-        (Ok(path), Ok(there)) => {
-            there.is_the_same(&path).await?;
-            Ok(Found::Here(path))
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, FindError> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| FindError::Lost)
+}
+
+impl Places<'_> {
+    /// Anything with a slash is a path, unless it begins with `s3://`; a bare name is one of the snapshots, on this node or in object
+    /// storage.
+    ///
+    /// # Errors
+    /// If there is none, or two, or nobody says.
+    pub async fn find(&self, named: &str) -> Result<Found, Failure> {
+        if let Some((bucket, key)) = named.strip_prefix("s3://").and_then(|rest| rest.split_once('/')) {
+            let (folder, name) = key.rsplit_once('/').unwrap_or(("", key));
+            let bucket = self.connect(Some((bucket, folder))).await?;
+            return Ok(Found::There(Box::new(There::look(bucket, name).await?)));
         }
-        (Err(_), Ok(there)) => Ok(Found::There(Box::new(there))),
-        (Ok(path), Err(failure)) => {
-            if failure.exit() != Exit::NotFound {
-                tracing::warn!(error = %failure.told(), "object storage was not looked into; the snapshot on this node is taken");
+        if named.contains('/') {
+            let path = std::path::absolute(named).unwrap_or_else(|_| PathBuf::from(named));
+            return here(path).map(Found::Here);
+        }
+        if self.s3.is_asked {
+            let bucket = self.connect(None).await?;
+            return Ok(Found::There(Box::new(There::look(bucket, named).await?)));
+        }
+        let mut paths = self.dirs.iter().map(|dir| dir.join(named));
+        let first = paths.next().unwrap_or_else(|| PathBuf::from(named));
+        let path = if first.exists() { first } else { paths.find(|path| path.exists()).unwrap_or(first) };
+        let path = here(path);
+        if !self.s3.is_on {
+            return path.map(Found::Here);
+        }
+        let there = async { There::look(self.connect(None).await?, named).await };
+        match (path, there.await) {
+            (Ok(path), Ok(there)) => {
+                there.is_the_same(&path).await?;
+                Ok(Found::Here(path))
             }
-            Ok(Found::Here(path))
+            (Err(_), Ok(there)) => Ok(Found::There(Box::new(there))),
+            (Ok(path), Err(failure)) => {
+                if failure.exit() != Exit::NotFound {
+                    (self.unseen)(&failure);
+                }
+                Ok(Found::Here(path))
+            }
+            // What keeps us from the one place where it may be is worth more than that it is not in the other.
+            (Err(missing), Err(failure)) => Err(if failure.exit() == Exit::NotFound { missing } else { failure }),
         }
-        // What keeps us from the one place where it may be is worth more than that it is not in the other.
-        (Err(missing), Err(failure)) => Err(if failure.exit() == Exit::NotFound { missing } else { failure }),
+    }
+
+    /// As configured, or with another bucket and folder.
+    async fn connect(&self, instead: Option<(&str, &str)>) -> Result<Bucket, Failure> {
+        let target = match instead {
+            None => self.s3.target()?,
+            Some((bucket, folder)) => {
+                let more = [("etcd-s3-bucket".to_owned(), bucket.to_owned())].into();
+                Target { folder: folder.to_owned(), ..self.s3.with(&more)?.target()? }
+            }
+        };
+        Ok(Bucket::connect(target, self.lender.clone()).await?)
     }
 }
 
@@ -111,18 +152,6 @@ fn here(path: PathBuf) -> Result<PathBuf, Failure> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(OpenError::NotFound(path).into()),
         Err(source) => Err(OpenError::Read { path, source }.into()),
     }
-}
-
-/// As configured, or with another bucket and folder.
-async fn connect(s3: &S3Config, instead: Option<(&str, &str)>) -> Result<Bucket, Failure> {
-    let target = match instead {
-        None => s3.target()?,
-        Some((bucket, folder)) => {
-            let more = [("etcd-s3-bucket".to_owned(), bucket.to_owned())].into();
-            Target { folder: folder.to_owned(), ..s3.with(&more)?.target()? }
-        }
-    };
-    Ok(Bucket::connect(target).await?)
 }
 
 impl There {
@@ -143,7 +172,8 @@ impl There {
     }
 
     /// For people.
-    pub(super) fn url(&self) -> String {
+    #[must_use]
+    pub fn url(&self) -> String {
         self.bucket.url(&self.remote.key)
     }
 
@@ -162,21 +192,20 @@ impl There {
             (Some(theirs), Some(ours)) => *theirs == ours,
             (Some(theirs), None) => {
                 let (path, theirs) = (path.to_path_buf(), theirs.clone());
-                let verified =
-                    super::blocking(move || verify::verify(&path, Demands { skip_hash: true }, &mut |_, _| {}));
+                let verified = blocking(move || verify::verify(&path, Demands { skip_hash: true }, &mut |_, _| {}));
                 verified.await?.is_ok_and(|verified| verified.sha256 == theirs)
             }
             // Nothing tells but the snapshot itself.
             (None, _) => {
                 let path = path.to_path_buf();
-                let ours = super::blocking(move || sha256_of(&path)).await?;
+                let ours = blocking(move || sha256_of(&path)).await?;
                 ours.is_ok_and(|ours| ours == theirs)
             }
         };
         if is_same {
             return Ok(());
         }
-        Err(Ambiguous { name: printable(&self.name), here: path.to_path_buf(), there: self.url() }.into())
+        Err(FindError::Ambiguous { name: printable(&self.name), here: path.to_path_buf(), there: self.url() }.into())
     }
 
     /// SHA-256 of all of it.
@@ -193,7 +222,7 @@ impl There {
     async fn check(&self, path: &Path) -> Result<(), Failure> {
         let Some(expected) = self.remote.sha256.clone().filter(|_| !self.remote.is_as_described) else { return Ok(()) };
         let to = path.to_path_buf();
-        let found = super::blocking(move || sha256_of(&to)).await?;
+        let found = blocking(move || sha256_of(&to)).await?;
         let found = found.map_err(|source| OpenError::Read { path: path.to_path_buf(), source })?;
         if found == expected {
             return Ok(());
@@ -202,8 +231,16 @@ impl There {
         Err(S3Error::new("trust what came from", self.url(), Kind::Differs, why).into())
     }
 
-    /// Gets it into `dir`, which may have what an earlier attempt got.
-    pub(super) async fn fetch(&self, dir: &Path, course: &Course, tell: &Tell) -> Result<PathBuf, Failure> {
+    /// Gets it into `dir`, which may have what an earlier attempt got. `progress` is told how many bytes came, of how many.
+    ///
+    /// # Errors
+    /// If it does not come whole, and as it was uploaded.
+    pub async fn fetch(
+        &self,
+        dir: &Path,
+        course: &Course,
+        progress: &mut (dyn FnMut(u64, u64) + Send),
+    ) -> Result<PathBuf, Failure> {
         durable::create_dir_all(dir, PRIVATE_DIR)?;
         let to = dir.join(Path::new(&self.name).file_name().unwrap_or_default());
         tracing::info!(from = self.url(), size = self.remote.size, "downloading the snapshot");
@@ -215,12 +252,12 @@ impl There {
             tokio::select! {
                 fetched = &mut downloading => {
                     fetched?;
-                    tell("downloading the snapshot", 1, 1);
+                    progress(1, 1);
                     break;
                 }
-                () = course.broken_off() => return Err(TrialError::BrokenOff.into()),
+                () = course.broken_off() => return Err(FindError::BrokenOff.into()),
                 () = tokio::time::sleep(NEWS) => {
-                    tell("downloading the snapshot", done.load(Ordering::Relaxed), self.remote.size.max(1));
+                    progress(done.load(Ordering::Relaxed), self.remote.size.max(1));
                 }
             }
         }
@@ -242,14 +279,5 @@ fn sha256_of(path: &Path) -> std::io::Result<String> {
             0 => return Ok(hex(hash.finish().as_ref())),
             count => hash.update(&buffer[..count]),
         }
-    }
-}
-
-impl Run<'_> {
-    /// For a dry run: into a directory that is gone afterwards.
-    pub(super) async fn fetch_for_outline(&self, there: &There) -> Result<(PathBuf, durable::DraftDir), Failure> {
-        let dir = durable::draft_dir(&std::env::temp_dir().join("quorate-dry-run"))?;
-        let path = there.fetch(dir.path(), self.course, self.tell).await?;
-        Ok((path, dir))
     }
 }

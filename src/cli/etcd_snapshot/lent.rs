@@ -1,0 +1,68 @@
+//! Credentials that the running server lends to a command: it may have found them where the command cannot look.
+
+use std::collections::BTreeMap;
+
+use aws_credential_types::Credentials;
+use aws_credential_types::provider::error::CredentialsError;
+use aws_credential_types::provider::{ProvideCredentials, future};
+
+use crate::control::client;
+use crate::control::routes::s3::PATIENCE;
+use crate::datadir::DataDir;
+use crate::error::Told;
+use crate::snapshot::store::s3::credentials::Lent;
+
+/// Asks the server, again when what it lent expires.
+#[derive(Clone, Debug)]
+pub(super) struct FromServer {
+    data: DataDir,
+    /// What the command line says of the place, by option name.
+    said: Said,
+}
+
+/// Options, some of which are secret.
+#[derive(Clone)]
+struct Said(BTreeMap<String, String>);
+
+impl std::fmt::Debug for Said {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.0.keys()).finish()
+    }
+}
+
+/// It has none, or does not say.
+#[derive(Debug, thiserror::Error)]
+#[error("the running server has none: {0}")]
+struct NoneLent(String);
+
+impl FromServer {
+    pub(super) fn new(data: &DataDir, said: &BTreeMap<String, String>) -> Self {
+        Self { data: data.clone(), said: Said(said.clone()) }
+    }
+
+    async fn ask(&self) -> Result<Credentials, CredentialsError> {
+        let mut answer: Option<Result<Lent, Told>> = None;
+        let body = serde_json::to_vec(&self.said.0).unwrap_or_default();
+        let asked = client::post(&self.data, "/v1/s3/credentials", body, PATIENCE + PATIENCE / 2, |line| {
+            answer = serde_json::from_slice(line).ok();
+        });
+        asked.await.map_err(CredentialsError::provider_error)?;
+        match answer {
+            Some(Ok(lent)) => Ok(lent.taken()),
+            Some(Err(mut told)) => {
+                let why = told.because.pop().unwrap_or(told.message);
+                Err(CredentialsError::not_loaded(NoneLent(why)))
+            }
+            None => Err(CredentialsError::not_loaded(NoneLent("it did not answer with any".into()))),
+        }
+    }
+}
+
+impl ProvideCredentials for FromServer {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        future::ProvideCredentials::new(self.ask())
+    }
+}
