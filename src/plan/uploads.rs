@@ -1,6 +1,6 @@
 //! When an upload that failed is tried again.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// After the first failure.
 const FIRST: Duration = Duration::from_secs(30);
@@ -13,6 +13,23 @@ const LONGEST: Duration = Duration::from_secs(3600);
 pub fn pause(failures: u32, first: Duration, dice: f64) -> Duration {
     let doubled = first.saturating_mul(2u32.saturating_pow(failures.saturating_sub(1).min(20))).min(LONGEST);
     doubled.mul_f64(0.5 + dice.clamp(0.0, 1.0) / 2.0)
+}
+
+/// What decides about whose turn it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Turn {
+    /// Somebody waits for it.
+    pub is_waited_for: bool,
+    /// Not before; at once, if there is nothing.
+    pub due: Option<Instant>,
+}
+
+/// Which one is next, if one is due: whoever waits comes first, then those that were not tried yet, then those that are due the longest. Of
+/// equals, the first.
+#[must_use]
+pub fn next(turns: &[Turn], now: Instant) -> Option<usize> {
+    let due = turns.iter().enumerate().filter(|(_, turn)| turn.due.is_none_or(|due| due <= now));
+    due.min_by_key(|(_, turn)| (!turn.is_waited_for, turn.due)).map(|(index, _)| index)
 }
 
 /// The pause after the first failure.
@@ -31,6 +48,24 @@ mod tests {
         for (failures, longest) in [(0, 30), (1, 30), (2, 60), (3, 120), (7, 1920), (8, 3600), (1000, 3600)] {
             assert_eq!(pause(failures, FIRST, 1.0), Duration::from_secs(longest), "{failures}");
             assert_eq!(pause(failures, FIRST, 0.0), Duration::from_secs(longest) / 2, "{failures}");
+        }
+    }
+
+    #[test]
+    fn whoever_waits_comes_first() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let (now, turn) = (at(100), |is_waited_for, due: Option<u64>| Turn { is_waited_for, due: due.map(at) });
+        for (turns, expected) in [
+            (&[][..], None),
+            (&[turn(false, Some(101))], None),
+            (&[turn(true, Some(101)), turn(false, Some(99))], Some(1)),
+            (&[turn(false, None), turn(true, Some(100))], Some(1)),
+            (&[turn(false, Some(50)), turn(false, None)], Some(1)),
+            (&[turn(false, Some(99)), turn(false, Some(50)), turn(false, Some(80))], Some(1)),
+            (&[turn(false, None), turn(false, None)], Some(0)),
+        ] {
+            assert_eq!(next(turns, now), expected, "{turns:?}");
         }
     }
 

@@ -231,6 +231,10 @@ fn a_file_with_the_secrets_is_read_anew_and_must_be_closed_to_others() {
     node.run_server().fails(2, &["`etcd-s3-config-file`", "there is no such file"]);
     write(&format!("access-key: {ACCESS_KEY}\nsecret-key: '{SECRET_KEY}'\n"), 0o644);
     node.run_server().fails(2, &["can be read by others than its owner; chmod 600"]);
+    for elsewhere in ["only", "etcd-s3-retention", "config-file"] {
+        write(&format!("{elsewhere}: 1\n"), 0o600);
+        node.run_server().fails(2, &[&format!("s3.yaml:1: unknown name `{elsewhere}`")]);
+    }
     write("acess-key: x\n", 0o600);
     node.run_server().fails(2, &["s3.yaml:1: unknown name `acess-key`"]);
     write(&format!("# for the backups\naccess-key: {ACCESS_KEY}\nsecret-key: '{SECRET_KEY}'\n"), 0o600);

@@ -47,6 +47,15 @@ fn a_name_in_two_places_is_one_snapshot_or_a_question() {
     fs::write(store.path(&format!("prod/{name}")), [&other[..], &[0]].concat()).unwrap();
     restore(&node, &name, &[])
         .fails(2, &["two different snapshots are called", "db/snapshots/", "s3://backups/prod/", "say which"]);
+    // Copied there by hand, nothing tells but the snapshot itself.
+    let by_hand = path.with_file_name("by-hand");
+    fs::write(&by_hand, &other).unwrap();
+    fs::write(store.path("prod/by-hand"), &other).unwrap();
+    assert!(restore(&node, "by-hand", &["--dry-run"]).succeeds().contains("db/snapshots/by-hand"));
+    let mut changed = other.clone();
+    changed[100_000] ^= 1;
+    fs::write(store.path("prod/by-hand"), &changed).unwrap();
+    restore(&node, "by-hand", &["--dry-run"]).fails(2, &["two different snapshots are called by-hand"]);
     restore(&node, "no-such", &[]).fails(5, &["there is no snapshot"]);
     restore(&node, "s3://backups/prod/no-such", &[]).fails(5, &["cannot look at s3://backups/prod/no-such", "ls --s3"]);
     restore(&node, "s3://backups", &[]).fails(2, &["wants s3://BUCKET/KEY"]);

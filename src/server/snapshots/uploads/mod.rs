@@ -20,7 +20,7 @@ use crate::durable::{self, OnPath as _};
 use crate::error::{Explained, Failure, Told};
 use crate::faults;
 use crate::host;
-use crate::plan::uploads;
+use crate::plan::uploads::{self, Turn};
 use crate::snapshot::file::Packing;
 use crate::snapshot::list::{self, Status};
 use crate::snapshot::manifest::{self, Manifest};
@@ -111,23 +111,20 @@ pub async fn keep(shared: Arc<Shared>) {
         for unwanted in all.iter().filter(|pending| !wanted(pending) && uploads.is_waited_for(pending)) {
             uploads.tell(unwanted, &Err(Failure::from(UploadError::SwitchedOff(unwanted.name.clone())).told()));
         }
-        // Whoever waits comes first, then those that were not tried yet, then those that have waited longest.
-        let ready = all.iter().filter(|pending| wanted(pending) && pending.due.is_none_or(|due| due <= now));
-        let due = ready.min_by_key(|pending| (!uploads.is_waited_for(pending), pending.due));
-        if let Some(pending) = due.cloned() {
-            one(&shared, &config, pending, &mut connected).await;
+        let wanted: Vec<&Pending> = all.iter().filter(|pending| wanted(pending)).collect();
+        let turn = |pending: &&Pending| Turn { is_waited_for: uploads.is_waited_for(pending), due: pending.due };
+        if let Some(next) = uploads::next(&wanted.iter().map(turn).collect::<Vec<_>>(), now) {
+            one(&shared, &config, wanted[next].clone(), &mut connected).await;
             continue;
         }
-        if let Some((target, bucket)) = connected.as_ref().filter(|_| tidied.elapsed() >= tidy_every)
-            && !uploads.left_in(&target.bucket).is_empty()
-        {
-            take_back(&shared, bucket).await;
-        }
         if tidied.elapsed() >= tidy_every {
+            if let Some((_, bucket)) = &connected {
+                take_back(&shared, bucket).await;
+            }
             remove_unwanted(&shared).await;
             tidied = clock::monotonic();
         }
-        let next = all.iter().filter(|pending| wanted(pending)).filter_map(|pending| pending.due).min();
+        let next = wanted.iter().filter_map(|pending| pending.due).min();
         let wait = next.map_or(LOOK_AGAIN, |due| due.saturating_duration_since(now).min(LOOK_AGAIN)).min(tidy_every);
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
