@@ -99,6 +99,21 @@ pub(super) fn cut(text: &str, width: usize) -> String {
     text.chars().take(width.saturating_sub(1)).chain(['…']).collect()
 }
 
+/// The end of `text`, if it is longer than `width` columns.
+pub(super) fn cut_at_start(text: &str, width: usize) -> String {
+    let length = text.chars().count();
+    if length <= width {
+        return text.to_owned();
+    }
+    ['…'].into_iter().chain(text.chars().skip(length + 1 - width.max(1))).collect()
+}
+
+/// How many columns the terminal has, if standard output is one.
+pub(super) fn columns() -> Option<usize> {
+    let size = rustix::termios::tcgetwinsize(io::stdout()).ok()?;
+    Some(usize::from(size.ws_col)).filter(|columns| *columns > 0)
+}
+
 /// `1 key`, `2 keys`.
 pub(super) fn plural(count: usize, word: &str) -> String {
     if count == 1 { format!("{count} {word}") } else { format!("{count} {word}s") }
@@ -125,5 +140,7 @@ mod tests {
         assert_eq!(wrapped("", 2, 8), "");
         assert_eq!(cut("abc", 3), "abc");
         assert_eq!(cut("abcd", 3), "ab…");
+        assert_eq!(cut_at_start("abc", 3), "abc");
+        assert_eq!(cut_at_start("abcd", 3), "…cd");
     }
 }

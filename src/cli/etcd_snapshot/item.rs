@@ -8,6 +8,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use serde::Serialize;
 
+use super::super::output;
 use crate::clock;
 use crate::host::printable;
 use crate::plan::space::human;
@@ -92,8 +93,16 @@ impl Item {
     }
 }
 
-/// Name, Location, Size, Created; with `wide` also revision, keys, etcd and status.
-pub(super) fn table(items: &[Item], wide: bool) -> String {
+/// Between columns.
+const GAP: usize = 2;
+/// Which column says where.
+const LOCATION: usize = 1;
+/// It is no narrower.
+const NARROWEST: usize = 10;
+
+/// Name, Location, Size, Created; with `wide` also revision, keys, etcd and status. Where a terminal of `columns` is too narrow for whole
+/// locations, they are where the names are, as far as there is room.
+pub(super) fn table(items: &[Item], wide: bool, columns: Option<usize>) -> String {
     let mut head = vec!["Name", "Location", "Size", "Created"];
     if wide {
         head.extend(["Revision", "Keys", "Etcd", "Status"]);
@@ -110,9 +119,16 @@ pub(super) fn table(items: &[Item], wide: bool) -> String {
         }
         rows.push(row);
     }
-    let columns = rows.first().map_or(0, Vec::len);
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let mut widths = widths(&rows);
+    let whole: usize = widths.iter().map(|width| width + GAP).sum();
+    if let Some(over) = columns.and_then(|columns| whole.checked_sub(GAP + columns)).filter(|over| *over > 0) {
+        let room = widths[LOCATION].saturating_sub(over).max(NARROWEST);
+        for row in rows.iter_mut().skip(1) {
+            let place = row[LOCATION].strip_suffix(row[0].as_str()).unwrap_or(&row[LOCATION]);
+            row[LOCATION] = output::cut_at_start(place.strip_prefix("file://").unwrap_or(place), room);
+        }
+        widths = self::widths(&rows);
+    }
     let mut text = String::new();
     for row in &rows {
         let cells: Vec<String> = row
@@ -123,4 +139,39 @@ pub(super) fn table(items: &[Item], wide: bool) -> String {
         let _ = writeln!(text, "{}", cells.join("  ").trim_end());
     }
     text
+}
+
+fn widths(rows: &[Vec<String>]) -> Vec<usize> {
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    (0..rows.first().map_or(0, Vec::len)).map(width).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn locations_are_shortened_where_a_terminal_is_narrow() {
+        let item = |location: &str| {
+            let listed = Listed {
+                name: "etcd-snapshot-node-1-1795296118".into(),
+                size: 20_480,
+                created: 1_795_296_118,
+                status: list::Status::Good,
+                manifest: None,
+            };
+            Item::of_listed(listed, &format!("{location}/etcd-snapshot-node-1-1795296118"), None)
+        };
+        let items = [item("file:///var/lib/quorate/server/db/snapshots"), item("s3://backups/prod")];
+        let whole = table(&items, false, None);
+        assert!(
+            whole.contains("file:///var/lib/quorate/server/db/snapshots/etcd-snapshot-node-1-1795296118  20.0 KiB")
+        );
+        assert_eq!(whole, table(&items, false, Some(200)));
+        let narrow = table(&items, false, Some(80));
+        assert!(narrow.contains("1795296118  …/db/snapshots/  20.0 KiB  2026-11-21T21:21:58Z"), "{narrow}");
+        assert!(narrow.contains("1795296118  …/backups/prod/"), "{narrow}");
+        assert!(narrow.lines().all(|line| line.chars().count() <= 80), "{narrow}");
+        assert_eq!(table(&items, false, Some(60)).lines().map(|line| line.chars().count()).max(), Some(75));
+    }
 }

@@ -47,7 +47,7 @@ pub(super) fn run(place: &Place, args: &Args) -> Result<Exit, Failure> {
         if items.is_empty() && failed.is_none() {
             output::talk(&format!("quorate: there are no snapshots in {}\n", places.join(", nor in ")));
         } else if !items.is_empty() {
-            output::data(&item::table(&items, args.wide))?;
+            output::data(&item::table(&items, args.wide, output::columns()))?;
         }
     }
     match failed {

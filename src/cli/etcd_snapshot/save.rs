@@ -87,7 +87,7 @@ pub(super) fn run(config: &Config, given: &Given, args: &Args) -> Result<Exit, F
     let item = Item { uploaded_to: there.as_ref().map(|there| there.location.clone()), ..here.clone() };
     if !output::structured(&item, args.output)? {
         let rows: Vec<Item> = (!is_only_there).then_some(here).into_iter().chain(there).collect();
-        output::data(&super::item::table(&rows, false))?;
+        output::data(&super::item::table(&rows, false, output::columns()))?;
     }
     match upload {
         Some(Err(told)) => Err(told.into()),
