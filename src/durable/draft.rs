@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::{OnPath as _, PRIVATE_DIR, WriteError, create_dir, create_new, rename, sync_parent, temporary_beside};
 use crate::faults;
+
 /// A file under a hidden name, until it is given its own. Dropped before that, it is removed.
 #[derive(Debug)]
 pub struct Draft {

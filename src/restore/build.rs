@@ -6,7 +6,6 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::digest::{Context, SHA256};
@@ -24,13 +23,12 @@ use crate::faults;
 use crate::plan::restore::{self as plan, Refusal};
 use crate::snapshot::aside::Course;
 use crate::snapshot::file::SnapshotFile;
+use crate::snapshot::hash;
 use crate::snapshot::inspect::{self, Inspection};
 use crate::snapshot::verify::VerifyError;
 
 /// Bytes that are copied at a time, and after which is told how far it is.
 const CHUNK: usize = 4 << 20;
-/// Bytes that are hashed at a time.
-const HASHED: usize = 1 << 18;
 
 /// Bytes that are needed beside the database: a segment of the log, and what is changed.
 pub const BESIDE: u64 = wal::SEGMENT + (4 << 20);
@@ -212,14 +210,7 @@ fn step(name: &str, path: &Path) -> Result<(), WriteError> {
 
 fn is_hash_of(snapshot: &SnapshotFile, trailer: [u8; 32], course: &Course) -> io::Result<bool> {
     let mut context = Context::new(&SHA256);
-    let mut buffer = vec![0; HASHED];
-    let mut at = 0;
-    while at < snapshot.database_size && !course.is_broken_off() {
-        let wanted = usize::try_from(snapshot.database_size - at).unwrap_or(usize::MAX).min(buffer.len());
-        snapshot.database.read_exact_at(&mut buffer[..wanted], at)?;
-        context.update(&buffer[..wanted]);
-        at += wanted as u64;
-    }
+    hash::feed(&mut context, &snapshot.database, snapshot.database_size, |_| !course.is_broken_off())?;
     Ok(context.finish().as_ref() == trailer)
 }
 

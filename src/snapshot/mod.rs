@@ -7,6 +7,7 @@ pub mod aside;
 pub mod copy;
 pub mod dir;
 pub mod file;
+pub mod hash;
 pub mod inspect;
 pub mod list;
 pub mod live;

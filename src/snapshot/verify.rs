@@ -4,7 +4,6 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -12,6 +11,7 @@ use aws_lc_rs::digest;
 use aws_lc_rs::digest::{Context, Digest};
 
 use super::file::{self, OpenError, Packing, SnapshotFile};
+use super::hash;
 use super::inspect::{self, Inspection};
 use crate::boltdb::database::Length;
 use crate::boltdb::page::{Finding, ReadError};
@@ -157,28 +157,18 @@ struct Hashes {
 
 fn hash(snapshot: &SnapshotFile, done: &AtomicU64) -> io::Result<Hashes> {
     let mut context = Context::new(&digest::SHA256);
-    feed(&mut context, &snapshot.database, snapshot.database_size, done)?;
+    hash::feed(&mut context, &snapshot.database, snapshot.database_size, |at| {
+        done.store(at, Ordering::Relaxed);
+        true
+    })?;
     let database = context.clone().finish();
     let stored = if snapshot.packing == Packing::Raw {
         context.update(snapshot.trailer.as_ref().map_or(&[][..], |trailer| &trailer[..]));
         context.finish()
     } else {
         let mut context = Context::new(&digest::SHA256);
-        feed(&mut context, &File::open(&snapshot.path)?, snapshot.stored_size, &AtomicU64::new(0))?;
+        hash::feed(&mut context, &File::open(&snapshot.path)?, snapshot.stored_size, |_| true)?;
         context.finish()
     };
     Ok(Hashes { database, stored })
-}
-
-fn feed(context: &mut Context, file: &File, length: u64, done: &AtomicU64) -> io::Result<()> {
-    let mut buffer = vec![0; 1 << 20];
-    let mut at = 0;
-    while at < length {
-        let wanted = usize::try_from(length - at).unwrap_or(usize::MAX).min(buffer.len());
-        file.read_exact_at(&mut buffer[..wanted], at)?;
-        context.update(&buffer[..wanted]);
-        at += wanted as u64;
-        done.store(at, Ordering::Relaxed);
-    }
-    Ok(())
 }

@@ -7,13 +7,13 @@ use crate::kit::{Etcd, Node, Ran, Timed, etcds_on, eventually};
 use crate::{keys, left_nothing, restored, save, snapshot_dir};
 
 /// A server that was stopped, with a snapshot in which `b` is not.
-struct Template {
-    node: Node,
-    name: String,
+pub struct Template {
+    pub node: Node,
+    pub name: String,
 }
 
 impl Template {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let mut node = Node::new(&Etcd::usual());
         node.start_ready();
         node.etcdctl(&["put", "a", "1"]);
@@ -24,7 +24,7 @@ impl Template {
         Self { node, name }
     }
 
-    fn copy(&self) -> Node {
+    pub fn copy(&self) -> Node {
         let node = Node::new(&Etcd::usual());
         copy(&self.node.data_dir, &node.data_dir);
         node

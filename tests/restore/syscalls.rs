@@ -5,19 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::kit::{Etcd, Node, Ran, Timed, skip};
-use crate::{keys, left_nothing, save};
-
-/// A server that was stopped, with a snapshot in which `b` is not.
-fn prepared() -> (Node, String) {
-    let mut node = Node::new(&Etcd::usual());
-    node.start_ready();
-    node.etcdctl(&["put", "a", "1"]);
-    let name = save(&node);
-    node.etcdctl(&["put", "b", "1"]);
-    node.stop();
-    (node, name)
-}
+use crate::kit::{Node, Ran, Timed, skip};
+use crate::steps::Template;
+use crate::{keys, left_nothing};
 
 fn restore_command(node: &Node, name: &str) -> Vec<String> {
     let mut command = node.server_command();
@@ -42,15 +32,12 @@ fn traced(node: &Node, name: &str, options: &[&str]) -> Option<Ran> {
 }
 
 fn sweep(call: &str, errno: &str, occurrences: impl Iterator<Item = usize>) {
-    let (template, name) = prepared();
+    let template = Template::new();
     let mut failed = 0;
     for occurrence in occurrences {
-        let mut node = Node::new(&Etcd::usual());
-        let copied =
-            Command::new("cp").args(["-a", "--sparse=always"]).arg(&template.data_dir).arg(&node.data_dir).status();
-        assert!(copied.unwrap().success());
+        let mut node = template.copy();
         let inject = format!("inject={call}:error={errno}:when={occurrence}");
-        let Some(ran) = traced(&node, &name, &["-e", &format!("trace={call}"), "-e", &inject]) else { return };
+        let Some(ran) = traced(&node, &template.name, &["-e", &format!("trace={call}"), "-e", &inject]) else { return };
         let context = format!("{call} {errno} {occurrence}: {ran:#?}");
         failed += usize::from(ran.code != Some(0));
         node.start_ready();
@@ -90,7 +77,7 @@ fn a_full_disk_at_any_write_is_never_success() {
 #[test]
 fn what_is_done_was_synced() {
     let _timed = Timed::start();
-    let (node, name) = prepared();
+    let Template { node, name } = Template::new();
     let trace = node.dir.path().join("trace");
     let options =
         ["-y", "-e", "trace=fsync,fdatasync,rename,renameat,renameat2,pwrite64,write,copy_file_range,ftruncate,execve"];

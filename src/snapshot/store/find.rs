@@ -1,6 +1,5 @@
 //! Which snapshot is meant, and how it comes here: a path, a name of one on this node, or one in object storage.
 
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,8 +19,8 @@ use crate::etcd::embedded::hex;
 use crate::host::{self, printable};
 use crate::snapshot::aside::Course;
 use crate::snapshot::file::OpenError;
-use crate::snapshot::list;
 use crate::snapshot::verify::{self, Demands};
+use crate::snapshot::{hash, list};
 
 /// How often it is told how far a download is.
 const NEWS: Duration = Duration::from_millis(200);
@@ -271,13 +270,8 @@ impl There {
 }
 
 fn sha256_of(path: &Path) -> std::io::Result<String> {
-    let mut file = host::open_regular(path)?;
-    let mut hash = Context::new(&digest::SHA256);
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        match file.read(&mut buffer)? {
-            0 => return Ok(hex(hash.finish().as_ref())),
-            count => hash.update(&buffer[..count]),
-        }
-    }
+    let file = host::open_regular(path)?;
+    let mut context = Context::new(&digest::SHA256);
+    hash::feed(&mut context, &file, file.metadata()?.len(), |_| true)?;
+    Ok(hex(context.finish().as_ref()))
 }
