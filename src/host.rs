@@ -114,6 +114,27 @@ impl User {
     }
 }
 
+/// A file with settings, certificates or a key may be this large, in bytes.
+const LARGEST_SETTINGS: u64 = 1 << 20;
+
+/// Reads a file of settings, which is a regular one and not large.
+///
+/// # Errors
+/// If it is not, or cannot be read.
+pub fn read_small(path: &Path) -> std::io::Result<Vec<u8>> {
+    use std::io::Read as _;
+    // Before it is opened: opening a pipe would wait for its other end.
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(std::io::Error::other("it is not a regular file"));
+    }
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)?.take(LARGEST_SETTINGS + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > LARGEST_SETTINGS {
+        return Err(std::io::Error::other("it is larger than 1 MiB"));
+    }
+    Ok(bytes)
+}
+
 /// Opens a regular file for reading and nothing else: no link is followed, and a pipe or device, whose opening or reading would
 /// wait for ever, is refused. For files in directories where another user may put things.
 ///

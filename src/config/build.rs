@@ -292,6 +292,7 @@ fn read_token(path: &Path) -> Result<String, String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::files::FileValues;
     use super::super::layers::{self, Given};
     use super::*;
 
@@ -310,7 +311,7 @@ mod tests {
             given.options.insert(name, (vec![(*text).to_owned()], Origin::CommandLine((*name).to_owned())));
         }
         let mut problems = Vec::new();
-        let resolved = layers::resolve(&given, &layers::FileValues::default(), &mut problems);
+        let resolved = layers::resolve(&given, &FileValues::default(), &mut problems);
         let config = build(&resolved, &host(), &mut problems);
         (config, problems.into_iter().map(|problem| problem.message).collect())
     }

@@ -2,12 +2,13 @@
 //!
 //! `options` is the one table of what can be set; the command line, the environment variables, the keys of
 //! `config.yaml`, `--print-config` and the tests of `config.yaml.example` are all made from it. `yaml` reads files and
-//! keeps line numbers, `rke1` translates a `cluster.yml` of RKE1's, `layers` merges the sources by precedence, `kinds` knows what each text may be, `build` makes the typed value, `checks` finds what
+//! keeps line numbers, `rke1` translates a `cluster.yml` of RKE1's, `files` reads the files, `layers` merges the sources by precedence, `kinds` knows what each text may be, `build` makes the typed value, `checks` finds what
 //! contradicts itself, `s3` knows where snapshots go besides this node, `owned` lists what etcd-arg may not touch, `print` shows where each value came from. Every problem is reported at once, and nothing
 //! starts on a bad configuration. This room reads files, and never touches the network.
 
 mod build;
 mod checks;
+pub mod files;
 mod kinds;
 pub mod layers;
 pub mod options;
@@ -301,7 +302,7 @@ pub struct Loaded {
 #[must_use]
 pub fn load(given: &Given, host: &HostFacts) -> Loaded {
     let mut problems = Vec::new();
-    let mut files = layers::read_files(given, &mut problems);
+    let mut files = files::read_files(given, &mut problems);
     if let Some(dir) = &host.rke1_snapshots {
         files.keep_snapshots_in(dir);
     }

@@ -39,6 +39,7 @@ pub fn compare(running: &Resolved, wanted: &Resolved) -> Vec<Change> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::files::FileValues;
     use crate::config::{Given, Origin, layers};
 
     fn resolved(options: &[(&'static str, &str)]) -> Resolved {
@@ -46,7 +47,7 @@ mod tests {
         for (name, text) in options {
             given.options.insert(name, (vec![(*text).to_owned()], Origin::CommandLine((*name).to_owned())));
         }
-        layers::resolve(&given, &layers::FileValues::default(), &mut Vec::new())
+        layers::resolve(&given, &FileValues::default(), &mut Vec::new())
     }
 
     #[test]

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
@@ -11,28 +10,14 @@ use super::super::yaml::{self, Value};
 use super::{S3ConfigError, Secret, wrong};
 use crate::host;
 
-/// A file with settings, certificates or a key may be this large, in bytes.
-const LARGEST_FILE: u64 = 1 << 20;
-
 pub(super) fn read_file(option: &'static str, path: &Path) -> Result<Vec<u8>, S3ConfigError> {
-    let failed = |error: std::io::Error| {
+    host::read_small(path).map_err(|error| {
         let why = match error.kind() {
             std::io::ErrorKind::NotFound => "there is no such file".to_owned(),
             _ => error.to_string(),
         };
         wrong(option, format!("{}: {why}", host::printable(&path.display().to_string())))
-    };
-    // Before it is opened: opening a pipe would wait for its other end.
-    if !fs::metadata(path).map_err(failed)?.is_file() {
-        return Err(failed(std::io::Error::other("it is not a regular file")));
-    }
-    let mut bytes = Vec::new();
-    let file = fs::File::open(path).map_err(failed)?;
-    file.take(LARGEST_FILE + 1).read_to_end(&mut bytes).map_err(failed)?;
-    if bytes.len() as u64 > LARGEST_FILE {
-        return Err(failed(std::io::Error::other("it is larger than 1 MiB")));
-    }
-    Ok(bytes)
+    })
 }
 
 /// A file with a secret in it must not be for everybody.

@@ -1,0 +1,27 @@
+//! SHA-256 of files.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+
+use aws_lc_rs::digest::Context;
+
+/// Bytes that are hashed at a time.
+const PIECE: usize = 1 << 18;
+
+/// Hashes the first `length` bytes. `goes_on` is told how many of them are done, and ends it.
+///
+/// # Errors
+/// If the file cannot be read, or is shorter.
+pub fn feed(context: &mut Context, file: &File, length: u64, goes_on: impl Fn(u64) -> bool) -> io::Result<()> {
+    let mut buffer = vec![0; PIECE];
+    let mut at = 0;
+    while at < length && goes_on(at) {
+        let wanted = usize::try_from(length - at).unwrap_or(usize::MAX).min(buffer.len());
+        file.read_exact_at(&mut buffer[..wanted], at)?;
+        context.update(&buffer[..wanted]);
+        at += wanted as u64;
+    }
+    goes_on(at);
+    Ok(())
+}
