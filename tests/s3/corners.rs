@@ -30,8 +30,14 @@ fn a_verification_that_cannot_be_made_is_none() {
     let mut node = started(&store, "");
     let name = name_of(&save(&node, &[]));
     let url = format!("s3://backups/prod/{name}");
-    node.quorate(&["etcd-snapshot", "verify", "--s3", &url]).fails(2, &["is a path", "say its name"]);
-    node.quorate(&["etcd-snapshot", "verify", "--s3", "/some/path"]).fails(2, &["is a path"]);
+    for args in [&["--s3", &url][..], &[&url], &["--s3=false", &url]] {
+        let ran = node.quorate(&[&["etcd-snapshot", "verify"], args].concat());
+        assert!(ran.succeeds().starts_with(&format!("{url}: good\n")), "{}", ran.out);
+    }
+    node.quorate(&["etcd-snapshot", "verify", &format!("{url}0")]).fails(5, &["there is no snapshot", &url]);
+    node.quorate(&["etcd-snapshot", "verify", "s3://backups"]).fails(5, &["there is no snapshot s3://backups"]);
+    node.quorate(&["etcd-snapshot", "verify", "--against-live", &url]).fails(2, &["are for snapshots on this node"]);
+    node.quorate(&["etcd-snapshot", "verify", "--s3", "/some/path"]).fails(2, &["is a path on this node"]);
     node.quorate(&["etcd-snapshot", "verify", "--s3", "--against-live", &name])
         .fails(2, &["are for snapshots on this node"]);
     node.quorate(&["etcd-snapshot", "verify", "--against-live", &name]).succeeds();

@@ -122,18 +122,29 @@ impl Place {
         if name.contains('/') { PathBuf::from(name) } else { self.dir.join(name) }
     }
 
-    /// A snapshot, by name, path or `s3://` URL, as a file: one in object storage is downloaded into a directory that is gone afterwards.
-    /// It lies beside `near`, or among temporary files.
-    pub(super) fn get(&self, named: &str, near: Option<&Path>) -> Result<Got, Failure> {
+    /// Where one that is named may be.
+    fn places(&self) -> Places {
         let mut s3 = self.s3.clone();
         s3.is_asked = self.said == Some(true);
-        let unseen = |failure: &Failure| {
+        let unseen: fn(&Failure) = |failure| {
             output::talk(&format!(
                 "quorate: warning: object storage was not looked into, and the snapshot on this node is taken\n{}\n",
                 failure.told().because.iter().map(|why| format!("  because: {why}\n")).collect::<String>().trim_end()
             ));
         };
-        let places = Places { dirs: vec![self.dir.clone()], s3: &s3, lender: self.lender(), unseen: &unseen };
+        Places { dirs: vec![self.dir.clone()], s3, lender: self.lender(), unseen }
+    }
+
+    /// What an `s3://` URL names; nothing for anything else.
+    pub(super) async fn at(&self, named: &str) -> Result<Option<(Remote, String)>, Failure> {
+        let found = self.places().at(named).await?;
+        Ok(found.map(|(bucket, name)| (Remote::new(bucket, &self.data), name.to_owned())))
+    }
+
+    /// A snapshot, by name, path or `s3://` URL, as a file: one in object storage is downloaded into a directory that is gone afterwards.
+    /// It lies beside `near`, or among temporary files.
+    pub(super) fn get(&self, named: &str, near: Option<&Path>) -> Result<Got, Failure> {
+        let places = self.places();
         block_on(async {
             let there = match places.find(named).await? {
                 Found::Here(path) => return Ok(Got { shown: path.display().to_string(), path, _dir: None }),

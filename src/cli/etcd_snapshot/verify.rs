@@ -29,7 +29,7 @@ const PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
 /// Exits 0 if all of them are good.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Names as in `ls`, or paths (anything with a /)
+    /// Names as in `ls`, paths (anything with a /), or `s3://BUCKET/KEY`
     #[arg(required_unless_present = "all", value_name = "NAME-OR-PATH")]
     names: Vec<String>,
     /// All snapshots of this node
@@ -156,7 +156,7 @@ impl Explained for AgainstLive {
 /// What cannot be done with a snapshot in object storage.
 #[derive(Debug, thiserror::Error)]
 enum NotThere {
-    #[error("{0} is a path; snapshots in object storage are verified by their names")]
+    #[error("{0} is a path on this node, and --s3 means object storage")]
     Path(String),
     #[error(
         "--against-live and --skip-hash-check are for snapshots on this node: those in object storage are streamed through"
@@ -171,7 +171,7 @@ impl Explained for NotThere {
 
     fn next(&self) -> Option<String> {
         Some(match self {
-            Self::Path(_) => "say its name as ls shows it, with --s3".into(),
+            Self::Path(_) => "say its name or URL as ls shows it, or --local too".into(),
             Self::Flags => "leave them out, or verify the one on this node".into(),
         })
     }
@@ -207,10 +207,11 @@ impl Outcome {
 
 pub(super) fn run(config: &Config, place: &Place, args: &Args) -> Result<Exit, Failure> {
     let only_there = place.local(args.which).is_none();
-    if let Some(name) = args.names.iter().find(|name| name.contains('/') && (only_there || name.starts_with("s3://"))) {
+    let (urls, names): (Vec<&String>, Vec<&String>) = args.names.iter().partition(|name| name.starts_with("s3://"));
+    if let Some(name) = names.iter().find(|name| only_there && name.contains('/')) {
         return Err(NotThere::Path(printable(name)).into());
     }
-    if only_there && (args.against_live || args.skip_hash_check) {
+    if (only_there || !urls.is_empty()) && (args.against_live || args.skip_hash_check) {
         return Err(NotThere::Flags.into());
     }
     let mut outcome = Outcome::default();
@@ -241,7 +242,8 @@ pub(super) fn run(config: &Config, place: &Place, args: &Args) -> Result<Exit, F
             // A name that is only in the bucket is meant there.
             (path.exists() || !is_there(name)).then_some(path)
         };
-        let paths = if args.all { dir::snapshots(&place.dir)? } else { args.names.iter().filter_map(named).collect() };
+        let paths =
+            if args.all { dir::snapshots(&place.dir)? } else { names.iter().copied().filter_map(named).collect() };
         for path in paths {
             match one(config, place, args, &path) {
                 Ok(item) => outcome.good(&item, item.table()),
@@ -252,6 +254,11 @@ pub(super) fn run(config: &Config, place: &Place, args: &Args) -> Result<Exit, F
     if let Some(remote) = &there {
         let also_local = place.local(args.which).is_some();
         runtime.block_on(remote::all(remote, &in_bucket, args, also_local, &mut outcome));
+    }
+    for url in urls {
+        if let Err(failure) = runtime.block_on(remote::named(place, url, &mut outcome)) {
+            outcome.bad(url, &failure);
+        }
     }
     if !output::structured(&serde_json::json!({ "items": outcome.all }), args.output)? {
         for told in &outcome.told {

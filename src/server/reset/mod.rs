@@ -122,10 +122,10 @@ async fn act(config: &Config, asked: &Asked, course: &Course, tell: &Tell) -> Re
     let data = &DataDir::new(&config.data_dir).with_etcd_user(config.etcd.user.clone());
     let named = config.cluster_reset_restore_path.as_deref().filter(|_| !asked.undo);
     let dirs = vec![config.snapshot.place(data), PathBuf::from(host::RKE1_SNAPSHOTS)];
-    let unseen = |failure: &Failure| {
+    let unseen: fn(&Failure) = |failure| {
         tracing::warn!(error = %failure.told(), "object storage was not looked into; the snapshot on this node is taken");
     };
-    let places = Places { dirs, s3: &config.snapshot.s3, lender: None, unseen: &unseen };
+    let places = Places { dirs, s3: config.snapshot.s3.clone(), lender: None, unseen };
     let found = match named {
         Some(named) => Some(places.find(named).await?),
         None => None,

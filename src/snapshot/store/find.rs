@@ -26,15 +26,15 @@ use crate::snapshot::{hash, list};
 const NEWS: Duration = Duration::from_millis(200);
 
 /// Where a snapshot may be that is named.
-pub struct Places<'p> {
+pub struct Places {
     /// On this node; the first that has the name counts.
     pub dirs: Vec<PathBuf>,
     /// In object storage.
-    pub s3: &'p S3Config,
+    pub s3: S3Config,
     /// Who we are there, unless keys are given.
     pub lender: Option<SharedCredentialsProvider>,
     /// Told why object storage could not be looked into, if that does not matter.
-    pub unseen: &'p (dyn Fn(&Failure) + Sync),
+    pub unseen: fn(&Failure),
 }
 
 /// A snapshot that was found.
@@ -87,16 +87,14 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
     tokio::task::spawn_blocking(work).await.map_err(|_| FindError::Lost)
 }
 
-impl Places<'_> {
+impl Places {
     /// Anything with a slash is a path, unless it begins with `s3://`; a bare name is one of the snapshots, on this node or in object
     /// storage.
     ///
     /// # Errors
     /// If there is none, or two, or nobody says.
     pub async fn find(&self, named: &str) -> Result<Found, Failure> {
-        if let Some((bucket, key)) = named.strip_prefix("s3://").and_then(|rest| rest.split_once('/')) {
-            let (folder, name) = key.rsplit_once('/').unwrap_or(("", key));
-            let bucket = self.connect(Some((bucket, folder))).await?;
+        if let Some((bucket, name)) = self.at(named).await? {
             return Ok(Found::There(Box::new(There::look(bucket, name).await?)));
         }
         if named.contains('/') {
@@ -130,6 +128,18 @@ impl Places<'_> {
             // What keeps us from the one place where it may be is worth more than that it is not in the other.
             (Err(missing), Err(failure)) => Err(if failure.exit() == Exit::NotFound { missing } else { failure }),
         }
+    }
+
+    /// The bucket and the folder of an `s3://` URL, and the name in it; nothing for anything else.
+    ///
+    /// # Errors
+    /// If object storage is not configured as it would have to be.
+    pub async fn at<'n>(&self, named: &'n str) -> Result<Option<(Bucket, &'n str)>, Failure> {
+        let Some((bucket, key)) = named.strip_prefix("s3://").and_then(|rest| rest.split_once('/')) else {
+            return Ok(None);
+        };
+        let (folder, name) = key.rsplit_once('/').unwrap_or(("", key));
+        Ok(Some((self.connect(Some((bucket, folder))).await?, name)))
     }
 
     /// As configured, or with another bucket and folder.

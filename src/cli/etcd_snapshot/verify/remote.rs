@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::super::super::output;
 use super::super::super::progress::Progress;
+use super::super::place::Place;
 use super::{Args, Outcome};
 use crate::error::Failure;
 use crate::host::printable;
@@ -91,6 +92,21 @@ pub(super) async fn all(remote: &Remote, there: &[InBucket], args: &Args, also_l
             }
         }
     }
+    these(remote, there, found, outcome).await;
+}
+
+/// What a URL names.
+pub(super) async fn named(place: &Place, url: &str, outcome: &mut Outcome) -> Result<(), Failure> {
+    let missing = || Failure::from(PruneError::NotFound(printable(url)));
+    let (remote, name) = place.at(url).await?.ok_or_else(missing)?;
+    let there = list(&remote).await?;
+    let found = there.iter().find(|known| known.listed.name == name).ok_or_else(missing)?;
+    these(&remote, &there, vec![found], outcome).await;
+    Ok(())
+}
+
+/// Some of those that are there.
+async fn these(remote: &Remote, there: &[InBucket], found: Vec<&InBucket>, outcome: &mut Outcome) {
     let mut findings = Vec::new();
     for known in found {
         let url = remote.bucket.url(&known.object.key);
