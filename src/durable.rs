@@ -8,7 +8,7 @@
 
 mod draft;
 
-pub use draft::{Draft, DraftDir, draft_dir};
+pub use draft::{Draft, DraftDir, draft_dir, sweep_dirs};
 
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -407,7 +407,9 @@ fn temporary_beside(path: &Path) -> PathBuf {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let mut name = OsString::from(TEMPORARY);
     name.push(path.file_name().unwrap_or_default());
-    name.push(format!("-{}-{}", COUNT.fetch_add(1, Ordering::Relaxed), std::process::id()));
+    // Without randomness it can be guessed, and is no less ours for that.
+    let random = u32::from_le_bytes(host::random::<4>().unwrap_or_default());
+    name.push(format!("-{random:08x}-{}-{}", COUNT.fetch_add(1, Ordering::Relaxed), std::process::id()));
     path.with_file_name(name)
 }
 

@@ -80,6 +80,20 @@ pub struct Told {
     pub exit_code: u8,
 }
 
+impl Told {
+    /// With another word for something that only we know by its name.
+    #[must_use]
+    pub fn renamed(self, from: &str, to: &str) -> Self {
+        let other = |text: String| text.replace(from, to);
+        Self {
+            message: other(self.message),
+            because: self.because.into_iter().map(other).collect(),
+            next: self.next.map(other),
+            exit_code: self.exit_code,
+        }
+    }
+}
+
 impl fmt::Display for Told {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)?;

@@ -17,6 +17,7 @@ mod reset;
 mod server;
 mod space;
 mod status;
+mod told_to_end;
 mod version;
 
 use std::ffi::OsString;

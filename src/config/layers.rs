@@ -35,6 +35,17 @@ impl Origin {
     pub(super) fn sort_key(&self) -> Self {
         self.clone()
     }
+
+    /// Of two, what has the higher rank counts.
+    #[must_use]
+    pub fn rank(&self) -> u8 {
+        match self {
+            Self::Default => 0,
+            Self::File { .. } => 1,
+            Self::Environment(_) => 2,
+            Self::CommandLine(_) => 3,
+        }
+    }
 }
 
 impl fmt::Display for Origin {

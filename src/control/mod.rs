@@ -57,7 +57,7 @@ pub async fn serve(listeners: Listeners, shared: Arc<Shared>) {
     let private = public
         .clone()
         .route("/v1/status", get(routes::status::status))
-        .route("/v1/s3", get(routes::s3::s3))
+        .route("/v1/s3", post(routes::s3::s3))
         .route("/v1/s3/credentials", post(routes::s3::lend))
         .route("/v1/snapshots", post(routes::snapshots::save))
         .route("/v1/defrag", post(routes::maintenance::defragment))

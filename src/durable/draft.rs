@@ -4,11 +4,16 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use super::{OnPath as _, PRIVATE_DIR, WriteError, create_dir, create_new, rename, sync_parent, temporary_beside};
+use super::{
+    OnPath as _, PRIVATE_DIR, TEMPORARY, WriteError, create_dir, create_new, rename, sync_parent, temporary_beside,
+};
 use crate::faults;
+
+/// Hidden names that are tried.
+const NAMES: u32 = 100;
 
 /// A file under a hidden name, until it is given its own. Dropped before that, it is removed.
 #[derive(Debug)]
@@ -77,14 +82,34 @@ pub struct DraftDir {
     is_published: bool,
 }
 
-/// Makes one, to be given the name `path`.
+/// Makes one, to be given the name `path`. It is ours alone, also where everybody may make directories.
 ///
 /// # Errors
 /// If it cannot be made.
 pub fn draft_dir(path: &Path) -> Result<DraftDir, WriteError> {
-    let path = temporary_beside(path);
-    create_dir(&path, PRIVATE_DIR)?;
-    Ok(DraftDir { path, is_published: false })
+    for _ in 0..NAMES {
+        let path = temporary_beside(path);
+        // One that is there is somebody else's, who may have known the name.
+        if create_dir(&path, PRIVATE_DIR)? {
+            return Ok(DraftDir { path, is_published: false });
+        }
+    }
+    Err(io::Error::from(io::ErrorKind::AlreadyExists)).on("create a directory beside", path)
+}
+
+/// Removes directories under hidden names of `name` that processes of ours left in `dir` when they were killed.
+pub fn sweep_dirs(dir: &Path, name: &str) {
+    let Ok(entries) = fs::read_dir(dir) else { return };
+    let ours = nix::unistd::geteuid().as_raw();
+    for entry in entries.flatten() {
+        let file_name = entry.file_name();
+        let pid =
+            file_name.to_str().and_then(|text| text.strip_prefix(TEMPORARY)?.strip_prefix(name)?.rsplit('-').next());
+        let is_gone = pid.is_some_and(|pid| pid.parse::<u32>().is_ok() && !Path::new("/proc").join(pid).exists());
+        if is_gone && entry.metadata().is_ok_and(|found| found.is_dir() && found.uid() == ours) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
 }
 
 impl DraftDir {

@@ -1,4 +1,4 @@
-//! SHA-256 of files.
+//! Sums of files.
 
 use std::fs::File;
 use std::io;
@@ -14,14 +14,28 @@ const PIECE: usize = 1 << 18;
 /// # Errors
 /// If the file cannot be read, or is shorter.
 pub fn feed(context: &mut Context, file: &File, length: u64, goes_on: impl Fn(u64) -> bool) -> io::Result<()> {
+    let mut at = 0;
+    pieces(file, length, |piece| {
+        context.update(piece);
+        at += piece.len() as u64;
+        goes_on(at)
+    })
+}
+
+/// Reads the first `length` bytes, a piece after the other, for as long as `take` says.
+///
+/// # Errors
+/// If the file cannot be read, or is shorter.
+pub fn pieces(file: &File, length: u64, mut take: impl FnMut(&[u8]) -> bool) -> io::Result<()> {
     let mut buffer = vec![0; PIECE];
     let mut at = 0;
-    while at < length && goes_on(at) {
+    while at < length {
         let wanted = usize::try_from(length - at).unwrap_or(usize::MAX).min(buffer.len());
         file.read_exact_at(&mut buffer[..wanted], at)?;
-        context.update(&buffer[..wanted]);
         at += wanted as u64;
+        if !take(&buffer[..wanted]) {
+            break;
+        }
     }
-    goes_on(at);
     Ok(())
 }

@@ -49,9 +49,14 @@ pub struct Wish {
     pub labels: BTreeMap<String, String>,
     /// The database of the running etcd, if it is to be copied there instead of being sent by etcd.
     pub live: Option<Source>,
+    /// The second of the newest name that was given, which a bucket may have when it is free here; 0 if there is none.
+    pub last_named: u64,
     /// How far it is, and whether it is still wanted.
     pub course: Course,
 }
+
+/// A name this far ahead, in seconds, comes from a clock that was wrong.
+const AHEAD: u64 = 60;
 
 /// Where etcd has its database.
 #[derive(Clone)]
@@ -360,7 +365,8 @@ async fn blocking<T: Send + 'static>(
 /// Gives the draft its name: that of the second in which it was begun, or of the next one that nobody has.
 fn publish(wish: &Wish, draft: Draft, begun: SystemTime) -> Result<PathBuf, SaveError> {
     step(wish, "named", draft.path())?;
-    let mut second = clock::unix_seconds(begun);
+    let now = clock::unix_seconds(begun);
+    let mut second = if wish.last_named < now + AHEAD { now.max(wish.last_named + 1) } else { now };
     let mut draft = draft;
     loop {
         let is_taken = [Packing::Raw, Packing::Zstd, Packing::Zip]

@@ -39,6 +39,19 @@ fn a_good_store_passes_and_nothing_stays_there() {
 }
 
 #[test]
+fn several_at_a_time_do_not_disturb_each_other() {
+    let _timed = Timed::start();
+    let store = Store::start();
+    let node = Node::new(&Etcd::usual()).config(&store.config());
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| node.quorate(&["etcd-snapshot", "s3-check"]).succeeds().to_owned());
+        }
+    });
+    assert_eq!(store.objects("prod"), Vec::<String>::new());
+}
+
+#[test]
 fn each_thing_that_may_be_wrong_is_one_clear_message_with_the_fix() {
     let _timed = Timed::start();
     let store = Store::start();
@@ -59,7 +72,7 @@ fn each_thing_that_may_be_wrong_is_one_clear_message_with_the_fix() {
         (&[&tls_to_plain], "tls", "does not seem to speak TLS", "etcd-s3-insecure"),
         (&[&nobody_there], "connection", "refused", "etcd-s3-endpoint"),
         (&["--s3-endpoint=no-such-host.invalid"], "connection", "", "etcd-s3-endpoint"),
-        (&[&no_proxy], "connection", "refused", "etcd-s3-"),
+        (&[&no_proxy], "proxy", "refused", "etcd-s3-proxy"),
     ] {
         let (ran, json) = check(&node, more);
         assert_eq!(ran.code, Some(1), "{more:?}: {ran:?}");

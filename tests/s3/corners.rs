@@ -18,6 +18,12 @@ fn a_count_for_this_node_is_none_for_the_bucket() {
     }
     node.quorate(&["etcd-snapshot", "prune", "--keep-last=1"]).succeeds();
     assert_eq!((list(&node, &["--local"]).len(), list(&node, &["--s3"]).len()), (1, 3));
+    node.quorate(&["etcd-snapshot", "prune", "--keep-last=4"]).succeeds();
+    assert_eq!(list(&node, &["--s3"]).len(), 3);
+    save(&node, &[]);
+    let ran = node.quorate(&["etcd-snapshot", "prune", "--s3", "--keep-last=4"]);
+    assert_eq!(ran.succeeds(), "");
+    assert_eq!(list(&node, &["--s3"]).len(), 4, "a smaller count of the file takes nothing of what was said");
     node.quorate(&["etcd-snapshot", "prune", "--keep-last=1", "--s3-retention=2"]).succeeds();
     assert_eq!(list(&node, &["--s3"]).len(), 2);
     node.stop();
@@ -62,6 +68,9 @@ fn one_manifest_that_cannot_be_read_hides_no_other() {
     let items = list(&node, &["--s3"]);
     let status = |name: &str| items.iter().find(|item| item["name"] == name).unwrap()["status"].clone();
     assert_eq!((status(&first), status(&second)), ("unreadable".into(), "good".into()));
+    // What could not be read is asked for again.
+    store.heal();
+    assert!(list(&node, &["--s3"]).iter().all(|item| item["status"] == "good"));
     // It is restored all the same.
     restore(&node, &format!("s3://backups/prod/{first}"), &[]).succeeds();
     node.start_ready();
@@ -111,10 +120,179 @@ fn an_upload_in_parts_is_not_forgotten_while_it_cannot_be_taken_back() {
     store.heal();
     store.seen();
     eventually("the upload to succeed", || (store.objects("prod").len() == 1).then_some(()));
-    eventually("nothing to be left", || {
-        let left = fs::read_dir(store.root.path()).unwrap().flatten();
-        (!left.into_iter().any(|entry| entry.file_name().to_string_lossy().starts_with(".upload"))).then_some(())
-    });
+    eventually("nothing to be left", || is_clean(&store));
+    node.stop();
+}
+
+/// Nothing of an upload in parts is left.
+fn is_clean(store: &Store) -> Option<()> {
+    let mut left = fs::read_dir(store.root.path()).unwrap().flatten();
+    (!left.any(|entry| entry.file_name().to_string_lossy().starts_with(".upload"))).then_some(())
+}
+
+#[test]
+fn an_upload_in_parts_is_taken_back_also_if_its_snapshot_is_gone() {
+    let _timed = Timed::start();
+    let store = Store::start();
+    let mut node = started(&store, "");
+    fill(&node, 200, plain);
+    store.inject(Fault::Silence, 1, usize::MAX, is_upload);
+    let mut command = std::process::Command::new(&node.executable);
+    command.args(["etcd-snapshot", "save", "--data-dir"]).arg(&node.data_dir).arg("--config").arg(node.config_path());
+    let mut saving = command.stderr(std::process::Stdio::null()).stdout(std::process::Stdio::null()).spawn().unwrap();
+    eventually("a part to be sent", || store.seen().iter().any(is_upload).then_some(()));
+    node.kill_launcher();
+    saving.wait().unwrap();
+    store.heal();
+    assert_eq!(is_clean(&store), None);
+    let name = name_of(&list(&node, &["--local"])[0]);
+    node.quorate(&["etcd-snapshot", "delete", "--local", "--force", &name]).succeeds();
+    node.start_ready();
+    eventually("nothing to be left", || is_clean(&store));
+    assert_eq!(store.objects("prod"), Vec::<String>::new());
+    node.stop();
+}
+
+/// Changes a byte, and nothing that `ls` looks at, at one moment.
+fn damage(path: &std::path::Path) {
+    let other = path.with_file_name(".other");
+    let mut content = fs::read(path).unwrap();
+    content[10_000] ^= 1;
+    fs::write(&other, content).unwrap();
+    let done = std::process::Command::new("touch").arg("-r").arg(path).arg(&other).status().unwrap();
+    assert!(done.success());
+    fs::rename(other, path).unwrap();
+}
+
+#[test]
+fn what_is_damaged_while_it_waits_is_not_uploaded_and_not_removed() {
+    let _timed = Timed::start();
+    let store = Store::start();
+    let mut node = started(&store, "etcd-s3-only: true\n");
+    for keys in [0, 200] {
+        fill(&node, keys, plain);
+        store.inject(Fault::Answer(403, "AccessDenied", "Access Denied", vec![]), 0, usize::MAX, |seen| {
+            seen.method != "GET"
+        });
+        node.quorate(&["etcd-snapshot", "save"]).fails(1, &["could not be uploaded"]);
+        let items = list(&node, &["--local"]);
+        let name = name_of(items.last().unwrap());
+        damage(&node.server_dir().join("db/snapshots").join(&name));
+        store.heal();
+        node.wait_log(&format!("the snapshot {name} is damaged on this node, and is not uploaded"));
+        eventually("it not to be pending", || {
+            node.status_json()["snapshots"]["s3"]["pending"].as_array().unwrap().is_empty().then_some(())
+        });
+        assert_eq!(store.objects("prod"), Vec::<String>::new());
+        assert!(list(&node, &["--local"]).iter().any(|item| item["name"] == *name), "the last copy stays");
+        eventually("nothing to be left", || is_clean(&store));
+    }
+    node.stop();
+}
+
+#[test]
+fn a_damaged_snapshot_here_is_not_taken_for_the_good_one_there() {
+    let _timed = Timed::start();
+    let store = Store::start();
+    let mut node = started(&store, "");
+    let name = name_of(&save(&node, &[]));
+    node.stop();
+    let path = node.server_dir().join("db/snapshots").join(&name);
+    let mut content = fs::read(&path).unwrap();
+    content[10_000] ^= 1;
+    fs::write(&path, content).unwrap();
+    restore(&node, &name, &[]).fails(2, &["two different snapshots are called", "say which"]);
+    restore(&node, &format!("s3://backups/prod/{name}"), &[]).succeeds();
+    node.start_ready();
+    node.stop();
+}
+
+#[test]
+fn another_snapshot_of_the_same_name_is_not_written_over() {
+    let _timed = Timed::start();
+    let store = Store::start();
+    let mut node = started(&store, "");
+    // Names of the same second are those of the next ones, which are free here again when they were deleted.
+    let mut names: Vec<String> = (0..3).map(|_| name_of(&save(&node, &[]))).collect();
+    node.quorate(
+        &[&["etcd-snapshot", "delete", "--local", "--force"][..], &[&names[0], &names[1], &names[2]]].concat(),
+    )
+    .succeeds();
+    names.push(name_of(&save(&node, &[])));
+    names.dedup();
+    assert_eq!((names.len(), store.objects("prod")), (4, names.clone()));
+    // And after a restart, with a clock that went back.
+    node.quorate(&["etcd-snapshot", "delete", "--local", "--force", &names[3]]).succeeds();
+    node.stop();
+    let at: u64 = names[0].rsplit('-').next().unwrap().parse().unwrap();
+    let content = fs::read(store.path(&format!("prod/{}", names[0]))).unwrap();
+    for second in at..at + 100 {
+        let name = names[0].replace(&at.to_string(), &second.to_string());
+        fs::write(store.path(&format!("prod/{name}")), &content).unwrap();
+    }
+    node.start_ready();
+    let ran = node.quorate(&["etcd-snapshot", "save"]);
+    ran.fails(1, &["is whole and safe on this node, and is not uploaded", "another snapshot has this name there"]);
+    assert_eq!(node.status_json()["snapshots"]["s3"]["pending"].as_array().unwrap().len(), 0);
+    node.stop();
+}
+
+#[test]
+fn with_s3_only_what_is_held_stays_here() {
+    let _timed = Timed::start();
+    let store = Store::start();
+    let mut node = started(&store, "etcd-s3-only: true\n");
+    store.inject(Fault::Answer(403, "AccessDenied", "Access Denied", vec![]), 0, usize::MAX, is_upload);
+    node.quorate(&["etcd-snapshot", "save"]).fails(1, &["could not be uploaded"]);
+    let name = name_of(&list(&node, &["--local"])[0]);
+    node.quorate(&["etcd-snapshot", "hold", "--local", &name]).succeeds();
+    store.heal();
+    eventually("the upload to succeed", || list(&node, &["--s3"]).pop());
+    assert_eq!(list(&node, &["--local"]).len(), 1);
+    let item = save(&node, &[]);
+    assert!(item["location"].as_str().unwrap().starts_with("s3://backups/prod/"), "where it is: {item}");
+    assert_eq!(list(&node, &["--local"]).len(), 1);
+    node.stop();
+}
+
+#[test]
+fn a_download_that_nobody_wants_any_more_leaves_nothing() {
+    let _timed = Timed::start();
+    let store = Store::start();
+    let mut node = started(&store, "");
+    let name = name_of(&save(&node, &[]));
+    node.stop();
+    let url = format!("s3://backups/prod/{name}");
+    let temporary = node.dir.path().join("tmp");
+    fs::create_dir(&temporary).unwrap();
+    // One that was killed left this.
+    let left = temporary.join(".tmp-quorate-quorate-download-0-0-999999999");
+    fs::create_dir(&left).unwrap();
+    let (read, part) = (format!("prod/{name}"), format!("prod/{name}"));
+    store.inject(Fault::Silence, 0, usize::MAX, move |seen| seen.is("GET", &part));
+    for (signal, code) in [(Signal::SIGINT, 130), (Signal::SIGTERM, 143)] {
+        store.seen();
+        let mut command = std::process::Command::new(&node.executable);
+        command.args(["etcd-snapshot", "ls", &url, "--data-dir"]).arg(&node.data_dir).arg("--config");
+        let mut looking = command.arg(node.config_path()).env("TMPDIR", &temporary).spawn().unwrap();
+        eventually("a part to be asked for", || store.seen().iter().any(|seen| seen.is("GET", &read)).then_some(()));
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(looking.id().cast_signed()), signal).unwrap();
+        assert_eq!(looking.wait().unwrap().code(), Some(code));
+        assert_eq!(fs::read_dir(&temporary).unwrap().count(), 0);
+    }
+    // A restore that is told to stop while it looks, and the store says nothing.
+    store.inject(Fault::Silence, 0, usize::MAX, |_| true);
+    let mut command = node.server_command();
+    command.args(["--cluster-reset", &format!("--cluster-reset-restore-path={url}"), "--etcd-s3-timeout=60s"]);
+    store.seen();
+    let log = fs::File::create(node.dir.path().join("reset.log")).unwrap();
+    let mut reset = command.stderr(log).spawn().unwrap();
+    eventually("the store to be asked", || (!store.seen().is_empty()).then_some(()));
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(reset.id().cast_signed()), Signal::SIGTERM).unwrap();
+    let begun = std::time::Instant::now();
+    reset.wait().unwrap();
+    assert!(begun.elapsed() < std::time::Duration::from_secs(50), "it waited for the store");
+    node.start_ready();
     node.stop();
 }
 
@@ -273,13 +451,13 @@ fn what_a_wrong_clock_dated_ahead_is_not_the_newest_in_the_bucket() {
     node.stop();
     node.env = vec![("QUORATE_TEST_CLOCK_SHIFT".into(), "172800".into())];
     node.start_ready();
-    save(&node, &[]);
+    save(&node, &["--wait"]);
     node.stop();
     node.env.clear();
     node.start_ready();
     let status = node.status_json()["snapshots"].clone();
     assert_eq!((&status["s3"]["last"], &status["last_good"]), (&serde_json::Value::Null, &serde_json::Value::Null));
-    let name = name_of(&save(&node, &[]));
+    let name = name_of(&save(&node, &["--wait"]));
     let status = node.status_json()["snapshots"].clone();
     assert_eq!(status["s3"]["last"]["name"], format!("s3://backups/prod/{name}"));
     assert_eq!(status["last_good"]["name"], *name);

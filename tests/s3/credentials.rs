@@ -187,6 +187,28 @@ fn a_command_uses_what_the_running_server_finds() {
 }
 
 #[test]
+fn whoever_has_credentials_and_says_nothing_is_not_the_store() {
+    let _timed = Timed::start();
+    let store = Store::start();
+    let mut node = keyless(&store);
+    let dir = tempfile::Builder::new().prefix("quorate-test-").tempdir().unwrap();
+    let config = dir.path().join("config");
+    fs::write(&config, "[default]\ncredential_process = /bin/sleep 3\n").unwrap();
+    let env = [("AWS_CONFIG_FILE", config.to_str().unwrap()), ("QUORATE_TEST_CREDENTIALS_MS", "1000")];
+    let words = ["no credentials were found", "did not answer within 1 s", "or give this machine a role"];
+    node.quorate_with(&env, &["etcd-snapshot", "ls", "--s3"]).fails(1, &words);
+    let told = node.quorate_with(&env, &["etcd-snapshot", "s3-check"]);
+    assert_eq!(told.code, Some(1));
+    assert!(told.out.contains("credentials BAD"), "{}", told.out);
+    // The same of the server's.
+    node.env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    node.start_ready();
+    node.quorate(&["etcd-snapshot", "save"]).fails(1, &[&["could not be uploaded"][..], &words].concat());
+    node.quorate(&["etcd-snapshot", "ls", "--s3"]).fails(1, &["the running server has none", "did not answer within"]);
+    node.stop();
+}
+
+#[test]
 fn a_role_is_asked_again_before_its_credentials_expire() {
     let _timed = Timed::start();
     let store = Store::start();

@@ -132,13 +132,18 @@ fn what_stalls_is_given_up() {
     store.inject(Fault::Silence, 0, 4, is_upload);
     try_to_save(&node, &["--s3-timeout=1s"]).fails(1, &["could not be uploaded", "did not answer in time"]);
     settled(&store, &node, 1);
+    // Told to slow down, it is not silence, however short the time-out.
+    store.inject(Fault::Answer(503, "SlowDown", "Please reduce your request rate.", vec![]), 0, usize::MAX, is_upload);
+    try_to_save(&node, &["--s3-timeout=1s"]).fails(1, &["could not be uploaded", "SlowDown", "try again in a while"]);
+    store.heal();
+    settled(&store, &node, 2);
     // What arrives a byte a second does not get on either; what is slow, and gets on, may take its time.
     fill(&node, 200, plain);
     store.sip(100_000);
     try_to_save(&node, &["--s3-timeout=1s"]).fails(1, &["is whole and safe on this node", "did not answer in time"]);
     assert_eq!(pending(&node).len(), 1);
     store.heal();
-    settled(&store, &node, 2);
+    settled(&store, &node, 3);
     node.stop();
 }
 

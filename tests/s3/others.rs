@@ -195,6 +195,15 @@ fn a_proxy_is_used_as_configured_or_as_the_environment_says() {
     let with_exception = [env[0], ("NO_PROXY", "127.0.0.1")];
     node.quorate_with(&with_exception, &["etcd-snapshot", "ls", "--s3"]).succeeds();
     assert_eq!(count.load(Ordering::Relaxed), 0, "switched off");
+    // One that is not there is named, whatever the store speaks.
+    let plain = Store::start();
+    let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let said = format!("--s3-proxy=http://{gone}");
+    for endpoint in [store.endpoint(), plain.endpoint()] {
+        let endpoint = format!("--s3-endpoint={endpoint}");
+        let ran = node.quorate(&["etcd-snapshot", "ls", "--s3", &said, &endpoint]);
+        ran.fails(1, &[&format!("the proxy {gone} cannot be reached"), "check etcd-s3-proxy"]);
+    }
     // A command goes the way of the running server, whatever its own environment says.
     let mut node = node;
     node.env = vec![("HTTPS_PROXY".into(), url)];

@@ -93,6 +93,48 @@ fn a_download_that_breaks_off_goes_on_where_it_was() {
 }
 
 #[test]
+fn what_came_whole_need_not_come_again_when_the_next_step_fails() {
+    let _timed = Timed::start();
+    let store = Store::start();
+    let (mut node, name) = saved(&store, "");
+    let url = format!("s3://backups/prod/{name}");
+    let fail = |node: &mut Node| {
+        node.env = vec![("FAILPOINTS".into(), "restore::copy=return(enospc)".into())];
+        restore(node, &url, &[]).fails(1, &["nothing was changed"]);
+        node.env.clear();
+        store.seen();
+    };
+    let here = node.server_dir().join("db/download").join(&name);
+    fail(&mut node);
+    assert!(here.exists());
+    restore(&node, &url, &["--dry-run"]).succeeds();
+    store.seen();
+    restore(&node, &url, &[]).succeeds();
+    assert_eq!(store.seen().into_iter().filter(is_part).count(), 0, "it was here");
+    assert!(!here.exists());
+    node.start_ready();
+    node.stop();
+    // Not if the disk has spoiled it meanwhile.
+    fail(&mut node);
+    let mut content = fs::read(&here).unwrap();
+    content[100_000] ^= 1;
+    fs::write(&here, content).unwrap();
+    restore(&node, &url, &[]).succeeds();
+    assert!(store.seen().into_iter().filter(is_part).count() > 0, "it came again");
+    node.start_ready();
+    node.stop();
+    // What is corrupt is called what the operator knows.
+    let mut content = fs::read(store.path(&format!("prod/{name}"))).unwrap();
+    content[100_000] ^= 1;
+    fs::write(store.path("prod/by-hand"), content).unwrap();
+    let ran = restore(&node, "s3://backups/prod/by-hand", &[]);
+    ran.fails(1, &["s3://backups/prod/by-hand", "is corrupt"]);
+    assert!(!ran.err.contains("db/download"), "{}", ran.err);
+    node.start_ready();
+    node.stop();
+}
+
+#[test]
 fn a_launcher_that_is_killed_in_a_download_leaves_nothing_after_the_next_start() {
     let _timed = Timed::start();
     let store = Store::start();

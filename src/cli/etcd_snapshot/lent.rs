@@ -7,10 +7,9 @@ use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials, future};
 
 use crate::control::client;
-use crate::control::routes::s3::PATIENCE;
 use crate::datadir::DataDir;
 use crate::error::Told;
-use crate::snapshot::store::s3::credentials::Lent;
+use crate::snapshot::store::s3::credentials::{Lent, PATIENCE};
 
 /// Asks the server, again when what it lent expires.
 #[derive(Clone, Debug)]

@@ -8,11 +8,11 @@ use aws_credential_types::provider::SharedCredentialsProvider;
 
 use super::super::output;
 use super::super::progress::Progress;
-use super::super::{block_on, status as server_status};
+use super::super::{block_on, status as server_status, told_to_end};
 use super::lent::FromServer;
-use crate::config::s3::{self, S3Config};
+use crate::config::s3::{self, S3Config, Target};
 use crate::config::{Config, Given, Origin};
-use crate::control::client;
+use crate::control::client::{self, ControlError};
 use crate::datadir::DataDir;
 use crate::durable::{self, DraftDir};
 use crate::error::{Exit, Explained, Failure};
@@ -24,6 +24,9 @@ use crate::snapshot::store::s3::store::Remote;
 
 /// How long the launcher may take to say where its snapshots are.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What a directory for a download is called, among temporary files.
+const DOWNLOAD: &str = "quorate-download";
 
 /// Which places; without either, this node and, if snapshots are uploaded, object storage.
 #[derive(Clone, Copy, Debug, Default, clap::Args)]
@@ -41,6 +44,8 @@ pub(super) struct Place {
     pub(super) data: DataDir,
     /// What the command line says of `etcd-s3`.
     said: Option<bool>,
+    /// What else of object storage the command line says.
+    said_of_s3: BTreeMap<String, String>,
     /// Who has credentials, if a server runs that may find them where we cannot look.
     lender: Option<FromServer>,
 }
@@ -80,7 +85,7 @@ pub(super) fn said(given: &Given) -> BTreeMap<String, String> {
         .options
         .iter()
         .filter(|(name, (_, origin))| s3::is_ours(name) && matches!(origin, Origin::CommandLine(_)));
-    let ours = ours.filter_map(|(name, (texts, _))| Some(((*name).to_owned(), texts.first()?.clone())));
+    let ours = ours.filter_map(|(name, (texts, _))| Some(((*name).to_owned(), s3::from_here(name, texts.first()?))));
     let mut said: BTreeMap<String, String> = ours.collect();
     if said.contains_key(s3::SWITCH) && !said.contains_key(KEYS[0].0) {
         let found =
@@ -90,22 +95,37 @@ pub(super) fn said(given: &Given) -> BTreeMap<String, String> {
     said
 }
 
+/// What the running server knows of object storage, with what is said now.
+async fn theirs(data: &DataDir, said: &BTreeMap<String, String>) -> Option<BTreeMap<String, String>> {
+    let body = serde_json::to_vec(said).unwrap_or_default();
+    let mut told = None;
+    let asked = client::post(data, "/v1/s3", body, PATIENCE, |line| told = serde_json::from_slice(line).ok());
+    asked.await.ok()?;
+    told
+}
+
 impl Place {
     /// As the running server has them: its command line and environment may say something else than ours. Without one, as configured. What
     /// our own command line says counts more than either.
     pub(super) fn of(config: &Config, given: &Given) -> Result<Self, Failure> {
         let data = DataDir::new(&config.data_dir);
-        let running = block_on(server_status::fetch(&data, PATIENCE))?.ok();
-        let running = running.filter(|status| !status.snapshots.dir.is_empty());
         let said = said(given);
         let mut lender = None;
+        let running = match block_on(server_status::fetch(&data, PATIENCE))? {
+            Err(error) if !matches!(error, ControlError::NotRunning(_)) => {
+                let why = Failure::from(error).told();
+                output::talk(&format!("quorate: warning: {}; what follows is by the configuration\n", why.message));
+                None
+            }
+            running => running.ok().filter(|status| !status.snapshots.dir.is_empty()),
+        };
         let (dir, node, configured) = match running {
             Some(status) => {
-                let told = block_on(client::get(&data, "/v1/s3", PATIENCE))?.ok();
-                let theirs: Option<BTreeMap<String, String>> = told.and_then(|body| serde_json::from_slice(&body).ok());
-                lender = theirs.is_some().then(|| FromServer::new(&data, &said));
-                let s3 = match theirs {
-                    Some(theirs) => S3Config::default().with(&theirs)?,
+                let s3 = match block_on(theirs(&data, &said))? {
+                    Some(theirs) => {
+                        lender = Some(FromServer::new(&data, &said));
+                        S3Config::default().with(&theirs)?
+                    }
                     None => config.snapshot.s3.clone(),
                 };
                 (PathBuf::from(status.snapshots.dir), status.node, s3)
@@ -113,8 +133,13 @@ impl Place {
             None => (config.snapshot.place(&data), config.node_name.clone(), config.snapshot.s3.clone()),
         };
         let s3 = configured.with(&said)?;
-        let said = said.contains_key(s3::SWITCH).then_some(s3.is_on);
-        Ok(Self { dir, node, s3, data, said, lender })
+        let is_on = said.contains_key(s3::SWITCH).then_some(s3.is_on);
+        Ok(Self { dir, node, s3, data, said: is_on, said_of_s3: said, lender })
+    }
+
+    /// True if the command line says so much of an option of object storage.
+    pub(super) fn is_said(&self, option: &str) -> bool {
+        self.said_of_s3.contains_key(option)
     }
 
     /// A name is looked up among the snapshots; anything with a slash is a path.
@@ -150,18 +175,18 @@ impl Place {
                 Found::Here(path) => return Ok(Got { shown: path.display().to_string(), path, _dir: None }),
                 Found::There(there) => there,
             };
-            let near = near.map_or_else(|| std::env::temp_dir().join("quorate-download"), Path::to_path_buf);
+            let near = near.map_or_else(
+                || {
+                    let temporary = std::env::temp_dir();
+                    durable::sweep_dirs(&temporary, DOWNLOAD);
+                    temporary.join(DOWNLOAD)
+                },
+                Path::to_path_buf,
+            );
             let dir = durable::draft_dir(&near)?;
-            let course = Course::default();
-            let breaking = course.clone();
-            let watching = tokio::spawn(async move {
-                if tokio::signal::ctrl_c().await.is_ok() {
-                    breaking.break_off();
-                }
-            });
+            told_to_end::remove(dir.path());
             let mut bar = Progress::new("downloading the snapshot");
-            let path = there.fetch(dir.path(), &course, &mut |done, all| bar.set(done, all)).await;
-            watching.abort();
+            let path = there.fetch(dir.path(), &Course::default(), &mut |done, all| bar.set(done, all)).await;
             Ok(Got { path: path?, shown: there.url(), _dir: Some(dir) })
         })?
     }
@@ -189,12 +214,17 @@ impl Place {
         self.lender.is_some()
     }
 
-    /// The bucket, whether it is meant or not.
-    pub(super) async fn bucket(&self) -> Result<Remote, Failure> {
-        if !self.s3.has_bucket() {
-            return Err(NoBucket.into());
-        }
-        let bucket = Bucket::connect(self.s3.target()?, self.lender()).await?;
+    async fn bucket(&self) -> Result<Remote, Failure> {
+        let bucket = Bucket::connect(self.target()?, self.lender()).await?;
         Ok(Remote::new(bucket, &self.data))
+    }
+
+    /// The bucket, whether it is meant or not; nobody is asked for credentials yet.
+    pub(super) async fn bucket_to_check(&self) -> Result<Bucket, Failure> {
+        Ok(Bucket::prepare(self.target()?, self.lender()).await?)
+    }
+
+    fn target(&self) -> Result<Target, Failure> {
+        if self.s3.has_bucket() { Ok(self.s3.target()?) } else { Err(NoBucket.into()) }
     }
 }

@@ -101,8 +101,14 @@ pub(super) fn run(config: &Config, place: &Place, args: &Args) -> Result<Exit, F
         if let Some(remote) = place.remote(args.which).await? {
             places.push(remote.place());
             let policy = if is_ruled { rules } else { config.snapshot.policy() };
-            // A count of the store's own is meant for the store, whatever is said of the snapshots here.
-            let policy = place.s3.retention.map_or(policy, |count| Policy { last: Some(count), ..policy });
+            // A count of the store's own is meant for the store; beside rules that were said here it is one more.
+            let policy = match (place.s3.retention, place.is_said("etcd-s3-retention")) {
+                (Some(count), is_said) if is_said || !is_ruled => Policy { last: Some(count), ..policy },
+                // 0 keeps all, or leaves it to the other rules.
+                (Some(_), _) if policy.last == Some(0) => policy,
+                (Some(count), _) => Policy { last: policy.last.max(Some(count)), ..policy },
+                (None, _) => policy,
+            };
             let (decided, failure) = one(&remote, &base, node, &policy, now, args.dry_run).await?;
             items.extend(decided);
             failed = failed.take().or(failure);

@@ -33,11 +33,11 @@ const COLUMN: usize = 18;
 
 pub(super) fn run(place: &Place, args: &Args) -> Result<Exit, Failure> {
     let (mut steps, policy, shown) = runtime()?.block_on(async {
-        let remote = place.bucket().await?;
-        let target = remote.bucket.target();
+        let bucket = place.bucket_to_check().await?;
+        let target = bucket.target();
         let has_kms = matches!(target.encryption, Some(Encryption::Kms(_)));
         let policy = check::policy(&target.bucket, &target.prefix(), has_kms);
-        Ok::<_, Failure>((check::check(&remote.bucket).await, policy, target.to_string()))
+        Ok::<_, Failure>((check::check(&bucket).await, policy, target.to_string()))
     })?;
     steps.insert(0, settings(place));
     let is_good = steps.iter().all(|step| step.verdict != Verdict::Bad);

@@ -84,7 +84,9 @@ pub(super) fn run(config: &Config, given: &Given, args: &Args) -> Result<Exit, F
     let here = Item::of_manifest(manifest.clone(), format!("file://{}", path.display()));
     let there =
         upload.as_ref().and_then(|upload| upload.as_ref().ok()).map(|url| Item::of_manifest(manifest, url.clone()));
-    let item = Item { uploaded_to: there.as_ref().map(|there| there.location.clone()), ..here.clone() };
+    let uploaded_to = there.as_ref().map(|there| there.location.clone());
+    let shown = there.as_ref().filter(|_| is_only_there).unwrap_or(&here).clone();
+    let item = Item { uploaded_to, ..shown };
     if !output::structured(&item, args.output)? {
         let rows: Vec<Item> = (!is_only_there).then_some(here).into_iter().chain(there).collect();
         output::data(&super::item::table(&rows, false, output::columns()))?;

@@ -24,6 +24,9 @@ use settings::read_settings;
 /// The switch; all other options begin with it and a hyphen.
 pub const SWITCH: &str = "etcd-s3";
 
+const ACCESS_KEY: &str = "etcd-s3-access-key";
+const TOKEN: &str = "etcd-s3-session-token";
+
 /// What was set of `etcd-s3…`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct S3Config {
@@ -152,6 +155,18 @@ impl Explained for S3ConfigError {
     }
 }
 
+/// Files that are named in it, from the directory where it is said: whoever reads it may be in another one.
+#[must_use]
+pub fn from_here(option: &str, text: &str) -> String {
+    let absolute = |path: &str| std::path::absolute(path).ok().and_then(|path| path.to_str().map(str::to_owned));
+    match (option, text.strip_prefix("sse-c:")) {
+        ("etcd-s3-config-file", _) => absolute(text).unwrap_or_else(|| text.to_owned()),
+        ("etcd-s3-sse", Some(file)) => absolute(file).map_or_else(|| text.to_owned(), |path| format!("sse-c:{path}")),
+        ("etcd-s3-endpoint-ca", _) => parse::with_absolute_paths(text),
+        _ => text.to_owned(),
+    }
+}
+
 fn wrong(option: &'static str, what: impl Into<String>) -> S3ConfigError {
     S3ConfigError { option, what: what.into() }
 }
@@ -168,8 +183,12 @@ impl S3Config {
         let mut texts = BTreeMap::new();
         for spec in OPTIONS.iter().filter(|spec| is_ours(spec.name)) {
             if let Some((text, _)) = resolved.one(spec.name).filter(|_| resolved.is_set(spec.name)) {
-                texts.insert(spec.name, Secret::new(text.clone()));
+                texts.insert(spec.name, Secret::new(from_here(spec.name, text)));
             }
+        }
+        // A token that was said farther away than the key is that of another key.
+        if resolved.origin(TOKEN).rank() < resolved.origin(ACCESS_KEY).rank() {
+            texts.remove(TOKEN);
         }
         let config = Self::of_texts(texts);
         let is_asked = config.is_on && matches!(resolved.origin(SWITCH), super::Origin::CommandLine(_));
@@ -201,6 +220,10 @@ impl S3Config {
     /// If one of them is no option of ours, or has a value that it cannot have.
     pub fn with(&self, more: &BTreeMap<String, String>) -> Result<Self, S3ConfigError> {
         let mut texts = self.texts.clone();
+        if more.contains_key(ACCESS_KEY) {
+            // That of the key which this one replaces.
+            texts.remove(TOKEN);
+        }
         for (name, text) in more {
             let spec = options::find(name).filter(|spec| is_ours(spec.name));
             let spec = spec.ok_or_else(|| wrong(SWITCH, format!("there is no option {}", host::printable(name))))?;
@@ -229,8 +252,11 @@ impl S3Config {
     pub fn target(&self) -> Result<Target, S3ConfigError> {
         let mut texts = self.texts.clone();
         if let Some(path) = self.texts.get("etcd-s3-config-file") {
+            let has_key = texts.contains_key(ACCESS_KEY);
             for (name, text) in read_settings(Path::new(path.reveal()))? {
-                texts.entry(name).or_insert(text);
+                if !(has_key && name == TOKEN) {
+                    texts.entry(name).or_insert(text);
+                }
             }
         }
         let one = |name: &str| texts.get(name).map(Secret::reveal).filter(|text| !text.is_empty());
@@ -340,6 +366,44 @@ mod tests {
         ] {
             let target = target(&[("-folder", folder)]).unwrap();
             assert_eq!((target.prefix(), target.to_string()), (prefix.to_owned(), shown.to_owned()), "{folder}");
+        }
+    }
+
+    #[test]
+    fn a_token_belongs_to_its_key() {
+        let token = |config: &S3Config| config.target().unwrap().keys.unwrap().session_token.is_some();
+        let before =
+            config(&[("-bucket", "backups"), ("-access-key", "a"), ("-secret-key", "s"), ("-session-token", "t")]);
+        assert!(token(&before));
+        let more = |texts: &[(&str, &str)]| {
+            let texts = texts.iter().map(|(name, text)| (format!("etcd-s3-{name}"), (*text).to_owned())).collect();
+            token(&before.with(&texts).unwrap())
+        };
+        assert!(!more(&[("access-key", "b"), ("secret-key", "s")]), "of another key");
+        assert!(more(&[("access-key", "b"), ("secret-key", "s"), ("session-token", "u")]));
+        assert!(more(&[("secret-key", "s")]));
+    }
+
+    #[test]
+    fn paths_are_from_where_they_are_said() {
+        let here = std::env::current_dir().unwrap();
+        let here = here.to_str().unwrap();
+        let pem = "-----BEGIN CERTIFICATE-----\nx";
+        for (option, text, expected) in [
+            ("etcd-s3-config-file", "s3.yaml", format!("{here}/s3.yaml")),
+            ("etcd-s3-config-file", "/s3.yaml", "/s3.yaml".into()),
+            ("etcd-s3-sse", "sse-c:key", format!("sse-c:{here}/key")),
+            ("etcd-s3-sse", "AES256", "AES256".into()),
+            ("etcd-s3-endpoint-ca", "a.pem /b.pem", format!("{here}/a.pem /b.pem")),
+            ("etcd-s3-endpoint-ca", pem, pem.into()),
+            (
+                "etcd-s3-endpoint-ca",
+                "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURS0tLS0t",
+                "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURS0tLS0t".into(),
+            ),
+            ("etcd-s3-bucket", "b", "b".into()),
+        ] {
+            assert_eq!(from_here(option, text), expected, "{option} {text}");
         }
     }
 

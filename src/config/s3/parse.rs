@@ -86,6 +86,22 @@ pub(super) fn proxy(text: &str) -> Result<String, S3ConfigError> {
 }
 
 /// PEM as it is, or any number of paths and base64 texts with white space between them.
+/// The same, with whatever is a path made absolute.
+pub(super) fn with_absolute_paths(text: &str) -> String {
+    if text.contains(PEM) {
+        return text.to_owned();
+    }
+    let one = |part: &str| {
+        let path = if in_base64(part).is_none() { std::path::absolute(part).ok() } else { None };
+        path.and_then(|path| path.to_str().map(str::to_owned)).unwrap_or_else(|| part.to_owned())
+    };
+    text.split_whitespace().map(one).collect::<Vec<_>>().join(" ")
+}
+
+fn in_base64(part: &str) -> Option<Vec<u8>> {
+    base64::decode(part).ok().filter(|bytes| String::from_utf8_lossy(bytes).contains(PEM))
+}
+
 pub(super) fn certificates(text: &str) -> Result<Vec<Vec<u8>>, S3ConfigError> {
     const OPTION: &str = "etcd-s3-endpoint-ca";
     if text.contains(PEM) {
@@ -96,8 +112,7 @@ pub(super) fn certificates(text: &str) -> Result<Vec<Vec<u8>>, S3ConfigError> {
     }
     text.split_whitespace()
         .map(|part| {
-            let decoded = base64::decode(part).ok().filter(|bytes| String::from_utf8_lossy(bytes).contains(PEM));
-            let (pem, shown) = match decoded {
+            let (pem, shown) = match in_base64(part) {
                 Some(bytes) => (bytes, "what is given"),
                 None => (read_file(OPTION, Path::new(part))?, part),
             };

@@ -2,19 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse as _, Response};
 
+use crate::config::s3::{S3Config, S3ConfigError};
 use crate::error::Failure;
 use crate::server::state::Shared;
 use crate::snapshot::store::s3::{connector, credentials};
-
-/// Whoever has the credentials may take a moment; so long they are waited for.
-pub const PATIENCE: Duration = Duration::from_secs(60);
 
 fn json(value: &impl serde::Serialize) -> Response {
     let mut body = serde_json::to_vec(value).unwrap_or_default();
@@ -23,11 +20,17 @@ fn json(value: &impl serde::Serialize) -> Response {
     ([(CONTENT_TYPE, "application/json")], body).into_response()
 }
 
-/// Options by name; the proxy is the one that this server's environment says, unless one is configured.
-pub async fn s3(State(shared): State<Arc<Shared>>) -> Response {
-    let s3 = shared.snapshots.settings.borrow().s3.clone();
-    let mut told = s3.revealed();
-    if let Ok(target) = s3.target() {
+/// Our own settings with what the request says, by option name.
+fn with_more(shared: &Shared, body: &[u8]) -> Result<S3Config, S3ConfigError> {
+    let more: BTreeMap<String, String> = serde_json::from_slice(body).unwrap_or_default();
+    shared.snapshots.settings.borrow().s3.with(&more)
+}
+
+/// Options by name; the proxy is the one that this server's environment says for such a place, unless one is configured.
+pub async fn s3(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
+    let with_more = with_more(&shared, &body);
+    let mut told = with_more.as_ref().map(S3Config::revealed).unwrap_or_default();
+    if let Ok(target) = with_more.and_then(|s3| s3.target()) {
         told.insert("etcd-s3-proxy".into(), connector::proxy_in_words(&target));
     }
     json(&told)
@@ -35,11 +38,6 @@ pub async fn s3(State(shared): State<Arc<Shared>>) -> Response {
 
 /// Credentials that this server finds, for a place that the request describes by options; or why there are none.
 pub async fn lend(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
-    let lent = async {
-        let more: BTreeMap<String, String> = serde_json::from_slice(&body).unwrap_or_default();
-        let target = shared.snapshots.settings.borrow().s3.with(&more)?.target()?;
-        let found = tokio::time::timeout(PATIENCE, credentials::lend(&target)).await;
-        Ok::<_, Failure>(found.map_err(|_| credentials::late(&target))??)
-    };
+    let lent = async { Ok::<_, Failure>(credentials::lend(&with_more(&shared, &body)?.target()?).await?) };
     json(&lent.await.map_err(|failure| failure.told()))
 }

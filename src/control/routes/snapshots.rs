@@ -19,7 +19,7 @@ use crate::snapshot::file::Packing;
 use crate::snapshot::name::NotABase;
 
 /// Whoever asked and goes away has changed their mind.
-const FATE: Fate = Fate { gone: "the snapshot is broken off", stopping: None };
+const FATE: Fate = Fate { gone: "what is not saved yet is broken off; an upload goes on", stopping: None };
 
 /// What is asked for.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]

@@ -42,6 +42,9 @@ use crate::snapshot::store::find::{Found, Places, There};
 /// Bytes that etcd writes beside its database when it starts: the next segment of its log, and what it is about to write.
 const SPARE: u64 = 2 * wal::SEGMENT;
 
+/// What a directory for the download of a dry run is called, among temporary files.
+const DRY_RUN: &str = "quorate-dry-run";
+
 /// What is asked for.
 #[derive(Clone, Debug, Default)]
 #[allow(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
@@ -127,7 +130,13 @@ async fn act(config: &Config, asked: &Asked, course: &Course, tell: &Tell) -> Re
     };
     let places = Places { dirs, s3: config.snapshot.s3.clone(), lender: None, unseen };
     let found = match named {
-        Some(named) => Some(places.find(named).await?),
+        Some(named) => {
+            tracing::info!(snapshot = named, "looking for the snapshot");
+            tokio::select! {
+                found = places.find(named) => Some(found?),
+                () = course.broken_off() => return Err(TrialError::BrokenOff.into()),
+            }
+        }
         None => None,
     };
     let what = match &found {
@@ -167,10 +176,12 @@ async fn act(config: &Config, asked: &Asked, course: &Course, tell: &Tell) -> Re
             let downloads = data.downloads();
             let path = there.fetch(&downloads, course, &mut run.downloading()).await;
             let path = path.map_err(|why| ResetError::Untouched { act: what.word(), why: why.told() })?;
+            let named = path.display().to_string();
             let report = run.all(what, Some(path)).await;
-            // What was restored is not needed any more; what could not be may be damaged, and comes anew.
+            let report = report.map_err(|failure| failure.told().renamed(&named, &there.url()))?;
+            // What was restored is not needed any more; what could not be need not come again.
             let _ = durable::remove_dir_all(&downloads);
-            Ok(Report { from: Some(there.url().into()), ..report? })
+            Ok(Report { from: Some(there.url().into()), ..report })
         }
     }
 }
@@ -202,7 +213,9 @@ impl Run<'_> {
 
     /// For a dry run: into a directory that is gone afterwards.
     async fn fetch_for_outline(&self, there: &There) -> Result<(PathBuf, durable::DraftDir), Failure> {
-        let dir = durable::draft_dir(&std::env::temp_dir().join("quorate-dry-run"))?;
+        let temporary = std::env::temp_dir();
+        durable::sweep_dirs(&temporary, DRY_RUN);
+        let dir = durable::draft_dir(&temporary.join(DRY_RUN))?;
         let path = there.fetch(dir.path(), self.course, &mut self.downloading()).await?;
         Ok((path, dir))
     }

@@ -25,6 +25,7 @@ impl Run<'_> {
             reason: "pre-restore",
             labels: std::collections::BTreeMap::default(),
             live: None,
+            last_named: 0,
             course: self.course.clone(),
         };
         let facts = client::Source {

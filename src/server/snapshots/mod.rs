@@ -7,6 +7,7 @@ pub mod uploads;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -25,7 +26,7 @@ use crate::snapshot::aside::Course;
 use crate::snapshot::file::Packing;
 use crate::snapshot::list::{self, Status};
 use crate::snapshot::manifest::Manifest;
-use crate::snapshot::name::Base;
+use crate::snapshot::name::{self, Base};
 use crate::snapshot::save::{self, SaveError, Source, Wish};
 use uploads::Uploads;
 
@@ -136,6 +137,8 @@ pub struct Snapshots {
     /// How long saves took, by how they ended.
     pub save_seconds: Family<SaveLabels, Histogram>,
     history: Mutex<History>,
+    /// The second of the newest name.
+    last_named: AtomicU64,
     /// Those that are to be uploaded.
     pub uploads: Uploads,
 }
@@ -159,6 +162,7 @@ impl Snapshots {
             settings,
             save_seconds: Family::new_with_constructor(histogram),
             history: Mutex::default(),
+            last_named: AtomicU64::new(0),
             uploads,
         }
     }
@@ -383,6 +387,7 @@ async fn try_to_take(
         reason: order.reason,
         labels: order.labels,
         live: snapshots.settings.borrow().copy.then(|| live(shared)),
+        last_named: snapshots.last_named.load(Ordering::Relaxed),
         course: course.clone(),
     };
     let url = Addresses::local_client_url(&shared.config);
@@ -394,6 +399,7 @@ async fn try_to_take(
     }
     let manifest = save::save(&wish, &mut client, &facts, progress).await?;
     let path = wish.dir.join(&manifest.name);
+    snapshots.last_named.fetch_max(name::taken_at(&manifest.name).unwrap_or_default(), Ordering::Relaxed);
     Ok((manifest, path))
 }
 

@@ -10,7 +10,7 @@ use aws_lc_rs::digest::{self, Context};
 
 use super::s3::download::{self, Remote};
 use super::s3::error::{Kind, S3Error};
-use super::s3::{Bucket, listing};
+use super::s3::{Bucket, listing, upload};
 use crate::clock;
 use crate::config::s3::{S3Config, Target};
 use crate::durable::{self, PRIVATE_DIR};
@@ -19,11 +19,14 @@ use crate::etcd::embedded::hex;
 use crate::host::{self, printable};
 use crate::snapshot::aside::Course;
 use crate::snapshot::file::OpenError;
+use crate::snapshot::hash;
+use crate::snapshot::list::{self, Status};
 use crate::snapshot::verify::{self, Demands};
-use crate::snapshot::{hash, list};
 
 /// How often it is told how far a download is.
 const NEWS: Duration = Duration::from_millis(200);
+/// A snapshot that is here is not kept waiting longer for what the store has to say.
+const SHORT: Duration = Duration::from_secs(20);
 
 /// Where a snapshot may be that is named.
 pub struct Places {
@@ -60,6 +63,9 @@ enum FindError {
     /// Two have the name.
     #[error("two different snapshots are called {name}: {} and {there}", here.display())]
     Ambiguous { name: String, here: PathBuf, there: String },
+    /// The store takes its time, and it does not matter that much.
+    #[error("object storage did not answer within {} s", SHORT.as_secs())]
+    Late,
     /// Somebody does not want it any more.
     #[error("it was told to stop")]
     BrokenOff,
@@ -113,7 +119,11 @@ impl Places {
             return path.map(Found::Here);
         }
         let there = async { There::look(self.connect(None).await?, named).await };
-        match (path, there.await) {
+        let there = match tokio::time::timeout(if path.is_ok() { SHORT } else { Duration::MAX }, there).await {
+            Ok(looked) => looked,
+            Err(_) => Err(FindError::Late.into()),
+        };
+        match (path, there) {
             (Ok(path), Ok(there)) => {
                 there.is_the_same(&path).await?;
                 Ok(Found::Here(path))
@@ -167,7 +177,7 @@ impl There {
     async fn look(bucket: Bucket, name: &str) -> Result<Self, Failure> {
         let mut remote = download::look(&bucket, &bucket.key(name)).await?;
         // What was written on the object itself goes with it wherever it is copied.
-        remote.sha256 = remote.metadata.get("quorate-sha256").cloned();
+        remote.sha256 = remote.metadata.get(upload::SHA256).cloned();
         if let Some(described) = listing::described(&bucket, name).await? {
             let is_same = described.object.etag == remote.etag && !described.object.crc64nvme.is_empty();
             if is_same {
@@ -190,6 +200,8 @@ impl There {
     async fn is_the_same(&self, path: &Path) -> Result<(), Failure> {
         let known = path.parent().zip(path.file_name()).and_then(|(dir, name)| list::one(dir, name));
         let size = known.as_ref().map_or(0, |known| known.size);
+        // What is written down of a file counts for that file only while it is what it was.
+        let known = known.filter(|known| known.status == Status::Good);
         let ours =
             known.and_then(|known| known.manifest).map(|manifest| manifest.sha256).filter(|sha256| !sha256.is_empty());
         let theirs = match &self.remote.sha256 {

@@ -10,13 +10,13 @@ pub use queue::{Begun, Last, Outcome, Pending, Uploads};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::super::state::Shared;
 use super::{SCHEDULED, on_failure};
 use crate::clock;
 use crate::config::s3::{S3Config, Target};
-use crate::durable::{self, OnPath as _};
+use crate::durable::{self, OnPath as _, WriteError};
 use crate::error::{Explained, Failure, Told};
 use crate::faults;
 use crate::host;
@@ -58,6 +58,22 @@ pub enum UploadError {
         /// What `ls` says.
         status: &'static str,
     },
+    /// It was looked at, and is not what was saved.
+    #[error("the snapshot {name} is damaged on this node, and is not uploaded")]
+    Damaged {
+        /// Which.
+        name: String,
+        /// What was found.
+        source: Box<Told>,
+    },
+    /// Its name is not free there.
+    #[error("the snapshot {name} is whole and safe on this node, and is not uploaded")]
+    Taken {
+        /// Which.
+        name: String,
+        /// What is there.
+        source: Box<Told>,
+    },
     /// Somebody removed it.
     #[error("the snapshot {0} is gone, and was not uploaded")]
     Gone(String),
@@ -75,7 +91,7 @@ pub enum UploadError {
 impl UploadError {
     /// No other attempt could do better.
     fn is_final(&self) -> bool {
-        matches!(self, Self::NotGood { .. } | Self::Gone(_))
+        matches!(self, Self::NotGood { .. } | Self::Damaged { .. } | Self::Taken { .. } | Self::Gone(_))
     }
 }
 
@@ -86,7 +102,8 @@ impl Explained for UploadError {
                 let fix = source.next.as_deref().unwrap_or("quorate etcd-snapshot s3-check");
                 format!("{fix}; it is tried again by itself, and quorate status shows what is pending")
             }
-            Self::NotGood { .. } => "quorate etcd-snapshot verify, and take another one".into(),
+            Self::NotGood { .. } | Self::Damaged { .. } => "quorate etcd-snapshot verify, and take another one".into(),
+            Self::Taken { .. } => "quorate etcd-snapshot save takes another one, under another name".into(),
             Self::Gone(_) => "quorate etcd-snapshot ls".into(),
             Self::Away(_) => "see whether its disk is mounted and well; it is tried again by itself".into(),
             Self::SwitchedOff(_) => "switch etcd-s3 on again, and it is uploaded".into(),
@@ -100,8 +117,7 @@ pub async fn keep(shared: Arc<Shared>) {
     let mut settings = shared.snapshots.settings.clone();
     let mut connected: Option<(Target, Bucket)> = None;
     let tidy_every = faults::tunable("QUORATE_TEST_UPLOAD_MS", TIDY);
-    let mut tidied = clock::monotonic();
-    remove_unwanted(&shared).await;
+    let mut tidied: Option<Instant> = None;
     loop {
         let config = settings.borrow_and_update().s3.clone();
         let now = clock::monotonic();
@@ -115,14 +131,16 @@ pub async fn keep(shared: Arc<Shared>) {
         let turn = |pending: &&Pending| Turn { is_waited_for: uploads.is_waited_for(pending), due: pending.due };
         if let Some(next) = uploads::next(&wanted.iter().map(turn).collect::<Vec<_>>(), now) {
             one(&shared, &config, wanted[next].clone(), &mut connected).await;
+            // What it could not take back is taken back soon.
+            tidied = tidied.filter(|_| !uploads.has_left());
             continue;
         }
-        if tidied.elapsed() >= tidy_every {
-            if let Some((_, bucket)) = &connected {
-                take_back(&shared, bucket).await;
+        if tidied.is_none_or(|at| at.elapsed() >= tidy_every) {
+            tidied = Some(clock::monotonic());
+            if uploads.has_left() {
+                tidy(&shared, &config, &mut connected).await;
             }
             remove_unwanted(&shared).await;
-            tidied = clock::monotonic();
         }
         let next = wanted.iter().filter_map(|pending| pending.due).min();
         let wait = next.map_or(LOOK_AGAIN, |due| due.saturating_duration_since(now).min(LOOK_AGAIN)).min(tidy_every);
@@ -133,6 +151,19 @@ pub async fn keep(shared: Arc<Shared>) {
                 return;
             },
         }
+    }
+}
+
+/// Takes back what is left of uploads in parts, also if there is nothing to upload.
+async fn tidy(shared: &Shared, config: &S3Config, connected: &mut Option<(Target, Bucket)>) {
+    if connected.is_none()
+        && let Ok(target) = config.target()
+        && let Ok(bucket) = Bucket::connect(target.clone(), None).await
+    {
+        *connected = Some((target, bucket));
+    }
+    if let Some((_, bucket)) = connected {
+        take_back(shared, bucket).await;
     }
 }
 
@@ -198,8 +229,8 @@ async fn one(shared: &Arc<Shared>, config: &S3Config, pending: Pending, connecte
             });
             uploads.tell(&pending, &Err(told.clone()));
             let command = shared.snapshots.settings.borrow().on_failure.clone();
-            // Once: it is tried again for as long as it takes.
-            if let (Some(command), 1) = (command, failures) {
+            // Once, as it is tried again for as long as it takes; and when that is over.
+            if let Some(command) = command.filter(|_| failures == 1 || is_over) {
                 tokio::spawn(on_failure::run(command, told, shared.config.node_name.clone()));
             }
         }
@@ -242,6 +273,18 @@ async fn attempt(
         let manifest = still_good(pending)?;
         match send(shared, &bucket, pending, &manifest).await {
             Ok(()) => return Ok((bucket.url(&bucket.key(&pending.name)), manifest)),
+            Err(error) if error.kind == Kind::Taken => {
+                return Err(UploadError::Taken {
+                    name: pending.name.clone(),
+                    source: Box::new(Failure::from(error).told()),
+                });
+            }
+            Err(error) if error.kind == Kind::Damaged => {
+                return Err(UploadError::Damaged {
+                    name: pending.name.clone(),
+                    source: Box::new(Failure::from(error).told()),
+                });
+            }
             // Once, with credentials that were asked for anew.
             Err(error) if error.may_be_refreshed() && !is_new => is_new = true,
             Err(error) => {
@@ -318,6 +361,7 @@ async fn send(shared: &Shared, bucket: &Bucket, pending: &Pending, manifest: &Ma
     let sending = Sending {
         path: pending.dir.join(&pending.name),
         size: manifest.size,
+        sha256: manifest.sha256.clone(),
         key: bucket.key(&pending.name),
         content_type: match Packing::named(&manifest.compression) {
             Some(Packing::Zip) => "application/zip",
@@ -329,7 +373,7 @@ async fn send(shared: &Shared, bucket: &Bucket, pending: &Pending, manifest: &Ma
             ("quorate-cluster-id".into(), manifest.cluster_id.clone()),
             ("quorate-created".into(), manifest.created.clone()),
             ("quorate-revision".into(), manifest.revision.to_string()),
-            ("quorate-sha256".into(), manifest.sha256.clone()),
+            (upload::SHA256.into(), manifest.sha256.clone()),
             ("quorate-etcd-version".into(), manifest.etcd_version.clone()),
         ]),
     };
@@ -346,6 +390,9 @@ async fn send(shared: &Shared, bucket: &Bucket, pending: &Pending, manifest: &Ma
             }
         });
     };
+    if let Some(other) = upload::another(bucket, &sending).await {
+        return Err(other);
+    }
     let sent = upload::upload(bucket, &sending, tell, &uploads.progress.0).await;
     if matches!(&sent, Err(error) if error.kind == Kind::Differs) {
         // What is not what was sent must not look like a snapshot.
@@ -360,16 +407,25 @@ async fn remove_unwanted(shared: &Shared) {
         let (dir, name) = unwanted.clone();
         let removed = tokio::task::spawn_blocking(move || {
             faults::point("snapshot::remove-uploaded").on("remove", &dir.join(&name))?;
-            let is_held =
-                list::one(&dir, name.as_ref()).and_then(|listed| listed.manifest).is_some_and(|manifest| manifest.held);
-            if is_held {
-                return Ok(());
+            // A directory without manifests may be one whose disk is not mounted; what cannot be read may be held.
+            let is_there = dir.join(manifest::DIR).is_dir();
+            let listed = list::one(&dir, name.as_ref());
+            if !is_there || listed.as_ref().is_some_and(|listed| listed.status == Status::Unreadable) {
+                return Ok::<_, WriteError>(false);
+            }
+            if listed.and_then(|listed| listed.manifest).is_some_and(|manifest| manifest.held) {
+                return Ok(true);
             }
             durable::remove_file(&dir.join(&name))?;
-            manifest::remove(&dir, &name)
+            manifest::remove(&dir, &name)?;
+            Ok(true)
         });
         match removed.await {
-            Ok(Ok(())) => crossed_out(shared, |file| file.unwanted.retain(|other| *other != unwanted)),
+            Ok(Ok(true)) => crossed_out(shared, |file| file.unwanted.retain(|other| *other != unwanted)),
+            Ok(Ok(false)) => tracing::warn!(
+                name = unwanted.1,
+                "etcd-s3-only: the uploaded snapshot, or its manifest, cannot be read on this node; it stays for now"
+            ),
             Ok(Err(error)) => {
                 tracing::error!(error = %error, because = %error.source, "etcd-s3-only: the uploaded snapshot stays on this node for now");
             }
@@ -385,6 +441,10 @@ async fn retain(shared: &Shared, config: &S3Config, bucket: &Bucket, base: &Base
     let now = clock::unix_seconds(clock::now());
     let done = async {
         let all = remote.list().await?;
+        let unread = all.iter().filter(|listed| listed.status == Status::Unreadable).count();
+        if unread > 0 {
+            tracing::warn!(unread, place = remote.place(), "snapshots whose manifests cannot be read there are kept");
+        }
         let dropped = prune::dropped(&prune::plan(&all, base, &shared.config.node_name, &policy, now));
         if dropped.is_empty() {
             return Ok(Removed::default());

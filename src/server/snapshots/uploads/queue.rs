@@ -163,6 +163,12 @@ impl Uploads {
         self.file().pending.clone()
     }
 
+    /// True if something of uploads in parts is still to be taken back.
+    pub(super) fn has_left(&self) -> bool {
+        let file = self.file();
+        !file.left.is_empty() || file.pending.iter().any(|pending| !pending.begun.is_empty())
+    }
+
     /// What could not be taken back yet, of this bucket.
     pub(super) fn left_in(&self, bucket: &str) -> Vec<Begun> {
         let file = self.file();

@@ -8,8 +8,9 @@ use tokio::net::lookup_host;
 
 use super::error::{Kind, S3Error};
 use super::upload::{self, head};
-use super::{Bucket, md5_of, stored_as_asked, with_customer_key};
+use super::{Bucket, Object, md5_of, stored_as_asked, with_customer_key};
 use crate::clock;
+use crate::host;
 
 /// What was tried, and how it went.
 #[derive(Clone, Debug)]
@@ -37,6 +38,10 @@ pub enum Verdict {
 
 /// A part but the last is not smaller (Amazon S3 user guide, "multipart upload limits").
 const PART: usize = 5 << 20;
+/// What is written begins so.
+const CHECK: &str = ".quorate-check-";
+/// What is as old, in seconds, is no check's that still runs.
+const LEFT: u64 = 3600;
 /// Clocks that are farther apart keep requests from being believed (15 minutes at AWS); this is worth a word.
 const APART: Duration = Duration::from_secs(60);
 
@@ -48,7 +53,10 @@ struct Check<'b> {
 /// Tries everything in order. Ends early where nothing that follows could work.
 pub async fn check(bucket: &Bucket) -> Vec<Step> {
     let mut check = Check { bucket, steps: Vec::new() };
-    let key = format!("{}.quorate-check-{}", bucket.target().prefix(), clock::unix_seconds(clock::now()));
+    // Others may check at the same moment.
+    let random = u64::from_le_bytes(host::random::<8>().unwrap_or_default());
+    let (now, prefix) = (clock::unix_seconds(clock::now()), bucket.target().prefix());
+    let key = format!("{prefix}{CHECK}{now}-{random:016x}");
     let _ = check.run(&key).await;
     let written = [key.clone(), format!("{key}-parts")];
     let is_written = check.steps.iter().any(|step| step.name == "put" && step.verdict == Verdict::Good);
@@ -104,8 +112,9 @@ impl Check<'_> {
         self.good("credentials", format!("{}, from {}", shortened(&access_key), source));
         self.reach().await?;
         let listed = bucket.list(&target.prefix(), true).await;
-        let count = self.must("list", listed)?.len();
-        self.good("list", format!("{count} objects in {target}"));
+        let listed = self.must("list", listed)?;
+        self.good("list", format!("{} objects in {target}", listed.len()));
+        self.sweep(&listed).await;
         let content = b"quorate tries this store".to_vec();
         let put = bucket.write(key, content.clone(), "text/plain").await;
         self.must("put", put)?;
@@ -131,6 +140,17 @@ impl Check<'_> {
         self.multipart(&format!("{key}-parts")).await;
         self.state().await;
         Some(())
+    }
+
+    /// What checks left that were killed. If it stays, that is what it did before.
+    async fn sweep(&self, listed: &[Object]) {
+        let ours = format!("{}{CHECK}", self.bucket.target().prefix());
+        let old = clock::unix_seconds(clock::now()).saturating_sub(LEFT);
+        let left = listed.iter().filter(|object| object.key.starts_with(&ours) && object.modified < old);
+        let left: Vec<String> = left.map(|object| object.key.clone()).collect();
+        if !left.is_empty() {
+            let _ = self.bucket.delete(&left).await;
+        }
     }
 
     async fn dns(&mut self) {

@@ -96,6 +96,15 @@ pub fn proxy_in_words(target: &Target) -> String {
     }
 }
 
+/// The host of the proxy, for people.
+pub(super) fn proxy_host(target: &Target) -> Option<String> {
+    proxy(target)?.uri().authority().map(|authority| authority.host().to_owned() + &port_of(authority.port_u16()))
+}
+
+fn port_of(port: Option<u16>) -> String {
+    port.map(|port| format!(":{port}")).unwrap_or_default()
+}
+
 /// As it may stand in a URL.
 fn escaped(text: &str) -> String {
     let one =

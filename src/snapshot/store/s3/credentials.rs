@@ -2,12 +2,14 @@
 //!
 //! A command finds something else in its environment than the server does that systemd started; the server therefore lends it what it has.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_config::default_provider::credentials::DefaultCredentialsChain;
 use aws_config::provider_config::ProviderConfig;
 use aws_credential_types::Credentials;
-use aws_credential_types::provider::{ProvideCredentials as _, SharedCredentialsProvider};
+use aws_credential_types::provider::error::CredentialsError;
+use aws_credential_types::provider::{self, ProvideCredentials, SharedCredentialsProvider, future};
 use aws_sdk_s3::config::Region;
 use serde::{Deserialize, Serialize};
 
@@ -15,7 +17,10 @@ use super::connector::{self, Asked};
 use super::error::{Kind, S3Error, deepest};
 use crate::clock;
 use crate::config::s3::Target;
+use crate::faults;
 
+/// Whoever has them may take a moment: a process, a role, a server far away. So long they are waited for.
+pub const PATIENCE: Duration = Duration::from_secs(60);
 /// The name of keys that were given.
 const GIVEN: &str = "etcd-s3-access-key";
 
@@ -45,32 +50,78 @@ impl Lent {
     }
 }
 
-/// Given ones, or whoever finds them.
-///
-/// # Errors
-/// If TLS cannot be set up as configured.
-pub async fn of(target: &Target) -> Result<SharedCredentialsProvider, S3Error> {
-    if let Some(keys) = &target.keys {
-        let token = keys.session_token.as_ref().map(|token| token.reveal().to_owned());
-        let keys = Credentials::new(keys.access_key.reveal(), keys.secret_key.reveal(), token, None, GIVEN);
-        return Ok(SharedCredentialsProvider::new(keys));
-    }
-    let around = ProviderConfig::default().with_http_client(connector::client(target, Asked::Credentials)?);
-    let around = around.with_region(Some(Region::new(target.region.clone())));
-    Ok(SharedCredentialsProvider::new(DefaultCredentialsChain::builder().configure(around).build().await))
+/// Whoever has credentials, with a deadline of their own: who waits for them must not blame the store.
+#[derive(Clone, Debug)]
+pub struct Keeper {
+    from: SharedCredentialsProvider,
+    /// What was found when the bucket was connected to, until it is first used.
+    found: Arc<Mutex<Option<Credentials>>>,
 }
 
-/// What they are now, and where they came from.
-///
-/// # Errors
-/// If there are none.
-pub async fn find(target: &Target, provider: &SharedCredentialsProvider) -> Result<(Credentials, String), S3Error> {
-    let found = provider.provide_credentials().await;
-    let found = found.map_err(|error| {
-        S3Error::new("find credentials for", target.to_string(), Kind::NoCredentials, deepest(&error))
-    })?;
-    let source = found.get_property::<Source>().map_or_else(|| source_of(&found), |source| source.0.clone());
-    Ok((found, source))
+impl Keeper {
+    /// Given ones, or those that `lender` has, or whoever finds them.
+    ///
+    /// # Errors
+    /// If TLS cannot be set up as configured.
+    pub async fn new(target: &Target, lender: Option<SharedCredentialsProvider>) -> Result<Self, S3Error> {
+        let from = if let Some(keys) = &target.keys {
+            let token = keys.session_token.as_ref().map(|token| token.reveal().to_owned());
+            let keys = Credentials::new(keys.access_key.reveal(), keys.secret_key.reveal(), token, None, GIVEN);
+            SharedCredentialsProvider::new(keys)
+        } else if let Some(lender) = lender {
+            lender
+        } else {
+            let around = ProviderConfig::default().with_http_client(connector::client(target, Asked::Credentials)?);
+            let around = around.with_region(Some(Region::new(target.region.clone())));
+            SharedCredentialsProvider::new(DefaultCredentialsChain::builder().configure(around).build().await)
+        };
+        Ok(Self { from, found: Arc::default() })
+    }
+
+    async fn ask(&self) -> provider::Result {
+        let patience = faults::tunable("QUORATE_TEST_CREDENTIALS_MS", PATIENCE);
+        match tokio::time::timeout(patience, self.from.provide_credentials()).await {
+            Ok(found) => found,
+            Err(_) => Err(CredentialsError::provider_timed_out(patience)),
+        }
+    }
+
+    async fn provide(&self) -> provider::Result {
+        let found = self.found.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match found {
+            Some(found) => Ok(found),
+            None => self.ask().await,
+        }
+    }
+
+    /// What they are now, and where they came from.
+    ///
+    /// # Errors
+    /// If there are none.
+    pub async fn find(&self, target: &Target) -> Result<(Credentials, String), S3Error> {
+        let found = self.ask().await.map_err(|error| {
+            let why = match &error {
+                CredentialsError::ProviderTimedOut(late) => {
+                    let seconds = late.timeout_duration().as_secs();
+                    format!("no credentials were found: whoever has them did not answer within {seconds} s")
+                }
+                _ => format!("no credentials were found: {}", deepest(&error)),
+            };
+            S3Error::new("find credentials for", target.to_string(), Kind::NoCredentials, why)
+        })?;
+        let source = found.get_property::<Source>().map_or_else(|| source_of(&found), |source| source.0.clone());
+        *self.found.lock().unwrap_or_else(PoisonError::into_inner) = Some(found.clone());
+        Ok((found, source))
+    }
+}
+
+impl ProvideCredentials for Keeper {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        future::ProvideCredentials::new(self.provide())
+    }
 }
 
 /// What another process of ours may use for a while.
@@ -78,7 +129,7 @@ pub async fn find(target: &Target, provider: &SharedCredentialsProvider) -> Resu
 /// # Errors
 /// If there are none.
 pub async fn lend(target: &Target) -> Result<Lent, S3Error> {
-    let (found, source) = find(target, &of(target).await?).await?;
+    let (found, source) = Keeper::new(target, None).await?.find(target).await?;
     Ok(Lent {
         access_key: found.access_key_id().to_owned(),
         secret_key: found.secret_access_key().to_owned(),
@@ -87,13 +138,6 @@ pub async fn lend(target: &Target) -> Result<Lent, S3Error> {
         expires: Some(clock::unix_seconds(found.expiry().unwrap_or_else(soon))),
         source,
     })
-}
-
-/// Nobody said anything for too long.
-#[must_use]
-pub fn late(target: &Target) -> S3Error {
-    let why = "whoever has the credentials did not answer in time";
-    S3Error::new("find credentials for", target.to_string(), Kind::NoCredentials, why)
 }
 
 fn soon() -> SystemTime {

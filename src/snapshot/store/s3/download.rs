@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,6 +22,7 @@ use crate::error::{Exit, Explained, says_full};
 use crate::host;
 use crate::plan::parts::Parts;
 use crate::plan::space::human;
+use crate::snapshot::hash;
 
 /// A part that was broken off is asked for so often, each time from where it was.
 const ATTEMPTS: u32 = 5;
@@ -29,7 +31,7 @@ const PROGRESS: u64 = 256 << 10;
 /// After a part was broken off.
 const PAUSE: Duration = Duration::from_millis(300);
 /// What was received is made safe, and written down, after so many parts: so much may have to be received again.
-const SAFE_EVERY: usize = 32;
+const SAFE_EVERY: usize = 8;
 /// What stays free on the disk.
 const SPARE: u64 = 64 << 20;
 /// Bytes that a stream must bring in each length of the time-out.
@@ -141,7 +143,7 @@ pub async fn download(bucket: &Bucket, remote: &Remote, to: &Path, done: &Arc<At
         part_size: parts.size,
         parts: vec![None; usize::try_from(parts.count).unwrap_or(0)],
     };
-    let (file, record) = go_on(&partial, &beside, record)?;
+    let (file, record) = go_on_or_anew(to, (&partial, &beside), record, parts).await?;
     let here: u64 = missing(&record, true).map(|index| parts.range(index).1).sum();
     done.store(here, Ordering::Relaxed);
     let dir = to.parent().unwrap_or(Path::new("."));
@@ -166,9 +168,44 @@ pub async fn download(bucket: &Bucket, remote: &Remote, to: &Path, done: &Arc<At
             return Err(S3Error::new("trust what came from", bucket.url(&remote.key), Kind::Differs, why).into());
         }
     }
+    // The record stays beside it: if what follows fails, it need not come again.
     durable::rename(&partial, to)?;
-    durable::remove_file(&beside)?;
     Ok(())
+}
+
+/// As [`go_on`], also from a download that was complete. It is read again then: what made the next step fail may have been its disk.
+async fn go_on_or_anew(
+    to: &Path,
+    (partial, beside): (&Path, &Path),
+    fresh: Record,
+    parts: Parts,
+) -> Result<(File, Record), DownloadError> {
+    if to.is_file() {
+        durable::rename(to, partial)?;
+    }
+    let (file, record) = go_on(partial, beside, fresh.clone())?;
+    if missing(&record, false).next().is_some() {
+        return Ok((file, record));
+    }
+    let (read, size) = (file.try_clone().map_err(unreadable(partial))?, record.size);
+    let summed = tokio::task::spawn_blocking(move || {
+        let mut sum = Crc::new(CrcAlgorithm::Crc64Nvme);
+        hash::pieces(&read, size, |piece| {
+            sum.update(piece);
+            true
+        })?;
+        Ok::<_, io::Error>(base64::encode(sum.finalize().to_be_bytes()))
+    });
+    let summed = summed.await.map_err(|_| unreadable(partial)(io::Error::other("a thread was lost")))?;
+    if summed.is_ok_and(|summed| summed == combined(&record, parts)) {
+        return Ok((file, record));
+    }
+    durable::remove_file(beside)?;
+    Ok(go_on(partial, beside, fresh)?)
+}
+
+fn unreadable(path: &Path) -> impl Fn(io::Error) -> WriteError + '_ {
+    move |source| WriteError { act: "read", path: path.to_path_buf(), source }
 }
 
 /// What is there of it, and how far it is.

@@ -7,6 +7,7 @@ use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::operation::RequestId as _;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
+use super::connector;
 use crate::config::s3::Target;
 use crate::error::{Exit, Explained, causes};
 use crate::host::printable;
@@ -50,6 +51,10 @@ pub enum Kind {
     Differs,
     /// It is another object now.
     Replaced,
+    /// Another snapshot has its name.
+    Taken,
+    /// What was to be uploaded is not what was verified.
+    Damaged,
     /// The store cannot do this.
     Unsupported,
     /// Anything else.
@@ -181,6 +186,8 @@ impl Explained for S3Error {
             Kind::Archived => "have the store bring it back from its archive first".into(),
             Kind::Busy => "try again in a while".into(),
             Kind::Differs => "do not trust this copy; try again, and see quorate etcd-snapshot s3-check".into(),
+            Kind::Taken => "quorate etcd-snapshot ls --s3 shows it".into(),
+            Kind::Damaged => "quorate etcd-snapshot verify, and take another one".into(),
             Kind::Replaced => "quorate etcd-snapshot ls --s3, and say which is meant".into(),
             Kind::Unsupported | Kind::Other => "see what quorate etcd-snapshot s3-check says".into(),
         })
@@ -303,6 +310,13 @@ fn on_the_way<E: Error + 'static>(target: &Target, error: &SdkError<E, HttpRespo
             String::new()
         };
         return (Kind::Tls, format!("{said}{more}"));
+    }
+    let through = connector::proxy_host(target).filter(|_| all.contains("connect"));
+    if let Some(proxy) = through {
+        return (
+            Kind::Proxy,
+            format!("the proxy {proxy} cannot be reached, or does not let us through to {host}: {said}"),
+        );
     }
     if all.contains("proxy") || all.contains("tunnel") {
         return (Kind::Proxy, format!("the proxy does not let us through to {host}: {said}"));

@@ -79,10 +79,18 @@ pub async fn list(bucket: &Bucket, cache: Option<&Path>) -> Result<Vec<InBucket>
     let wanted = named.iter().filter_map(|(name, _)| described(name)).chain(beside.get(index::NAME).copied());
     let missing: Vec<Object> =
         wanted.filter(|object| cache.get(&object.key, &object.version()).is_none()).cloned().collect();
+    let mut unread = HashSet::new();
     for (object, value) in read_all(bucket, missing).await? {
-        cache.put(object.key.clone(), object.version(), value);
+        match value {
+            Some(value) => cache.put(object.key.clone(), object.version(), value),
+            // It may be read the next time.
+            None => drop(unread.insert(object.key)),
+        }
     }
-    let known = |object: &Object| cache.get(&object.key, &object.version()).cloned();
+    let known = |object: &Object| {
+        let value = cache.get(&object.key, &object.version()).cloned();
+        value.or_else(|| unread.contains(&object.key).then_some(Value::Null))
+    };
     let mut index = cache.index().clone();
     let written = beside.get(index::NAME).and_then(|object| serde_json::from_value(known(object)?).ok());
     index.merge(written.unwrap_or_default());
@@ -148,8 +156,9 @@ fn one(name: &str, object: &Object, manifest: Option<Value>, found: Option<&Veri
     }
 }
 
-/// Reads small objects, several at a time. What is gone meanwhile, or is no JSON, is nothing.
-async fn read_all(bucket: &Bucket, mut wanted: Vec<Object>) -> Result<Vec<(Object, Value)>, S3Error> {
+/// Reads small objects, several at a time. What is gone meanwhile is left out, what is no JSON is null, and what cannot be read now has no
+/// value.
+async fn read_all(bucket: &Bucket, mut wanted: Vec<Object>) -> Result<Vec<(Object, Option<Value>)>, S3Error> {
     let mut read = Vec::with_capacity(wanted.len());
     let mut under_way = JoinSet::new();
     loop {
@@ -160,16 +169,15 @@ async fn read_all(bucket: &Bucket, mut wanted: Vec<Object>) -> Result<Vec<(Objec
             under_way.spawn(async move {
                 match bucket.read(&object.key).await {
                     // What keeps one manifest from being read keeps nobody from the others.
-                    Err(error) if error.is_of_one_object() => Ok((object, Some(b"null".to_vec()))),
-                    read => read.map(|bytes| (object, bytes)),
+                    Err(error) if error.is_of_one_object() => Ok(Some((object, None))),
+                    read => read.map(|bytes| Some((object, Some(bytes?)))),
                 }
             });
         }
         let Some(done) = under_way.join_next().await else { return Ok(read) };
         let Ok(done) = done else { continue };
-        let (object, bytes) = done?;
-        let Some(bytes) = bytes else { continue };
-        read.push((object, serde_json::from_slice(&bytes).unwrap_or(Value::Null)));
+        let Some((object, bytes)) = done? else { continue };
+        read.push((object, bytes.map(|bytes| serde_json::from_slice(&bytes).unwrap_or(Value::Null))));
     }
 }
 

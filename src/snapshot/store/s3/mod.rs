@@ -25,7 +25,7 @@ use aws_config::BehaviorVersion;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::{
-    Region, RequestChecksumCalculation, ResponseChecksumValidation, StalledStreamProtectionConfig,
+    IdentityCache, Region, RequestChecksumCalculation, ResponseChecksumValidation, StalledStreamProtectionConfig,
 };
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{Delete, ObjectIdentifier, ServerSideEncryption};
@@ -36,6 +36,7 @@ use md5::{Digest as _, Md5};
 
 use crate::config::s3::{Encryption, Lookup, Target};
 use connector::Asked;
+use credentials::Keeper;
 use error::{Kind, S3Error};
 
 /// The directory of the manifests.
@@ -55,12 +56,12 @@ const JSON: &str = "application/json";
 /// A manifest or an index is not larger, in bytes.
 const LARGEST: usize = 32 << 20;
 
-/// A bucket that is connected to. Connecting sends nothing yet.
+/// A bucket that can be asked.
 #[derive(Clone, Debug)]
 pub struct Bucket {
     client: Client,
     target: Target,
-    credentials: SharedCredentialsProvider,
+    credentials: Keeper,
 }
 
 /// An object, as a listing shows it.
@@ -148,15 +149,23 @@ fn md5_of(bytes: &[u8]) -> String {
 }
 
 impl Bucket {
-    /// Prepares everything that a request needs. Without keys in `target`, `lender` says who we are, or else the environment does.
+    /// Prepares everything that a request needs, and finds out who we are: without keys in `target` `lender` says it, or else the
+    /// environment does. The store itself is not asked yet.
+    ///
+    /// # Errors
+    /// If TLS cannot be set up as configured, or there are no credentials.
+    pub async fn connect(target: Target, lender: Option<SharedCredentialsProvider>) -> Result<Self, S3Error> {
+        let bucket = Self::prepare(target, lender).await?;
+        bucket.credentials.find(&bucket.target).await?;
+        Ok(bucket)
+    }
+
+    /// The same, and nobody is asked for credentials yet.
     ///
     /// # Errors
     /// If TLS cannot be set up as configured.
-    pub async fn connect(target: Target, lender: Option<SharedCredentialsProvider>) -> Result<Self, S3Error> {
-        let credentials = match lender.filter(|_| target.keys.is_none()) {
-            Some(lender) => lender,
-            None => credentials::of(&target).await?,
-        };
+    pub async fn prepare(target: Target, lender: Option<SharedCredentialsProvider>) -> Result<Self, S3Error> {
+        let credentials = Keeper::new(&target, lender).await?;
         let http = connector::client(&target, Asked::Store)?;
         let timeouts = TimeoutConfig::builder()
             .connect_timeout(target.timeout.min(CONNECT))
@@ -166,6 +175,8 @@ impl Bucket {
             .behavior_version(BehaviorVersion::latest())
             .http_client(http)
             .credentials_provider(credentials.clone())
+            // What waits for credentials has a deadline of its own.
+            .identity_cache(IdentityCache::lazy().load_timeout(credentials::PATIENCE * 2).build())
             .region(Region::new(target.region.clone()))
             .force_path_style(is_path_style(&target))
             // Many stores refuse the trailers with checksums that the SDK sends otherwise; ours go their own way (`upload`).
@@ -211,7 +222,7 @@ impl Bucket {
     /// # Errors
     /// If there are no credentials.
     pub async fn identity(&self) -> Result<(String, String), S3Error> {
-        let (found, source) = credentials::find(&self.target, &self.credentials).await?;
+        let (found, source) = self.credentials.find(&self.target).await?;
         Ok((found.access_key_id().to_owned(), source))
     }
 

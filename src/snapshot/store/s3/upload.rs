@@ -10,8 +10,11 @@ use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
+use aws_lc_rs::digest::{self, Context};
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::operation::head_object::HeadObjectOutput;
 use aws_sdk_s3::primitives::ByteStream;
@@ -29,7 +32,11 @@ use tokio::task::JoinSet;
 
 use super::error::{Kind, S3Error};
 use super::{ATTEMPTS, BACKOFF, Bucket, body, stored_as_asked, unquoted, with_customer_key};
+use crate::etcd::embedded::hex;
 use crate::plan::parts::Parts;
+
+/// Where the SHA-256 of a snapshot is written on its object.
+pub const SHA256: &str = "quorate-sha256";
 
 /// What to send.
 #[derive(Clone, Debug)]
@@ -38,6 +45,8 @@ pub struct Sending {
     pub path: PathBuf,
     /// Its size, in bytes, when it was last looked at.
     pub size: u64,
+    /// SHA-256 of it, hexadecimal, when it was last verified; empty if that is not known.
+    pub sha256: String,
     /// Where to.
     pub key: String,
     /// Such as `application/zip`.
@@ -74,11 +83,13 @@ struct Sums {
     crc32c: u32,
     /// Of each part.
     md5s: Vec<[u8; 16]>,
+    /// Hexadecimal.
+    sha256: String,
 }
 
 impl Sums {
     fn new() -> Self {
-        Self { crc64: Crc::new(CrcAlgorithm::Crc64Nvme), crc32c: 0, md5s: Vec::new() }
+        Self { crc64: Crc::new(CrcAlgorithm::Crc64Nvme), crc32c: 0, md5s: Vec::new(), sha256: String::new() }
     }
 
     fn add(&mut self, bytes: &[u8]) -> String {
@@ -95,7 +106,6 @@ impl Sums {
 
     /// The `ETag` of an object that was sent so, where a store makes it as S3 first did.
     fn etag(&self, is_in_parts: bool) -> String {
-        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         match (&self.md5s[..], is_in_parts) {
             ([one], false) => hex(one),
             (all, _) => format!("{}-{}", hex(&Md5::digest(all.concat())), all.len()),
@@ -108,6 +118,18 @@ struct Part {
     number: i32,
     bytes: Bytes,
     md5: String,
+}
+
+/// Another snapshot that has the key: it must not be written over. One that cannot be looked at is left to the upload, which says what is
+/// wrong.
+pub async fn another(bucket: &Bucket, sending: &Sending) -> Option<S3Error> {
+    let found = head(bucket, &sending.key).await.ok()?;
+    let theirs = found.metadata().and_then(|metadata| metadata.get(SHA256)).map_or("", String::as_str);
+    if theirs == sending.sha256 {
+        return None;
+    }
+    let why = "another snapshot has this name there, and is not written over";
+    Some(S3Error::new("upload", bucket.url(&sending.key), Kind::Taken, why))
 }
 
 /// Sends it. `tell` is told the name of an upload in parts when it is begun, so that it can be taken back if we are not there any more to
@@ -133,16 +155,33 @@ pub async fn upload(
 /// In one request.
 async fn whole(bucket: &Bucket, sending: &Sending, done: &Arc<AtomicU64>) -> Result<Sums, S3Error> {
     let (_, mut receiver, reader) = read(bucket, sending, Parts::of(sending.size));
-    let Some(part) = receiver.recv().await else { return reader.await.unwrap_or_else(|_| Err(lost(bucket, sending))) };
+    let part = receiver.recv().await;
+    let sums = read_through(bucket, sending, reader).await?;
+    let part = part.ok_or_else(|| lost(bucket, sending))?;
     stubbornly(bucket, "upload", &sending.key, &part.bytes, |body| {
         let request = bucket.client.put_object().bucket(&bucket.target.bucket).key(&sending.key);
         let request = request.content_type(sending.content_type).set_metadata(Some(sending.metadata.clone()));
         let request = stored_as_asked!(request.content_md5(part.md5.clone()), &bucket.target);
-        request.body(body).customize().disable_payload_signing().config_override(untimed()).send()
+        request.body(body).customize().disable_payload_signing().config_override(untimed(bucket.target.timeout)).send()
     })
     .await?;
     done.store(sending.size, Ordering::Relaxed);
-    reader.await.unwrap_or_else(|_| Err(lost(bucket, sending)))
+    Ok(sums)
+}
+
+/// What was read must be what was verified: nothing else is ever called a snapshot there.
+async fn read_through(bucket: &Bucket, sending: &Sending, reader: Reader) -> Result<Sums, S3Error> {
+    let sums = reader.await.unwrap_or_else(|_| Err(lost(bucket, sending)))?;
+    if sending.sha256.is_empty() || sums.sha256 == sending.sha256 {
+        return Ok(sums);
+    }
+    let why = format!(
+        "{} is not what it was when it was verified: its SHA-256 is {}, and was {}",
+        sending.path.display(),
+        sums.sha256,
+        sending.sha256
+    );
+    Err(S3Error::new("upload", bucket.url(&sending.key), Kind::Damaged, why))
 }
 
 /// Sends a request with a body, and again if it stalls: the SDK tries again only what was answered, or broke off.
@@ -170,9 +209,11 @@ where
 }
 
 /// What gets on may take as long as it takes.
-fn untimed() -> aws_sdk_s3::config::Builder {
+fn untimed(timeout: Duration) -> aws_sdk_s3::config::Builder {
+    // A pause between attempts must not be taken for silence.
+    let backoff = BACKOFF.min(timeout * 2 / 3);
     // Parts that are sent side by side share the store's bad moments.
-    let retry = RetryConfig::standard().with_max_attempts(2 * ATTEMPTS).with_max_backoff(BACKOFF);
+    let retry = RetryConfig::standard().with_max_attempts(2 * ATTEMPTS).with_max_backoff(backoff);
     let timeouts = TimeoutConfig::builder().disable_operation_attempt_timeout().build();
     aws_sdk_s3::Config::builder().timeout_config(timeouts).retry_config(retry)
 }
@@ -187,6 +228,19 @@ fn lost(bucket: &Bucket, sending: &Sending) -> S3Error {
 
 type Reader = tokio::task::JoinHandle<Result<Sums, S3Error>>;
 
+/// A thread that hashes what it is sent, and gives the SHA-256 of it.
+fn hasher() -> std::io::Result<(SyncSender<Bytes>, JoinHandle<String>)> {
+    let (sender, parts) = sync_channel::<Bytes>(1);
+    let thread = std::thread::Builder::new().name("hash".into()).spawn(move || {
+        let mut context = Context::new(&digest::SHA256);
+        for part in parts {
+            context.update(&part);
+        }
+        hex(context.finish().as_ref())
+    })?;
+    Ok((sender, thread))
+}
+
 /// Reads the file, a part after the other, a few ahead of those who send them.
 fn read(bucket: &Bucket, sending: &Sending, parts: Parts) -> (Parts, mpsc::Receiver<Part>, Reader) {
     let (sender, receiver) = mpsc::channel(1);
@@ -197,16 +251,22 @@ fn read(bucket: &Bucket, sending: &Sending, parts: Parts) -> (Parts, mpsc::Recei
         };
         let file = File::open(&path).map_err(failed)?;
         let mut sums = Sums::new();
+        // The slowest of the sums has a thread of its own.
+        let (to_hash, hashing) = hasher().map_err(failed)?;
         for index in 0..parts.count {
             let (start, length) = parts.range(index);
             let mut bytes = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
             file.read_exact_at(&mut bytes, start).map_err(failed)?;
+            let bytes = Bytes::from(bytes);
+            let is_hashed = to_hash.send(bytes.clone()).is_ok();
             let md5 = sums.add(&bytes);
             let number = i32::try_from(index + 1).unwrap_or(i32::MAX);
-            if sender.blocking_send(Part { number, bytes: Bytes::from(bytes), md5 }).is_err() {
+            if !is_hashed || sender.blocking_send(Part { number, bytes, md5 }).is_err() {
                 break;
             }
         }
+        drop(to_hash);
+        sums.sha256 = hashing.join().map_err(|_| failed(std::io::Error::other("a thread was lost")))?;
         Ok(sums)
     });
     (parts, receiver, reader)
@@ -259,7 +319,7 @@ async fn send_parts(
                     let request = bucket.client.upload_part().bucket(&bucket.target.bucket).key(&key).upload_id(&id);
                     let request = request.part_number(part.number).content_md5(part.md5.clone());
                     let request = with_customer_key!(request, &bucket.target).body(body);
-                    request.customize().disable_payload_signing().config_override(untimed()).send()
+                    request.customize().disable_payload_signing().config_override(untimed(bucket.target.timeout)).send()
                 });
                 let answer = answer.await?;
                 done.fetch_add(length, Ordering::Relaxed);
@@ -272,7 +332,7 @@ async fn send_parts(
     while let Some(sent) = senders.join_next().await {
         completed.extend(sent.unwrap_or_else(|_| Err(lost(bucket, sending)))?);
     }
-    let sums = reader.await.unwrap_or_else(|_| Err(lost(bucket, sending)))?;
+    let sums = read_through(bucket, sending, reader).await?;
     completed.sort_by_key(CompletedPart::part_number);
     Ok((sums, completed))
 }
