@@ -293,7 +293,8 @@ fn read_token(path: &Path) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::super::files::FileValues;
-    use super::super::layers::{self, Given};
+    use super::super::layers;
+    use super::super::texts::Given;
     use super::*;
 
     fn host() -> HostFacts {

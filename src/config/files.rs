@@ -6,9 +6,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::Problem;
-use super::layers::{Given, Origin, Source, check, split};
 use super::options::{self, Kind, OPTIONS, Spec};
 use super::rke1;
+use super::texts::{Given, Origin, Source, check, split};
 use super::yaml::{self, Node, Value};
 use crate::host;
 

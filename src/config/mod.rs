@@ -2,7 +2,7 @@
 //!
 //! `options` is the one table of what can be set; the command line, the environment variables, the keys of
 //! `config.yaml`, `--print-config` and the tests of `config.yaml.example` are all made from it. `yaml` reads files and
-//! keeps line numbers, `rke1` translates a `cluster.yml` of RKE1's, `files` reads the files, `layers` merges the sources by precedence, `kinds` knows what each text may be, `build` makes the typed value, `checks` finds what
+//! keeps line numbers, `rke1` translates a `cluster.yml` of RKE1's, `texts` says where each value came from, `files` reads the files, `layers` merges the sources by precedence, `kinds` knows what each text may be, `build` makes the typed value, `checks` finds what
 //! contradicts itself, `s3` knows where snapshots go besides this node, `owned` lists what etcd-arg may not touch, `print` shows where each value came from. Every problem is reported at once, and nothing
 //! starts on a bad configuration. This room reads files, and never touches the network.
 
@@ -16,6 +16,7 @@ mod owned;
 pub mod print;
 mod rke1;
 pub mod s3;
+pub mod texts;
 pub mod yaml;
 
 use std::fmt;
@@ -31,8 +32,9 @@ use crate::plan::schedule::Schedule;
 use crate::snapshot::file::Packing;
 use crate::snapshot::name::Base;
 
-pub use layers::{Given, Origin, Resolved};
+pub use layers::Resolved;
 pub use s3::S3Config;
+pub use texts::{Given, Origin};
 
 /// How log lines are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

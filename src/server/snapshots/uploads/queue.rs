@@ -92,6 +92,13 @@ pub(super) struct File {
 }
 
 impl File {
+    /// A snapshot is not pending any more; what could not be taken back of it still is.
+    pub(super) fn settle(&mut self, over: &Pending) {
+        for entry in self.pending.extract_if(.., |entry| entry.is(over)) {
+            self.left.extend(entry.begun);
+        }
+    }
+
     /// Takes note of one that is there. One that waited for long is not the newest, and neither is one that a wrong clock dated ahead.
     pub(super) fn uploaded(&mut self, last: Last) {
         if self.last.as_ref().is_none_or(|known| known.is_ahead() || known.manifest.created <= last.manifest.created) {
@@ -218,6 +225,13 @@ impl Uploads {
             };
             durable::write_file(&data.uploads(), &bytes, PRIVATE)
         })
+    }
+
+    /// As [`Self::change`]; that it cannot be written down is said, and stops nothing.
+    pub(super) fn note(&self, data: &DataDir, change: impl FnOnce(&mut File)) {
+        if let Err(error) = self.change(data, change) {
+            tracing::error!(error = %error, because = %error.source, "what is to be uploaded cannot be written down");
+        }
     }
 
     /// Writes down that a snapshot is to be uploaded. What is given back tells how the first attempt ended.

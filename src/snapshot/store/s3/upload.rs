@@ -31,7 +31,7 @@ use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinSet;
 
 use super::error::{Kind, S3Error};
-use super::{ATTEMPTS, BACKOFF, Bucket, body, stored_as_asked, unquoted, with_customer_key};
+use super::{ATTEMPTS, BACKOFF, Bucket, body, listing, stored_as_asked, unquoted, with_customer_key};
 use crate::etcd::embedded::hex;
 use crate::plan::parts::Parts;
 
@@ -120,16 +120,23 @@ struct Part {
     md5: String,
 }
 
-/// Another snapshot that has the key: it must not be written over. One that cannot be looked at is left to the upload, which says what is
+/// Another snapshot that has the name: it must not be written over. One that cannot be looked at is left to the upload, which says what is
 /// wrong.
-pub async fn another(bucket: &Bucket, sending: &Sending) -> Option<S3Error> {
+pub async fn another(bucket: &Bucket, sending: &Sending, name: &str) -> Option<S3Error> {
     let found = head(bucket, &sending.key).await.ok()?;
-    let theirs = found.metadata().and_then(|metadata| metadata.get(SHA256)).map_or("", String::as_str);
-    if theirs == sending.sha256 {
-        return None;
-    }
+    let written = found.metadata().and_then(|metadata| metadata.get(SHA256)).cloned();
+    let theirs = match written {
+        Some(theirs) => Some(theirs),
+        // Some stores keep no metadata.
+        None => listing::described(bucket, name).await.ok()?.map(|described| described.manifest.sha256),
+    };
+    let is_same = match theirs.filter(|sha256| !sha256.is_empty()) {
+        Some(theirs) => theirs == sending.sha256,
+        // Most likely what an upload has left that was broken off before its manifest was written.
+        None => found.content_length().and_then(|size| u64::try_from(size).ok()) == Some(sending.size),
+    };
     let why = "another snapshot has this name there, and is not written over";
-    Some(S3Error::new("upload", bucket.url(&sending.key), Kind::Taken, why))
+    (!is_same).then(|| S3Error::new("upload", bucket.url(&sending.key), Kind::Taken, why))
 }
 
 /// Sends it. `tell` is told the name of an upload in parts when it is begun, so that it can be taken back if we are not there any more to

@@ -1,0 +1,104 @@
+//! Values as they were given: where they came from, what is checked of each, and how one text holds several.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+
+use super::Problem;
+use super::options::{Arity, OPTIONS, Spec};
+
+/// Where a value came from.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Origin {
+    /// Nobody said anything.
+    Default,
+    /// A line of a file; line 0 is the file as a whole.
+    File {
+        /// Which.
+        path: PathBuf,
+        /// From 1.
+        line: usize,
+    },
+    /// An environment variable.
+    Environment(String),
+    /// A flag, without its dashes.
+    CommandLine(String),
+}
+
+impl Origin {
+    pub(super) fn sort_key(&self) -> Self {
+        self.clone()
+    }
+
+    /// Of two, what has the higher rank counts.
+    #[must_use]
+    pub fn rank(&self) -> u8 {
+        match self {
+            Self::Default => 0,
+            Self::File { .. } => 1,
+            Self::Environment(_) => 2,
+            Self::CommandLine(_) => 3,
+        }
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::File { path, line: 0 } => write!(f, "{}", path.display()),
+            Self::File { path, line } => write!(f, "{}:{line}", path.display()),
+            Self::Environment(name) => write!(f, "environment {name}"),
+            Self::CommandLine(name) => write!(f, "command line --{name}"),
+        }
+    }
+}
+
+/// What the command line and the environment say, before any file is read.
+#[derive(Clone, Debug, Default)]
+pub struct Given {
+    /// `--config` or `QUORATE_CONFIG`, with where it was said.
+    pub config: Option<(PathBuf, Origin)>,
+    /// By option name: the texts and where they were given.
+    pub options: BTreeMap<&'static str, (Vec<String>, Origin)>,
+}
+
+impl Given {
+    /// Adds what the environment says of options that the command line of a verb does not know.
+    #[must_use]
+    pub fn with_environment(mut self) -> Self {
+        for spec in OPTIONS {
+            let variable = spec.variable();
+            if let (Ok(text), false) = (std::env::var(&variable), self.options.contains_key(spec.name))
+                && !text.is_empty()
+            {
+                self.options.insert(spec.name, (vec![text], Origin::Environment(variable)));
+            }
+        }
+        self
+    }
+}
+
+pub(super) fn check(spec: &Spec, text: &str, origin: &Origin, problems: &mut Vec<Problem>) {
+    if let Err(wants) = spec.kind.check(text) {
+        let shown = if spec.secret { "***" } else { text };
+        let message = format!("`{}` {wants}, not `{}`", spec.name, crate::host::printable(shown));
+        problems.push(Problem { origin: origin.clone(), message });
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Source {
+    File,
+    Environment,
+    CommandLine,
+}
+
+pub(super) fn split(spec: &Spec, text: &str, source: Source) -> impl Iterator<Item = String> {
+    let parts: Vec<String> = match spec.arity {
+        Arity::Commas => text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect(),
+        Arity::Words if source == Source::Environment => text.split_whitespace().map(str::to_owned).collect(),
+        Arity::One | Arity::Words => vec![text.to_owned()],
+    };
+    parts.into_iter()
+}

@@ -1,0 +1,169 @@
+//! One attempt to upload a snapshot.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::error::UploadError;
+use super::queue::{Begun, Pending};
+use crate::config::s3::{S3Config, Target};
+use crate::error::Failure;
+use crate::server::state::Shared;
+use crate::snapshot::file::Packing;
+use crate::snapshot::list::{self, Status};
+use crate::snapshot::manifest::{self, Manifest};
+use crate::snapshot::store::s3::error::{Kind, S3Error};
+use crate::snapshot::store::s3::upload::{self, Sending, State};
+use crate::snapshot::store::s3::{Bucket, listing};
+
+/// One attempt to upload a snapshot: where it is now, and what was written down of it.
+pub(super) async fn attempt(
+    shared: &Arc<Shared>,
+    config: &S3Config,
+    pending: &Pending,
+    connected: &mut Option<(Target, Bucket)>,
+) -> Result<(String, Manifest), UploadError> {
+    still_good(pending)?;
+    let failed = |place: &str, failure: Failure| UploadError::Failed {
+        name: pending.name.clone(),
+        place: place.to_owned(),
+        source: Box::new(failure.told()),
+    };
+    let target = config.with(&pending.options).and_then(|config| config.target());
+    let target = target.map_err(|error| failed("object storage", error.into()))?;
+    let place = target.to_string();
+    let failed = |error: S3Error| failed(&place, error.into());
+    let mut is_new = false;
+    loop {
+        let bucket = match connected {
+            Some((known, bucket)) if *known == target && !is_new => bucket.clone(),
+            _ => {
+                let bucket = Bucket::connect(target.clone(), None).await.map_err(failed)?;
+                *connected = Some((target.clone(), bucket.clone()));
+                bucket
+            }
+        };
+        take_back(shared, &bucket).await;
+        let manifest = still_good(pending)?;
+        match send(shared, &bucket, pending, &manifest).await {
+            Ok(()) => return Ok((bucket.url(&bucket.key(&pending.name)), manifest)),
+            Err(error) if error.kind == Kind::Taken => {
+                return Err(UploadError::Taken {
+                    name: pending.name.clone(),
+                    source: Box::new(Failure::from(error).told()),
+                });
+            }
+            Err(error) if error.kind == Kind::Damaged => {
+                return Err(UploadError::Damaged {
+                    name: pending.name.clone(),
+                    source: Box::new(Failure::from(error).told()),
+                });
+            }
+            // Once, with credentials that were asked for anew.
+            Err(error) if error.may_be_refreshed() && !is_new => is_new = true,
+            Err(error) => {
+                if error.is_about_credentials() {
+                    // Where they come from is looked at anew the next time.
+                    *connected = None;
+                }
+                return Err(failed(error));
+            }
+        }
+    }
+}
+
+/// What is to be uploaded must be what was saved.
+fn still_good(pending: &Pending) -> Result<Manifest, UploadError> {
+    let listed = tokio::task::block_in_place(|| list::one(&pending.dir, pending.name.as_ref()));
+    let Some(listed) = listed else {
+        // A directory without manifests may be one whose disk is not mounted.
+        let is_there = pending.dir.join(manifest::DIR).is_dir();
+        let name = pending.name.clone();
+        return Err(if is_there && is_missing(&pending.dir.join(&name)) {
+            UploadError::Gone(name)
+        } else {
+            UploadError::Away(name)
+        });
+    };
+    match (listed.status, listed.manifest) {
+        (Status::Good, Some(manifest)) => Ok(manifest),
+        (Status::Unreadable, _) => Err(UploadError::Away(pending.name.clone())),
+        (status, _) => Err(UploadError::NotGood { name: pending.name.clone(), status: status.word() }),
+    }
+}
+
+fn is_missing(path: &std::path::Path) -> bool {
+    std::fs::symlink_metadata(path).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
+}
+
+/// Takes back what earlier attempts have begun in this bucket and not ended, for this snapshot or another. What cannot be taken back now is
+/// remembered, and is no reason not to try again.
+pub(super) async fn take_back(shared: &Shared, bucket: &Bucket) {
+    for begun in shared.snapshots.uploads.left_in(&bucket.target().bucket) {
+        match upload::abort(bucket, &begun.key, &begun.id).await {
+            Ok(()) => forget(shared, &begun.id),
+            Err(error) => {
+                tracing::warn!(
+                    error = %error,
+                    because = error.why(),
+                    "an upload in parts that broke off cannot be taken back now"
+                );
+                // The others neither, most likely.
+                return;
+            }
+        }
+    }
+}
+
+/// Nothing of an upload in parts is left.
+fn forget(shared: &Shared, id: &str) {
+    shared.snapshots.uploads.note(&shared.data, |file| {
+        file.pending.iter_mut().for_each(|pending| pending.begun.retain(|begun| begun.id != id));
+        file.left.retain(|begun| begun.id != id);
+    });
+}
+
+async fn send(shared: &Shared, bucket: &Bucket, pending: &Pending, manifest: &Manifest) -> Result<(), S3Error> {
+    let uploads = &shared.snapshots.uploads;
+    let sending = Sending {
+        path: pending.dir.join(&pending.name),
+        size: manifest.size,
+        sha256: manifest.sha256.clone(),
+        key: bucket.key(&pending.name),
+        content_type: match Packing::named(&manifest.compression) {
+            Some(Packing::Zip) => "application/zip",
+            Some(Packing::Zstd) => "application/zstd",
+            _ => "application/octet-stream",
+        },
+        metadata: HashMap::from([
+            ("quorate-node-name".into(), manifest.node.clone()),
+            ("quorate-cluster-id".into(), manifest.cluster_id.clone()),
+            ("quorate-created".into(), manifest.created.clone()),
+            ("quorate-revision".into(), manifest.revision.to_string()),
+            (upload::SHA256.into(), manifest.sha256.clone()),
+            ("quorate-etcd-version".into(), manifest.etcd_version.clone()),
+        ]),
+    };
+    uploads.progress.0.store(0, Ordering::Relaxed);
+    uploads.progress.1.store(manifest.size, Ordering::Relaxed);
+    let tell = |id: &str, state: State| {
+        if state == State::Over {
+            return forget(shared, id);
+        }
+        let begun = Begun { bucket: bucket.target().bucket.clone(), key: sending.key.clone(), id: id.to_owned() };
+        shared.snapshots.uploads.note(&shared.data, |file| {
+            if let Some(entry) = file.pending.iter_mut().find(|other| other.is(pending)) {
+                entry.begun.push(begun);
+            }
+        });
+    };
+    if let Some(other) = upload::another(bucket, &sending, &manifest.name).await {
+        return Err(other);
+    }
+    let sent = upload::upload(bucket, &sending, tell, &uploads.progress.0).await;
+    if matches!(&sent, Err(error) if error.kind == Kind::Differs) {
+        // What is not what was sent must not look like a snapshot.
+        let _ = bucket.delete(std::slice::from_ref(&sending.key)).await;
+    }
+    listing::describe(bucket, manifest, &sent?).await
+}

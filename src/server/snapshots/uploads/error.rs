@@ -1,0 +1,78 @@
+//! Why a snapshot is not uploaded.
+
+use crate::error::{Explained, Told};
+
+/// Why a snapshot is not uploaded.
+#[derive(Debug, thiserror::Error)]
+pub enum UploadError {
+    /// An attempt failed.
+    #[error("the snapshot {name} is whole and safe on this node, but could not be uploaded to {place}")]
+    Failed {
+        /// Which.
+        name: String,
+        /// Where to.
+        place: String,
+        /// Why.
+        source: Box<Told>,
+    },
+    /// It is not what was saved.
+    #[error("the snapshot {name} is not uploaded: it is {status} now")]
+    NotGood {
+        /// Which.
+        name: String,
+        /// What `ls` says.
+        status: &'static str,
+    },
+    /// It was looked at, and is not what was saved.
+    #[error("the snapshot {name} is damaged on this node, and is not uploaded")]
+    Damaged {
+        /// Which.
+        name: String,
+        /// What was found.
+        source: Box<Told>,
+    },
+    /// Its name is not free there.
+    #[error("the snapshot {name} is whole and safe on this node, and is not uploaded")]
+    Taken {
+        /// Which.
+        name: String,
+        /// What is there.
+        source: Box<Told>,
+    },
+    /// Somebody removed it.
+    #[error("the snapshot {0} is gone, and was not uploaded")]
+    Gone(String),
+    /// It cannot be looked at now.
+    #[error("the snapshot {0} cannot be looked at now, and was not uploaded")]
+    Away(String),
+    /// Uploads were switched off meanwhile.
+    #[error("the snapshot {0} is whole and safe on this node, and was not uploaded: etcd-s3 is switched off now")]
+    SwitchedOff(String),
+    /// Nothing waits for it any more.
+    #[error("the server ended before the snapshot was uploaded; it goes on at its next start")]
+    Stopping,
+}
+
+impl UploadError {
+    /// No other attempt could do better.
+    pub(super) fn is_final(&self) -> bool {
+        matches!(self, Self::NotGood { .. } | Self::Damaged { .. } | Self::Taken { .. } | Self::Gone(_))
+    }
+}
+
+impl Explained for UploadError {
+    fn next(&self) -> Option<String> {
+        Some(match self {
+            Self::Failed { source, .. } => {
+                let fix = source.next.as_deref().unwrap_or("quorate etcd-snapshot s3-check");
+                format!("{fix}; it is tried again by itself, and quorate status shows what is pending")
+            }
+            Self::NotGood { .. } | Self::Damaged { .. } => "quorate etcd-snapshot verify, and take another one".into(),
+            Self::Taken { .. } => "quorate etcd-snapshot save takes another one, under another name".into(),
+            Self::Gone(_) => "quorate etcd-snapshot ls".into(),
+            Self::Away(_) => "see whether its disk is mounted and well; it is tried again by itself".into(),
+            Self::SwitchedOff(_) => "switch etcd-s3 on again, and it is uploaded".into(),
+            Self::Stopping => "quorate status, once it runs".into(),
+        })
+    }
+}
