@@ -32,6 +32,7 @@ fn wait(ready: &SyncSender<()>) {
         let (mut interrupt, mut terminate) =
             (signal(SignalKind::interrupt()).ok()?, signal(SignalKind::terminate()).ok()?);
         let mut hangup = signal(SignalKind::hangup()).ok()?;
+        // Whoever waits for this does so until it comes.
         let _ = ready.send(());
         Some(tokio::select! {
             _ = interrupt.recv() => SignalKind::interrupt(),
@@ -41,6 +42,7 @@ fn wait(ready: &SyncSender<()>) {
     });
     let Some(told) = told else { return };
     for dir in DIRECTORIES.get().iter().flat_map(|all| all.lock().unwrap_or_else(PoisonError::into_inner).clone()) {
+        // One that is gone already is as wanted; one that stays is swept by the next command.
         let _ = durable::remove_dir_all(&dir);
     }
     // As a shell tells of a process that a signal has ended.

@@ -187,6 +187,11 @@ impl Store {
         )
     }
 
+    /// The same without the lines that have `part` in them.
+    pub fn config_without(&self, part: &str) -> String {
+        self.config().lines().filter(|line| !line.contains(part)).map(|line| format!("{line}\n")).collect()
+    }
+
     /// Where an object is kept.
     pub fn path(&self, key: &str) -> PathBuf {
         self.root.path().join(BUCKET).join(key)

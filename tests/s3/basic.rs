@@ -1,11 +1,12 @@
 //! The plain way: save, list, lose the node, restore.
 
 use std::fs;
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use crate::kit::{Etcd, Node, Ran, Timed};
-use crate::store::{BUCKET, Seen, Store};
+use crate::kit::{Etcd, Node, Ran, Timed, eventually};
+use crate::store::{BUCKET, Fault, Seen, Store};
 
 pub fn save(node: &Node, args: &[&str]) -> Value {
     let ran = node.quorate(&[&["etcd-snapshot", "save", "-o", "json"], args].concat());
@@ -44,6 +45,19 @@ pub fn plain(_: u32) -> Vec<u8> {
 /// A request to write a snapshot, or a part of one.
 pub fn is_upload(seen: &Seen) -> bool {
     seen.method == "PUT" && seen.path.starts_with("/backups/prod/on-demand-node-")
+}
+
+/// The launcher was killed when it had sent one part of an upload.
+pub fn killed_in_an_upload(store: &Store, node: &mut Node) {
+    fill(node, 200, plain);
+    store.inject(Fault::Silence, 1, usize::MAX, is_upload);
+    let mut command = Command::new(&node.executable);
+    command.args(["etcd-snapshot", "save", "--data-dir"]).arg(&node.data_dir).arg("--config").arg(node.config_path());
+    let mut saving = command.stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+    eventually("a part to be sent", || store.seen().iter().any(is_upload).then_some(()));
+    node.kill_launcher();
+    saving.wait().unwrap();
+    store.heal();
 }
 
 pub fn list(node: &Node, args: &[&str]) -> Vec<Value> {

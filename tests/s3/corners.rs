@@ -4,7 +4,7 @@ use std::fs;
 
 use nix::sys::signal::Signal;
 
-use crate::basic::{fill, is_upload, list, name_of, plain, restore, save, started};
+use crate::basic::{fill, is_upload, killed_in_an_upload, list, name_of, plain, restore, save, started};
 use crate::kit::{Etcd, Node, Timed, eventually};
 use crate::store::{ACCESS_KEY, Fault, SECRET_KEY, Store};
 
@@ -88,8 +88,7 @@ fn keys_that_were_replaced_are_found_without_a_restart() {
             .unwrap();
     };
     write("an older one");
-    let config: String =
-        store.config().lines().filter(|line| !line.contains("-key:")).map(|line| format!("{line}\n")).collect();
+    let config = store.config_without("-key:");
     let mut node = Node::new(&Etcd::usual()).config(&config).env("QUORATE_TEST_UPLOAD_MS", "300");
     node.env.push(("AWS_SHARED_CREDENTIALS_FILE".into(), path.display().to_string()));
     node.start_ready();
@@ -104,15 +103,7 @@ fn an_upload_in_parts_is_not_forgotten_while_it_cannot_be_taken_back() {
     let _timed = Timed::start();
     let store = Store::start();
     let mut node = started(&store, "");
-    fill(&node, 200, plain);
-    store.inject(Fault::Silence, 1, usize::MAX, is_upload);
-    let mut command = std::process::Command::new(&node.executable);
-    command.args(["etcd-snapshot", "save", "--data-dir"]).arg(&node.data_dir).arg("--config").arg(node.config_path());
-    let mut saving = command.stderr(std::process::Stdio::null()).stdout(std::process::Stdio::null()).spawn().unwrap();
-    eventually("a part to be sent", || store.seen().iter().any(is_upload).then_some(()));
-    node.kill_launcher();
-    saving.wait().unwrap();
-    store.heal();
+    killed_in_an_upload(&store, &mut node);
     // At the next start the store cannot be reached yet.
     store.inject(Fault::Close, 0, usize::MAX, |_| true);
     node.start_ready();
@@ -135,15 +126,7 @@ fn an_upload_in_parts_is_taken_back_also_if_its_snapshot_is_gone() {
     let _timed = Timed::start();
     let store = Store::start();
     let mut node = started(&store, "");
-    fill(&node, 200, plain);
-    store.inject(Fault::Silence, 1, usize::MAX, is_upload);
-    let mut command = std::process::Command::new(&node.executable);
-    command.args(["etcd-snapshot", "save", "--data-dir"]).arg(&node.data_dir).arg("--config").arg(node.config_path());
-    let mut saving = command.stderr(std::process::Stdio::null()).stdout(std::process::Stdio::null()).spawn().unwrap();
-    eventually("a part to be sent", || store.seen().iter().any(is_upload).then_some(()));
-    node.kill_launcher();
-    saving.wait().unwrap();
-    store.heal();
+    killed_in_an_upload(&store, &mut node);
     assert_eq!(is_clean(&store), None);
     let name = name_of(&list(&node, &["--local"])[0]);
     node.quorate(&["etcd-snapshot", "delete", "--local", "--force", &name]).succeeds();

@@ -58,8 +58,7 @@ fn role(expires_in: i64) -> String {
 
 /// A node without keys in its configuration.
 fn keyless(store: &Store) -> Node {
-    let config: String =
-        store.config().lines().filter(|line| !line.contains("-key:")).map(|line| format!("{line}\n")).collect();
+    let config = store.config_without("-key:");
     Node::new(&Etcd::usual()).config(&config)
 }
 

@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::basic::{fill, is_upload, list, name_of, plain, restore, save, started};
+use crate::basic::{fill, is_upload, killed_in_an_upload, list, name_of, plain, restore, save, started};
 use crate::kit::{Node, Ran, Timed, eventually, files_under};
 use crate::store::{Fault, Store};
 
@@ -152,15 +152,7 @@ fn an_upload_that_is_killed_in_the_middle_is_taken_back_and_made_again() {
     let _timed = Timed::start();
     let store = Store::start();
     let mut node = started(&store, "");
-    fill(&node, 200, plain);
-    store.inject(Fault::Silence, 1, usize::MAX, is_upload);
-    let mut command = std::process::Command::new(&node.executable);
-    command.args(["etcd-snapshot", "save", "--data-dir"]).arg(&node.data_dir).arg("--config").arg(node.config_path());
-    let mut saving = command.stderr(std::process::Stdio::null()).stdout(std::process::Stdio::null()).spawn().unwrap();
-    eventually("a part to be sent", || store.seen().iter().any(is_upload).then_some(()));
-    node.kill_launcher();
-    saving.wait().unwrap();
-    store.heal();
+    killed_in_an_upload(&store, &mut node);
     store.seen();
     node.start_ready();
     settled(&store, &node, 1);

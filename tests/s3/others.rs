@@ -117,8 +117,7 @@ fn a_bucket_may_be_part_of_the_hosts_name() {
     let store = Store::start();
     // Nobody here knows the name; a proxy does.
     let (url, count) = proxy(Some(store.address));
-    let config: String =
-        store.config().lines().filter(|line| !line.contains("-endpoint:")).map(|line| format!("{line}\n")).collect();
+    let config = store.config_without("-endpoint:");
     let more = format!("etcd-s3-endpoint: http://{DOMAIN}\netcd-s3-bucket-lookup-type: dns\netcd-s3-proxy: {url}\n");
     let mut node = Node::new(&Etcd::usual()).config(&format!("{config}{more}"));
     node.start_ready();
@@ -240,8 +239,7 @@ fn a_disk_that_is_full_is_said_before_and_in_the_middle_of_a_download() {
 fn secrets_on_the_command_line_are_not_seen_by_others() {
     let _timed = Timed::start();
     let store = Store::start();
-    let config: String =
-        store.config().lines().filter(|line| !line.contains("secret-key")).map(|line| format!("{line}\n")).collect();
+    let config = store.config_without("secret-key");
     let secret = crate::store::SECRET_KEY;
     let mut node = Node::new(&Etcd::usual()).config(&config).arg(&format!("--etcd-s3-secret-key={secret}"));
     node.start_ready();

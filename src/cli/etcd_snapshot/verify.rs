@@ -217,7 +217,10 @@ pub(super) fn run(config: &Config, place: &Place, args: &Args) -> Result<Exit, F
     let mut outcome = Outcome::default();
     let mut places = Vec::new();
     let runtime = runtime()?;
-    let there = match runtime.block_on(place.remote(args.which)) {
+    // URLs say themselves where to look.
+    let is_searched = args.all || !names.is_empty();
+    let remote = if is_searched { runtime.block_on(place.remote(args.which)) } else { Ok(None) };
+    let there = match remote {
         Ok(Some(remote)) => {
             places.push(remote.place());
             Some(remote)

@@ -21,7 +21,6 @@ use crate::snapshot::aside::Course;
 use crate::snapshot::file::OpenError;
 use crate::snapshot::hash;
 use crate::snapshot::list::{self, Status};
-use crate::snapshot::verify::{self, Demands};
 
 /// How often it is told how far a download is.
 const NEWS: Duration = Duration::from_millis(200);
@@ -177,7 +176,7 @@ impl There {
     async fn look(bucket: Bucket, name: &str) -> Result<Self, Failure> {
         let mut remote = download::look(&bucket, &bucket.key(name)).await?;
         // What was written on the object itself goes with it wherever it is copied.
-        remote.sha256 = remote.metadata.get(upload::SHA256).cloned();
+        remote.sha256 = remote.metadata.get(upload::SHA256).filter(|sha256| !sha256.is_empty()).cloned();
         if let Some(described) = listing::described(&bucket, name).await? {
             let is_same = described.object.etag == remote.etag && !described.object.crc64nvme.is_empty();
             if is_same {
@@ -204,27 +203,21 @@ impl There {
         let known = known.filter(|known| known.status == Status::Good);
         let ours =
             known.and_then(|known| known.manifest).map(|manifest| manifest.sha256).filter(|sha256| !sha256.is_empty());
-        let theirs = match &self.remote.sha256 {
-            None if size == self.remote.size => self.streamed().await?,
-            _ => String::new(),
-        };
-        let is_same = match (&self.remote.sha256, ours) {
-            _ if size != self.remote.size => false,
-            (Some(theirs), Some(ours)) => *theirs == ours,
-            (Some(theirs), None) => {
-                let (path, theirs) = (path.to_path_buf(), theirs.clone());
-                let verified = blocking(move || verify::verify(&path, Demands { skip_hash: true }, &mut |_, _| {}));
-                verified.await?.is_ok_and(|verified| verified.sha256 == theirs)
-            }
-            // Nothing tells but the snapshot itself.
-            (None, _) => {
+        if size == self.remote.size {
+            let (theirs, ours) = match &self.remote.sha256 {
+                Some(theirs) => (theirs.clone(), ours),
+                // Nothing tells but the snapshots themselves.
+                None => (self.streamed().await?, None),
+            };
+            let ours = if let Some(known) = ours {
+                known
+            } else {
                 let path = path.to_path_buf();
-                let ours = blocking(move || sha256_of(&path)).await?;
-                ours.is_ok_and(|ours| ours == theirs)
+                blocking(move || sha256_of(&path)).await?.unwrap_or_default()
+            };
+            if ours == theirs {
+                return Ok(());
             }
-        };
-        if is_same {
-            return Ok(());
         }
         Err(FindError::Ambiguous { name: printable(&self.name), here: path.to_path_buf(), there: self.url() }.into())
     }

@@ -23,7 +23,7 @@ pub(super) async fn attempt(
     pending: &Pending,
     connected: &mut Option<(Target, Bucket)>,
 ) -> Result<(String, Manifest), UploadError> {
-    still_good(pending)?;
+    let manifest = still_good(pending)?;
     let failed = |place: &str, failure: Failure| UploadError::Failed {
         name: pending.name.clone(),
         place: place.to_owned(),
@@ -44,7 +44,6 @@ pub(super) async fn attempt(
             }
         };
         take_back(shared, &bucket).await;
-        let manifest = still_good(pending)?;
         match send(shared, &bucket, pending, &manifest).await {
             Ok(()) => return Ok((bucket.url(&bucket.key(&pending.name)), manifest)),
             Err(error) if error.kind == Kind::Taken => {
