@@ -3,6 +3,9 @@
 //! Read-only observations for the rooms that decide. Nothing here changes the machine, and what cannot be seen
 //! (another user's process, no /proc) is `None`, never an error: these are facts for messages and checks.
 
+pub mod disk;
+pub mod open_files;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 
@@ -198,6 +201,18 @@ pub fn describe(pid: i32) -> String {
         Ok(stat) => format!("pid {pid} ({})", printable(&stat.comm)),
         Err(_) => format!("pid {pid}"),
     }
+}
+
+/// The process that started `pid`, where visible.
+#[must_use]
+pub fn parent(pid: i32) -> Option<i32> {
+    Process::new(pid).and_then(|process| process.stat()).ok().map(|stat| stat.ppid)
+}
+
+/// The arguments that `pid` was started with, the program's name first, where visible.
+#[must_use]
+pub fn arguments(pid: i32) -> Vec<String> {
+    Process::new(pid).and_then(|process| process.cmdline()).unwrap_or_default()
 }
 
 /// True if standard error goes to systemd's journal, which then takes the level of a line from a prefix such as `<4>`

@@ -12,6 +12,7 @@ use crate::datadir::DataDir;
 use crate::error::{Exit, Failure};
 use crate::etcd::output::short;
 use crate::host::printable;
+use crate::plan::health::Condition;
 use crate::plan::space::human;
 
 /// `quorate status`.
@@ -54,12 +55,20 @@ fn table(status: &Status) -> String {
     };
     row(
         "health",
-        if status.healthy {
-            "healthy".into()
-        } else {
-            format!("NOT HEALTHY: {}", status.reason.as_deref().unwrap_or("?"))
+        match status.health {
+            Condition::Healthy => "healthy".into(),
+            Condition::Degraded => format!("DEGRADED: {}", status.reason.as_deref().unwrap_or("?")),
+            Condition::Unhealthy => format!("NOT HEALTHY: {}", status.reason.as_deref().unwrap_or("?")),
         },
     );
+    for (index, problem) in status.problems.iter().enumerate() {
+        if index > 0 {
+            row("", format!("{}: {}", problem.condition.word(), problem.message));
+        }
+        if let Some(next) = &problem.next {
+            row("", format!("next: {next}"));
+        }
+    }
     let etcd = &status.etcd;
     let pid = etcd.pid.map(|pid| format!(", pid {pid}")).unwrap_or_default();
     let since =
@@ -123,7 +132,7 @@ fn table(status: &Status) -> String {
         );
     }
     if etcd.restarts > 0 || etcd.last_exit.is_some() {
-        let last = etcd.last_exit.as_deref().map(|exit| format!("; it last ended with {exit}")).unwrap_or_default();
+        let last = etcd.last_exit.as_deref().map(|exit| format!("; it last exited with {exit}")).unwrap_or_default();
         row("restarts", format!("{}{last}", etcd.restarts));
     }
     if let Some(first) = status.certificates.iter().min_by_key(|certificate| certificate.days_left) {

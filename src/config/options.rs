@@ -102,6 +102,8 @@ impl Spec {
 
 /// The option that names the configuration file. Not a key: a file cannot name itself.
 pub const CONFIG: &str = "config";
+/// Where everything is kept, unless `data-dir` says otherwise.
+pub const DEFAULT_DATA_DIR: &str = "/var/lib/quorate";
 /// Where the configuration is read from unless `--config` or `QUORATE_CONFIG` says otherwise.
 pub const DEFAULT_CONFIG: &str = "/etc/quorate/config.yaml";
 
@@ -152,7 +154,7 @@ pub const OPTIONS: &[Spec] = &[
         "text",
         "How log lines are written: text, or json with one object a line.",
     ))),
-    global(spec("data-dir", Kind::Path, "/var/lib/quorate", "Where everything is kept.")),
+    global(spec("data-dir", Kind::Path, DEFAULT_DATA_DIR, "Where everything is kept.")),
     noted(
         "the host name up to its first dot",
         spec("node-name", Kind::Label, "", "Name of this server, a DNS label; the etcd member name begins with it."),

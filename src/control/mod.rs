@@ -25,6 +25,10 @@ pub use socket::SocketError;
 const PATIENCE: Duration = Duration::from_secs(15);
 /// Nothing that the owner asks for takes longer than a day.
 const LONGEST: Duration = Duration::from_secs(86_400);
+/// How often it is checked that the socket is still in its place.
+const SOCKET_CHECK: Duration = Duration::from_secs(2);
+/// The socket is made again at most so many times: who removes it for ever is told no more.
+const MOST_SOCKETS: usize = 16;
 /// So many connections are served at a time on each listener; more wait in the kernel's queue.
 const MOST_CONNECTIONS: usize = 64;
 
@@ -63,9 +67,30 @@ pub async fn serve(listeners: Listeners, shared: Arc<Shared>) {
         .route("/v1/defrag", post(routes::maintenance::defragment))
         .route("/v1/free", post(routes::maintenance::free))
         .with_state(shared.clone());
-    let public = public.with_state(shared);
+    let public = public.with_state(shared.clone());
+    let again = bind_again(&shared.data, private.clone());
     // Only the owner reaches the socket, and snapshots and defragmentations take as long as they take.
-    tokio::join!(accept(listeners.monitoring, public, PATIENCE * 2), accept(listeners.socket, private, LONGEST));
+    tokio::join!(accept(listeners.monitoring, public, PATIENCE * 2), accept(listeners.socket, private, LONGEST), again);
+}
+
+/// A socket that was removed from its directory is bound again, so that commands still reach this server. Never returns.
+async fn bind_again(data: &DataDir, router: Router) {
+    let mut sockets = tokio::task::JoinSet::new();
+    loop {
+        tokio::time::sleep(SOCKET_CHECK).await;
+        while sockets.try_join_next().is_some() {}
+        // Without the lock there it is nobody's directory, or another server's.
+        if sockets.len() >= MOST_SOCKETS || data.socket().exists() || !data.lock().exists() {
+            continue;
+        }
+        match socket::bind(data) {
+            Ok(listener) => {
+                tracing::warn!(socket = %data.socket().display(), "the control socket was removed; made again");
+                sockets.spawn(accept(listener, router.clone(), LONGEST));
+            }
+            Err(error) => tracing::error!(%error, "the control socket was removed and cannot be made again"),
+        }
+    }
 }
 
 /// Serves each connection, a bounded number at a time and for a bounded time. Never returns.

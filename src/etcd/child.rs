@@ -1,6 +1,6 @@
 //! What everyone may know of the child and ask of its owner: its states, its status, orders, and the handle for both.
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde::Serialize;
 use tokio::sync::{mpsc, watch};
@@ -9,6 +9,9 @@ use super::output::Tail;
 
 /// Orders that may wait for the owner.
 const WAITING_ORDERS: usize = 16;
+
+/// Ends that are remembered.
+const KEPT_EXITS: usize = 16;
 
 /// What may be asked of the owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +78,8 @@ pub struct ChildStatus {
     pub ready_after: Option<Duration>,
     /// How the last life ended that ended by itself.
     pub last_exit: Option<String>,
+    /// When it ended by itself, the last few times.
+    pub exits: Vec<Instant>,
     /// The last lines it printed.
     pub tail: Tail,
 }
@@ -88,8 +93,18 @@ impl ChildStatus {
             started: None,
             ready_after: None,
             last_exit: None,
+            exits: Vec::new(),
             tail: Tail::default(),
         }
+    }
+
+    /// Notes an end that nobody asked for.
+    pub fn exited(&mut self, exit: String, at: Instant) {
+        self.last_exit = Some(exit);
+        if self.exits.len() >= KEPT_EXITS {
+            self.exits.remove(0);
+        }
+        self.exits.push(at);
     }
 
     /// Lives after the first, asked for or not.

@@ -20,6 +20,8 @@ use crate::clock;
 const LONGEST_LINE: usize = 16 << 10;
 /// Lines kept for a failure report.
 const KEPT_LINES: usize = 20;
+/// Characters of the reason for an exit.
+const LONGEST_REASON: usize = 400;
 /// Lines that may come at once …
 const BURST: u32 = 2000;
 /// … and that are let through each second after that.
@@ -57,6 +59,30 @@ impl Tail {
     pub fn lines(&self) -> Vec<String> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
+}
+
+impl Tail {
+    /// Why the child ended, as far as it said so itself: its last line of level `fatal` or `panic`, or the head of a Go panic.
+    #[must_use]
+    pub fn fatal_line(&self) -> Option<String> {
+        let is_last_word = |line: &&String| {
+            line.starts_with("panic:")
+                || line.starts_with("fatal error:")
+                || ["\"level\":\"fatal\"", "\"level\":\"panic\""].iter().any(|level| line.contains(level))
+                || line.contains(" C | ")
+        };
+        let lines = self.lines();
+        lines.iter().rev().find(is_last_word).map(|line| in_a_sentence(line))
+    }
+}
+
+/// The message and error of a line, without its level.
+fn in_a_sentence(line: &str) -> String {
+    let entry = understand(line);
+    let text = |name: &str| entry.fields.get(name).and_then(|value| value.as_str());
+    let error = text("error").or_else(|| text("err")).map(|error| format!(": {error}")).unwrap_or_default();
+    let text = crate::host::printable(&format!("{}{error}", entry.message));
+    text.chars().take(LONGEST_REASON).collect()
 }
 
 /// Reads one line of any etcd: JSON of zap (all versions), the older text of 3.4, or whatever else a program prints.
@@ -308,6 +334,16 @@ mod tests {
         let lines = tail.lines();
         assert_eq!(lines.len(), KEPT_LINES);
         assert_eq!(lines[0], "line 10?[2J");
+    }
+
+    #[test]
+    fn the_reason_for_an_exit_is_the_last_fatal_line() {
+        let tail = Tail::default();
+        assert_eq!(tail.fatal_line(), None);
+        tail.push(r#"{"level":"error","msg":"failed to purge"}"#);
+        tail.push(r#"{"level":"fatal","caller":"x.go:1","msg":"failed to commit tx","error":"write: no space left on device"}"#);
+        tail.push("goroutine 1 [running]:");
+        assert_eq!(tail.fatal_line().as_deref(), Some("failed to commit tx: write: no space left on device"));
     }
 
     #[test]

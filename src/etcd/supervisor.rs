@@ -17,6 +17,7 @@
 
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::net::unix::pipe;
@@ -30,7 +31,7 @@ use super::process::{self, ProcessHandle, Spawner, become_user, clean_environmen
 use crate::clock;
 use crate::datadir::DataDir;
 use crate::durable::WriteError;
-use crate::error::Explained;
+use crate::error::{Explained, Failure};
 use crate::host::{self, MemoryKills, User};
 use crate::plan::child::{History, Life, Next};
 
@@ -53,6 +54,18 @@ pub struct Launch {
     pub data: DataDir,
     /// How long it may take to end when asked to.
     pub grace: Duration,
+    /// Asked before etcd is started again after it had been ready; `None` where the data is nobody's.
+    pub restart_check: Option<RestartCheck>,
+}
+
+/// Whether etcd may be started again on its data: an etcd whose data is gone would silently begin an empty cluster.
+#[derive(Clone)]
+pub struct RestartCheck(pub Arc<dyn Fn() -> Result<(), Failure> + Send + Sync>);
+
+impl std::fmt::Debug for RestartCheck {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("RestartCheck")
+    }
 }
 
 /// How it all ended.
@@ -64,6 +77,8 @@ pub enum Ended {
     GaveUp(GaveUp),
     /// The child was killed and is still there.
     Stuck(Stuck),
+    /// The data is gone, so the child is not started again.
+    DataLost(Failure),
 }
 
 /// The child was killed and is still there.
@@ -109,6 +124,7 @@ pub struct Supervisor {
     orders: mpsc::Receiver<Order>,
     status: watch::Sender<ChildStatus>,
     history: History,
+    was_ready: bool,
 }
 
 struct Running {
@@ -119,6 +135,8 @@ struct Running {
     /// As of a moment ago.
     memory_kills: MemoryKills,
     pumps: tokio::task::JoinSet<()>,
+    /// By this supervisor, with SIGKILL.
+    was_killed: bool,
 }
 
 enum Attended {
@@ -134,13 +152,20 @@ impl Supervisor {
     #[must_use]
     pub fn new(launch: Launch, spawner: Spawner) -> (Self, Handle) {
         let (handle, orders, status) = Handle::new();
-        let supervisor = Self { launch, spawner, orders, status, history: History::default() };
+        let supervisor = Self { launch, spawner, orders, status, history: History::default(), was_ready: false };
         (supervisor, handle)
     }
 
     /// Runs the child until it is asked to stop, or cannot be kept running.
     pub async fn run(mut self) -> Ended {
         loop {
+            if self.was_ready
+                && let Some(check) = &self.launch.restart_check
+                && let Err(why) = (check.0)()
+            {
+                self.enter(State::Failed, |_| {});
+                return Ended::DataLost(why);
+            }
             let (life, exit) = match self.spawn().await {
                 Ok(running) => match self.attend(running).await {
                     Attended::AsAsked => return self.stopped(),
@@ -152,14 +177,14 @@ impl Supervisor {
             };
             match self.history.exited(life, host::dice()) {
                 Next::Retry(wait) => {
-                    tracing::warn!(exit, retry_in_ms = wait.as_millis(), "etcd ended by itself; it is started again");
-                    self.enter(State::Backoff, |status| status.last_exit = Some(exit));
+                    tracing::warn!(exit, retry_in_ms = wait.as_millis(), "etcd exited unexpectedly; restarting it");
+                    self.enter(State::Backoff, |status| status.exited(exit, clock::monotonic()));
                     if self.back_off(wait).await {
                         return self.stopped();
                     }
                 }
                 Next::GiveUp => {
-                    self.enter(State::Failed, |status| status.last_exit = Some(exit.clone()));
+                    self.enter(State::Failed, |status| status.exited(exit.clone(), clock::monotonic()));
                     let lines = self.status.borrow().tail.lines();
                     return Ended::GaveUp(GaveUp { times: crate::plan::child::ENOUGH, exit, lines });
                 }
@@ -234,7 +259,15 @@ impl Supervisor {
             status.tail = tail;
         });
         tracing::info!(pid, program = %self.launch.program.path().display(), "etcd started");
-        Ok(Running { child, handle, started, ready: None, memory_kills: MemoryKills::of(pid), pumps })
+        Ok(Running {
+            child,
+            handle,
+            started,
+            ready: None,
+            memory_kills: MemoryKills::of(pid),
+            pumps,
+            was_killed: false,
+        })
     }
 
     /// Looks after one life, until it ends or is ended.
@@ -251,14 +284,14 @@ impl Supervisor {
                 order = self.orders.recv() => match order {
                     Some(Order::IsReady(generation)) => self.ready(&mut running, generation),
                     Some(Order::Restart) => {
-                        break Some(self.end(&running, false).await.unwrap_or(Attended::Restart));
+                        break Some(self.end(&mut running, false).await.unwrap_or(Attended::Restart));
                     }
                     Some(Order::Stop) | None => {
-                        self.end(&running, false).await;
+                        self.end(&mut running, false).await;
                         break Some(Attended::AsAsked);
                     }
                     Some(Order::Kill) => {
-                        self.end(&running, true).await;
+                        self.end(&mut running, true).await;
                         break Some(Attended::AsAsked);
                     }
                 },
@@ -275,6 +308,11 @@ impl Supervisor {
             tracing::info!(pid = running.handle.pid, exit, "etcd stopped");
             return asked;
         }
+        // What it says last is the reason, for example that the disk is full.
+        let exit = match self.status.borrow().tail.fatal_line() {
+            Some(line) => format!("{exit}: {line}"),
+            None => exit,
+        };
         let life = Life {
             lived: now.duration_since(running.started),
             healthy: running.ready.map_or(Duration::ZERO, |ready| now.duration_since(ready)),
@@ -282,18 +320,19 @@ impl Supervisor {
         Attended::ByItself(life, exit)
     }
 
-    fn ready(&self, running: &mut Running, generation: u64) {
+    fn ready(&mut self, running: &mut Running, generation: u64) {
         if self.status.borrow().generation != generation || running.ready.is_some() {
             return;
         }
         let now = clock::monotonic();
         running.ready = Some(now);
+        self.was_ready = true;
         let after = now.duration_since(running.started);
         self.enter(State::Ready, |status| status.ready_after = Some(after));
     }
 
     /// Ends the child: asks, waits, insists. Orders that come meanwhile can only hasten it, and an order to stop is told.
-    async fn end(&mut self, running: &Running, at_once: bool) -> Option<Attended> {
+    async fn end(&mut self, running: &mut Running, at_once: bool) -> Option<Attended> {
         self.enter(State::Stopping, |_| {});
         let pid = running.handle.pid;
         let deadline = tokio::time::sleep(self.launch.grace);
@@ -314,7 +353,7 @@ impl Supervisor {
                     }
                     Some(order) = self.orders.recv() => match order {
                         Order::Kill => {
-                            tracing::warn!(pid, "told to hurry; killing etcd");
+                            tracing::warn!(pid, "second signal received; killing etcd");
                             to_stop = Some(Attended::AsAsked);
                             break;
                         }
@@ -324,6 +363,7 @@ impl Supervisor {
                 }
             }
         }
+        running.was_killed = true;
         let _ = running.handle.kill();
         // A killed process ends at once, unless it waits for a disk; then waiting longer does not help either.
         let _ = tokio::time::timeout(self.launch.grace, running.handle.ended()).await;
@@ -333,9 +373,12 @@ impl Supervisor {
     /// How it ended; `None` if it has not.
     fn reap(running: &mut Running) -> Option<String> {
         let exit = match running.child.try_wait() {
-            Ok(Some(status)) => describe(status, running.memory_kills.are_more_now()),
+            Ok(Some(status)) => {
+                let killer = if running.was_killed { Killer::Us } else { Killer::of(&running.memory_kills) };
+                describe(status, killer)
+            }
             Ok(None) => return None,
-            Err(error) => format!("an unknown end ({error})"),
+            Err(error) => format!("an unknown exit status ({error})"),
         };
         process::forget(running.handle.pid);
         Some(exit)
@@ -356,14 +399,34 @@ impl Supervisor {
     }
 }
 
+/// Who sent SIGKILL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Killer {
+    Us,
+    OutOfMemory,
+    Unknown,
+}
+
+impl Killer {
+    fn of(memory_kills: &MemoryKills) -> Self {
+        if memory_kills.are_more_now() { Self::OutOfMemory } else { Self::Unknown }
+    }
+}
+
 /// `exit code 1`, `signal SIGSEGV`. The kernel's memory killer sends SIGKILL, and counts.
-fn describe(status: ExitStatus, memory_was_short: bool) -> String {
+fn describe(status: ExitStatus, killer: Killer) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("exit code {code}"),
-        (None, Some(9)) if memory_was_short => {
-            "signal SIGKILL (the kernel killed a process for want of memory; see dmesg)".into()
-        }
-        (None, Some(9)) => "signal SIGKILL (somebody killed it)".into(),
+        (None, Some(9)) => match killer {
+            Killer::Us => "signal SIGKILL".into(),
+            Killer::OutOfMemory => {
+                "signal SIGKILL (the kernel's out-of-memory killer has killed a process: journalctl -k | grep -i oom)"
+                    .into()
+            }
+            Killer::Unknown => "signal SIGKILL (sent by another process; to see whether by the out-of-memory killer: \
+                                journalctl -k | grep -i oom)"
+                .into(),
+        },
         (None, Some(signal)) => match nix::sys::signal::Signal::try_from(signal) {
             Ok(signal) => format!("signal {signal}"),
             Err(_) => format!("signal {signal}"),

@@ -1,8 +1,10 @@
 //! Pure decisions: what was observed goes in, what to do comes out. No clock, no disk, no network.
 
 pub mod child;
+pub mod command;
 pub mod defrag;
 pub mod duration;
+pub mod health;
 pub mod orphan;
 pub mod parts;
 pub mod reload;

@@ -150,6 +150,7 @@ impl Trial<'_> {
             args: flags.iter().map(Setting::flag).collect(),
             data: self.data.clone(),
             grace: program.grace,
+            restart_check: None,
         };
         let (supervisor, handle) = Supervisor::new(launch, Spawner::start().map_err(system("start a thread"))?);
         let url = format!("https://{}", loopback(client));
@@ -222,7 +223,7 @@ impl Running {
     pub async fn stop(self) -> Result<(), TrialError> {
         self.handle.order(Order::Stop).await;
         match self.owner.await {
-            Ok(Ended::Stopped | Ended::GaveUp(_)) => Ok(()),
+            Ok(Ended::Stopped | Ended::GaveUp(_) | Ended::DataLost(_)) => Ok(()),
             Ok(Ended::Stuck(stuck)) => Err(TrialError::System { act: "end etcd", source: io::Error::other(stuck) }),
             Err(lost) => Err(TrialError::System { act: "end etcd", source: io::Error::other(lost) }),
         }

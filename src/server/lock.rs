@@ -14,10 +14,11 @@ use crate::datadir::DataDir;
 use crate::durable::{self, WriteError};
 use crate::error::{Exit, Explained};
 use crate::host;
+use crate::host::open_files::identity;
 
 /// Held for the life of the launcher.
 #[derive(Debug)]
-pub struct Lock(#[allow(dead_code, reason = "held, not read")] Flock<File>);
+pub struct Lock(Flock<File>);
 
 #[derive(Serialize, Deserialize)]
 struct Holder {
@@ -56,6 +57,17 @@ impl Explained for LockError {
             }
             Self::Write(error) => error.next(),
         }
+    }
+}
+
+impl Lock {
+    /// True if the file that is locked is still the one at the lock's path: it is not if the data directory was removed,
+    /// moved or unmounted.
+    #[must_use]
+    pub fn is_in_place(&self, data: &DataDir) -> bool {
+        use std::os::unix::fs::MetadataExt as _;
+        let held = self.0.metadata().map(|found| (found.dev(), found.ino()));
+        held.is_ok_and(|held| identity(&data.lock()).is_ok_and(|found| found == held))
     }
 }
 

@@ -6,6 +6,7 @@
 
 pub mod backlog;
 pub mod cluster;
+pub mod condition;
 pub mod disk;
 pub mod health;
 pub mod lock;
@@ -14,15 +15,17 @@ pub mod maintenance;
 mod ports;
 mod preflight;
 pub mod reload;
+pub mod rescue;
 pub mod reset;
 mod signals;
 pub mod snapshots;
 pub mod state;
+pub mod storage;
 mod survey;
 mod systemd;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
@@ -40,6 +43,7 @@ use crate::etcd::settings::{Addresses, settings};
 use crate::etcd::supervisor::{Ended, Launch, Supervisor};
 use crate::faults;
 use crate::pki::{self, Occasion};
+use crate::plan::health::{Rescued, StorageFacts};
 use crate::plan::space::human;
 use crate::restore::old;
 use crate::snapshot::save;
@@ -52,11 +56,14 @@ use signals::{Asked, Signals};
 use snapshots::Snapshots;
 use snapshots::uploads::Uploads;
 use state::{BinaryFacts, Shared};
+use storage::StorageWatch;
 
 /// How long the child may take to end when asked to. The unit's `TimeoutStopSec` must be longer.
 pub const GRACE: Duration = Duration::from_secs(30);
 /// How long a snapshot may take to break off.
 const BREAKING_OFF: Duration = Duration::from_secs(15);
+/// A second signal within this is the same one.
+const SAME_SIGNAL: Duration = Duration::from_millis(500);
 /// How often certificates are looked at while running.
 const CERTIFICATE_INTERVAL: Duration = Duration::from_secs(3600);
 
@@ -164,6 +171,12 @@ fn tidy_old(data: &DataDir, keep: u32) {
     }
 }
 
+/// The signals to stop that came so far.
+#[derive(Default)]
+struct Stops {
+    first: Option<(Instant, &'static str)>,
+}
+
 struct Server {
     shared: Arc<Shared>,
     handle: Handle,
@@ -172,7 +185,10 @@ struct Server {
     snapshot_settings: watch::Sender<SnapshotConfig>,
     maintenance_settings: watch::Sender<MaintenanceConfig>,
     health: watch::Receiver<Health>,
+    storage: watch::Receiver<StorageFacts>,
     prober: Option<Prober>,
+    storage_watch: Option<StorageWatch>,
+    rescued: Option<watch::Sender<Option<Rescued>>>,
     listeners: Option<control::Listeners>,
     /// As far as it changes while running; routes see the one of the start.
     config: Config,
@@ -183,7 +199,7 @@ struct Server {
     was_healthy: bool,
     /// Also the service manager.
     told_ready: bool,
-    _lock: lock::Lock,
+    announced: condition::Announced,
 }
 
 impl Server {
@@ -205,6 +221,7 @@ impl Server {
             args,
             data: data.clone(),
             grace: grace(),
+            restart_check: Some(survey::before_restart(&data)),
         };
         let (supervisor, handle) = Supervisor::new(launch, spawner);
         let (certificates, certificates_seen) = watch::channel(prepared.expiries);
@@ -221,6 +238,9 @@ impl Server {
         let listeners = control::Listeners::bind(&data, prepared.metrics_listener)?;
         let (stopping, stopping_seen) = watch::channel(false);
         let (snapshot_settings, settings_seen) = watch::channel(config.snapshot.clone());
+        let (storage_watch, storage) = StorageWatch::new(&data, prepared.lock, settings_seen.clone(), handle.watch());
+        let shared_storage = storage.clone();
+        let (rescued, rescued_seen) = watch::channel(None);
         let shared = Arc::new(Shared {
             started: clock::now(),
             started_alone: prepared.identity.is_alone,
@@ -230,6 +250,8 @@ impl Server {
             child: handle.watch(),
             health: health.clone(),
             certificates: certificates_seen,
+            storage,
+            rescued: rescued_seen,
             snapshots: Snapshots::new(stopping_seen, settings_seen, Uploads::resumed(&data)),
             maintenance,
             binary,
@@ -241,7 +263,10 @@ impl Server {
             handle,
             certificates,
             health,
+            storage: shared_storage,
             prober: Some(prober),
+            storage_watch: Some(storage_watch),
+            rescued: Some(rescued),
             listeners: Some(listeners),
             config,
             reloader,
@@ -252,7 +277,7 @@ impl Server {
             maintenance_settings,
             was_healthy: false,
             told_ready: false,
-            _lock: prepared.lock,
+            announced: condition::Announced::default(),
         };
         Ok((server, supervisor))
     }
@@ -269,8 +294,14 @@ impl Server {
         helpers.spawn(snapshots::schedule::keep(self.shared.clone()));
         helpers.spawn(snapshots::uploads::keep(self.shared.clone()));
         helpers.spawn(maintenance::keep(self.shared.clone()));
+        if let Some(rescued) = self.rescued.take() {
+            helpers.spawn(rescue::keep(self.shared.clone(), rescued));
+        }
         if let Some(prober) = self.prober.take() {
             helpers.spawn(prober.run());
+        }
+        if let Some(watch) = self.storage_watch.take() {
+            helpers.spawn(watch.run());
         }
         if std::process::id() == 1 {
             helpers.spawn(signals::reap_for_ever(process::reap_adopted));
@@ -281,16 +312,15 @@ impl Server {
         // They were looked at a moment ago.
         let mut certificate_check = tokio::time::interval_at(tokio::time::Instant::now() + period, period);
         let mut watchdog = tokio::time::interval(self.watchdog.interval());
-        let mut stops = 0;
+        let mut assessed = tokio::time::interval(condition::INTERVAL);
+        let mut stops = Stops::default();
+        let mut lost_task = None;
         let ended = loop {
             tokio::select! {
                 ended = &mut owner => break ended,
                 asked = signals.next() => match asked {
-                    Asked::Stop(signal) => {
-                        stops += 1;
-                        self.stop(signal, stops).await;
-                    }
-                    Asked::Reload if stops > 0 => {}
+                    Asked::Stop(signal) => self.stop(signal, &mut stops).await,
+                    Asked::Reload if stops.first.is_some() => {}
                     Asked::Reload => self.reload().await,
                 },
                 Ok(()) = child.changed() => {
@@ -303,33 +333,54 @@ impl Server {
                 }
                 _ = certificate_check.tick() => self.renew_certificates().await,
                 _ = watchdog.tick() => self.watchdog.feed(),
+                Ok(()) = self.storage.changed() => self.announced.update(&condition::now(&self.shared)),
+                _ = assessed.tick() => self.announced.update(&condition::now(&self.shared)),
+                // Each of them runs as long as the server: without one of them, what is shown would be wrong for ever.
+                Some(ended) = helpers.join_next(), if stops.first.is_none() => {
+                    let why = ended.err().map_or_else(|| "it returned".to_owned(), |error| error.to_string());
+                    tracing::error!(why, "a background task of the server ended unexpectedly; stopping in order");
+                    lost_task = Some(why);
+                    self.stop("no signal", &mut stops).await;
+                }
             }
         };
         helpers.shutdown().await;
         let _ = durable::remove_file(&self.shared.data.socket());
         match ended {
+            Ok(Ended::Stopped) if lost_task.is_some() => {
+                let why = std::io::Error::other(lost_task.unwrap_or_default());
+                Err(SystemError { act: "go on without a background task", source: why }.into())
+            }
             Ok(Ended::Stopped) => {
                 tracing::info!("stopped");
                 Ok(())
             }
             Ok(Ended::GaveUp(why)) => Err(why.into()),
             Ok(Ended::Stuck(why)) => Err(why.into()),
+            Ok(Ended::DataLost(why)) => Err(why),
             Err(panicked) => {
                 Err(SystemError { act: "keep looking after etcd", source: std::io::Error::other(panicked) }.into())
             }
         }
     }
 
-    async fn stop(&self, signal: &'static str, times: u32) {
-        if times == 1 {
-            tracing::info!(signal, "stopping; a second signal hastens it");
-            systemd::stopping();
-            // A snapshot that is being taken is broken off, and removes what it has.
-            let _ = self.stopping.send(true);
-            let _ = tokio::time::timeout(BREAKING_OFF, self.shared.snapshots.saving.lock()).await;
-            self.handle.order(Order::Stop).await;
-        } else {
-            self.handle.order(Order::Kill).await;
+    async fn stop(&self, signal: &'static str, stops: &mut Stops) {
+        match stops.first {
+            None => {
+                tracing::info!(signal, "stopping; a second signal kills etcd at once");
+                stops.first = Some((clock::monotonic(), signal));
+                systemd::stopping();
+                // A snapshot that is being taken is cancelled, and removes what it has. Signals are heeded meanwhile.
+                let _ = self.stopping.send(true);
+                let (shared, handle) = (self.shared.clone(), self.handle.clone());
+                tokio::spawn(async move {
+                    let _ = tokio::time::timeout(BREAKING_OFF, shared.snapshots.saving.lock()).await;
+                    handle.order(Order::Stop).await;
+                });
+            }
+            // One signal that arrives twice: timeout(1) and shells send it to the process and to its group.
+            Some((at, first)) if first == signal && at.elapsed() < SAME_SIGNAL => {}
+            Some(_) => self.handle.order(Order::Kill).await,
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
 
 use crate::config::Config;
 use crate::error::{Exit, Explained};
@@ -14,6 +15,11 @@ pub(super) enum PortError {
     /// Somebody else has it.
     #[error("{address} ({option}) is taken{}", by(.holder.as_deref()))]
     Taken { address: SocketAddr, option: &'static str, holder: Option<String> },
+    /// Another quorate's etcd has it.
+    #[error(
+        "{address} ({option}) is used by {etcd}, which the running quorate server pid {launcher} keeps on {data_dir}"
+    )]
+    OfQuorate { address: SocketAddr, option: &'static str, etcd: String, launcher: i32, data_dir: String },
     /// The system says no.
     #[error("cannot listen on {address} ({option})")]
     Refused { address: SocketAddr, option: &'static str, source: io::Error },
@@ -25,7 +31,10 @@ fn by(holder: Option<&str>) -> String {
 
 impl Explained for PortError {
     fn exit(&self) -> Exit {
-        Exit::Failed
+        match self {
+            Self::OfQuorate { .. } => Exit::InUse,
+            Self::Taken { .. } | Self::Refused { .. } => Exit::Failed,
+        }
     }
 
     fn next(&self) -> Option<String> {
@@ -39,6 +48,10 @@ impl Explained for PortError {
                 };
                 format!("{stop}, or set another --{option}")
             }
+            Self::OfQuorate { option, data_dir, .. } => format!(
+                "see how that server is: quorate status --data-dir {data_dir}; it may hold the only copy of its data. \
+                 For another server on this machine set another --{option}"
+            ),
             Self::Refused { option, .. } => format!("set another --{option} or --node-ip"),
         })
     }
@@ -65,8 +78,29 @@ fn bind(address: SocketAddr, option: &'static str) -> Result<TcpListener, PortEr
     // The standard library sets SO_REUSEADDR, so connections of an earlier etcd that linger are no obstacle.
     TcpListener::bind(address).map_err(|source| match source.kind() {
         io::ErrorKind::AddrInUse => {
-            PortError::Taken { address, option, holder: host::listener_on(address).map(host::describe) }
+            let holder = host::listener_on(address);
+            holder.and_then(|pid| of_quorate(address, option, pid)).unwrap_or_else(|| PortError::Taken {
+                address,
+                option,
+                holder: holder.map(host::describe),
+            })
         }
         _ => PortError::Refused { address, option, source },
+    })
+}
+
+/// Recognises an etcd that a quorate server runs, by its parent and by the data directory that it was started with.
+fn of_quorate(address: SocketAddr, option: &'static str, pid: i32) -> Option<PortError> {
+    let launcher = host::parent(pid)?;
+    let is_quorate = |pid: i32| host::arguments(pid).iter().skip(1).any(|word| word == "server");
+    let etcd_dir = host::arguments(pid).iter().find_map(|word| word.strip_prefix("--data-dir=").map(PathBuf::from))?;
+    // `D/server/db/etcd`, as quorate starts etcd.
+    let data_dir = etcd_dir.ancestors().nth(3).filter(|dir| dir.join("server/db/etcd") == etcd_dir)?;
+    is_quorate(launcher).then(|| PortError::OfQuorate {
+        address,
+        option,
+        etcd: host::describe(pid),
+        launcher,
+        data_dir: host::printable(&data_dir.display().to_string()),
     })
 }

@@ -15,6 +15,7 @@ use crate::etcd::child::ChildStatus;
 use crate::etcd::pinned::Pinned;
 use crate::etcd::version::Version;
 use crate::pki::Expiry;
+use crate::plan::health::{Rescued, StorageFacts};
 
 /// The etcd that runs.
 #[derive(Clone, Debug)]
@@ -50,6 +51,10 @@ pub struct Shared {
     pub child: watch::Receiver<ChildStatus>,
     /// Its health.
     pub health: watch::Receiver<Health>,
+    /// Its files and disks.
+    pub storage: watch::Receiver<StorageFacts>,
+    /// Where data that vanished was saved.
+    pub rescued: watch::Receiver<Option<Rescued>>,
     /// What takes snapshots.
     pub snapshots: Snapshots,
     /// What sees to the database's space.

@@ -6,12 +6,14 @@
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::boltdb::database::Database;
 use crate::boltdb::page::ReadError;
 use crate::boltdb::wal::{self, Segment};
 use crate::datadir::DataDir;
-use crate::error::Explained;
+use crate::error::{Exit, Explained};
+use crate::etcd::supervisor::RestartCheck;
 use crate::host;
 use crate::plan::start::DataState;
 
@@ -34,6 +36,42 @@ impl Explained for Unreadable {
             }
             _ => "see dmesg for what the disk says; nothing was changed".into(),
         })
+    }
+}
+
+/// What must hold before an etcd that was ready is started again: its data is still there.
+pub(super) fn before_restart(data: &DataDir) -> RestartCheck {
+    let data = data.clone();
+    RestartCheck(Arc::new(move || match data_state(&data)? {
+        DataState::Present => Ok(()),
+        DataState::Absent | DataState::Torn | DataState::NeverBegun => {
+            Err(DataGone { etcd: data.etcd(), data_dir: data.root().to_path_buf() }.into())
+        }
+    }))
+}
+
+/// The data of an etcd that ran is not there any more.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "etcd exited, and its data in {} is gone; it is not started again, because it would begin an empty cluster",
+    etcd.display()
+)]
+struct DataGone {
+    etcd: PathBuf,
+    data_dir: PathBuf,
+}
+
+impl Explained for DataGone {
+    fn exit(&self) -> Exit {
+        Exit::Refused
+    }
+
+    fn next(&self) -> Option<String> {
+        let dir = self.data_dir.display();
+        Some(format!(
+            "is its disk mounted? If the data is lost, restore the newest snapshot: \
+             quorate server --data-dir {dir} --cluster-reset --cluster-reset-restore-path=latest"
+        ))
     }
 }
 

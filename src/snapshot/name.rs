@@ -34,6 +34,12 @@ impl Base {
     pub fn pre_restore() -> Self {
         Self("pre-restore".to_owned())
     }
+
+    /// Of the snapshots of data that vanished while etcd was running.
+    #[must_use]
+    pub fn rescue() -> Self {
+        Self("rescue".to_owned())
+    }
 }
 
 impl Default for Base {

@@ -167,7 +167,7 @@ fn a_second_signal_hastens_the_end() {
     let pid = eventually("the child", || node.child_pid());
     node.wait_log("started\n");
     node.signal(Signal::SIGTERM);
-    node.wait_log("a second signal hastens it");
+    node.wait_log("a second signal kills etcd");
     let begun = Instant::now();
     node.signal(Signal::SIGINT);
     assert_eq!(node.wait_end().code(), Some(0));

@@ -10,6 +10,7 @@ mod command_line;
 mod configuration;
 mod embedded;
 mod faults;
+mod health;
 mod monitoring;
 mod reload;
 mod start;

@@ -127,7 +127,7 @@ mod cases {
             node.etcdctl(&["get", "w/", "--prefix", "--keys-only"]).split_whitespace().map(str::to_owned).collect();
         let lost: Vec<_> = acknowledged.difference(&present).collect();
         assert!(lost.is_empty(), "lost: {lost:?}");
-        node.wait_log("etcd ended by itself; it is started again");
+        node.wait_log("etcd exited unexpectedly; restarting it");
         node.stop();
     }
 
@@ -249,7 +249,7 @@ mod cases {
         let after = fs::read_to_string(node.server_dir().join("token")).unwrap();
         assert_eq!(before.split("::").nth(1), after.split("::").nth(1), "the password stays");
         assert_ne!(before, after, "the hash is the new CA's");
-        assert!(!node.log().contains("ended by itself"), "it was stopped in order");
+        assert!(!node.log().contains("exited unexpectedly"), "it was stopped in order");
         node.stop();
     }
 

@@ -1,12 +1,13 @@
 //! `/livez`: the launcher works. `/readyz`: etcd is healthy, so clients can be sent here.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 
-use axum::extract::State;
+use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
 
-use crate::etcd::child::State as ChildState;
-use crate::server::health::Health;
+use crate::plan::health::{Assessment, Condition};
+use crate::server::condition;
 use crate::server::state::Shared;
 
 /// Always 200: answering is the proof.
@@ -14,39 +15,29 @@ pub async fn live() -> &'static str {
     "ok\n"
 }
 
-/// 200 if etcd is ready and was healthy when last asked, else 503 and why.
-pub async fn ready(State(shared): State<Arc<Shared>>) -> (StatusCode, String) {
-    match verdict(&shared) {
-        Ok(()) => (StatusCode::OK, "ok\n".into()),
-        Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
+/// 200 while clients can be sent here: healthy, or degraded; else 503 and why. With `?verbose` all problems, a line each.
+pub async fn ready(State(shared): State<Arc<Shared>>, RawQuery(query): RawQuery) -> (StatusCode, String) {
+    let found = condition::now(&shared);
+    let status = if found.condition == Condition::Unhealthy { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
+    let is_verbose =
+        query.is_some_and(|query| query.split('&').any(|part| part == "verbose" || part == "verbose=true"));
+    (status, if is_verbose { verbose(&found) } else { short(&found) })
+}
+
+fn short(found: &Assessment) -> String {
+    match (found.condition, found.reason()) {
+        (Condition::Unhealthy, Some(why)) => format!("{why}\n"),
+        _ => "ok\n".into(),
     }
 }
 
-fn explain(alarms: &[String]) -> String {
-    let words = alarms.iter().map(|alarm| match alarm.as_str() {
-        "NOSPACE" => "NOSPACE (the database has reached its quota, and writes are refused: quorate space)",
-        "CORRUPT" => "CORRUPT (members differ in their data, and requests are refused)",
-        other => other,
-    });
-    words.collect::<Vec<_>>().join(", ")
-}
-
-/// Why etcd is not healthy, if it is not.
-pub(super) fn verdict(shared: &Shared) -> Result<(), String> {
-    let state = shared.child.borrow().state;
-    if let ChildState::Backoff | ChildState::Failed = state {
-        let exit = shared.child.borrow().last_exit.clone().unwrap_or_else(|| "an unknown end".into());
-        return Err(format!("etcd ended by itself, with {exit}; it is started again soon"));
+fn verbose(found: &Assessment) -> String {
+    let mut text = format!("{}\n", found.condition.word());
+    for problem in &found.problems {
+        let _ = writeln!(text, "[{}] {}: {}", problem.condition.word(), problem.code, problem.message);
+        if let Some(next) = &problem.next {
+            let _ = writeln!(text, "    next: {next}");
+        }
     }
-    if state != ChildState::Ready {
-        return Err(format!("etcd is {}", state.word()));
-    }
-    match &*shared.health.borrow() {
-        Health::Healthy(facts) => match facts.alarms.as_slice() {
-            [] => Ok(()),
-            alarms => Err(format!("etcd has raised an alarm: {}", explain(alarms))),
-        },
-        Health::Unhealthy(why) => Err(why.clone()),
-        Health::Unknown => Err("etcd was not asked yet".into()),
-    }
+    text
 }

@@ -21,7 +21,9 @@ use crate::control::client::request;
 use crate::etcd::child::State as ChildState;
 use crate::etcd::output;
 use crate::etcd::settings::Addresses;
+use crate::plan::health::{Condition, StorageFacts};
 use crate::server::backlog;
+use crate::server::condition;
 use crate::server::health::Health;
 use crate::server::state::Shared;
 
@@ -70,7 +72,14 @@ fn registry(shared: &Shared, wal_fsync: Option<f64>) -> Registry {
         backlog::dropped_lines(),
     );
     let health = shared.health.borrow().clone();
-    member(&mut registry, &health, super::health::verdict(shared).is_ok());
+    let condition = condition::now(shared).condition;
+    member(&mut registry, &health, condition != Condition::Unhealthy);
+    let conditions = Family::<Labels, Gauge>::default();
+    for each in Condition::ALL {
+        conditions.get_or_create(&[("condition", each.word().to_owned())]).set(i64::from(each == condition));
+    }
+    registry.register("health", "1 for the condition that the server is in", conditions);
+    disks(&mut registry, &shared.storage.borrow());
     if let Some(seconds) = wal_fsync {
         let help = "99 of 100 fsyncs of etcd's log took at most this long, since its start";
         gauge(&mut registry, "etcd_wal_fsync_p99", help, Some(Unit::Seconds), seconds);
@@ -92,7 +101,7 @@ fn build_info(registry: &mut Registry, shared: &Shared) {
 }
 
 fn member(registry: &mut Registry, health: &Health, is_healthy: bool) {
-    let help = "1 if etcd is ready, was healthy when last asked, and has raised no alarm";
+    let help = "1 if clients can be served and what they write is kept: the condition is not unhealthy";
     gauge(registry, "etcd_healthy", help, None, f64::from(u8::from(is_healthy)));
     let has_leader = matches!(health, Health::Healthy(facts) if facts.leader_id != "0");
     gauge(registry, "etcd_has_leader", "1 if the cluster has a leader", None, f64::from(u8::from(has_leader)));
@@ -112,6 +121,33 @@ fn member(registry: &mut Registry, health: &Health, is_healthy: bool) {
     ] {
         gauge(registry, name, help, Some(Unit::Bytes), value);
     }
+}
+
+/// The room under etcd's data and under the snapshots.
+fn disks(registry: &mut Registry, storage: &StorageFacts) {
+    let (free, size, inodes, read_only) = (
+        Family::<Labels, Gauge<f64, AtomicU64>>::default(),
+        Family::<Labels, Gauge<f64, AtomicU64>>::default(),
+        Family::<Labels, Gauge<f64, AtomicU64>>::default(),
+        Family::<Labels, Gauge>::default(),
+    );
+    for (name, disk) in [("data", &storage.data_disk), ("snapshots", &storage.snapshot_disk)] {
+        let Some(usage) = disk.as_ref().and_then(|disk| disk.usage) else { continue };
+        let labels = [("disk", name.to_owned())];
+        #[allow(clippy::cast_precision_loss, reason = "Prometheus counts in floats; disks are below 2^53 bytes")]
+        {
+            free.get_or_create(&labels).set(usage.free as f64);
+            size.get_or_create(&labels).set(usage.size as f64);
+            if let Some(count) = usage.free_inodes {
+                inodes.get_or_create(&labels).set(count as f64);
+            }
+        }
+        read_only.get_or_create(&labels).set(i64::from(usage.is_read_only));
+    }
+    registry.register_with_unit("disk_free", "Bytes that can still be written there", Unit::Bytes, free);
+    registry.register_with_unit("disk_size", "Size of the file system there", Unit::Bytes, size);
+    registry.register("disk_free_inodes", "Files that can still be created there", inodes);
+    registry.register("disk_read_only", "1 if the file system there is read-only", read_only);
 }
 
 fn snapshots(registry: &mut Registry, shared: &Shared) {

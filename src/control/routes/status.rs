@@ -8,24 +8,31 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 
-use super::health::verdict;
 use crate::clock;
 use crate::etcd::child::State as ChildState;
 use crate::etcd::output;
 use crate::etcd::settings::Addresses;
 use crate::host;
+use crate::plan::health::{Assessment, Condition, NOT_SERVING, Problem};
 use crate::restore::old::{self, Aside};
 use crate::server;
+use crate::server::condition;
 use crate::server::health::Health;
 use crate::server::state::Shared;
 
 /// The state of a server.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Status {
-    /// True if etcd is ready and was healthy when last asked.
+    /// True if all is well: `health` is `healthy`.
     pub healthy: bool,
-    /// Why not.
+    /// `healthy`, `degraded` or `unhealthy`.
+    #[serde(default)]
+    pub health: Condition,
+    /// The worst of `problems`, in a sentence.
     pub reason: Option<String>,
+    /// What is wrong, the worst first.
+    #[serde(default)]
+    pub problems: Vec<Problem>,
     /// `node-name`.
     pub node: String,
     /// Where clients connect.
@@ -205,7 +212,8 @@ pub async fn status(State(shared): State<Arc<Shared>>) -> Response {
 }
 
 fn observe(shared: &Shared) -> Status {
-    let verdict = verdict(shared);
+    let Assessment { condition, problems } = condition::now(shared);
+    let is_serving = problems.iter().all(|problem| problem.code != NOT_SERVING);
     let child = shared.child.borrow().clone();
     let member = match &*shared.health.borrow() {
         Health::Healthy(facts) if child.state == ChildState::Ready => Some(Member {
@@ -226,7 +234,9 @@ fn observe(shared: &Shared) -> Status {
     };
     Status {
         old_data: old::list(&shared.data),
-        healthy: verdict.is_ok(),
+        healthy: condition == Condition::Healthy,
+        health: condition,
+        reason: problems.first().map(|problem| problem.message.clone()),
         node: shared.config.node_name.clone(),
         client_url: Addresses::client_url(&shared.config),
         local_client_url: Addresses::local_client_url(&shared.config),
@@ -246,7 +256,8 @@ fn observe(shared: &Shared) -> Status {
             ready_after_ms: child.ready_after.map(|after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX)),
             restarts: child.restarts(),
             last_exit: child.last_exit.clone(),
-            last_lines: if verdict.is_ok() { Vec::new() } else { child.tail.lines() },
+            // They explain why etcd does not serve, and nothing else.
+            last_lines: if is_serving { Vec::new() } else { child.tail.lines() },
             dropped_lines: output::DROPPED_LINES.load(std::sync::atomic::Ordering::Relaxed),
         },
         member,
@@ -256,7 +267,7 @@ fn observe(shared: &Shared) -> Status {
             free: host::free_bytes(&shared.data.storage()),
             fsync_p99_ms: shared.fsync_p99.map(|p99| (p99.as_secs_f64() * 100_000.0).round() / 100.0),
         },
-        reason: verdict.err(),
+        problems,
     }
 }
 

@@ -1,0 +1,34 @@
+//! How full a file system is, and whether it can be written to.
+
+use std::io;
+use std::path::Path;
+
+use nix::sys::statvfs::{self, FsFlags};
+
+/// The room on a file system, as statvfs(3) reports it for a writer without privileges.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DiskUsage {
+    /// Bytes that can still be written.
+    pub free: u64,
+    /// Bytes in all.
+    pub size: u64,
+    /// Files that can still be created; `None` where the file system has no limit of its own (btrfs).
+    pub free_inodes: Option<u64>,
+    /// Mounted read-only, or made so by the kernel after an I/O error (`errors=remount-ro`).
+    pub is_read_only: bool,
+}
+
+/// Looks at the file system under `path`. May block for as long as the file system does not answer.
+///
+/// # Errors
+/// If there is no such path, or the file system does not answer.
+pub fn disk_usage(path: &Path) -> io::Result<DiskUsage> {
+    let found = statvfs::statvfs(path)?;
+    let unit = found.fragment_size();
+    Ok(DiskUsage {
+        free: found.blocks_available().saturating_mul(unit),
+        size: found.blocks().saturating_mul(unit),
+        free_inodes: (found.files() > 0).then(|| found.files_available()),
+        is_read_only: found.flags().contains(FsFlags::ST_RDONLY),
+    })
+}

@@ -1,0 +1,474 @@
+//! Whether a server is healthy, degraded or unhealthy, and what an operator should do about it.
+//!
+//! *Unhealthy*: clients cannot be served, or what they write cannot be kept. *Degraded*: clients are served and their data
+//! is kept, but something needs attention before that ends. Given facts, decides; looks at nothing itself.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::command::{quorate as command, shell_word};
+use super::space::human;
+use crate::host::disk::DiskUsage;
+
+/// Below this, in bytes, the next page or log segment of etcd may not fit any more.
+pub const DISK_FULL: u64 = 16 << 20;
+/// Below this, in bytes, it is time to free some: four segments of etcd's log.
+pub const DISK_LOW: u64 = 256 << 20;
+/// etcd creates a file for each log segment and raft snapshot, quorate one for each snapshot and its manifest.
+pub const INODES_LOW: u64 = 1000;
+/// Below this no file can be created before long.
+pub const INODES_GONE: u64 = 16;
+/// The database is near its quota from this share of it on, in percent.
+pub const QUOTA_PERCENT: u64 = 90;
+/// The code of the problem that etcd does not serve clients.
+pub const NOT_SERVING: &str = "etcd-not-serving";
+/// So many exits of etcd within [`EXIT_WINDOW`] are a pattern.
+pub const EXITS_ENOUGH: usize = 2;
+/// How long an exit of etcd counts.
+pub const EXIT_WINDOW: Duration = Duration::from_secs(600);
+/// So many snapshots that failed in a row are a pattern.
+pub const SNAPSHOT_FAILURES_ENOUGH: u64 = 3;
+
+/// How a server is, from good to bad.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Condition {
+    /// All is well.
+    #[default]
+    Healthy,
+    /// Clients are served, but something needs attention.
+    Degraded,
+    /// Clients cannot be served, or what they write cannot be kept.
+    Unhealthy,
+}
+
+impl Condition {
+    /// All of them, for metrics.
+    pub const ALL: [Self; 3] = [Self::Healthy, Self::Degraded, Self::Unhealthy];
+
+    /// The word for it, as in JSON and metrics.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Healthy => "healthy",
+            Self::Degraded => "degraded",
+            Self::Unhealthy => "unhealthy",
+        }
+    }
+}
+
+/// Something that an operator should know of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// Stable, for programs: `database-missing`, `disk-full` and so on (docs/status.md lists them).
+    pub code: String,
+    /// How bad it is.
+    pub condition: Condition,
+    /// What is wrong, with what, and why.
+    pub message: String,
+    /// What to do or type next.
+    pub next: Option<String>,
+}
+
+/// Whether a file that etcd has open is still where etcd opened it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Presence {
+    /// It cannot be told, for example because etcd does not run.
+    #[default]
+    Unknown,
+    /// It is.
+    Present,
+    /// Its name is gone: it was deleted, or its file system was unmounted.
+    Missing,
+    /// It was moved here.
+    Moved(PathBuf),
+    /// Another file is in its place.
+    Replaced,
+}
+
+/// The file system under a directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Disk {
+    /// The directory.
+    pub path: PathBuf,
+    /// What the file system says; `None` if it cannot be asked, or does not answer in time.
+    pub usage: Option<DiskUsage>,
+}
+
+/// What was seen of the files of a server, last time.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StorageFacts {
+    /// etcd's database file.
+    pub database: Presence,
+    /// The newest segment of etcd's log.
+    pub log: Presence,
+    /// Under etcd's data.
+    pub data_disk: Option<Disk>,
+    /// Under the snapshots; `None` if the directory is not there yet.
+    pub snapshot_disk: Option<Disk>,
+    /// The file systems did not answer for this long.
+    pub unanswered: Option<Duration>,
+}
+
+/// A snapshot of data that vanished while etcd was running.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rescued {
+    /// The file, or its name in object storage.
+    pub snapshot: PathBuf,
+    /// Of the keyspace; what was written later is not in it.
+    pub revision: i64,
+}
+
+/// All that the assessment depends on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Observed {
+    /// Why etcd does not serve clients, if it does not.
+    pub not_serving: Option<String>,
+    /// Alarms of any member.
+    pub alarms: Vec<String>,
+    /// Bytes of the database file; 0 if not known.
+    pub db_size: u64,
+    /// Bytes that it may have; 0 for no limit.
+    pub db_quota: u64,
+    /// Exits of etcd that nobody asked for, within [`EXIT_WINDOW`].
+    pub recent_exits: usize,
+    /// How the last of them ended.
+    pub last_exit: Option<String>,
+    /// Snapshots that failed since the last one that succeeded.
+    pub snapshot_failures: u64,
+    /// How the last of them failed.
+    pub snapshot_failure: Option<String>,
+    /// The files.
+    pub storage: StorageFacts,
+    /// Where data that vanished was saved.
+    pub rescued: Option<Rescued>,
+    /// etcd's data directory.
+    pub etcd_dir: PathBuf,
+    /// `--data-dir`, to be repeated in the commands that are printed.
+    pub data_dir: PathBuf,
+}
+
+/// How a server is, and why.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Assessment {
+    /// The worst of the problems.
+    pub condition: Condition,
+    /// The worst first.
+    pub problems: Vec<Problem>,
+}
+
+impl Assessment {
+    /// The worst problem, in a sentence.
+    #[must_use]
+    pub fn reason(&self) -> Option<&str> {
+        self.problems.first().map(|problem| problem.message.as_str())
+    }
+}
+
+/// Assesses.
+#[must_use]
+pub fn assess(seen: &Observed) -> Assessment {
+    let mut problems: Vec<Problem> = files(seen);
+    problems.extend(disks(seen));
+    problems.extend(serving(seen));
+    problems.extend(warnings(seen));
+    // Stable: of equally bad ones the cause comes before what follows from it.
+    problems.sort_by_key(|problem| std::cmp::Reverse(problem.condition));
+    let condition = problems.first().map_or(Condition::Healthy, |problem| problem.condition);
+    Assessment { condition, problems }
+}
+
+fn problem(condition: Condition, code: &str, message: String, next: impl Into<Option<String>>) -> Problem {
+    Problem { code: code.into(), condition, message, next: next.into() }
+}
+
+fn files(seen: &Observed) -> Vec<Problem> {
+    let member = seen.etcd_dir.join("member");
+    let (database, log) = (&seen.storage.database, &seen.storage.log);
+    let is_same_kind = std::mem::discriminant(database) == std::mem::discriminant(log);
+    let (data, log_directory) = (moved(database, 2), moved(log, 1));
+    let named = if is_same_kind {
+        vec![("data", "data", member, &data)]
+    } else {
+        vec![
+            ("database", "database", member.join("snap").join("db"), database),
+            ("log", "write-ahead log", member.join("wal"), &log_directory),
+        ]
+    };
+    let save = format!("{} --wait --dir /var/tmp", command(&seen.data_dir, "etcd-snapshot save"));
+    let rescue = match &seen.rescued {
+        None => format!(
+            "do not stop it: etcd still has the data open, but ends within 30 s. Save it to another disk now: {save}"
+        ),
+        Some(Rescued { snapshot, revision }) => format!(
+            "it was saved up to revision {revision}. Stop the server and restore that: {} --cluster-reset \
+             --cluster-reset-restore-path={}",
+            command(&seen.data_dir, "server"),
+            shell_word(snapshot)
+        ),
+    };
+    let mut problems = Vec::new();
+    for (code, what, path, presence) in named {
+        let path = path.display().to_string();
+        let (kind, message) = match presence {
+            Presence::Unknown | Presence::Present => continue,
+            Presence::Missing => (
+                "missing",
+                format!(
+                    "etcd's {what} {path} is gone (deleted, or its disk was unmounted) while etcd runs: all is lost when \
+                     etcd stops"
+                ),
+            ),
+            Presence::Moved(to) => (
+                "moved",
+                format!(
+                    "etcd's {what} {path} was moved to {} while etcd runs: etcd ends when it looks for it",
+                    to.display()
+                ),
+            ),
+            Presence::Replaced => (
+                "replaced",
+                format!(
+                    "another file was put in the place of etcd's {what} {path} while etcd runs: what is written now is lost \
+                     when etcd stops"
+                ),
+            ),
+        };
+        let next = match presence {
+            Presence::Moved(to) => format!("move it back: mv {} {}", shell_word(to), shell_word(Path::new(&path))),
+            _ => rescue.clone(),
+        };
+        problems.push(problem(Condition::Unhealthy, &format!("{code}-{kind}"), message, next));
+    }
+    problems
+}
+
+/// Where the directory is now that is so many levels above a file that was moved with it.
+fn moved(file: &Presence, levels: usize) -> Presence {
+    match file {
+        Presence::Moved(to) => Presence::Moved(to.ancestors().nth(levels).unwrap_or(to).to_path_buf()),
+        other => other.clone(),
+    }
+}
+
+fn disks(seen: &Observed) -> Vec<Problem> {
+    let storage = &seen.storage;
+    let mut problems = Vec::new();
+    if let Some(waited) = storage.unanswered {
+        problems.push(problem(
+            Condition::Unhealthy,
+            "disk-not-answering",
+            format!("the disk under {} has not answered for {} s", seen.data_dir.display(), waited.as_secs()),
+            "see what the kernel says: dmesg | tail; is a network file system or device gone?".to_owned(),
+        ));
+        return problems;
+    }
+    for (disk, of_data) in [(&storage.data_disk, true), (&storage.snapshot_disk, false)] {
+        let Some(Disk { path, usage: Some(usage) }) = disk else { continue };
+        // One disk under both is told of once.
+        let is_shared = !of_data && storage.data_disk.as_ref().and_then(|disk| disk.usage) == Some(*usage);
+        if !is_shared {
+            problems.extend(room(path, *usage, of_data));
+        }
+    }
+    problems
+}
+
+fn room(path: &Path, usage: DiskUsage, of_data: bool) -> Option<Problem> {
+    let (what, worst, place) = if of_data {
+        ("etcd's data", Condition::Unhealthy, "disk")
+    } else {
+        ("the snapshots", Condition::Degraded, "snapshot-disk")
+    };
+    let shown = path.display();
+    let find = format!("see what takes the space: du -xsh {}/*", shell_word(path));
+    if usage.is_read_only {
+        let message = format!("the file system under {shown} is read-only: {what} cannot be written");
+        let next = "see why: dmesg | tail; after a repair: mount -o remount,rw on it";
+        return Some(problem(worst, &format!("{place}-read-only"), message, next.to_owned()));
+    }
+    if usage.free < DISK_FULL {
+        let message = format!("{} free under {shown}: there is no room for {what}", human(usage.free));
+        return Some(problem(worst, &format!("{place}-full"), message, find));
+    }
+    if usage.free_inodes.is_some_and(|free| free < INODES_GONE) {
+        let message = format!("no inodes are free under {shown}: no file can be created for {what}");
+        let next = format!("remove files there; df -i {}", shell_word(path));
+        return Some(problem(worst, &format!("{place}-inodes-full"), message, next));
+    }
+    if usage.free < DISK_LOW {
+        let message = format!("only {} free under {shown}, where {what} is kept", human(usage.free));
+        return Some(problem(Condition::Degraded, &format!("{place}-low"), message, find));
+    }
+    if let Some(free) = usage.free_inodes.filter(|free| *free < INODES_LOW) {
+        let message = format!("only {free} inodes are free under {shown}, where {what} is kept");
+        let next = format!("remove files there; df -i {}", shell_word(path));
+        return Some(problem(Condition::Degraded, &format!("{place}-inodes-low"), message, next));
+    }
+    None
+}
+
+fn serving(seen: &Observed) -> Vec<Problem> {
+    if let Some(why) = &seen.not_serving {
+        return vec![problem(Condition::Unhealthy, NOT_SERVING, why.clone(), None)];
+    }
+    let alarm = |alarm: &String| {
+        let (what, next) = match alarm.as_str() {
+            "NOSPACE" => (
+                "NOSPACE (the database has reached its quota, and writes are refused)",
+                format!("see what takes the space: {}; then --free", command(&seen.data_dir, "space")),
+            ),
+            "CORRUPT" => (
+                "CORRUPT (members differ in their data, and requests are refused)",
+                "find the member whose hash differs: quorate etcdctl endpoint hashkv --cluster".into(),
+            ),
+            other => (other, format!("{} alarm list", command(&seen.data_dir, "etcdctl"))),
+        };
+        let message = format!("etcd has raised an alarm: {what}");
+        problem(Condition::Unhealthy, &format!("alarm-{}", alarm.to_lowercase()), message, next)
+    };
+    seen.alarms.iter().map(alarm).collect()
+}
+
+fn warnings(seen: &Observed) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    if seen.recent_exits >= EXITS_ENOUGH {
+        let last = seen.last_exit.as_deref().unwrap_or("an unknown exit status");
+        problems.push(problem(
+            Condition::Degraded,
+            "etcd-restarting",
+            format!(
+                "etcd exited {} times in the last {} minutes, the last time with {last}",
+                seen.recent_exits,
+                EXIT_WINDOW.as_secs() / 60
+            ),
+            "see its log: journalctl -u quorate-server -e".to_owned(),
+        ));
+    }
+    let is_near = seen.db_quota > 0 && seen.db_size >= seen.db_quota / 100 * QUOTA_PERCENT;
+    if is_near && !seen.alarms.iter().any(|alarm| alarm == "NOSPACE") {
+        problems.push(problem(
+            Condition::Degraded,
+            "quota-near",
+            format!(
+                "the database is {} large and may have {}; then etcd refuses writes",
+                human(seen.db_size),
+                human(seen.db_quota)
+            ),
+            format!("see what takes the space: {}; then --free", command(&seen.data_dir, "space")),
+        ));
+    }
+    if seen.snapshot_failures >= SNAPSHOT_FAILURES_ENOUGH {
+        let why = seen.snapshot_failure.as_deref().unwrap_or("see the log");
+        problems.push(problem(
+            Condition::Degraded,
+            "snapshots-failing",
+            format!("the last {} snapshots failed: {}", seen.snapshot_failures, why.replace("\n  because: ", ": ")),
+            format!("try one by hand: {}", command(&seen.data_dir, "etcd-snapshot save")),
+        ));
+    }
+    problems
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn disk(free: u64, free_inodes: Option<u64>, is_read_only: bool) -> Option<Disk> {
+        Some(Disk { path: "/d".into(), usage: Some(DiskUsage { free, size: 1 << 40, free_inodes, is_read_only }) })
+    }
+
+    fn seen(change: impl FnOnce(&mut Observed)) -> (Condition, Vec<String>) {
+        let mut observed = Observed {
+            storage: StorageFacts {
+                database: Presence::Present,
+                log: Presence::Present,
+                data_disk: disk(1 << 40, Some(1 << 20), false),
+                snapshot_disk: disk(1 << 40, Some(1 << 20), false),
+                unanswered: None,
+            },
+            data_dir: crate::config::options::DEFAULT_DATA_DIR.into(),
+            ..Observed::default()
+        };
+        change(&mut observed);
+        let Assessment { condition, problems } = assess(&observed);
+        (condition, problems.into_iter().map(|problem| problem.code).collect())
+    }
+
+    #[test]
+    fn what_cannot_be_kept_or_served_is_unhealthy_and_what_needs_attention_is_degraded() {
+        use Condition::{Degraded, Healthy, Unhealthy};
+        type Change = fn(&mut Observed);
+        let table: &[(Change, Condition, &[&str])] = &[
+            (|_| {}, Healthy, &[]),
+            (|o| o.storage.database = Presence::Missing, Unhealthy, &["database-missing"]),
+            (|o| o.storage.database = Presence::Moved("/x".into()), Unhealthy, &["database-moved"]),
+            (|o| o.storage.log = Presence::Replaced, Unhealthy, &["log-replaced"]),
+            (|o| o.storage.log = Presence::Unknown, Healthy, &[]),
+            (
+                |o| (o.storage.database, o.storage.log) = (Presence::Missing, Presence::Missing),
+                Unhealthy,
+                &["data-missing"],
+            ),
+            (|o| o.storage.data_disk = disk(0, None, false), Unhealthy, &["disk-full"]),
+            (|o| o.storage.data_disk = disk(100 << 20, None, false), Degraded, &["disk-low"]),
+            (|o| o.storage.data_disk = disk(1 << 40, Some(3), false), Unhealthy, &["disk-inodes-full"]),
+            (|o| o.storage.data_disk = disk(1 << 40, Some(500), false), Degraded, &["disk-inodes-low"]),
+            (|o| o.storage.data_disk = disk(1 << 40, None, true), Unhealthy, &["disk-read-only"]),
+            (|o| o.storage.snapshot_disk = disk(0, None, false), Degraded, &["snapshot-disk-full"]),
+            (|o| o.storage.snapshot_disk = disk(0, None, true), Degraded, &["snapshot-disk-read-only"]),
+            (|o| o.storage.unanswered = Some(Duration::from_secs(30)), Unhealthy, &["disk-not-answering"]),
+            (|o| o.not_serving = Some("no leader".into()), Unhealthy, &["etcd-not-serving"]),
+            (|o| o.alarms = vec!["NOSPACE".into()], Unhealthy, &["alarm-nospace"]),
+            (|o| (o.db_size, o.db_quota) = (95, 100), Healthy, &[]),
+            (|o| (o.db_size, o.db_quota) = (95 << 20, 100 << 20), Degraded, &["quota-near"]),
+            (|o| (o.db_size, o.db_quota) = (95 << 20, 0), Healthy, &[]),
+            (|o| o.recent_exits = 1, Healthy, &[]),
+            (|o| o.recent_exits = 2, Degraded, &["etcd-restarting"]),
+            (|o| o.snapshot_failures = 3, Degraded, &["snapshots-failing"]),
+            (
+                |o| {
+                    o.recent_exits = 3;
+                    o.storage.data_disk = disk(0, None, false);
+                },
+                Unhealthy,
+                &["disk-full", "etcd-restarting"],
+            ),
+        ];
+        for (number, (change, condition, codes)) in table.iter().enumerate() {
+            let expected = codes.iter().map(|code| (*code).to_owned()).collect::<Vec<_>>();
+            assert_eq!(seen(change), (*condition, expected), "row {number}");
+        }
+    }
+
+    #[test]
+    fn one_disk_under_data_and_snapshots_is_told_of_once() {
+        let (condition, codes) = seen(|o| {
+            o.storage.data_disk = disk(1, None, false);
+            o.storage.snapshot_disk = disk(1, None, false);
+        });
+        assert_eq!((condition, codes), (Condition::Unhealthy, vec!["disk-full".into()]));
+    }
+
+    proptest! {
+        #[test]
+        fn the_condition_is_that_of_the_worst_problem(
+            free in 0u64..1 << 30, inodes in 0u64..5000, read_only: bool, exits in 0usize..5, failures in 0u64..5,
+            missing: bool,
+        ) {
+            let mut observed = Observed { recent_exits: exits, snapshot_failures: failures, ..Observed::default() };
+            observed.storage.data_disk = disk(free, Some(inodes), read_only);
+            if missing {
+                observed.storage.database = Presence::Missing;
+            }
+            let found = assess(&observed);
+            let worst = found.problems.iter().map(|problem| problem.condition).max().unwrap_or_default();
+            prop_assert_eq!(found.condition, worst);
+            prop_assert!(!missing || found.condition == Condition::Unhealthy);
+            prop_assert!(found.problems.windows(2).all(|pair| pair[0].condition >= pair[1].condition));
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! How this server is: everything that is watched, assessed by `plan::health`; and what is logged when it changes.
+
+use std::time::Duration;
+
+use super::health::Health;
+use super::state::Shared;
+use crate::etcd::child::State;
+use crate::plan::health::{Assessment, Condition, EXIT_WINDOW, NOT_SERVING, Observed, assess};
+
+/// Assesses what was seen last.
+#[must_use]
+pub fn now(shared: &Shared) -> Assessment {
+    assess(&observe(shared))
+}
+
+fn observe(shared: &Shared) -> Observed {
+    let child = shared.child.borrow().clone();
+    let health = shared.health.borrow().clone();
+    let history = shared.snapshots.history();
+    let (alarms, db_size) = match &health {
+        Health::Healthy(facts) => (facts.alarms.clone(), u64::try_from(facts.db_size).unwrap_or(0)),
+        _ => (Vec::new(), 0),
+    };
+    Observed {
+        not_serving: not_serving(child.state, child.last_exit.as_deref(), &health),
+        alarms,
+        db_size,
+        db_quota: shared.config.etcd.effective_quota(),
+        recent_exits: child.exits.iter().filter(|at| at.elapsed() < EXIT_WINDOW).count(),
+        last_exit: child.last_exit,
+        snapshot_failures: history.failures,
+        snapshot_failure: history.last_failure,
+        storage: shared.storage.borrow().clone(),
+        rescued: shared.rescued.borrow().clone(),
+        etcd_dir: shared.data.etcd(),
+        data_dir: shared.data.root().to_path_buf(),
+    }
+}
+
+fn not_serving(state: State, last_exit: Option<&str>, health: &Health) -> Option<String> {
+    match (state, health) {
+        (State::Backoff | State::Failed, _) => {
+            let exit = last_exit.unwrap_or("an unknown exit status");
+            Some(format!("etcd exited unexpectedly, with {exit}; it is restarted soon"))
+        }
+        (State::Ready, Health::Healthy(_)) => None,
+        (State::Ready, Health::Unhealthy(why)) => Some(why.clone()),
+        (State::Ready, Health::Unknown) => Some("etcd has not been asked yet".into()),
+        (state, _) => Some(format!("etcd is {}", state.word())),
+    }
+}
+
+/// Remembers which problems were logged, so that each is logged once, and once more when it is over.
+#[derive(Debug, Default)]
+pub struct Announced(Vec<String>);
+
+impl Announced {
+    /// Logs what is new and what is over. What the health check logs itself is left out.
+    pub fn update(&mut self, found: &Assessment) {
+        for problem in &found.problems {
+            if problem.code == NOT_SERVING || self.0.contains(&problem.code) {
+                continue;
+            }
+            let (code, next, message) = (&problem.code, problem.next.as_deref(), &problem.message);
+            if problem.condition == Condition::Unhealthy {
+                tracing::error!(code, next, "{message}");
+            } else {
+                tracing::warn!(code, next, "{message}");
+            }
+        }
+        for code in self.0.iter().filter(|code| found.problems.iter().all(|problem| problem.code != **code)) {
+            if code != NOT_SERVING {
+                tracing::info!(code, "this problem is over");
+            }
+        }
+        self.0 = found.problems.iter().map(|problem| problem.code.clone()).collect();
+    }
+}
+
+/// How often the condition is assessed again for the log and the service manager.
+pub const INTERVAL: Duration = Duration::from_secs(3);

@@ -1,0 +1,62 @@
+//! Data that vanishes under a running etcd is saved at once: etcd still has the files open, but ends by itself at its next
+//! look at its directory, within 30 seconds (`purgeFile` of go.etcd.io/etcd/client/pkg/v3/fileutil).
+//!
+//! The snapshot goes where the configuration says, also to object storage. Nothing is done about data that was only moved:
+//! moving it back is better.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::snapshots::{self, Order};
+use super::state::Shared;
+use crate::plan::health::{Presence, Rescued, StorageFacts};
+use crate::snapshot::name::Base;
+
+/// Between attempts.
+const RETRY_AFTER: Duration = Duration::from_secs(2);
+
+/// Waits for data that vanishes, until the server ends.
+pub async fn keep(shared: Arc<Shared>, rescued: watch::Sender<Option<Rescued>>) {
+    let mut storage = shared.storage.clone();
+    let mut stopping = shared.snapshots.stopping.clone();
+    loop {
+        let is_gone = is_gone(&storage.borrow_and_update());
+        let is_saved = rescued.borrow().is_some();
+        match (is_gone, is_saved) {
+            (true, false) => match save(&shared).await {
+                Some(saved) => drop(rescued.send_replace(Some(saved))),
+                None => tokio::time::sleep(RETRY_AFTER).await,
+            },
+            // It is back in its place, so what happens next is another case.
+            (false, true) => drop(rescued.send_replace(None)),
+            _ => tokio::select! {
+                changed = storage.changed() => if changed.is_err() { return },
+                _ = stopping.wait_for(|stopping| *stopping) => return,
+            },
+        }
+    }
+}
+
+fn is_gone(storage: &StorageFacts) -> bool {
+    [&storage.database, &storage.log].iter().any(|presence| matches!(presence, Presence::Missing | Presence::Replaced))
+}
+
+async fn save(shared: &Arc<Shared>) -> Option<Rescued> {
+    let order = Order {
+        base: Base::rescue(),
+        dir: None,
+        packing: None,
+        reason: "rescue",
+        labels: [("reason".to_owned(), "etcd's files vanished while it was running".to_owned())].into(),
+        wait: true,
+        s3: [].into(),
+    };
+    // What fails is logged there, with what to do.
+    let saved = snapshots::take_and_upload(shared, order, |_, _, _| {}).await.ok()?;
+    let place: PathBuf = if saved.is_only_there { saved.manifest.name.clone().into() } else { saved.path };
+    tracing::warn!(snapshot = %place.display(), revision = saved.manifest.revision, "the data that vanished was saved");
+    Some(Rescued { snapshot: place, revision: saved.manifest.revision })
+}
