@@ -3,6 +3,7 @@
 //! Data goes to standard output, talk to standard error. The options that are also keys of the configuration come from the
 //! table in `config::options`; clap's derive knows the verbs and what only they take.
 
+mod arguments;
 mod ask;
 mod defrag;
 mod env;
@@ -70,7 +71,7 @@ enum Verb {
 /// Everything: reads the command line, does it, reports, and gives the exit code.
 pub fn run(argv: impl Iterator<Item = OsString>) -> ExitCode {
     faults::arm();
-    let cli = match Cli::try_parse_from(argv) {
+    let cli: Cli = match arguments::parse(argv) {
         Ok(cli) => cli,
         Err(error) => {
             let _ = error.print();
@@ -78,8 +79,9 @@ pub fn run(argv: impl Iterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(if error.use_stderr() { Exit::Usage as u8 } else { Exit::Done as u8 });
         }
     };
+    // Before the secrets in it are overwritten.
+    let global = Given::from_environment().overridden_by(cli.global.given());
     mask::secrets();
-    let global = cli.global.given();
     let done = match cli.verb {
         Verb::Server(args) => server::run(global, &args),
         Verb::EtcdSnapshot(args) => etcd_snapshot::run(&global, &args),
@@ -104,8 +106,7 @@ pub fn run(argv: impl Iterator<Item = OsString>) -> ExitCode {
 /// The configuration for a verb that only looks at a server: at three in the morning a broken file must not keep anyone
 /// from looking, so problems are told and what can be made of it is used.
 fn locate(given: &Given) -> Result<Config, Failure> {
-    let given = given.clone().with_environment();
-    let Loaded { config, tentative, resolved, .. } = config::load(&given, &HostFacts::observe());
+    let Loaded { config, tentative, resolved, .. } = config::load(given, &HostFacts::observe());
     match (config, tentative) {
         (Ok(config), _) => Ok(config),
         (Err(errors), None) => Err(errors.into()),

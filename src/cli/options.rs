@@ -1,11 +1,13 @@
-//! The option table as clap arguments, and what the command line and the environment say about them.
+//! The option table as clap arguments, and what the command line says about them.
+//!
+//! The environment is read elsewhere (`config::texts`): clap would take a variable for something that was typed, in usage
+//! lines and where it decides whether to print the help, and would take an empty one for a value.
 
 use std::path::PathBuf;
 
-use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
-use crate::config::options::{Arity, CONFIG, DEFAULT_CONFIG, Kind, OPTIONS, Scope, Spec};
+use crate::config::options::{Arity, CONFIG, CONFIG_VARIABLE, DEFAULT_CONFIG, Kind, OPTIONS, Scope, Spec};
 use crate::config::{Given, Origin};
 
 /// The options that every verb takes.
@@ -23,9 +25,9 @@ impl GlobalOptions {
 pub(super) struct ServerOptions(Given);
 
 impl ServerOptions {
-    /// Joined with the global ones.
+    /// Joined with the global ones and the environment, and before both.
     pub(super) fn joined(&self, global: Given) -> Given {
-        joined(global, &self.0)
+        global.overridden_by(self.0.clone())
     }
 }
 
@@ -34,15 +36,10 @@ impl ServerOptions {
 pub(super) struct S3Options(Given);
 
 impl S3Options {
-    /// Joined with the global ones.
+    /// Joined with the global ones and the environment, and before both.
     pub(super) fn joined(&self, global: Given) -> Given {
-        joined(global, &self.0)
+        global.overridden_by(self.0.clone())
     }
-}
-
-fn joined(mut global: Given, more: &Given) -> Given {
-    global.options.extend(more.options.clone());
-    global
 }
 
 /// `etcd-s3-bucket` without `etcd-`, as RKE2 has them, too.
@@ -51,15 +48,14 @@ pub(super) fn short_name(spec: &'static Spec) -> Option<&'static str> {
 }
 
 fn argument(spec: &'static Spec) -> Arg {
-    let help = match (spec.default, spec.default_note) {
-        ("", "") => spec.help.to_owned(),
-        ("", note) => format!("{} [default: {note}]", spec.help),
-        (default, _) => format!("{} [default: {default}]", spec.help),
+    let default = match (spec.default, spec.default_note) {
+        ("", "") => String::new(),
+        ("", note) => format!(" [default: {note}]"),
+        (default, _) => format!(" [default: {default}]"),
     };
+    let help = format!("{}{default} [env: {}]", spec.help, spec.variable());
     let argument = Arg::new(spec.name)
         .long(spec.name)
-        .env(spec.variable())
-        .hide_env_values(true)
         .value_name(value_name(spec.kind))
         .allow_hyphen_values(spec.kind == Kind::Pair)
         .help(help);
@@ -76,6 +72,7 @@ fn argument(spec: &'static Spec) -> Arg {
 fn value_name(kind: Kind) -> &'static str {
     match kind {
         Kind::Switch => "BOOL",
+        Kind::Snapshot => "NAME-OR-PATH",
         Kind::Text => "TEXT",
         Kind::Path => "PATH",
         Kind::Port => "PORT",
@@ -98,22 +95,9 @@ fn collect(matches: &ArgMatches, scopes: &[Scope]) -> Given {
     let mut given = Given::default();
     for spec in OPTIONS.iter().filter(|spec| scopes.contains(&spec.scope)) {
         let Ok(Some(values)) = matches.try_get_many::<String>(spec.name) else { continue };
-        // An empty variable is how environment files say "not set".
-        let values: Vec<String> = values.filter(|value| !value.is_empty()).cloned().collect();
-        let Some(origin) = origin(matches, spec.name, &spec.variable()).filter(|_| !values.is_empty()) else {
-            continue;
-        };
-        given.options.insert(spec.name, (values, origin));
+        given.options.insert(spec.name, (values.cloned().collect(), Origin::CommandLine(spec.name.to_owned())));
     }
     given
-}
-
-fn origin(matches: &ArgMatches, id: &str, variable: &str) -> Option<Origin> {
-    match matches.value_source(id)? {
-        ValueSource::CommandLine => Some(Origin::CommandLine(id.to_owned())),
-        ValueSource::EnvVariable => Some(Origin::Environment(variable.to_owned())),
-        _ => None,
-    }
 }
 
 impl Args for GlobalOptions {
@@ -121,13 +105,13 @@ impl Args for GlobalOptions {
         let config = Arg::new(CONFIG)
             .long(CONFIG)
             .short('c')
-            .env("QUORATE_CONFIG")
-            .hide_env_values(true)
             .value_name("PATH")
             .value_parser(clap::value_parser!(PathBuf))
             .global(true)
             .help_heading("Global options")
-            .help(format!("The configuration file; drop-ins are read from PATH.d/*.yaml [default: {DEFAULT_CONFIG}]"));
+            .help(format!(
+                "The configuration file; drop-ins are read from PATH.d/*.yaml [default: {DEFAULT_CONFIG}] [env: {CONFIG_VARIABLE}]"
+            ));
         let options = OPTIONS.iter().filter(|spec| spec.scope == Scope::Global).map(argument);
         command.arg(config).args(options)
     }
@@ -140,8 +124,8 @@ impl Args for GlobalOptions {
 impl FromArgMatches for GlobalOptions {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let mut given = collect(matches, &[Scope::Global]);
-        let path = matches.get_one::<PathBuf>(CONFIG).filter(|path| !path.as_os_str().is_empty());
-        given.config = path.cloned().zip(origin(matches, CONFIG, "QUORATE_CONFIG"));
+        let path = matches.get_one::<PathBuf>(CONFIG).cloned();
+        given.config = path.map(|path| (path, Origin::CommandLine(CONFIG.to_owned())));
         Ok(Self(given))
     }
 

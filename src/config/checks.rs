@@ -5,7 +5,7 @@ use std::fs;
 
 use super::build::Builder;
 use super::kinds::millis;
-use super::options::{self, Kind};
+use super::options::{self, Kind, RESTORE_PATH};
 use super::{DEFAULT_ELECTION_MILLIS, DEFAULT_HEARTBEAT_MILLIS};
 
 pub(super) fn ports(builder: &mut Builder<'_>) {
@@ -65,8 +65,14 @@ pub(super) fn timing(builder: &mut Builder<'_>) {
 }
 
 pub(super) fn reset(builder: &mut Builder<'_>) {
-    let path =
-        builder.resolved.one("cluster-reset-restore-path").map(|(text, origin)| (text.to_owned(), origin.clone()));
+    if let Some(origin) = builder.resolved.blank_restore_path.clone()
+        && builder.switch("cluster-reset")
+    {
+        let message = "`cluster-reset-restore-path` is there without a value, and `cluster-reset` is on: name the snapshot to \
+                       restore, or remove the line to keep the present data";
+        builder.problem(origin, message);
+    }
+    let path = builder.resolved.one(RESTORE_PATH).map(|(text, origin)| (text.to_owned(), origin.clone()));
     let Some((path, origin)) = path else { return };
     if !builder.switch("cluster-reset") {
         builder.problem(origin, "`cluster-reset-restore-path` needs `cluster-reset`");

@@ -28,6 +28,8 @@ pub struct FileValues {
     pub(super) values: BTreeMap<&'static str, Vec<Text>>,
     /// What a `cluster.yml` of RKE1's comes to, and where it is: below all that is said in our own words.
     pub(super) rke1: Option<(BTreeMap<&'static str, Vec<Text>>, Origin)>,
+    /// Where the last file that has the key of the snapshot to restore has it without a value.
+    pub(super) blank_restore_path: Option<Origin>,
     notes: Vec<Problem>,
 }
 
@@ -163,6 +165,9 @@ pub(super) fn merge_file(path: &Path, text: &str, values: &mut FileValues, probl
         for text in found.iter().flatten() {
             check(spec, &text.text, &text.origin, problems);
         }
+        if let (Kind::Snapshot, Ok(found)) = (spec.kind, &found) {
+            values.blank_restore_path = found.is_empty().then(|| at(key.line));
+        }
         match found {
             Ok(found) if appends => values.values.entry(spec.name).or_default().extend(found),
             Ok(found) => drop(values.values.insert(spec.name, found)),
@@ -213,7 +218,7 @@ fn texts(spec: &Spec, node: &Node, at: &impl Fn(usize) -> Origin) -> Result<Vec<
     let wrong = |line: usize, message: String| Problem { origin: at(line), message };
     match &node.value {
         Value::Nothing => Ok(Vec::new()),
-        Value::Text(text) if text.is_empty() => Ok(Vec::new()),
+        Value::Text(text) if text.is_empty() && spec.kind != Kind::Snapshot => Ok(Vec::new()),
         Value::Text(text) => {
             Ok(split(spec, text, Source::File).map(|text| Text { text, origin: at(node.line) }).collect())
         }

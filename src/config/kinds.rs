@@ -22,7 +22,10 @@ impl Kind {
         }
         let (good, wants) = match self {
             Self::Switch => (switch(text).is_some(), "wants true or false"),
-            Self::Text | Self::Path => (!text.is_empty(), "wants a value"),
+            Self::Text | Self::Path => (!text.trim().is_empty(), "wants a value"),
+            Self::Snapshot => {
+                (!text.trim().is_empty(), "wants the snapshot to restore: a name, a path or s3://BUCKET/KEY")
+            }
             Self::Port => (text.parse::<u16>().is_ok_and(|port| port > 0), "wants a port from 1 to 65535"),
             Self::Millis => (millis(text).is_some(), "wants a whole number of milliseconds from 1 to 60000"),
             Self::Bytes => (bytes(text).is_some(), "wants a number of bytes, such as 8589934592 or 8GiB"),

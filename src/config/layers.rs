@@ -8,7 +8,7 @@ use std::ffi::OsString;
 
 use super::Problem;
 use super::files::FileValues;
-use super::options::{self, OPTIONS, Spec};
+use super::options::{self, Kind, OPTIONS, Spec};
 use super::rke1;
 use super::texts::{Given, Origin, Source, check, split};
 
@@ -18,6 +18,8 @@ pub struct Resolved {
     values: BTreeMap<&'static str, Vec<(String, Origin)>>,
     /// The schedule of the snapshots is that of a `cluster.yml` of RKE1's.
     pub is_scheduled_by_rke1: bool,
+    /// Where a file has the key of the snapshot to restore without a value, and nothing else has one.
+    pub(super) blank_restore_path: Option<Origin>,
 }
 
 impl Resolved {
@@ -70,7 +72,9 @@ pub fn resolve(given: &Given, files: &FileValues, problems: &mut Vec<Problem>) -
                 _ => Source::CommandLine,
             };
             let parts = texts.iter().flat_map(|text| split(spec, text, source));
-            parts.map(|text| (text, origin.clone())).collect::<Vec<_>>()
+            let parts: Vec<_> = parts.map(|text| (text, origin.clone())).collect();
+            // A lone comma: something was meant.
+            if parts.is_empty() { vec![(String::new(), origin.clone())] } else { parts }
         });
         let from_files = || {
             let texts = files.values.get(spec.name).filter(|texts| !texts.is_empty());
@@ -85,6 +89,9 @@ pub fn resolve(given: &Given, files: &FileValues, problems: &mut Vec<Problem>) -
         for (text, origin) in values.iter().filter(|(_, origin)| !matches!(origin, Origin::File { .. })) {
             check(spec, text, origin, problems);
         }
+        if values.is_empty() && spec.kind == Kind::Snapshot {
+            resolved.blank_restore_path.clone_from(&files.blank_restore_path);
+        }
         resolved.values.insert(spec.name, values);
     }
     resolved
@@ -93,7 +100,7 @@ pub fn resolve(given: &Given, files: &FileValues, problems: &mut Vec<Problem>) -
 /// Variables that begin with `QUORATE_` and mean nothing: most likely misspelt.
 pub fn unknown_variables(variables: impl Iterator<Item = (OsString, OsString)>) -> Vec<Problem> {
     // Not options, but ours: the log filter, the build's, the tests'.
-    const OTHERS: [&str; 4] = ["QUORATE_CONFIG", "QUORATE_LOG", "QUORATE_EMBED_ETCD", "QUORATE_COMMIT"];
+    const OTHERS: [&str; 4] = [options::CONFIG_VARIABLE, "QUORATE_LOG", "QUORATE_EMBED_ETCD", "QUORATE_COMMIT"];
     let known: Vec<String> = OPTIONS.iter().map(Spec::variable).collect();
     let is_known = |name: &str| known.iter().any(|known| known == name) || OTHERS.contains(&name);
     let mut problems: Vec<Problem> = variables

@@ -303,14 +303,17 @@ pub struct Loaded {
 /// Reads everything: `given` is the command line and the environment, the files are found from it.
 #[must_use]
 pub fn load(given: &Given, host: &HostFacts) -> Loaded {
-    let mut problems = Vec::new();
+    let mut problems = given.problems.clone();
     let mut files = files::read_files(given, &mut problems);
     if let Some(dir) = &host.rke1_snapshots {
         files.keep_snapshots_in(dir);
     }
     let resolved = layers::resolve(given, &files, &mut problems);
     let built = build::build(&resolved, host, &mut problems);
-    let mut warnings = layers::unknown_variables(std::env::vars_os());
+    let (mistakes, mut warnings): (Vec<Problem>, Vec<Problem>) = layers::unknown_variables(std::env::vars_os())
+        .into_iter()
+        .partition(|problem| built.as_ref().is_some_and(|config| config.cluster_reset) && is_about_a_reset(problem));
+    problems.extend(mistakes);
     warnings.extend_from_slice(files.notes());
     if built.as_ref().is_some_and(|config| config.new_cluster)
         && matches!(resolved.origin("new-cluster"), Origin::File { .. } | Origin::Environment(_))
@@ -330,4 +333,9 @@ pub fn load(given: &Given, host: &HostFacts) -> Loaded {
         _ => Err(ConfigErrors(problems)),
     };
     Loaded { config, tentative: built, resolved, warnings }
+}
+
+/// A misspelt variable of this kind may have named the snapshot to restore.
+fn is_about_a_reset(problem: &Problem) -> bool {
+    matches!(&problem.origin, Origin::Environment(name) if name.starts_with("QUORATE_CLUSTER_RESET"))
 }

@@ -7,6 +7,8 @@ pub enum Kind {
     Switch,
     /// Any text.
     Text,
+    /// A snapshot to restore. An empty one is a mistake in files and variables, too: it must never mean "none".
+    Snapshot,
     /// A path; relative ones count from the working directory.
     Path,
     /// A TCP port, 1 to 65535.
@@ -104,6 +106,10 @@ impl Spec {
 pub const CONFIG: &str = "config";
 /// Where everything is kept, unless `data-dir` says otherwise.
 pub const DEFAULT_DATA_DIR: &str = "/var/lib/quorate";
+/// The snapshot that a reset restores.
+pub const RESTORE_PATH: &str = "cluster-reset-restore-path";
+/// The variable that means the same as [`CONFIG`].
+pub const CONFIG_VARIABLE: &str = "QUORATE_CONFIG";
 /// Where the configuration is read from unless `--config` or `QUORATE_CONFIG` says otherwise.
 pub const DEFAULT_CONFIG: &str = "/etc/quorate/config.yaml";
 
@@ -410,8 +416,8 @@ pub const OPTIONS: &[Spec] = &[
         "Forget all peers, become the only member of a new cluster with the same data, and end. For the command line, once.",
     ),
     spec(
-        "cluster-reset-restore-path",
-        Kind::Text,
+        RESTORE_PATH,
+        Kind::Snapshot,
         "",
         "With cluster-reset: the snapshot to restore. A name is looked up among the snapshots, here and in S3; s3://BUCKET/KEY is one there; anything else with a / is a path.",
     ),

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use super::options::{OPTIONS, Spec};
+use super::options::{Kind, OPTIONS, Spec};
 use super::{Config, Origin, Resolved};
 
 const MASK: &str = "'***'";
@@ -15,7 +15,10 @@ const MASK: &str = "'***'";
 pub fn print(resolved: &Resolved, config: &Config) -> String {
     let mut text = String::new();
     for spec in OPTIONS {
-        let _ = writeln!(text, "{}: {}  # {}", spec.name, shown(spec, resolved, config), origins(spec, resolved));
+        // Without a value the key would be a mistake beside `cluster-reset`, and this is to be a configuration.
+        let comment = if spec.kind == Kind::Snapshot && !resolved.is_set(spec.name) { "# " } else { "" };
+        let _ =
+            writeln!(text, "{comment}{}: {}  # {}", spec.name, shown(spec, resolved, config), origins(spec, resolved));
     }
     text
 }

@@ -1,11 +1,12 @@
 //! Values as they were given: where they came from, what is checked of each, and how one text holds several.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
 
 use super::Problem;
-use super::options::{Arity, OPTIONS, Spec};
+use super::options::{Arity, CONFIG_VARIABLE, Kind, OPTIONS, Spec};
 
 /// Where a value came from.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -61,20 +62,45 @@ pub struct Given {
     pub config: Option<(PathBuf, Origin)>,
     /// By option name: the texts and where they were given.
     pub options: BTreeMap<&'static str, (Vec<String>, Origin)>,
+    /// What cannot even be read as text.
+    pub problems: Vec<Problem>,
 }
 
 impl Given {
-    /// Adds what the environment says of options that the command line of a verb does not know.
+    /// What this process's environment says.
     #[must_use]
-    pub fn with_environment(mut self) -> Self {
+    pub fn from_environment() -> Self {
+        Self::of_variables(|name| std::env::var_os(name))
+    }
+
+    /// What variables say. An empty one counts as not set, as environment files have it, except where that would turn a
+    /// restore into something else.
+    fn of_variables(look: impl Fn(&str) -> Option<OsString>) -> Self {
+        let mut given = Self::default();
+        let is_set = |value: &OsString| !value.is_empty();
+        if let Some(path) = look(CONFIG_VARIABLE).filter(is_set) {
+            given.config = Some((path.into(), Origin::Environment(CONFIG_VARIABLE.to_owned())));
+        }
         for spec in OPTIONS {
             let variable = spec.variable();
-            if let (Ok(text), false) = (std::env::var(&variable), self.options.contains_key(spec.name))
-                && !text.is_empty()
-            {
-                self.options.insert(spec.name, (vec![text], Origin::Environment(variable)));
+            let Some(value) = look(&variable).filter(|value| is_set(value) || spec.kind == Kind::Snapshot) else {
+                continue;
+            };
+            let origin = Origin::Environment(variable);
+            match value.into_string() {
+                Ok(text) => drop(given.options.insert(spec.name, (vec![text], origin))),
+                Err(_) => given.problems.push(Problem { origin, message: "this variable is not UTF-8 text".into() }),
             }
         }
+        given
+    }
+
+    /// With what `more` says, which counts more.
+    #[must_use]
+    pub fn overridden_by(mut self, more: Self) -> Self {
+        self.config = more.config.or(self.config);
+        self.options.extend(more.options);
+        self.problems.extend(more.problems);
         self
     }
 }
@@ -82,7 +108,10 @@ impl Given {
 pub(super) fn check(spec: &Spec, text: &str, origin: &Origin, problems: &mut Vec<Problem>) {
     if let Err(wants) = spec.kind.check(text) {
         let shown = if spec.secret { "***" } else { text };
-        let message = format!("`{}` {wants}, not `{}`", spec.name, crate::host::printable(shown));
+        let message = match text.trim() {
+            "" => format!("`{}` {wants}, and is empty", spec.name),
+            _ => format!("`{}` {wants}, not `{}`", spec.name, crate::host::printable(shown)),
+        };
         problems.push(Problem { origin: origin.clone(), message });
     }
 }

@@ -9,6 +9,7 @@ mod child_life;
 mod command_line;
 mod configuration;
 mod embedded;
+mod empty_values;
 mod faults;
 mod health;
 mod monitoring;

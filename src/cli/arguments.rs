@@ -1,0 +1,137 @@
+//! The command line, read by clap's definitions and a little more strictly than clap does.
+//!
+//! An empty value is a usage error for every option and positional that takes one: a shell variable that is not set, or a
+//! `$(…)` that printed nothing, must never look like an option that was not given. It is accepted only where the definition
+//! itself has an empty default, and in what is passed on to another program.
+
+use std::ffi::{OsStr, OsString};
+
+use clap::builder::StyledStr;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::parser::ValueSource;
+use clap::{Arg, ArgMatches, Command, CommandFactory, FromArgMatches};
+
+/// Parses `argv` as `T` is defined.
+///
+/// # Errors
+/// clap's, which knows how to print itself; also what asks for help or the version.
+pub(super) fn parse<T: CommandFactory + FromArgMatches>(
+    argv: impl Iterator<Item = OsString>,
+) -> Result<T, clap::Error> {
+    let mut command = T::command();
+    let matches = command.try_get_matches_from_mut(argv)?;
+    reject_empty_values(&mut command, &matches)?;
+    T::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+}
+
+/// Looks at every value of the command and of its subcommands.
+fn reject_empty_values(command: &mut Command, matches: &ArgMatches) -> Result<(), clap::Error> {
+    let empty = command.get_arguments().find(|argument| {
+        let id = argument.get_id().as_str();
+        // The order matters: clap panics when asked for the source of a value that the subcommand does not have.
+        let Ok(Some(mut values)) = matches.try_get_raw(id) else { return false };
+        !accepts_empty(argument)
+            && values.any(|value| is_empty(argument, value))
+            && matches.value_source(id) == Some(ValueSource::CommandLine)
+    });
+    if let Some(argument) = empty.map(ToString::to_string) {
+        return Err(no_value(command, argument));
+    }
+    match matches.subcommand() {
+        Some((name, matches)) => match command.find_subcommand_mut(name) {
+            Some(command) => reject_empty_values(command, matches),
+            None => Ok(()),
+        },
+        None => Ok(()),
+    }
+}
+
+/// White space alone is no value of an option. A positional may be a key of etcd's, which may be a space.
+fn is_empty(argument: &Arg, value: &OsStr) -> bool {
+    value.is_empty() || (!argument.is_positional() && value.to_str().is_some_and(|text| text.trim().is_empty()))
+}
+
+fn accepts_empty(argument: &Arg) -> bool {
+    argument.is_trailing_var_arg_set() || argument.get_default_values().iter().any(|value| value.is_empty())
+}
+
+fn no_value(command: &mut Command, argument: String) -> clap::Error {
+    let usage = command.render_usage();
+    let mut error = clap::Error::new(ErrorKind::InvalidValue).with_cmd(command);
+    error.insert(ContextKind::InvalidArg, ContextValue::String(argument));
+    error.insert(ContextKind::InvalidValue, ContextValue::String(String::new()));
+    let tip = "the value is empty: is a variable of the shell not set, or did a $(command) print nothing?";
+    error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![StyledStr::from(tip)]));
+    error.insert(ContextKind::Usage, ContextValue::StyledStr(usage));
+    error
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::Cli;
+
+    /// Every subcommand with the words that lead to it.
+    fn commands(command: &Command, path: &[String], found: &mut Vec<(Vec<String>, Command)>) {
+        found.push((path.to_vec(), command.clone()));
+        for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
+            commands(sub, &[path, &[sub.get_name().to_owned()]].concat(), found);
+        }
+    }
+
+    fn kind_of(argv: &[String]) -> Option<ErrorKind> {
+        parse::<Cli>(argv.iter().map(OsString::from)).err().map(|error| error.kind())
+    }
+
+    #[test]
+    fn every_option_of_every_verb_refuses_an_empty_value() {
+        let mut command = Cli::command();
+        command.build();
+        let mut all = Vec::new();
+        commands(&command, &["quorate".to_owned()], &mut all);
+        let mut tried = 0;
+        for (path, command) in all.iter().filter(|(_, command)| !command.has_subcommands()) {
+            let sample = |argument: &Arg| {
+                argument.get_possible_values().first().map_or("1".to_owned(), |value| value.get_name().to_owned())
+            };
+            let takes_value = |argument: &&Arg| argument.get_action().takes_values() && argument.get_id() != "help";
+            let is_needed = |argument: &&Arg| argument.is_required_set() || argument.get_id() == "names";
+            for empty in command.get_arguments().filter(takes_value).filter(|argument| !accepts_empty(argument)) {
+                let mut argv = path.clone();
+                for argument in command.get_arguments().filter(takes_value) {
+                    let is_it = argument.get_id() == empty.get_id();
+                    let value = if is_it { String::new() } else { sample(argument) };
+                    match argument.get_long() {
+                        Some(long) if is_it || is_needed(&argument) => argv.push(format!("--{long}={value}")),
+                        None if is_it || is_needed(&argument) => argv.push(value),
+                        _ => {}
+                    }
+                }
+                let kind = kind_of(&argv);
+                assert!(
+                    matches!(kind, Some(ErrorKind::InvalidValue | ErrorKind::ValueValidation)),
+                    "{argv:?} is {kind:?}"
+                );
+                tried += 1;
+            }
+        }
+        assert!(tried > 400, "{tried}");
+    }
+
+    #[test]
+    fn what_may_be_empty_stays_so() {
+        for (line, expected) in [
+            ("quorate|etcd-snapshot|ls|file|", None),
+            ("quorate|etcd-snapshot|get|file| ", None),
+            ("quorate|etcdctl|put|key|", None),
+            ("quorate|status|--debug=", Some(ErrorKind::InvalidValue)),
+            ("quorate|status|--debug", None),
+            ("quorate|--config=|status", Some(ErrorKind::InvalidValue)),
+            ("quorate|etcd-snapshot|--s3-bucket=|ls", Some(ErrorKind::InvalidValue)),
+            ("quorate|etcd-snapshot|delete|a|", Some(ErrorKind::InvalidValue)),
+        ] {
+            let argv: Vec<String> = line.split('|').map(str::to_owned).collect();
+            assert_eq!(kind_of(&argv), expected, "{line}");
+        }
+    }
+}
