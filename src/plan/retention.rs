@@ -97,8 +97,8 @@ pub struct Candidate {
     pub local: LocalTime,
     /// It was verified and is the same since.
     pub is_good: bool,
-    /// It is known to be damaged or not whole, has changed since it was verified, or nobody knows.
-    pub is_suspect: bool,
+    /// Why it does not count and is not dropped, if it is damaged, incomplete, changed or unknown.
+    pub suspect: Option<&'static str>,
     /// Somebody holds it.
     pub is_held: bool,
 }
@@ -122,17 +122,15 @@ pub fn plan(candidates: &[Candidate], policy: &Policy, now: u64) -> Vec<Verdict>
         key(right).cmp(&key(left))
     });
     let is_past_and_good =
-        |candidate: &Candidate| candidate.is_good && !candidate.is_suspect && candidate.created <= now;
+        |candidate: &Candidate| candidate.is_good && candidate.suspect.is_none() && candidate.created <= now;
     let newest_good = order.iter().copied().find(|index| is_past_and_good(&candidates[*index]));
     let mut rules = Rules::new(policy, now);
     let mut verdicts: Vec<Option<Verdict>> = vec![None; candidates.len()];
     for index in order {
         let candidate = &candidates[index];
         let keep = |why: &str| Some(Verdict::Keep(why.to_owned()));
-        verdicts[index] = if candidate.is_suspect {
-            keep(
-                "it is damaged, not whole, changed, or its manifest cannot be read: it does not count; verify or delete it",
-            )
+        verdicts[index] = if let Some(why) = candidate.suspect {
+            keep(why)
         } else if candidate.created > now {
             keep("its time is in the future, so it does not count")
         } else {
@@ -214,7 +212,7 @@ mod tests {
             week: (i32::try_from(day / 364).unwrap(), u32::try_from(day % 364 / 7).unwrap()),
             hour: u32::try_from(created / 3600 % 24).unwrap(),
         };
-        Candidate { name: name.into(), created, local, is_good: true, is_suspect: false, is_held: false }
+        Candidate { name: name.into(), created, local, is_good: true, suspect: None, is_held: false }
     }
 
     fn kept(candidates: &[Candidate], policy: &str) -> Vec<String> {
@@ -248,7 +246,7 @@ mod tests {
     #[test]
     fn what_must_never_go_stays() {
         let mut all: Vec<Candidate> = (0..5).map(|index| candidate(&index.to_string(), NOW - 1000 * index)).collect();
-        all[0].is_suspect = true;
+        all[0].suspect = Some("it is corrupt");
         all[1].is_good = false;
         all[3].is_held = true;
         all.push(candidate("future", NOW + 999_999));
@@ -257,6 +255,8 @@ mod tests {
         // A clock that has gone back makes everything the future: nothing goes.
         let verdicts = plan(&all, &Policy::newest(1), 1000);
         assert!(verdicts.iter().all(|verdict| matches!(verdict, Verdict::Keep(_))));
+        // The reason is the one that is known.
+        assert_eq!(plan(&all, &Policy::newest(1), NOW)[0], Verdict::Keep("it is corrupt".into()));
     }
 
     proptest! {
@@ -266,7 +266,7 @@ mod tests {
             last in 0u32..10, daily in 0u32..10,
         ) {
             let all: Vec<Candidate> = ages.iter().enumerate().map(|(index, (age, is_good, is_held, is_suspect))| Candidate {
-                is_good: *is_good && !is_suspect, is_held: *is_held, is_suspect: *is_suspect,
+                is_good: *is_good && !is_suspect, is_held: *is_held, suspect: is_suspect.then_some("it is corrupt"),
                 ..candidate(&format!("{index:02}"), NOW - age)
             }).collect();
             let policy = Policy { last: Some(last), daily, ..Policy::default() };
@@ -276,10 +276,10 @@ mod tests {
             let newest_good = (0..all.len()).filter(|index| all[*index].is_good).max_by_key(|index| (all[*index].created, &all[*index].name));
             prop_assert!(newest_good.is_none_or(is_kept));
             for (index, candidate) in all.iter().enumerate() {
-                prop_assert!(is_kept(index) || !(candidate.is_held || candidate.is_suspect));
+                prop_assert!(is_kept(index) || !(candidate.is_held || candidate.suspect.is_some()));
             }
-            let counting = all.iter().filter(|candidate| !candidate.is_suspect).count();
-            let kept = (0..all.len()).filter(|index| !all[*index].is_suspect && is_kept(*index)).count();
+            let counting = all.iter().filter(|candidate| candidate.suspect.is_none()).count();
+            let kept = (0..all.len()).filter(|index| all[*index].suspect.is_none() && is_kept(*index)).count();
             prop_assert!(kept >= counting.min(last as usize));
         }
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::owner::{self, Life};
 use crate::error::{Exit, Explained};
 use crate::etcd::version::Version;
 
@@ -25,6 +26,12 @@ pub struct ClusterRecord {
     pub control_urls: Vec<String>,
     /// The etcd that ran last.
     pub etcd_version: Option<Version>,
+    /// The earlier lives of this data directory, the oldest first. Kept up to date by whoever writes the file.
+    #[serde(default)]
+    pub lineage: Vec<Life>,
+    /// There were others before these, which an older quorate did not write down.
+    #[serde(default)]
+    pub lineage_is_partial: bool,
     /// What a newer quorate wrote here is kept.
     #[serde(flatten)]
     pub other: BTreeMap<String, serde_json::Value>,
@@ -35,6 +42,29 @@ impl ClusterRecord {
     #[must_use]
     pub fn was_healthy(&self) -> bool {
         !self.cluster_id.is_empty()
+    }
+
+    /// The present life of the data directory.
+    #[must_use]
+    pub fn life(&self) -> Life {
+        Life { cluster_id: self.cluster_id.clone(), member_id: self.member_id.clone() }
+    }
+
+    /// True if the data directory had other lives than its lineage tells of.
+    #[must_use]
+    pub fn had_unknown_lives(&self) -> bool {
+        self.lineage_is_partial || (self.epoch > 1 && self.lineage.is_empty())
+    }
+
+    /// With the lineage that follows from what was written down `before`.
+    #[must_use]
+    pub fn after(mut self, before: Option<&Self>) -> Self {
+        if let Some(before) = before {
+            self.lineage_is_partial |= before.had_unknown_lives();
+            let known = before.lineage.iter().cloned().chain([before.life()]);
+            self.lineage = owner::lineage(known.chain(std::mem::take(&mut self.lineage)), &self.life());
+        }
+        self
     }
 }
 

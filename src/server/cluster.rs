@@ -9,6 +9,7 @@ use crate::datadir::DataDir;
 use crate::durable::{self, PRIVATE, WriteError};
 use crate::error::{Exit, Explained};
 use crate::etcd::client::MemberFacts;
+use crate::plan::owner::Owner;
 use crate::plan::start::ClusterRecord;
 
 /// The file is there and says nothing.
@@ -74,9 +75,24 @@ pub(super) fn remember(shared: &Shared, facts: &MemberFacts) -> Result<Option<us
     Ok((before.map_or(0, |before| before.members) != now.members).then_some(now.members))
 }
 
-/// Writes the file.
+/// Whose snapshots those of this server are, which is called `node`.
+#[must_use]
+pub fn owner(data: &DataDir, node: &str) -> Owner {
+    match recall(data) {
+        Ok(Some(record)) => {
+            let had_others = record.had_unknown_lives();
+            let present = record.life();
+            Owner::new(node, record.lineage.into_iter().chain([present]), had_others)
+        }
+        // Nothing is known but the name.
+        Ok(None) | Err(_) => Owner::named(node),
+    }
+}
+
+/// Writes the file, with the lineage that follows from what it said before.
 pub(super) fn write(data: &DataDir, record: &ClusterRecord) -> Result<(), WriteError> {
-    let mut text = serde_json::to_vec_pretty(record).unwrap_or_default();
+    let record = record.clone().after(recall(data).ok().flatten().as_ref());
+    let mut text = serde_json::to_vec_pretty(&record).unwrap_or_default();
     text.push(b'\n');
     durable::write_file(&data.cluster(), &text, PRIVATE)
 }

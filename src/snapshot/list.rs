@@ -107,6 +107,12 @@ pub fn one(dir: &Path, name: &OsStr) -> Option<Listed> {
     Some(Listed { size: found.len(), created: created(manifest.as_ref(), &name, &found), status, manifest, name })
 }
 
+/// What is known of the snapshot at `path`.
+#[must_use]
+pub fn at(path: &Path) -> Option<Listed> {
+    one(path.parent()?, path.file_name()?)
+}
+
 fn created(manifest: Option<&Manifest>, name: &str, found: &fs::Metadata) -> u64 {
     let written = manifest.and_then(|manifest| clock::parse_rfc3339(&manifest.created)).map(clock::unix_seconds);
     let modified = || found.modified().map(clock::unix_seconds).unwrap_or_default();

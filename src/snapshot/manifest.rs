@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::durable::{self, OnPath as _, PRIVATE, PRIVATE_DIR, WriteError};
+use crate::plan::owner::Life;
 
 /// The directory of the manifests, in that of the snapshots.
 pub const DIR: &str = ".metadata";
@@ -57,6 +58,9 @@ pub struct Manifest {
     pub member_id: String,
     /// Hexadecimal.
     pub cluster_id: String,
+    /// The earlier lives of the data directory that it was taken from, the oldest first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub lineage: Vec<Life>,
     /// Alarms that were raised, such as `CORRUPT`.
     pub alarms: Vec<String>,
     /// The last time that it was verified.
@@ -120,6 +124,18 @@ impl Manifest {
                 _ => Found::Unreadable,
             },
         }
+    }
+
+    /// The life of the data that are in it.
+    #[must_use]
+    pub fn life(&self) -> Life {
+        Life { cluster_id: self.cluster_id.clone(), member_id: self.member_id.clone() }
+    }
+
+    /// All lives of the data directory, the last one the one that is in it.
+    #[must_use]
+    pub fn lives(&self) -> Vec<Life> {
+        self.lineage.iter().cloned().chain([self.life()]).collect()
     }
 
     /// Writes it beside its snapshot in `dir`. What a newer quorate wrote there stays.

@@ -1,5 +1,6 @@
 //! Which snapshots of a place may be taken away: by name, or by a policy. Holds keep them.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, UNIX_EPOCH};
 
 use chrono::{DateTime, Datelike as _, Local, Timelike as _};
@@ -9,6 +10,7 @@ use super::manifest::{self, Manifest};
 use super::name::{self, Base};
 use crate::durable::WriteError;
 use crate::error::{Exit, Explained};
+use crate::plan::owner::{Origin, Owner, Ownership};
 use crate::plan::retention::{self, Candidate, LocalTime, Policy, Verdict};
 
 /// Why nothing was taken away, or not everything.
@@ -120,22 +122,61 @@ pub fn unknown(listed: &Listed) -> Manifest {
     }
 }
 
-/// The snapshots of `dir` that this node has taken under this base name.
-fn ours<'a>(all: &'a [Listed], base: &Base, node: &str) -> Vec<&'a Listed> {
-    let is_ours = |listed: &&Listed| {
-        if let Some(manifest) = listed.manifest.as_ref().filter(|manifest| !manifest.base.is_empty()) {
-            return manifest.base == base.to_string() && manifest.node == node;
-        }
-        let stem = name::stem(&listed.name);
-        name::taken_at(&listed.name).is_some_and(|at| stem == format!("{base}-{node}-{at}"))
-    };
-    all.iter().filter(is_ours).collect()
+/// What is known of where a snapshot comes from.
+#[must_use]
+pub fn origin(listed: &Listed) -> Origin<'_> {
+    let manifest = listed.manifest.as_ref();
+    let text = |field: fn(&Manifest) -> &String| manifest.map_or("", |manifest| field(manifest).as_str());
+    Origin {
+        stem: name::stem(&listed.name),
+        taken_at: name::taken_at(&listed.name),
+        base: text(|manifest| &manifest.base),
+        node: text(|manifest| &manifest.node),
+        cluster_id: text(|manifest| &manifest.cluster_id),
+        member_id: text(|manifest| &manifest.member_id),
+    }
 }
 
-/// Decides about this node's snapshots of a base name among `all`, the newest first. Changes nothing.
+/// The snapshots among `all` that `owner` has taken under this base name.
+fn own<'a>(all: &'a [Listed], base: &Base, owner: &Owner) -> Vec<&'a Listed> {
+    let base = base.to_string();
+    let is_own = |listed: &&Listed| {
+        let origin = origin(listed);
+        owner.of(&origin).is_own() && owner.base_of(&origin) == Some(base.as_str())
+    };
+    all.iter().filter(is_own).collect()
+}
+
+/// Snapshots of a base name whose owner has another name now, or that another owner of the name has taken.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Renamed {
+    /// The owner's: how many of which earlier name.
+    pub earlier: BTreeMap<String, usize>,
+    /// Not the owner's, although they have its name.
+    pub namesakes: usize,
+}
+
+/// Counts those of `all` that are not to be told by their name alone.
 #[must_use]
-pub fn plan(all: &[Listed], base: &Base, node: &str, policy: &Policy, now: u64) -> Vec<(Listed, Verdict)> {
-    let ours = ours(all, base, node);
+pub fn renamed(all: &[Listed], base: &Base, owner: &Owner) -> Renamed {
+    let base = base.to_string();
+    let mut found = Renamed::default();
+    for listed in all {
+        let origin = origin(listed);
+        match owner.of(&origin) {
+            _ if origin.base != base => {}
+            Ownership::Earlier(node) => *found.earlier.entry(node).or_default() += 1,
+            Ownership::Namesake => found.namesakes += 1,
+            Ownership::Own | Ownership::Foreign => {}
+        }
+    }
+    found
+}
+
+/// Decides about the owner's snapshots of a base name among `all`, the newest first. Changes nothing.
+#[must_use]
+pub fn plan(all: &[Listed], base: &Base, owner: &Owner, policy: &Policy, now: u64) -> Vec<(Listed, Verdict)> {
+    let ours = own(all, base, owner);
     let candidates: Vec<Candidate> = ours.iter().map(|listed| candidate(listed)).collect();
     let verdicts = retention::plan(&candidates, policy, now);
     ours.into_iter().cloned().zip(verdicts).rev().collect()
@@ -155,8 +196,19 @@ fn candidate(listed: &Listed) -> Candidate {
             hour: local.hour(),
         },
         is_good: listed.status == Status::Good,
-        is_suspect: matches!(listed.status, Status::Corrupt | Status::Changed | Status::Partial | Status::Unreadable),
+        suspect: suspicion(listed.status),
         is_held: is_held(listed),
+    }
+}
+
+/// Why a snapshot does not count, if it does not.
+fn suspicion(status: Status) -> Option<&'static str> {
+    match status {
+        Status::Good | Status::Unverified => None,
+        Status::Corrupt => Some("it is corrupt and does not count; delete it, or replace it by a good copy"),
+        Status::Changed => Some("it was changed since it was verified and does not count; verify it"),
+        Status::Partial => Some("it is partial (an unfinished copy) and does not count; delete it, or copy it again"),
+        Status::Unreadable => Some("its manifest cannot be read, so it may be held; see .metadata beside it"),
     }
 }
 

@@ -27,6 +27,7 @@ use crate::durable::{self, Draft, OnPath as _, PRIVATE, PRIVATE_DIR, WriteError}
 use crate::error::{Exit, Explained, Failure, says_full};
 use crate::etcd::client::{self, ClientError, EtcdClient};
 use crate::faults;
+use crate::plan::owner::Life;
 use crate::plan::space::human;
 
 /// How often it is told how far a copy is.
@@ -47,6 +48,8 @@ pub struct Wish {
     pub reason: &'static str,
     /// What to write on it.
     pub labels: BTreeMap<String, String>,
+    /// The earlier lives of the data directory.
+    pub lineage: Vec<Life>,
     /// The database of the running etcd, if it is to be copied there instead of being sent by etcd.
     pub live: Option<Source>,
     /// The second of the newest name that was given, which a bucket may have when it is free here; 0 if there is none.
@@ -413,6 +416,7 @@ fn describe(
         labels: wish.labels.clone(),
         member_id: facts.member_id.clone(),
         cluster_id: facts.cluster_id.clone(),
+        lineage: wish.lineage.clone(),
         alarms: facts.alarms.clone(),
         verification: Some(Verification {
             status: "good".into(),

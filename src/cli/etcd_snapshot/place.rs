@@ -16,8 +16,10 @@ use crate::control::client::{self, ControlError};
 use crate::datadir::DataDir;
 use crate::durable::{self, DraftDir};
 use crate::error::{Exit, Explained, Failure};
+use crate::plan::owner::Owner;
+use crate::server::cluster;
 use crate::snapshot::aside::Course;
-use crate::snapshot::store::find::{Found, Places};
+use crate::snapshot::store::find::{self, Found, Notice, Places};
 use crate::snapshot::store::local::Directory;
 use crate::snapshot::store::s3::Bucket;
 use crate::snapshot::store::s3::store::Remote;
@@ -39,7 +41,8 @@ pub(super) struct Which {
 /// Where the snapshots of this node are, and whose they are.
 pub(super) struct Place {
     pub(super) dir: PathBuf,
-    pub(super) node: String,
+    /// Whose they are.
+    pub(super) owner: Owner,
     pub(super) s3: S3Config,
     pub(super) data: DataDir,
     /// What the command line says of `etcd-s3`.
@@ -134,7 +137,8 @@ impl Place {
         };
         let s3 = configured.with(&said)?;
         let is_on = said.contains_key(s3::SWITCH).then_some(s3.is_on);
-        Ok(Self { dir, node, s3, data, said: is_on, said_of_s3: said, lender })
+        let owner = cluster::owner(&data, &node);
+        Ok(Self { dir, owner, s3, data, said: is_on, said_of_s3: said, lender })
     }
 
     /// True if the command line says so much of an option of object storage.
@@ -144,20 +148,28 @@ impl Place {
 
     /// A name is looked up among the snapshots; anything with a slash is a path.
     pub(super) fn path_of(&self, name: &str) -> PathBuf {
-        if name.contains('/') { PathBuf::from(name) } else { self.dir.join(name) }
+        if name.contains('/') { PathBuf::from(find::path_of(name)) } else { self.dir.join(name) }
     }
 
     /// Where one that is named may be.
     fn places(&self) -> Places {
         let mut s3 = self.s3.clone();
         s3.is_asked = self.said == Some(true);
-        let unseen: fn(&Failure) = |failure| {
-            output::talk(&format!(
+        let tell: fn(Notice<'_>) = |notice| match notice {
+            Notice::Unseen(failure) => output::talk(&format!(
                 "quorate: warning: object storage was not looked into, and the snapshot on this node is taken\n{}\n",
                 failure.told().because.iter().map(|why| format!("  because: {why}\n")).collect::<String>().trim_end()
-            ));
+            )),
+            Notice::Considered(line) | Notice::Chosen(line) => output::talk(&format!("quorate: {line}\n")),
         };
-        Places { dirs: vec![self.dir.clone()], s3, lender: self.lender(), unseen }
+        Places {
+            dirs: vec![self.dir.clone()],
+            s3,
+            lender: self.lender(),
+            owner: self.owner.clone(),
+            data: self.data.clone(),
+            tell,
+        }
     }
 
     /// What an `s3://` URL names; nothing for anything else.

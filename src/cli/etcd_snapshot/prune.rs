@@ -10,6 +10,7 @@ use crate::config::Config;
 use crate::error::{Exit, Explained, Failure};
 use crate::host::printable;
 use crate::plan::duration;
+use crate::plan::owner::Owner;
 use crate::plan::retention::{Policy, Verdict};
 use crate::snapshot::name::{Base, NotABase, ON_DEMAND};
 use crate::snapshot::prune;
@@ -76,7 +77,7 @@ impl Explained for BadName {
 }
 
 pub(super) fn run(config: &Config, place: &Place, args: &Args) -> Result<Exit, Failure> {
-    let node = &place.node;
+    let owner = &place.owner;
     let base: Base = args.name.parse().map_err(BadName)?;
     let rules = Policy {
         last: args.etcd_snapshot_retention,
@@ -94,7 +95,7 @@ pub(super) fn run(config: &Config, place: &Place, args: &Args) -> Result<Exit, F
         if let Some(local) = place.local(args.which) {
             places.push(local.place());
             let policy = if is_ruled { rules } else { config.snapshot.policy() };
-            let (decided, failure) = one(&local, &base, node, &policy, now, args.dry_run).await?;
+            let (decided, failure) = one(&local, &base, owner, &policy, now, args.dry_run).await?;
             items.extend(decided);
             failed = failure;
         }
@@ -109,7 +110,7 @@ pub(super) fn run(config: &Config, place: &Place, args: &Args) -> Result<Exit, F
                 (Some(count), _) => Policy { last: policy.last.max(Some(count)), ..policy },
                 (None, _) => policy,
             };
-            let (decided, failure) = one(&remote, &base, node, &policy, now, args.dry_run).await?;
+            let (decided, failure) = one(&remote, &base, owner, &policy, now, args.dry_run).await?;
             items.extend(decided);
             failed = failed.take().or(failure);
         }
@@ -127,7 +128,11 @@ pub(super) fn run(config: &Config, place: &Place, args: &Args) -> Result<Exit, F
             }
         }
         if items.is_empty() && done.is_ok() {
-            output::talk(&format!("quorate: there are no snapshots {base}-{node}-… in {}\n", places.join(", nor in ")));
+            output::talk(&format!(
+                "quorate: there are no snapshots {base}-{}-… in {}\n",
+                owner.node,
+                places.join(", nor in ")
+            ));
         }
     }
     done?;
@@ -138,12 +143,12 @@ pub(super) fn run(config: &Config, place: &Place, args: &Args) -> Result<Exit, F
 async fn one(
     store: &impl Store,
     base: &Base,
-    node: &str,
+    owner: &Owner,
     policy: &Policy,
     now: u64,
     dry_run: bool,
 ) -> Result<(Vec<Decided>, Option<Failure>), Failure> {
-    let decided = prune::plan(&store.list().await?, base, node, policy, now);
+    let decided = prune::plan(&store.list().await?, base, owner, policy, now);
     let dropped = prune::dropped(&decided);
     let removed = if dry_run || dropped.is_empty() { None } else { Some(store.remove(&dropped).await?) };
     let fate = |name: &String| -> Option<(&'static str, String)> {

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use super::preflight;
 use super::signals::{Asked as Signal, Signals};
 use super::state::BinaryFacts;
-use super::{SystemError, lock, system};
+use super::{SystemError, cluster, lock, system};
 use crate::boltdb::wal;
 use crate::config::Config;
 use crate::datadir::DataDir;
@@ -29,6 +29,7 @@ use crate::etcd::orphan;
 use crate::etcd::settings::Addresses;
 use crate::faults;
 use crate::host;
+use crate::plan::owner::Life;
 use crate::plan::restore::{self as plan, Phase};
 use crate::restore::build::Built;
 use crate::restore::exchange::{self, Paths};
@@ -37,7 +38,8 @@ use crate::restore::journal::{Act, Journal};
 use crate::restore::old;
 use crate::restore::trial::{self, Program, Trial, TrialError};
 use crate::snapshot::aside::Course;
-use crate::snapshot::store::find::{Found, Places, There};
+use crate::snapshot::list;
+use crate::snapshot::store::find::{Found, Notice, Places, There};
 
 /// Bytes that etcd writes beside its database when it starts: the next segment of its log, and what it is about to write.
 const SPARE: u64 = 2 * wal::SEGMENT;
@@ -125,10 +127,21 @@ async fn act(config: &Config, asked: &Asked, course: &Course, tell: &Tell) -> Re
     let data = &DataDir::new(&config.data_dir).with_etcd_user(config.etcd.user.clone());
     let named = config.cluster_reset_restore_path.as_deref().filter(|_| !asked.undo);
     let dirs = vec![config.snapshot.place(data), PathBuf::from(host::RKE1_SNAPSHOTS)];
-    let unseen: fn(&Failure) = |failure| {
-        tracing::warn!(error = %failure.told(), "object storage was not looked into; the snapshot on this node is taken");
+    let tell_of_search: fn(Notice<'_>) = |notice| match notice {
+        Notice::Unseen(failure) => {
+            tracing::warn!(error = %failure.told(), "object storage was not looked into; the snapshot on this node is taken");
+        }
+        Notice::Considered(line) => tracing::warn!("{line}"),
+        Notice::Chosen(line) => tracing::info!("{line}"),
     };
-    let places = Places { dirs, s3: config.snapshot.s3.clone(), lender: None, unseen };
+    let places = Places {
+        dirs,
+        s3: config.snapshot.s3.clone(),
+        lender: None,
+        owner: cluster::owner(data, &config.node_name),
+        data: data.clone(),
+        tell: tell_of_search,
+    };
     let found = match named {
         Some(named) => {
             tracing::info!(snapshot = named, "looking for the snapshot");
@@ -149,7 +162,15 @@ async fn act(config: &Config, asked: &Asked, course: &Course, tell: &Tell) -> Re
     if config.server.is_some() {
         tracing::info!("`server` is ignored: what is reset or restored is a cluster of its own");
     }
-    let mut run = Run { config, data, program, course, tell, asked, _binary: binary };
+    let manifest = match &found {
+        Some(Found::Here(path)) => list::at(path).and_then(|listed| listed.manifest),
+        Some(Found::There(there)) => there.manifest().cloned(),
+        None => None,
+    };
+    // Of another node's snapshot only the data are taken over, not what else that node has in a shared bucket.
+    let manifest = manifest.filter(|manifest| manifest.node == config.node_name);
+    let lineage = manifest.map(|manifest| manifest.lives()).unwrap_or_default();
+    let mut run = Run { config, data, program, course, tell, asked, lineage, _binary: binary };
     if asked.dry_run {
         return match found {
             None => run.outline(what, None),
@@ -201,6 +222,8 @@ struct Run<'a> {
     course: &'a Course,
     tell: &'a Tell,
     asked: &'a Asked,
+    /// The lives of the data in the snapshot that is restored, if it is of this node: the server goes on with them.
+    lineage: Vec<Life>,
     /// Keeps one that is in memory executable.
     _binary: BinaryFacts,
 }

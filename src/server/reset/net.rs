@@ -5,6 +5,7 @@ use crate::clock;
 use crate::etcd::client;
 use crate::plan::retention::Policy;
 use crate::plan::start::ClusterRecord;
+use crate::server::cluster;
 use crate::snapshot::name::Base;
 use crate::snapshot::prune;
 use crate::snapshot::save::{self, Wish};
@@ -24,6 +25,7 @@ impl Run<'_> {
             packing: self.config.snapshot.packing,
             reason: "pre-restore",
             labels: std::collections::BTreeMap::default(),
+            lineage: known.lineage.clone(),
             live: None,
             last_named: 0,
             course: self.course.clone(),
@@ -58,7 +60,8 @@ impl Run<'_> {
         let now = clock::unix_seconds(clock::now());
         let pruned = async {
             let all = local.list().await?;
-            let decided = prune::plan(&all, &Base::pre_restore(), &self.config.node_name, &policy, now);
+            let owner = cluster::owner(self.data, &self.config.node_name);
+            let decided = prune::plan(&all, &Base::pre_restore(), &owner, &policy, now);
             local.remove(&prune::dropped(&decided)).await
         };
         match pruned.await {

@@ -159,6 +159,8 @@ impl Run<'_> {
             members: 1,
             control_urls: Vec::new(),
             etcd_version: Some(self.program.version),
+            lineage: self.lineage.clone(),
+            lineage_is_partial: false,
             other: before.map(|cluster| cluster.other.clone()).unwrap_or_default(),
         }
     }

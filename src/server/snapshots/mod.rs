@@ -16,17 +16,20 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedMutexGuard, watch};
 
+use super::cluster;
 use super::state::Shared;
 use crate::clock;
 use crate::config::SnapshotConfig;
 use crate::error::{Exit, Explained, Failure};
 use crate::etcd::client::{ClientError, EtcdClient};
 use crate::etcd::settings::Addresses;
+use crate::plan::owner::Owner;
 use crate::snapshot::aside::Course;
 use crate::snapshot::file::Packing;
 use crate::snapshot::list::{self, Status};
 use crate::snapshot::manifest::Manifest;
 use crate::snapshot::name::{self, Base};
+use crate::snapshot::prune;
 use crate::snapshot::save::{self, SaveError, Source, Wish};
 use uploads::Uploads;
 
@@ -208,6 +211,11 @@ pub fn dir(shared: &Shared) -> PathBuf {
     shared.snapshots.settings.borrow().place(&shared.data)
 }
 
+/// Whose snapshots those of this server are.
+fn owner(shared: &Shared) -> Owner {
+    cluster::owner(&shared.data, &shared.config.node_name)
+}
+
 /// Brings what is known of the directory up to date.
 fn look_around(shared: &Shared) {
     let mut listed = list::list(&dir(shared)).unwrap_or_default();
@@ -215,12 +223,12 @@ fn look_around(shared: &Shared) {
     let now = clock::unix_seconds(clock::now());
     listed.retain(|listed| listed.created <= now);
     let base = shared.snapshots.settings.borrow().base.to_string();
-    let is_scheduled = |manifest: &Manifest| {
-        manifest.reason == SCHEDULED && manifest.node == shared.config.node_name && manifest.base == base
-    };
+    let owner = owner(shared);
+    let is_scheduled = |manifest: &Manifest| manifest.reason == SCHEDULED && manifest.base == base;
     let last_scheduled = listed
         .iter()
         .filter(|listed| listed.status != Status::Corrupt && listed.manifest.as_ref().is_some_and(is_scheduled))
+        .filter(|listed| owner.of(&prune::origin(listed)).is_own())
         .map(|listed| SystemTime::UNIX_EPOCH + Duration::from_secs(listed.created))
         .max();
     let good =
@@ -386,6 +394,7 @@ async fn try_to_take(
         packing: order.packing.unwrap_or_else(|| snapshots.settings.borrow().packing),
         reason: order.reason,
         labels: order.labels,
+        lineage: cluster::recall(&shared.data).ok().flatten().map(|record| record.lineage).unwrap_or_default(),
         live: snapshots.settings.borrow().copy.then(|| live(shared)),
         last_named: snapshots.last_named.load(Ordering::Relaxed),
         course: course.clone(),

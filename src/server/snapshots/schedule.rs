@@ -14,7 +14,7 @@ use tokio_cron_scheduler::{Job, JobScheduler, JobSchedulerError};
 
 use super::super::health::Health;
 use super::super::state::Shared;
-use super::{Order, SCHEDULED, dir, look_around, on_failure, take};
+use super::{Order, SCHEDULED, dir, look_around, on_failure, owner, take};
 use crate::clock;
 use crate::config::SnapshotConfig;
 use crate::error::Failure;
@@ -23,7 +23,7 @@ use crate::plan::schedule::{Due, Schedule, newest};
 use crate::snapshot::name::Base;
 use crate::snapshot::store::local::Directory;
 use crate::snapshot::store::{Removed, Store as _};
-use crate::snapshot::{manifest, prune};
+use crate::snapshot::{list, manifest, prune};
 
 /// After a slot was taken.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -36,7 +36,10 @@ pub async fn keep(shared: Arc<Shared>) {
     if health.wait_for(|health| matches!(health, Health::Healthy(_))).await.is_err() {
         return;
     }
-    tokio::task::block_in_place(|| sweep_manifests(&shared));
+    tokio::task::block_in_place(|| {
+        sweep_manifests(&shared);
+        announce_renamed(&shared);
+    });
     let bell = match Bell::new().await {
         Ok(bell) => bell,
         Err(error) => {
@@ -132,6 +135,31 @@ fn sweep_manifests(shared: &Shared) {
     }
 }
 
+/// After a change of `node-name`, or of the data under one: which snapshots count for retention, and which do not.
+fn announce_renamed(shared: &Shared) {
+    let (dir, node) = (dir(shared), &shared.config.node_name);
+    let base = shared.snapshots.settings.borrow().base.clone();
+    let renamed = prune::renamed(&list::list(&dir).unwrap_or_default(), &base, &owner(shared));
+    if !renamed.earlier.is_empty() {
+        let count: usize = renamed.earlier.values().sum();
+        let names = renamed.earlier.into_keys().collect::<Vec<_>>().join(", ");
+        tracing::info!(
+            count,
+            names,
+            dir = %dir.display(),
+            "this server took snapshots under an earlier node-name; retention counts and prunes them with those of {node}"
+        );
+    }
+    if renamed.namesakes > 0 {
+        tracing::warn!(
+            count = renamed.namesakes,
+            dir = %dir.display(),
+            next = format!("quorate etcd-snapshot prune --name {base} --node {node}"),
+            "snapshots of a node with this node-name but other data are there; retention leaves them alone"
+        );
+    }
+}
+
 async fn run_slot(shared: &Arc<Shared>, config: &SnapshotConfig) {
     let order = Order {
         base: config.base.clone(),
@@ -190,7 +218,7 @@ async fn retain(shared: &Shared, config: &SnapshotConfig) -> usize {
     let now = clock::unix_seconds(clock::now());
     let gone = async {
         let all = local.list().await?;
-        let decided = prune::plan(&all, &config.base, &shared.config.node_name, &config.policy(), now);
+        let decided = prune::plan(&all, &config.base, &owner(shared), &config.policy(), now);
         local.remove(&prune::dropped(&decided)).await
     };
     match gone.await {

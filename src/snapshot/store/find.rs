@@ -1,29 +1,27 @@
-//! Which snapshot is meant, and how it comes here: a path, a name of one on this node, or one in object storage.
+//! Which snapshot is meant: a path, a location as `ls` prints it (`file://…`, `s3://…`), a file name, `latest`, or a base name.
+//!
+//! What exists under the very name that was given wins. Otherwise `select` looks for the newest good one, and a name is also found without
+//! its ending. Whatever is not found is reported with every place that was looked into and the name that was probably meant.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use aws_credential_types::provider::SharedCredentialsProvider;
-use aws_lc_rs::digest::{self, Context};
 
-use super::s3::download::{self, Remote};
-use super::s3::error::{Kind, S3Error};
-use super::s3::{Bucket, listing, upload};
-use crate::clock;
+use super::s3::Bucket;
+use super::s3::error::Kind;
+use super::s3::listing;
+use super::s3::store::Remote;
+use super::select::{self, Known};
+pub use super::there::There;
 use crate::config::s3::{S3Config, Target};
-use crate::durable::{self, PRIVATE_DIR};
+use crate::datadir::DataDir;
 use crate::error::{Exit, Explained, Failure};
-use crate::etcd::embedded::hex;
-use crate::host::{self, printable};
-use crate::snapshot::aside::Course;
+use crate::host::printable;
+use crate::plan::owner::Owner;
+use crate::plan::select::LATEST;
 use crate::snapshot::file::OpenError;
-use crate::snapshot::hash;
-use crate::snapshot::list::{self, Status};
 
-/// How often it is told how far a download is.
-const NEWS: Duration = Duration::from_millis(200);
 /// A snapshot that is here is not kept waiting longer for what the store has to say.
 const SHORT: Duration = Duration::from_secs(20);
 
@@ -35,8 +33,22 @@ pub struct Places {
     pub s3: S3Config,
     /// Who we are there, unless keys are given.
     pub lender: Option<SharedCredentialsProvider>,
-    /// Told why object storage could not be looked into, if that does not matter.
-    pub unseen: fn(&Failure),
+    /// Whose snapshots `latest` and base names mean.
+    pub owner: Owner,
+    /// The data directory, where what was read of a bucket is kept.
+    pub data: DataDir,
+    /// Tells people what is done.
+    pub tell: fn(Notice<'_>),
+}
+
+/// What people are told while a snapshot is looked for.
+pub enum Notice<'a> {
+    /// Object storage could not be looked into, and that does not matter: this is why.
+    Unseen(&'a Failure),
+    /// This one is passed over, or verified first.
+    Considered(String),
+    /// This one is taken.
+    Chosen(String),
 }
 
 /// A snapshot that was found.
@@ -48,17 +60,9 @@ pub enum Found {
     There(Box<There>),
 }
 
-/// One in object storage.
-#[derive(Debug)]
-pub struct There {
-    bucket: Bucket,
-    remote: Remote,
-    name: String,
-}
-
-/// Why a snapshot cannot be had.
+/// Why a snapshot is not found.
 #[derive(Debug, thiserror::Error)]
-enum FindError {
+pub(super) enum FindError {
     /// Two have the name.
     #[error("two different snapshots are called {name}: {} and {there}", here.display())]
     Ambiguous { name: String, here: PathBuf, there: String },
@@ -66,30 +70,42 @@ enum FindError {
     #[error("object storage did not answer within {} s", SHORT.as_secs())]
     Late,
     /// Somebody does not want it any more.
-    #[error("it was told to stop")]
+    #[error("cancelled")]
     BrokenOff,
     /// A thread was lost.
-    #[error("a thread was lost")]
+    #[error("internal error: a worker thread panicked")]
     Lost,
+    /// A URL without a key in it.
+    #[error("{0} names no snapshot: the form is s3://BUCKET/KEY")]
+    NoKey(String),
+    /// There is none.
+    #[error("there is no snapshot {name} in {}", places.join(", nor in "))]
+    NotFound { name: String, places: Vec<String>, hint: Option<String> },
+    /// There are some, and none can be used.
+    #[error("no good snapshot is meant by {name} in {}: {}", places.join(", nor in "), why.join("; "))]
+    NoneGood { name: String, places: Vec<String>, why: Vec<String> },
 }
 
 impl Explained for FindError {
     fn exit(&self) -> Exit {
-        if matches!(self, Self::Ambiguous { .. }) { Exit::Usage } else { Exit::Failed }
+        match self {
+            Self::Ambiguous { .. } | Self::NoKey(_) => Exit::Usage,
+            Self::NotFound { .. } | Self::NoneGood { .. } => Exit::NotFound,
+            Self::Late | Self::BrokenOff | Self::Lost => Exit::Failed,
+        }
     }
 
     fn next(&self) -> Option<String> {
-        let next = if matches!(self, Self::Ambiguous { .. }) {
-            "say which: by its path, or by its s3:// URL"
-        } else {
-            "start it again"
-        };
-        Some(next.into())
+        const LIST: &str = "quorate etcd-snapshot ls";
+        Some(match self {
+            Self::Ambiguous { here, there, .. } => format!("name one of them: {} or {there}", here.display()),
+            Self::NoKey(url) => format!("name one in it, such as {}/{LATEST}", url.trim_end_matches('/')),
+            Self::NotFound { hint: Some(hint), .. } => format!("{hint}; {LIST} shows all"),
+            Self::NotFound { hint: None, .. } => format!("{LIST} shows all; anything with a / is a path"),
+            Self::NoneGood { .. } => format!("{LIST} shows all; name one of them to use it nevertheless"),
+            Self::Late | Self::BrokenOff | Self::Lost => "try again".into(),
+        })
     }
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, FindError> {
-    tokio::task::spawn_blocking(work).await.map_err(|_| FindError::Lost)
 }
 
 impl Places {
@@ -97,57 +113,111 @@ impl Places {
     /// storage.
     ///
     /// # Errors
-    /// If there is none, or two, or nobody says.
+    /// If there is none, or two, or the store does not say.
     pub async fn find(&self, named: &str) -> Result<Found, Failure> {
         if let Some((bucket, name)) = self.at(named).await? {
-            return Ok(Found::There(Box::new(There::look(bucket, name).await?)));
+            return self.find_in(bucket, name).await;
         }
         if named.contains('/') {
-            let path = std::path::absolute(named).unwrap_or_else(|_| PathBuf::from(named));
-            return here(path).map(Found::Here);
+            let path = std::path::absolute(path_of(named)).unwrap_or_else(|_| PathBuf::from(path_of(named)));
+            return look(&path)?.map_or_else(|| Err(missing_path(&path).into()), |path| Ok(Found::Here(path)));
         }
         if self.s3.is_asked {
             let bucket = self.connect(None).await?;
-            return Ok(Found::There(Box::new(There::look(bucket, named).await?)));
+            return self.find_in(bucket, named).await;
         }
-        let mut paths = self.dirs.iter().map(|dir| dir.join(named));
-        let first = paths.next().unwrap_or_else(|| PathBuf::from(named));
-        let path = if first.exists() { first } else { paths.find(|path| path.exists()).unwrap_or(first) };
-        let path = here(path);
-        if !self.s3.is_on {
-            return path.map(Found::Here);
+        self.find_bare(named).await
+    }
+
+    /// In one bucket alone.
+    async fn find_in(&self, bucket: Bucket, name: &str) -> Result<Found, Failure> {
+        match There::look(bucket.clone(), name).await {
+            Err(error) if error.kind == Kind::NoObject => {}
+            looked => return Ok(Found::There(Box::new(looked?))),
         }
-        let there = async { There::look(self.connect(None).await?, named).await };
-        let there = match tokio::time::timeout(if path.is_ok() { SHORT } else { Duration::MAX }, there).await {
-            Ok(looked) => looked,
-            Err(_) => Err(FindError::Late.into()),
-        };
-        match (path, there) {
-            (Ok(path), Ok(there)) => {
+        let known = [self.in_bucket(bucket).await?];
+        select::newest(self, &known, name).await
+    }
+
+    /// On this node and in object storage.
+    async fn find_bare(&self, named: &str) -> Result<Found, Failure> {
+        let mut here = None;
+        for dir in &self.dirs {
+            here = here.or(look(&dir.join(named))?);
+        }
+        let there = if self.s3.is_on { self.look_there(named, here.is_some()).await } else { Ok(None) };
+        match (here, there) {
+            (Some(path), Ok(Some(there))) => {
                 there.is_the_same(&path).await?;
                 Ok(Found::Here(path))
             }
-            (Err(_), Ok(there)) => Ok(Found::There(Box::new(there))),
-            (Ok(path), Err(failure)) => {
-                if failure.exit() != Exit::NotFound {
-                    (self.unseen)(&failure);
-                }
+            (None, Ok(Some(there))) => Ok(Found::There(Box::new(there))),
+            (Some(path), Ok(None)) => Ok(Found::Here(path)),
+            (Some(path), Err(failure)) => {
+                (self.tell)(Notice::Unseen(&failure));
                 Ok(Found::Here(path))
             }
-            // What keeps us from the one place where it may be is worth more than that it is not in the other.
-            (Err(missing), Err(failure)) => Err(if failure.exit() == Exit::NotFound { missing } else { failure }),
+            (None, there) => self.choose(named, there.err()).await,
         }
+    }
+
+    /// No file has that very name.
+    async fn choose(&self, named: &str, mut unseen: Option<Failure>) -> Result<Found, Failure> {
+        let mut known = Vec::new();
+        for dir in &self.dirs {
+            known.push(Known::in_directory(dir).await?);
+        }
+        if self.s3.is_on && unseen.is_none() {
+            let has_some = known.iter().any(|known| !known.all.is_empty());
+            let listing = async { self.in_bucket(self.connect(None).await?).await };
+            match tokio::time::timeout(if has_some { SHORT } else { Duration::MAX }, listing).await {
+                Ok(Ok(there)) => known.push(there),
+                Ok(Err(failure)) => unseen = Some(failure),
+                Err(_) => unseen = Some(FindError::Late.into()),
+            }
+        }
+        match (select::newest(self, &known, named).await, unseen) {
+            (Ok(found), Some(failure)) => {
+                (self.tell)(Notice::Unseen(&failure));
+                Ok(found)
+            }
+            // What keeps us from the one place where it may be is worth more than that it is not in the other.
+            (Err(missing), Some(failure)) if missing.exit() == Exit::NotFound => Err(failure),
+            (found, _) => found,
+        }
+    }
+
+    async fn look_there(&self, name: &str, is_here: bool) -> Result<Option<There>, Failure> {
+        let looking = async {
+            match There::look(self.connect(None).await?, name).await {
+                Err(error) if error.kind == Kind::NoObject => Ok(None),
+                looked => Ok::<_, Failure>(Some(looked?)),
+            }
+        };
+        match tokio::time::timeout(if is_here { SHORT } else { Duration::MAX }, looking).await {
+            Ok(looked) => looked,
+            Err(_) => Err(FindError::Late.into()),
+        }
+    }
+
+    async fn in_bucket(&self, bucket: Bucket) -> Result<Known, Failure> {
+        let remote = Remote::new(bucket, &self.data);
+        let all = listing::list(&remote.bucket, remote.cache.as_deref()).await?;
+        Ok(Known::in_bucket(remote.bucket, all))
     }
 
     /// The bucket and the folder of an `s3://` URL, and the name in it; nothing for anything else.
     ///
     /// # Errors
-    /// If object storage is not configured as it would have to be.
+    /// If object storage is not configured as it would have to be, or the URL is none of a snapshot.
     pub async fn at<'n>(&self, named: &'n str) -> Result<Option<(Bucket, &'n str)>, Failure> {
-        let Some((bucket, key)) = named.strip_prefix("s3://").and_then(|rest| rest.split_once('/')) else {
-            return Ok(None);
-        };
+        let Some(rest) = named.strip_prefix("s3://") else { return Ok(None) };
+        let no_key = || FindError::NoKey(printable(named));
+        let (bucket, key) = rest.split_once('/').ok_or_else(no_key)?;
         let (folder, name) = key.rsplit_once('/').unwrap_or(("", key));
+        if bucket.is_empty() || name.is_empty() {
+            return Err(no_key().into());
+        }
         Ok(Some((self.connect(Some((bucket, folder))).await?, name)))
     }
 
@@ -164,129 +234,33 @@ impl Places {
     }
 }
 
-fn here(path: PathBuf) -> Result<PathBuf, Failure> {
-    match std::fs::metadata(&path) {
-        Ok(_) => Ok(path),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(OpenError::NotFound(path).into()),
-        Err(source) => Err(OpenError::Read { path, source }.into()),
+/// A path as it was given, or as a `file://` URL.
+#[must_use]
+pub fn path_of(named: &str) -> &str {
+    named.strip_prefix("file://").unwrap_or(named)
+}
+
+/// The path, if something is there.
+fn look(path: &Path) -> Result<Option<PathBuf>, OpenError> {
+    match std::fs::metadata(path) {
+        Ok(_) => Ok(Some(path.to_path_buf())),
+        // A name that is too long is none that is there.
+        Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::InvalidFilename) => {
+            Ok(None)
+        }
+        Err(source) => Err(OpenError::Read { path: path.to_path_buf(), source }),
     }
 }
 
-impl There {
-    async fn look(bucket: Bucket, name: &str) -> Result<Self, Failure> {
-        let mut remote = download::look(&bucket, &bucket.key(name)).await?;
-        // What was written on the object itself goes with it wherever it is copied.
-        remote.sha256 = remote.metadata.get(upload::SHA256).filter(|sha256| !sha256.is_empty()).cloned();
-        if let Some(described) = listing::described(&bucket, name).await? {
-            let is_same = described.object.etag == remote.etag && !described.object.crc64nvme.is_empty();
-            if is_same {
-                remote.crc64nvme = Some(described.object.crc64nvme);
-            }
-            // Also of an object that changed since: it must still be that snapshot.
-            remote.sha256 = Some(described.manifest.sha256).filter(|sha256| !sha256.is_empty()).or(remote.sha256);
-            remote.is_as_described = is_same;
-        }
-        Ok(Self { bucket, remote, name: name.to_owned() })
-    }
-
-    /// For people.
-    #[must_use]
-    pub fn url(&self) -> String {
-        self.bucket.url(&self.remote.key)
-    }
-
-    /// Two places may have the same snapshot.
-    async fn is_the_same(&self, path: &Path) -> Result<(), Failure> {
-        let known = path.parent().zip(path.file_name()).and_then(|(dir, name)| list::one(dir, name));
-        let size = known.as_ref().map_or(0, |known| known.size);
-        // What is written down of a file counts for that file only while it is what it was.
-        let known = known.filter(|known| known.status == Status::Good);
-        let ours =
-            known.and_then(|known| known.manifest).map(|manifest| manifest.sha256).filter(|sha256| !sha256.is_empty());
-        if size == self.remote.size {
-            let (theirs, ours) = match &self.remote.sha256 {
-                Some(theirs) => (theirs.clone(), ours),
-                // Nothing tells but the snapshots themselves.
-                None => (self.streamed().await?, None),
-            };
-            let ours = if let Some(known) = ours {
-                known
-            } else {
-                let path = path.to_path_buf();
-                blocking(move || sha256_of(&path)).await?.unwrap_or_default()
-            };
-            if ours == theirs {
-                return Ok(());
-            }
-        }
-        Err(FindError::Ambiguous { name: printable(&self.name), here: path.to_path_buf(), there: self.url() }.into())
-    }
-
-    /// SHA-256 of all of it.
-    async fn streamed(&self) -> Result<String, Failure> {
-        let mut stream = download::stream(&self.bucket, &self.remote).await?;
-        let mut hash = Context::new(&digest::SHA256);
-        while let Some(chunk) = stream.next().await? {
-            hash.update(&chunk);
-        }
-        Ok(hex(hash.finish().as_ref()))
-    }
-
-    /// Makes sure that what came is the snapshot that its manifest speaks of, where its checksum did not tell.
-    async fn check(&self, path: &Path) -> Result<(), Failure> {
-        let Some(expected) = self.remote.sha256.clone().filter(|_| !self.remote.is_as_described) else { return Ok(()) };
-        let to = path.to_path_buf();
-        let found = blocking(move || sha256_of(&to)).await?;
-        let found = found.map_err(|source| OpenError::Read { path: path.to_path_buf(), source })?;
-        if found == expected {
-            return Ok(());
-        }
-        let why = format!("its SHA-256 is {found}, and that of the snapshot was {expected}: it was replaced since");
-        Err(S3Error::new("trust what came from", self.url(), Kind::Differs, why).into())
-    }
-
-    /// Gets it into `dir`, which may have what an earlier attempt got. `progress` is told how many bytes came, of how many.
-    ///
-    /// # Errors
-    /// If it does not come whole, and as it was uploaded.
-    pub async fn fetch(
-        &self,
-        dir: &Path,
-        course: &Course,
-        progress: &mut (dyn FnMut(u64, u64) + Send),
-    ) -> Result<PathBuf, Failure> {
-        durable::create_dir_all(dir, PRIVATE_DIR)?;
-        let to = dir.join(Path::new(&self.name).file_name().unwrap_or_default());
-        tracing::info!(from = self.url(), size = self.remote.size, "downloading the snapshot");
-        let begun = clock::monotonic();
-        let done = Arc::new(AtomicU64::new(0));
-        let downloading = download::download(&self.bucket, &self.remote, &to, &done);
-        let mut downloading = std::pin::pin!(downloading);
-        loop {
-            tokio::select! {
-                fetched = &mut downloading => {
-                    fetched?;
-                    progress(1, 1);
-                    break;
-                }
-                () = course.broken_off() => return Err(FindError::BrokenOff.into()),
-                () = tokio::time::sleep(NEWS) => {
-                    progress(done.load(Ordering::Relaxed), self.remote.size.max(1));
-                }
-            }
-        }
-        if let Err(failure) = self.check(&to).await {
-            let _ = durable::remove_file(&to);
-            return Err(failure);
-        }
-        tracing::info!(took_ms = begun.elapsed().as_millis(), "the snapshot is here, as it was uploaded");
-        Ok(to.clone())
-    }
-}
-
-fn sha256_of(path: &Path) -> std::io::Result<String> {
-    let file = host::open_regular(path)?;
-    let mut context = Context::new(&digest::SHA256);
-    hash::feed(&mut context, &file, file.metadata()?.len(), |_| true)?;
-    Ok(hex(context.finish().as_ref()))
+/// Nothing is at a path; what is beside it may be what was meant.
+fn missing_path(path: &Path) -> FindError {
+    let dir = path.parent().unwrap_or(Path::new("/"));
+    let word = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let beside: Vec<String> = match crate::snapshot::dir::snapshots(dir) {
+        Ok(paths) => paths.iter().filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned())).collect(),
+        Err(_) => Vec::new(),
+    };
+    let hint = select::similar_file(&word, beside.iter().map(String::as_str))
+        .map(|name| format!("did you mean {}?", printable(&dir.join(name).display().to_string())));
+    FindError::NotFound { name: printable(&word), places: vec![printable(&dir.display().to_string())], hint }
 }

@@ -3,6 +3,8 @@
 pub mod find;
 pub mod local;
 pub mod s3;
+mod select;
+mod there;
 
 use super::list::Listed;
 use crate::error::Failure;

@@ -207,7 +207,8 @@ async fn retain(shared: &Shared, config: &S3Config, bucket: &Bucket, base: &Base
         if unread > 0 {
             tracing::warn!(unread, place = remote.place(), "snapshots whose manifests cannot be read there are kept");
         }
-        let dropped = prune::dropped(&prune::plan(&all, base, &shared.config.node_name, &policy, now));
+        let owner = super::owner(shared);
+        let dropped = prune::dropped(&prune::plan(&all, base, &owner, &policy, now));
         if dropped.is_empty() {
             return Ok(Removed::default());
         }

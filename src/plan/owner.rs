@@ -1,0 +1,208 @@
+//! Whose a snapshot is: a pure function of what is known of the snapshot and of who this server is and was.
+//!
+//! The data tell, not the host's name: cluster and member id are in the manifest of a snapshot, and those that this data directory had
+//! before a reset, restore or new beginning are in `cluster.json` (its lineage). The node's name counts only where nothing else is known.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+/// Lives that are remembered; the oldest are forgotten first.
+const MAX_LIVES: usize = 64;
+
+/// The identity of a data directory, from one reset, restore or new beginning to the next. Hexadecimal.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Life {
+    /// etcd's cluster id.
+    pub cluster_id: String,
+    /// etcd's member id.
+    pub member_id: String,
+}
+
+/// Whose snapshots are meant.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Owner {
+    /// `node-name`.
+    pub node: String,
+    /// The lives of its data directory, the present one among them.
+    pub lives: BTreeSet<Life>,
+    /// There were no others, so that a snapshot of another life is somebody else's, whatever the name of its node.
+    pub knows_all: bool,
+}
+
+/// What is known of a snapshot. Texts that are not known are empty.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Origin<'a> {
+    /// File name without what tells the packing.
+    pub stem: &'a str,
+    /// The seconds at the end of the name.
+    pub taken_at: Option<u64>,
+    /// Base name, as its manifest says.
+    pub base: &'a str,
+    /// Node, as its manifest says.
+    pub node: &'a str,
+    /// Cluster id, as its manifest says.
+    pub cluster_id: &'a str,
+    /// Member id, as its manifest says.
+    pub member_id: &'a str,
+}
+
+/// Whose it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ownership {
+    /// The owner's, under its present name.
+    Own,
+    /// The owner's, under an earlier name.
+    Earlier(String),
+    /// Of a node of the same name with other data.
+    Namesake,
+    /// Somebody else's, or nobody knows.
+    Foreign,
+}
+
+impl Ownership {
+    /// True if it is the owner's, under whatever name.
+    #[must_use]
+    pub fn is_own(&self) -> bool {
+        matches!(self, Self::Own | Self::Earlier(_))
+    }
+}
+
+impl Life {
+    fn is_known(&self) -> bool {
+        !self.cluster_id.is_empty() && !self.member_id.is_empty()
+    }
+}
+
+/// The lives of a data directory that lived `before` and has now begun `present`, without the present one: the oldest first.
+#[must_use]
+pub fn lineage(before: impl IntoIterator<Item = Life>, present: &Life) -> Vec<Life> {
+    let mut lives: Vec<Life> = Vec::new();
+    for life in before {
+        if life.is_known() && life != *present && !lives.contains(&life) {
+            lives.push(life);
+        }
+    }
+    lives.split_off(lives.len().saturating_sub(MAX_LIVES))
+}
+
+impl Owner {
+    /// A node that is known by its name alone.
+    #[must_use]
+    pub fn named(node: &str) -> Self {
+        Self { node: node.to_owned(), ..Self::default() }
+    }
+
+    /// The server whose data directory has lived `lives`, and perhaps others.
+    #[must_use]
+    pub fn new(node: &str, lives: impl IntoIterator<Item = Life>, had_others: bool) -> Self {
+        let lives: BTreeSet<Life> = lives.into_iter().filter(Life::is_known).collect();
+        Self { node: node.to_owned(), knows_all: !lives.is_empty() && !had_others, lives }
+    }
+
+    /// Whose the snapshot is.
+    #[must_use]
+    pub fn of(&self, snapshot: &Origin<'_>) -> Ownership {
+        if snapshot.node.is_empty() {
+            // Without a manifest of the server that took it there is only the file's name.
+            let head = head(snapshot);
+            let is_ours =
+                head.and_then(|head| head.strip_suffix(self.node.as_str())).and_then(|it| it.strip_suffix('-'));
+            return if is_ours.is_some_and(|base| !base.is_empty()) { Ownership::Own } else { Ownership::Foreign };
+        }
+        let life = Life { cluster_id: snapshot.cluster_id.to_owned(), member_id: snapshot.member_id.to_owned() };
+        match (snapshot.node == self.node, self.lives.contains(&life)) {
+            (true, true) => Ownership::Own,
+            (false, true) => Ownership::Earlier(snapshot.node.to_owned()),
+            (true, false) if life.is_known() && self.knows_all => Ownership::Namesake,
+            (true, false) => Ownership::Own,
+            (false, false) => Ownership::Foreign,
+        }
+    }
+
+    /// The base name of a snapshot that is the owner's: as its manifest says, or what stands before the node in the file's name.
+    #[must_use]
+    pub fn base_of<'a>(&self, snapshot: &Origin<'a>) -> Option<&'a str> {
+        if !snapshot.base.is_empty() {
+            return Some(snapshot.base);
+        }
+        head(snapshot)?.strip_suffix(self.node.as_str())?.strip_suffix('-').filter(|base| !base.is_empty())
+    }
+}
+
+/// The name without the time at its end: base and node.
+fn head<'a>(snapshot: &Origin<'a>) -> Option<&'a str> {
+    snapshot.stem.strip_suffix(&format!("-{}", snapshot.taken_at?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn life(cluster: &str, member: &str) -> Life {
+        Life { cluster_id: cluster.into(), member_id: member.into() }
+    }
+
+    #[test]
+    fn what_this_data_directory_took_is_its_own_under_every_name() {
+        let (own, earlier) = (Ownership::Own, Ownership::Earlier("old".into()));
+        let (namesake, foreign) = (Ownership::Namesake, Ownership::Foreign);
+        let lives = [life("c1", "m1"), life("c2", "m2")];
+        let complete = Owner::new("new", lives.clone(), false);
+        let partial = Owner::new("new", lives, true);
+        let by_name = Owner::named("new");
+        let nothing = Owner::new("new", [Life::default()], false);
+        for (node, cluster_id, member_id, expected) in [
+            ("new", "c2", "m2", [&own, &own, &own]),
+            ("old", "c2", "m2", [&earlier, &earlier, &foreign]),
+            // Before a reset.
+            ("new", "c1", "m1", [&own, &own, &own]),
+            ("old", "c1", "m1", [&earlier, &earlier, &foreign]),
+            // Another server that has, or had, our name.
+            ("new", "c9", "m9", [&namesake, &own, &own]),
+            ("new", "", "", [&own, &own, &own]),
+            // Another member of our cluster, the same id in another cluster, two ids that never belonged together.
+            ("other", "c2", "m3", [&foreign, &foreign, &foreign]),
+            ("other", "c3", "m2", [&foreign, &foreign, &foreign]),
+            ("other", "c1", "m2", [&foreign, &foreign, &foreign]),
+            ("other", "", "", [&foreign, &foreign, &foreign]),
+        ] {
+            let origin = Origin { stem: "s-x-7", taken_at: Some(7), base: "s", node, cluster_id, member_id };
+            let found = [complete.of(&origin), partial.of(&origin), by_name.of(&origin)];
+            assert_eq!(found.each_ref(), expected, "{origin:?}");
+            assert_eq!(nothing.of(&origin), by_name.of(&origin), "{origin:?}");
+        }
+    }
+
+    #[test]
+    fn without_a_manifest_the_name_tells() {
+        let owner = Owner::new("new", [life("c1", "m1")], false);
+        for (stem, taken_at, expected, base) in [
+            ("before-upgrade-new-17", Some(17), Ownership::Own, Some("before-upgrade")),
+            ("before-upgrade-old-17", Some(17), Ownership::Foreign, None),
+            ("new-17", Some(17), Ownership::Foreign, None),
+            ("-new-17", Some(17), Ownership::Foreign, None),
+            ("before-upgrade-renew-17", Some(17), Ownership::Foreign, None),
+            ("before-upgrade-new", None, Ownership::Foreign, None),
+            ("snapshot.db", None, Ownership::Foreign, None),
+        ] {
+            let origin = Origin { stem, taken_at, ..Origin::default() };
+            assert_eq!(owner.of(&origin), expected, "{stem}");
+            assert_eq!(owner.base_of(&origin), base, "{stem}");
+        }
+        let told = Origin { stem: "a-b-new-1", taken_at: Some(1), base: "a", node: "b-new", ..Origin::default() };
+        assert_eq!(owner.base_of(&told), Some("a"));
+    }
+
+    #[test]
+    fn a_lineage_has_each_earlier_life_once_and_is_bounded() {
+        let (first, second) = (life("c1", "m1"), life("c2", "m2"));
+        let before = [first.clone(), Life::default(), second.clone(), first.clone()];
+        assert_eq!(lineage(before.clone(), &life("c3", "m3")), [first.clone(), second.clone()]);
+        // Back in an earlier life, which is the present one again.
+        assert_eq!(lineage(before, &first), [second]);
+        let many = (0..100).map(|number| life(&number.to_string(), "m"));
+        let kept = lineage(many, &first);
+        assert_eq!((kept.len(), &*kept[0].cluster_id), (MAX_LIVES, "36"));
+    }
+}

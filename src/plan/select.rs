@@ -1,0 +1,220 @@
+//! Which snapshot `latest`, or a base name, means: a pure function of what there is and of the time.
+//!
+//! The newest good one of this server, on this node or in object storage. One that is known to be damaged is passed over; one of which
+//! nothing is known is to be verified first. What a wrong clock dated ahead counts as newest only if its revision says so, too.
+
+use super::owner::Life;
+
+/// The word for the newest good snapshot, of whatever base name.
+pub const LATEST: &str = "latest";
+
+/// What is known of a snapshot's health.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// It was verified, and is the same since.
+    Good,
+    /// Nobody knows: this is why.
+    Unknown(&'static str),
+    /// It cannot be restored: this is why.
+    Bad(&'static str),
+}
+
+/// A snapshot that may be meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// File name.
+    pub name: String,
+    /// Base name, if that is known.
+    pub base: Option<String>,
+    /// This server took it.
+    pub is_own: bool,
+    /// It was taken of data that a restore replaced: `latest` does not mean it, so that the same restore can be repeated.
+    pub is_safety_copy: bool,
+    /// It is on this node, not in object storage.
+    pub is_here: bool,
+    /// Seconds since 1970.
+    pub created: u64,
+    /// Of the keyspace, if that is known.
+    pub revision: Option<i64>,
+    /// The life of the data that are in it, if that is known.
+    pub life: Option<Life>,
+    /// What is known of its health.
+    pub health: Health,
+}
+
+/// What to do with a candidate. Both have its index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attempt {
+    /// Take it: it is good.
+    Take(usize),
+    /// Verify it, and take it if it is good.
+    Verify(usize, &'static str),
+    /// Pass it over, and say so.
+    Skip(usize, &'static str),
+}
+
+/// Those that `word` means, in the order in which they are to be tried; nothing follows one that can be taken.
+#[must_use]
+pub fn attempts(candidates: &[Candidate], word: &str, now: u64) -> Vec<Attempt> {
+    let is_meant = |candidate: &Candidate| {
+        let is_latest = word == LATEST && !candidate.is_safety_copy;
+        candidate.is_own && (is_latest || candidate.base.as_deref() == Some(word))
+    };
+    let mut order: Vec<usize> = (0..candidates.len()).filter(|index| is_meant(&candidates[*index])).collect();
+    let newest =
+        order.iter().map(|index| &candidates[*index]).filter(|it| it.created <= now).max_by_key(|it| it.created);
+    // 2: newer than all that the clock has seen; 1: in the past; 0: from a clock that was wrong.
+    let era = |candidate: &Candidate| match newest {
+        _ if candidate.created <= now => 1,
+        Some(newest) if candidate.life.is_some() && candidate.life == newest.life => {
+            if candidate.revision > newest.revision { 2 } else { 0 }
+        }
+        _ => 0,
+    };
+    order.sort_by_key(|index| {
+        let candidate = &candidates[*index];
+        std::cmp::Reverse((era(candidate), candidate.created, candidate.name.clone(), candidate.is_here))
+    });
+    let mut attempts = Vec::new();
+    for index in order {
+        attempts.push(match candidates[index].health {
+            Health::Good => Attempt::Take(index),
+            Health::Unknown(why) => Attempt::Verify(index, why),
+            Health::Bad(why) => Attempt::Skip(index, why),
+        });
+        if candidates[index].health == Health::Good {
+            break;
+        }
+    }
+    attempts
+}
+
+/// A mistake of so many letters is forgiven in a word of so many: one in four, and two at least.
+const LETTERS: usize = 4;
+
+/// What `word` was probably meant to be, of the names and base names that there are.
+#[must_use]
+pub fn similar<'a>(word: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let most = (word.chars().count() / LETTERS).max(2);
+    let distance = |name: &str| strsim::damerau_levenshtein(&word.to_lowercase(), &name.to_lowercase());
+    let near = names.into_iter().map(|name| (distance(name), name)).filter(|(distance, _)| *distance <= most);
+    near.min_by_key(|(distance, name)| (*distance, *name)).map(|(_, name)| name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: u64 = 1_000;
+
+    fn candidate(name: &str, created: u64, revision: i64) -> Candidate {
+        let life = Life { cluster_id: "c".into(), member_id: "m".into() };
+        let base = name.split_once('/').map_or(name, |(base, _)| base);
+        Candidate {
+            name: name.into(),
+            base: Some(base.into()),
+            is_own: true,
+            is_safety_copy: false,
+            is_here: true,
+            created,
+            revision: Some(revision),
+            life: Some(life),
+            health: Health::Good,
+        }
+    }
+
+    fn bad(candidate: Candidate) -> Candidate {
+        Candidate { health: Health::Bad("corrupt"), ..candidate }
+    }
+
+    fn unknown(candidate: Candidate) -> Candidate {
+        Candidate { health: Health::Unknown("unverified"), ..candidate }
+    }
+
+    fn there(candidate: Candidate) -> Candidate {
+        Candidate { is_here: false, ..candidate }
+    }
+
+    #[test]
+    fn the_newest_good_one_of_this_server_is_chosen() {
+        use Attempt::{Skip, Take, Verify};
+        let foreign = Candidate { is_own: false, ..candidate("a/9", 900, 9) };
+        let of_other_life = Candidate {
+            life: Some(Life { cluster_id: "c2".into(), member_id: "m".into() }),
+            ..candidate("a/5", 5_000, 99)
+        };
+        let safety_copy = Candidate { is_safety_copy: true, ..candidate("pre-restore/7", 700, 7) };
+        let nameless = Candidate { base: None, ..candidate("a/6", 600, 6) };
+        for (what, candidates, word, expected) in [
+            ("nothing", vec![], "latest", vec![]),
+            (
+                "the newest",
+                vec![candidate("a/1", 1, 1), candidate("b/3", 3, 3), candidate("a/2", 2, 2)],
+                "latest",
+                vec![Take(1)],
+            ),
+            (
+                "of a base name",
+                vec![candidate("a/1", 1, 1), candidate("b/3", 3, 3), candidate("a/2", 2, 2)],
+                "a",
+                vec![Take(2)],
+            ),
+            ("no such base name", vec![candidate("a/1", 1, 1)], "b", vec![]),
+            ("a base name is not the beginning of one", vec![candidate("a-b/1", 1, 1)], "a", vec![]),
+            ("not another server's", vec![foreign.clone(), candidate("a/1", 1, 1)], "latest", vec![Take(1)]),
+            ("only another server's", vec![foreign], "latest", vec![]),
+            ("replaced by a restore", vec![safety_copy.clone(), candidate("a/1", 1, 1)], "latest", vec![Take(1)]),
+            ("replaced by a restore, by name", vec![safety_copy], "pre-restore", vec![Take(0)]),
+            ("without a base name", vec![nameless.clone()], "a", vec![]),
+            ("without a base name, latest", vec![nameless], "latest", vec![Take(0)]),
+            (
+                "damaged ones are passed over",
+                vec![candidate("a/1", 1, 1), bad(candidate("a/2", 2, 2))],
+                "a",
+                vec![Skip(1, "corrupt"), Take(0)],
+            ),
+            ("only damaged ones", vec![bad(candidate("a/2", 2, 2))], "a", vec![Skip(0, "corrupt")]),
+            (
+                "unknown ones are verified",
+                vec![unknown(candidate("a/1", 1, 1)), candidate("a/2", 2, 2), unknown(candidate("a/3", 3, 3))],
+                "a",
+                vec![Verify(2, "unverified"), Take(1)],
+            ),
+            ("here before there", vec![there(candidate("a/2", 2, 2)), candidate("a/2", 2, 2)], "a", vec![Take(1)]),
+            ("newer there", vec![there(candidate("a/3", 3, 3)), candidate("a/2", 2, 2)], "a", vec![Take(0)]),
+            (
+                "damaged here and good there",
+                vec![there(candidate("a/2", 2, 2)), bad(candidate("a/2", 2, 2))],
+                "a",
+                vec![Skip(1, "corrupt"), Take(0)],
+            ),
+            ("from a wrong clock", vec![candidate("a/1", 1, 5), candidate("a/5", 5_000, 4)], "a", vec![Take(0)]),
+            ("the clock is behind", vec![candidate("a/1", 1, 5), candidate("a/5", 5_000, 6)], "a", vec![Take(1)]),
+            ("of another life in the future", vec![candidate("a/1", 1, 5), of_other_life], "a", vec![Take(0)]),
+            ("all in the future", vec![candidate("a/5", 5_000, 5), candidate("a/6", 6_000, 6)], "a", vec![Take(1)]),
+        ] {
+            assert_eq!(attempts(&candidates, word, NOW), expected, "{what}");
+        }
+    }
+
+    #[test]
+    fn a_misspelt_name_is_recognised() {
+        let names = [
+            "latest",
+            "before-upgrade",
+            "etcd-snapshot",
+            "etcd-snapshot-node-1700000001",
+            "etcd-snapshot-node-1700000002",
+        ];
+        for (word, expected) in [
+            ("before-upgarde", Some("before-upgrade")),
+            ("Before-Upgrade", Some("before-upgrade")),
+            ("lates", Some("latest")),
+            ("etcd-snapshot-node-170000001", Some("etcd-snapshot-node-1700000001")),
+            ("mine.db", None),
+            ("", None),
+        ] {
+            assert_eq!(similar(word, names), expected, "{word}");
+        }
+    }
+}

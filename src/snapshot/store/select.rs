@@ -1,0 +1,188 @@
+//! `latest`, base names, and names without their ending, among the snapshots of several places.
+
+use std::path::{Path, PathBuf};
+
+use super::find::{FindError, Found, Notice, Places};
+use super::s3::listing::InBucket;
+use super::s3::{Bucket, verify as remote};
+use super::there::There;
+use crate::clock;
+use crate::error::Failure;
+use crate::host::printable;
+use crate::plan::age;
+use crate::plan::owner::Owner;
+use crate::plan::select::{self as plan, Attempt, Candidate, Health, LATEST};
+use crate::snapshot::list::{self, Listed, Status};
+use crate::snapshot::name::{self, Base};
+use crate::snapshot::prune;
+use crate::snapshot::verify::{self, Demands};
+
+/// Where snapshots are.
+pub(super) enum Place {
+    /// On this node.
+    Here(PathBuf),
+    /// In object storage.
+    There(Box<Bucket>),
+}
+
+/// A place, with what is in it.
+pub(super) struct Known {
+    pub(super) place: Place,
+    pub(super) all: Vec<Listed>,
+    /// The same, as the store lists them.
+    objects: Vec<InBucket>,
+}
+
+impl Known {
+    pub(super) async fn in_directory(dir: &Path) -> Result<Self, Failure> {
+        let path = dir.to_path_buf();
+        let listed = tokio::task::spawn_blocking(move || list::list(&path)).await.map_err(|_| FindError::Lost)?;
+        Ok(Self { place: Place::Here(dir.to_path_buf()), all: listed?, objects: Vec::new() })
+    }
+
+    pub(super) fn in_bucket(bucket: Bucket, objects: Vec<InBucket>) -> Self {
+        let all = objects.iter().map(|object| object.listed.clone()).collect();
+        Self { place: Place::There(Box::new(bucket)), all, objects }
+    }
+
+    fn shown(&self) -> String {
+        printable(&match &self.place {
+            Place::Here(dir) => dir.display().to_string(),
+            Place::There(bucket) => bucket.target().to_string(),
+        })
+    }
+
+    fn location(&self, index: usize) -> String {
+        let name = &self.all[index].name;
+        printable(&match &self.place {
+            Place::Here(dir) => dir.join(name).display().to_string(),
+            Place::There(bucket) => bucket.url(&bucket.key(name)),
+        })
+    }
+
+    async fn found(&self, index: usize) -> Result<Found, Failure> {
+        Ok(match &self.place {
+            Place::Here(dir) => Found::Here(dir.join(&self.all[index].name)),
+            Place::There(bucket) => {
+                Found::There(Box::new(There::look((**bucket).clone(), &self.all[index].name).await?))
+            }
+        })
+    }
+
+    /// Verifies one, wherever it is; what is wrong with it, if anything is.
+    async fn verify(&self, index: usize) -> Result<Option<String>, FindError> {
+        match &self.place {
+            Place::Here(dir) => {
+                let path = dir.join(&self.all[index].name);
+                let verified =
+                    tokio::task::spawn_blocking(move || verify::verify(&path, Demands::default(), &mut |_, _| {}));
+                Ok(verified.await.map_err(|_| FindError::Lost)?.err().map(|error| error.to_string()))
+            }
+            Place::There(bucket) => {
+                let verified = remote::verify(bucket, &self.objects[index], |_| {}).await;
+                Ok(verified.err().map(|error| error.to_string()))
+            }
+        }
+    }
+}
+
+fn candidate(listed: &Listed, is_here: bool, owner: &Owner) -> Candidate {
+    let origin = prune::origin(listed);
+    let base = owner.base_of(&origin).map(str::to_owned);
+    let manifest = listed.manifest.as_ref();
+    Candidate {
+        name: listed.name.clone(),
+        is_safety_copy: base.as_deref() == Some(&*Base::pre_restore().to_string()),
+        is_own: owner.of(&origin).is_own(),
+        base,
+        is_here,
+        created: listed.created,
+        revision: manifest.map(|manifest| manifest.revision).filter(|revision| *revision > 0),
+        life: manifest.map(crate::snapshot::manifest::Manifest::life).filter(|life| !life.cluster_id.is_empty()),
+        health: match listed.status {
+            Status::Good => Health::Good,
+            Status::Unverified => Health::Unknown("it was never verified"),
+            Status::Changed => Health::Unknown("it was changed since it was verified"),
+            Status::Unreadable => Health::Unknown("its manifest cannot be read"),
+            Status::Corrupt => Health::Bad("it is corrupt"),
+            Status::Partial => Health::Bad("it is partial (an unfinished copy)"),
+        },
+    }
+}
+
+/// The newest good snapshot that `word` means.
+///
+/// # Errors
+/// If it means none, or none that is good.
+pub(super) async fn newest(places: &Places, known: &[Known], word: &str) -> Result<Found, Failure> {
+    let mut origins = Vec::new();
+    let mut candidates = Vec::new();
+    for known in known {
+        for (index, listed) in known.all.iter().enumerate() {
+            candidates.push(candidate(listed, matches!(known.place, Place::Here(_)), &places.owner));
+            origins.push((known, index));
+        }
+    }
+    let now = clock::unix_seconds(clock::now());
+    let mut why = Vec::new();
+    for attempt in plan::attempts(&candidates, word, now) {
+        let (index, problem) = match attempt {
+            Attempt::Take(index) => (index, None),
+            Attempt::Skip(index, why) => (index, Some(why.to_owned())),
+            Attempt::Verify(index, why) => {
+                let (known, at) = origins[index];
+                (places.tell)(Notice::Considered(format!("{why}, verifying it: {}", known.location(at))));
+                (index, known.verify(at).await?)
+            }
+        };
+        let (known, at) = origins[index];
+        if let Some(problem) = problem {
+            let line = format!("{}: {}", known.location(at), printable(&problem));
+            (places.tell)(Notice::Considered(format!("passed over: {line}")));
+            why.push(line);
+            continue;
+        }
+        let candidate = &candidates[index];
+        let revision = candidate.revision.map_or_else(String::new, |revision| format!(", revision {revision}"));
+        let taken = age::ago(candidate.created, now);
+        let word = printable(word);
+        (places.tell)(Notice::Chosen(format!("{word} is {}, taken {taken}{revision}", known.location(at))));
+        return known.found(at).await;
+    }
+    let shown: Vec<String> = known.iter().map(Known::shown).collect();
+    if !why.is_empty() {
+        return Err(FindError::NoneGood { name: printable(word), places: shown, why }.into());
+    }
+    if let Some((known, at)) = without_ending(&origins, word) {
+        (places.tell)(Notice::Chosen(format!("{} is {}", printable(word), known.location(at))));
+        return known.found(at).await;
+    }
+    let hint = hint(&candidates, word, &places.owner);
+    Err(FindError::NotFound { name: printable(word), places: shown, hint }.into())
+}
+
+/// One whose name is `word` but for what tells the packing.
+fn without_ending<'k>(origins: &[(&'k Known, usize)], word: &str) -> Option<(&'k Known, usize)> {
+    origins.iter().copied().find(|(known, index)| name::stem(&known.all[*index].name) == word)
+}
+
+/// What was probably meant.
+fn hint(candidates: &[Candidate], word: &str, owner: &Owner) -> Option<String> {
+    if Path::new(word).is_file() {
+        return Some(format!("to use the file in this directory, name it ./{}", printable(word)));
+    }
+    if word == LATEST && !candidates.is_empty() {
+        let node = printable(&owner.node);
+        return Some(format!("none of the {} there is of node {node}: name one", candidates.len()));
+    }
+    let bases =
+        candidates.iter().filter(|candidate| candidate.is_own).filter_map(|candidate| candidate.base.as_deref());
+    let names = candidates.iter().map(|candidate| candidate.name.as_str());
+    let similar = similar_file(word, [LATEST].into_iter().chain(bases).chain(names));
+    similar.map(|name| format!("did you mean {}?", printable(name)))
+}
+
+/// What `word` was probably meant to be, of these names: one that is longer by an ending, or spelt similarly.
+pub(super) fn similar_file<'a>(word: &str, names: impl Iterator<Item = &'a str> + Clone) -> Option<&'a str> {
+    names.clone().find(|name| name::stem(name) == word).or_else(|| plan::similar(word, names))
+}

@@ -1,0 +1,167 @@
+//! A snapshot in object storage that was found: what is known of it, and how it comes here.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use aws_lc_rs::digest::{self, Context};
+
+use super::find::FindError;
+use super::s3::download::{self, Remote};
+use super::s3::error::{Kind, S3Error};
+use super::s3::{Bucket, listing, upload};
+use crate::clock;
+use crate::durable::{self, PRIVATE_DIR};
+use crate::error::Failure;
+use crate::etcd::embedded::hex;
+use crate::host::{self, printable};
+use crate::snapshot::aside::Course;
+use crate::snapshot::file::OpenError;
+use crate::snapshot::hash;
+use crate::snapshot::list::{self, Status};
+use crate::snapshot::manifest::Manifest;
+
+/// How often it is told how far a download is.
+const NEWS: Duration = Duration::from_millis(200);
+
+/// One in object storage.
+#[derive(Debug)]
+pub struct There {
+    bucket: Bucket,
+    remote: Remote,
+    name: String,
+    manifest: Option<Manifest>,
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, FindError> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| FindError::Lost)
+}
+
+impl There {
+    pub(super) async fn look(bucket: Bucket, name: &str) -> Result<Self, S3Error> {
+        let mut manifest = None;
+        let mut remote = download::look(&bucket, &bucket.key(name)).await?;
+        // What was written on the object itself goes with it wherever it is copied.
+        remote.sha256 = remote.metadata.get(upload::SHA256).filter(|sha256| !sha256.is_empty()).cloned();
+        if let Some(described) = listing::described(&bucket, name).await? {
+            let is_same = described.object.etag == remote.etag && !described.object.crc64nvme.is_empty();
+            if is_same {
+                remote.crc64nvme = Some(described.object.crc64nvme);
+            }
+            // Also of an object that changed since: it must still be that snapshot.
+            remote.sha256 =
+                Some(described.manifest.sha256.clone()).filter(|sha256| !sha256.is_empty()).or(remote.sha256);
+            remote.is_as_described = is_same;
+            manifest = Some(described.manifest);
+        }
+        Ok(Self { bucket, remote, name: name.to_owned(), manifest })
+    }
+
+    /// What was written down of it, if it was.
+    #[must_use]
+    pub fn manifest(&self) -> Option<&Manifest> {
+        self.manifest.as_ref()
+    }
+
+    /// For people.
+    #[must_use]
+    pub fn url(&self) -> String {
+        self.bucket.url(&self.remote.key)
+    }
+
+    /// Two places may have the same snapshot.
+    pub(super) async fn is_the_same(&self, path: &Path) -> Result<(), Failure> {
+        let known = path.parent().zip(path.file_name()).and_then(|(dir, name)| list::one(dir, name));
+        let size = known.as_ref().map_or(0, |known| known.size);
+        // What is written down of a file counts for that file only while it is what it was.
+        let known = known.filter(|known| known.status == Status::Good);
+        let ours =
+            known.and_then(|known| known.manifest).map(|manifest| manifest.sha256).filter(|sha256| !sha256.is_empty());
+        if size == self.remote.size {
+            let (theirs, ours) = match &self.remote.sha256 {
+                Some(theirs) => (theirs.clone(), ours),
+                // Nothing tells but the snapshots themselves.
+                None => (self.streamed().await?, None),
+            };
+            let ours = if let Some(known) = ours {
+                known
+            } else {
+                let path = path.to_path_buf();
+                blocking(move || sha256_of(&path)).await?.unwrap_or_default()
+            };
+            if ours == theirs {
+                return Ok(());
+            }
+        }
+        Err(FindError::Ambiguous { name: printable(&self.name), here: path.to_path_buf(), there: self.url() }.into())
+    }
+
+    /// SHA-256 of all of it.
+    async fn streamed(&self) -> Result<String, Failure> {
+        let mut stream = download::stream(&self.bucket, &self.remote).await?;
+        let mut hash = Context::new(&digest::SHA256);
+        while let Some(chunk) = stream.next().await? {
+            hash.update(&chunk);
+        }
+        Ok(hex(hash.finish().as_ref()))
+    }
+
+    /// Makes sure that what came is the snapshot that its manifest speaks of, where its checksum did not tell.
+    async fn check(&self, path: &Path) -> Result<(), Failure> {
+        let Some(expected) = self.remote.sha256.clone().filter(|_| !self.remote.is_as_described) else { return Ok(()) };
+        let to = path.to_path_buf();
+        let found = blocking(move || sha256_of(&to)).await?;
+        let found = found.map_err(|source| OpenError::Read { path: path.to_path_buf(), source })?;
+        if found == expected {
+            return Ok(());
+        }
+        let why = format!("its SHA-256 is {found}, and that of the snapshot was {expected}: it was replaced since");
+        Err(S3Error::new("trust what came from", self.url(), Kind::Differs, why).into())
+    }
+
+    /// Gets it into `dir`, which may have what an earlier attempt got. `progress` is told how many bytes came, of how many.
+    ///
+    /// # Errors
+    /// If it does not come whole, and as it was uploaded.
+    pub async fn fetch(
+        &self,
+        dir: &Path,
+        course: &Course,
+        progress: &mut (dyn FnMut(u64, u64) + Send),
+    ) -> Result<PathBuf, Failure> {
+        durable::create_dir_all(dir, PRIVATE_DIR)?;
+        let to = dir.join(Path::new(&self.name).file_name().unwrap_or_default());
+        tracing::info!(from = self.url(), size = self.remote.size, "downloading the snapshot");
+        let begun = clock::monotonic();
+        let done = Arc::new(AtomicU64::new(0));
+        let downloading = download::download(&self.bucket, &self.remote, &to, &done);
+        let mut downloading = std::pin::pin!(downloading);
+        loop {
+            tokio::select! {
+                fetched = &mut downloading => {
+                    fetched?;
+                    progress(1, 1);
+                    break;
+                }
+                () = course.broken_off() => return Err(FindError::BrokenOff.into()),
+                () = tokio::time::sleep(NEWS) => {
+                    progress(done.load(Ordering::Relaxed), self.remote.size.max(1));
+                }
+            }
+        }
+        if let Err(failure) = self.check(&to).await {
+            let _ = durable::remove_file(&to);
+            return Err(failure);
+        }
+        tracing::info!(took_ms = begun.elapsed().as_millis(), "the snapshot is here, as it was uploaded");
+        Ok(to.clone())
+    }
+}
+
+fn sha256_of(path: &Path) -> std::io::Result<String> {
+    let file = host::open_regular(path)?;
+    let mut context = Context::new(&digest::SHA256);
+    hash::feed(&mut context, &file, file.metadata()?.len(), |_| true)?;
+    Ok(hex(context.finish().as_ref()))
+}
