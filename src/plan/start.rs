@@ -1,9 +1,12 @@
 //! How a server starts: resume the data that is there, begin a new cluster, or refuse.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::command;
 use super::owner::{self, Life};
 use crate::error::{Exit, Explained};
 use crate::etcd::version::Version;
@@ -82,6 +85,39 @@ pub enum DataState {
     NeverBegun,
 }
 
+/// A snapshot that may be restored instead of beginning anew.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KnownSnapshot {
+    /// File name; as a restore path it is looked up on this node and in object storage.
+    pub name: String,
+    /// The directory or bucket that it is in.
+    pub place: String,
+    /// How long ago it was taken, for people.
+    pub taken: String,
+    /// Of the keyspace, if known.
+    pub revision: Option<i64>,
+    /// It was verified, and is the same since.
+    pub is_verified: bool,
+}
+
+impl fmt::Display for KnownSnapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let revision = self.revision.map(|revision| format!(", revision {revision}")).unwrap_or_default();
+        let verified = if self.is_verified { "" } else { ", not verified" };
+        write!(f, "{}, taken {}{revision}{verified} (in {})", self.name, self.taken, self.place)
+    }
+}
+
+/// The commands that restore `snapshot`, or the newest one.
+#[must_use]
+pub fn restore_command(data_dir: &Path, snapshot: &str) -> String {
+    format!(
+        "{} --cluster-reset --cluster-reset-restore-path={}",
+        command::quorate(data_dir, "server"),
+        command::shell_word(Path::new(snapshot))
+    )
+}
+
 /// All that the decision depends on.
 #[derive(Clone, Debug)]
 pub struct Observed {
@@ -95,6 +131,10 @@ pub struct Observed {
     pub new_cluster: bool,
     /// `node-name`.
     pub node_name: String,
+    /// The newest snapshot of this server, if it has no data.
+    pub newest: Option<KnownSnapshot>,
+    /// `--data-dir`, for the commands that are printed.
+    pub data_dir: PathBuf,
     /// Eight random hexadecimal digits, for a name that has to be made.
     pub random: String,
 }
@@ -143,14 +183,30 @@ pub enum Beginning {
 pub enum Refusal {
     /// A cluster is remembered, its data is gone.
     #[error(
-        "this server was member {member} of cluster {cluster}, and its etcd data is gone; \
-         starting would silently make an empty cluster"
+        "this server was member {member} of cluster {cluster}, and its etcd data in {} is gone; \
+         starting would silently make an empty cluster",
+        data_dir.join("server/db/etcd").display()
     )]
     DataLost {
+        /// `--data-dir`.
+        data_dir: PathBuf,
+        /// The newest snapshot.
+        newest: Option<KnownSnapshot>,
         /// The remembered cluster id.
         cluster: String,
         /// The remembered member name.
         member: String,
+    },
+    /// There is no data, and there are snapshots of it.
+    #[error(
+        "there is no etcd data in {}, but there are snapshots of this server; starting would silently make an empty cluster",
+        data_dir.display()
+    )]
+    SnapshotsExist {
+        /// `--data-dir`.
+        data_dir: PathBuf,
+        /// The newest of them.
+        newest: KnownSnapshot,
     },
     /// There is data that cannot be resumed.
     #[error(
@@ -193,11 +249,20 @@ impl Explained for Refusal {
 
     fn next(&self) -> Option<String> {
         Some(match self {
-            Self::DataLost { .. } => {
-                "bring back server/db/etcd (is its disk mounted?), or, if an empty cluster is what you want, \
-                 start once with --new-cluster"
-                    .into()
+            Self::DataLost { data_dir, newest: Some(newest), .. } | Self::SnapshotsExist { data_dir, newest } => {
+                format!(
+                    "is the disk of the data mounted? If the data is lost, the newest snapshot is {newest}. Restore it: \
+                     {}; or begin an empty cluster: {} --new-cluster",
+                    restore_command(data_dir, &newest.name),
+                    command::quorate(data_dir, "server")
+                )
             }
+            Self::DataLost { data_dir, newest: None, .. } => format!(
+                "is the disk of the data mounted? No snapshot of this server was found; restore one from elsewhere: {}; \
+                 or begin an empty cluster: {} --new-cluster",
+                restore_command(data_dir, "PATH"),
+                command::quorate(data_dir, "server")
+            ),
             Self::Torn => {
                 "bring back server/db/etcd from a backup, or, if an empty cluster is what you want, start once with \
                  --new-cluster: what is there is then kept beside it as server/db/etcd-old-…"
@@ -232,7 +297,12 @@ pub fn plan(observed: &Observed) -> Result<StartPlan, Refusal> {
             }
             if let Some(cluster) = remembered.filter(|cluster| cluster.was_healthy()) {
                 let (cluster, member) = (cluster.cluster_id.clone(), cluster.member_name.clone());
-                return Err(Refusal::DataLost { cluster, member });
+                let (data_dir, newest) = (observed.data_dir.clone(), observed.newest.clone());
+                return Err(Refusal::DataLost { data_dir, newest, cluster, member });
+            }
+            // A beginning that was written down as intended goes on.
+            if let (None, Some(newest)) = (remembered, &observed.newest) {
+                return Err(Refusal::SnapshotsExist { data_dir: observed.data_dir.clone(), newest: newest.clone() });
             }
         }
         return Ok(StartPlan {
@@ -309,7 +379,16 @@ mod tests {
     }
 
     fn observed(cluster: Option<ClusterRecord>, data: DataState) -> Observed {
-        Observed { cluster, data, name: None, new_cluster: false, node_name: "node".into(), random: "0a1b2c3d".into() }
+        Observed {
+            cluster,
+            data,
+            name: None,
+            new_cluster: false,
+            node_name: "node".into(),
+            newest: None,
+            data_dir: "/d".into(),
+            random: "0a1b2c3d".into(),
+        }
     }
 
     #[test]
@@ -347,6 +426,30 @@ mod tests {
             assert_eq!(plan(&intended).unwrap().epoch, 5);
         }
         assert_eq!(plan(&observed(None, DataState::Torn)), Err(Refusal::Torn), "also where nothing is remembered");
+    }
+
+    #[test]
+    fn snapshots_of_a_server_without_data_are_restored_or_given_up_on_purpose() {
+        let newest = KnownSnapshot {
+            name: "s-node-7".into(),
+            place: "s3://b/f/".into(),
+            taken: "12s ago".into(),
+            revision: Some(431),
+            is_verified: true,
+        };
+        let with = |cluster, data| Observed { newest: Some(newest.clone()), ..observed(cluster, data) };
+        let refused = plan(&with(None, DataState::Absent)).unwrap_err();
+        assert_eq!(refused.exit(), Exit::Refused);
+        let next = refused.next().unwrap();
+        assert!(next.contains("quorate server --data-dir /d --cluster-reset --cluster-reset-restore-path=s-node-7"));
+        let lost = plan(&with(Some(record("3.5.30")), DataState::Absent)).unwrap_err();
+        assert!(lost.next().unwrap().contains("s-node-7, taken 12s ago, revision 431"), "{lost:?}");
+        let mut told = with(None, DataState::Absent);
+        told.new_cluster = true;
+        assert_eq!(plan(&told).unwrap().beginning, Beginning::NewCluster);
+        let begun = plan(&observed(None, DataState::Absent)).unwrap().intention(None, Version::new(3, 5, 30));
+        assert!(plan(&with(Some(begun), DataState::Absent)).is_ok(), "a first start that is gone on with");
+        assert!(plan(&with(Some(record("3.5.30")), DataState::Present)).is_ok());
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use super::reset::settle::settle;
 use super::survey::data_state;
+use super::snapshots::known::{self, Known};
 use super::{cluster, disk, lock, ports};
 use crate::clock;
 use crate::config::Config;
@@ -101,14 +102,21 @@ pub(super) async fn prepare(
     settle(data)?;
     let remembered = cluster::recall(data)?;
     let found = data_state(data)?;
+    let is_without_data = found != DataState::Present && !config.new_cluster;
+    let known = if is_without_data { known::newest(config, data).await } else { Known::default() };
     let plan = start::plan(&Observed {
         cluster: remembered.clone(),
         data: found,
         name: read_name(data),
         new_cluster: config.new_cluster,
         node_name: config.node_name.clone(),
+        newest: known.newest,
+        data_dir: data.root().to_path_buf(),
         random: random_digits()?,
     })?;
+    if let Some(failure) = known.unseen {
+        tracing::warn!(error = %failure.told(), next = "quorate etcd-snapshot s3-check", "object storage cannot be asked for snapshots of this server");
+    }
     let metrics_listener = ports::claim(config)?;
     check_clock()?;
     let is_new = plan.beginning == start::Beginning::NewCluster;

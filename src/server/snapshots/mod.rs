@@ -1,6 +1,7 @@
 //! Snapshots of the running server, one at a time: asked for on the control socket, or by `schedule`. What became of them is kept
 //! here for status and metrics; `on_failure` runs the operator's command.
 
+pub mod known;
 mod on_failure;
 pub mod schedule;
 pub mod uploads;
@@ -54,8 +55,11 @@ pub enum RefusedError {
     /// It took longer than it may.
     #[error("the snapshot took longer than etcd-snapshot-timeout ({} s) and was broken off; nothing of it is left", .0.as_secs())]
     TooLong(Duration),
+    /// Object storage takes too long.
+    #[error("object storage did not answer within {} s", .0.as_secs())]
+    StoreTimeout(Duration),
     /// No connection.
-    #[error("etcd cannot be asked")]
+    #[error("cannot reach etcd")]
     Client(#[source] ClientError),
 }
 
@@ -63,7 +67,7 @@ impl Explained for RefusedError {
     fn exit(&self) -> Exit {
         match self {
             Self::Busy(_) => Exit::Busy,
-            Self::TooLong(_) => Exit::Failed,
+            Self::TooLong(_) | Self::StoreTimeout(_) => Exit::Failed,
             Self::NotReady(_) | Self::Stopping | Self::Client(_) => Exit::NotRunning,
         }
     }
@@ -71,6 +75,7 @@ impl Explained for RefusedError {
     fn next(&self) -> Option<String> {
         Some(match self {
             Self::TooLong(_) => "see quorate status, and give it more time if the database has grown".into(),
+            Self::StoreTimeout(_) => "quorate etcd-snapshot s3-check".into(),
             Self::Busy(_) => "try again, or --wait for it".into(),
             Self::NotReady(_) | Self::Client(_) => "see quorate status".into(),
             Self::Stopping => "try again when it runs".into(),

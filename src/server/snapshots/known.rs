@@ -1,0 +1,74 @@
+//! The newest good snapshot of this server, for a start that has no data and for those who are told to restore one.
+//!
+//! Only what is listed counts, nothing is verified or downloaded; object storage is asked within a deadline, and a failure to
+//! ask it is told, never taken for "there are none".
+
+use std::time::Duration;
+
+use crate::clock;
+use crate::config::Config;
+use crate::datadir::DataDir;
+use crate::error::Failure;
+use crate::plan::age;
+use crate::plan::owner::Owner;
+use crate::plan::start::KnownSnapshot;
+use crate::server::cluster;
+use crate::snapshot::list::{self, Listed, Status};
+use crate::snapshot::prune;
+use crate::snapshot::store::Store as _;
+use crate::snapshot::store::s3::Bucket;
+use crate::snapshot::store::s3::store::Remote;
+
+/// How long object storage may take to list what it has.
+const S3_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// What there is.
+#[derive(Debug, Default)]
+pub struct Known {
+    /// The newest one that is not known to be damaged.
+    pub newest: Option<KnownSnapshot>,
+    /// Why object storage could not be asked, if it was to be.
+    pub unseen: Option<Failure>,
+}
+
+/// Looks on this node, and in object storage if snapshots are uploaded there.
+pub async fn newest(config: &Config, data: &DataDir) -> Known {
+    let owner = cluster::owner(data, &config.node_name);
+    let dir = config.snapshot.place(data);
+    let place = dir.clone();
+    let here = tokio::task::spawn_blocking(move || list::list(&place)).await.ok().and_then(Result::ok);
+    let mut found: Vec<(Listed, String)> = Vec::new();
+    found.extend(here.unwrap_or_default().into_iter().map(|listed| (listed, dir.display().to_string())));
+    let mut unseen = None;
+    if config.snapshot.s3.is_on {
+        match in_bucket(config, data).await {
+            Ok((listed, place)) => found.extend(listed.into_iter().map(|listed| (listed, place.clone()))),
+            Err(failure) => unseen = Some(failure),
+        }
+    }
+    Known { newest: choose(found, &owner, clock::unix_seconds(clock::now())), unseen }
+}
+
+async fn in_bucket(config: &Config, data: &DataDir) -> Result<(Vec<Listed>, String), Failure> {
+    let listing = async {
+        let remote = Remote::new(Bucket::connect(config.snapshot.s3.target()?, None).await?, data);
+        Ok((remote.list().await?, remote.place()))
+    };
+    match tokio::time::timeout(S3_TIMEOUT, listing).await {
+        Ok(listed) => listed,
+        Err(_) => Err(super::RefusedError::StoreTimeout(S3_TIMEOUT).into()),
+    }
+}
+
+fn choose(found: Vec<(Listed, String)>, owner: &Owner, now: u64) -> Option<KnownSnapshot> {
+    let is_usable = |listed: &Listed| !matches!(listed.status, Status::Corrupt | Status::Partial);
+    let own = found.into_iter().filter(|(listed, _)| owner.of(&prune::origin(listed)).is_own() && is_usable(listed));
+    let (listed, place) = own.max_by_key(|(listed, _)| (listed.created <= now, listed.created))?;
+    Some(KnownSnapshot {
+        taken: age::ago(listed.created, now),
+        revision: listed.manifest.as_ref().map(|manifest| manifest.revision).filter(|revision| *revision > 0),
+        is_verified: listed.status == Status::Good,
+        name: listed.name,
+        place,
+    })
+}
