@@ -141,7 +141,7 @@ fn bad_names_and_places_are_refused_and_leave_nothing() {
         (vec!["--name", "a/b"], 2, &["is not a name for a snapshot"][..]),
         (vec!["--name", "a b\nc"], 2, &["is not a name for a snapshot"]),
         (vec!["--name", ".hidden"], 2, &["not beginning with a dot"]),
-        (vec!["--name", ""], 2, &["is not a name"]),
+        (vec!["--name", ""], 2, &["a value is required for '--name <NAME>'"]),
         (vec!["--label", "x"], 2, &["wants key=value"]),
         (vec!["--snapshot-compress=lzma"], 2, &["`lzma` is no way to compress"]),
         (vec![&to("a/b/c")], 2, &["neither it nor the directory above it is there"]),
