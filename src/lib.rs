@@ -21,4 +21,5 @@ pub mod pki;
 pub mod plan;
 pub mod restore;
 pub mod server;
+pub mod shell;
 pub mod snapshot;

@@ -1,8 +1,8 @@
 //! `quorate defrag`.
 
 use super::ask::ask;
-use super::locate;
 use super::output::{self, Format};
+use super::{Intent, locate};
 use crate::config::Given;
 use crate::control::routes::maintenance::Request;
 use crate::error::{Exit, Failure};
@@ -22,7 +22,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(given: &Given, args: &Args) -> Result<Exit, Failure> {
-    let config = locate(given)?;
+    let config = locate(given, Intent::Write)?;
     let request = Request { wait: args.wait };
     let done: Defragmented = ask(&config, "/v1/defrag", &request, "quorate status", |_, _, _| {})?;
     if !output::structured(&done, args.output)? {

@@ -3,12 +3,13 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{block_on, locate, output, status};
+use super::{Intent, block_on, locate, output, status};
 use crate::config::{Config, Given};
 use crate::control::client::ControlError;
 use crate::datadir::DataDir;
 use crate::error::{Exit, Failure};
 use crate::etcd::settings::Addresses;
+use crate::shell::quoted;
 
 /// `quorate env`.
 #[derive(Debug, clap::Args)]
@@ -73,33 +74,9 @@ pub(super) fn variable(flag: &str) -> String {
 }
 
 pub(super) fn run(given: &Given) -> Result<Exit, Failure> {
-    let access = Access::find(&locate(given)?)?;
+    let access = Access::find(&locate(given, Intent::Read)?)?;
     for (flag, value) in access.settings() {
         output::data(&format!("export {}={}\n", variable(flag), quoted(&value)))?;
     }
     Ok(Exit::Done)
-}
-
-/// Safe in any POSIX shell.
-fn quoted(text: &str) -> String {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:,@%+=".contains(c);
-    if !text.is_empty() && text.chars().all(is_plain) {
-        text.to_owned()
-    } else {
-        format!("'{}'", text.replace('\'', r"'\''"))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn values_survive_the_shell() {
-        for (text, expected) in
-            [("/var/lib/q", "/var/lib/q"), ("a b", "'a b'"), ("it's", r"'it'\''s'"), ("$(x)", "'$(x)'")]
-        {
-            assert_eq!(quoted(text), expected);
-        }
-    }
 }

@@ -8,7 +8,7 @@ use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
 use super::env::{Access, variable};
-use super::locate;
+use super::{Intent, locate};
 use crate::config::Given;
 use crate::datadir::DataDir;
 use crate::error::{Exit, Explained, Failure};
@@ -33,7 +33,8 @@ struct CannotRun {
 impl Explained for CannotRun {}
 
 pub(super) fn run(given: &Given, args: &Args) -> Result<Exit, Failure> {
-    let config = locate(given)?;
+    // It may put and delete.
+    let config = locate(given, Intent::Write)?;
     let data = DataDir::new(&config.data_dir);
     let access = Access::find(&config)?;
     // The server's own etcd may have been named on its command line.

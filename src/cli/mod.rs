@@ -9,6 +9,7 @@ mod defrag;
 mod env;
 mod etcd_snapshot;
 mod etcdctl;
+mod locate;
 mod manual;
 mod mask;
 mod options;
@@ -26,11 +27,11 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
-use crate::config::{self, Config, Given, Loaded};
+use crate::config::Given;
 use crate::error::{Exit, Failure};
 use crate::faults;
-use crate::host::HostFacts;
 
+use locate::{Intent, locate};
 use options::{GlobalOptions, ServerOptions};
 
 /// Runs an etcd on every node, keeps the cluster quorate, and gets it back when it is not.
@@ -103,25 +104,6 @@ pub fn run(argv: impl Iterator<Item = OsString>) -> ExitCode {
     }
 }
 
-/// The configuration for a verb that only looks at a server: at three in the morning a broken file must not keep anyone
-/// from looking, so problems are told and what can be made of it is used.
-fn locate(given: &Given) -> Result<Config, Failure> {
-    let Loaded { config, tentative, resolved, .. } = config::load(given, &HostFacts::observe());
-    match (config, tentative) {
-        (Ok(config), _) => Ok(config),
-        (Err(errors), None) => Err(errors.into()),
-        (Err(errors), Some(config)) => {
-            let problems: String = errors.0.iter().map(|problem| format!("  {problem}\n")).collect();
-            let dir = config.data_dir.display();
-            let guess = if resolved.is_set("data-dir") { "" } else { " (a guess: the configuration may name another)" };
-            output::talk(&format!(
-                "quorate: warning: looking in {dir}{guess} in spite of the configuration:\n{problems}"
-            ));
-            Ok(config)
-        }
-    }
-}
-
 /// A small runtime for a verb that asks a question or two.
 fn block_on<T>(asked: impl Future<Output = T>) -> Result<T, Failure> {
     Ok(runtime()?.block_on(asked))
@@ -135,6 +117,7 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config;
 
     #[test]
     fn the_command_line_is_well_formed() {

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::ask::ask;
 use super::defrag::told;
 use super::output::{self, Format, WIDTH, cut, wrapped};
-use super::{block_on, locate, status};
+use super::{Intent, block_on, locate, status};
 use crate::boltdb::page::ReadError;
 use crate::config::{Config, Given};
 use crate::control::routes::maintenance::Request;
@@ -105,7 +105,7 @@ impl Explained for SpaceError {
 }
 
 pub(super) fn run(given: &Given, args: &Args) -> Result<Exit, Failure> {
-    let config = locate(given)?;
+    let config = locate(given, if args.free { Intent::Write } else { Intent::Read })?;
     if args.free {
         return free(&config, args);
     }

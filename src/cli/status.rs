@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::output::{self, Format, WIDTH, cut, plural, wrapped};
-use super::{block_on, locate};
+use super::{Intent, block_on, locate};
 use crate::config::Given;
 use crate::control::client::{self, ControlError};
 use crate::control::routes::status::Status;
@@ -31,7 +31,7 @@ const COLUMN: usize = 13;
 const FEW_DAYS: u64 = 30;
 
 pub(super) fn run(given: &Given, args: &Args) -> Result<Exit, Failure> {
-    let config = locate(given)?;
+    let config = locate(given, Intent::Read)?;
     let status = block_on(fetch(&DataDir::new(&config.data_dir), PATIENCE))??;
     if !output::structured(&status, args.output)? {
         output::data(&table(&status))?;

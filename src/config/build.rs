@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::kinds::{bytes, is_label, millis, packing, pair, switch};
 use super::owned::owned;
 use super::{
-    Config, EtcdArg, EtcdConfig, LogFormat, MaintenanceConfig, Origin, Problem, Resolved, S3Config, Secret,
+    Config, EtcdArg, EtcdConfig, LogFormat, MaintenanceConfig, Origin, Problem, Reader, Resolved, S3Config, Secret,
     SnapshotConfig, checks,
 };
 use crate::host::{HostFacts, User};
@@ -65,7 +65,12 @@ impl Builder<'_> {
 }
 
 /// The typed configuration; what is wrong goes to `problems`. `None` only if not even a shape of it can be made.
-pub(super) fn build(resolved: &Resolved, host: &HostFacts, problems: &mut Vec<Problem>) -> Option<Config> {
+pub(super) fn build(
+    resolved: &Resolved,
+    host: &HostFacts,
+    reader: Reader,
+    problems: &mut Vec<Problem>,
+) -> Option<Config> {
     let mut builder = Builder { resolved, problems };
     let data_dir = builder.path("data-dir")?;
     let node_name = node_name(&mut builder, host);
@@ -86,7 +91,7 @@ pub(super) fn build(resolved: &Resolved, host: &HostFacts, problems: &mut Vec<Pr
         Some(true) => LogFormat::Json,
         _ => LogFormat::Text,
     };
-    let s3 = S3Config::of(resolved, builder.problems);
+    let s3 = S3Config::of(resolved, reader, builder.problems);
     Some(Config {
         data_dir,
         debug: builder.switch("debug"),
@@ -313,7 +318,7 @@ mod tests {
         }
         let mut problems = Vec::new();
         let resolved = layers::resolve(&given, &FileValues::default(), &mut problems);
-        let config = build(&resolved, &host(), &mut problems);
+        let config = build(&resolved, &host(), Reader::Server, &mut problems);
         (config, problems.into_iter().map(|problem| problem.message).collect())
     }
 

@@ -14,6 +14,7 @@ pub mod layers;
 pub mod options;
 mod owned;
 pub mod print;
+mod recheck;
 mod rke1;
 pub mod s3;
 pub mod texts;
@@ -260,15 +261,20 @@ impl fmt::Display for Problem {
 
 /// Everything that is wrong with the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConfigErrors(pub Vec<Problem>);
+pub struct ConfigErrors {
+    /// Each of them.
+    pub problems: Vec<Problem>,
+    /// The command that checks the same configuration again.
+    pub check: String,
+}
 
 impl fmt::Display for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0.len() {
-            1 => write!(f, "the configuration has a problem; nothing was started")?,
-            n => write!(f, "the configuration has {n} problems; nothing was started")?,
+        match self.problems.len() {
+            1 => write!(f, "the configuration has a problem; nothing was done")?,
+            n => write!(f, "the configuration has {n} problems; nothing was done")?,
         }
-        for problem in &self.0 {
+        for problem in &self.problems {
             write!(f, "\n  {problem}")?;
         }
         Ok(())
@@ -277,13 +283,31 @@ impl fmt::Display for ConfigErrors {
 
 impl std::error::Error for ConfigErrors {}
 
+impl ConfigErrors {
+    /// `QUORATE_LOG` holds `filter`, which cannot be parsed.
+    #[must_use]
+    pub fn of_log_filter(filter: &str, error: &impl fmt::Display) -> Self {
+        let given = Given { log_filter: Some(filter.to_owned()), ..Given::default() };
+        Self { problems: vec![log_filter_problem(filter, error)], check: recheck::command(&given) }
+    }
+}
+
+fn log_filter_problem(filter: &str, error: &impl fmt::Display) -> Problem {
+    let shown = crate::host::printable(filter);
+    Problem {
+        origin: Origin::Environment(options::LOG_VARIABLE.into()),
+        message: format!("`{shown}` is not a log filter such as `quorate=debug,etcd=warn`: {error}"),
+    }
+}
+
 impl Explained for ConfigErrors {
     fn exit(&self) -> Exit {
         Exit::Usage
     }
 
     fn next(&self) -> Option<String> {
-        Some("mend these, then check with `quorate server --print-config`".into())
+        let these = if self.problems.len() == 1 { "it" } else { "them" };
+        Some(format!("fix {these}, then check with: {}", self.check))
     }
 }
 
@@ -300,16 +324,40 @@ pub struct Loaded {
     pub warnings: Vec<Problem>,
 }
 
-/// Reads everything: `given` is the command line and the environment, the files are found from it.
+/// Whose configuration it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reader {
+    /// The server's own.
+    Server,
+    /// That of a command beside it. A running server may know what is missing of object storage on the command line.
+    Command,
+}
+
+/// Reads everything for a server: `given` is the command line and the environment, the files are found from it.
 #[must_use]
 pub fn load(given: &Given, host: &HostFacts) -> Loaded {
+    load_for(given, host, Reader::Server)
+}
+
+/// The same for any other command.
+#[must_use]
+pub fn load_for_command(given: &Given, host: &HostFacts) -> Loaded {
+    load_for(given, host, Reader::Command)
+}
+
+fn load_for(given: &Given, host: &HostFacts, reader: Reader) -> Loaded {
     let mut problems = given.problems.clone();
+    if let (Reader::Server, Some(filter)) = (reader, &given.log_filter)
+        && let Err(error) = filter.parse::<tracing_subscriber::filter::Targets>()
+    {
+        problems.push(log_filter_problem(filter, &error));
+    }
     let mut files = files::read_files(given, &mut problems);
     if let Some(dir) = &host.rke1_snapshots {
         files.keep_snapshots_in(dir);
     }
     let resolved = layers::resolve(given, &files, &mut problems);
-    let built = build::build(&resolved, host, &mut problems);
+    let built = build::build(&resolved, host, reader, &mut problems);
     let (mistakes, mut warnings): (Vec<Problem>, Vec<Problem>) = layers::unknown_variables(std::env::vars_os())
         .into_iter()
         .partition(|problem| built.as_ref().is_some_and(|config| config.cluster_reset) && is_about_a_reset(problem));
@@ -330,7 +378,7 @@ pub fn load(given: &Given, host: &HostFacts) -> Loaded {
     problems.dedup();
     let config = match &built {
         Some(config) if problems.is_empty() => Ok(config.clone()),
-        _ => Err(ConfigErrors(problems)),
+        _ => Err(ConfigErrors { problems, check: recheck::command(given) }),
     };
     Loaded { config, tentative: built, resolved, warnings }
 }

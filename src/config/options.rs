@@ -110,6 +110,8 @@ pub const DEFAULT_DATA_DIR: &str = "/var/lib/quorate";
 pub const RESTORE_PATH: &str = "cluster-reset-restore-path";
 /// The variable that means the same as [`CONFIG`].
 pub const CONFIG_VARIABLE: &str = "QUORATE_CONFIG";
+/// The variable that chooses which log lines are shown. Not an option: it is for a person at a terminal.
+pub const LOG_VARIABLE: &str = "QUORATE_LOG";
 /// Where the configuration is read from unless `--config` or `QUORATE_CONFIG` says otherwise.
 pub const DEFAULT_CONFIG: &str = "/etc/quorate/config.yaml";
 

@@ -6,7 +6,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use super::Problem;
-use super::options::{Arity, CONFIG_VARIABLE, Kind, OPTIONS, Spec};
+use super::options::{Arity, CONFIG_VARIABLE, Kind, LOG_VARIABLE, OPTIONS, Spec};
 
 /// Where a value came from.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -62,6 +62,8 @@ pub struct Given {
     pub config: Option<(PathBuf, Origin)>,
     /// By option name: the texts and where they were given.
     pub options: BTreeMap<&'static str, (Vec<String>, Origin)>,
+    /// `QUORATE_LOG`.
+    pub log_filter: Option<String>,
     /// What cannot even be read as text.
     pub problems: Vec<Problem>,
 }
@@ -81,6 +83,8 @@ impl Given {
         if let Some(path) = look(CONFIG_VARIABLE).filter(is_set) {
             given.config = Some((path.into(), Origin::Environment(CONFIG_VARIABLE.to_owned())));
         }
+        given.log_filter =
+            look(LOG_VARIABLE).and_then(|value| value.into_string().ok()).filter(|text| !text.trim().is_empty());
         for spec in OPTIONS {
             let variable = spec.variable();
             let Some(value) = look(&variable).filter(|value| is_set(value) || spec.kind == Kind::Snapshot) else {
@@ -100,6 +104,7 @@ impl Given {
     pub fn overridden_by(mut self, more: Self) -> Self {
         self.config = more.config.or(self.config);
         self.options.extend(more.options);
+        self.log_filter = more.log_filter.or(self.log_filter);
         self.problems.extend(more.problems);
         self
     }

@@ -23,12 +23,12 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 use super::backlog::{self, Guard};
 use crate::clock;
-use crate::config::{ConfigErrors, LogFormat, Origin, Problem};
+use crate::config::{ConfigErrors, LogFormat, options};
 use crate::etcd::output::DROPPED_LINES;
 use crate::host::{printable, stderr_is_journal};
 
 /// The variable with filter directives such as `quorate=debug,etcd=warn`.
-pub const FILTER_VARIABLE: &str = "QUORATE_LOG";
+pub const FILTER_VARIABLE: &str = options::LOG_VARIABLE;
 
 /// Starts logging. What is still waiting is written when the guard is dropped.
 ///
@@ -72,12 +72,7 @@ fn filter(debug: bool, directives: Option<&str>) -> Result<Targets, ConfigErrors
     let usual = Targets::new().with_default(LevelFilter::WARN).with_target("quorate", level).with_target("etcd", level);
     match directives.filter(|text| !text.trim().is_empty()) {
         None => Ok(usual),
-        Some(text) => text.parse().map_err(|error| {
-            ConfigErrors(vec![Problem {
-                origin: Origin::Environment(FILTER_VARIABLE.into()),
-                message: format!("`{}` is no filter such as `quorate=debug,etcd=warn`: {error}", printable(text)),
-            }])
-        }),
+        Some(text) => text.parse().map_err(|error| ConfigErrors::of_log_filter(text, &error)),
     }
 }
 

@@ -29,10 +29,13 @@ impl Reloader {
         let wanted = match wanted {
             Ok(wanted) => wanted,
             Err(errors) => {
-                for problem in &errors.0 {
+                for problem in &errors.problems {
                     tracing::error!(origin = %problem.origin, "{}", problem.message);
                 }
-                tracing::error!(problems = errors.0.len(), "the configuration was not reloaded; nothing has changed");
+                tracing::error!(
+                    problems = errors.problems.len(),
+                    "the configuration was not reloaded; nothing has changed"
+                );
                 return "the configuration has a problem and was not reloaded".into();
             }
         };

@@ -188,7 +188,8 @@ fn the_commands_find_the_server_through_the_configuration() {
     let ran = ask(&node.config_path());
     assert!(ran.succeeds().contains("healthy"));
     assert!(
-        ran.err.contains("config.yaml:2: unknown key `nonsense`") && ran.err.contains("in spite of"),
+        ran.err.contains("config.yaml:2: unknown key `nonsense`")
+            && ran.err.contains("the configuration has mistakes; looking in"),
         "{}",
         ran.err
     );

@@ -38,7 +38,7 @@ fn each_bad_configuration_is_one_clear_error_and_nothing_is_touched() {
         let node = Node::new(&etcd).config(yaml);
         let ran = node.run_server();
         ran.fails(2, words);
-        ran.fails(2, &["the configuration has a problem; nothing was started", "next:"]);
+        ran.fails(2, &["the configuration has a problem; nothing was done", "next:"]);
         assert!(!node.data_dir.exists(), "{yaml:?} touched {:?}", node.files());
     }
 }

@@ -12,6 +12,7 @@ mod embedded;
 mod empty_values;
 mod faults;
 mod health;
+mod mistakes;
 mod monitoring;
 mod reload;
 mod start;

@@ -120,7 +120,7 @@ fn the_filter_chooses_lines() {
     assert!(!node.log().contains(" etcd: "), "{}", node.log());
     assert!(node.log().contains("etcd is ready"));
     let node = Node::new(&Etcd::usual()).env("QUORATE_LOG", "quorate=loud");
-    node.run_server().fails(2, &["QUORATE_LOG", "is no filter"]);
+    node.run_server().fails(2, &["QUORATE_LOG", "is not a log filter"]);
     assert!(!node.data_dir.exists());
 }
 

@@ -15,8 +15,8 @@ mod verify;
 
 use clap::Subcommand;
 
-use super::locate;
 use super::options::S3Options;
+use super::{Intent, locate};
 use crate::config::Given;
 use crate::error::{Exit, Failure};
 use place::Place;
@@ -61,9 +61,25 @@ enum Verb {
     Diff(inside::Two),
 }
 
+impl Verb {
+    fn intent(&self) -> Intent {
+        match self {
+            Self::Save(_) | Self::Delete(_) | Self::Prune(_) | Self::Hold(_) | Self::Release(_) | Self::S3Check(_) => {
+                Intent::Write
+            }
+            // Written is only where the command line says; from where is looked up, unless it is a path.
+            Self::Restore(args) if args.is_of_path() => Intent::Read,
+            Self::Restore(_) => Intent::Write,
+            Self::Ls(_) | Self::Verify(_) | Self::Status(_) | Self::Get(_) | Self::History(_) | Self::Diff(_) => {
+                Intent::Read
+            }
+        }
+    }
+}
+
 pub(super) fn run(given: &Given, args: &Args) -> Result<Exit, Failure> {
     let given = args.s3.joined(given.clone());
-    let config = locate(&given)?;
+    let config = locate(&given, args.verb.intent())?;
     let place = || Place::of(&config, &given);
     match &args.verb {
         Verb::Save(args) => save::run(&config, &given, args),

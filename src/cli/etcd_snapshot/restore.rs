@@ -49,6 +49,13 @@ pub(super) struct Args {
     skip_hash_check: bool,
 }
 
+impl Args {
+    /// True if no configuration is needed to find the snapshot.
+    pub(super) fn is_of_path(&self) -> bool {
+        self.snapshot.contains('/') && !self.snapshot.starts_with("s3://")
+    }
+}
+
 fn version(text: &str) -> Result<Version, String> {
     let full = if text.split('.').count() == 2 { format!("{text}.0") } else { text.to_owned() };
     let version: Version = full.parse().map_err(|_| "wants a version such as 3.5".to_owned())?;

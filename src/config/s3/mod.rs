@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use super::kinds::switch;
 use super::options::{self, OPTIONS};
-use super::{Problem, Resolved, Secret};
+use super::{Problem, Reader, Resolved, Secret};
 use crate::error::{Exit, Explained};
 use crate::host;
 use crate::plan::duration;
@@ -151,7 +151,7 @@ impl Explained for S3ConfigError {
     }
 
     fn next(&self) -> Option<String> {
-        Some("mend it, then: quorate etcd-snapshot s3-check".into())
+        Some("fix it, then: quorate etcd-snapshot s3-check".into())
     }
 }
 
@@ -179,7 +179,7 @@ pub fn is_ours(name: &str) -> bool {
 
 impl S3Config {
     /// What `resolved` says; what is wrong goes to `problems`.
-    pub(super) fn of(resolved: &Resolved, problems: &mut Vec<Problem>) -> Self {
+    pub(super) fn of(resolved: &Resolved, reader: Reader, problems: &mut Vec<Problem>) -> Self {
         let mut texts = BTreeMap::new();
         for spec in OPTIONS.iter().filter(|spec| is_ours(spec.name)) {
             if let Some((text, _)) = resolved.one(spec.name).filter(|_| resolved.is_set(spec.name)) {
@@ -193,8 +193,9 @@ impl S3Config {
         let config = Self::of_texts(texts);
         let is_asked = config.is_on && matches!(resolved.origin(SWITCH), super::Origin::CommandLine(_));
         let config = Self { is_asked, ..config };
-        // What nobody uses yet may be unfinished.
+        // What nobody uses yet may be unfinished, and what a command says may be completed by the server.
         if config.is_on
+            && !(is_asked && reader == Reader::Command)
             && let Err(error) = config.target()
         {
             let blamed = if resolved.is_set(error.option) { error.option } else { SWITCH };
