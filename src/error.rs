@@ -11,6 +11,7 @@ use std::io;
 use serde::{Deserialize, Serialize};
 
 use crate::clock;
+use crate::text::json_line;
 
 /// The exit codes of every `quorate` command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -157,16 +158,15 @@ impl Failure {
     #[must_use]
     pub fn json_line(&self) -> String {
         let because: Vec<String> = causes(&*self.0).map(ToString::to_string).collect();
-        let line = serde_json::json!({
-            "time": clock::rfc3339_millis(clock::now()),
-            "level": "error",
-            "target": "quorate",
-            "message": self.0.to_string(),
-            "because": because,
-            "next": self.0.next(),
-            "exit_code": self.exit() as u8,
-        });
-        format!("{line}\n")
+        json_line([
+            ("time", clock::rfc3339_millis(clock::now()).into()),
+            ("level", "error".into()),
+            ("message", self.0.to_string().into()),
+            ("target", "quorate".into()),
+            ("because", because.into()),
+            ("next", self.0.next().into()),
+            ("exit_code", (self.exit() as u8).into()),
+        ])
     }
 
     /// The error, then why (the chain of sources), then what to do: what goes to standard error.

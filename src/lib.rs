@@ -23,3 +23,4 @@ pub mod restore;
 pub mod server;
 pub mod shell;
 pub mod snapshot;
+pub mod text;

@@ -92,47 +92,42 @@ fn done(report: &Report) -> String {
         Act::Restore => {
             format!("The snapshot {from} is restored: this server is the only member of a new cluster with its data.")
         }
-        Act::Undo => format!("The data of {from} are back in use."),
+        Act::Undo => format!("The data of {from} is back in use."),
     });
     if report.was_tried {
-        let these = if act == Act::Undo { "these data" } else { "the new data" };
+        let these = if act == Act::Undo { "this data" } else { "the new data" };
         line(format!(
-            "With {these} etcd is running, and quorate can be restarted without the flags: systemctl start quorate-server (etcd was started \
-             on them where no client reaches it, {}, and was stopped again)",
-            if act == Act::Undo { "was healthy" } else { "held what it should, was written to" }
+            "It was verified: an etcd that no client reaches ran on {these}{}, and was stopped again.",
+            if act == Act::Undo { "" } else { ", held every key, and took a write" }
         ));
-    } else {
-        line("quorate can be restarted without the flags: systemctl start quorate-server".into());
     }
+    line("Done. quorate can be restarted without the flags: systemctl start quorate-server".into());
     if let Some((before, after)) = report.revision {
         let keys = output::plural(usize::try_from(report.keys.unwrap_or_default()).unwrap_or(usize::MAX), "key");
         line(if after > before + 1_000 {
             format!(
-                "{keys}; the revision was {before} and is {after} now, and all before that is compacted, so that watchers and caches \
-                 list anew."
+                "{keys}; the revision was {before} and is {after} now, and everything before it is compacted, so that watchers and \
+                 informers re-list."
             )
         } else {
             format!("{keys}, revision {after}.")
         });
     }
     if !report.cleared_alarms.is_empty() {
-        line(format!("Alarms that were in the data are taken out: {}.", report.cleared_alarms.join(", ")));
+        line(format!("Alarms that were in the data are cleared: {}.", report.cleared_alarms.join(", ")));
     }
     for note in &report.notes {
         line(format!("Note: {note}."));
     }
     if let Some(old) = &report.old {
-        line(format!(
-            "The data from before are kept in {}; to go back to them: quorate server --undo-reset",
-            path(old)
-        ));
+        line(format!("The data from before is kept in {}. Undo: quorate server --undo-reset", path(old)));
     }
     if let Some(net) = &report.safety_net {
-        line(format!("A snapshot of them is {}", path(net)));
+        line(format!("A snapshot of it is {}", path(net)));
     }
     if report.members_before > 1 && act != Act::Undo {
         line(
-            "The other servers are no members any more. On each of them stop quorate and move its server/db/etcd away before it joins this \
+            "The other servers are not members any more. On each of them stop quorate and move its server/db/etcd away before it joins this \
              one; until then, leave them stopped."
                 .into(),
         );
@@ -154,15 +149,15 @@ fn outline(report: &Report) -> String {
         row("keys", keys.to_string());
     }
     if let Some((before, after)) = report.revision {
-        row("revision", if before == after { before.to_string() } else { format!("{before}, raised to {after}") });
+        row("revision", if before == after { before.to_string() } else { format!("{before}, bumped to {after}") });
     }
     row("members", format!("{} before, 1 after", report.members_before));
     if !report.cleared_alarms.is_empty() {
-        row("alarms", format!("{}, taken out", report.cleared_alarms.join(", ")));
+        row("alarms", format!("{}, cleared", report.cleared_alarms.join(", ")));
     }
     match &report.old {
         Some(old) => row("kept", format!("the data in use, in {}", path(old))),
-        None => row("kept", "nothing: there are no data in use".into()),
+        None => row("kept", "nothing: there is no data in use".into()),
     }
     if let Some((needed, free)) = report.room {
         row("room", format!("{} needed, {} free", human(needed), human(free)));

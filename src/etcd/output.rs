@@ -2,10 +2,11 @@
 //!
 //! Given the child's two pipes, reads them for as long as they are open (a child must never block on them), keeps the last
 //! lines for the day it fails, and passes each line on through `tracing` under the target `etcd` with its level and fields.
-//! A line longer than 16 KiB is cut; a flood is thinned to a rate, and what was dropped is counted and said.
+//! While etcd starts, its lines of level INFO are kept back: once it is ready nobody needs them, and if it does not become
+//! ready they are passed on. A line longer than 16 KiB is cut; a flood is thinned to a rate, and what was dropped is counted and said.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,8 @@ use crate::clock;
 const LONGEST_LINE: usize = 16 << 10;
 /// Lines kept for a failure report.
 const KEPT_LINES: usize = 20;
+/// Lines of level INFO that are kept back while etcd starts.
+const HELD_LINES: usize = 500;
 /// Characters of the reason for an exit.
 const LONGEST_REASON: usize = 400;
 /// Lines that may come at once …
@@ -41,23 +44,90 @@ pub struct Entry {
     pub fields: Map<String, Value>,
 }
 
-/// The last lines of the child.
-#[derive(Clone, Debug, Default)]
-pub struct Tail(Arc<Mutex<VecDeque<String>>>);
+/// Every line is passed on as it comes: asked for with `--debug` or `QUORATE_LOG`.
+static VERBOSE: AtomicBool = AtomicBool::new(false);
+
+/// Whether every line of etcd's is passed on, or only what matters.
+pub fn set_verbose(verbose: bool) {
+    VERBOSE.store(verbose, Ordering::Relaxed);
+}
+
+/// What becomes of lines of level INFO.
+#[derive(Debug)]
+enum Informational {
+    /// Kept back until it is known whether etcd becomes ready.
+    Held(VecDeque<Entry>),
+    /// Passed on.
+    Shown,
+    /// Left out.
+    Hidden,
+}
+
+/// The last lines of one life of the child.
+#[derive(Clone, Debug)]
+pub struct Tail(Arc<Mutex<Lines>>);
+
+#[derive(Debug)]
+struct Lines {
+    last: VecDeque<String>,
+    informational: Informational,
+}
+
+impl Default for Tail {
+    fn default() -> Self {
+        let lines = Lines { last: VecDeque::new(), informational: Informational::Held(VecDeque::new()) };
+        Self(Arc::new(Mutex::new(lines)))
+    }
+}
 
 impl Tail {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Lines> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn push(&self, line: &str) {
-        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if lines.len() == KEPT_LINES {
-            lines.pop_front();
+        let mut lines = self.lock();
+        if lines.last.len() == KEPT_LINES {
+            lines.last.pop_front();
         }
-        lines.push_back(crate::host::printable(line));
+        lines.last.push_back(crate::host::printable(line));
+    }
+
+    /// Gives the entry back if it is to be passed on now.
+    fn hold(&self, entry: Entry) -> Option<Entry> {
+        if entry.level != Level::INFO || VERBOSE.load(Ordering::Relaxed) {
+            return Some(entry);
+        }
+        match &mut self.lock().informational {
+            Informational::Held(held) => {
+                if held.len() == HELD_LINES {
+                    held.pop_front();
+                }
+                held.push_back(entry);
+                None
+            }
+            Informational::Shown => Some(entry),
+            Informational::Hidden => None,
+        }
+    }
+
+    /// etcd is ready: what it said on the way there, and says from now on for information, is left out.
+    pub fn hide(&self) {
+        self.lock().informational = Informational::Hidden;
+    }
+
+    /// etcd does not become ready, or exited: what was kept back is passed on, and what follows.
+    pub fn show(&self) {
+        let before = std::mem::replace(&mut self.lock().informational, Informational::Shown);
+        if let Informational::Held(held) = before {
+            held.iter().for_each(emit);
+        }
     }
 
     /// The last lines, oldest first.
     #[must_use]
     pub fn lines(&self) -> Vec<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+        self.lock().last.iter().cloned().collect()
     }
 }
 
@@ -157,14 +227,30 @@ fn capnslog(line: &str) -> Option<Entry> {
 /// A message, and a field with the values that it must have.
 type HarmlessWarning = (&'static str, Option<(&'static str, &'static [&'static str])>);
 
-/// Warnings that every start would show although all is as it should be.
-const HARMLESS: [HarmlessWarning; 3] = [
+/// What net.Listener and cmux say when etcd closes them at its end.
+const CLOSED: &[&str] =
+    &["use of closed network connection", "mux: listener closed", "mux: server closed", "http: Server closed"];
+
+/// Warnings that every server would show although all is as it should be; of a field, the end of its value counts.
+const HARMLESS: [HarmlessWarning; 11] = [
     // Ours: they are where the design of the data directory puts them.
     ("found invalid file under data directory", Some(("filename", &["name", "config"]))),
     (
         "found invalid file/dir under data dir, ignore this if you are upgrading etcd",
         Some(("filename", &["name", "config"])),
     ),
+    // Tokens of etcd's own users; whoever wants others sets `auth-token` with etcd-arg.
+    ("simple token is not cryptographically signed", None),
+    // At each stop.
+    ("stopping secure grpc server due to error", Some(("error", CLOSED))),
+    ("stopped secure grpc server due to error", Some(("error", CLOSED))),
+    ("stopping secure http server due to error", Some(("error", CLOSED))),
+    ("setting up serving from embedded etcd failed.", Some(("error", CLOSED))),
+    // At the first start of 3.6 and 3.7, which set the storage version once the first term is known.
+    ("Failed to detect schema version", Some(("error", &["missing term information"]))),
+    ("failed to update storage version", Some(("error", &["missing term information"]))),
+    // Every 30 s: the log segments that are still in use cannot be removed yet.
+    ("failed to lock file", Some(("error", &["file already locked"]))),
     // On purpose: split off, etcd's HTTP port would do without client certificates on some versions.
     ("Running http and grpc server on single port. This is not recommended for production.", None),
 ];
@@ -173,7 +259,11 @@ fn is_harmless(entry: &Entry) -> bool {
     HARMLESS.iter().any(|(message, field)| {
         entry.message == *message
             && field.is_none_or(|(name, values)| {
-                entry.fields.get(name).and_then(Value::as_str).is_some_and(|value| values.contains(&value))
+                entry
+                    .fields
+                    .get(name)
+                    .and_then(Value::as_str)
+                    .is_some_and(|value| values.iter().any(|end| value.ends_with(end)))
             })
     })
 }
@@ -280,7 +370,9 @@ fn pass_on(line: &[u8], is_cut: bool, tail: &Tail, sluice: &mut Sluice) {
     let (admitted, dropped) = sluice.admit(clock::monotonic());
     report_dropped(dropped.unwrap_or(0));
     if admitted {
-        emit(&understand(&line));
+        if let Some(entry) = tail.hold(understand(&line)) {
+            emit(&entry);
+        }
     } else {
         DROPPED_LINES.fetch_add(1, Ordering::Relaxed);
     }
@@ -334,6 +426,40 @@ mod tests {
         let lines = tail.lines();
         assert_eq!(lines.len(), KEPT_LINES);
         assert_eq!(lines[0], "line 10?[2J");
+    }
+
+    #[test]
+    fn informational_lines_are_kept_back_until_it_is_known_whether_etcd_becomes_ready() {
+        let info = |message: &str| Entry { level: Level::INFO, message: message.into(), fields: Map::new() };
+        let tail = Tail::default();
+        assert_eq!(tail.hold(info("a")), None);
+        let warning = Entry { level: Level::WARN, ..info("w") };
+        assert_eq!(tail.hold(warning.clone()), Some(warning.clone()));
+        for number in 0..2 * HELD_LINES {
+            assert_eq!(tail.hold(info(&number.to_string())), None);
+        }
+        tail.show();
+        assert_eq!(tail.hold(info("b")), Some(info("b")));
+        tail.hide();
+        assert_eq!((tail.hold(info("c")), tail.hold(warning.clone())), (None, Some(warning)));
+    }
+
+    #[test]
+    fn warnings_that_mean_nothing_are_known() {
+        for (line, harmless) in [
+            (
+                r#"{"level":"warn","msg":"failed to lock file","path":"x","error":"fileutil: file already locked"}"#,
+                true,
+            ),
+            (r#"{"level":"warn","msg":"failed to lock file","path":"x","error":"permission denied"}"#, false),
+            (
+                r#"{"level":"warn","msg":"stopping secure grpc server due to error","error":"accept tcp 127.0.0.1:1: use of closed network connection"}"#,
+                true,
+            ),
+            (r#"{"level":"warn","msg":"stopping secure grpc server due to error","error":"no certificate"}"#, false),
+        ] {
+            assert_eq!(is_harmless(&understand(line)), harmless, "{line}");
+        }
     }
 
     #[test]

@@ -258,7 +258,12 @@ impl Supervisor {
             status.ready_after = None;
             status.tail = tail;
         });
-        tracing::info!(pid, program = %self.launch.program.path().display(), "etcd started");
+        let program = self.launch.program.path().display();
+        if self.status.borrow().restarts() > 0 {
+            tracing::info!(pid, %program, "etcd started again");
+        } else {
+            tracing::debug!(pid, %program, "etcd started");
+        }
         Ok(Running {
             child,
             handle,
@@ -308,6 +313,7 @@ impl Supervisor {
             tracing::info!(pid = running.handle.pid, exit, "etcd stopped");
             return asked;
         }
+        self.status.borrow().tail.show();
         // What it says last is the reason, for example that the disk is full.
         let exit = match self.status.borrow().tail.fatal_line() {
             Some(line) => format!("{exit}: {line}"),
@@ -326,6 +332,7 @@ impl Supervisor {
         }
         let now = clock::monotonic();
         running.ready = Some(now);
+        self.status.borrow().tail.hide();
         self.was_ready = true;
         let after = now.duration_since(running.started);
         self.enter(State::Ready, |status| status.ready_after = Some(after));

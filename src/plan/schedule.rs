@@ -4,6 +4,7 @@
 //! what was taken is told by the last attempt, so a restart neither repeats nor forgets one. A slot is a time on the clock on the
 //! wall: where the clocks are put back, the hour that comes twice counts once, and the one that is left out counts all the same.
 
+use std::fmt;
 use std::str::FromStr;
 
 use chrono::{DateTime, Duration, TimeZone, Timelike as _};
@@ -32,6 +33,15 @@ impl PartialEq for Schedule {
 }
 
 impl Eq for Schedule {}
+
+impl fmt::Display for Schedule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Calendar(cron) => f.write_str(cron.as_str()),
+            Self::Every(seconds) => write!(f, "@every {}", duration::go(*seconds)),
+        }
+    }
+}
 
 /// Not a schedule.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

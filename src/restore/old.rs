@@ -46,6 +46,13 @@ pub fn list(data: &DataDir) -> Vec<Aside> {
     found
 }
 
+/// True if there is a database in a directory that is, or was, etcd's own or its `member`: only then is it worth going back to.
+#[must_use]
+pub fn holds_data(dir: &Path) -> bool {
+    let is_database = |path: &str| fs::symlink_metadata(dir.join(path)).is_ok_and(|found| found.is_file());
+    is_database("member/snap/db") || is_database("snap/db")
+}
+
 /// Bytes that all in it takes on the disk.
 fn size(dir: &Path) -> u64 {
     use std::os::unix::fs::MetadataExt as _;

@@ -105,6 +105,7 @@ impl Prober {
                 }
                 if reminded.elapsed() >= REMINDER {
                     reminded = clock::monotonic();
+                    self.child.borrow().tail.show();
                     tracing::warn!(waited_s = begun.elapsed().as_secs(), why, "etcd is not healthy");
                 }
                 wait = (wait * 3 / 2).min(PATIENT);

@@ -24,8 +24,9 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use super::backlog::{self, Guard};
 use crate::clock;
 use crate::config::{ConfigErrors, LogFormat, options};
-use crate::etcd::output::DROPPED_LINES;
+use crate::etcd::output::{DROPPED_LINES, set_verbose};
 use crate::host::{printable, stderr_is_journal};
+use crate::text::json_line;
 
 /// The variable with filter directives such as `quorate=debug,etcd=warn`.
 pub const FILTER_VARIABLE: &str = options::LOG_VARIABLE;
@@ -36,11 +37,17 @@ pub const FILTER_VARIABLE: &str = options::LOG_VARIABLE;
 /// If `QUORATE_LOG` is no filter.
 pub fn start(format: LogFormat, debug: bool) -> Result<(Control, Guard), ConfigErrors> {
     let (filter, changing) = reload::Layer::new(filter(debug, std::env::var(FILTER_VARIABLE).ok().as_deref())?);
+    set_verbose(is_verbose(debug));
     let is_json = Arc::new(AtomicBool::new(format == LogFormat::Json));
     let control = Control { filter: changing, is_json: is_json.clone() };
     let (backlog, guard) = backlog::start(std::io::stderr());
     let lines = tracing_subscriber::fmt::layer()
-        .event_format(Lines { is_json, is_journal: stderr_is_journal() })
+        .event_format(Lines {
+            is_json,
+            is_journal: stderr_is_journal(),
+            // A terminal, and no NO_COLOR.
+            is_colored: console::colors_enabled_stderr(),
+        })
         .with_writer(move || backlog.clone());
     // A second start in one process (tests) keeps the first.
     let _ = tracing_subscriber::registry().with(filter).with(lines).try_init();
@@ -60,11 +67,17 @@ impl Control {
     /// From here on, lines are written so.
     pub fn set(&self, format: LogFormat, debug: bool) {
         self.is_json.store(format == LogFormat::Json, Ordering::Relaxed);
+        set_verbose(is_verbose(debug));
         // The variable was read at the start, and is the same now.
         if let Ok(filter) = filter(debug, std::env::var(FILTER_VARIABLE).ok().as_deref()) {
             let _ = self.filter.reload(filter);
         }
     }
+}
+
+/// Who chooses lines wants all that are chosen.
+fn is_verbose(debug: bool) -> bool {
+    debug || std::env::var(FILTER_VARIABLE).is_ok_and(|text| !text.trim().is_empty())
 }
 
 fn filter(debug: bool, directives: Option<&str>) -> Result<Targets, ConfigErrors> {
@@ -79,6 +92,23 @@ fn filter(debug: bool, directives: Option<&str>) -> Result<Targets, ConfigErrors
 struct Lines {
     is_json: Arc<AtomicBool>,
     is_journal: bool,
+    is_colored: bool,
+}
+
+/// The level, in a color of its own on a terminal.
+fn shown(level: Level, is_colored: bool) -> String {
+    let text = format!("{level:>5}");
+    if !is_colored {
+        return text;
+    }
+    let style = console::Style::new().force_styling(true);
+    let style = match level {
+        Level::ERROR => style.red().bold(),
+        Level::WARN => style.yellow(),
+        Level::INFO => style.green(),
+        _ => style.dim(),
+    };
+    style.apply_to(text).to_string()
 }
 
 /// What the journal takes for a level, see sd-daemon(3).
@@ -109,7 +139,8 @@ where
             json(&mut writer, &time, level, target, found)
         } else {
             // The journal shows a time and keeps the level.
-            let head = if self.is_journal { String::new() } else { format!("{time} {level:>5} ") };
+            let head =
+                if self.is_journal { String::new() } else { format!("{time} {} ", shown(level, self.is_colored)) };
             text(&mut writer, &head, target, &found)
         }
     }
@@ -175,17 +206,17 @@ fn is_plain(text: &str) -> bool {
 }
 
 fn json(writer: &mut Writer<'_>, time: &str, level: Level, target: &str, found: Found) -> fmt::Result {
-    let mut line = Map::new();
-    line.insert("time".into(), time.into());
-    line.insert("level".into(), level.as_str().to_lowercase().into());
-    line.insert("target".into(), target.into());
-    line.insert("message".into(), found.message.into());
-    for (name, value) in found.fields {
-        // A field of etcd's never hides one of ours.
-        let name = if line.contains_key(&name) { format!("etcd_{name}") } else { name };
-        line.insert(name, value);
-    }
-    writeln!(writer, "{}", Value::Object(line))
+    let level = level.as_str().to_lowercase();
+    let head = [("time", time), ("level", &level), ("message", &found.message), ("target", target)];
+    // A field of etcd's never hides one of ours.
+    let is_ours = |name: &str| head.iter().any(|(ours, _)| *ours == name);
+    let fields: Vec<(String, Value)> = found
+        .fields
+        .into_iter()
+        .map(|(name, value)| if is_ours(&name) { (format!("etcd_{name}"), value) } else { (name, value) })
+        .collect();
+    let head = head.into_iter().map(|(name, text)| (name, Value::from(text)));
+    writer.write_str(&json_line(head.chain(fields.iter().map(|(name, value)| (name.as_str(), value.clone())))))
 }
 
 #[cfg(test)]

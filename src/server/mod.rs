@@ -4,6 +4,7 @@
 //! before the child starts, `health` watches it, this file reads top to bottom in the order in which things happen.
 //! Parses no flags.
 
+mod announce;
 pub mod backlog;
 pub mod cluster;
 pub mod condition;
@@ -104,6 +105,7 @@ pub async fn run(config: Config, reloader: Reloader) -> Result<(), Failure> {
             }
         }
     };
+    announce::start(&config, &reloader.config_file(), &prepared.1, &prepared.2);
     let (server, supervisor) = Server::assemble(config, reloader, prepared)?;
     tracing::debug!(took_ms = begun.elapsed().as_millis(), "ready to start etcd");
     server.live(supervisor, signals, reload_asked).await

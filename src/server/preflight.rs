@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use super::reset::settle::settle;
-use super::survey::data_state;
 use super::snapshots::known::{self, Known};
+use super::survey::data_state;
 use super::{cluster, disk, lock, ports};
 use crate::clock;
 use crate::config::Config;
@@ -28,6 +28,8 @@ use crate::plan::start::{self, ClusterRecord, DataState, Observed};
 
 /// Longer than any member name, in bytes.
 const LONGEST_NAME: u64 = 1024;
+/// A clock that is set back by no more than this is no matter.
+const CLOCK_TOLERANCE: Duration = Duration::from_secs(60);
 /// Before this the clock is certainly wrong: 2020-01-01.
 const NOT_BEFORE: Duration = Duration::from_secs(1_577_836_800);
 
@@ -73,6 +75,8 @@ pub(super) struct Prepared {
     pub(super) epoch: u64,
     /// What to remember of a cluster that is about to begin.
     pub(super) intended: Option<ClusterRecord>,
+    /// What `cluster.json` said before.
+    pub(super) remembered: Option<ClusterRecord>,
     /// What was there before it.
     found: DataState,
     pub(super) expiries: Vec<Expiry>,
@@ -118,7 +122,7 @@ pub(super) async fn prepare(
         tracing::warn!(error = %failure.told(), next = "quorate etcd-snapshot s3-check", "object storage cannot be asked for snapshots of this server");
     }
     let metrics_listener = ports::claim(config)?;
-    check_clock()?;
+    check_clock(data)?;
     let is_new = plan.beginning == start::Beginning::NewCluster;
     match &config.server {
         Some(server) if is_new => return Err(UnfitError::Join(host::printable(server)).into()),
@@ -145,10 +149,11 @@ pub(super) async fn prepare(
     } else {
         Beginning::ExistingData
     };
-    let intended = is_new.then(|| plan.intention(remembered, binary));
+    let intended = is_new.then(|| plan.intention(remembered.clone(), binary));
     Ok(Prepared {
         lock,
         intended,
+        remembered,
         found,
         identity: Identity { name: plan.name, beginning, is_alone: plan.is_alone },
         epoch: plan.epoch,
@@ -197,10 +202,22 @@ pub(super) fn random_digits() -> Result<String, UnfitError> {
     host::random::<4>().map(|bytes| hex(&bytes)).map_err(UnfitError::Random)
 }
 
-fn check_clock() -> Result<(), UnfitError> {
+fn check_clock(data: &DataDir) -> Result<(), UnfitError> {
     let now = clock::now();
     if now < SystemTime::UNIX_EPOCH + NOT_BEFORE {
         return Err(UnfitError::Clock(clock::rfc3339(now)));
+    }
+    let written = |path: PathBuf| std::fs::metadata(path).and_then(|found| found.modified()).ok();
+    let last = [data.cluster(), data.etcd_bolt(), data.token()].into_iter().filter_map(written).max();
+    if let Some(last) = last.filter(|last| *last > now + CLOCK_TOLERANCE) {
+        let behind_s = last.duration_since(now).unwrap_or_default().as_secs();
+        tracing::warn!(
+            now = clock::rfc3339(now),
+            data_written = clock::rfc3339(last),
+            behind_s,
+            next = "check it with timedatectl, and set it with timedatectl set-ntp true",
+            "the clock of this machine is behind the data: certificates and the names of snapshots follow the clock"
+        );
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 //! A configuration with a problem changes nothing.
 
 use super::logging::Control;
+use crate::config::options::DEFAULT_CONFIG;
 use crate::config::{self, Config, Given, Loaded, Resolved};
 use crate::host::HostFacts;
 use crate::plan::reload::compare;
@@ -20,6 +21,13 @@ pub struct Reloader {
 }
 
 impl Reloader {
+    /// The configuration file, for people: what was named, or the default if it is there.
+    pub(super) fn config_file(&self) -> String {
+        let named = self.given.config.as_ref().map(|(path, _)| path.display().to_string());
+        let usual = || std::path::Path::new(DEFAULT_CONFIG).exists().then(|| DEFAULT_CONFIG.to_owned());
+        named.or_else(usual).unwrap_or_else(|| "none".into())
+    }
+
     /// Reads, compares, applies to the log and to `config`, and says what it did. The last word is for the service manager.
     pub(super) fn reload(&mut self, config: &mut Config) -> String {
         let Loaded { config: wanted, resolved, warnings, .. } = config::load(&self.given, &HostFacts::observe());

@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use kit::{Node, Ran};
 
 /// What every success says, as the RKE2 page promises.
-const PHRASE: &str = "etcd is running, and quorate can be restarted without the flags";
+const PHRASE: &str = "quorate can be restarted without the flags: systemctl start quorate-server";
 
 /// Takes a snapshot and gives its name.
 fn save(node: &Node) -> String {

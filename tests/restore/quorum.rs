@@ -186,7 +186,7 @@ fn a_reset_of_a_server_that_runs_or_has_no_data_is_refused() {
     let _timed = Timed::start();
     let mut node = Node::new(&Etcd::usual());
     node.run_server_with(&["--cluster-reset"])
-        .fails(5, &["nothing was changed", "there is nothing to reset", "next: to restore a snapshot"]);
+        .fails(5, &["nothing was changed", "nothing to reset", "--cluster-reset-restore-path=PATH"]);
     node.start_ready();
     node.run_server_with(&["--cluster-reset"]).fails(3, &["is in use by pid", "systemctl stop quorate-server"]);
     node.etcdctl(&["put", "a", "1"]);

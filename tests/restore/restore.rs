@@ -297,7 +297,7 @@ fn alarms_are_taken_out_and_a_full_database_is_restored() {
     node.stop();
     let ran = restore(&node, &name, &[]);
     restored(&ran);
-    assert!(said(&ran).contains("Alarms that were in the data are taken out: NOSPACE."), "{}", ran.err);
+    assert!(said(&ran).contains("Alarms that were in the data are cleared: NOSPACE."), "{}", ran.err);
     fs::write(node.config_path(), "etcd-quota-backend-bytes: 1GiB\n").unwrap();
     node.start_ready();
     node.etcdctl(&["put", "a", "small"]);
@@ -317,11 +317,11 @@ fn a_dry_run_says_it_all_and_touches_nothing() {
     node.stop();
     let before = crate::everything(&node.data_dir);
     let ran = restore(&node, &name, &["--dry-run"]);
-    for words in ["nothing was changed", "keys      1", "2, raised to 1000000002", "etcd-old-", "needed,"] {
+    for words in ["nothing was changed", "keys      1", "2, bumped to 1000000002", "etcd-old-", "needed,"] {
         assert!(ran.succeeds().contains(words), "{words}: {ran:?}");
     }
     assert!(node.run_server_with(&["--cluster-reset", "--dry-run"]).succeeds().contains("revision  "));
-    node.run_server_with(&["--undo-reset", "--dry-run"]).fails(5, &["there are no data to go back to"]);
+    node.run_server_with(&["--undo-reset", "--dry-run"]).fails(5, &["there is no earlier data to go back to"]);
     assert_eq!(crate::everything(&node.data_dir), before);
     let empty = Node::new(&Etcd::usual());
     let path = snapshot_dir(&node).join(&name);

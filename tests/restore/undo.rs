@@ -19,14 +19,15 @@ mod cases {
         let cluster = node.status_json()["member"]["cluster_id"].clone();
         node.run_server_with(&["--undo-reset"]).fails(3, &["is in use"]);
         node.stop();
-        node.run_server_with(&["--undo-reset"]).fails(5, &["nothing was changed", "there are no data to go back to"]);
+        node.run_server_with(&["--undo-reset"])
+            .fails(5, &["nothing was changed", "there is no earlier data to go back to"]);
         restored(&restore(&node, &name, &[]));
         node.start_ready();
         node.etcdctl(&["put", "c", "1"]);
         node.stop();
         let ran = node.run_server_with(&["--undo-reset"]);
         restored(&ran);
-        assert!(said(&ran).contains("are back in use"), "{}", ran.err);
+        assert!(said(&ran).contains("is back in use"), "{}", ran.err);
         left_nothing(&node);
         assert!(!node.server_dir().join("db/reset-flag").exists());
         node.start_ready();
@@ -88,5 +89,37 @@ fn damaged_old_data_stay_where_they_are() {
     assert_eq!(crate::everything(&node.server_dir().join("db")), before);
     node.start_ready();
     assert_eq!(keys(&node), "a");
+    node.stop();
+}
+
+/// ux F5, F6: over lost data, the newest snapshot is named with the command that restores it, and no way back is promised.
+#[test]
+fn a_restore_over_lost_data_promises_nothing_that_it_does_not_have() {
+    let _timed = Timed::start();
+    let mut node = Node::new(&Etcd::usual());
+    node.start_ready();
+    node.etcdctl(&["put", "a", "1"]);
+    let name = save(&node);
+    node.stop();
+    std::fs::remove_dir_all(node.etcd_dir().join("member")).unwrap();
+    // A start, a reset, and a start after the record of the cluster is gone, too: each names the same command.
+    let command = format!("--cluster-reset --cluster-reset-restore-path={name}");
+    node.run_server().fails(4, &["revision 2", &command, "--new-cluster"]);
+    node.run_server_with(&["--cluster-reset"]).fails(5, &["revision 2", &command]);
+    std::fs::remove_file(node.server_dir().join("cluster.json")).unwrap();
+    node.run_server().fails(4, &["revision 2", &command, "--new-cluster"]);
+    let ran = restore(&node, &name, &[]);
+    restored(&ran);
+    assert!(!said(&ran).contains("--undo-reset"), "{}", ran.err);
+    node.run_server_with(&["--undo-reset"]).fails(5, &["there is no earlier data to go back to"]);
+    node.start_ready();
+    assert_eq!(node.etcdctl(&["get", "--print-value-only", "a"]).trim(), "1");
+    // What that restore set aside does not hide what a later one does.
+    node.stop();
+    let ran = restore(&node, &name, &[]);
+    restored(&ran);
+    assert!(said(&ran).contains("--undo-reset"), "{}", ran.err);
+    restored(&node.run_server_with(&["--undo-reset"]));
+    node.start_ready();
     node.stop();
 }

@@ -5,21 +5,29 @@ use std::path::PathBuf;
 use crate::boltdb::membership::MembershipError;
 use crate::error::{Exit, Explained, Told};
 use crate::plan::space::human;
+use crate::plan::start::{KnownSnapshot, restore_command};
 
 /// Why it was not done.
 #[derive(Debug, thiserror::Error)]
 pub enum ResetError {
     /// There are no data.
-    #[error("there are no data of etcd's in {}, so there is nothing to reset", .0.display())]
-    NoData(PathBuf),
+    #[error("there is no etcd data in {}; nothing to reset", etcd.display())]
+    NoData {
+        /// etcd's data directory.
+        etcd: PathBuf,
+        /// `--data-dir`.
+        data_dir: PathBuf,
+        /// The newest snapshot of this server.
+        newest: Option<KnownSnapshot>,
+    },
     /// There are data without a log.
-    #[error("{} holds data of etcd's without a log to go on from", .0.display())]
+    #[error("{} holds etcd data, but no write-ahead log to resume from", .0.display())]
     Torn(PathBuf),
     /// Nothing was set aside.
-    #[error("there are no data to go back to: no etcd-old-… in {}", .0.display())]
+    #[error("there is no earlier data to go back to: no etcd-old-… with a database in {}", .0.display())]
     NothingAside(PathBuf),
     /// There is no room.
-    #[error("the new data need {}, and {} are free in {}", human(*needed), human(*free), dir.display())]
+    #[error("the new data needs {}, and {} is free in {}", human(*needed), human(*free), dir.display())]
     Space {
         /// Bytes.
         needed: u64,
@@ -41,7 +49,7 @@ pub enum ResetError {
         why: Told,
     },
     /// It failed after that.
-    #[error("the {act} failed and was undone: everything is as it was before")]
+    #[error("the {act} failed and was rolled back: everything is as it was before")]
     Undone {
         /// What.
         act: &'static str,
@@ -50,7 +58,7 @@ pub enum ResetError {
         why: Told,
     },
     /// It failed, and could not be undone now.
-    #[error("the {act} failed, and cannot be undone now: {why}")]
+    #[error("the {act} failed, and cannot be rolled back now: {why}")]
     NotUndone {
         /// What.
         act: &'static str,
@@ -61,7 +69,7 @@ pub enum ResetError {
         source: Told,
     },
     /// The data are in place, and something after that failed.
-    #[error("the {act} is done, and its data are in place and good, but this could not be written down")]
+    #[error("the {act} is done, and its data is in place and good, but this could not be recorded")]
     NotFinished {
         /// What.
         act: &'static str,
@@ -74,7 +82,7 @@ pub enum ResetError {
 impl Explained for ResetError {
     fn exit(&self) -> Exit {
         match self {
-            Self::NoData(_) | Self::NothingAside(_) => Exit::NotFound,
+            Self::NoData { .. } | Self::NothingAside(_) => Exit::NotFound,
             Self::Torn(_) => Exit::Refused,
             Self::Untouched { why, .. } => why.exit(),
             _ => Exit::Failed,
@@ -83,10 +91,14 @@ impl Explained for ResetError {
 
     fn next(&self) -> Option<String> {
         Some(match self {
-            Self::NoData(_) => {
-                "to restore a snapshot, name it with --cluster-reset-restore-path; is the disk of the data mounted?"
-                    .into()
-            }
+            Self::NoData { data_dir, newest: Some(newest), .. } => format!(
+                "is the disk of the data mounted? If the data is lost, the newest snapshot is {newest}. Restore it: {}",
+                restore_command(data_dir, &newest.name)
+            ),
+            Self::NoData { data_dir, newest: None, .. } => format!(
+                "is the disk of the data mounted? No snapshot of this server was found; restore one from elsewhere: {}",
+                restore_command(data_dir, "PATH")
+            ),
             Self::Torn(etcd) => format!(
                 "restore the newest snapshot (quorate etcd-snapshot ls), or what the database there holds: \
                  --cluster-reset-restore-path={}/member/snap/db --skip-hash-check",
@@ -97,10 +109,10 @@ impl Explained for ResetError {
             Self::Membership(_) => return None,
             Self::Untouched { why, .. } => return why.next(),
             Self::Undone { why, .. } => {
-                return why.next().or_else(|| Some("the reason is above; mend it and try again".into()));
+                return why.next().or_else(|| Some("fix the cause above, then run the same command again".into()));
             }
             Self::NotUndone { .. } | Self::NotFinished { .. } => {
-                "mend that, then start the server without the flags: the next start goes on with it from its journal"
+                "fix that, then start the server without the flags: the next start finishes or rolls back from its journal"
                     .into()
             }
         })

@@ -17,7 +17,9 @@ use std::sync::Arc;
 
 use super::preflight;
 use super::signals::{Asked as Signal, Signals};
+use super::snapshots::known;
 use super::state::BinaryFacts;
+use super::survey::data_state;
 use super::{SystemError, cluster, lock, system};
 use crate::boltdb::wal;
 use crate::config::Config;
@@ -31,6 +33,7 @@ use crate::faults;
 use crate::host;
 use crate::plan::owner::Life;
 use crate::plan::restore::{self as plan, Phase};
+use crate::plan::start::{DataState, KnownSnapshot};
 use crate::restore::build::Built;
 use crate::restore::exchange::{self, Paths};
 use crate::restore::gate::{self, Question};
@@ -116,7 +119,7 @@ pub async fn run(config: &Config, asked: &Asked, tell: Tell) -> Result<Report, F
         tokio::select! {
             done = &mut acting => return done,
             asked = signals.next() => if let Signal::Stop(signal) = asked {
-                tracing::warn!(signal, "told to stop: it is broken off, and what was changed is undone");
+                tracing::warn!(signal, "signal received: cancelling, and rolling back what was changed");
                 course.break_off();
             }
         }
@@ -170,7 +173,9 @@ async fn act(config: &Config, asked: &Asked, course: &Course, tell: &Tell) -> Re
     // Of another node's snapshot only the data are taken over, not what else that node has in a shared bucket.
     let manifest = manifest.filter(|manifest| manifest.node == config.node_name);
     let lineage = manifest.map(|manifest| manifest.lives()).unwrap_or_default();
-    let mut run = Run { config, data, program, course, tell, asked, lineage, _binary: binary };
+    let is_without_data = what == Act::Reset && data_state(data)? != DataState::Present;
+    let newest = if is_without_data { known::newest(config, data).await.newest } else { None };
+    let mut run = Run { config, data, program, course, tell, asked, lineage, newest, _binary: binary };
     if asked.dry_run {
         return match found {
             None => run.outline(what, None),
@@ -222,6 +227,8 @@ struct Run<'a> {
     course: &'a Course,
     tell: &'a Tell,
     asked: &'a Asked,
+    /// What can be restored, if there is no data that could be reset.
+    newest: Option<KnownSnapshot>,
     /// The lives of the data in the snapshot that is restored, if it is of this node: the server goes on with them.
     lineage: Vec<Life>,
     /// Keeps one that is in memory executable.

@@ -11,7 +11,7 @@ use crate::host;
 use crate::plan::restore as plan;
 use crate::restore::exchange::Paths;
 use crate::restore::journal::Act;
-use crate::restore::replay;
+use crate::restore::{old, replay};
 use crate::server::survey::data_state;
 use crate::server::{cluster, lock};
 use crate::snapshot::inspect::{self, Inspection};
@@ -76,7 +76,7 @@ impl Run<'_> {
         }
         Ok(Report {
             act: Some(act),
-            old: paths.old,
+            old: paths.old.filter(|_| old::holds_data(&paths.current)),
             size: inspection.pages.used_pages * u64::from(inspection.page_size),
             revision: Some((inspection.revision, after)),
             keys: Some(inspection.keys),

@@ -14,8 +14,8 @@ use crate::plan::start::{self, ClusterRecord, DataState};
 use crate::restore::build::{self, Blueprint, Built};
 use crate::restore::exchange::Paths;
 use crate::restore::journal::{Act, Journal};
-use crate::restore::replay;
 use crate::restore::trial::{self, Trial};
+use crate::restore::{old, replay};
 use crate::server::cluster;
 use crate::server::preflight::{self, random_digits};
 use crate::server::survey::data_state;
@@ -38,7 +38,7 @@ impl Run<'_> {
         let mut report = Report {
             act: Some(what),
             from: opened.as_ref().map(|snapshot| snapshot.path.clone()),
-            old: paths.old.clone(),
+            old: paths.old.clone().filter(|_| old::holds_data(&paths.current)),
             members_before: before.as_ref().map_or(0, |cluster| cluster.members).max(self.members_now()),
             ..Report::default()
         };
@@ -82,7 +82,10 @@ impl Run<'_> {
     pub(super) fn check_data(&self, found: DataState, before: Option<&ClusterRecord>) -> Result<(), Failure> {
         match found {
             DataState::Present => {}
-            DataState::Absent | DataState::NeverBegun => return Err(ResetError::NoData(self.data.etcd()).into()),
+            DataState::Absent | DataState::NeverBegun => {
+                let (etcd, data_dir) = (self.data.etcd(), self.data.root().to_path_buf());
+                return Err(ResetError::NoData { etcd, data_dir, newest: self.newest.clone() }.into());
+            }
             DataState::Torn => return Err(ResetError::Torn(self.data.etcd()).into()),
         }
         if let Some(last) = before.and_then(|cluster| cluster.etcd_version) {

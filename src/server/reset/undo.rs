@@ -24,7 +24,9 @@ impl Run<'_> {
         let is_inside = paths.current.ends_with("member");
         let aside = old::list(data)
             .into_iter()
-            .find(|aside| aside.path.parent() == paths.current.parent() && kind(&aside.path) == Some(is_inside));
+            .filter(|aside| aside.path.parent() == paths.current.parent() && kind(&aside.path) == Some(is_inside))
+            // What was set aside without a database is nothing to go back to.
+            .find(|aside| old::holds_data(&aside.path));
         let aside = aside.ok_or_else(|| ResetError::NothingAside(data.db()))?;
         paths.staged.clone_from(&aside.path);
         paths.work = data.restore();
@@ -39,7 +41,7 @@ impl Run<'_> {
         let report = Report {
             act: Some(Act::Undo),
             from: Some(aside.path.clone()),
-            old: paths.old.clone(),
+            old: paths.old.clone().filter(|_| old::holds_data(&paths.current)),
             members_before: labelled.as_ref().map_or(0, |cluster| cluster.members),
             size,
             ..Report::default()

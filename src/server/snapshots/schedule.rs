@@ -50,6 +50,7 @@ pub async fn keep(shared: Arc<Shared>) {
     let mut settings = shared.snapshots.settings.clone();
     let mut seen = None;
     let mut announced = None;
+    let mut announce_next = false;
     // A slot is attempted once, also if the attempt fails.
     let mut attempted: Option<DateTime<Local>> = None;
     loop {
@@ -63,9 +64,13 @@ pub async fn keep(shared: Arc<Shared>) {
         if announced.as_ref() != Some(&config) {
             announce(&config);
             announced = Some(config.clone());
+            announce_next = true;
         }
         let Some(schedule) = &config.schedule else {
             shared.snapshots.note(|history| history.next = None);
+            if std::mem::take(&mut announce_next) {
+                tracing::warn!("scheduled snapshots are off: etcd-disable-snapshots");
+            }
             tokio::select! {
                 () = bell.ring_in(LOOK_AGAIN) => {}
                 changed = settings.changed() => if changed.is_err() {
@@ -91,6 +96,9 @@ pub async fn keep(shared: Arc<Shared>) {
             Due::At(next) => {
                 let next = SystemTime::from(next);
                 shared.snapshots.note(|history| history.next = Some(next));
+                if std::mem::take(&mut announce_next) {
+                    log_next(&config, schedule, next);
+                }
                 let wait = next.duration_since(clock::now()).unwrap_or_default().min(LOOK_AGAIN);
                 tokio::select! {
                     () = bell.ring_in(wait) => {}
@@ -107,6 +115,14 @@ pub async fn keep(shared: Arc<Shared>) {
             }
         }
     }
+}
+
+/// When the next one is due, and what becomes of it.
+fn log_next(config: &SnapshotConfig, schedule: &Schedule, next: SystemTime) {
+    let at = DateTime::<Local>::from(next).format("%Y-%m-%d %H:%M:%S %:z").to_string();
+    let keep = if config.retention == 0 { "all".to_owned() } else { config.retention.to_string() };
+    let s3 = if config.s3.is_on { "uploaded" } else { "not uploaded: etcd-s3 is off" };
+    tracing::info!(at, schedule = %schedule, keep, s3, "next scheduled snapshot");
 }
 
 /// The line that RKE1's own service begins with.

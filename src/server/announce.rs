@@ -1,0 +1,48 @@
+//! The few lines that a start logs: what runs, on which data, and whether that is a new cluster or the one from before.
+
+use super::preflight::Prepared;
+use super::state::BinaryFacts;
+use crate::config::Config;
+use crate::etcd::settings::Beginning;
+use crate::plan::start::ClusterRecord;
+
+/// Logs the first two lines.
+pub(super) fn start(config: &Config, config_file: &str, binary: &BinaryFacts, prepared: &Prepared) {
+    let commit = option_env!("QUORATE_COMMIT").and_then(|commit| commit.get(..12));
+    let build = commit.map(|commit| format!(" ({commit})")).unwrap_or_default();
+    tracing::info!(
+        data = %config.data_dir.display(),
+        config = config_file,
+        "quorate {}{build}, etcd {}",
+        env!("CARGO_PKG_VERSION"),
+        binary.version
+    );
+    let member = &prepared.identity.name;
+    match (&prepared.identity.beginning, &prepared.remembered) {
+        (Beginning::NewCluster { .. }, None) => {
+            tracing::warn!(member, "there is no data here: starting a NEW, empty cluster");
+        }
+        (Beginning::NewCluster { .. }, Some(before)) => {
+            let (before, epoch) = (&before.cluster_id, prepared.epoch);
+            tracing::warn!(
+                member,
+                before,
+                epoch,
+                "starting a NEW, empty cluster, as --new-cluster or an unfinished first start asks for"
+            );
+        }
+        (Beginning::ExistingData, remembered) => {
+            let ClusterRecord { cluster_id, members, etcd_version, .. } = remembered.clone().unwrap_or_default();
+            let last_run_by = etcd_version.map(|version| version.to_string());
+            let epoch = prepared.epoch;
+            tracing::info!(
+                cluster = cluster_id,
+                member,
+                members,
+                epoch,
+                last_run_by,
+                "resuming from the data that is here"
+            );
+        }
+    }
+}
