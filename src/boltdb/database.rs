@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::image::Image;
-use super::page::{self, BUCKET, Finding, HEADER, Header, Kind, META, Meta, PAGE_SIZES, ReadError};
+use super::page::{self, BUCKET, Finding, HEADER, Header, Kind, META, Meta, PAGE_SIZES, Pair, Pairs, ReadError, Table};
 use super::pages::Pages;
-use super::walk::{Bounds, Visitor, Walk, Walked, read};
+use super::walk::{Begun, Bounds, Flow, LARGEST_BRANCH, LARGEST_WHOLE, ON, Visitor, Walk, Walked, read};
 
 /// How long the file must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,34 +35,29 @@ impl<'a, I: Image + ?Sized> Database<'a, I> {
         if first.page_size != second.page_size {
             return Err(Finding::new(0, "the two heads of the database differ in the size of a page").into());
         }
-        let needed = meta.high_water_mark.checked_mul(u64::from(meta.page_size));
+        let needed = meta.length();
         let is_right = needed.is_some_and(|needed| match wanted {
             Length::Exact => length == needed,
             Length::AtLeast => length >= needed && length.is_multiple_of(u64::from(meta.page_size)),
         });
         if !is_right {
-            let what = format!(
-                "the database has {length} bytes, and its head says {} pages of {}",
-                meta.high_water_mark, meta.page_size
-            );
-            return Err(Finding::new(length.min(needed.unwrap_or(length)), what).into());
+            return Err(Finding::new(length.min(needed.unwrap_or(length)), meta.too_short(length)).into());
         }
         Ok(Self { image, meta })
     }
 
-    /// As [`Self::open`], for a file whose length and second head do not matter: the newest good head counts.
+    /// As [`Self::open`], for a file whose second head does not matter: the newest good head counts, and the file may be longer than it
+    /// says.
     ///
     /// # Errors
-    /// If there is no good head.
+    /// If there is no good head, or the file is shorter than it says.
     pub fn open_newest(image: &'a I) -> Result<Self, ReadError> {
-        let heads = [0].into_iter().chain(PAGE_SIZES.map(u64::from));
-        // The second head lies where the first page ends, and the size of that is in the first, which may be damaged.
-        let good = heads.filter_map(|offset| {
-            let meta = read_meta(image, offset).ok()?;
-            (offset == 0 || offset == u64::from(meta.page_size)).then_some(meta)
-        });
-        let meta = good.max_by_key(|meta| meta.transaction);
-        let meta = meta.ok_or_else(|| Finding::new(0, "there is no database: neither of its heads can be read"))?;
+        let meta = newest_head(image)?;
+        let length = image.length().map_err(|source| ReadError::Io { offset: 0, source })?;
+        // Nothing is sized by what a head says of pages that are not there.
+        if meta.length().is_none_or(|needed| needed > length) {
+            return Err(Finding::new(length, meta.too_short(length)).into());
+        }
         Ok(Self { image, meta })
     }
 
@@ -78,8 +73,9 @@ impl<'a, I: Image + ?Sized> Database<'a, I> {
     /// The first thing that is wrong.
     pub fn walk(&self, visitor: &mut impl Visitor) -> Result<Walked, ReadError> {
         let mut walk = Walk::new(self.image, self.meta)?;
-        walk.tree(self.meta.root, None, visitor)?;
-        walk.freelist()?;
+        if walk.tree(self.meta.root, None, visitor)?.is_continue() {
+            walk.freelist()?;
+        }
         Ok(Walked { used_pages: walk.seen.count(), free_pages: self.meta.high_water_mark - walk.seen.count() })
     }
 
@@ -89,11 +85,13 @@ impl<'a, I: Image + ?Sized> Database<'a, I> {
     /// The first thing that is wrong.
     pub fn reached(&self) -> Result<Pages, ReadError> {
         let mut walk = Walk::new(self.image, self.meta)?;
-        walk.node(self.meta.root, &Bounds::default(), 0, &mut |walk, pair, offset| match page::u64_at(pair.value, 0)
-            .filter(|_| pair.is_bucket)
+        let _ = walk.node(self.meta.root, &Bounds::default(), 0, &mut |walk, pair, offset| match page::u64_at(
+            pair.value, 0,
+        )
+        .filter(|_| pair.is_bucket)
         {
-            Some(0) => Ok(()),
-            Some(root) => walk.outline(root, 0),
+            Some(0) => Ok(ON),
+            Some(root) => walk.outline(root, 0).map(|()| ON),
             None => Err(Finding::new(offset, "these are not the buckets of an etcd").into()),
         })?;
         walk.freelist()?;
@@ -105,9 +103,8 @@ impl<'a, I: Image + ?Sized> Database<'a, I> {
     /// # Errors
     /// If it is damaged.
     pub fn walk_bucket(&self, name: &[u8], visitor: &mut impl Visitor) -> Result<(), ReadError> {
-        let mut only = Only { name, inner: visitor };
-        let mut walk = Walk::new(self.image, self.meta)?;
-        walk.tree(self.meta.root, Some(&[name]), &mut only)
+        let _ = Walk::new(self.image, self.meta)?.tree(self.meta.root, Some(&[name]), visitor)?;
+        Ok(())
     }
 
     /// The last key of a top-level bucket, found along the right edge of its tree: a few pages.
@@ -116,12 +113,7 @@ impl<'a, I: Image + ?Sized> Database<'a, I> {
     /// If it is damaged there.
     pub fn last_key(&self, name: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
         let Some(bucket) = self.top_level()?.remove(name) else { return Ok(None) };
-        let edge = self.right_edge(&bucket)?;
-        let Some((leaf, offset)) = edge.last() else { return Ok(None) };
-        let cut_off = || Finding::new(*offset, "a page is cut off");
-        let header = Header::read(leaf).ok_or_else(cut_off)?;
-        let Some(last) = usize::from(header.count).checked_sub(1) else { return Ok(None) };
-        Ok(Some(page::leaf_element(leaf, last).ok_or_else(cut_off)?.key.to_vec()))
+        self.right_edge(&bucket)?.leaf.last_key(self.image)
     }
 
     /// The top-level buckets: their names, and what they lead to.
@@ -131,42 +123,44 @@ impl<'a, I: Image + ?Sized> Database<'a, I> {
     pub fn top_level(&self) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, ReadError> {
         /// etcd has a dozen.
         const MOST: usize = 1000;
+        /// A small bucket lies in the page of the one above, in at most a quarter of it (bbolt `bucket.go`, `maxInlineBucketSize`).
+        const LARGEST_BUCKET: usize = 1 << 16;
         let mut buckets = BTreeMap::new();
         let mut walk = Walk::new(self.image, self.meta)?;
-        walk.node(self.meta.root, &Bounds::default(), 0, &mut |_, pair, offset| {
-            if !pair.is_bucket || buckets.len() == MOST {
+        let _ = walk.node(self.meta.root, &Bounds::default(), 0, &mut |_, pair, offset| {
+            if !pair.is_bucket || buckets.len() == MOST || pair.value.len() > LARGEST_BUCKET {
                 return Err(Finding::new(offset, "these are not the buckets of an etcd").into());
             }
             buckets.insert(pair.key.to_vec(), pair.value.to_vec());
-            Ok(())
+            Ok(ON)
         })?;
         Ok(buckets)
     }
 
-    /// The pages along the right edge of a bucket's tree, from its root to its last leaf, with their offsets. `bucket` is what
-    /// [`Self::top_level`] gave for it; one that lies in a page of another has only its leaf.
+    /// The right edge of a bucket's tree. `bucket` is what [`Self::top_level`] gave for it.
     ///
     /// # Errors
     /// If it is damaged there.
-    pub fn right_edge(&self, bucket: &[u8]) -> Result<Vec<(Vec<u8>, u64)>, ReadError> {
+    pub fn right_edge(&self, bucket: &[u8]) -> Result<Edge, ReadError> {
         let mut walk = Walk::new(self.image, self.meta)?;
         let mut next = page::u64_at(bucket, 0).unwrap_or_default();
         if next == 0 {
-            return Ok(vec![(bucket.get(BUCKET..).unwrap_or_default().to_vec(), 0)]);
+            let inline = bucket.get(BUCKET..).unwrap_or_default().to_vec();
+            return Ok(Edge { branches: Vec::new(), leaf: Leaf::Inline(inline) });
         }
-        let mut edge = Vec::new();
+        let mut branches = Vec::new();
         loop {
-            let offset = next.saturating_mul(u64::from(self.meta.page_size));
-            let mut page = Vec::new();
-            // A page that was there before is found by the walk, so this ends.
-            let header = walk.load(next, offset, &mut page)?;
-            let last = usize::from(header.count).checked_sub(1);
-            let child = last.and_then(|last| page::branch_element(&page, last)).map(|(_, child)| child);
-            edge.push((page, offset));
-            match (header.kind, child) {
-                (Some(Kind::Leaf), _) => return Ok(edge),
-                (Some(Kind::Branch), Some(child)) => next = child,
-                _ => return Err(Finding::new(offset, "a page is neither branch nor leaf").into()),
+            let mut buffer = Vec::new();
+            let page = walk.begin(next, branches.len(), &mut buffer)?;
+            match page.header.kind {
+                Some(Kind::Leaf) => return Ok(Edge { branches, leaf: Leaf::Page(next, page) }),
+                Some(Kind::Branch) => {
+                    walk.rest(&page, &mut buffer, LARGEST_BRANCH)?;
+                    let children = page::children(&buffer, page.header).map_err(|what| page.wrong(what))?;
+                    next = children.last().map_or(0, |(_, child)| *child);
+                    branches.push((buffer, page.header));
+                }
+                _ => return Err(page.wrong("a page is neither branch nor leaf")),
             }
         }
     }
@@ -176,14 +170,112 @@ impl<'a, I: Image + ?Sized> Database<'a, I> {
     /// # Errors
     /// If it is too damaged to tell.
     pub fn any_bucket_holds(&self, names: &[&[u8]]) -> Result<bool, ReadError> {
-        let mut any = Any(false);
+        let mut any = Any;
         let mut walk = Walk::new(self.image, self.meta)?;
-        match walk.tree(self.meta.root, Some(names), &mut any) {
-            Err(ReadError::Damaged(_)) if any.0 => Ok(true),
-            Err(error) => Err(error),
-            Ok(()) => Ok(false),
+        Ok(walk.tree(self.meta.root, Some(names), &mut any)?.is_break())
+    }
+}
+
+/// The newest good head of two, of a file that may be shorter than it says.
+///
+/// # Errors
+/// If neither is good, or they cannot be read.
+pub fn newest_head<I: Image + ?Sized>(image: &I) -> Result<Meta, ReadError> {
+    let heads = [0].into_iter().chain(PAGE_SIZES.map(u64::from));
+    // The second head lies where the first page ends, and the size of that is in the first, which may be damaged.
+    let good = heads.filter_map(|offset| {
+        let meta = read_meta(image, offset).ok()?;
+        (offset == 0 || offset == u64::from(meta.page_size)).then_some(meta)
+    });
+    let meta = good.max_by_key(|meta| meta.transaction);
+    Ok(meta.ok_or_else(|| Finding::new(0, "there is no database: neither of its heads can be read"))?)
+}
+
+/// The pages along the right edge of a bucket's tree.
+#[derive(Debug)]
+pub struct Edge {
+    /// From the root on, each as a whole.
+    pub branches: Vec<(Vec<u8>, Header)>,
+    /// The last leaf.
+    pub leaf: Leaf,
+}
+
+/// A leaf that was found, and not read.
+#[derive(Debug)]
+pub enum Leaf {
+    /// It lies in the page of the bucket above.
+    Inline(Vec<u8>),
+    /// The page with this number.
+    Page(u64, Begun),
+}
+
+impl Leaf {
+    /// Its bytes; nothing if there are more of them than are read at once.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    pub(super) fn bytes<I: Image + ?Sized>(&self, image: &I) -> Result<Option<Vec<u8>>, ReadError> {
+        match self {
+            Self::Inline(bytes) => Ok(Some(bytes.clone())),
+            Self::Page(_, page) => {
+                let length = usize::try_from(page.length).ok().filter(|length| *length <= LARGEST_WHOLE);
+                let Some(length) = length else { return Ok(None) };
+                let mut bytes = vec![0; length];
+                read(image, &mut bytes, page.offset)?;
+                Ok(Some(bytes))
+            }
         }
     }
+
+    /// Its first key, and its last one: only its table and that key are read.
+    fn key<I: Image + ?Sized>(&self, image: &I, is_last: bool) -> Result<Option<Vec<u8>>, ReadError> {
+        let page = match self {
+            Self::Inline(bytes) => {
+                let Some(header) = Header::read(bytes) else { return Ok(None) };
+                let pairs = pairs(bytes, header)?;
+                let pair = if is_last { pairs.last() } else { pairs.first() };
+                return Ok(pair.map(|pair| pair.key.to_vec()));
+            }
+            Self::Page(_, page) => page,
+        };
+        let mut head = vec![0; Table::length(usize::from(page.header.count))];
+        read(image, &mut head, page.offset)?;
+        let mut table = Table::new(&head, Kind::Leaf, page.header.count);
+        let mut found = None;
+        while let Some(entry) = table.entry().map_err(|what| page.wrong(what))? {
+            found = Some(entry);
+            if !is_last {
+                break;
+            }
+        }
+        let Some(entry) = found else { return Ok(None) };
+        if entry.end() > page.length {
+            return Err(page.wrong("an element of a leaf does not lie within it"));
+        }
+        let mut key = vec![0; entry.key as usize];
+        read(image, &mut key, page.offset + entry.start)?;
+        Ok(Some(key))
+    }
+
+    /// Its first key.
+    pub(super) fn first_key<I: Image + ?Sized>(&self, image: &I) -> Result<Option<Vec<u8>>, ReadError> {
+        self.key(image, false)
+    }
+
+    /// Its last key.
+    pub(super) fn last_key<I: Image + ?Sized>(&self, image: &I) -> Result<Option<Vec<u8>>, ReadError> {
+        self.key(image, true)
+    }
+}
+
+/// All pairs of a leaf that is there as a whole.
+pub(super) fn pairs(bytes: &[u8], header: Header) -> Result<Vec<Pair<'_>>, Finding> {
+    let mut pairs = Pairs::new(bytes, header);
+    let mut all = Vec::new();
+    while let Some(pair) = pairs.pair().map_err(|what| Finding::new(0, what))? {
+        all.push(pair);
+    }
+    Ok(all)
 }
 
 fn read_meta<I: Image + ?Sized>(image: &I, offset: u64) -> Result<Meta, ReadError> {
@@ -192,34 +284,16 @@ fn read_meta<I: Image + ?Sized>(image: &I, offset: u64) -> Result<Meta, ReadErro
     Ok(Meta::read(&bytes, offset)?)
 }
 
-/// Passes on one bucket's pairs.
-struct Only<'v, V> {
-    name: &'v [u8],
-    inner: &'v mut V,
-}
-
-impl<V: Visitor> Visitor for Only<'_, V> {
-    fn bucket(&mut self, name: &[u8], offset: u64) -> Result<(), Finding> {
-        debug_assert_eq!(name, self.name);
-        self.inner.bucket(name, offset)
-    }
-
-    fn pair(&mut self, key: &[u8], value: &[u8], offset: u64) -> Result<(), Finding> {
-        self.inner.pair(key, value, offset)
-    }
-}
-
 /// Stops at the first pair.
-struct Any(bool);
+struct Any;
 
 impl Visitor for Any {
     fn bucket(&mut self, _: &[u8], _: u64) -> Result<(), Finding> {
         Ok(())
     }
 
-    fn pair(&mut self, _: &[u8], _: &[u8], offset: u64) -> Result<(), Finding> {
-        self.0 = true;
-        Err(Finding::new(offset, "found"))
+    fn pair(&mut self, _: &[u8], _: &[u8], _: u64) -> Result<Flow, Finding> {
+        Ok(Flow::Break(()))
     }
 }
 
@@ -240,8 +314,8 @@ pub(super) mod tests {
             Ok(())
         }
 
-        fn pair(&mut self, _: &[u8], _: &[u8], _: u64) -> Result<(), Finding> {
-            Ok(())
+        fn pair(&mut self, _: &[u8], _: &[u8], _: u64) -> Result<Flow, Finding> {
+            Ok(ON)
         }
     }
 
@@ -309,10 +383,10 @@ pub(super) mod tests {
             self.0.push(String::from_utf8_lossy(name).into_owned());
             Ok(())
         }
-        fn pair(&mut self, key: &[u8], value: &[u8], _: u64) -> Result<(), Finding> {
+        fn pair(&mut self, key: &[u8], value: &[u8], _: u64) -> Result<Flow, Finding> {
             assert_eq!(value, b"value");
             self.0.push(format!("/{}", String::from_utf8_lossy(key)));
-            Ok(())
+            Ok(ON)
         }
     }
 
@@ -349,9 +423,17 @@ pub(super) mod tests {
             ("checksum is wrong", page_at(1) + 60, &[9], page_at(1)),
             ("says that it is page", page_at(5), &[9], page_at(5)),
             ("neither branch nor leaf", page_at(5) + 8, &[4], page_at(5)),
-            ("does not lie within it", page_at(5) + 10, &[0xff, 0xff], page_at(5)),
-            ("does not lie within it", element_at(6, 1) + 4, &[0xff, 0xff], page_at(6)),
-            ("is meant, and the last page is 7", page_at(5) + 12, &[0xff], page_at(5)),
+            ("does not begin where the one before it ends", page_at(5) + 10, &[0xff, 0xff], page_at(5)),
+            ("does not begin where the one before it ends", element_at(6, 1) + 4, &[0xff, 0xff], page_at(6)),
+            ("the table of a page is cut off", element_at(6, 1), &[2], page_at(6)),
+            ("does not lie within it", element_at(6, 1) + 12, &[0xff, 0xff], page_at(6)),
+            // bbolt panics: zero-length inode key.
+            ("has a key of 0 bytes", element_at(6, 1) + 8, &[0], page_at(6)),
+            ("has a key of 65535 bytes", element_at(6, 1) + 8, &[0xff, 0xff], page_at(6)),
+            ("has a key of 0 bytes", element_at(4, 1) + 4, &[0], page_at(4)),
+            ("page 260 is meant, and the last page is 7", page_at(5) + 12, &[0xff], page_at(5)),
+            ("page 4294967300 is meant", page_at(5) + 12, &[0xff; 4], page_at(5)),
+            ("a page has 8192 bytes, and what is in it 60", page_at(6) + 12, &[1], page_at(6)),
             ("page 5 is reached a second time", element_at(4, 1) + 8, &[5], page_at(5)),
             ("keys are not in order", element_at(5, 1) + 32 - 16 + 6, b"0", page_at(5)),
             ("leads nowhere", page_at(4) + 10, &[0], page_at(4)),
@@ -373,6 +455,55 @@ pub(super) mod tests {
         let short = database();
         assert!(walk(&short[..7 * PAGE]).is_err());
         assert!(walk(&[short.as_slice(), &[0; PAGE]].concat()).is_err(), "longer than it says");
+    }
+
+    /// Two heads, a root with the bucket `key`, and its leaf: two pairs of so many bytes each.
+    pub fn with_large_leaf(bytes: usize) -> Vec<u8> {
+        let value = vec![7; bytes];
+        let pairs = [b"a", b"b"].map(|key| Pair { key, value: &value, is_bucket: false });
+        let mut leaf = page::leaf(3, &pairs, 4096).unwrap();
+        leaf.resize(leaf.len().next_multiple_of(PAGE), 0);
+        let root = [("key".into(), [3u64.to_le_bytes(), [0; 8]].concat(), 1)];
+        let pages = 3 + (leaf.len() / PAGE) as u64;
+        [meta(0, 6, pages, 2), meta(1, 7, pages, 2), page(2, 2, &root, false), leaf].concat()
+    }
+
+    #[test]
+    fn large_leaves_are_read_one_element_at_a_time() {
+        struct Sizes(Vec<usize>);
+        impl Visitor for Sizes {
+            fn bucket(&mut self, _: &[u8], _: u64) -> Result<(), Finding> {
+                Ok(())
+            }
+            fn pair(&mut self, key: &[u8], value: &[u8], _: u64) -> Result<Flow, Finding> {
+                assert!(key.len() == 1 && value.iter().all(|byte| *byte == 7));
+                self.0.push(value.len());
+                Ok(ON)
+            }
+        }
+        let mut sizes = Sizes(Vec::new());
+        let bytes = with_large_leaf(LARGEST_WHOLE);
+        let database = Database::open(&bytes[..], bytes.len() as u64, Length::Exact).unwrap();
+        database.walk(&mut sizes).unwrap();
+        assert_eq!(sizes.0, [LARGEST_WHOLE; 2]);
+        assert_eq!(database.last_key(b"key").unwrap(), Some(b"b".to_vec()));
+        // Larger than anything that etcd writes: refused by its table, not read.
+        let mut bytes = bytes;
+        put(&mut bytes, 3 * PAGE + HEADER + 12, &u32::MAX.to_le_bytes());
+        let database = Database::open(&bytes[..], bytes.len() as u64, Length::Exact).unwrap();
+        let found = database.walk(&mut Ignore).unwrap_err().to_string();
+        assert!(found.contains("an element has 4294967296 bytes"), "{found}");
+    }
+
+    /// What `ls` and a restore open before anything is verified: nothing is sized by what a head or a page says of itself.
+    #[test]
+    fn a_head_that_promises_more_than_the_file_has_is_refused_at_once() {
+        let mut bytes = database();
+        for id in 0..2 {
+            put(&mut bytes, usize::try_from(id).unwrap() * PAGE, &meta(id, 6 + id, 1 << 33, 3));
+        }
+        assert!(Database::open_newest(&bytes[..]).unwrap_err().to_string().contains("its head says 8589934592 pages"));
+        assert_eq!(newest_head(&bytes[..]).unwrap().high_water_mark, 1 << 33);
     }
 
     proptest! {

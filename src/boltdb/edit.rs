@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::Path;
 
-use super::database::Database;
+use super::database::{self, Database, Edge, Leaf};
 use super::page::{self, BUCKET, Finding, Header, Meta, NO_FREELIST, Pair, ReadError};
-use super::walk::Visitor;
+use super::walk::{Flow, ON, Visitor};
 use crate::durable::{self, WriteError};
 
 /// What a small bucket holds.
@@ -83,24 +83,36 @@ impl<'f> Editor<'f> {
     /// If it does not belong there, or the bucket is damaged.
     pub fn append(&mut self, name: &[u8], key: &[u8], value: &[u8]) -> Result<(), EditError> {
         let bucket = self.buckets.get(name).cloned().unwrap_or_else(|| empty_bucket(&[]));
-        let mut edge = self.database.right_edge(&bucket)?;
-        let (leaf, offset) = edge.pop().unwrap_or_default();
-        let wrong = |what: &str| Finding::new(offset, what);
-        let count = Header::read(&leaf).map_or(0, |header| usize::from(header.count));
-        let pairs: Option<Vec<Pair<'_>>> = (0..count).map(|index| page::leaf_element(&leaf, index)).collect();
-        let mut pairs = pairs.ok_or_else(|| wrong("an element of a leaf does not lie within it"))?;
-        if pairs.last().is_some_and(|last| last.key >= key) {
-            return Err(wrong("what is to be put behind the last key does not belong there").into());
+        let Edge { branches, leaf } = self.database.right_edge(&bucket)?;
+        if leaf.last_key(self.file)?.is_some_and(|last| last.as_slice() >= key) {
+            return Err(Finding::new(0, "what is to be put behind the last key does not belong there").into());
         }
-        pairs.push(Pair { key, value, is_bucket: false });
-        let mut child = self.put_leaf(&pairs)?;
-        for (branch, offset) in edge.iter().rev() {
-            let id = self.next_page();
-            let moved = page::redirected(branch, id, child);
-            self.appended.extend(moved.ok_or_else(|| Finding::new(*offset, "a branch leads nowhere"))?);
-            child = id;
+        let pair = Pair { key, value, is_bucket: false };
+        // What takes the place of the last page of a level, and what comes behind it.
+        let (mut last, mut behind) = match leaf.bytes(self.file)? {
+            Some(bytes) => {
+                let count = Header::read(&bytes);
+                let mut pairs = count.map_or(Ok(Vec::new()), |header| database::pairs(&bytes, header))?;
+                pairs.push(pair);
+                (self.put_leaf(&pairs)?, None)
+            }
+            // Too large to be copied: it stays where it is.
+            None => (page_of(&leaf), Some(self.put_leaf(&[pair])?)),
+        };
+        for (bytes, header) in branches.iter().rev() {
+            let children = page::children(bytes, *header).map_err(|what| Finding::new(0, what))?;
+            let mut children: Vec<(&[u8], u64)> = children;
+            if let Some(child) = children.last_mut() {
+                child.1 = last;
+            }
+            children.extend(behind.take().map(|page| (key, page)));
+            last = self.put_branch(&children)?;
         }
-        self.buckets.insert(name.to_vec(), lead_to(child, &bucket, &[]));
+        if let Some(behind) = behind {
+            let first = leaf.first_key(self.file)?.unwrap_or_default();
+            last = self.put_branch(&[(&first, last), (key, behind)])?;
+        }
+        self.buckets.insert(name.to_vec(), lead_to(last, &bucket, &[]));
         Ok(())
     }
 
@@ -152,6 +164,15 @@ impl<'f> Editor<'f> {
         Ok(id)
     }
 
+    fn put_branch(&mut self, children: &[(&[u8], u64)]) -> Result<u64, Finding> {
+        let (id, page_size) = (self.next_page(), self.database.meta().page_size);
+        let page = page::branch(id, children, page_size);
+        let page = page.ok_or_else(|| Finding::new(0, "there is too much for one page"))?;
+        self.appended.extend_from_slice(&page);
+        self.appended.resize(self.appended.len().next_multiple_of(page_size as usize), 0);
+        Ok(id)
+    }
+
     /// A bucket of this content within the page of the one above it, if it is as small as bbolt wants it (`bucket.go`, `inlineable`).
     fn inline(&self, pairs: &[Pair<'_>]) -> Option<Vec<u8>> {
         let page_size = self.database.meta().page_size;
@@ -163,6 +184,13 @@ impl<'f> Editor<'f> {
 fn lead_to(root: u64, before: &[u8], inline: &[u8]) -> Vec<u8> {
     let sequence = page::u64_at(before, 8).unwrap_or_default();
     [&root.to_le_bytes()[..], &sequence.to_le_bytes(), inline].concat()
+}
+
+fn page_of(leaf: &Leaf) -> u64 {
+    match leaf {
+        Leaf::Page(id, _) => *id,
+        Leaf::Inline(_) => 0,
+    }
 }
 
 fn empty_bucket(before: &[u8]) -> Vec<u8> {
@@ -182,21 +210,21 @@ impl Visitor for All {
         Ok(())
     }
 
-    fn pair(&mut self, key: &[u8], value: &[u8], offset: u64) -> Result<(), Finding> {
+    fn pair(&mut self, key: &[u8], value: &[u8], offset: u64) -> Result<Flow, Finding> {
         self.bytes += key.len() + value.len();
         if self.bytes > LARGEST {
             return Err(Finding::new(offset, "a bucket that etcd keeps small is large"));
         }
         self.pairs.insert(key.to_vec(), value.to_vec());
-        Ok(())
+        Ok(ON)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::database::Length;
-    use super::super::database::tests::{Ignore, database};
-    use super::super::walk::Walked;
+    use super::super::database::tests::{Ignore, database, with_large_leaf};
+    use super::super::walk::{LARGEST_WHOLE, Walked};
     use super::*;
     use proptest::prelude::*;
     use std::io::Write as _;
@@ -257,6 +285,20 @@ mod tests {
         editor.append(b"young", b"k", b"v").unwrap();
         editor.write(Path::new("x")).unwrap();
         assert_eq!(pairs(&file, b"young"), Pairs::from([(b"k".to_vec(), b"v".to_vec())]));
+    }
+
+    /// A leaf that is too large to be copied gets a neighbour.
+    #[test]
+    fn a_pair_is_put_behind_a_large_leaf() {
+        let file = file(&with_large_leaf(LARGEST_WHOLE));
+        for key in [b"c", b"d"] {
+            let mut editor = Editor::open(&file).unwrap();
+            editor.append(b"key", key, b"v").unwrap();
+            editor.write(Path::new("x")).unwrap();
+        }
+        let database = Database::open(&file, file.metadata().unwrap().len(), Length::Exact).unwrap();
+        database.walk(&mut Ignore).unwrap();
+        assert_eq!(database.last_key(b"key").unwrap(), Some(b"d".to_vec()));
     }
 
     #[test]

@@ -13,11 +13,21 @@ pub trait Image {
     /// # Errors
     /// If there are fewer bytes, or they cannot be read.
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
+
+    /// How many bytes there are.
+    ///
+    /// # Errors
+    /// If the system does not say.
+    fn length(&self) -> io::Result<u64>;
 }
 
 impl Image for File {
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
         std::os::unix::fs::FileExt::read_exact_at(self, buffer, offset)
+    }
+
+    fn length(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
     }
 }
 
@@ -27,5 +37,9 @@ impl Image for [u8] {
         let found = self.get(start..).and_then(|rest| rest.get(..buffer.len()));
         buffer.copy_from_slice(found.ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))?);
         Ok(())
+    }
+
+    fn length(&self) -> io::Result<u64> {
+        Ok(self.len() as u64)
     }
 }

@@ -16,6 +16,8 @@ pub const HEADER: usize = 16;
 pub const META: usize = 64;
 /// Length of what a bucket's value begins with.
 pub const BUCKET: usize = 16;
+/// A key has at most so many bytes (bbolt `MaxKeySize`).
+const LARGEST_KEY: u32 = 32768;
 
 const MAGIC: u32 = 0xED0C_DAED;
 const VERSION: u32 = 2;
@@ -119,6 +121,18 @@ impl Meta {
         })
     }
 
+    /// Bytes of the database; `None` if no file is as long.
+    #[must_use]
+    pub fn length(&self) -> Option<u64> {
+        self.high_water_mark.checked_mul(u64::from(self.page_size))
+    }
+
+    /// What is wrong with a file of `length` bytes that is not as long as it says.
+    pub(super) fn too_short(&self, length: u64) -> String {
+        let (pages, size) = (self.high_water_mark, self.page_size);
+        format!("the database has {length} bytes, and its head says {pages} pages of {size}")
+    }
+
     /// The page `id`, 0 or 1, that holds it.
     #[must_use]
     pub fn page(&self, id: u64) -> Vec<u8> {
@@ -165,15 +179,21 @@ pub fn leaf(id: u64, pairs: &[Pair<'_>], page_size: u32) -> Option<Vec<u8>> {
     Some(page)
 }
 
-/// The branch page `page` as page `id`, with its last element leading to `child`; `None` if it is none.
+/// The branch page `id` with these keys and the pages below, without what fills it up to whole pages; `None` if there are more than a
+/// page can count.
 #[must_use]
-pub fn redirected(page: &[u8], id: u64, child: u64) -> Option<Vec<u8>> {
-    let header = Header::read(page)?;
-    let last = usize::from(header.count).checked_sub(1)?;
-    let at = HEADER + last * HEADER + 8;
-    let mut page = page.to_vec();
-    page.get_mut(..8)?.copy_from_slice(&id.to_le_bytes());
-    page.get_mut(at..at + 8)?.copy_from_slice(&child.to_le_bytes());
+pub fn branch(id: u64, children: &[(&[u8], u64)], page_size: u32) -> Option<Vec<u8>> {
+    let whole = Table::length(children.len()) + children.iter().map(|(key, _)| key.len()).sum::<usize>();
+    let overflow = u32::try_from(whole.div_ceil(page_size as usize).saturating_sub(1)).ok()?;
+    let mut page = header(id, BRANCH, u16::try_from(children.len()).ok()?, overflow).to_vec();
+    let mut body = Table::length(children.len());
+    for (key, child) in children {
+        page.extend(u32::try_from(body - page.len()).ok()?.to_le_bytes());
+        page.extend(u32::try_from(key.len()).ok()?.to_le_bytes());
+        page.extend(child.to_le_bytes());
+        body += key.len();
+    }
+    children.iter().for_each(|(key, _)| page.extend_from_slice(key));
     Some(page)
 }
 
@@ -231,23 +251,165 @@ pub struct Pair<'a> {
     pub is_bucket: bool,
 }
 
-/// Element `index` of a leaf page; `None` if it does not lie within the page.
-#[must_use]
-pub fn leaf_element(page: &[u8], index: usize) -> Option<Pair<'_>> {
-    let at = HEADER + index * HEADER;
-    let start = at.checked_add(u32_at(page, at + 4)? as usize)?;
-    let (key, value) = (u32_at(page, at + 8)? as usize, u32_at(page, at + 12)? as usize);
-    let body = page.get(start..)?.get(..key.checked_add(value)?)?;
-    Some(Pair { key: &body[..key], value: &body[key..], is_bucket: u32_at(page, at)? & IS_BUCKET != 0 })
+/// Where the body of an element lies, as the element table at the beginning of a page says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// From the first byte of the page.
+    pub start: u64,
+    /// Bytes of the key.
+    pub key: u32,
+    /// Bytes of the value; 0 in a branch.
+    pub value: u32,
+    /// The value is a bucket; never in a branch.
+    pub is_bucket: bool,
+    /// The page below; 0 in a leaf.
+    pub child: u64,
 }
 
-/// Element `index` of a branch page: its key and the page below; `None` if it does not lie within the page.
+impl Entry {
+    /// The first byte after it.
+    #[must_use]
+    pub fn end(&self) -> u64 {
+        self.start + u64::from(self.key) + u64::from(self.value)
+    }
+}
+
+/// The element table of a page: its entries one after the other, each of which must be as bbolt writes it.
+///
+/// bbolt (`internal/common/inode.go`, `WriteInodeToPage`; before 1.4 `node.go`, `write`) puts the bodies behind the table in the order
+/// of the entries without a gap, and ends with a panic when it reads an empty key (`ReadInodeFromPage`) or is to store one.
+#[derive(Clone, Copy, Debug)]
+pub struct Table<'p> {
+    bytes: &'p [u8],
+    kind: Kind,
+    count: usize,
+    index: usize,
+    next: u64,
+}
+
+impl<'p> Table<'p> {
+    /// Of a page of `kind` that begins with `bytes`, which reach at least to the end of the table.
+    #[must_use]
+    pub fn new(bytes: &'p [u8], kind: Kind, count: u16) -> Self {
+        let count = usize::from(count);
+        Self { bytes, kind, count, index: 0, next: Self::length(count) as u64 }
+    }
+
+    /// Bytes up to the end of a table of so many entries.
+    #[must_use]
+    pub const fn length(count: usize) -> usize {
+        HEADER + count * HEADER
+    }
+
+    /// The next entry; nothing after the last one.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn entry(&mut self) -> Result<Option<Entry>, String> {
+        if self.index == self.count {
+            return Ok(None);
+        }
+        let index = self.index;
+        let entry = self.at(index).ok_or_else(|| format!("the table of a page is cut off at element {index}"))?;
+        if entry.start != self.next {
+            return Err(format!("element {index} of a page does not begin where the one before it ends"));
+        }
+        if entry.key == 0 || entry.key > LARGEST_KEY {
+            return Err(format!("element {index} of a page has a key of {} bytes", entry.key));
+        }
+        self.next = entry.end();
+        self.index += 1;
+        Ok(Some(entry))
+    }
+
+    /// Bytes of the page that are used, up to the end of the last entry that was given.
+    #[must_use]
+    pub fn used(&self) -> u64 {
+        self.next
+    }
+
+    fn at(&self, index: usize) -> Option<Entry> {
+        let at = HEADER + index * HEADER;
+        let word = |skip: usize| u32_at(self.bytes, at + skip);
+        let start = |position: u32| at as u64 + u64::from(position);
+        Some(match self.kind {
+            Kind::Branch => Entry {
+                start: start(word(0)?),
+                key: word(4)?,
+                value: 0,
+                is_bucket: false,
+                child: u64_at(self.bytes, at + 8)?,
+            },
+            _ => {
+                let flags = word(0).filter(|flags| flags & !IS_BUCKET == 0)?;
+                Entry { start: start(word(4)?), key: word(8)?, value: word(12)?, is_bucket: flags != 0, child: 0 }
+            }
+        })
+    }
+}
+
+/// The pairs of a leaf page that is there as a whole.
+#[derive(Clone, Copy, Debug)]
+pub struct Pairs<'p> {
+    table: Table<'p>,
+}
+
+impl<'p> Pairs<'p> {
+    /// Of `page`, which begins with `header`.
+    #[must_use]
+    pub fn new(page: &'p [u8], header: Header) -> Self {
+        Self { table: Table::new(page, Kind::Leaf, header.count) }
+    }
+
+    /// The next pair; nothing after the last one.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn pair(&mut self) -> Result<Option<Pair<'p>>, String> {
+        let index = self.table.index;
+        let Some(entry) = self.table.entry()? else { return Ok(None) };
+        let body = slice(self.table.bytes, entry.start, entry.end());
+        let (key, value) = body
+            .and_then(|body| body.split_at_checked(entry.key as usize))
+            .ok_or_else(|| format!("element {index} of a leaf does not lie within it"))?;
+        Ok(Some(Pair { key, value, is_bucket: entry.is_bucket }))
+    }
+
+    /// Bytes of the page that are used, up to the end of the last pair that was given.
+    #[must_use]
+    pub fn used(&self) -> u64 {
+        self.table.used()
+    }
+}
+
+/// The keys of a branch page that is there as a whole, and the pages below.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn children(page: &[u8], header: Header) -> Result<Vec<(&[u8], u64)>, String> {
+    let mut table = Table::new(page, Kind::Branch, header.count);
+    let mut children = Vec::with_capacity(usize::from(header.count));
+    while let Some(entry) = table.entry()? {
+        let key = slice(page, entry.start, entry.end());
+        children.push((key.ok_or("an element of a branch does not lie within it")?, entry.child));
+    }
+    match is_length_of(header, table.used(), page.len()) {
+        _ if children.is_empty() => Err("a branch leads nowhere".into()),
+        false => Err("a page is longer than what is in it".into()),
+        true => Ok(children),
+    }
+}
+
+/// Whether a page has as many bytes as bbolt gives to one of which so many are used: no page too many. (Up to bbolt 1.3.5, `node.go`,
+/// `spill`, there is one more if the last would be full to its last byte.)
 #[must_use]
-pub fn branch_element(page: &[u8], index: usize) -> Option<(&[u8], u64)> {
-    let at = HEADER + index * HEADER;
-    let start = at.checked_add(u32_at(page, at)? as usize)?;
-    let key = page.get(start..)?.get(..u32_at(page, at + 4)? as usize)?;
-    Some((key, u64_at(page, at + 8)?))
+pub fn is_length_of(header: Header, used: u64, length: usize) -> bool {
+    let page_size = length as u64 / (u64::from(header.overflow) + 1);
+    u64::from(header.overflow) * page_size <= used
+}
+
+fn slice(bytes: &[u8], start: u64, end: u64) -> Option<&[u8]> {
+    bytes.get(usize::try_from(start).ok()?..usize::try_from(end).ok()?)
 }
 
 fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {

@@ -22,22 +22,25 @@ impl Pages {
         let words = words.ok_or_else(|| Finding::new(0, "the head of the database promises too many pages"))?;
         let mut pages = Self { bits: vec![0; words], count: 0, end: meta.high_water_mark };
         for head in 0..2.min(pages.end) {
-            pages.reach(head, 0)?;
+            pages.reach(head, 0, 0)?;
         }
         Ok(pages)
     }
 
-    /// Marks it; `offset` is where it is spoken of.
+    /// Marks the page `first` and `further` pages after it; `offset` is where they are spoken of.
     ///
     /// # Errors
-    /// If there is no such page, or it is marked already.
-    pub(super) fn reach(&mut self, id: u64, offset: u64) -> Result<(), Finding> {
-        if id >= self.end {
-            return Err(Finding::new(
-                offset,
-                format!("page {id} is meant, and the last page is {}", self.end.saturating_sub(1)),
-            ));
+    /// If one of them does not exist, or is marked already.
+    pub(super) fn reach(&mut self, first: u64, further: u32, offset: u64) -> Result<(), Finding> {
+        let last = first.saturating_add(u64::from(further));
+        if last >= self.end {
+            let what = format!("page {last} is meant, and the last page is {}", self.end.saturating_sub(1));
+            return Err(Finding::new(offset, what));
         }
+        (first..=last).try_for_each(|id| self.mark(id, offset))
+    }
+
+    fn mark(&mut self, id: u64, offset: u64) -> Result<(), Finding> {
         let word = usize::try_from(id / 64).ok().and_then(|index| self.bits.get_mut(index));
         let word = word.ok_or_else(|| Finding::new(offset, format!("page {id} is out of range")))?;
         let bit = 1 << (id % 64);
@@ -64,7 +67,6 @@ impl Pages {
     }
 
     /// How many are marked.
-    /// How many.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.count

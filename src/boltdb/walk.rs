@@ -1,15 +1,34 @@
 //! Reads a whole database in the order of its keys, and checks on the way that it is one.
 //!
-//! Every page that is reached lies within the file, is what it must be, and is reached once; keys ascend within a page and lie
-//! between those of the branch above. Pages that are not reached are free, and where a freelist is kept it says the same. This is
-//! what `bbolt check` looks at (bbolt `tx_check.go`), in one pass, with memory of a bit a page.
+//! Every page that is reached lies within the file, is what it must be, is no longer than what is in it, and is reached once; keys are
+//! not empty, ascend within a page and lie between those of the branch above. Pages that are not reached are free, and where a freelist
+//! is kept it says the same. This is what `bbolt check` looks at (bbolt `tx_check.go`) and more, in one pass.
+//!
+//! Memory is a bit for each page of the file, and for pages at most [`LARGEST_WHOLE`] + [`LARGEST_ELEMENT`] + [`DEEPEST`] times
+//! [`LARGEST_BRANCH`] bytes, whatever the pages say of their length.
+
+use std::ops::ControlFlow;
 
 use super::image::Image;
-use super::page::{self, BUCKET, Finding, HEADER, Header, Kind, Meta, NO_FREELIST, Pair, ReadError};
+use super::page::{self, BUCKET, Finding, HEADER, Header, Kind, Meta, NO_FREELIST, Pair, Pairs, ReadError, Table};
 use super::pages::Pages;
 
-/// Deeper than any tree of pages can be.
-const DEEPEST: usize = 64;
+/// Deeper than any tree of pages is: each branch leads to at least two pages when bbolt splits one.
+const DEEPEST: usize = 32;
+/// Bytes of a branch page. One of bbolt's is as long as a page of the file unless its keys are, and they have at most 32 KiB.
+pub(super) const LARGEST_BRANCH: usize = 1 << 20;
+/// A leaf page up to this many bytes is read as a whole, of larger ones one element at a time.
+pub(super) const LARGEST_WHOLE: usize = 16 << 20;
+/// Bytes of a key and its value. etcd takes requests of 1.5 MiB, and warns of more than 10 MiB (`--max-request-bytes`).
+pub const LARGEST_ELEMENT: usize = 64 << 20;
+/// Ids of a freelist that are read at a time.
+const FREE_AT_A_TIME: usize = 8192;
+
+/// Go on, or stop.
+pub type Flow = ControlFlow<()>;
+
+/// Goes on.
+pub const ON: Flow = ControlFlow::Continue(());
 
 /// Sees every pair.
 pub trait Visitor {
@@ -19,11 +38,12 @@ pub trait Visitor {
     /// What the visitor finds wrong with it.
     fn bucket(&mut self, name: &[u8], offset: u64) -> Result<(), Finding>;
 
-    /// A pair of the bucket that began last, in the order of the keys. `offset` is where its page begins.
+    /// A pair of the bucket that began last, in the order of the keys. `offset` is where its page begins. Nothing more is visited after
+    /// a `Break`.
     ///
     /// # Errors
     /// What the visitor finds wrong with it.
-    fn pair(&mut self, key: &[u8], value: &[u8], offset: u64) -> Result<(), Finding>;
+    fn pair(&mut self, key: &[u8], value: &[u8], offset: u64) -> Result<Flow, Finding>;
 
     /// Pages so far: for progress.
     fn pages(&mut self, _seen: u64) {}
@@ -55,11 +75,36 @@ pub(super) struct Walk<'a, I: ?Sized> {
     read: u64,
 }
 
+/// A page of which the first bytes were read.
+#[derive(Clone, Copy, Debug)]
+pub struct Begun {
+    pub(super) header: Header,
+    /// Of its first byte.
+    pub(super) offset: u64,
+    /// Its bytes, with all pages that it runs over.
+    pub(super) length: u64,
+}
+
+impl Begun {
+    pub(super) fn wrong(&self, what: impl Into<String>) -> ReadError {
+        Finding::new(self.offset, what).into()
+    }
+}
+
 /// Keys of a page lie from here (inclusive) to there (exclusive).
 #[derive(Clone, Debug, Default)]
 pub(super) struct Bounds {
     from: Option<Vec<u8>>,
     to: Option<Vec<u8>>,
+}
+
+impl Bounds {
+    /// Checks the first key and the last one; those between are in order.
+    fn check(&self, first: &[u8], last: &[u8], page: &Begun) -> Result<(), ReadError> {
+        let is_inside =
+            self.from.as_deref().is_none_or(|from| from <= first) && self.to.as_deref().is_none_or(|to| last < to);
+        if is_inside { Ok(()) } else { Err(page.wrong("a key lies outside of what the branch above says")) }
+    }
 }
 
 impl<'a, I: Image + ?Sized> Walk<'a, I> {
@@ -77,39 +122,43 @@ impl<'a, I: Image + ?Sized> Walk<'a, I> {
         root: u64,
         wanted: Option<&[&[u8]]>,
         visitor: &mut impl Visitor,
-    ) -> Result<(), ReadError> {
+    ) -> Result<Flow, ReadError> {
         self.node(root, &Bounds::default(), 0, &mut |walk, pair, offset| {
             if !pair.is_bucket {
                 return Err(Finding::new(offset, "there is a pair outside of all buckets").into());
             }
             if wanted.is_some_and(|wanted| !wanted.contains(&pair.key)) {
-                return Ok(());
+                return Ok(ON);
             }
             visitor.bucket(pair.key, offset)?;
             walk.bucket(pair.value, offset, visitor)
         })
     }
 
-    fn bucket(&mut self, value: &[u8], offset: u64, visitor: &mut impl Visitor) -> Result<(), ReadError> {
+    fn bucket(&mut self, value: &[u8], offset: u64, visitor: &mut impl Visitor) -> Result<Flow, ReadError> {
         let cut_off = || Finding::new(offset, "a bucket is cut off");
         let root = page::u64_at(value, 0).ok_or_else(cut_off)?;
+        let inline = value.get(BUCKET..).ok_or_else(cut_off)?;
+        let mut told = 0;
         let mut pass_on = |walk: &mut Self, pair: Pair<'_>, offset: u64| {
             if pair.is_bucket {
                 return Err(Finding::new(offset, "a bucket lies within a bucket, which etcd never does").into());
             }
-            visitor.pair(pair.key, pair.value, offset)?;
-            visitor.pages(walk.read);
-            Ok(())
+            if walk.read > told {
+                told = walk.read;
+                visitor.pages(walk.read);
+            }
+            Ok(visitor.pair(pair.key, pair.value, offset)?)
         };
         if root != 0 {
             return self.node(root, &Bounds::default(), 0, &mut pass_on);
         }
-        let page = value.get(BUCKET..).ok_or_else(cut_off)?;
-        let header = Header::read(page).ok_or_else(cut_off)?;
-        if header.kind != Some(Kind::Leaf) {
-            return Err(Finding::new(offset, "a bucket within a page is no leaf").into());
+        let header = Header::read(inline).ok_or_else(cut_off)?;
+        let page = Begun { header, offset, length: inline.len() as u64 };
+        if header.kind != Some(Kind::Leaf) || header.overflow != 0 {
+            return Err(page.wrong("a bucket within a page is no leaf"));
         }
-        self.leaf(page, header, offset, &Bounds::default(), &mut pass_on)
+        self.leaf(inline, &page, &Bounds::default(), &mut pass_on)
     }
 
     pub(super) fn node(
@@ -117,111 +166,169 @@ impl<'a, I: Image + ?Sized> Walk<'a, I> {
         id: u64,
         bounds: &Bounds,
         depth: usize,
-        each: &mut impl FnMut(&mut Self, Pair<'_>, u64) -> Result<(), ReadError>,
-    ) -> Result<(), ReadError> {
-        let offset = id.saturating_mul(u64::from(self.meta.page_size));
-        if depth > DEEPEST {
-            return Err(Finding::new(offset, "the tree of pages is too deep").into());
-        }
-        let mut page = self.buffers.pop().unwrap_or_default();
-        let header = self.load(id, offset, &mut page)?;
-        match header.kind {
-            Some(Kind::Leaf) => self.leaf(&page, header, offset, bounds, each)?,
-            Some(Kind::Branch) => self.branch(&page, header, offset, bounds, depth, each)?,
-            _ => return Err(Finding::new(offset, format!("page {id} is neither branch nor leaf")).into()),
-        }
-        self.buffers.push(page);
-        Ok(())
+        each: &mut impl FnMut(&mut Self, Pair<'_>, u64) -> Result<Flow, ReadError>,
+    ) -> Result<Flow, ReadError> {
+        let mut buffer = self.buffers.pop().unwrap_or_default();
+        let page = self.begin(id, depth, &mut buffer)?;
+        let flow = match page.header.kind {
+            Some(Kind::Leaf) if page.length > LARGEST_WHOLE as u64 => self.large_leaf(&page, bounds, each)?,
+            Some(Kind::Leaf) => {
+                self.rest(&page, &mut buffer, LARGEST_WHOLE)?;
+                self.leaf(&buffer, &page, bounds, each)?
+            }
+            Some(Kind::Branch) => {
+                self.rest(&page, &mut buffer, LARGEST_BRANCH)?;
+                self.branch(&buffer, &page, bounds, depth, each)?
+            }
+            _ => return Err(page.wrong(format!("page {id} is neither branch nor leaf"))),
+        };
+        self.buffers.push(buffer);
+        Ok(flow)
     }
 
     /// The pages of a bucket's tree. What its leaves hold is not read, so that nothing is said about it.
     pub(super) fn outline(&mut self, id: u64, depth: usize) -> Result<(), ReadError> {
-        let offset = id.saturating_mul(u64::from(self.meta.page_size));
-        if depth > DEEPEST {
-            return Err(Finding::new(offset, "the tree of pages is too deep").into());
+        let mut buffer = self.buffers.pop().unwrap_or_default();
+        let page = self.begin(id, depth, &mut buffer)?;
+        if page.header.kind == Some(Kind::Branch) {
+            self.rest(&page, &mut buffer, LARGEST_BRANCH)?;
+            for (_, child) in page::children(&buffer, page.header).map_err(|what| page.wrong(what))? {
+                self.outline(child, depth + 1)?;
+            }
         }
-        let mut head = [0; HEADER];
-        read(self.image, &mut head, offset)?;
-        let cut_off = || Finding::new(offset, "a page is cut off");
-        let header = Header::read(&head).filter(|header| header.id == id).ok_or_else(cut_off)?;
-        if header.kind != Some(Kind::Branch) {
-            return (0..=u64::from(header.overflow))
-                .try_for_each(|further| Ok(self.seen.reach(id + further, offset)?));
-        }
-        let mut page = self.buffers.pop().unwrap_or_default();
-        let header = self.load(id, offset, &mut page)?;
-        for index in 0..usize::from(header.count) {
-            let (_, child) = page::branch_element(&page, index).ok_or_else(cut_off)?;
-            self.outline(child, depth + 1)?;
-        }
-        self.buffers.push(page);
+        self.buffers.push(buffer);
         Ok(())
     }
 
-    /// Reads a page with all that it runs over.
-    pub(super) fn load(&mut self, id: u64, offset: u64, page: &mut Vec<u8>) -> Result<Header, ReadError> {
-        self.seen.reach(id, offset)?;
+    /// Reads the header of a page, and marks all that it runs over.
+    pub(super) fn begin(&mut self, id: u64, depth: usize, buffer: &mut Vec<u8>) -> Result<Begun, ReadError> {
         let size = self.meta.page_size as usize;
-        page.resize(size, 0);
-        read(self.image, page, offset)?;
-        let header = Header::read(page).ok_or_else(|| Finding::new(offset, "a page is cut off"))?;
+        let offset = id.saturating_mul(size as u64);
+        if depth > DEEPEST {
+            return Err(Finding::new(offset, "the tree of pages is too deep").into());
+        }
+        self.seen.reach(id, 0, offset)?;
+        buffer.resize(size, 0);
+        read(self.image, buffer, offset)?;
+        let header = Header::read(buffer).ok_or_else(|| Finding::new(offset, "a page is cut off"))?;
         if header.id != id {
             return Err(Finding::new(offset, format!("page {id} says that it is page {}", header.id)).into());
         }
-        for further in 1..=u64::from(header.overflow) {
-            self.seen.reach(id + further, offset)?;
-        }
         if header.overflow > 0 {
-            page.resize(size * (header.overflow as usize + 1), 0);
-            read(self.image, &mut page[size..], offset + u64::from(self.meta.page_size))?;
+            self.seen.reach(id + 1, header.overflow - 1, offset)?;
         }
-        self.read += u64::from(header.overflow) + 1;
-        Ok(header)
+        let pages = u64::from(header.overflow) + 1;
+        self.read += pages;
+        Ok(Begun { header, offset, length: pages * size as u64 })
+    }
+
+    /// Reads what a page runs over, behind its beginning in `buffer`.
+    pub(super) fn rest(&mut self, page: &Begun, buffer: &mut Vec<u8>, most: usize) -> Result<(), ReadError> {
+        let length = usize::try_from(page.length).ok().filter(|length| *length <= most);
+        let Some(length) = length else {
+            return Err(
+                page.wrong(format!("a page has {} bytes, and etcd writes none of its kind as long", page.length))
+            );
+        };
+        let begun = buffer.len().min(length);
+        buffer.resize(length, 0);
+        if begun < length { read(self.image, &mut buffer[begun..], page.offset + begun as u64) } else { Ok(()) }
     }
 
     fn leaf(
         &mut self,
-        page: &[u8],
-        header: Header,
-        offset: u64,
+        bytes: &[u8],
+        page: &Begun,
         bounds: &Bounds,
-        each: &mut impl FnMut(&mut Self, Pair<'_>, u64) -> Result<(), ReadError>,
-    ) -> Result<(), ReadError> {
-        let mut last: Option<&[u8]> = None;
-        for index in 0..usize::from(header.count) {
-            let pair = page::leaf_element(page, index)
-                .ok_or_else(|| Finding::new(offset, format!("element {index} of a leaf does not lie within it")))?;
-            check_order(&mut last, pair.key, bounds, offset)?;
-            each(self, pair, offset)?;
+        each: &mut impl FnMut(&mut Self, Pair<'_>, u64) -> Result<Flow, ReadError>,
+    ) -> Result<Flow, ReadError> {
+        let mut pairs = Pairs::new(bytes, page.header);
+        let (mut first, mut last): (Option<&[u8]>, Option<&[u8]>) = (None, None);
+        while let Some(pair) = pairs.pair().map_err(|what| page.wrong(what))? {
+            check_order(last, pair.key, page)?;
+            if first.is_none() {
+                bounds.check(pair.key, pair.key, page)?;
+            }
+            first = first.or(Some(pair.key));
+            last = Some(pair.key);
+            if each(self, pair, page.offset)?.is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
         }
-        Ok(())
+        self.finish(page, pairs.used())?;
+        if let (Some(first), Some(last)) = (first, last) {
+            bounds.check(first, last, page)?;
+        }
+        Ok(ON)
+    }
+
+    /// A leaf that is too large to be read as a whole.
+    fn large_leaf(
+        &mut self,
+        page: &Begun,
+        bounds: &Bounds,
+        each: &mut impl FnMut(&mut Self, Pair<'_>, u64) -> Result<Flow, ReadError>,
+    ) -> Result<Flow, ReadError> {
+        let mut head = vec![0; Table::length(usize::from(page.header.count))];
+        read(self.image, &mut head, page.offset)?;
+        let mut table = Table::new(&head, Kind::Leaf, page.header.count);
+        let mut last: Option<Vec<u8>> = None;
+        let mut body = self.buffers.pop().unwrap_or_default();
+        while let Some(entry) = table.entry().map_err(|what| page.wrong(what))? {
+            let length = usize::try_from(entry.end() - entry.start).ok().filter(|length| *length <= LARGEST_ELEMENT);
+            let length = length.ok_or_else(|| {
+                let bytes = entry.end() - entry.start;
+                page.wrong(format!("an element has {bytes} bytes, and quorate reads at most {LARGEST_ELEMENT}"))
+            })?;
+            if entry.end() > page.length {
+                return Err(page.wrong("an element of a leaf does not lie within it"));
+            }
+            body.resize(length, 0);
+            read(self.image, &mut body, page.offset + entry.start)?;
+            let (key, value) = body.split_at(entry.key as usize);
+            check_order(last.as_deref(), key, page)?;
+            bounds.check(key, key, page)?;
+            last = Some(key.to_vec());
+            if each(self, Pair { key, value, is_bucket: entry.is_bucket }, page.offset)?.is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        self.buffers.push(body);
+        self.finish(page, table.used())?;
+        Ok(ON)
+    }
+
+    /// What is left of a page is less than a page.
+    #[allow(clippy::unused_self, reason = "as its neighbours, for the call to read like theirs")]
+    fn finish(&self, page: &Begun, used: u64) -> Result<(), ReadError> {
+        let length = usize::try_from(page.length).unwrap_or(usize::MAX);
+        if page::is_length_of(page.header, used, length) {
+            return Ok(());
+        }
+        Err(page.wrong(format!("a page has {} bytes, and what is in it {used}", page.length)))
     }
 
     fn branch(
         &mut self,
-        page: &[u8],
-        header: Header,
-        offset: u64,
+        bytes: &[u8],
+        page: &Begun,
         bounds: &Bounds,
         depth: usize,
-        each: &mut impl FnMut(&mut Self, Pair<'_>, u64) -> Result<(), ReadError>,
-    ) -> Result<(), ReadError> {
-        if header.count == 0 {
-            return Err(Finding::new(offset, "a branch leads nowhere").into());
-        }
-        let count = usize::from(header.count);
-        let element = |index: usize| {
-            page::branch_element(page, index)
-                .ok_or_else(|| Finding::new(offset, format!("element {index} of a branch does not lie within it")))
-        };
+        each: &mut impl FnMut(&mut Self, Pair<'_>, u64) -> Result<Flow, ReadError>,
+    ) -> Result<Flow, ReadError> {
+        let children = page::children(bytes, page.header).map_err(|what| page.wrong(what))?;
         let mut last = None;
-        for index in 0..count {
-            let (key, child) = element(index)?;
-            check_order(&mut last, key, bounds, offset)?;
-            let to = if index + 1 < count { Some(element(index + 1)?.0.to_vec()) } else { bounds.to.clone() };
-            self.node(child, &Bounds { from: Some(key.to_vec()), to }, depth + 1, each)?;
+        for (index, (key, child)) in children.iter().enumerate() {
+            check_order(last, key, page)?;
+            bounds.check(key, key, page)?;
+            last = Some(key);
+            let to = children.get(index + 1).map(|(next, _)| next.to_vec()).or_else(|| bounds.to.clone());
+            let inside = Bounds { from: Some(key.to_vec()), to };
+            if self.node(*child, &inside, depth + 1, each)?.is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
         }
-        Ok(())
+        Ok(ON)
     }
 
     /// Where a freelist is kept, every page is either reached or free, and none is both.
@@ -229,46 +336,41 @@ impl<'a, I: Image + ?Sized> Walk<'a, I> {
         if self.meta.freelist == NO_FREELIST {
             return Ok(());
         }
-        let mut page = Vec::new();
-        let offset = self.meta.freelist.saturating_mul(u64::from(self.meta.page_size));
-        let header = self.load(self.meta.freelist, offset, &mut page)?;
-        if header.kind != Some(Kind::Freelist) {
-            return Err(Finding::new(offset, "the freelist's page is none").into());
+        let mut buffer = Vec::new();
+        let page = self.begin(self.meta.freelist, 0, &mut buffer)?;
+        if page.header.kind != Some(Kind::Freelist) {
+            return Err(page.wrong("the freelist's page is none"));
         }
-        let body = &page[HEADER..];
         // A count of 0xFFFF says that the first id is the count.
-        let (count, skip) = match header.count {
-            u16::MAX => (page::u64_at(body, 0).unwrap_or(u64::MAX), 8),
-            count => (u64::from(count), 0),
+        let (count, skip) = match page.header.count {
+            u16::MAX => (page::u64_at(&buffer, HEADER).unwrap_or(u64::MAX), HEADER as u64 + 8),
+            count => (u64::from(count), HEADER as u64),
         };
+        if count > (page.length - skip) / 8 {
+            return Err(page.wrong("the freelist is cut off"));
+        }
         let mut free = self.seen.empty_again();
-        let count = usize::try_from(count).unwrap_or(usize::MAX).min(body.len() / 8 + 1);
-        for index in 0..count {
-            let id =
-                page::u64_at(body, skip + index * 8).ok_or_else(|| Finding::new(offset, "the freelist is cut off"))?;
-            free.reach(id, offset)?;
-            if self.seen.has(id) {
-                return Err(Finding::new(offset, format!("page {id} is in use, and the freelist calls it free")).into());
+        let mut done = 0;
+        while done < count {
+            let some = usize::try_from(count - done).unwrap_or(usize::MAX).min(FREE_AT_A_TIME);
+            buffer.resize(some * 8, 0);
+            read(self.image, &mut buffer, page.offset + skip + done * 8)?;
+            for id in (0..some).filter_map(|index| page::u64_at(&buffer, index * 8)) {
+                free.reach(id, 0, page.offset)?;
+                if self.seen.has(id) {
+                    return Err(page.wrong(format!("page {id} is in use, and the freelist calls it free")));
+                }
             }
+            done += some as u64;
         }
         let lost = (2..self.seen.end()).find(|id| !self.seen.has(*id) && !free.has(*id));
         match lost {
-            Some(id) => Err(Finding::new(offset, format!("page {id} is neither in use nor free")).into()),
+            Some(id) => Err(page.wrong(format!("page {id} is neither in use nor free"))),
             None => Ok(()),
         }
     }
 }
 
-fn check_order<'k>(last: &mut Option<&'k [u8]>, key: &'k [u8], bounds: &Bounds, offset: u64) -> Result<(), Finding> {
-    let is_ascending = last.is_none_or(|last| last < key);
-    let is_inside =
-        bounds.from.as_deref().is_none_or(|from| from <= key) && bounds.to.as_deref().is_none_or(|to| key < to);
-    *last = Some(key);
-    if !is_ascending {
-        return Err(Finding::new(offset, "keys are not in order"));
-    }
-    if !is_inside {
-        return Err(Finding::new(offset, "a key lies outside of what the branch above says"));
-    }
-    Ok(())
+fn check_order(last: Option<&[u8]>, key: &[u8], page: &Begun) -> Result<(), ReadError> {
+    if last.is_none_or(|last| last < key) { Ok(()) } else { Err(page.wrong("keys are not in order")) }
 }

@@ -17,7 +17,7 @@ use crate::boltdb::image::Image;
 use crate::boltdb::keyspace::{self, Record, Revision};
 use crate::boltdb::page::{Finding, ReadError};
 use crate::boltdb::protobuf;
-use crate::boltdb::walk::{Visitor, Walked};
+use crate::boltdb::walk::{Flow, ON, Visitor, Walked};
 
 /// Of the bucket `key`, the bucket of records.
 const KEY: &[u8] = b"key";
@@ -142,7 +142,7 @@ impl Visitor for Marks {
         Ok(())
     }
 
-    fn pair(&mut self, key: &[u8], value: &[u8], offset: u64) -> Result<(), Finding> {
+    fn pair(&mut self, key: &[u8], value: &[u8], offset: u64) -> Result<Flow, Finding> {
         let revision = || {
             let read = keyspace::revision(value).map(|(revision, _)| Some(revision.main));
             read.map_err(|what| Finding::new(offset, format!("the mark of a compaction: {what}")))
@@ -158,7 +158,7 @@ impl Visitor for Marks {
             }
             _ => {}
         }
-        Ok(())
+        Ok(ON)
     }
 }
 
@@ -304,7 +304,7 @@ impl Visitor for First<'_> {
         Ok(())
     }
 
-    fn pair(&mut self, key: &[u8], value: &[u8], offset: u64) -> Result<(), Finding> {
+    fn pair(&mut self, key: &[u8], value: &[u8], offset: u64) -> Result<Flow, Finding> {
         self.found.status_hash = crc32c_append(crc32c_append(self.found.status_hash, key), value);
         self.found.total_pairs += 1;
         match (self.bucket, key) {
@@ -325,7 +325,7 @@ impl Visitor for First<'_> {
             }
             _ => {}
         }
-        Ok(())
+        Ok(ON)
     }
 
     fn pages(&mut self, seen: u64) {
@@ -349,25 +349,25 @@ impl Visitor for Second<'_> {
         Ok(())
     }
 
-    fn pair(&mut self, key: &[u8], value: &[u8], offset: u64) -> Result<(), Finding> {
+    fn pair(&mut self, key: &[u8], value: &[u8], offset: u64) -> Result<Flow, Finding> {
         let record = keyspace::record(key, value).map_err(|what| Finding::new(offset, what))?;
         let place = self.place;
         self.place += 1;
         let add = |hash| crc32c_append(crc32c_append(hash, key), value);
         let is_old = self.compact.is_some_and(|compact| record.revision.main <= compact);
         if is_old && record.is_tombstone && Some(record.revision.main) == self.compact {
-            return Ok(());
+            return Ok(ON);
         }
         self.with_all = add(self.with_all);
         if is_old {
             if record.is_tombstone || self.newest.is_superseded(record.key, place) {
-                return Ok(());
+                return Ok(ON);
             }
             // To etcd the record that only raises the revision is a key without a name, which no client sees.
             self.kept += u64::from(!value.is_empty());
         }
         self.without_old = add(self.without_old);
-        Ok(())
+        Ok(ON)
     }
 
     fn pages(&mut self, seen: u64) {

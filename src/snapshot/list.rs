@@ -8,7 +8,7 @@ use super::dir;
 use super::file::{self, Packing};
 use super::manifest::{self, Found, Manifest};
 use super::name;
-use crate::boltdb::database::Database;
+use crate::boltdb::database::{self, Database};
 use crate::boltdb::keyspace;
 use crate::clock;
 use crate::durable::WriteError;
@@ -136,6 +136,5 @@ fn is_partial(path: &Path) -> bool {
     let Ok(file) = File::open(path) else { return false };
     let Ok(Packing::Raw) = file::packing_of(&file) else { return false };
     let length = file.metadata().map_or(0, |found| found.len());
-    let head = Database::open_newest(&file).map(|database| database.meta());
-    head.map_or(true, |meta| meta.high_water_mark.saturating_mul(u64::from(meta.page_size)) > length)
+    database::newest_head(&file).map_or(true, |head| head.length().is_none_or(|needed| needed > length))
 }

@@ -225,4 +225,8 @@ impl Image for Live {
         }
         Ok(())
     }
+
+    fn length(&self) -> io::Result<u64> {
+        Ok(self.size)
+    }
 }

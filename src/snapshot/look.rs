@@ -8,7 +8,7 @@ use crate::boltdb::database::{Database, Length};
 use crate::boltdb::image::Image;
 use crate::boltdb::keyspace::{self, Change};
 use crate::boltdb::page::{Finding, ReadError};
-use crate::boltdb::walk::Visitor;
+use crate::boltdb::walk::{Flow, ON, Visitor};
 use crate::snapshot::file::SnapshotFile;
 
 /// A key as it was at a revision.
@@ -184,10 +184,10 @@ impl Visitor for Members {
         Ok(())
     }
 
-    fn pair(&mut self, _: &[u8], value: &[u8], offset: u64) -> Result<(), Finding> {
+    fn pair(&mut self, _: &[u8], value: &[u8], offset: u64) -> Result<Flow, Finding> {
         let member = serde_json::from_slice(value).map_err(|_| Finding::new(offset, "a member is malformed"))?;
         self.0.push(member);
-        Ok(())
+        Ok(ON)
     }
 }
 
@@ -207,12 +207,12 @@ impl<S: FnMut(&Change<'_>)> Visitor for Changes<'_, S> {
         Ok(())
     }
 
-    fn pair(&mut self, key: &[u8], value: &[u8], offset: u64) -> Result<(), Finding> {
+    fn pair(&mut self, key: &[u8], value: &[u8], offset: u64) -> Result<Flow, Finding> {
         let change = keyspace::change(key, value).map_err(|what| Finding::new(offset, what))?;
         // The record that only raises the revision is no key.
         if change.record.revision.main <= self.upto && (change.record.is_tombstone || !value.is_empty()) {
             (self.see)(&change);
         }
-        Ok(())
+        Ok(ON)
     }
 }

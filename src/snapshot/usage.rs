@@ -10,7 +10,7 @@ use crate::boltdb::database::{Database, Length};
 use crate::boltdb::image::Image;
 use crate::boltdb::keyspace::{self, Record};
 use crate::boltdb::page::{Finding, ReadError};
-use crate::boltdb::walk::Visitor;
+use crate::boltdb::walk::{Flow, ON, Visitor};
 
 /// Prefixes that are counted at a time; of more, the smallest are counted together.
 const MOST_PREFIXES: usize = 8192;
@@ -117,13 +117,13 @@ impl Visitor for Finder {
         Ok(())
     }
 
-    fn pair(&mut self, key: &[u8], value: &[u8], offset: u64) -> Result<(), Finding> {
+    fn pair(&mut self, key: &[u8], value: &[u8], offset: u64) -> Result<Flow, Finding> {
         let record = read(key, value, offset)?;
         if self.after.is_none_or(|after| record.revision.main > after) {
             self.newest.add(record.key, self.place, true);
         }
         self.place += 1;
-        Ok(())
+        Ok(ON)
     }
 }
 
@@ -140,7 +140,7 @@ impl Visitor for Counter<'_> {
         Ok(())
     }
 
-    fn pair(&mut self, key: &[u8], value: &[u8], offset: u64) -> Result<(), Finding> {
+    fn pair(&mut self, key: &[u8], value: &[u8], offset: u64) -> Result<Flow, Finding> {
         let record = read(key, value, offset)?;
         self.last = record.revision.main;
         let is_there = !record.is_tombstone && !value.is_empty() && !self.newest.is_superseded(record.key, self.place);
@@ -152,13 +152,13 @@ impl Visitor for Counter<'_> {
         let prefix = prefix(record.key);
         if let Some(known) = self.prefixes.get_mut(prefix) {
             known.add(&share);
-            return Ok(());
+            return Ok(ON);
         }
         if self.prefixes.len() >= MOST_PREFIXES {
             self.forget_the_smaller_half();
         }
         self.prefixes.insert(prefix.to_vec(), share);
-        Ok(())
+        Ok(ON)
     }
 }
 
