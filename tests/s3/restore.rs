@@ -197,3 +197,24 @@ fn what_is_not_what_was_uploaded_is_not_restored() {
     );
     node.stop();
 }
+
+/// ux F4: the whole data directory was lost, and a start silently began an empty cluster beside six snapshots of this server.
+#[test]
+fn a_server_without_data_does_not_begin_anew_beside_its_snapshots_in_the_bucket() {
+    let _timed = Timed::start();
+    let store = Store::start();
+    let (mut node, name) = saved(&store, "");
+    fs::remove_dir_all(&node.data_dir).unwrap();
+    node.run_server().fails(4, &[&format!("--cluster-reset-restore-path={name}"), "s3://backups/prod/", "--new-cluster"]);
+    // Snapshots of another server in the same bucket are no obstacle.
+    let mut other = Node::new(&Etcd::usual()).config(&store.config()).arg("--node-name=other");
+    other.start_ready();
+    other.stop();
+    restore(&node, &name, &[]).succeeds();
+    node.start_ready();
+    node.stop();
+    fs::remove_dir_all(&node.data_dir).unwrap();
+    node.args.push("--new-cluster".into());
+    node.start_ready();
+    node.stop();
+}
