@@ -6,6 +6,7 @@
 mod arguments;
 mod ask;
 mod defrag;
+mod doctor;
 mod env;
 mod etcd_snapshot;
 mod etcdctl;
@@ -56,6 +57,8 @@ enum Verb {
     Defrag(defrag::Args),
     /// Say how the server on this node is: exit 0 healthy, 1 not, 6 not running
     Status(status::Args),
+    /// Check everything that the server on this node needs; exit 1 if anything is bad
+    Doctor(doctor::Args),
     /// Run etcdctl with this server's address and certificates
     Etcdctl(etcdctl::Args),
     /// Print this server's address and certificates as shell variables for etcdctl
@@ -89,6 +92,7 @@ pub fn run(argv: impl Iterator<Item = OsString>) -> ExitCode {
         Verb::Space(args) => space::run(&global, &args),
         Verb::Defrag(args) => defrag::run(&global, &args),
         Verb::Status(args) => status::run(&global, &args),
+        Verb::Doctor(args) => doctor::run(&global, &args),
         Verb::Etcdctl(args) => etcdctl::run(&global, &args),
         Verb::Env(_) => env::run(&global),
         Verb::Version(args) => version::run(&args),

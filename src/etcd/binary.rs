@@ -42,6 +42,19 @@ pub enum Source {
     Path,
 }
 
+impl Source {
+    /// Where it was found, for people.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Asked => "from etcd-binary",
+            Self::Embedded => "inside quorate",
+            Self::Beside => "beside quorate",
+            Self::Path => "from PATH",
+        }
+    }
+}
+
 /// A program that can be run.
 #[derive(Debug)]
 pub struct Program {

@@ -38,6 +38,13 @@ pub(super) fn der_of(pem: &str) -> Option<Vec<u8>> {
         .map(|block| block.contents)
 }
 
+/// When the certificate ends; `None` if it is none.
+pub(super) fn not_after(pem: &str) -> Option<SystemTime> {
+    let der = der_of(pem)?;
+    let (_, parsed) = X509Certificate::from_der(&der).ok()?;
+    Some(to_system(parsed.validity().not_after))
+}
+
 pub(super) fn to_system(at: x509_parser::time::ASN1Time) -> SystemTime {
     SystemTime::from(at.to_datetime())
 }

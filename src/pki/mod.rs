@@ -182,6 +182,21 @@ pub struct Ensured {
     pub authorities: Vec<Vec<u8>>,
 }
 
+/// When the certificates that are there end. Changes nothing.
+///
+/// # Errors
+/// One that is there and cannot be read.
+pub fn expiries(data: &DataDir) -> Result<Vec<Expiry>, PkiError> {
+    let names = ["server-ca", "peer-ca"].into_iter().chain(PROFILES.iter().map(|profile| profile.name));
+    let mut found = Vec::new();
+    for name in names {
+        let path = data.certificate(name).certificate;
+        let Some(pem) = authority::read_if_there(&path)? else { continue };
+        found.extend(authority::not_after(&pem).map(|not_after| Expiry { name, not_after }));
+    }
+    Ok(found)
+}
+
 /// Makes, keeps and renews the CAs and leaves.
 ///
 /// # Errors

@@ -5,6 +5,7 @@ pub mod child;
 pub mod command;
 pub mod defrag;
 pub mod duration;
+pub mod finding;
 pub mod health;
 pub mod orphan;
 pub mod owner;

@@ -88,6 +88,23 @@ pub enum Due<Z: TimeZone> {
 }
 
 impl Schedule {
+    /// Seconds between two slots around `now`, the longer way; `None` if there are no two.
+    #[must_use]
+    pub fn interval<Z: TimeZone>(&self, now: &DateTime<Z>) -> Option<u64> {
+        match self {
+            Self::Every(seconds) => Some(*seconds),
+            Self::Calendar(cron) => {
+                let second = now.with_nanosecond(0).unwrap_or_else(|| now.clone());
+                let next = cron.find_next_occurrence(&second, false).ok()?;
+                let previous = cron.find_previous_occurrence(&second, true).ok()?;
+                let before = cron.find_previous_occurrence(&previous, false).ok();
+                let between = |later: &DateTime<Z>, earlier: DateTime<Z>| (later.clone() - earlier).num_seconds();
+                let longest = before.map_or(0, |before| between(&previous, before)).max(between(&next, previous));
+                u64::try_from(longest).ok()
+            }
+        }
+    }
+
     /// Whether a snapshot is due at `now`. `last` is when the last one was begun, if there was any; `born` is when this server's data
     /// began: before that nothing was missed. Of several slots that were missed, the last counts for all.
     #[must_use]
@@ -128,6 +145,14 @@ mod tests {
 
     fn schedule(text: &str) -> Schedule {
         text.parse().unwrap()
+    }
+
+    #[test]
+    fn the_interval_is_the_longer_one_of_those_around_now() {
+        let now = at("2026-11-25T12:30:00+01:00");
+        assert_eq!(schedule("0 */12 * * *").interval(&now), Some(12 * 3600));
+        assert_eq!(schedule("@every 5m").interval(&now), Some(300));
+        assert_eq!(schedule("0 9,17 * * *").interval(&now), Some(16 * 3600));
     }
 
     /// The slots that a server takes which looks at the clock every minute.

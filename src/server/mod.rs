@@ -9,6 +9,7 @@ pub mod backlog;
 pub mod cluster;
 pub mod condition;
 pub mod disk;
+pub mod doctor;
 pub mod health;
 pub mod lock;
 pub mod logging;

@@ -122,7 +122,13 @@ pub(super) async fn prepare(
         tracing::warn!(error = %failure.told(), next = "quorate etcd-snapshot s3-check", "object storage cannot be asked for snapshots of this server");
     }
     let metrics_listener = ports::claim(config)?;
-    check_clock(data)?;
+    if let Some(behind) = check_clock(data)? {
+        tracing::warn!(
+            behind_s = behind.as_secs(),
+            next = "check it with timedatectl, and set it with timedatectl set-ntp true",
+            "the clock of this machine is behind the data: certificates and the names of snapshots follow the clock"
+        );
+    }
     let is_new = plan.beginning == start::Beginning::NewCluster;
     match &config.server {
         Some(server) if is_new => return Err(UnfitError::Join(host::printable(server)).into()),
@@ -202,24 +208,16 @@ pub(super) fn random_digits() -> Result<String, UnfitError> {
     host::random::<4>().map(|bytes| hex(&bytes)).map_err(UnfitError::Random)
 }
 
-fn check_clock(data: &DataDir) -> Result<(), UnfitError> {
+/// How far the clock is behind what was written here, if it is.
+pub(super) fn check_clock(data: &DataDir) -> Result<Option<Duration>, UnfitError> {
     let now = clock::now();
     if now < SystemTime::UNIX_EPOCH + NOT_BEFORE {
         return Err(UnfitError::Clock(clock::rfc3339(now)));
     }
     let written = |path: PathBuf| std::fs::metadata(path).and_then(|found| found.modified()).ok();
     let last = [data.cluster(), data.etcd_bolt(), data.token()].into_iter().filter_map(written).max();
-    if let Some(last) = last.filter(|last| *last > now + CLOCK_TOLERANCE) {
-        let behind_s = last.duration_since(now).unwrap_or_default().as_secs();
-        tracing::warn!(
-            now = clock::rfc3339(now),
-            data_written = clock::rfc3339(last),
-            behind_s,
-            next = "check it with timedatectl, and set it with timedatectl set-ntp true",
-            "the clock of this machine is behind the data: certificates and the names of snapshots follow the clock"
-        );
-    }
-    Ok(())
+    let behind = last.filter(|last| *last > now + CLOCK_TOLERANCE);
+    Ok(behind.and_then(|last| last.duration_since(now).ok()))
 }
 
 fn check_space(data: &DataDir, is_new: bool) -> Result<(), UnfitError> {

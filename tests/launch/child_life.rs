@@ -101,7 +101,7 @@ fn a_child_that_runs_out_of_memory_is_said_to() {
     let body = format!("echo $$ >{}/cgroup.procs; sleep 5; exec tail /dev/zero", group.0.display());
     node.etcd = Some(fake_etcd(node.dir.path(), "3.5.30", &body));
     node.start();
-    node.wait_log("for want of memory");
+    node.wait_log("out-of-memory killer has killed");
     node.stop();
 }
 
@@ -134,7 +134,7 @@ impl Drop for MemoryGroup {
 #[test]
 fn a_stopped_child_is_seen_and_can_still_be_stopped_in_order() {
     let _timed = Timed::start();
-    let mut node = Node::new(&Etcd::usual());
+    let mut node = Node::new(&Etcd::usual()).env("QUORATE_LOG", "quorate=info,etcd=info");
     node.start_ready();
     let pid = node.signal_child(Signal::SIGSTOP);
     eventually("ill health", || (node.status().code == Some(1)).then_some(()));

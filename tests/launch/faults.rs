@@ -89,12 +89,12 @@ fn a_lost_data_directory_never_becomes_an_empty_cluster() {
     node.stop();
     let kept = node.dir.path().join("kept");
     fs::rename(node.etcd_dir(), &kept).unwrap();
-    node.run_server().fails(4, &[&cluster, "its etcd data is gone", "--new-cluster", "next:"]);
+    node.run_server().fails(4, &[&cluster, "is gone", "--new-cluster", "next:"]);
     assert!(!node.etcd_dir().exists());
 
     // A directory without a log is as lost as none.
     fs::create_dir_all(node.etcd_dir().join("member/snap")).unwrap();
-    node.run_server().fails(4, &["its etcd data is gone"]);
+    node.run_server().fails(4, &["is gone"]);
     fs::remove_dir_all(node.etcd_dir()).unwrap();
     // Nor is a link to a disk that is not mounted nothing.
     std::os::unix::fs::symlink("/does/not/exist", node.etcd_dir()).unwrap();

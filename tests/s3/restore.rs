@@ -205,7 +205,8 @@ fn a_server_without_data_does_not_begin_anew_beside_its_snapshots_in_the_bucket(
     let store = Store::start();
     let (mut node, name) = saved(&store, "");
     fs::remove_dir_all(&node.data_dir).unwrap();
-    node.run_server().fails(4, &[&format!("--cluster-reset-restore-path={name}"), "s3://backups/prod/", "--new-cluster"]);
+    node.run_server()
+        .fails(4, &[&format!("--cluster-reset-restore-path={name}"), "s3://backups/prod/", "--new-cluster"]);
     // Snapshots of another server in the same bucket are no obstacle.
     let mut other = Node::new(&Etcd::usual()).config(&store.config()).arg("--node-name=other");
     other.start_ready();

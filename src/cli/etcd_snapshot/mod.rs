@@ -17,8 +17,10 @@ use clap::Subcommand;
 
 use super::options::S3Options;
 use super::{Intent, locate};
-use crate::config::Given;
+use crate::config::{Config, Given};
+use crate::datadir::DataDir;
 use crate::error::{Exit, Failure};
+use crate::plan::finding::Finding;
 use place::Place;
 
 /// `quorate etcd-snapshot`.
@@ -75,6 +77,13 @@ impl Verb {
             }
         }
     }
+}
+
+/// What `s3-check` finds, for `quorate doctor`.
+pub(super) fn s3_findings(config: &Config, given: &Given) -> Result<Vec<Finding>, Failure> {
+    let place = Place::of(config, given)?;
+    Ok(s3_check::findings(&place)
+        .unwrap_or_else(|failure| vec![super::doctor::s3_failed(&failure, &DataDir::new(&config.data_dir))]))
 }
 
 pub(super) fn run(given: &Given, args: &Args) -> Result<Exit, Failure> {

@@ -10,6 +10,7 @@ use super::place::Place;
 use crate::config::s3::Encryption;
 use crate::error::{Exit, Failure};
 use crate::host::printable;
+use crate::plan::finding::{self, Finding};
 use crate::snapshot::store::s3::check::{self, Step, Verdict};
 
 /// Tries everything that snapshots need of object storage, and removes what it wrote. Exits 0 if all of it works.
@@ -50,6 +51,25 @@ pub(super) fn run(place: &Place, args: &Args) -> Result<Exit, Failure> {
         output::data(&table(&steps, &shown, &policy, is_good))?;
     }
     Ok(if is_good { Exit::Done } else { Exit::Failed })
+}
+
+/// The steps as findings: those that are good in one.
+pub(super) fn findings(place: &Place) -> Result<Vec<Finding>, Failure> {
+    let steps = runtime()?.block_on(async {
+        let bucket = place.bucket_to_check().await?;
+        Ok::<_, Failure>(check::check(&bucket).await)
+    })?;
+    let good = steps.iter().filter(|step| step.verdict == Verdict::Good).count();
+    let mut found: Vec<Finding> = steps
+        .into_iter()
+        .filter(|step| step.verdict != Verdict::Good)
+        .map(|step| {
+            let result = if step.verdict == Verdict::Bad { finding::Verdict::Bad } else { finding::Verdict::Note };
+            Finding { check: "s3", result, what: format!("{}: {}", step.name, step.what), next: step.next }
+        })
+        .collect();
+    found.insert(0, Finding::ok("s3", format!("{good} checks of the bucket passed")));
+    Ok(found)
 }
 
 /// Whose settings and environment these are: another environment may say something else.

@@ -1,0 +1,101 @@
+//! `quorate doctor`: every check of a server on this node in one table, with what to do about what is wrong.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use super::etcd_snapshot::s3_findings;
+use super::output::{self, Format, WIDTH, wrapped};
+use super::{Intent, locate, runtime, status};
+use crate::config::{self, Given, Loaded};
+use crate::datadir::DataDir;
+use crate::error::{Exit, Failure};
+use crate::host::HostFacts;
+use crate::plan::command;
+use crate::plan::finding::{Finding, Verdict};
+use crate::server::doctor;
+
+/// `quorate doctor`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Output format
+    #[arg(long, short, value_enum, default_value_t)]
+    output: Format,
+    /// Leave object storage out
+    #[arg(long)]
+    no_s3: bool,
+}
+
+/// How long the running server may take to tell its status.
+const STATUS_TIMEOUT: Duration = Duration::from_secs(10);
+/// Where the second column begins.
+const COLUMN: usize = 14;
+
+pub(super) fn run(given: &Given, args: &Args) -> Result<Exit, Failure> {
+    let mut found = configuration(given);
+    let config = locate(given, Intent::Read)?;
+    let data = DataDir::new(&config.data_dir);
+    found.extend(runtime()?.block_on(async {
+        let running = status::fetch(&data, STATUS_TIMEOUT).await;
+        doctor::examine(&config, &data, running.as_ref().ok()).await
+    }));
+    if config.snapshot.s3.is_on && !args.no_s3 {
+        found.extend(s3_findings(&config, given)?);
+    }
+    let bad = found.iter().filter(|finding| finding.result == Verdict::Bad).count();
+    let json = serde_json::json!({ "healthy": bad == 0, "items": found });
+    if !output::structured(&json, args.output)? {
+        output::data(&table(&found, bad))?;
+    }
+    Ok(if bad == 0 { Exit::Done } else { Exit::Failed })
+}
+
+fn configuration(given: &Given) -> Vec<Finding> {
+    let Loaded { config, warnings, .. } = config::load(given, &HostFacts::observe());
+    let mut found: Vec<Finding> = match config {
+        Ok(_) => vec![Finding::ok("configuration", "no mistakes")],
+        Err(errors) => {
+            let next = crate::error::Explained::next(&errors);
+            errors
+                .problems
+                .iter()
+                .map(|problem| Finding::bad("configuration", problem.to_string(), next.clone()))
+                .collect()
+        }
+    };
+    let note = |problem: &config::Problem| Finding {
+        check: "configuration",
+        result: Verdict::Note,
+        what: problem.to_string(),
+        next: None,
+    };
+    found.extend(warnings.iter().map(note));
+    found
+}
+
+fn table(found: &[Finding], bad: usize) -> String {
+    let mut text = String::new();
+    for finding in found {
+        let word = match finding.result {
+            Verdict::Ok => "ok",
+            Verdict::Note => "note",
+            Verdict::Bad => "BAD",
+        };
+        let head = format!("{:<COLUMN$}{word:<6}", finding.check);
+        let what = crate::host::printable(&finding.what);
+        let _ = writeln!(text, "{head}{}", wrapped(&what, COLUMN + 6, WIDTH));
+        if let Some(next) = &finding.next {
+            let next = format!("next: {}", crate::host::printable(next));
+            let _ = writeln!(text, "{:1$}{2}", "", COLUMN + 6, wrapped(&next, COLUMN + 6, WIDTH));
+        }
+    }
+    let notes = found.iter().filter(|finding| finding.result == Verdict::Note).count();
+    let _ = writeln!(text, "\n{}: {bad} bad, {}", output::plural(found.len(), "check"), output::plural(notes, "note"));
+    text
+}
+
+/// A failure to check something at all is a finding, too.
+pub(super) fn s3_failed(failure: &Failure, data: &DataDir) -> Finding {
+    let mut finding = doctor::of_failure("s3", failure);
+    finding.next = finding.next.or_else(|| Some(command::quorate(data.root(), "etcd-snapshot s3-check")));
+    finding
+}
