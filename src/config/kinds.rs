@@ -6,7 +6,7 @@ use std::str::FromStr;
 use super::EtcdArg;
 use super::options::Kind;
 use crate::plan::duration;
-use crate::plan::retention::Policy;
+use crate::plan::retention::{NotAPolicy, Policy};
 use crate::plan::schedule::Schedule;
 use crate::snapshot::file::Packing;
 use crate::snapshot::name::Base;
@@ -19,6 +19,9 @@ impl Kind {
     pub fn check(self, text: &str) -> Result<(), String> {
         if let Self::Choice(words) = self {
             return if words.contains(&text) { Ok(()) } else { Err(format!("wants {}", words.join(" or "))) };
+        }
+        if let (Self::Retention, Err(NotAPolicy::Age { source, .. })) = (self, text.parse::<Policy>()) {
+            return Err(source.to_string());
         }
         let (good, wants) = match self {
             Self::Switch => (switch(text).is_some(), "wants true or false"),

@@ -2,21 +2,66 @@
 
 use std::fmt::Write as _;
 
+/// Seconds of each unit. A month is 30 days, a year 365.
+const UNITS: [(&str, u64); 8] = [
+    ("s", 1),
+    ("m", 60),
+    ("min", 60),
+    ("h", 3600),
+    ("d", 86_400),
+    ("w", 604_800),
+    ("mo", 2_592_000),
+    ("y", 31_536_000),
+];
+
 /// `90m`, `36h`, `30d`, `2w`, or several of them in a row as in `1h30m0s`; in seconds.
 #[must_use]
 pub fn parse(text: &str) -> Option<u64> {
-    const UNITS: [(char, u64); 6] =
-        [('s', 1), ('m', 60), ('h', 3600), ('d', 86_400), ('w', 604_800), ('y', 31_536_000)];
     let mut total = 0u64;
+    for (number, unit) in parts(text)? {
+        total = total.checked_add(number.checked_mul(seconds_of(unit)?)?)?;
+    }
+    Some(total)
+}
+
+/// Not an age.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AgeError {
+    /// It cannot be read.
+    #[error("wants a length of time such as 36h, 30d or 8w")]
+    Form,
+    /// Minutes here, months in other tools that keep snapshots.
+    #[error("wants `min` for minutes or `mo` for months: `m` alone could be either")]
+    Ambiguous,
+}
+
+/// How long snapshots are kept, in seconds: as [`parse`], but a lone `m` is refused, because for restic it is a month. After an `h`, as
+/// in Go's `1h30m0s`, it can only be minutes.
+///
+/// # Errors
+/// If it is none.
+pub fn parse_age(text: &str) -> Result<u64, AgeError> {
+    let parts = parts(text).ok_or(AgeError::Form)?;
+    let is_ambiguous =
+        parts.iter().enumerate().any(|(index, (_, unit))| *unit == "m" && (index == 0 || parts[index - 1].1 != "h"));
+    if is_ambiguous { Err(AgeError::Ambiguous) } else { parse(text).ok_or(AgeError::Form) }
+}
+
+fn seconds_of(unit: &str) -> Option<u64> {
+    UNITS.into_iter().find(|(name, _)| *name == unit).map(|(_, seconds)| seconds)
+}
+
+/// The numbers and units, at least one of each.
+fn parts(text: &str) -> Option<Vec<(u64, &str)>> {
+    let mut parts = Vec::new();
     let mut rest = text;
     while !rest.is_empty() {
-        let end = rest.find(|c: char| !c.is_ascii_digit())?;
-        let unit = rest[end..].chars().next()?;
-        let (_, factor) = UNITS.into_iter().find(|(name, _)| *name == unit)?;
-        total = total.checked_add(rest[..end].parse::<u64>().ok()?.checked_mul(factor)?)?;
-        rest = &rest[end + 1..];
+        let unit = rest.find(|c: char| !c.is_ascii_digit())?;
+        let end = rest[unit..].find(|c: char| c.is_ascii_digit()).map_or(rest.len(), |length| unit + length);
+        parts.push((rest[..unit].parse().ok()?, &rest[unit..end]));
+        rest = &rest[end..];
     }
-    (!text.is_empty()).then_some(total)
+    (!parts.is_empty()).then_some(parts)
 }
 
 /// As Go writes it: `12h0m0s`, `5m0s`, `30s` (<https://pkg.go.dev/time#Duration.String>).
@@ -34,6 +79,16 @@ pub fn go(seconds: u64) -> String {
     text
 }
 
+/// As [`crate::plan::retention::Policy`] reads an age: `72h`, `90min`, `45s`.
+#[must_use]
+pub fn age(seconds: u64) -> String {
+    match seconds {
+        _ if seconds % 3600 == 0 => format!("{}h", seconds / 3600),
+        _ if seconds % 60 == 0 => format!("{}min", seconds / 60),
+        _ => format!("{seconds}s"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -47,6 +102,8 @@ mod tests {
             ("2w", Some(1_209_600)),
             ("1h30m", Some(5400)),
             ("6h0s", Some(21_600)),
+            ("90min", Some(5400)),
+            ("2mo", Some(5_184_000)),
             ("0s", Some(0)),
             ("", None),
             ("5", None),
@@ -60,6 +117,30 @@ mod tests {
             ("18446744073709551615h", None),
         ] {
             assert_eq!(parse(text), expected, "{text}");
+        }
+    }
+
+    /// Bugs W9.
+    #[test]
+    fn an_age_says_whether_it_means_minutes_or_months() {
+        for (text, expected) in [
+            ("36h", Ok(129_600)),
+            ("2min", Ok(120)),
+            ("2mo", Ok(5_184_000)),
+            ("1y6mo", Ok(47_088_000)),
+            ("24h0m0s", Ok(86_400)),
+            ("1h30m", Ok(5400)),
+            ("2m", Err(AgeError::Ambiguous)),
+            ("2y5m7d3h", Err(AgeError::Ambiguous)),
+            ("90m0s", Err(AgeError::Ambiguous)),
+            ("", Err(AgeError::Form)),
+            ("30", Err(AgeError::Form)),
+            ("2M", Err(AgeError::Form)),
+        ] {
+            assert_eq!(parse_age(text), expected, "{text}");
+        }
+        for seconds in [1, 60, 90, 3600, 5400, 86_400, 259_200] {
+            assert_eq!(parse_age(&age(seconds)), Ok(seconds));
         }
     }
 

@@ -43,8 +43,19 @@ impl Policy {
 
 /// Not a policy.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no rule; there are last=N, hourly=N, daily=N, weekly=N, monthly=N, yearly=N and within=30d")]
-pub struct NotAPolicy(String);
+pub enum NotAPolicy {
+    /// No such rule.
+    #[error("unknown retention rule `{0}`; use last=N, hourly=N, daily=N, weekly=N, monthly=N, yearly=N or within=30d")]
+    Rule(String),
+    /// An age that cannot be read.
+    #[error("`{rule}`: {source}")]
+    Age {
+        /// Which rule.
+        rule: String,
+        /// What is wrong with it.
+        source: duration::AgeError,
+    },
+}
 
 impl FromStr for Policy {
     type Err = NotAPolicy;
@@ -53,7 +64,8 @@ impl FromStr for Policy {
     fn from_str(text: &str) -> Result<Self, NotAPolicy> {
         let mut policy = Self::default();
         for rule in text.split(',').map(str::trim).filter(|rule| !rule.is_empty()) {
-            let wrong = || NotAPolicy(crate::host::printable(rule));
+            let shown = || crate::host::printable(rule);
+            let wrong = || NotAPolicy::Rule(shown());
             let (name, value) = rule.split_once('=').ok_or_else(wrong)?;
             let count = || value.parse::<u32>().map_err(|_| wrong());
             match name.trim_start_matches("keep-") {
@@ -63,7 +75,10 @@ impl FromStr for Policy {
                 "weekly" => policy.weekly = count()?,
                 "monthly" => policy.monthly = count()?,
                 "yearly" => policy.yearly = count()?,
-                "within" => policy.within = Some(duration::parse(value).ok_or_else(wrong)?),
+                "within" => {
+                    let age = duration::parse_age(value);
+                    policy.within = Some(age.map_err(|source| NotAPolicy::Age { rule: shown(), source })?);
+                }
                 _ => return Err(wrong()),
             }
         }
@@ -238,7 +253,7 @@ mod tests {
         ] {
             assert_eq!(kept(&all, policy), expected, "{policy}");
         }
-        for wrong in ["last", "last=x", "often=3", "within=30", "within=d"] {
+        for wrong in ["last", "last=x", "often=3", "within=30", "within=d", "within=2m"] {
             assert!(wrong.parse::<Policy>().is_err(), "{wrong}");
         }
     }

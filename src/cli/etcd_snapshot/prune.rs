@@ -42,7 +42,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "N", default_value_t = 0)]
     keep_yearly: u32,
     /// Keep all that are not older, such as 36h, 30d, 8w
-    #[arg(long, value_name = "TIME", value_parser = |text: &str| duration::parse(text).ok_or("wants a time such as 36h, 30d, 8w"))]
+    #[arg(long, value_name = "TIME", value_parser = duration::parse_age)]
     keep_within: Option<u64>,
     #[command(flatten)]
     which: Which,
