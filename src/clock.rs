@@ -33,6 +33,12 @@ pub fn rfc3339(at: SystemTime) -> String {
     whole.format(&Rfc3339).unwrap_or_default()
 }
 
+/// `2026-11-21T04:04:05+01:00`: RFC 3339 in the local time zone with its offset, for people.
+#[must_use]
+pub fn local(at: SystemTime) -> String {
+    chrono::DateTime::<chrono::Local>::from(at).to_rfc3339_opts(chrono::SecondsFormat::Secs, false)
+}
+
 /// Reads RFC 3339.
 #[must_use]
 pub fn parse_rfc3339(text: &str) -> Option<SystemTime> {

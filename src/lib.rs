@@ -23,4 +23,5 @@ pub mod restore;
 pub mod server;
 pub mod shell;
 pub mod snapshot;
+pub mod terminal;
 pub mod text;

@@ -10,6 +10,7 @@ mod doctor;
 mod env;
 mod etcd_snapshot;
 mod etcdctl;
+mod interrupt;
 mod locate;
 mod manual;
 mod mask;
@@ -20,7 +21,8 @@ mod reset;
 mod server;
 mod space;
 mod status;
-mod told_to_end;
+mod table;
+
 mod version;
 
 use std::ffi::OsString;

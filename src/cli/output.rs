@@ -1,14 +1,17 @@
 //! How verbs print: data on standard output, talk on standard error, tables that fit 80 columns.
 
 use std::io::{self, Write as _};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
 use clap::ValueEnum;
 use serde::Serialize;
+use unicode_width::UnicodeWidthStr as _;
 
 use crate::error::Explained;
 use crate::host::stderr_is_journal;
+use crate::terminal::Stderr;
 
 /// How long standard error may take.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -46,12 +49,37 @@ pub(super) fn data(text: &str) -> Result<(), OutputError> {
     bytes(text.as_bytes())
 }
 
+/// As [`data`], of what was done: with `-q` that nothing failed says it.
+pub(super) fn result(text: &str) -> Result<(), OutputError> {
+    if is_quiet() { Ok(()) } else { data(text) }
+}
+
 /// As [`data`], of anything.
 pub(super) fn bytes(bytes: &[u8]) -> Result<(), OutputError> {
     let mut out = io::stdout();
     match out.write_all(bytes).and_then(|()| out.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(OutputError(error)),
         _ => Ok(()),
+    }
+}
+
+/// Nothing but results and failures is printed.
+static QUIET: AtomicBool = AtomicBool::new(false);
+
+/// From now on nothing but results and failures is printed.
+pub(super) fn be_quiet() {
+    QUIET.store(true, Ordering::Relaxed);
+}
+
+/// True if nothing but results and failures is to be printed.
+pub(super) fn is_quiet() -> bool {
+    QUIET.load(Ordering::Relaxed)
+}
+
+/// As [`talk`], of what is worth knowing and can be left out.
+pub(super) fn note(text: &str) {
+    if !is_quiet() {
+        talk(text);
     }
 }
 
@@ -66,7 +94,7 @@ pub(super) fn talk(text: &str) {
         text.to_owned()
     };
     let writer = std::thread::Builder::new().spawn(move || {
-        let _ = io::stderr().write_all(text.as_bytes());
+        let _ = Stderr.write_all(text.as_bytes());
         let _ = done.send(());
     });
     if writer.is_ok() {
@@ -74,13 +102,18 @@ pub(super) fn talk(text: &str) {
     }
 }
 
+/// Columns that `text` takes on a terminal.
+pub(super) fn width(text: &str) -> usize {
+    text.width()
+}
+
 /// Breaks `text` between words so that no line is longer than `width`, which includes an indent of all lines but the first;
 /// the first begins at the indent too, behind what is there already. A longer word stays whole.
 pub(super) fn wrapped(text: &str, indent: usize, width: usize) -> String {
     let mut lines = vec![String::new()];
     for word in text.split_whitespace() {
-        let line = lines.last().map_or(0, |line| line.chars().count());
-        if line > 0 && indent + line + 1 + word.chars().count() > width {
+        let line = lines.last().map_or(0, |line| self::width(line));
+        if line > 0 && indent + line + 1 + self::width(word) > width {
             lines.push(String::new());
         }
         if let Some(line) = lines.last_mut() {
@@ -93,19 +126,35 @@ pub(super) fn wrapped(text: &str, indent: usize, width: usize) -> String {
 
 /// The beginning of `text`, if it is longer than `width` columns.
 pub(super) fn cut(text: &str, width: usize) -> String {
-    if text.chars().count() <= width {
+    if self::width(text) <= width {
         return text.to_owned();
     }
-    text.chars().take(width.saturating_sub(1)).chain(['…']).collect()
+    format!("{}…", beginning(text, width.saturating_sub(1)))
 }
 
-/// The end of `text`, if it is longer than `width` columns.
-pub(super) fn cut_at_start(text: &str, width: usize) -> String {
-    let length = text.chars().count();
-    if length <= width {
+/// Both ends of `text`, if it is longer than `width` columns: more of the second one.
+pub(super) fn cut_in_the_middle(text: &str, width: usize) -> String {
+    if self::width(text) <= width {
         return text.to_owned();
     }
-    ['…'].into_iter().chain(text.chars().skip(length + 1 - width.max(1))).collect()
+    let room = width.saturating_sub(1);
+    let beginning = beginning(text, room / 3);
+    let rest = room - self::width(beginning);
+    format!("{beginning}…{}", end(text, rest))
+}
+
+/// As much of the beginning of `text` as fits `room` columns.
+fn beginning(text: &str, room: usize) -> &str {
+    let fits = |(at, c): &(usize, char)| self::width(&text[..at + c.len_utf8()]) <= room;
+    let last = text.char_indices().take_while(fits).last();
+    &text[..last.map_or(0, |(at, c)| at + c.len_utf8())]
+}
+
+/// As much of the end of `text` as fits `room` columns.
+fn end(text: &str, room: usize) -> &str {
+    let fits = |(at, _): &(usize, char)| self::width(&text[*at..]) <= room;
+    let first = text.char_indices().rev().take_while(fits).last();
+    &text[first.map_or(text.len(), |(at, _)| at)..]
 }
 
 /// How many columns the terminal has, if standard output is one.
@@ -140,7 +189,10 @@ mod tests {
         assert_eq!(wrapped("", 2, 8), "");
         assert_eq!(cut("abc", 3), "abc");
         assert_eq!(cut("abcd", 3), "ab…");
-        assert_eq!(cut_at_start("abc", 3), "abc");
-        assert_eq!(cut_at_start("abcd", 3), "…cd");
+        assert_eq!(cut_in_the_middle("abcdefgh", 8), "abcdefgh");
+        assert_eq!(cut_in_the_middle("abcdefghijk", 7), "ab…hijk");
+        // Two columns each.
+        assert_eq!((cut("数据库", 5), cut_in_the_middle("数据库", 5)), ("数据…".into(), "…据库".into()));
+        assert_eq!((cut("abc", 0), cut_in_the_middle("abc", 1)), ("…".into(), "…".into()));
     }
 }

@@ -8,61 +8,148 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::output;
 use crate::clock;
 use crate::plan::space::human;
+use crate::terminal::Drawn;
 
 /// Without a terminal, how often to say something.
 const NOW_AND_THEN: Duration = Duration::from_secs(10);
+/// What is done may take so many columns: the rest of the line fits 80 then.
+const WIDEST: usize = 30;
+/// While it is known how much there is to do.
+const MEASURED: &str = "{msg} [{wide_bar}] {bytes}/{total_bytes} {bytes_per_sec} {eta} left";
+/// While it is not.
+const UNMEASURED: &str = "{msg} …";
 
 /// Shows how much of something is done.
 pub(super) struct Progress {
     what: String,
-    bar: Option<ProgressBar>,
+    drawn: Option<Drawn>,
+    is_measured: bool,
     said: Instant,
+}
+
+/// A template that does not parse is a mistake that a test finds; the usual bar is no disaster.
+fn style(template: &str) -> ProgressStyle {
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    style.progress_chars("=> ")
 }
 
 impl Progress {
     pub(super) fn new(what: &str) -> Self {
-        let bar = std::io::stderr().is_terminal().then(|| {
-            let bar = ProgressBar::new(0);
-            // A template that does not parse is a mistake that a test finds; the usual bar is no disaster.
-            if let Ok(style) =
-                ProgressStyle::with_template("{msg} [{bar:24}] {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left")
-            {
-                bar.set_style(style.progress_chars("=> "));
-            }
-            bar.set_message(what.to_owned());
-            bar
+        let drawn = (std::io::stderr().is_terminal() && !output::is_quiet()).then(|| {
+            let bar = ProgressBar::no_length().with_style(style(UNMEASURED));
+            bar.set_message(output::cut(what, WIDEST));
+            Drawn::new(bar)
         });
-        Self { what: what.to_owned(), bar, said: clock::monotonic() }
+        Self { what: what.to_owned(), drawn, is_measured: false, said: clock::monotonic() }
     }
 
     /// The same of something else, once that comes.
     pub(super) fn set_of(&mut self, what: &str, done: u64, all: u64) {
         if !what.is_empty() && self.what != what {
             what.clone_into(&mut self.what);
-            if let Some(bar) = &self.bar {
-                bar.reset();
-                bar.set_message(self.what.clone());
+            if let Some(drawn) = &self.drawn {
+                drawn.bar().reset();
+                drawn.bar().set_message(output::cut(what, WIDEST));
             }
         }
         self.set(done, all);
     }
 
     pub(super) fn set(&mut self, done: u64, all: u64) {
-        if let Some(bar) = &self.bar {
-            bar.set_length(all);
-            bar.set_position(done.min(all));
+        if let Some(drawn) = &self.drawn {
+            let bar = drawn.bar();
+            if self.is_measured != (all > 0) {
+                self.is_measured = all > 0;
+                bar.set_style(style(if self.is_measured { MEASURED } else { UNMEASURED }));
+            }
+            if all > 0 {
+                bar.set_length(all);
+                bar.set_position(done.min(all));
+            } else {
+                bar.tick();
+            }
         } else if self.said.elapsed() >= NOW_AND_THEN {
             self.said = clock::monotonic();
-            let so_much = if all == 0 { String::new() } else { format!(": {} of {}", human(done), human(all)) };
-            output::talk(&format!("quorate: {}{so_much}\n", self.what));
+            let amount = if all == 0 { String::new() } else { format!(": {} of {}", human(done), human(all)) };
+            output::note(&format!("quorate: {}{amount}\n", self.what));
         }
     }
 }
 
-impl Drop for Progress {
-    fn drop(&mut self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::{Arc, Mutex};
+
+    use indicatif::{ProgressDrawTarget, TermLike};
+
+    use super::*;
+
+    /// A terminal of 80 columns that keeps what is drawn.
+    #[derive(Clone, Debug, Default)]
+    struct Screen(Arc<Mutex<String>>);
+
+    impl TermLike for Screen {
+        fn width(&self) -> u16 {
+            80
         }
+        fn move_cursor_up(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+        fn move_cursor_down(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+        fn move_cursor_right(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+        fn move_cursor_left(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+        fn write_line(&self, text: &str) -> io::Result<()> {
+            self.write_str(&format!("{text}\n"))
+        }
+        fn write_str(&self, text: &str) -> io::Result<()> {
+            self.0.lock().unwrap().push_str(text);
+            Ok(())
+        }
+        fn clear_line(&self) -> io::Result<()> {
+            self.0.lock().unwrap().clear();
+            Ok(())
+        }
+        fn flush(&self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// The last line that is drawn.
+    fn drawn(template: &str, what: &str, done: u64, all: Option<u64>) -> String {
+        let screen = Screen::default();
+        let bar = ProgressBar::hidden().with_style(style(template));
+        bar.set_message(output::cut(what, WIDEST));
+        if let Some(all) = all {
+            bar.set_length(all);
+        } else {
+            bar.unset_length();
+        }
+        bar.set_draw_target(ProgressDrawTarget::term_like(Box::new(screen.clone())));
+        bar.set_position(done);
+        bar.tick();
+        let text = screen.0.lock().unwrap().clone();
+        text.trim_end().to_owned()
+    }
+
+    #[test]
+    fn a_bar_fits_80_columns_in_one_line() {
+        let what = "verifying a-snapshot-with-quite-a-long-name-1795602850";
+        for (done, all) in [(1, 2), (500 << 20, 999 << 20), (1023 << 30, 1023 << 30), (0, 1 << 40)] {
+            let line = drawn(MEASURED, what, done, Some(all));
+            assert_eq!(line.lines().count(), 1, "{line}");
+            assert!(line.chars().count() <= 80 && line.contains("left"), "{line}");
+        }
+    }
+
+    #[test]
+    fn nothing_looks_done_before_it_is_known_how_much_there_is() {
+        assert_eq!(drawn(UNMEASURED, "saving", 0, None), "saving …");
     }
 }

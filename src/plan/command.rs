@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::config::options::DEFAULT_DATA_DIR;
+use crate::shell::quoted;
 
 /// `quorate VERB` for the server on this data directory.
 #[must_use]
@@ -16,9 +17,8 @@ pub fn quorate(data_dir: &Path, verb: &str) -> String {
 /// A path as one word of a shell's command line.
 #[must_use]
 pub fn shell_word(path: &Path) -> String {
-    let text = path.display().to_string();
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@%,".contains(c);
-    if !text.is_empty() && text.chars().all(is_plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
+    quoted(&path.display().to_string())
+}
 }
 
 #[cfg(test)]

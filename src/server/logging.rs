@@ -40,7 +40,7 @@ pub fn start(format: LogFormat, debug: bool) -> Result<(Control, Guard), ConfigE
     set_verbose(is_verbose(debug));
     let is_json = Arc::new(AtomicBool::new(format == LogFormat::Json));
     let control = Control { filter: changing, is_json: is_json.clone() };
-    let (backlog, guard) = backlog::start(std::io::stderr());
+    let (backlog, guard) = backlog::start(crate::terminal::Stderr);
     let lines = tracing_subscriber::fmt::layer()
         .event_format(Lines {
             is_json,

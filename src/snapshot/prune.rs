@@ -58,22 +58,6 @@ impl Explained for PruneError {
     }
 }
 
-/// Finds each name among the snapshots of a place, before anything is done to any.
-///
-/// # Errors
-/// The first that is not there.
-pub fn find(all: &[Listed], names: &[String]) -> Result<Vec<Listed>, PruneError> {
-    let mut found: Vec<Listed> = Vec::new();
-    for name in names {
-        let listed = all.iter().find(|listed| listed.name == *name);
-        let listed = listed.ok_or_else(|| PruneError::NotFound(crate::host::printable(name)))?;
-        if !found.contains(listed) {
-            found.push(listed.clone());
-        }
-    }
-    Ok(found)
-}
-
 /// Whether `found`, which are some of `all`, may be deleted. With `force` also the last good one.
 ///
 /// # Errors

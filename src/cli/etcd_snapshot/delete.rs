@@ -2,13 +2,14 @@
 
 use super::super::{block_on, output};
 use super::place::{Place, Which};
-use crate::error::{Exit, Failure};
+use crate::error::{Exit, Explained, Failure};
 use crate::host::printable;
 use crate::snapshot::list::Listed;
-use crate::snapshot::prune::{self, PruneError};
-use crate::snapshot::store::Store;
+use crate::snapshot::prune;
+use crate::snapshot::store::find::{self, similar_name};
 use crate::snapshot::store::local::Directory;
 use crate::snapshot::store::s3::store::Remote;
+use crate::snapshot::store::{Removed, Store};
 
 /// All names are looked for before any is deleted.
 #[derive(Debug, clap::Args)]
@@ -23,105 +24,226 @@ pub(super) struct Delete {
 /// The names of snapshots.
 #[derive(Debug, clap::Args)]
 pub(super) struct Names {
-    /// Names as in `ls`
+    /// Names or locations as in `ls`
     #[arg(required = true, value_name = "NAME")]
     names: Vec<String>,
     #[command(flatten)]
     which: Which,
 }
 
-/// What was found of the names in both places.
-struct Found {
-    local: Option<(Directory, Vec<Listed>, Vec<Listed>)>,
-    remote: Option<(Remote, Vec<Listed>, Vec<Listed>)>,
+/// What is to be done, for messages.
+#[derive(Clone, Copy, Debug)]
+enum Act {
+    Delete,
+    Hold,
+    Release,
 }
 
-/// Each name must be in one of the places at least.
-async fn find(place: &Place, args: &Names) -> Result<Found, Failure> {
-    let (local, remote) = (place.local(args.which), place.remote(args.which).await?);
-    let local = match local {
-        Some(store) => Some((store.list().await?, store)),
-        None => None,
-    };
-    let remote = match remote {
-        Some(store) => Some((store.list().await?, store)),
-        None => None,
-    };
-    let has =
-        |all: Option<&Vec<Listed>>, name: &String| all.is_some_and(|all| all.iter().any(|listed| listed.name == *name));
-    for name in &args.names {
-        if !has(local.as_ref().map(|(all, _)| all), name) && !has(remote.as_ref().map(|(all, _)| all), name) {
-            return Err(PruneError::NotFound(printable(name)).into());
+impl Act {
+    /// What was not done to any of them.
+    fn undone(self) -> &'static str {
+        match self {
+            Self::Delete => "deleted",
+            Self::Hold => "held",
+            Self::Release => "released",
         }
     }
-    let here =
-        |all: &Vec<Listed>| -> Vec<String> { args.names.iter().filter(|name| has(Some(all), name)).cloned().collect() };
-    let local = match local {
-        Some((all, store)) => Some((store, prune::find(&all, &here(&all))?, all)),
-        None => None,
-    };
-    let remote = match remote {
-        Some((all, store)) => Some((store, prune::find(&all, &here(&all))?, all)),
-        None => None,
-    };
-    Ok(Found { local, remote })
+}
+
+/// One of the names is none of a snapshot.
+#[derive(Debug, thiserror::Error)]
+#[error("there is no snapshot {name} in {}; nothing was {}", places.join(", nor in "), act.undone())]
+struct NotThere {
+    name: String,
+    places: Vec<String>,
+    act: Act,
+    similar: Option<String>,
+}
+
+impl Explained for NotThere {
+    fn exit(&self) -> Exit {
+        Exit::NotFound
+    }
+
+    fn next(&self) -> Option<String> {
+        const LIST: &str = "quorate etcd-snapshot ls shows all";
+        Some(match &self.similar {
+            Some(name) => format!("did you mean {}? {LIST}", printable(name)),
+            None => LIST.into(),
+        })
+    }
+}
+
+/// A place with what is in it, and what of that was named.
+struct In<S> {
+    store: S,
+    all: Vec<Listed>,
+    named: Vec<Listed>,
+}
+
+impl<S: Store> In<S> {
+    async fn of(store: S) -> Result<Self, Failure> {
+        Ok(Self { all: store.list().await?, store, named: Vec::new() })
+    }
+
+    /// Takes note of one that was named, if it is there.
+    fn take(&mut self, name: &str) -> bool {
+        let Some(found) = self.all.iter().find(|listed| listed.name == name) else { return false };
+        if !self.named.contains(found) {
+            self.named.push(found.clone());
+        }
+        true
+    }
+}
+
+/// What was found of the names.
+#[derive(Default)]
+struct Found {
+    local: Option<In<Directory>>,
+    /// The bucket as configured, and those of URLs.
+    remote: Vec<In<Remote>>,
+}
+
+impl Found {
+    /// Each name must be in one of the places at least.
+    async fn of(place: &Place, args: &Names, act: Act) -> Result<Self, Failure> {
+        let mut found = Self::default();
+        let is_url = |name: &String| name.starts_with("s3://");
+        if !args.names.iter().all(is_url) {
+            found.local = match place.local(args.which)? {
+                Some(store) => Some(In::of(store).await?),
+                None => None,
+            };
+        }
+        if args.names.iter().any(|name| !name.contains('/'))
+            && let Some(store) = place.remote(args.which).await?
+        {
+            found.remote.push(In::of(store).await?);
+        }
+        let is_configured = !found.remote.is_empty();
+        for name in &args.names {
+            let (is_there, places) = if is_url(name) {
+                found.take_url(place, name).await?
+            } else if name.contains('/') {
+                found.take_path(place, name)
+            } else {
+                found.take_name(name, is_configured)
+            };
+            if !is_there {
+                return Err(found.missing(name, places, act).into());
+            }
+        }
+        Ok(found)
+    }
+
+    fn take_name(&mut self, name: &str, is_configured: bool) -> (bool, Vec<String>) {
+        let (mut is_there, mut places) = (false, Vec::new());
+        if let Some(local) = &mut self.local {
+            is_there |= local.take(name);
+            places.push(local.store.place());
+        }
+        if let Some(remote) = self.remote.first_mut().filter(|_| is_configured) {
+            is_there |= remote.take(name);
+            places.push(remote.store.place());
+        }
+        (is_there, places)
+    }
+
+    /// A path, or a `file://` URL, of a file in the snapshot directory.
+    fn take_path(&mut self, place: &Place, named: &str) -> (bool, Vec<String>) {
+        let path = std::path::absolute(find::path_of(named)).unwrap_or_default();
+        let name = path.file_name().filter(|_| path.parent() == Some(place.dir.as_path()));
+        let is_there = match (&mut self.local, name) {
+            (Some(local), Some(name)) => local.take(&name.to_string_lossy()),
+            _ => false,
+        };
+        (is_there, vec![place.dir.display().to_string()])
+    }
+
+    async fn take_url(&mut self, place: &Place, url: &str) -> Result<(bool, Vec<String>), Failure> {
+        let Some((remote, name)) = place.at(url).await? else { return Ok((false, Vec::new())) };
+        let shown = remote.place();
+        let known = self.remote.iter().position(|known| known.store.place() == shown);
+        let index = match known {
+            Some(index) => index,
+            None => {
+                self.remote.push(In::of(remote).await?);
+                self.remote.len() - 1
+            }
+        };
+        Ok((self.remote[index].take(&name), vec![shown]))
+    }
+
+    fn missing(&self, named: &str, places: Vec<String>, act: Act) -> NotThere {
+        let here = self.local.iter().flat_map(|local| &local.all);
+        let there = self.remote.iter().flat_map(|remote| &remote.all);
+        let names: Vec<&str> = here.chain(there).map(|listed| listed.name.as_str()).collect();
+        let word = named.rsplit('/').next().unwrap_or(named);
+        let similar = similar_name(word, names.into_iter()).map(str::to_owned);
+        let places = places.iter().map(|place| printable(place)).collect();
+        NotThere { name: printable(named), places, act, similar }
+    }
+
+    /// Each place with what was named of it.
+    fn all(&self) -> impl Iterator<Item = (&Vec<Listed>, &Vec<Listed>)> {
+        let here = self.local.iter().map(|local| (&local.all, &local.named));
+        here.chain(self.remote.iter().map(|remote| (&remote.all, &remote.named)))
+    }
 }
 
 pub(super) fn delete(place: &Place, args: &Delete) -> Result<Exit, Failure> {
     block_on(async {
-        let Found { local, remote } = find(place, &args.names).await?;
+        let found = Found::of(place, &args.names, Act::Delete).await?;
         // All of it is looked at before any is deleted.
-        for (found, all) in
-            local.iter().map(|(_, found, all)| (found, all)).chain(remote.iter().map(|(_, found, all)| (found, all)))
-        {
-            prune::may_go(all, found, args.force)?;
+        for (all, named) in found.all() {
+            prune::may_go(all, named, args.force)?;
         }
-        if let Some((store, found, _)) = local {
-            remove(&store, &found, printable).await?;
+        if let Some(local) = found.local {
+            remove(&local, printable).await?;
         }
-        if let Some((store, found, _)) = remote {
-            remove(&store, &found, |name| printable(&store.location(name))).await?;
+        for remote in found.remote {
+            remove(&remote, |name| printable(&remote.store.location(name))).await?;
         }
         Ok(Exit::Done)
     })?
 }
 
-async fn remove(store: &impl Store, found: &[Listed], shown: impl Fn(&str) -> String) -> Result<(), Failure> {
-    let names: Vec<String> = found.iter().map(|listed| listed.name.clone()).collect();
+async fn remove(place: &In<impl Store>, shown: impl Fn(&str) -> String) -> Result<(), Failure> {
+    let names: Vec<String> = place.named.iter().map(|listed| listed.name.clone()).collect();
     if names.is_empty() {
         return Ok(());
     }
-    let removed = store.remove(&names).await?;
-    for name in removed.gone {
-        output::data(&format!("{} deleted\n", shown(&name)))?;
+    let Removed { gone, kept, failed } = place.store.remove(&names).await?;
+    for name in gone {
+        output::result(&format!("{} deleted\n", shown(&name)))?;
     }
-    for (name, why) in removed.kept {
-        output::data(&format!("{} kept: {}\n", shown(&name), printable(&why)))?;
+    for (name, why) in kept {
+        output::result(&format!("{} kept: {}\n", shown(&name), printable(&why)))?;
     }
-    removed.failed.map_or(Ok(()), Err)
+    failed.map_or(Ok(()), Err)
 }
 
 pub(super) fn hold(place: &Place, args: &Names, held: bool) -> Result<Exit, Failure> {
     block_on(async {
-        let Found { local, remote } = find(place, args).await?;
-        for found in local.iter().map(|(_, found, _)| found).chain(remote.iter().map(|(_, found, _)| found)) {
-            prune::may_be_held(found)?;
+        let found = Found::of(place, args, if held { Act::Hold } else { Act::Release }).await?;
+        for (_, named) in found.all() {
+            prune::may_be_held(named)?;
         }
-        if let Some((store, found, _)) = local {
-            set(&store, &found, held, printable).await?;
+        if let Some(local) = found.local {
+            set(&local, held, printable).await?;
         }
-        if let Some((store, found, _)) = remote {
-            set(&store, &found, held, |name| printable(&store.location(name))).await?;
+        for remote in found.remote {
+            set(&remote, held, |name| printable(&remote.store.location(name))).await?;
         }
         Ok(Exit::Done)
     })?
 }
 
-async fn set(store: &impl Store, found: &[Listed], held: bool, shown: impl Fn(&str) -> String) -> Result<(), Failure> {
-    for listed in found {
-        store.hold(listed, held).await?;
+async fn set(place: &In<impl Store>, held: bool, shown: impl Fn(&str) -> String) -> Result<(), Failure> {
+    for listed in &place.named {
+        place.store.hold(listed, held).await?;
         let word = if held { "held: it is never pruned" } else { "released" };
-        output::data(&format!("{} {word}\n", shown(&listed.name)))?;
+        output::result(&format!("{} {word}\n", shown(&listed.name)))?;
     }
     Ok(())
 }

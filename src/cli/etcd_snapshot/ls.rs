@@ -1,35 +1,81 @@
 //! `quorate etcd-snapshot ls`.
 
+use clap::ValueEnum;
 use serde::Serialize;
 
 use super::super::block_on;
 use super::super::output::{self, Format};
 use super::inside;
-use super::item::{self, Item};
+use super::item::Item;
 use super::place::{Place, Which};
-use crate::error::{Exit, Failure};
+use super::rows::{self, SortBy};
+use crate::clock;
+use crate::error::{Exit, Explained, Failure};
 use crate::snapshot::store::Store as _;
 
-/// Shows what was found when each was last verified; only `verify` looks into them.
+/// The status is that of the last verification; run `verify` to check again.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  quorate etcd-snapshot ls
+  quorate etcd-snapshot ls --sort-by age -o wide
+  quorate etcd-snapshot ls --s3 -o json
+  quorate etcd-snapshot ls latest /registry/")]
 pub(super) struct Args {
-    /// A snapshot, by name, path or `s3://BUCKET/KEY`: list the keys in it
-    #[arg(value_name = "NAME-OR-PATH")]
+    /// A snapshot whose keys to list: its name, `latest`, a base name, a path, or s3://BUCKET/KEY
+    #[arg(value_name = "SNAPSHOT")]
     snapshot: Option<String>,
-    /// Only keys that begin so
+    /// Only keys with this prefix
     #[arg(default_value = "", hide_default_value = true)]
     prefix: String,
-    /// The keys as they were at this revision, if the snapshot still knows
+    /// The keys as they were at this revision, if the snapshot still has it
     #[arg(long, value_name = "REVISION", requires = "snapshot")]
     rev: Option<i64>,
     #[command(flatten)]
     which: Which,
-    /// Also show revision, keys, etcd and status
+    /// Also show location, time, revision, key count and etcd version (same as -o wide)
     #[arg(long, short)]
     wide: bool,
-    /// How to print
+    /// Order of the list [default: the oldest first]
+    #[arg(long, value_enum, value_name = "FIELD")]
+    sort_by: Option<SortBy>,
+    /// Print no line with the names of the columns
+    #[arg(long)]
+    no_headers: bool,
+    /// Output format
     #[arg(long, short, value_enum, default_value_t)]
-    output: Format,
+    output: Layout,
+}
+
+/// What `-o` takes here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Layout {
+    /// For people
+    #[default]
+    Table,
+    /// With all columns
+    Wide,
+    /// One name a line
+    Name,
+    /// A contract: fields are added, never renamed
+    Json,
+    /// The same as JSON
+    Yaml,
+}
+
+/// Options that are for the list of snapshots, with a snapshot whose keys are listed.
+#[derive(Debug, thiserror::Error)]
+#[error("{0} is for the list of snapshots, not for the keys in one")]
+struct NotForKeys(&'static str);
+
+impl Explained for NotForKeys {
+    fn exit(&self) -> Exit {
+        Exit::Usage
+    }
+
+    fn next(&self) -> Option<String> {
+        Some("leave it out, or name no snapshot".into())
+    }
 }
 
 /// What programs read: written as it is, since there may be thousands.
@@ -39,15 +85,29 @@ struct Items<'a> {
 }
 
 pub(super) fn run(place: &Place, args: &Args) -> Result<Exit, Failure> {
+    let format = match args.output {
+        Layout::Json => Format::Json,
+        Layout::Yaml => Format::Yaml,
+        Layout::Table | Layout::Wide | Layout::Name => Format::Table,
+    };
     if let Some(snapshot) = &args.snapshot {
-        return inside::list(place, snapshot, &args.prefix, args.rev, args.output);
+        if matches!(args.output, Layout::Wide | Layout::Name) || args.wide {
+            return Err(NotForKeys("-o wide or -o name").into());
+        }
+        return inside::list(place, snapshot, &args.prefix, args.rev, format);
     }
-    let (items, places, failed) = block_on(collect(place, args.which))?;
-    if !output::structured(&Items { items: &items }, args.output)? {
-        if items.is_empty() && failed.is_none() {
-            output::talk(&format!("quorate: there are no snapshots in {}\n", places.join(", nor in ")));
-        } else if !items.is_empty() {
-            output::data(&item::table(&items, args.wide, output::columns()))?;
+    let (mut items, places, failed) = block_on(collect(place, args.which))?;
+    if let Some(by) = args.sort_by {
+        rows::sort(&mut items, by);
+    }
+    if !output::structured(&Items { items: &items }, format)? {
+        if args.sort_by.is_none() {
+            items.sort_by(|left, right| (left.taken_at, &left.name).cmp(&(right.taken_at, &right.name)));
+        }
+        if !items.is_empty() {
+            output::data(&text(&items, args))?;
+        } else if failed.is_none() {
+            output::note(&format!("quorate: there are no snapshots in {}\n", places.join(", nor in ")));
         }
     }
     match failed {
@@ -56,22 +116,36 @@ pub(super) fn run(place: &Place, args: &Args) -> Result<Exit, Failure> {
     }
 }
 
-/// What is in each place. If one cannot be looked into, the other is shown all the same.
+fn text(items: &[Item], args: &Args) -> String {
+    let (columns, now) = (output::columns(), clock::unix_seconds(clock::now()));
+    match args.output {
+        Layout::Name => rows::names(items),
+        Layout::Wide => rows::wide(items, !args.no_headers, columns, now),
+        _ if args.wide => rows::wide(items, !args.no_headers, columns, now),
+        _ => rows::short(items, !args.no_headers, columns, now),
+    }
+}
+
+/// What is in each place, the oldest first. If one cannot be looked into, the other is shown all the same.
 async fn collect(place: &Place, which: Which) -> (Vec<Item>, Vec<String>, Option<Failure>) {
     let (mut items, mut places, mut failed) = (Vec::new(), Vec::new(), None);
-    if let Some(local) = place.local(which) {
-        places.push(local.place());
-        match local.list().await {
-            Ok(all) => items.extend(all.into_iter().map(|listed| Item::of_directory(listed, &local.0))),
-            Err(failure) => failed = Some(failure),
+    match place.local(which) {
+        Ok(Some(local)) => {
+            places.push(local.place());
+            match local.list().await {
+                Ok(all) => items.extend(all.into_iter().map(|listed| Item::of_directory(listed, &local.0))),
+                Err(failure) => failed = Some(failure),
+            }
         }
+        Ok(None) => {}
+        Err(failure) => failed = Some(failure),
     }
     let there = async {
         let Some(remote) = place.remote(which).await? else { return Ok(()) };
         places.push(remote.place());
         for listed in remote.list().await? {
             let location = remote.location(&listed.name);
-            items.push(Item::of_listed(listed, &location, None));
+            items.push(Item::of_listed(listed, &location));
         }
         Ok(())
     };

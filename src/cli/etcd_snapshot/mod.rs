@@ -8,24 +8,33 @@ mod ls;
 mod place;
 mod prune;
 mod restore;
+mod rows;
 mod s3_check;
 mod save;
 mod status;
 mod verify;
 
+use std::path::PathBuf;
+
 use clap::Subcommand;
 
 use super::options::S3Options;
-use super::{Intent, locate};
+use super::{Intent, interrupt, locate, output};
 use crate::config::{Config, Given};
 use crate::datadir::DataDir;
-use crate::error::{Exit, Failure};
+use crate::error::{Exit, Explained, Failure};
 use crate::plan::finding::Finding;
 use place::Place;
 
 /// `quorate etcd-snapshot`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
+    /// Snapshot directory to work on [default: etcd-snapshot-dir of the server or the configuration]
+    #[arg(long, alias = "etcd-snapshot-dir", value_name = "DIR", global = true)]
+    dir: Option<PathBuf>,
+    /// Print nothing but what was asked for, warnings and errors
+    #[arg(long, short, global = true)]
+    quiet: bool,
     #[command(flatten)]
     s3: S3Options,
     #[command(subcommand)]
@@ -63,6 +72,17 @@ enum Verb {
     Diff(inside::Two),
 }
 
+/// The working directory is not known.
+#[derive(Debug, thiserror::Error)]
+#[error("--dir cannot be made an absolute path")]
+struct NoDirectory(#[source] std::io::Error);
+
+impl Explained for NoDirectory {
+    fn exit(&self) -> Exit {
+        Exit::Usage
+    }
+}
+
 impl Verb {
     fn intent(&self) -> Intent {
         match self {
@@ -81,7 +101,7 @@ impl Verb {
 
 /// What `s3-check` finds, for `quorate doctor`.
 pub(super) fn s3_findings(config: &Config, given: &Given) -> Result<Vec<Finding>, Failure> {
-    let place = Place::of(config, given)?;
+    let place = Place::of(config, given, None)?;
     Ok(s3_check::findings(&place)
         .unwrap_or_else(|failure| vec![super::doctor::s3_failed(&failure, &DataDir::new(&config.data_dir))]))
 }
@@ -89,9 +109,15 @@ pub(super) fn s3_findings(config: &Config, given: &Given) -> Result<Vec<Finding>
 pub(super) fn run(given: &Given, args: &Args) -> Result<Exit, Failure> {
     let given = args.s3.joined(given.clone());
     let config = locate(&given, args.verb.intent())?;
-    let place = || Place::of(&config, &given);
+    interrupt::listen();
+    if args.quiet {
+        output::be_quiet();
+    }
+    // Relative to where the caller is, not to where the server is.
+    let dir = args.dir.as_deref().map(std::path::absolute).transpose().map_err(NoDirectory)?;
+    let place = || Place::of(&config, &given, dir.clone());
     match &args.verb {
-        Verb::Save(args) => save::run(&config, &given, args),
+        Verb::Save(args) => save::run(&config, &given, dir, args),
         Verb::Ls(args) => ls::run(&place()?, args),
         Verb::Delete(args) => delete::delete(&place()?, args),
         Verb::Prune(args) => prune::run(&config, &place()?, args),

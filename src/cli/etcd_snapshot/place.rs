@@ -8,7 +8,7 @@ use aws_credential_types::provider::SharedCredentialsProvider;
 
 use super::super::output;
 use super::super::progress::Progress;
-use super::super::{block_on, status as server_status, told_to_end};
+use super::super::{block_on, interrupt, status as server_status};
 use super::lent::FromServer;
 use crate::config::s3::{self, S3Config, Target};
 use crate::config::{Config, Given, Origin};
@@ -19,7 +19,7 @@ use crate::error::{Exit, Explained, Failure};
 use crate::plan::owner::Owner;
 use crate::server::cluster;
 use crate::snapshot::aside::Course;
-use crate::snapshot::store::find::{self, Found, Notice, Places};
+use crate::snapshot::store::find::{Found, Notice, Places};
 use crate::snapshot::store::local::Directory;
 use crate::snapshot::store::s3::Bucket;
 use crate::snapshot::store::s3::store::Remote;
@@ -29,6 +29,24 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What a directory for a download is called, among temporary files.
 const DOWNLOAD: &str = "quorate-download";
+
+/// A directory that is to have snapshots does not exist.
+#[derive(Debug, thiserror::Error)]
+#[error("the {what} {} does not exist", path.display())]
+struct NoDirectory {
+    what: &'static str,
+    path: PathBuf,
+}
+
+impl Explained for NoDirectory {
+    fn exit(&self) -> Exit {
+        Exit::NotFound
+    }
+
+    fn next(&self) -> Option<String> {
+        Some("name the right one with --data-dir or --dir; --s3 is for the snapshots in object storage alone".into())
+    }
+}
 
 /// Which places; without either, this node and, if snapshots are uploaded, object storage.
 #[derive(Clone, Copy, Debug, Default, clap::Args)]
@@ -110,7 +128,7 @@ async fn theirs(data: &DataDir, said: &BTreeMap<String, String>) -> Option<BTree
 impl Place {
     /// As the running server has them: its command line and environment may say something else than ours. Without one, as configured. What
     /// our own command line says counts more than either.
-    pub(super) fn of(config: &Config, given: &Given) -> Result<Self, Failure> {
+    pub(super) fn of(config: &Config, given: &Given, dir: Option<PathBuf>) -> Result<Self, Failure> {
         let data = DataDir::new(&config.data_dir);
         let said = said(given);
         let mut lender = None;
@@ -122,7 +140,7 @@ impl Place {
             }
             running => running.ok().filter(|status| !status.snapshots.dir.is_empty()),
         };
-        let (dir, node, configured) = match running {
+        let (usual, node, configured) = match running {
             Some(status) => {
                 let s3 = match block_on(theirs(&data, &said))? {
                     Some(theirs) => {
@@ -138,7 +156,7 @@ impl Place {
         let s3 = configured.with(&said)?;
         let is_on = said.contains_key(s3::SWITCH).then_some(s3.is_on);
         let owner = cluster::owner(&data, &node);
-        Ok(Self { dir, owner, s3, data, said: is_on, said_of_s3: said, lender })
+        Ok(Self { dir: dir.unwrap_or(usual), owner, s3, data, said: is_on, said_of_s3: said, lender })
     }
 
     /// True if the command line says so much of an option of object storage.
@@ -146,21 +164,17 @@ impl Place {
         self.said_of_s3.contains_key(option)
     }
 
-    /// A name is looked up among the snapshots; anything with a slash is a path.
-    pub(super) fn path_of(&self, name: &str) -> PathBuf {
-        if name.contains('/') { PathBuf::from(find::path_of(name)) } else { self.dir.join(name) }
-    }
-
     /// Where one that is named may be.
-    fn places(&self) -> Places {
+    pub(super) fn places(&self, which: Which) -> Places {
         let mut s3 = self.s3.clone();
-        s3.is_asked = self.said == Some(true);
+        s3.is_asked = self.said == Some(true) && !which.local;
+        s3.is_on &= !which.local || self.said == Some(true);
         let tell: fn(Notice<'_>) = |notice| match notice {
             Notice::Unseen(failure) => output::talk(&format!(
                 "quorate: warning: object storage was not looked into, and the snapshot on this node is taken\n{}\n",
                 failure.told().because.iter().map(|why| format!("  because: {why}\n")).collect::<String>().trim_end()
             )),
-            Notice::Considered(line) | Notice::Chosen(line) => output::talk(&format!("quorate: {line}\n")),
+            Notice::Considered(line) | Notice::Chosen(line) => output::note(&format!("quorate: {line}\n")),
         };
         Places {
             dirs: vec![self.dir.clone()],
@@ -174,14 +188,14 @@ impl Place {
 
     /// What an `s3://` URL names; nothing for anything else.
     pub(super) async fn at(&self, named: &str) -> Result<Option<(Remote, String)>, Failure> {
-        let found = self.places().at(named).await?;
+        let found = self.places(Which::default()).at(named).await?;
         Ok(found.map(|(bucket, name)| (Remote::new(bucket, &self.data), name.to_owned())))
     }
 
     /// A snapshot, by name, path or `s3://` URL, as a file: one in object storage is downloaded into a directory that is gone afterwards.
     /// It lies beside `near`, or among temporary files.
     pub(super) fn get(&self, named: &str, near: Option<&Path>) -> Result<Got, Failure> {
-        let places = self.places();
+        let places = self.places(Which::default());
         block_on(async {
             let there = match places.find(named).await? {
                 Found::Here(path) => return Ok(Got { shown: path.display().to_string(), path, _dir: None }),
@@ -196,7 +210,7 @@ impl Place {
                 Path::to_path_buf,
             );
             let dir = durable::draft_dir(&near)?;
-            told_to_end::remove(dir.path());
+            interrupt::remove(dir.path());
             let mut bar = Progress::new("downloading the snapshot");
             let path = there.fetch(dir.path(), &Course::default(), &mut |done, all| bar.set(done, all)).await;
             Ok(Got { path: path?, shown: there.url(), _dir: Some(dir) })
@@ -204,8 +218,30 @@ impl Place {
     }
 
     /// This node, if it is meant.
-    pub(super) fn local(&self, which: Which) -> Option<Directory> {
-        (which.local || self.said != Some(true)).then(|| Directory(self.dir.clone()))
+    ///
+    /// # Errors
+    /// If it is meant, and the directory is not there.
+    pub(super) fn local(&self, which: Which) -> Result<Option<Directory>, Failure> {
+        if !self.is_local(which) {
+            return Ok(None);
+        }
+        let is_missing =
+            |path: &Path| std::fs::metadata(path).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound);
+        let root = self.data.root();
+        // The usual one is made with the first snapshot, or the first start.
+        let is_made_later = self.dir == self.data.snapshots();
+        if is_made_later && is_missing(root) {
+            return Err(NoDirectory { what: "data directory", path: root.to_path_buf() }.into());
+        }
+        if !is_made_later && is_missing(&self.dir) {
+            return Err(NoDirectory { what: "snapshot directory", path: self.dir.clone() }.into());
+        }
+        Ok(Some(Directory(self.dir.clone())))
+    }
+
+    /// True if this node is meant.
+    pub(super) fn is_local(&self, which: Which) -> bool {
+        which.local || self.said != Some(true)
     }
 
     /// Object storage, if it is meant.

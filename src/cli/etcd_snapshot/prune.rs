@@ -16,40 +16,49 @@ use crate::snapshot::name::{Base, NotABase, ON_DEMAND};
 use crate::snapshot::prune;
 use crate::snapshot::store::Store;
 
-/// Deletes this node's older snapshots of one base name. What any of the rules keeps stays, and so do the newest good one, those
-/// that are held, and those that are damaged.
+/// Only snapshots that this server took are deleted, under whatever node name, and only those of one base name. What any of the rules keeps
+/// stays, and so do the newest good one, those that are held, and those that are damaged.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  quorate etcd-snapshot prune --name before-upgrade --keep-last 3 --dry-run
+  quorate etcd-snapshot prune --name etcd-snapshot --keep-daily 7 --keep-weekly 4
+  quorate etcd-snapshot prune --name etcd-snapshot --node old-host --keep-within 30d
+  quorate etcd-snapshot prune --s3 --s3-retention=30")]
 pub(super) struct Args {
-    /// Base name; the scheduled ones are called by etcd-snapshot-name
-    #[arg(long, default_value = ON_DEMAND)]
+    /// Base name of the snapshots; that of scheduled ones is etcd-snapshot-name
+    #[arg(long, alias = "etcd-snapshot-name", default_value = ON_DEMAND)]
     name: String,
-    /// Keep the newest so many; 0 keeps all [default: as configured, if no other rule is given]
+    /// Prune the snapshots of this node name instead of those of this server
+    #[arg(long, value_name = "NAME")]
+    node: Option<String>,
+    /// Keep the last N snapshots; 0 keeps all [default: as configured, if no other rule is given]
     #[arg(long, visible_aliases = ["snapshot-retention", "keep-last"], value_name = "N")]
     etcd_snapshot_retention: Option<u32>,
-    /// Keep the newest of each of the last N hours that have any
+    /// Keep the latest snapshot of each of the last N hours that have one
     #[arg(long, value_name = "N", default_value_t = 0)]
     keep_hourly: u32,
-    /// … days
+    /// Keep the latest snapshot of each of the last N days that have one
     #[arg(long, value_name = "N", default_value_t = 0)]
     keep_daily: u32,
-    /// … weeks
+    /// Keep the latest snapshot of each of the last N weeks that have one
     #[arg(long, value_name = "N", default_value_t = 0)]
     keep_weekly: u32,
-    /// … months
+    /// Keep the latest snapshot of each of the last N months that have one
     #[arg(long, value_name = "N", default_value_t = 0)]
     keep_monthly: u32,
-    /// … years
+    /// Keep the latest snapshot of each of the last N years that have one
     #[arg(long, value_name = "N", default_value_t = 0)]
     keep_yearly: u32,
-    /// Keep all that are not older, such as 36h, 30d, 8w
+    /// Keep all snapshots newer than this age, e.g. 36h, 30d, 8w
     #[arg(long, value_name = "TIME", value_parser = duration::parse_age)]
     keep_within: Option<u64>,
     #[command(flatten)]
     which: Which,
-    /// Only say what would be kept and deleted, and why
+    /// Show what would be deleted and why, without deleting anything
     #[arg(long)]
     dry_run: bool,
-    /// How to print
+    /// Output format
     #[arg(long, short, value_enum, default_value_t)]
     output: Format,
 }
@@ -77,7 +86,10 @@ impl Explained for BadName {
 }
 
 pub(super) fn run(config: &Config, place: &Place, args: &Args) -> Result<Exit, Failure> {
-    let owner = &place.owner;
+    let owner = match &args.node {
+        Some(node) => &Owner::named(node),
+        None => &place.owner,
+    };
     let base: Base = args.name.parse().map_err(BadName)?;
     let rules = Policy {
         last: args.etcd_snapshot_retention,
@@ -92,7 +104,7 @@ pub(super) fn run(config: &Config, place: &Place, args: &Args) -> Result<Exit, F
     let now = clock::unix_seconds(clock::now());
     let (mut items, mut places, mut failed) = (Vec::new(), Vec::new(), None);
     let done = block_on(async {
-        if let Some(local) = place.local(args.which) {
+        if let Some(local) = place.local(args.which)? {
             places.push(local.place());
             let policy = if is_ruled { rules } else { config.snapshot.policy() };
             let (decided, failure) = one(&local, &base, owner, &policy, now, args.dry_run).await?;
@@ -117,26 +129,38 @@ pub(super) fn run(config: &Config, place: &Place, args: &Args) -> Result<Exit, F
         Ok::<_, Failure>(())
     })?;
     if !output::structured(&serde_json::json!({ "items": items }), args.output)? {
-        for item in &items {
-            let shown = if item.location.starts_with("s3://") { &item.location } else { &item.name };
-            let shown = printable(shown);
-            match item.action {
-                "drop" if !args.dry_run => output::data(&format!("{shown} deleted\n"))?,
-                "locked" => output::data(&format!("{shown} kept: {}\n", printable(&item.reason)))?,
-                action if args.dry_run => output::data(&format!("{action} {shown}: {}\n", item.reason))?,
-                _ => {}
-            }
-        }
+        tell(&items, args.dry_run)?;
         if items.is_empty() && done.is_ok() {
-            output::talk(&format!(
-                "quorate: there are no snapshots {base}-{}-… in {}\n",
-                owner.node,
-                places.join(", nor in ")
-            ));
+            let (node, places) = (&owner.node, places.join(", nor in "));
+            output::note(&format!("quorate: there are no snapshots {base}-{node}-… in {places}\n"));
         }
     }
     done?;
     failed.map_or(Ok(Exit::Done), Err)
+}
+
+/// What was done with each, or would be, and how many there are of each kind.
+fn tell(items: &[Decided], dry_run: bool) -> Result<(), Failure> {
+    for item in items {
+        let shown = printable(if item.location.starts_with("s3://") { &item.location } else { &item.name });
+        let reason = printable(&item.reason);
+        match item.action {
+            action if dry_run => output::data(&format!("{action} {shown}: {reason}\n"))?,
+            "drop" => output::result(&format!("{shown} deleted\n"))?,
+            "locked" => output::result(&format!("{shown} kept: {reason}\n"))?,
+            _ => {}
+        }
+    }
+    let of = |action: &str| items.iter().filter(|item| item.action == action).count();
+    let (deleted, failed) = (of("drop"), of("failed"));
+    let kept = items.len() - deleted - failed;
+    let failed = if failed == 0 { String::new() } else { format!(", {failed} could not be deleted") };
+    let line = if dry_run {
+        format!("would keep {kept}, would delete {deleted}\n")
+    } else {
+        format!("kept {kept}, deleted {deleted}{failed}\n")
+    };
+    Ok(output::result(&line)?)
 }
 
 /// Decides, and does it unless it is only to be said.

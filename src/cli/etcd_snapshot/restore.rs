@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
+use super::super::interrupt;
 use super::super::output;
 use super::super::progress::Progress;
-use super::super::told_to_end;
 use super::place::Place;
 use crate::boltdb::membership::{Membership, MembershipError};
 use crate::durable;
@@ -154,7 +154,7 @@ pub(super) fn run(place: &Place, args: &Args) -> Result<Exit, Failure> {
     let cluster = membership.cluster_id;
     let blueprint = Blueprint { name: args.name.clone(), membership, target, raise: args.bump_revision };
     let draft = durable::draft_dir(out)?;
-    told_to_end::remove(draft.path());
+    interrupt::remove(draft.path());
     let mut progress = Progress::new("building");
     let built =
         build::build(&snapshot, draft.path(), &blueprint, &Course::default(), &mut |done, all| progress.set(done, all));

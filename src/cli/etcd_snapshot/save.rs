@@ -4,35 +4,46 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::super::ask::ask;
+use super::super::interrupt;
 use super::super::output::{self, Format};
 use super::super::progress::Progress;
 use super::item::Item;
 use super::place;
 use crate::config::{Config, Given};
 use crate::control::routes::snapshots::Request;
-use crate::error::{Exit, Explained, Failure};
+use crate::error::{Exit, Failure};
+use crate::host::printable;
+use crate::plan::space::human;
 use crate::server::snapshots::Saved;
 use crate::snapshot::name::ON_DEMAND;
 
+/// What becomes of a snapshot whose command is interrupted.
+const IN_SAVING: &str = "the snapshot was cancelled; the server removes what it has written of it";
+const IN_UPLOADING: &str =
+    "the snapshot is saved on this node, and the server goes on with its upload; see quorate status";
+
 /// Exits 0 only when the file is complete, safe on disk, and verified.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  quorate etcd-snapshot save
+  quorate etcd-snapshot save --name before-upgrade --label ticket=4711
+  quorate etcd-snapshot save --dir /mnt/backup --snapshot-compress=zstd
+  quorate etcd-snapshot save --s3 --s3-bucket backups --s3-folder prod")]
 pub(super) struct Args {
-    /// First part of the file's name: letters, digits and . _ : + -
+    /// First part of the file name: letters, digits and . _ : + -
     #[arg(long, default_value = ON_DEMAND)]
     name: String,
-    /// Where to, if not where the configuration says
-    #[arg(long, visible_alias = "etcd-snapshot-dir", value_name = "PATH")]
-    dir: Option<PathBuf>,
-    /// Compress it: with zstd, or as zip for tools that expect RKE2's format
+    /// Compress the snapshot with zstd, or as zip for tools that expect the format of RKE2
     #[arg(long, visible_alias = "etcd-snapshot-compress", value_name = "zstd|zip|none", num_args = 0..=1, require_equals = true, default_missing_value = "zstd")]
     snapshot_compress: Option<String>,
-    /// Write this on it; can be given several times
+    /// Attach a label to the snapshot; may be repeated
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
     labels: Vec<(String, String)>,
-    /// Wait while another snapshot is being taken
+    /// Wait if another snapshot is being taken, instead of failing
     #[arg(long)]
     wait: bool,
-    /// How to print
+    /// Output format
     #[arg(long, short, value_enum, default_value_t)]
     output: Format,
 }
@@ -45,28 +56,10 @@ fn label(text: &str) -> Result<(String, String), String> {
     Ok((key.to_owned(), value.to_owned()))
 }
 
-#[derive(Debug, thiserror::Error)]
-#[error("--dir {} cannot be made absolute", path.display())]
-struct NoDirectory {
-    path: PathBuf,
-    source: std::io::Error,
-}
-
-impl Explained for NoDirectory {
-    fn exit(&self) -> Exit {
-        Exit::Usage
-    }
-}
-
-pub(super) fn run(config: &Config, given: &Given, args: &Args) -> Result<Exit, Failure> {
-    // Relative to where the caller is, not to where the server is.
-    let dir = args
-        .dir
-        .as_ref()
-        .map(|dir| std::path::absolute(dir).map_err(|source| NoDirectory { path: dir.clone(), source }));
+pub(super) fn run(config: &Config, given: &Given, dir: Option<PathBuf>, args: &Args) -> Result<Exit, Failure> {
     let request = Request {
         name: args.name.clone(),
-        dir: dir.transpose()?,
+        dir,
         compression: args.snapshot_compress.clone().map(|word| match word.as_str() {
             "true" => "zstd".into(),
             "false" => "none".into(),
@@ -76,11 +69,19 @@ pub(super) fn run(config: &Config, given: &Given, args: &Args) -> Result<Exit, F
         wait: args.wait,
         s3: place::said(given),
     };
+    let is_elsewhere = request.dir.is_some();
+    interrupt::explain(IN_SAVING);
     let mut progress = Progress::new("saving");
     let look = "quorate etcd-snapshot ls";
-    let Saved { manifest, path, upload, is_only_there } =
-        ask(config, "/v1/snapshots", &request, look, |what, done, all| progress.set_of(what, done, all))?;
+    let Saved { manifest, path, upload, is_only_there, took_ms } =
+        ask(config, "/v1/snapshots", &request, look, |what, done, all| {
+            if !what.is_empty() && what != "saving" {
+                interrupt::explain(IN_UPLOADING);
+            }
+            progress.set_of(what, done, all);
+        })?;
     drop(progress);
+    interrupt::explain("");
     let here = Item::of_manifest(manifest.clone(), format!("file://{}", path.display()));
     let there =
         upload.as_ref().and_then(|upload| upload.as_ref().ok()).map(|url| Item::of_manifest(manifest, url.clone()));
@@ -88,8 +89,16 @@ pub(super) fn run(config: &Config, given: &Given, args: &Args) -> Result<Exit, F
     let shown = there.as_ref().filter(|_| is_only_there).unwrap_or(&here).clone();
     let item = Item { uploaded_to, ..shown };
     if !output::structured(&item, args.output)? {
-        let rows: Vec<Item> = (!is_only_there).then_some(here).into_iter().chain(there).collect();
-        output::data(&super::item::table(&rows, false, output::columns()))?;
+        let name = if is_elsewhere { path.display().to_string() } else { item.name.clone() };
+        let uploaded = match &item.uploaded_to {
+            Some(url) if is_only_there => format!("; uploaded to {url}, and removed from this node (etcd-s3-only)"),
+            Some(url) => format!("; uploaded to {url}"),
+            None => String::new(),
+        };
+        let (size, revision) = (human(item.size), item.revision.unwrap_or_default());
+        let took = std::time::Duration::from_millis(took_ms).as_secs_f64();
+        let line = format!("saved {name} ({size}, revision {revision}) in {took:.1} s{uploaded}");
+        output::result(&format!("{}\n", printable(&line)))?;
     }
     match upload {
         Some(Err(told)) => Err(told.into()),

@@ -1,5 +1,6 @@
 //! `quorate etcd-snapshot verify`.
 
+mod named;
 mod remote;
 
 use std::fmt::Write as _;
@@ -21,7 +22,10 @@ use crate::plan::space::human;
 use crate::snapshot::dir;
 use crate::snapshot::record::{self, Written};
 use crate::snapshot::store::Store as _;
+use crate::snapshot::store::s3::listing::InBucket;
+use crate::snapshot::store::s3::store::Remote;
 use crate::snapshot::verify::{self, Demands, Verified};
+use named::Named;
 
 /// How long the launcher may take to say where its etcd is.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
@@ -177,6 +181,21 @@ impl Explained for NotThere {
     }
 }
 
+/// There is nothing to verify: a scheduled command with a wrong path must not look like one that found all well.
+#[derive(Debug, thiserror::Error)]
+#[error("there is no snapshot to verify in {0}")]
+struct NothingToVerify(String);
+
+impl Explained for NothingToVerify {
+    fn exit(&self) -> Exit {
+        Exit::NotFound
+    }
+
+    fn next(&self) -> Option<String> {
+        Some("take one: quorate etcd-snapshot save; or name the right directory with --data-dir or --dir".into())
+    }
+}
+
 /// What came of all of them.
 #[derive(Default)]
 struct Outcome {
@@ -193,7 +212,16 @@ impl Outcome {
         self.told.push(told);
     }
 
-    /// All of them are looked at; the last word is the first failure's exit code.
+    /// `7 snapshots: 6 good, 1 failed`.
+    fn summary(&self) -> String {
+        let of = |status: &str| self.all.iter().filter(|item| item["status"] == status).count();
+        let counts = ["good", "failed", "missing"].map(|status| (of(status), status));
+        let counts = counts.iter().filter(|(count, _)| *count > 0);
+        let counts: Vec<String> = counts.map(|(count, status)| format!("{count} {status}")).collect();
+        format!("{}: {}\n", output::plural(self.all.len(), "snapshot"), counts.join(", "))
+    }
+
+    /// All of them are looked at; the exit code is that of the first failure.
     fn bad(&mut self, path: &str, failure: &Failure) {
         output::talk(&failure.report());
         let status = match failure.exit() {
@@ -206,72 +234,107 @@ impl Outcome {
 }
 
 pub(super) fn run(config: &Config, place: &Place, args: &Args) -> Result<Exit, Failure> {
-    let only_there = place.local(args.which).is_none();
-    let (urls, names): (Vec<&String>, Vec<&String>) = args.names.iter().partition(|name| name.starts_with("s3://"));
-    if let Some(name) = names.iter().find(|name| only_there && name.contains('/')) {
-        return Err(NotThere::Path(printable(name)).into());
-    }
-    if (only_there || !urls.is_empty()) && (args.against_live || args.skip_hash_check) {
-        return Err(NotThere::Flags.into());
-    }
+    check_flags(place, args)?;
+    let runtime = runtime()?;
     let mut outcome = Outcome::default();
     let mut places = Vec::new();
-    let runtime = runtime()?;
-    // URLs say themselves where to look.
-    let is_searched = args.all || !names.is_empty();
-    let remote = if is_searched { runtime.block_on(place.remote(args.which)) } else { Ok(None) };
-    let there = match remote {
-        Ok(Some(remote)) => {
-            places.push(remote.place());
-            Some(remote)
-        }
-        Ok(None) => None,
-        Err(failure) => {
-            outcome.bad("s3", &failure);
-            None
-        }
-    };
-    let in_bucket = there.as_ref().map(|remote| runtime.block_on(remote::list(remote))).transpose();
-    let in_bucket = in_bucket.unwrap_or_else(|failure| {
-        outcome.bad(places.first().map_or("s3", String::as_str), &failure);
+    let local = place.local(args.which).unwrap_or_else(|failure| {
+        outcome.bad(&place.dir.display().to_string(), &failure);
         None
     });
-    let in_bucket = in_bucket.unwrap_or_default();
-    if let Some(local) = place.local(args.which) {
-        places.insert(0, local.place());
-        let is_there = |name: &String| in_bucket.iter().any(|found| found.listed.name == *name);
-        let named = |name: &String| {
-            let path = place.path_of(name);
-            // A name that is only in the bucket is meant there.
-            (path.exists() || !is_there(name)).then_some(path)
-        };
-        let paths =
-            if args.all { dir::snapshots(&place.dir)? } else { names.iter().copied().filter_map(named).collect() };
-        for path in paths {
-            match one(config, place, args, &path) {
-                Ok(item) => outcome.good(&item, item.table()),
-                Err(failure) => outcome.bad(&path.display().to_string(), &failure),
+    places.extend(local.as_ref().map(|local| local.place()));
+    let (bucket, in_bucket) = runtime.block_on(bucket(place, args, &mut outcome));
+    places.extend(bucket.as_ref().map(|bucket| bucket.place()));
+    let is_there = |name: &str| in_bucket.iter().any(|found| found.listed.name == name);
+    let named = runtime.block_on(named::resolve(place, args, is_there, &mut outcome));
+
+    let mut files = if args.all && local.is_some() { dir::snapshots(&place.dir)? } else { Vec::new() };
+    let mut objects: Vec<&InBucket> = if args.all { in_bucket.iter().collect() } else { Vec::new() };
+    let mut urls = Vec::new();
+    for named in named {
+        match named {
+            Named::File(path) => files.push(path),
+            Named::Url(url) => urls.push(url),
+            Named::Everywhere(name) => {
+                files.extend(local.as_ref().map(|local| local.0.join(&name)).filter(|path| path.exists()));
+                objects.extend(in_bucket.iter().filter(|found| found.listed.name == name));
             }
         }
     }
-    if let Some(remote) = &there {
-        let also_local = place.local(args.which).is_some();
-        runtime.block_on(remote::all(remote, &in_bucket, args, also_local, &mut outcome));
+    for path in files {
+        match one(config, place, args, &path) {
+            Ok(item) => outcome.good(&item, item.table()),
+            Err(failure) => outcome.bad(&path.display().to_string(), &failure),
+        }
+    }
+    if let Some(bucket) = &bucket {
+        runtime.block_on(remote::these(bucket, &in_bucket, objects, &mut outcome));
     }
     for url in urls {
-        if let Err(failure) = runtime.block_on(remote::named(place, url, &mut outcome)) {
-            outcome.bad(url, &failure);
+        let verified = check_url_flags(args).and_then(|()| runtime.block_on(remote::named(place, &url, &mut outcome)));
+        if let Err(failure) = verified {
+            outcome.bad(&url, &failure);
         }
     }
-    if !output::structured(&serde_json::json!({ "items": outcome.all }), args.output)? {
-        for told in &outcome.told {
-            output::data(told)?;
-        }
-        if args.all && outcome.all.is_empty() {
-            output::talk(&format!("quorate: there are no snapshots in {}\n", places.join(", nor in ")));
-        }
+    if outcome.all.is_empty() {
+        return Err(NothingToVerify(places.join(", nor in ")).into());
     }
+    tell(args, &outcome)?;
     Ok(outcome.worst.unwrap_or(Exit::Done))
+}
+
+/// What came of it: the good ones, and how many there are of each kind.
+fn tell(args: &Args, outcome: &Outcome) -> Result<(), Failure> {
+    if output::structured(&serde_json::json!({ "items": outcome.all }), args.output)? || output::is_quiet() {
+        return Ok(());
+    }
+    for told in &outcome.told {
+        output::data(told)?;
+    }
+    if outcome.all.len() > 1 || args.all {
+        output::data(&outcome.summary())?;
+    }
+    Ok(())
+}
+
+/// What does not go together.
+fn check_flags(place: &Place, args: &Args) -> Result<(), Failure> {
+    let only_there = !place.is_local(args.which);
+    if let Some(name) = args.names.iter().find(|name| only_there && named::is_path(name)) {
+        return Err(NotThere::Path(printable(name)).into());
+    }
+    if only_there || args.names.iter().any(|name| name.starts_with("s3://")) {
+        check_url_flags(args)?;
+    }
+    Ok(())
+}
+
+/// Flags that are not for what is in object storage.
+fn check_url_flags(args: &Args) -> Result<(), Failure> {
+    if args.against_live || args.skip_hash_check { Err(NotThere::Flags.into()) } else { Ok(()) }
+}
+
+/// The bucket, if names are looked for in it, with what is there. That it cannot be listed is said, and is a failure.
+async fn bucket(place: &Place, args: &Args, outcome: &mut Outcome) -> (Option<Remote>, Vec<InBucket>) {
+    // URLs and paths say themselves where to look.
+    if !args.all && args.names.iter().all(|name| name.contains('/')) {
+        return (None, Vec::new());
+    }
+    let remote = match place.remote(args.which).await {
+        Ok(Some(remote)) => remote,
+        Ok(None) => return (None, Vec::new()),
+        Err(failure) => {
+            outcome.bad("s3", &failure);
+            return (None, Vec::new());
+        }
+    };
+    match remote::list(&remote).await {
+        Ok(all) => (Some(remote), all),
+        Err(failure) => {
+            outcome.bad(&remote.place(), &failure);
+            (None, Vec::new())
+        }
+    }
 }
 
 fn one(config: &Config, place: &Place, args: &Args, path: &Path) -> Result<Item, Failure> {

@@ -113,6 +113,9 @@ pub struct Saved {
     pub upload: Option<uploads::Outcome>,
     /// It is only there.
     pub is_only_there: bool,
+    /// How long it took to be saved here, in milliseconds.
+    #[serde(default)]
+    pub took_ms: u64,
 }
 
 /// What became of the snapshots.
@@ -269,10 +272,11 @@ pub async fn take_and_upload(
         // A mistake of whoever asks is said before anything is done; one of the configuration's keeps nobody from a snapshot here.
         s3.target()?;
     }
-    let saving = progress.clone();
+    let (saving, begun) = (progress.clone(), clock::monotonic());
     let (manifest, path) = take(shared, order, move |done, all| saving("saving", done, all)).await?;
+    let took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
     if !s3.is_on {
-        return Ok(Saved { manifest, path, upload: None, is_only_there: false });
+        return Ok(Saved { manifest, path, upload: None, is_only_there: false, took_ms });
     }
     let uploads = &shared.snapshots.uploads;
     let dir = path.parent().unwrap_or(&path);
@@ -291,7 +295,7 @@ pub async fn take_and_upload(
         },
     };
     let is_only_there = s3.only && outcome.is_ok();
-    Ok(Saved { manifest, path, upload: Some(outcome), is_only_there })
+    Ok(Saved { manifest, path, upload: Some(outcome), is_only_there, took_ms })
 }
 
 /// Takes one. Dropped before it is done, it is broken off, and leaves nothing; until it has ended it has the turn.

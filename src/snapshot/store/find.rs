@@ -12,6 +12,7 @@ use super::s3::Bucket;
 use super::s3::error::Kind;
 use super::s3::listing;
 use super::s3::store::Remote;
+pub use super::select::similar_name;
 use super::select::{self, Known};
 pub use super::there::There;
 use crate::config::s3::{S3Config, Target};
@@ -260,7 +261,7 @@ fn missing_path(path: &Path) -> FindError {
         Ok(paths) => paths.iter().filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned())).collect(),
         Err(_) => Vec::new(),
     };
-    let hint = select::similar_file(&word, beside.iter().map(String::as_str))
+    let hint = select::similar_name(&word, beside.iter().map(String::as_str))
         .map(|name| format!("did you mean {}?", printable(&dir.join(name).display().to_string())));
     FindError::NotFound { name: printable(&word), places: vec![printable(&dir.display().to_string())], hint }
 }

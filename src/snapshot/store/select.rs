@@ -178,11 +178,12 @@ fn hint(candidates: &[Candidate], word: &str, owner: &Owner) -> Option<String> {
     let bases =
         candidates.iter().filter(|candidate| candidate.is_own).filter_map(|candidate| candidate.base.as_deref());
     let names = candidates.iter().map(|candidate| candidate.name.as_str());
-    let similar = similar_file(word, [LATEST].into_iter().chain(bases).chain(names));
+    let similar = similar_name(word, [LATEST].into_iter().chain(bases).chain(names));
     similar.map(|name| format!("did you mean {}?", printable(name)))
 }
 
 /// What `word` was probably meant to be, of these names: one that is longer by an ending, or spelt similarly.
-pub(super) fn similar_file<'a>(word: &str, names: impl Iterator<Item = &'a str> + Clone) -> Option<&'a str> {
+#[must_use]
+pub fn similar_name<'a>(word: &str, names: impl Iterator<Item = &'a str> + Clone) -> Option<&'a str> {
     names.clone().find(|name| name::stem(name) == word).or_else(|| plan::similar(word, names))
 }

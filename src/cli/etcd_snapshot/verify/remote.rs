@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::super::super::output;
 use super::super::super::progress::Progress;
 use super::super::place::Place;
-use super::{Args, Outcome};
+use super::Outcome;
 use crate::error::Failure;
 use crate::host::printable;
 use crate::plan::space::human;
@@ -76,25 +76,6 @@ pub(super) async fn list(remote: &Remote) -> Result<Vec<InBucket>, Failure> {
     Ok(listing::list(&remote.bucket, remote.cache.as_deref()).await?)
 }
 
-/// Those that are meant; a name that is in neither place is told where the local ones are looked at.
-pub(super) async fn all(remote: &Remote, there: &[InBucket], args: &Args, also_local: bool, outcome: &mut Outcome) {
-    let mut found = Vec::new();
-    if args.all {
-        found.extend(there);
-    }
-    for name in args.names.iter().filter(|name| !name.contains('/')) {
-        match there.iter().find(|known| known.listed.name == *name) {
-            Some(known) => found.push(known),
-            None if also_local => {}
-            None => {
-                let url = remote.bucket.url(&remote.bucket.key(name));
-                outcome.bad(&url, &PruneError::NotFound(printable(&url)).into());
-            }
-        }
-    }
-    these(remote, there, found, outcome).await;
-}
-
 /// What a URL names.
 pub(super) async fn named(place: &Place, url: &str, outcome: &mut Outcome) -> Result<(), Failure> {
     let missing = || Failure::from(PruneError::NotFound(printable(url)));
@@ -106,7 +87,7 @@ pub(super) async fn named(place: &Place, url: &str, outcome: &mut Outcome) -> Re
 }
 
 /// Some of those that are there.
-async fn these(remote: &Remote, there: &[InBucket], found: Vec<&InBucket>, outcome: &mut Outcome) {
+pub(super) async fn these(remote: &Remote, there: &[InBucket], found: Vec<&InBucket>, outcome: &mut Outcome) {
     let mut findings = Vec::new();
     for known in found {
         let url = remote.bucket.url(&known.object.key);

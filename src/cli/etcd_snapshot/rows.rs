@@ -1,0 +1,283 @@
+//! Snapshots as people see them in `ls`: a row each, with the places where it is.
+
+use std::fmt::Write as _;
+use std::time::{Duration, UNIX_EPOCH};
+
+use clap::ValueEnum;
+
+use super::super::output;
+use super::super::table::{Column, table};
+use super::item::Item;
+use crate::clock;
+use crate::host::printable;
+use crate::plan::age;
+use crate::plan::space::human;
+
+/// What `--sort-by` takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum SortBy {
+    /// The newest first
+    Age,
+    /// In alphabetical order
+    Name,
+    /// The largest first
+    Size,
+}
+
+/// In this order.
+pub(super) fn sort(items: &mut [Item], by: SortBy) {
+    match by {
+        SortBy::Age => items.sort_by_key(|item| std::cmp::Reverse(item.taken_at)),
+        SortBy::Name => items.sort_by(|left, right| left.name.cmp(&right.name)),
+        SortBy::Size => items.sort_by_key(|item| std::cmp::Reverse(item.size)),
+    }
+}
+
+/// The same snapshot, in one place or in several.
+struct Row<'i> {
+    items: Vec<&'i Item>,
+}
+
+/// Groups what is the same snapshot, in the order of the first of each.
+fn rows(items: &[Item]) -> Vec<Row<'_>> {
+    let mut rows: Vec<Row<'_>> = Vec::new();
+    let mut places = std::collections::HashMap::<&str, Vec<usize>>::new();
+    for item in items {
+        let same = places.entry(&item.name).or_default();
+        let is_same = |index: &&usize| rows[**index].items.iter().all(|known| is_copy(known, item));
+        match same.iter().find(is_same) {
+            Some(index) => rows[*index].items.push(item),
+            None => {
+                same.push(rows.len());
+                rows.push(Row { items: vec![item] });
+            }
+        }
+    }
+    rows
+}
+
+/// True if two with one name are the same, in two places, as far as is known.
+fn is_copy(one: &Item, other: &Item) -> bool {
+    let is_same = match (&one.sha256, &other.sha256) {
+        (Some(one), Some(other)) => one == other,
+        _ => one.size == other.size || one.status != "good" || other.status != "good",
+    };
+    is_same && one.is_there() != other.is_there()
+}
+
+fn place(item: &Item) -> &'static str {
+    if item.is_there() { "s3" } else { "node" }
+}
+
+impl<'i> Row<'i> {
+    fn first(&self) -> &'i Item {
+        self.items[0]
+    }
+
+    fn where_it_is(&self) -> String {
+        self.items.iter().map(|item| place(item)).collect::<Vec<_>>().join(", ")
+    }
+
+    /// One word for all places, or one for each.
+    fn status(&self) -> String {
+        let first = &self.first().status;
+        let mut words = if self.items.iter().all(|item| item.status == *first) {
+            vec![first.clone()]
+        } else {
+            self.items.iter().map(|item| format!("{} {}", place(item), item.status)).collect()
+        };
+        if self.items.iter().any(|item| item.held) {
+            words.push("held".into());
+        }
+        words.join(", ")
+    }
+}
+
+/// A name for each snapshot.
+pub(super) fn names(items: &[Item]) -> String {
+    rows(items).iter().map(|row| format!("{}\n", printable(&row.first().name))).collect()
+}
+
+fn age_of(item: &Item, now: u64) -> String {
+    now.checked_sub(item.taken_at).map_or_else(|| "future".into(), age::short)
+}
+
+/// Name, Age, Size, Status and Where: a row for each snapshot.
+pub(super) fn short(items: &[Item], with_head: bool, columns: Option<usize>, now: u64) -> String {
+    const HEAD: [Column; 5] = [
+        Column::long("Name"),
+        Column::left("Age"),
+        Column::right("Size"),
+        Column::left("Status"),
+        Column::left("Where"),
+    ];
+    let rows: Vec<Vec<String>> = rows(items)
+        .iter()
+        .map(|row| {
+            let item = row.first();
+            vec![printable(&item.name), age_of(item, now), human(item.size), row.status(), row.where_it_is()]
+        })
+        .collect();
+    // On a terminal that is too narrow for that the lines are broken by it.
+    table(&HEAD, &rows, with_head, columns).or_else(|| table(&HEAD, &rows, with_head, None)).unwrap_or_default()
+}
+
+/// As [`short`] with all that is known, a row for each place; on a terminal that is too narrow for it, some lines for each snapshot.
+pub(super) fn wide(items: &[Item], with_head: bool, columns: Option<usize>, now: u64) -> String {
+    const HEAD: [Column; 9] = [
+        Column::left("Name"),
+        Column::left("Location"),
+        Column::right("Size"),
+        Column::left("Created"),
+        Column::left("Age"),
+        Column::right("Revision"),
+        Column::right("Keys"),
+        Column::left("Etcd"),
+        Column::left("Status"),
+    ];
+    let unknown = || "-".to_owned();
+    let rows: Vec<Vec<String>> = items
+        .iter()
+        .map(|item| {
+            vec![
+                printable(&item.name),
+                printable(&item.location),
+                human(item.size),
+                created(item, columns.is_some()),
+                age_of(item, now),
+                item.revision.map_or_else(unknown, |revision| revision.to_string()),
+                item.keys.map_or_else(unknown, |keys| keys.to_string()),
+                item.etcd_version.as_deref().map_or_else(unknown, printable),
+                Row { items: vec![item] }.status(),
+            ]
+        })
+        .collect();
+    table(&HEAD, &rows, with_head, columns).unwrap_or_else(|| records(items, columns.unwrap_or(output::WIDTH), now))
+}
+
+/// On a terminal in the local time, with its offset; for programs in UTC.
+fn created(item: &Item, is_local: bool) -> String {
+    if is_local { clock::local(UNIX_EPOCH + Duration::from_secs(item.taken_at)) } else { item.created.clone() }
+}
+
+/// Some lines for each snapshot.
+fn records(items: &[Item], columns: usize, now: u64) -> String {
+    const INDENT: usize = 12;
+    let mut text = String::new();
+    for row in rows(items) {
+        let item = row.first();
+        let _ = writeln!(text, "{}", output::cut_in_the_middle(&printable(&item.name), columns));
+        let mut line = |name: &str, value: &str| {
+            let _ = writeln!(text, "  {name:<10}{}", output::wrapped(value, INDENT, columns));
+        };
+        for (index, item) in row.items.iter().enumerate() {
+            let location = output::cut_in_the_middle(&printable(&item.location), columns.saturating_sub(INDENT));
+            line(if index == 0 { "location" } else { "" }, &location);
+        }
+        line("size", &human(item.size));
+        line("created", &format!("{} ({})", created(item, true), age::ago(item.taken_at, now)));
+        let mut facts = Vec::new();
+        facts.extend(item.revision.map(|revision| format!("revision {revision}")));
+        facts.extend(item.keys.map(|keys| format!("{keys} keys")));
+        facts.extend(item.etcd_version.as_deref().map(|version| format!("etcd {}", printable(version))));
+        if !facts.is_empty() {
+            line("contents", &facts.join(", "));
+        }
+        line("status", &row.status());
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::snapshot::list::{Listed, Status};
+    use crate::snapshot::manifest::Manifest;
+
+    const NOW: u64 = 1_795_296_318;
+
+    fn item(name: &str, location: &str, status: Status, sha256: &str) -> Item {
+        let manifest = Manifest {
+            name: name.into(),
+            sha256: sha256.into(),
+            revision: 426,
+            keys: 423,
+            etcd_version: "3.5.30".into(),
+            created: "2026-11-21T21:21:58Z".into(),
+            ..Manifest::default()
+        };
+        let listed =
+            Listed { name: name.into(), size: 20_480, created: 1_795_296_118, status, manifest: Some(manifest) };
+        Item::of_listed(listed, &format!("{location}/{name}"))
+    }
+
+    const DIR: &str = "file:///var/lib/quorate/server/db/snapshots";
+    const BUCKET: &str = "s3://backups/a/folder/that/is/quite/deep/in/the/bucket";
+
+    #[test]
+    fn a_snapshot_is_a_row_with_its_places_and_what_is_wrong_with_it() {
+        let name = "etcd-snapshot-node-1-1795296118";
+        let mut held = item("held-node-1-1795296118", DIR, Status::Good, "aa");
+        held.held = true;
+        let items = [
+            item(name, DIR, Status::Good, "aa"),
+            item(name, BUCKET, Status::Good, "aa"),
+            item("damaged", DIR, Status::Corrupt, "bb"),
+            item("damaged", BUCKET, Status::Good, "bb"),
+            item("two", DIR, Status::Good, "cc"),
+            item("two", BUCKET, Status::Good, "dd"),
+            held,
+            item("copied-in", DIR, Status::Partial, ""),
+        ];
+        let text = short(&items, true, None, NOW);
+        let expected = [
+            "Name                             Age      Size  Status                 Where",
+            "etcd-snapshot-node-1-1795296118  3m20s  20 KiB  good                   node, s3",
+            "damaged                          3m20s  20 KiB  node corrupt, s3 good  node, s3",
+            "two                              3m20s  20 KiB  good                   node",
+            "two                              3m20s  20 KiB  good                   s3",
+            "held-node-1-1795296118           3m20s  20 KiB  good, held             node",
+            "copied-in                        3m20s  20 KiB  partial                node",
+        ];
+        let shown: Vec<String> = text.lines().map(|line| line.replace("20.0 KiB", "20 KiB")).collect();
+        for (line, expected) in shown.iter().zip(expected) {
+            let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+            assert_eq!(words(line), words(expected));
+        }
+        assert_eq!(shown.len(), expected.len());
+        assert_eq!(names(&items).lines().count(), 6);
+    }
+
+    #[test]
+    fn everything_fits_a_terminal_of_80_columns() {
+        let long =
+            format!("{}-a-node-with-a-rather-long-name-1795296118.zip", "before-the-upgrade-of-everything".repeat(3));
+        let items = [
+            item(&long, DIR, Status::Good, "aa"),
+            item(&long, BUCKET, Status::Good, "aa"),
+            item("数据库快照数据库快照数据库快照数据库快照数据库快照-1795296118", DIR, Status::Unreadable, ""),
+        ];
+        for text in [short(&items, true, Some(80), NOW), wide(&items, true, Some(80), NOW)] {
+            assert!(text.lines().all(|line| output::width(line) <= 80), "{text}");
+            assert!(text.contains("1795296118.zip"), "the time is what tells two apart: {text}");
+        }
+        let text = wide(&items, true, Some(80), NOW);
+        assert!(text.contains("file:///") && text.contains("s3://"), "{text}");
+        // Not on a terminal: whole, in UTC, with the columns of RKE2's table.
+        let text = wide(&items, true, None, NOW);
+        assert!(text.starts_with("Name ") && text.contains(&format!("{BUCKET}/{long}")), "{text}");
+        assert!(["Location", "Size", "Created"].iter().all(|name| text.lines().next().unwrap().contains(name)));
+        assert!(text.contains("2026-11-21T21:21:58Z"), "{text}");
+        assert!(!short(&items, false, None, NOW).contains("Name"));
+    }
+
+    #[test]
+    fn the_order_can_be_chosen() {
+        let with = |name: &str, taken_at, size| Item { taken_at, size, ..item(name, DIR, Status::Good, "") };
+        let mut items = [with("b", 1, 10), with("a", 3, 5), with("c", 2, 20)];
+        for (by, expected) in [(SortBy::Age, "acb"), (SortBy::Name, "abc"), (SortBy::Size, "cba")] {
+            sort(&mut items, by);
+            assert_eq!(items.iter().map(|item| item.name.as_str()).collect::<String>(), expected);
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! What the names on the command line of `verify` mean: files of this node, and objects in a bucket.
+
+use std::path::PathBuf;
+
+use super::super::place::Place;
+use super::{Args, Outcome};
+use crate::snapshot::store::find::Found;
+
+/// A name that was given.
+pub(super) enum Named {
+    /// A file of this node.
+    File(PathBuf),
+    /// A name that is in the bucket as configured, and perhaps on this node, too.
+    Everywhere(String),
+    /// An object, by URL.
+    Url(String),
+}
+
+/// Finds out what each name means; what is not found is said, and counts as bad. `is_in_bucket` knows what is there.
+pub(super) async fn resolve(
+    place: &Place,
+    args: &Args,
+    is_in_bucket: impl Fn(&str) -> bool,
+    outcome: &mut Outcome,
+) -> Vec<Named> {
+    let places = place.places(args.which);
+    let mut resolved = Vec::new();
+    for name in &args.names {
+        let is_bare = !name.contains('/');
+        let is_here = is_bare && place.is_local(args.which) && place.dir.join(name).exists();
+        if is_bare && (is_here || is_in_bucket(name)) {
+            resolved.push(Named::Everywhere(name.clone()));
+            continue;
+        }
+        match places.find(name).await {
+            Ok(Found::Here(path)) => resolved.push(Named::File(path)),
+            Ok(Found::There(there)) => resolved.push(Named::Url(there.url())),
+            Err(failure) => outcome.bad(name, &failure),
+        }
+    }
+    resolved
+}
+
+/// True if a name is a path of this node.
+pub(super) fn is_path(name: &str) -> bool {
+    name.contains('/') && !name.starts_with("s3://")
+}

@@ -1,0 +1,81 @@
+//! Standard error of this process, where a line at the bottom of a terminal may be drawn again and again (a progress bar).
+//!
+//! Whatever else is written there goes through [`Stderr`] or [`above`], so that it lands above that line and is not overwritten by it.
+
+use std::io::{self, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use indicatif::ProgressBar;
+
+/// The bars that are drawn, by number; the last one is the one that is seen.
+static BARS: Mutex<Vec<(u64, ProgressBar)>> = Mutex::new(Vec::new());
+static NUMBER: AtomicU64 = AtomicU64::new(0);
+
+fn bars() -> MutexGuard<'static, Vec<(u64, ProgressBar)>> {
+    BARS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A bar that is drawn until this is dropped.
+#[derive(Debug)]
+pub struct Drawn {
+    number: u64,
+    bar: ProgressBar,
+}
+
+impl Drawn {
+    /// From now on `bar` is drawn.
+    #[must_use]
+    pub fn new(bar: ProgressBar) -> Self {
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        bars().push((number, bar.clone()));
+        Self { number, bar }
+    }
+
+    /// The bar.
+    #[must_use]
+    pub fn bar(&self) -> &ProgressBar {
+        &self.bar
+    }
+}
+
+impl Drop for Drawn {
+    fn drop(&mut self) {
+        bars().retain(|(number, _)| *number != self.number);
+        self.bar.finish_and_clear();
+    }
+}
+
+/// Does `write`, which writes to standard error, while no bar is drawn.
+pub fn above<T>(write: impl FnOnce() -> T) -> T {
+    let last = bars().last().cloned();
+    match last {
+        Some((_, bar)) => bar.suspend(write),
+        None => write(),
+    }
+}
+
+/// Removes all bars: the process is about to end.
+pub fn clear() {
+    for (_, bar) in bars().drain(..) {
+        bar.finish_and_clear();
+    }
+}
+
+/// Standard error, above a bar that is drawn.
+#[derive(Clone, Copy, Debug)]
+pub struct Stderr;
+
+impl Write for Stderr {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        above(|| io::stderr().write(bytes))
+    }
+
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        above(|| io::stderr().write_all(bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
+}
