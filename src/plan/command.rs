@@ -19,7 +19,6 @@ pub fn quorate(data_dir: &Path, verb: &str) -> String {
 pub fn shell_word(path: &Path) -> String {
     quoted(&path.display().to_string())
 }
-}
 
 #[cfg(test)]
 mod tests {

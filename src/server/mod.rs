@@ -337,7 +337,12 @@ impl Server {
                 _ = certificate_check.tick() => self.renew_certificates().await,
                 _ = watchdog.tick() => self.watchdog.feed(),
                 Ok(()) = self.storage.changed() => self.announced.update(&condition::now(&self.shared)),
-                _ = assessed.tick() => self.announced.update(&condition::now(&self.shared)),
+                _ = assessed.tick() => {
+                    self.announced.update(&condition::now(&self.shared));
+                    // Also where the file was removed, or put back as it had been a moment before.
+                    let health = self.health.borrow().clone();
+                    self.remember(&health);
+                }
                 // Each of them runs as long as the server: without one of them, what is shown would be wrong for ever.
                 Some(ended) = helpers.join_next(), if stops.first.is_none() => {
                     let why = ended.err().map_or_else(|| "it returned".to_owned(), |error| error.to_string());
@@ -453,6 +458,10 @@ impl Server {
             systemd::status(&self.ready_line());
         }
         self.was_healthy = is_healthy;
+        self.remember(health);
+    }
+
+    fn remember(&self, health: &Health) {
         let Health::Healthy(facts) = health else { return };
         match cluster::remember(&self.shared, facts) {
             Ok(Some(members)) if members > 1 && self.shared.started_alone => tracing::warn!(

@@ -417,6 +417,11 @@ impl Node {
         self.quorate(&["status", "-o", "json"])
     }
 
+    /// Clients can be sent there: healthy, or degraded.
+    pub fn is_serving(&self) -> bool {
+        http_get(self.ports.metrics(), "/readyz").0 == 200
+    }
+
     pub fn status_json(&self) -> serde_json::Value {
         serde_json::from_str(&self.status().out).unwrap()
     }

@@ -183,3 +183,53 @@ fn an_etcd_that_keeps_crashing_is_degraded() {
     assert_eq!(node.status().code, Some(1));
     assert_eq!(http_get(node.ports.metrics(), "/readyz").0, 200, "clients can be sent there");
 }
+
+/// Every check in one table, with and without a server; what is bad has a next step, and is exit 1.
+#[test]
+fn the_doctor_finds_what_is_wrong() {
+    let _timed = Timed::start();
+    let mut node = quick();
+    let ports: Vec<String> = [
+        ("etcd-client-port", node.ports.client()),
+        ("etcd-peer-port", node.ports.peer()),
+        ("etcd-metrics-port", node.ports.etcd_metrics()),
+        ("metrics-port", node.ports.metrics()),
+    ]
+    .iter()
+    .map(|(key, port)| format!("{key}: {port}\n"))
+    .collect();
+    let etcd = format!("etcd-binary: {}\n", Etcd::usual().binary().display());
+    node = node.config(&format!("node-ip: 127.0.0.1\nnode-name: node\n{etcd}{}", ports.concat()));
+    let examine = |node: &Node| -> (Option<i32>, serde_json::Value) {
+        let ran = node.quorate(&["doctor", "-o", "json"]);
+        (ran.code, serde_json::from_str(&ran.out).unwrap())
+    };
+    let bad = |report: &serde_json::Value| -> Vec<String> {
+        let items = report["items"].as_array().unwrap().iter().filter(|item| item["result"] == "bad");
+        items.map(|item| item["check"].as_str().unwrap().to_owned()).collect()
+    };
+    // Nothing is there yet, and nothing is wrong.
+    let (code, report) = examine(&node);
+    assert_eq!((code, bad(&report)), (Some(0), vec![]), "{report:#}");
+    node.start_ready();
+    node.quorate(&["etcd-snapshot", "save"]).succeeds();
+    let (code, report) = examine(&node);
+    assert_eq!((code, bad(&report)), (Some(0), vec![]), "{report:#}");
+    for check in
+        ["configuration", "server", "data", "modes", "disk", "fsync", "clock", "etcd", "certificates", "snapshots"]
+    {
+        assert!(report["items"].as_array().unwrap().iter().any(|item| item["check"] == check), "{check}: {report:#}");
+    }
+    // A key that others can read, lost data, a port that is taken.
+    use std::os::unix::fs::PermissionsExt as _;
+    fs::set_permissions(node.server_dir().join("tls/etcd/client.key"), fs::Permissions::from_mode(0o644)).unwrap();
+    assert_eq!(bad(&examine(&node).1), vec!["modes"]);
+    node.stop();
+    fs::remove_dir_all(node.etcd_dir().join("member")).unwrap();
+    let _taken = std::net::TcpListener::bind(("127.0.0.1", node.ports.client())).unwrap();
+    let (code, report) = examine(&node);
+    assert_eq!((code, bad(&report)), (Some(1), vec!["data".into(), "modes".into(), "ports".into()]), "{report:#}");
+    for item in report["items"].as_array().unwrap().iter().filter(|item| item["result"] == "bad") {
+        assert!(item["next"].is_string(), "{item}");
+    }
+}
