@@ -9,7 +9,8 @@ use std::ffi::OsString;
 use super::Problem;
 use super::files::FileValues;
 use super::options::{self, Kind, OPTIONS, Spec};
-use super::rke1;
+use super::rke1::{self, POLICY, RETENTION, SCHEDULE};
+use super::suggest;
 use super::texts::{Given, Origin, Source, check, split};
 
 /// Every option's texts with their origins; what nobody set has its default.
@@ -18,6 +19,8 @@ pub struct Resolved {
     values: BTreeMap<&'static str, Vec<(String, Origin)>>,
     /// The schedule of the snapshots is that of a `cluster.yml` of RKE1's.
     pub is_scheduled_by_rke1: bool,
+    /// What a `cluster.yml` of RKE1's says of retention, if that counts.
+    pub(super) rke1_retention_note: Option<Problem>,
     /// Where a file has the key of the snapshot to restore without a value, and nothing else has one.
     pub(super) blank_restore_path: Option<Origin>,
 }
@@ -59,12 +62,17 @@ pub fn resolve(given: &Given, files: &FileValues, problems: &mut Vec<Problem>) -
     let is_said = |name: &&str| {
         given.options.contains_key(*name) || files.values.get(*name).is_some_and(|texts| !texts.is_empty())
     };
+    let is_group_said = |name: &str| rke1::group(name).is_some_and(|group| group.iter().any(is_said));
     let from_rke1 = |name: &str| {
-        let (values, _) = files.rke1.as_ref()?;
-        let group = rke1::GROUPS.into_iter().find(|group| group.contains(&name))?;
-        if group.iter().any(is_said) { None } else { values.get(name) }
+        let rke1 = files.rke1.as_ref()?;
+        // What RKE keeps by default fits RKE's schedule; beside another one it could delete what nobody wants deleted.
+        let is_stray = rke1.is_retention_default && rke1::is_retention(name) && is_group_said(SCHEDULE);
+        if is_stray || is_group_said(name) { None } else { rke1.values.get(name) }
     };
-    resolved.is_scheduled_by_rke1 = from_rke1("etcd-snapshot-schedule-cron").is_some();
+    resolved.is_scheduled_by_rke1 = from_rke1(SCHEDULE).is_some();
+    if [RETENTION, POLICY].into_iter().any(|name| from_rke1(name).is_some()) {
+        resolved.rke1_retention_note = files.rke1.as_ref().and_then(|rke1| rke1.retention_note.clone());
+    }
     for spec in OPTIONS {
         let from_given = given.options.get(spec.name).map(|(texts, origin)| {
             let source = match origin {
@@ -108,7 +116,7 @@ pub fn unknown_variables(variables: impl Iterator<Item = (OsString, OsString)>) 
         .filter(|name| name.starts_with("QUORATE_") && !name.starts_with("QUORATE_TEST_") && !is_known(name))
         .map(|name| {
             let plain = name.trim_start_matches("QUORATE_").to_lowercase().replace('_', "-");
-            let message = match options::closest(&plain, OPTIONS.iter().map(|spec| spec.name)) {
+            let message = match suggest::closest(&plain, OPTIONS.iter().map(|spec| spec.name)) {
                 Some(meant) => {
                     format!("this variable means nothing to quorate; did you mean {}?", find_variable(meant))
                 }
@@ -129,7 +137,7 @@ fn find_variable(name: &str) -> String {
 mod tests {
     use std::path::Path;
 
-    use super::super::files::merge_file;
+    use super::super::merge::merge_file;
     use super::*;
 
     fn merged(files: &[&str]) -> (Resolved, Vec<Problem>) {
@@ -172,20 +180,32 @@ mod tests {
             found.push(one("etcd-disable-snapshots"));
             found
         };
+        const USUAL: [&str; 5] = ["@every 12h0m0s", "5", "last=1,within=72h", "", "false"];
+        const OFF: [&str; 5] = ["0 */12 * * *", "5", "", "", "true"];
         for (files, expected) in [
-            (&[PAGE][..], ["@every 5m0s", "5", "last=1,within=24h0m0s", "", "false"]),
-            (&["services: {etcd: {snapshot: yes}}"], ["@every 5m0s", "5", "last=1,within=24h0m0s", "", "false"]),
-            (&["services: {etcd: {}}"], ["0 */12 * * *", "5", "", "", "true"]),
-            (&["services:"], ["0 */12 * * *", "5", "", "", "true"]),
+            (&[PAGE][..], ["@every 5m0s", "5", "last=1,within=24h", "", "false"]),
+            // Bugs F2, F3: what RKE's own tools write is "not set", and what is not set does not switch snapshots off.
+            (&["services: {etcd: {snapshot: yes}}"], USUAL),
+            (&["services: {etcd: {snapshot: null, retention: \"\", creation: \"\", backup_config: null}}"], USUAL),
+            (&["services: {etcd: {snapshot: \"\", retention: 0, creation: 0, backup_config: \"\"}}"], USUAL),
+            (&["services: {etcd: {}}"], USUAL),
+            (&["services: {etcd: ~}"], USUAL),
+            (&["services: {kubelet: {}}"], USUAL),
+            (&["services:"], USUAL),
+            (&["nodes: [{address: 10.0.0.1}]"], USUAL),
+            (&["services: {etcd: {snapshot: false}}"], OFF),
+            (&["services: {etcd: {snapshot: n, creation: 6h}}"], OFF),
             (&[BACKUP], ["@every 6h", "60", "", "", "false"]),
             (&["services: {etcd: {backup_config: {}}}"], ["@every 12h", "6", "", "", "false"]),
             (
-                &["services: {etcd: {backup_config: {enabled: false}, snapshot: true}}"],
-                ["0 */12 * * *", "5", "", "", "true"],
+                &["services: {etcd: {snapshot: false, backup_config: {interval_hours: 0, retention: 0, timeout: 0, \
+                   enabled: \"\", s3backupconfig: {}, safe_timestamp: \"\"}}}"],
+                ["@every 12h", "6", "", "", "false"],
             ),
+            (&["services: {etcd: {backup_config: {enabled: false}, snapshot: true}}"], OFF),
             (
                 &["services: {etcd: {backup_config: ~, snapshot: true, creation: 6h0s}}"],
-                ["@every 6h0m0s", "5", "last=1,within=24h0m0s", "", "false"],
+                ["@every 6h0m0s", "5", "last=1,within=72h", "", "false"],
             ),
             (
                 &["services: {etcd: {backup_config: {timeout: 300, safe_timestamp: true}}}"],
@@ -194,7 +214,12 @@ mod tests {
             (&[PAGE, BACKUP], ["@every 6h", "60", "", "", "false"]),
             (&[BACKUP, "etcd-snapshot-retention: 9"], ["@every 6h", "9", "", "", "false"]),
             (&[PAGE, "etcd-snapshot-retention: 9"], ["@every 5m0s", "9", "", "", "false"]),
-            (&["etcd-snapshot-schedule-cron: '@daily'", "services: {}"], ["@daily", "5", "", "", "false"]),
+            // RKE's default of retention goes with RKE's schedule only.
+            (&["etcd-snapshot-schedule-cron: '@weekly'", "services: {}"], ["@weekly", "5", "", "", "false"]),
+            (
+                &["etcd-snapshot-schedule-cron: '@daily'", "services: {etcd: {retention: 24h}}"],
+                ["@daily", "5", "last=1,within=24h", "", "false"],
+            ),
         ] {
             assert_eq!(values(files), expected, "{files:?}");
         }
@@ -202,18 +227,38 @@ mod tests {
         assert!(resolved.is_scheduled_by_rke1);
         assert_eq!(resolved.origin("etcd-snapshot-retention"), Origin::File { path: "/0.yaml".into(), line: 6 });
         assert!(!merged(&[BACKUP, "etcd-snapshot-schedule-cron: '@daily'"]).0.is_scheduled_by_rke1);
-        let (_, problems) = merged(&["services: {etcd: {backup_config: {retention: 0}}}"]);
-        assert!(
-            problems[0].message.contains("`retention` wants a number of snapshots above 0, not `0`"),
-            "{problems:?}"
-        );
+        let (resolved, _) =
+            merged(&["services: {etcd: {backup_config: {s3backupconfig: {bucket_name: '', region: ''}}}}"]);
+        assert!(!resolved.is_set("etcd-s3"), "empty texts are no bucket");
         for (text, what) in [
-            ("services: []", "wants a mapping"),
+            ("services: [x]", "wants a mapping"),
             ("services: {etcd: 5}", "wants a mapping"),
             ("services: {etcd: {snapshot: true, creation: 5}}", "such as 5m0s or 24h, not `5`"),
             ("services: {etcd: {snapshot: true, creation: 5s}}", "wants a schedule"),
             ("services: {etcd: {snapshot: [x]}}", "true or false, not `a list or a mapping`"),
-            ("services: {etcd: {backup_config: {interval_hours: x}}}", "hours above 0, not `x`"),
+            ("services: {etcd: {backup_config: {interval_hours: x}}}", "wants a number of hours, not `x`"),
+            ("services: {etcd: {backup_config: {retention: -1}}}", "wants a number of snapshots, not `-1`"),
+            // Bugs F8: what is nearly a key is a mistake.
+            ("services: {etcd: {backupConfig: {enabled: true, intervalHours: 6}}}", "did you mean `backup_config`?"),
+            ("services: {etcd: {backup_config: {interval-hours: 6}}}", "did you mean `interval_hours`?"),
+            ("services: {etcd: {backup_config: {retentoin: 6}}}", "did you mean `retention`?"),
+            ("services: {etcd: {Snapshot: true}}", "did you mean `snapshot`?"),
+            ("services: {etcd: {backup_config: {s3BackupConfig: {}}}}", "did you mean `s3backupconfig`?"),
+            ("services: {etcd: {backup_config: {s3_backup_config: {}}}}", "did you mean `s3backupconfig`?"),
+            ("services: {etcd: {backup_config: {s3backupconfig: {bucketName: x}}}}", "did you mean `bucket_name`?"),
+            ("services: {etcd: {interval_hours: 6}}", "`interval_hours` stands below `backup_config`"),
+            ("services: {etcd: {backup_config: {bucket_name: x}}}", "`bucket_name` stands below `s3backupconfig`"),
+            ("services: {etcd: {snapshot: true, snapshot: false}}", "`snapshot` is given twice in services.etcd"),
+            ("services: {etdc: {snapshot: true}}", "did you mean `etcd`?"),
+            ("nodes: []\nservice: {}", "did you mean `services`?"),
+            ("nodes: []\ncluster_reset: true", "did you mean `cluster-reset`?"),
+            ("nodes: []\nrestore: {restore: true, snapshot_name: x}", "--cluster-reset-restore-path=NAME"),
+            (
+                "rancher_kubernetes_engine_config: {services: {}}\ndocker_root_dir: /x",
+                "the YAML of a cluster in Rancher",
+            ),
+            ("apiVersion: provisioning.cattle.io/v1\nkind: Cluster\nspec: {}", "spec.rkeConfig.etcd"),
+            ("apiVersion: v1\nkind: Secret", "an object of Kubernetes (v1)"),
             ("services: {etcd: {backup_config: {s3backupconfig: x}}}", "`s3backupconfig` wants a mapping"),
             ("services: {}\netcd-snapshot-retentoin: 5", "did you mean `etcd-snapshot-retention`"),
         ] {

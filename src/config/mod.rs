@@ -9,14 +9,18 @@
 mod build;
 mod checks;
 pub mod files;
+mod foreign;
 mod kinds;
+pub mod kubernetes;
 pub mod layers;
+mod merge;
 pub mod options;
 mod owned;
 pub mod print;
 mod recheck;
 mod rke1;
 pub mod s3;
+pub mod suggest;
 pub mod texts;
 pub mod yaml;
 
@@ -363,6 +367,7 @@ fn load_for(given: &Given, host: &HostFacts, reader: Reader) -> Loaded {
         .partition(|problem| built.as_ref().is_some_and(|config| config.cluster_reset) && is_about_a_reset(problem));
     problems.extend(mistakes);
     warnings.extend_from_slice(files.notes());
+    warnings.extend(resolved.rke1_retention_note.clone());
     if built.as_ref().is_some_and(|config| config.new_cluster)
         && matches!(resolved.origin("new-cluster"), Origin::File { .. } | Origin::Environment(_))
     {

@@ -443,17 +443,6 @@ pub fn find(name: &str) -> Option<&'static Spec> {
     OPTIONS.iter().find(|spec| spec.name == name)
 }
 
-/// The name that `wrong` was probably meant to be.
-#[must_use]
-pub fn closest<'a>(wrong: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let wrong = wrong.to_lowercase().replace('_', "-");
-    names
-        .map(|name| (strsim::jaro_winkler(&wrong, name), name))
-        .filter(|(likeness, _)| *likeness > 0.8)
-        .max_by(|left, right| left.0.total_cmp(&right.0))
-        .map(|(_, name)| name)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -465,21 +454,5 @@ mod tests {
             assert!(spec.name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-'));
             assert!(spec.help.ends_with('.') && !spec.help.is_empty());
         }
-    }
-
-    #[test]
-    fn a_misspelt_name_finds_the_right_one() {
-        let names = || OPTIONS.iter().map(|spec| spec.name);
-        for (wrong, right) in [
-            ("data-dirr", "data-dir"),
-            ("data_dir", "data-dir"),
-            ("etcd-args", "etcd-arg"),
-            ("nodename", "node-name"),
-            ("tls-sans", "tls-san"),
-            ("etcd-quota-backend-byte", "etcd-quota-backend-bytes"),
-        ] {
-            assert_eq!(closest(wrong, names()), Some(right), "{wrong}");
-        }
-        assert_eq!(closest("zzz", names()), None);
     }
 }

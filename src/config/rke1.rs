@@ -1,21 +1,26 @@
-//! RKE1's configuration: what a `cluster.yml` (a file with `services:`) says of snapshots, in our own options.
+//! RKE1's configuration: what a `cluster.yml` (a file with `services:` or `nodes:`) says of snapshots, in our own options.
 //!
-//! Only `services.etcd` is read, and of that what belongs to recurring snapshots. Absent keys have the defaults of RKE's pages:
-//! `snapshot` off, `creation` 5m, `retention` 24h; in `backup_config`, `enabled`, `interval_hours` 12, `retention` 6. Where
-//! there is a `backup_config`, it counts, and the older keys do not. What any other source says about the same thing counts more.
+//! Only `services.etcd` is read, and of that what belongs to recurring snapshots, as RKE itself reads it (its
+//! types/rke_types.go and cluster/defaults.go, 0.2 to 1.8): `null`, `""`, `0` and `{}`, which RKE's own tools write, are "not set".
+//! What is not set has RKE's defaults: `snapshot` on, `creation` 12h, `retention` 72h; in `backup_config`, `enabled`, `interval_hours`
+//! 12, `retention` 6. So only `snapshot: false` and `enabled: false` switch snapshots off. Where there is a `backup_config`, it counts,
+//! and the older keys do not. A key that is nearly one of these is a mistake, as in our own files. What any other source says about the
+//! same thing counts more.
 
+use super::suggest;
 use super::yaml::{Node, Value};
+use crate::host::printable;
 use crate::plan::duration;
 
-const SCHEDULE: &str = "etcd-snapshot-schedule-cron";
+pub(super) const SCHEDULE: &str = "etcd-snapshot-schedule-cron";
 const DISABLE: &str = "etcd-disable-snapshots";
-const RETENTION: &str = "etcd-snapshot-retention";
-const POLICY: &str = "etcd-snapshot-retention-policy";
+pub(super) const RETENTION: &str = "etcd-snapshot-retention";
+pub(super) const POLICY: &str = "etcd-snapshot-retention-policy";
 const TIMEOUT: &str = "etcd-snapshot-timeout";
 const DIR: &str = "etcd-snapshot-dir";
 
 /// Options that say the same thing in different ways: one of them from another source replaces all of a group from here.
-pub(super) const GROUPS: [&[&str]; 12] = [
+const GROUPS: [&[&str]; 12] = [
     &[SCHEDULE, DISABLE],
     &[RETENTION, POLICY],
     &[TIMEOUT],
@@ -30,8 +35,18 @@ pub(super) const GROUPS: [&[&str]; 12] = [
     &["etcd-s3-endpoint-ca"],
 ];
 
+/// The group of an option that can come from a `cluster.yml`.
+pub(super) fn group(name: &str) -> Option<&'static [&'static str]> {
+    GROUPS.into_iter().find(|group| group.contains(&name))
+}
+
+/// True for what says how many are kept.
+pub(super) fn is_retention(name: &str) -> bool {
+    name == RETENTION || name == POLICY
+}
+
 /// The keys of `s3backupconfig`.
-const S3: [(&str, &str); 7] = [
+pub(super) const S3: [(&str, &str); 7] = [
     ("access_key", "etcd-s3-access-key"),
     ("secret_key", "etcd-s3-secret-key"),
     ("bucket_name", "etcd-s3-bucket"),
@@ -40,6 +55,57 @@ const S3: [(&str, &str); 7] = [
     ("folder", "etcd-s3-folder"),
     ("custom_ca", "etcd-s3-endpoint-ca"),
 ];
+
+/// RKE's defaults, in seconds.
+const CREATION: u64 = 12 * 3600;
+const AGE: u64 = 72 * 3600;
+
+/// One mapping of the file: what it is called, which keys are read, and which others RKE1 has there.
+struct Place {
+    name: &'static str,
+    read: &'static [&'static str],
+    others: &'static [&'static str],
+}
+
+const SERVICES: Place = Place {
+    name: "services",
+    read: &["etcd"],
+    others: &["kube-api", "kube-controller", "scheduler", "kubelet", "kubeproxy"],
+};
+const ETCD: Place = Place {
+    name: "services.etcd",
+    read: &["snapshot", "creation", "retention", "backup_config"],
+    others: &[
+        "image",
+        "extra_args",
+        "extra_args_array",
+        "extra_binds",
+        "extra_env",
+        "win_extra_args",
+        "win_extra_args_array",
+        "win_extra_binds",
+        "win_extra_env",
+        "external_urls",
+        "ca_cert",
+        "cert",
+        "key",
+        "path",
+        "uid",
+        "gid",
+    ],
+};
+const BACKUP: Place = Place {
+    name: "backup_config",
+    read: &["enabled", "interval_hours", "retention", "safe_timestamp", "timeout", "s3backupconfig"],
+    others: &[],
+};
+const S3_BACKUP: Place = Place {
+    name: "s3backupconfig",
+    read: &["access_key", "secret_key", "bucket_name", "region", "endpoint", "folder", "custom_ca"],
+    others: &[],
+};
+/// What may be looked for one level too high.
+const BELOW: [&Place; 2] = [&BACKUP, &S3_BACKUP];
 
 /// A text with the line that it comes from.
 pub(super) type Said<T> = (T, usize);
@@ -53,6 +119,10 @@ pub(super) struct Translated {
     pub(super) notes: Vec<Said<String>>,
     /// What is wrong.
     pub(super) problems: Vec<Said<String>>,
+    /// Nothing is said of what is kept.
+    pub(super) is_retention_default: bool,
+    /// What is kept, in words.
+    pub(super) retention_note: Option<Said<String>>,
 }
 
 impl Translated {
@@ -68,53 +138,99 @@ impl Translated {
         self.problems.push((text.into(), line));
     }
 
-    /// The entries of a mapping; nothing if it is empty or something else, which is a problem.
-    fn map<'n>(&mut self, name: &str, node: &'n Node) -> &'n [(Node, Node)] {
+    /// The entries of a mapping, whose keys are checked; nothing if it is not set, or something else, which is a problem.
+    fn map<'n>(&mut self, place: &Place, node: &'n Node) -> &'n [(Node, Node)] {
         match &node.value {
-            Value::Map(entries) => entries,
-            Value::Nothing => &[],
-            Value::Text(_) | Value::List(_) => {
+            Value::Map(entries) => {
+                self.check_keys(place, entries);
+                entries
+            }
+            _ if node.is_blank() => &[],
+            _ => {
+                let name = place.name.rsplit('.').next().unwrap_or(place.name);
                 self.problem(node.line, format!("`{name}` wants a mapping"));
                 &[]
             }
         }
     }
 
-    /// What `parse` makes of a value; nothing if it is not there or empty, or wrong, which is a problem.
+    /// What `parse` makes of a value; nothing if it is not set, or wrong, which is a problem.
     fn one<T>(
         &mut self,
         entries: &[(Node, Node)],
         name: &str,
         wants: &str,
-        parse: impl Fn(&str) -> Option<T>,
+        parse: impl Fn(&str) -> Parsed<T>,
     ) -> Option<Said<T>> {
-        let node = find(entries, name)?;
+        let node = find(entries, name).filter(|node| !node.is_blank())?;
         let text = match &node.value {
-            Value::Nothing => return None,
-            Value::Text(text) => text.as_str(),
-            Value::List(_) | Value::Map(_) => "a list or a mapping",
+            Value::Text(text) => text.trim(),
+            _ => "a list or a mapping",
         };
-        let parsed = parse(text);
-        if parsed.is_none() {
-            self.problem(node.line, format!("`{name}` wants {wants}, not `{}`", crate::host::printable(text)));
-        }
-        parsed.map(|parsed| (parsed, node.line))
-    }
-
-    /// Says which keys are not read; `known` are read elsewhere.
-    fn ignore(&mut self, place: &str, entries: &[(Node, Node)], known: &[&str]) {
-        let mut others = Vec::new();
-        for (key, _) in entries {
-            match &key.value {
-                Value::Text(name) if known.contains(&name.as_str()) => {}
-                Value::Text(name) => others.push(crate::host::printable(name)),
-                _ => self.problem(key.line, "a key must be a word"),
+        match parse(text) {
+            Parsed::As(value) => Some((value, node.line)),
+            Parsed::NotSet => None,
+            Parsed::Wrong => {
+                self.problem(node.line, format!("`{name}` wants {wants}, not `{}`", printable(text)));
+                None
             }
         }
+    }
+
+    /// Says which keys are not read, and which are most likely meant for others.
+    fn check_keys(&mut self, place: &Place, entries: &[(Node, Node)]) {
+        let mut others = Vec::new();
+        let mut seen: Vec<&str> = Vec::new();
+        for (key, _) in entries {
+            let Value::Text(name) = &key.value else {
+                self.problem(key.line, "a key must be a word");
+                continue;
+            };
+            let shown = printable(name);
+            if seen.contains(&name.as_str()) {
+                self.problem(key.line, format!("`{shown}` is given twice in {}", place.name));
+            } else if place.read.contains(&name.as_str()) {
+            } else if place.others.contains(&name.as_str()) {
+                others.push(shown);
+            } else if let Some(meant) = meant(name, place.read) {
+                self.problem(key.line, format!("unknown key `{shown}` in {}; did you mean `{meant}`?", place.name));
+            } else if let Some((below, meant)) = BELOW
+                .iter()
+                .filter(|below| place.name != "services" && below.name != place.name)
+                .find_map(|below| Some((below, meant(name, below.read)?)))
+            {
+                self.problem(
+                    key.line,
+                    format!("`{shown}` does not belong into {}; `{meant}` stands below `{}`", place.name, below.name),
+                );
+            } else {
+                others.push(shown);
+            }
+            seen.push(name);
+        }
         if let (false, Some((key, _))) = (others.is_empty(), entries.first()) {
-            self.note(key.line, format!("of {place}, these mean nothing to quorate: {}", others.join(", ")));
+            self.note(key.line, format!("of {}, these mean nothing to quorate: {}", place.name, others.join(", ")));
         }
     }
+}
+
+/// RKE1's keys have underscores; what differs in those, in case or in a letter or two is most likely meant for it.
+fn meant(name: &str, known: &'static [&'static str]) -> Option<&'static str> {
+    let plain = |text: &str| suggest::kebab(text).replace('-', "");
+    let wrong = plain(name);
+    let same = known.iter().find(|known| plain(known) == wrong).copied();
+    same.or_else(|| {
+        let kebabs: Vec<String> = known.iter().map(|known| suggest::kebab(known)).collect();
+        let closest = suggest::closest(name, kebabs.iter().map(String::as_str))?;
+        known.iter().zip(&kebabs).find(|(_, kebab)| *kebab == closest).map(|(known, _)| *known)
+    })
+}
+
+enum Parsed<T> {
+    As(T),
+    /// Go's zero value.
+    NotSet,
+    Wrong,
 }
 
 fn find<'n>(entries: &'n [(Node, Node)], name: &str) -> Option<&'n Node> {
@@ -123,90 +239,104 @@ fn find<'n>(entries: &'n [(Node, Node)], name: &str) -> Option<&'n Node> {
 }
 
 /// Truth values as YAML 1.1 has them, which RKE1 reads.
-fn truth(text: &str) -> Option<bool> {
-    super::kinds::switch(text)
+fn truth(text: &str) -> Parsed<bool> {
+    match text.to_ascii_lowercase().as_str() {
+        "y" => Parsed::As(true),
+        "n" => Parsed::As(false),
+        _ => super::kinds::switch(text).map_or(Parsed::Wrong, Parsed::As),
+    }
 }
 
-fn positive(text: &str) -> Option<u32> {
-    text.parse().ok().filter(|number| *number > 0)
+fn positive(text: &str) -> Parsed<u32> {
+    match text.parse() {
+        Ok(0) => Parsed::NotSet,
+        Ok(number) => Parsed::As(number),
+        Err(_) => Parsed::Wrong,
+    }
+}
+
+fn length(text: &str) -> Parsed<u64> {
+    match duration::parse(text) {
+        Some(0) => Parsed::NotSet,
+        Some(seconds) => Parsed::As(seconds),
+        None if text == "0" => Parsed::NotSet,
+        None => Parsed::Wrong,
+    }
 }
 
 /// Translates the value of `services`, which is in `line`.
 pub(super) fn translate(line: usize, services: &Node) -> Translated {
     let mut out = Translated::default();
-    let entries = out.map("services", services);
-    out.ignore("services", entries, &["etcd"]);
+    let entries = out.map(&SERVICES, services);
     let nothing = Node { line, value: Value::Nothing };
     let node = find(entries, "etcd").unwrap_or(&nothing);
-    let etcd = out.map("etcd", node);
-    out.ignore("services.etcd", etcd, &["snapshot", "creation", "retention", "backup_config"]);
-    match find(etcd, "backup_config").filter(|found| found.value != Value::Nothing) {
+    let etcd = out.map(&ETCD, node);
+    // An empty mapping is one to RKE, too, and has its defaults.
+    let is_there = |found: &&Node| !found.is_blank() || matches!(found.value, Value::Map(_));
+    match find(etcd, "backup_config").filter(is_there) {
         Some(found) => backup_config(&mut out, found, etcd),
         None => rolling(&mut out, node.line, etcd),
     }
     out
 }
 
-/// The keys of RKE 0.1: an interval, and an age.
+/// The older keys: an interval, and an age.
 fn rolling(out: &mut Translated, line: usize, etcd: &[(Node, Node)]) {
-    let (is_on, at) = out.one(etcd, "snapshot", "true or false", truth).unwrap_or((false, line));
-    let length = |text: &str| duration::parse(text).filter(|seconds| *seconds > 0);
+    let (is_on, at) = out.one(etcd, "snapshot", "true or false", truth).unwrap_or((true, line));
     let wants = "a length of time such as 5m0s or 24h";
-    let (creation, creation_at) = out.one(etcd, "creation", wants, length).unwrap_or((300, at));
-    let (retention, retention_at) = out.one(etcd, "retention", wants, length).unwrap_or((86_400, at));
+    let (creation, creation_at) = out.one(etcd, "creation", wants, length).unwrap_or((CREATION, at));
+    let retention = out.one(etcd, "retention", wants, length);
+    out.is_retention_default = retention.is_none();
+    let (retention, retention_at) = retention.unwrap_or((AGE, at));
     if !is_on {
         out.set(DISABLE, "true", at);
-        out.note(
-            at,
-            "no snapshots are taken on schedule, because `snapshot` is not true (as in RKE 0.1, where that is the default)",
-        );
+        out.note(at, "no snapshots are taken on schedule, because `snapshot` is false");
         return;
     }
     out.set(SCHEDULE, format!("@every {}", duration::go(creation)), creation_at);
     // Whatever its age, the last one is worth more than none.
-    out.set(POLICY, format!("last=1,within={}", duration::go(retention)), retention_at);
-    out.note(
-        retention_at,
-        format!(
-            "`retention` is an age here: scheduled snapshots older than {} are deleted, except the newest",
-            duration::go(retention)
-        ),
+    out.set(POLICY, format!("last=1,within={}", duration::age(retention)), retention_at);
+    let what = format!(
+        "`retention` is an age here: scheduled snapshots older than {} are deleted, except the newest",
+        duration::go(retention)
     );
+    out.retention_note = Some((what, retention_at));
 }
 
 /// Where snapshots go, too.
 fn s3_backup_config(out: &mut Translated, found: &Node) {
-    let entries = out.map("s3backupconfig", found);
-    out.ignore("s3backupconfig", entries, &S3.map(|(theirs, _)| theirs));
+    let entries = out.map(&S3_BACKUP, found);
+    let before = out.values.len();
     for (theirs, ours) in S3 {
-        let text = |text: &str| Some(text.to_owned());
-        if let Some((text, line)) = out.one(entries, theirs, "a text", text).filter(|(text, _)| !text.is_empty()) {
+        let text = |text: &str| Parsed::As(text.to_owned());
+        if let Some((text, line)) = out.one(entries, theirs, "a text", text) {
             out.set(ours, text, line);
         }
     }
-    out.set("etcd-s3", "true", found.line);
+    if out.values.len() > before {
+        out.set("etcd-s3", "true", found.line);
+    }
 }
 
-/// The keys of RKE 0.2: an interval, and a count.
+/// The keys since RKE 0.2: an interval, and a count.
 fn backup_config(out: &mut Translated, found: &Node, etcd: &[(Node, Node)]) {
-    let config = out.map("backup_config", found);
-    let known = ["enabled", "interval_hours", "retention", "safe_timestamp", "timeout", "s3backupconfig"];
-    out.ignore("backup_config", config, &known);
-    let older: Vec<&str> =
-        ["snapshot", "creation", "retention"].into_iter().filter(|name| find(etcd, name).is_some()).collect();
+    let config = out.map(&BACKUP, found);
+    let is_set = |name: &&str| find(etcd, name).is_some_and(|node| !node.is_blank());
+    let older: Vec<&str> = ["snapshot", "creation", "retention"].into_iter().filter(is_set).collect();
     if !older.is_empty() {
         out.note(found.line, format!("`backup_config` counts; the older {} of etcd do not", older.join(", ")));
     }
     let (is_on, at) = out.one(config, "enabled", "true or false", truth).unwrap_or((true, found.line));
-    let (hours, hours_at) =
-        out.one(config, "interval_hours", "a number of hours above 0", positive).unwrap_or((12, at));
-    let (count, count_at) = out.one(config, "retention", "a number of snapshots above 0", positive).unwrap_or((6, at));
+    let (hours, hours_at) = out.one(config, "interval_hours", "a number of hours", positive).unwrap_or((12, at));
+    let count = out.one(config, "retention", "a number of snapshots", positive);
+    out.is_retention_default = count.is_none();
+    let (count, count_at) = count.unwrap_or((6, at));
     // Our names have no colons anyway.
     out.one(config, "safe_timestamp", "true or false", truth);
-    if let Some((seconds, line)) = out.one(config, "timeout", "a number of seconds above 0", positive) {
+    if let Some((seconds, line)) = out.one(config, "timeout", "a number of seconds", positive) {
         out.set(TIMEOUT, format!("{seconds}s"), line);
     }
-    if let Some(s3) = find(config, "s3backupconfig").filter(|s3| s3.value != Value::Nothing) {
+    if let Some(s3) = find(config, "s3backupconfig") {
         s3_backup_config(out, s3);
     }
     if !is_on {
@@ -216,11 +346,9 @@ fn backup_config(out: &mut Translated, found: &Node, etcd: &[(Node, Node)]) {
     }
     out.set(SCHEDULE, format!("@every {hours}h"), hours_at);
     out.set(RETENTION, count.to_string(), count_at);
-    out.note(
-        count_at,
-        format!(
-            "`retention` is a count here, as the pages of RKE say: the newest {count} scheduled snapshots of this node are kept \
-             (RKE's own code took it for an age, {count} times {hours} h; a page of Rancher's for days)"
-        ),
+    let what = format!(
+        "`retention` is a count here, as the pages of RKE say: the newest {count} scheduled snapshots of this node are kept \
+         (RKE's own code took it for an age, {count} times {hours} h; a page of Rancher's for days)"
     );
+    out.retention_note = Some((what, count_at));
 }

@@ -22,6 +22,19 @@ pub struct Node {
     pub value: Value,
 }
 
+impl Node {
+    /// True for what programs in Go write for "not set": nothing, an empty text, list or mapping.
+    #[must_use]
+    pub fn is_blank(&self) -> bool {
+        match &self.value {
+            Value::Nothing => true,
+            Value::Text(text) => text.trim().is_empty(),
+            Value::List(items) => items.is_empty(),
+            Value::Map(entries) => entries.is_empty(),
+        }
+    }
+}
+
 /// What a node holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Value {

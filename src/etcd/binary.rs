@@ -18,7 +18,7 @@ use super::embedded;
 use super::pinned::Pinned;
 use super::process::{become_user, clean_environment, kill_group};
 use super::version::{self, NotAVersion, Version};
-use crate::config::{EtcdArg, options};
+use crate::config::{EtcdArg, suggest};
 use crate::datadir::DataDir;
 use crate::durable::WriteError;
 use crate::error::{Exit, Explained};
@@ -276,7 +276,7 @@ pub async fn check_arguments(
                 None => known.insert(flags_of(path, user).await?),
             };
             line = format!("{}={}: there is no such setting", arg.key, arg.value);
-            if let Some(meant) = options::closest(&arg.key, flags.iter().map(String::as_str)) {
+            if let Some(meant) = suggest::closest(&arg.key, flags.iter().map(String::as_str)) {
                 line = format!("{line}; did you mean {meant}?");
             }
         }

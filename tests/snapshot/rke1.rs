@@ -103,3 +103,61 @@ fn rolling_backups_are_made_at_an_interval_that_is_counted_across_restarts() {
         node.stop();
     }
 }
+
+/// As `rke config` writes it (bugs F2, F3): nothing is said of snapshots, so they are taken.
+const GENERATED: &str = "nodes:
+- address: 10.0.0.1
+  port: \"22\"
+  internal_address: \"\"
+  role: [controlplane, worker, etcd]
+  labels: {}
+  taints: []
+services:
+  etcd:
+    image: \"\"
+    extra_args: {}
+    external_urls: []
+    ca_cert: \"\"
+    path: \"\"
+    uid: 0
+    gid: 0
+    snapshot: null
+    retention: \"\"
+    creation: \"\"
+    backup_config: null
+  kube-api:
+    always_pull_images: false
+    secrets_encryption_config: null
+network:
+  plugin: canal
+authentication: {}
+addons: \"\"
+addons_include: []
+ssh_agent_auth: false
+ignore_docker_version: null
+kubernetes_version: \"\"
+private_registries: []
+cluster_name: \"\"
+restore:
+  restore: false
+  snapshot_name: \"\"
+rotate_encryption_key: false
+dns: null
+";
+
+#[test]
+fn what_rke_generates_takes_snapshots() {
+    let _timed = Timed::start();
+    let node = Node::new(&Etcd::usual()).config(GENERATED);
+    let printed = node.quorate(&["server", "--print-config"]);
+    let text = printed.succeeds();
+    for line in [
+        "etcd-disable-snapshots: false  # default",
+        "etcd-snapshot-schedule-cron: '@every 12h0m0s'  # ",
+        "etcd-snapshot-retention-policy: 'last=1,within=72h'  # ",
+        "etcd-s3: false  # default",
+    ] {
+        assert!(text.contains(line), "no `{line}` in\n{text}");
+    }
+    assert!(printed.err.contains("these mean nothing to quorate: nodes, network"), "{}", printed.err);
+}

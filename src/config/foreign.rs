@@ -1,0 +1,104 @@
+//! Files that are somebody else's: what they are, and which part of them is for quorate.
+
+use super::yaml::{Node, Value};
+use crate::host::printable;
+
+/// The key of a `cluster.yml` that is read.
+pub(super) const SERVICES: &str = "services";
+/// The key that every `cluster.yml` has.
+const NODES: &str = "nodes";
+
+/// The top-level keys of RKE1's `cluster.yml` (its types/rke_types.go).
+const RKE1: [&str; 27] = [
+    NODES,
+    SERVICES,
+    "network",
+    "authentication",
+    "addons",
+    "addons_include",
+    "system_images",
+    "ssh_key_path",
+    "ssh_cert_path",
+    "ssh_agent_auth",
+    "authorization",
+    "ignore_docker_version",
+    "enable_cri_dockerd",
+    "kubernetes_version",
+    "private_registries",
+    "ingress",
+    "cluster_name",
+    "cloud_provider",
+    "prefix_path",
+    "win_prefix_path",
+    "addon_job_timeout",
+    "bastion_host",
+    "monitoring",
+    "restore",
+    "rotate_certificates",
+    "dns",
+    "upgrade_strategy",
+];
+
+/// What a file is.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum FileKind {
+    /// One of ours.
+    Own,
+    /// RKE1's `cluster.yml`.
+    Rke1,
+    /// Nothing that can be read: what to do instead, and the line that says so.
+    Other(String, usize),
+}
+
+fn find<'n>(entries: &'n [(Node, Node)], name: &str) -> Option<&'n (Node, Node)> {
+    entries.iter().find(|(key, _)| matches!(&key.value, Value::Text(text) if text == name))
+}
+
+/// Tells by the top-level keys.
+pub(super) fn kind(entries: &[(Node, Node)]) -> FileKind {
+    for key in ["rancher_kubernetes_engine_config", "rancherKubernetesEngineConfig"] {
+        if let Some((node, _)) = find(entries, key) {
+            let what = format!(
+                "this is the YAML of a cluster in Rancher; what is for quorate is below `{key}`: put `services` with its `etcd` from \
+                 there into a file of its own, at the left margin"
+            );
+            return FileKind::Other(what, node.line);
+        }
+    }
+    if let Some((key, value)) = find(entries, "apiVersion") {
+        let version = if let Value::Text(text) = &value.value { printable(text) } else { String::new() };
+        let group = version.split('/').next().unwrap_or_default();
+        let instead = match group {
+            "provisioning.cattle.io" => {
+                "set etcd-snapshot-schedule-cron, etcd-snapshot-retention and etcd-s3… to what stands in `spec.rkeConfig.etcd` as \
+                 snapshotScheduleCron, snapshotRetention and s3"
+            }
+            "management.cattle.io" => {
+                "put `services` with its `etcd` from `spec.rancherKubernetesEngineConfig` into a file of its own, with RKE1's names \
+                 (backup_config, not backupConfig)"
+            }
+            _ => "see config.yaml.example for the keys that exist",
+        };
+        return FileKind::Other(
+            format!("this is an object of Kubernetes ({version}), not a configuration of quorate; {instead}"),
+            key.line,
+        );
+    }
+    let is_rke1 = find(entries, SERVICES).is_some()
+        || find(entries, NODES).is_some_and(|(_, value)| matches!(value.value, Value::List(_)));
+    if is_rke1 { FileKind::Rke1 } else { FileKind::Own }
+}
+
+/// True for a key that RKE1 has at the top.
+pub(super) fn is_of_rke1(name: &str) -> bool {
+    RKE1.contains(&name)
+        || ["rotate_encryption_key", "version", "etcd"].contains(&name)
+        || name.starts_with("cri_dockerd_")
+}
+
+/// True if a `cluster.yml` asks for a restore, as `restore: {restore: true}`.
+pub(super) fn asks_for_restore(value: &Node) -> bool {
+    let Value::Map(entries) = &value.value else { return false };
+    let text = find(entries, "restore").map(|(_, value)| &value.value);
+    matches!(text, Some(Value::Text(text)) if super::kinds::switch(text) == Some(true))
+}

@@ -1,0 +1,273 @@
+//! One configuration file: each of its lines is checked, and what it sets is merged into what the files before it said.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::Problem;
+use super::files::{FileValues, Rke1Values, Text};
+use super::foreign::{self, FileKind, SERVICES};
+use super::kubernetes::{self, CLUSTER_INIT, CLUSTER_INIT_NOTE};
+use super::options::{self, Kind, OPTIONS, Spec};
+use super::rke1;
+use super::suggest;
+use super::texts::{Origin, Source, check, split};
+use super::yaml::{self, Node, Value};
+use crate::host::printable;
+
+/// Merges the file at `path`, which holds `text`.
+pub(super) fn merge_file(path: &Path, text: &str, values: &mut FileValues, problems: &mut Vec<Problem>) {
+    let at = |line: usize| Origin::File { path: path.to_path_buf(), line };
+    let entries = match yaml::read(text) {
+        Ok(entries) => entries,
+        Err(error) => {
+            let message = format!("this is not valid YAML: {}", error.message);
+            problems.push(Problem { origin: at(error.line), message });
+            return;
+        }
+    };
+    let kind = foreign::kind(&entries);
+    if let FileKind::Other(message, line) = kind {
+        problems.push(Problem { origin: at(line), message });
+        return;
+    }
+    let mut merge = Merge {
+        at: &at,
+        values,
+        problems,
+        is_rke1: kind == FileKind::Rke1,
+        of_rke1: Vec::new(),
+        of_kubernetes: Vec::new(),
+    };
+    let mut seen: BTreeMap<String, usize> = BTreeMap::new();
+    let mut services = None;
+    for (key, value) in entries {
+        let Value::Text(written) = key.value else {
+            merge.problem(key.line, "a key must be a word".into());
+            continue;
+        };
+        if let Some(first) = seen.insert(written.clone(), key.line) {
+            merge.problem(key.line, format!("`{}` is given twice; the first is in line {first}", printable(&written)));
+        } else if written == SERVICES {
+            services = Some((key.line, value));
+        } else {
+            merge.entry(key.line, &written, &value);
+        }
+    }
+    if merge.is_rke1 {
+        // A minimal file has nodes only.
+        let (line, services) = services.unwrap_or((0, Node { line: 0, value: Value::Nothing }));
+        merge.services(line, &services);
+    }
+    merge.end();
+}
+
+/// A file on its way into the values.
+struct Merge<'a, At: Fn(usize) -> Origin> {
+    at: &'a At,
+    values: &'a mut FileValues,
+    problems: &'a mut Vec<Problem>,
+    is_rke1: bool,
+    /// Keys that only RKE1 knows.
+    of_rke1: Vec<String>,
+    /// Keys that only k3s and RKE2 know, with their lines.
+    of_kubernetes: Vec<(String, usize)>,
+}
+
+impl<At: Fn(usize) -> Origin> Merge<'_, At> {
+    fn problem(&mut self, line: usize, message: String) {
+        self.problems.push(Problem { origin: (self.at)(line), message });
+    }
+
+    fn note(&mut self, line: usize, message: String) {
+        self.values.notes.push(Problem { origin: (self.at)(line), message });
+    }
+
+    fn entry(&mut self, line: usize, written: &str, value: &Node) {
+        let (name, appends) = match written.strip_suffix('+') {
+            Some(name) => (name, true),
+            None => (written, false),
+        };
+        let Some(spec) = options::find(name) else { return self.unknown(line, name, value) };
+        if appends && !spec.is_list() {
+            return self.problem(line, format!("`{written}` appends, but `{name}` takes one value: write `{name}`"));
+        }
+        let found = texts(spec, value, self.at);
+        // Checked here and not where the values are chosen: a mistake is a mistake also where another source wins.
+        for text in found.iter().flatten() {
+            check(spec, &text.text, &text.origin, self.problems);
+        }
+        if let (Kind::Snapshot, Ok(found)) = (spec.kind, &found) {
+            self.values.blank_restore_path = found.is_empty().then(|| (self.at)(line));
+        }
+        match found {
+            Ok(found) if appends => self.values.values.entry(spec.name).or_default().extend(found),
+            Ok(found) => drop(self.values.values.insert(spec.name, found)),
+            Err(problem) => self.problems.push(problem),
+        }
+    }
+
+    fn unknown(&mut self, line: usize, name: &str, value: &Node) {
+        if self.is_rke1 && name == "restore" && foreign::asks_for_restore(value) {
+            let message = "`restore` asks RKE1 for a restore, and quorate does not read it; restore with: \
+                           quorate server --cluster-reset --cluster-reset-restore-path=NAME";
+            return self.problem(line, message.into());
+        }
+        let shown = printable(name);
+        if name == CLUSTER_INIT {
+            self.note(line, CLUSTER_INIT_NOTE.into());
+        } else if self.is_rke1 && foreign::is_of_rke1(name) {
+            self.of_rke1.push(shown);
+        } else if kubernetes::is_key(name) {
+            self.of_kubernetes.push((shown, line));
+        } else {
+            match meant(name) {
+                // RKE1 writes its own keys so, and quorate's own have hyphens: one that has is a mistake there, too.
+                None if self.is_rke1 && !name.contains('-') => self.of_rke1.push(shown),
+                meant => self.problem(line, unknown_key(name, meant)),
+            }
+        }
+    }
+
+    /// A `cluster.yml` replaces what another one said.
+    fn services(&mut self, line: usize, services: &Node) {
+        let translated = rke1::translate(line, services);
+        let mut found = BTreeMap::new();
+        for (name, (text, line)) in translated.values {
+            let origin = (self.at)(line);
+            if let Some(spec) = options::find(name) {
+                check(spec, &text, &origin, self.problems);
+            }
+            found.insert(name, vec![Text { text, origin }]);
+        }
+        for (message, line) in translated.notes {
+            self.note(line, message);
+        }
+        for (message, line) in translated.problems {
+            self.problem(line, message);
+        }
+        self.values.rke1 = Some(Rke1Values {
+            values: found,
+            origin: (self.at)(line),
+            is_retention_default: translated.is_retention_default,
+            retention_note: translated
+                .retention_note
+                .map(|(message, line)| Problem { origin: (self.at)(line), message }),
+        });
+    }
+
+    fn end(mut self) {
+        let of_rke1 = std::mem::take(&mut self.of_rke1);
+        if !of_rke1.is_empty() {
+            self.note(0, format!("of this cluster.yml, these mean nothing to quorate: {}", of_rke1.join(", ")));
+        }
+        let (names, lines): (Vec<String>, Vec<usize>) = std::mem::take(&mut self.of_kubernetes).into_iter().unzip();
+        if let Some(line) = lines.first() {
+            self.problem(*line, kubernetes::message(&names));
+        }
+    }
+}
+
+/// What an unknown key was most likely meant to be.
+fn meant(name: &str) -> Option<&'static str> {
+    let names = OPTIONS.iter().map(|spec| spec.name).chain([SERVICES]);
+    kubernetes::counterpart(name).or_else(|| suggest::closest(name, names))
+}
+
+fn unknown_key(name: &str, meant: Option<&str>) -> String {
+    if name == options::CONFIG {
+        return "`config` cannot be set in a file: use --config or QUORATE_CONFIG".into();
+    }
+    let shown = printable(name);
+    match meant {
+        Some(meant) => format!("unknown key `{shown}`; did you mean `{meant}`?"),
+        None => format!("unknown key `{shown}`; `quorate server --help` lists them all"),
+    }
+}
+
+fn texts(spec: &Spec, node: &Node, at: &impl Fn(usize) -> Origin) -> Result<Vec<Text>, Problem> {
+    let wrong = |line: usize, message: String| Problem { origin: at(line), message };
+    match &node.value {
+        Value::Nothing => Ok(Vec::new()),
+        Value::Text(text) if text.is_empty() && spec.kind != Kind::Snapshot => Ok(Vec::new()),
+        Value::Text(text) => {
+            Ok(split(spec, text, Source::File).map(|text| Text { text, origin: at(node.line) }).collect())
+        }
+        Value::List(_) if !spec.is_list() => {
+            Err(wrong(node.line, format!("`{}` takes one value, not a list", spec.name)))
+        }
+        Value::List(items) => {
+            let mut all = Vec::new();
+            for item in items {
+                let Value::Text(text) = &item.value else {
+                    return Err(wrong(item.line, format!("`{}` takes a list of plain values", spec.name)));
+                };
+                all.extend(split(spec, text, Source::File).map(|text| Text { text, origin: at(item.line) }));
+            }
+            Ok(all)
+        }
+        Value::Map(_) if spec.kind == Kind::Pair => {
+            Err(wrong(node.line, format!("`{}` takes `key=value` entries, not `key: value`", spec.name)))
+        }
+        Value::Map(_) => Err(wrong(node.line, format!("`{}` does not take a mapping", spec.name))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The problems and notes of one file.
+    fn said(text: &str) -> (Vec<String>, Vec<String>) {
+        let (mut values, mut problems) = (FileValues::default(), Vec::new());
+        merge_file(Path::new("/f"), text, &mut values, &mut problems);
+        let shown = |all: &[Problem]| all.iter().map(ToString::to_string).collect();
+        (shown(&problems), shown(&values.notes))
+    }
+
+    /// Bugs F4, W7.
+    #[test]
+    fn the_kubernetes_keys_of_k3s_and_rke2_are_one_line() {
+        let k3s = "write-kubeconfig-mode: \"0644\"\ntls-san:\n  - foo.local\nnode-label:\n  - foo=bar\ncluster-init: true\n\
+                   disable: [traefik, servicelb]\ncluster-cidr: 10.42.0.0/16\ncluster-dns: 10.43.0.10\n\
+                   kubelet-arg+: max-pods=50\nsecrets-encryption: true\netcd-snapshot-schedule-cron: '0 */6 * * *'\n\
+                   etcd-s3-endpoint: s3.example.com\nflannel-backend: none\nselinux: true\n";
+        let (problems, notes) = said(k3s);
+        assert_eq!(
+            problems,
+            [
+                "/f:1: 9 keys are about Kubernetes and mean nothing here; remove them: write-kubeconfig-mode, node-label, disable, \
+              cluster-cidr, cluster-dns, kubelet-arg, secrets-encryption, flannel-backend, selinux"
+            ]
+        );
+        assert_eq!(notes.len(), 1, "{notes:?}");
+        assert!(notes[0].starts_with("/f:6: `cluster-init` is not needed"), "{notes:?}");
+        let rke2 = "server: https://my-server:9345\ntoken: x\ncni: [multus, canal]\nprofile: cis\netcd-extra-mount: /a:/b\n\
+                    advertise-address: 10.0.0.5\ncloud-provider-name: aws\nprotect-kernel-defaults: true\n";
+        let (problems, notes) = said(rke2);
+        assert_eq!((problems.len(), notes.len()), (1, 0), "{problems:?}");
+        assert!(
+            problems[0].contains("6 keys are about") && problems[0].contains("advertise-address (here: node-ip)"),
+            "{problems:?}"
+        );
+    }
+
+    #[test]
+    fn an_unknown_key_leads_to_what_it_means_and_never_to_what_destroys() {
+        for (text, expected) in [
+            ("etcd-snapshot-cron: x", Some("etcd-snapshot-schedule-cron")),
+            ("etcd-s3-insecure-skip-verify: true", Some("etcd-s3-skip-ssl-verify")),
+            ("etcd-s3-bucket-name: x", Some("etcd-s3-bucket")),
+            ("etcd-s3-config-secret: x", Some("etcd-s3-config-file")),
+            ("Services: {}", Some("services")),
+            ("cluster-rset: true", Some("cluster-reset")),
+            ("cluster-name: x", None),
+            ("new: true", None),
+            ("reset-cluster: true", None),
+        ] {
+            let (problems, _) = said(text);
+            let expected = expected
+                .map_or_else(|| "--help` lists them all".to_owned(), |meant| format!("; did you mean `{meant}`?"));
+            assert!(problems.len() == 1 && problems[0].ends_with(&expected), "{text}: {problems:?}");
+        }
+    }
+}
