@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use console::Style;
+
 use super::etcd_snapshot::s3_findings;
 use super::output::{self, Format, WIDTH, wrapped};
 use super::{Intent, locate, runtime, status};
@@ -75,12 +77,12 @@ fn configuration(given: &Given) -> Vec<Finding> {
 fn table(found: &[Finding], bad: usize) -> String {
     let mut text = String::new();
     for finding in found {
-        let word = match finding.result {
-            Verdict::Ok => "ok",
-            Verdict::Note => "note",
-            Verdict::Bad => "BAD",
+        let (word, style) = match finding.result {
+            Verdict::Ok => ("ok", Style::new().green()),
+            Verdict::Note => ("note", Style::new().yellow()),
+            Verdict::Bad => ("BAD", Style::new().red().bold()),
         };
-        let head = format!("{:<COLUMN$}{word:<6}", finding.check);
+        let head = format!("{:<COLUMN$}{}", finding.check, style.apply_to(format!("{word:<6}")));
         let what = crate::host::printable(&finding.what);
         let _ = writeln!(text, "{head}{}", wrapped(&what, COLUMN + 6, WIDTH));
         if let Some(next) = &finding.next {

@@ -104,7 +104,8 @@ pub(super) fn talk(text: &str) {
 
 /// Columns that `text` takes on a terminal.
 pub(super) fn width(text: &str) -> usize {
-    text.width()
+    // Colors take no columns.
+    console::strip_ansi_codes(text).width()
 }
 
 /// Breaks `text` between words so that no line is longer than `width`, which includes an indent of all lines but the first;

@@ -1,10 +1,13 @@
-//! `quorate status`: how the server on this node is.
+//! `quorate status`: the status of the server on this node.
 
 use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::output::{self, Format, WIDTH, cut, plural, wrapped};
+use console::Style;
+
 use super::{Intent, block_on, locate};
+use crate::clock;
 use crate::config::Given;
 use crate::control::client::{self, ControlError};
 use crate::control::routes::status::Status;
@@ -12,13 +15,14 @@ use crate::datadir::DataDir;
 use crate::error::{Exit, Failure};
 use crate::etcd::output::short;
 use crate::host::printable;
+use crate::plan::age;
 use crate::plan::health::Condition;
 use crate::plan::space::human;
 
 /// `quorate status`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// How to print
+    /// Output format
     #[arg(long, short, value_enum, default_value_t)]
     output: Format,
 }
@@ -48,6 +52,29 @@ pub(super) async fn fetch(data: &DataDir, patience: Duration) -> Result<Status, 
     })
 }
 
+/// In a color of its own, if standard output is a terminal and NO_COLOR is not set.
+fn painted(text: &str, style: Style) -> String {
+    style.apply_to(text).to_string()
+}
+
+/// A time in the local zone, and how long ago it was.
+fn past(rfc3339: &str) -> String {
+    let now = clock::unix_seconds(clock::now());
+    match clock::parse_rfc3339(rfc3339) {
+        Some(at) => format!("{} ({})", clock::local(at), age::ago(clock::unix_seconds(at), now)),
+        None => printable(rfc3339),
+    }
+}
+
+/// A time in the local zone, and in how long it is.
+fn future(rfc3339: &str) -> String {
+    let now = clock::unix_seconds(clock::now());
+    match clock::parse_rfc3339(rfc3339) {
+        Some(at) => format!("{} (in {})", clock::local(at), age::short(clock::unix_seconds(at).saturating_sub(now))),
+        None => printable(rfc3339),
+    }
+}
+
 fn table(status: &Status) -> String {
     let mut text = String::new();
     let mut row = |name: &str, value: String| {
@@ -56,9 +83,21 @@ fn table(status: &Status) -> String {
     row(
         "health",
         match status.health {
-            Condition::Healthy => "healthy".into(),
-            Condition::Degraded => format!("DEGRADED: {}", status.reason.as_deref().unwrap_or("?")),
-            Condition::Unhealthy => format!("NOT HEALTHY: {}", status.reason.as_deref().unwrap_or("?")),
+            Condition::Healthy => painted("healthy", Style::new().green()),
+            Condition::Degraded => {
+                format!(
+                    "{}: {}",
+                    painted("DEGRADED", Style::new().yellow().bold()),
+                    status.reason.as_deref().unwrap_or("?")
+                )
+            }
+            Condition::Unhealthy => {
+                format!(
+                    "{}: {}",
+                    painted("NOT HEALTHY", Style::new().red().bold()),
+                    status.reason.as_deref().unwrap_or("?")
+                )
+            }
         },
     );
     for (index, problem) in status.problems.iter().enumerate() {
@@ -71,8 +110,12 @@ fn table(status: &Status) -> String {
     }
     let etcd = &status.etcd;
     let pid = etcd.pid.map(|pid| format!(", pid {pid}")).unwrap_or_default();
-    let since =
-        etcd.started.as_ref().filter(|_| etcd.pid.is_some()).map(|at| format!(", since {at}")).unwrap_or_default();
+    let since = etcd
+        .started
+        .as_ref()
+        .filter(|_| etcd.pid.is_some())
+        .map(|at| format!(", since {}", past(at)))
+        .unwrap_or_default();
     row("etcd", format!("{} {}{pid}{since}", etcd.version, etcd.state));
     row("clients", status.client_url.clone());
     row("peers", status.peer_url.clone());
@@ -94,9 +137,9 @@ fn table(status: &Status) -> String {
     let snapshots = &status.snapshots;
     let last = snapshots.last_good.as_ref().map_or_else(
         || "none that is known to be good".into(),
-        |last| format!("last good {}, revision {}, {}", last.created, last.revision, human(last.size)),
+        |last| format!("last good {}, revision {}, {}", past(&last.created), last.revision, human(last.size)),
     );
-    let next = snapshots.next.as_ref().map_or_else(|| "no schedule".into(), |at| format!("next {at}"));
+    let next = snapshots.next.as_ref().map_or_else(|| "no schedule".into(), |at| format!("next {}", future(at)));
     row("snapshots", format!("{last}; {next}"));
     if let (Some(failure), count @ 1..) = (&snapshots.last_failure, snapshots.failures) {
         row(
@@ -110,7 +153,7 @@ fn table(status: &Status) -> String {
     if let Some(s3) = &snapshots.s3 {
         let last = s3.last.as_ref().map_or_else(
             || "nothing was uploaded yet".to_owned(),
-            |last| format!("last {}, revision {}, {}", last.created, last.revision, human(last.size)),
+            |last| format!("last {}, revision {}, {}", past(&last.created), last.revision, human(last.size)),
         );
         row("s3", format!("{}: {last}", printable(&s3.place)));
         if let Some(first) = s3.pending.iter().max_by_key(|pending| pending.failures) {
@@ -142,7 +185,7 @@ fn table(status: &Status) -> String {
     row("data", status.data_dir.clone());
     row(
         "quorate",
-        format!("{}, pid {}, since {}", status.launcher.version, status.launcher.pid, status.launcher.started),
+        format!("{}, pid {}, since {}", status.launcher.version, status.launcher.pid, past(&status.launcher.started)),
     );
     if !etcd.last_lines.is_empty() {
         text.push_str("last lines of etcd:\n");

@@ -84,7 +84,7 @@ fn problems(status: &Status) -> impl Iterator<Item = Finding> {
 async fn etcd_data(config: &Config, data: &DataDir, running: Option<&Status>) -> Finding {
     if let Some(member) = running.and_then(|status| status.member.as_ref()) {
         let what = format!(
-            "member {} of {}, revision {}, {}",
+            "member {}, {} in all, revision {}, {}",
             member.name,
             member.members,
             member.revision,
