@@ -3,6 +3,8 @@
 //! An empty value is a usage error for every option and positional that takes one: a shell variable that is not set, or a
 //! `$(…)` that printed nothing, must never look like an option that was not given. It is accepted only where the definition
 //! itself has an empty default, and in what is passed on to another program.
+//!
+//! clap's suggestions are kept where `config::suggest` would make them, too: it never leads to what destroys.
 
 use std::ffi::{OsStr, OsString};
 
@@ -10,6 +12,8 @@ use clap::builder::StyledStr;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Command, CommandFactory, FromArgMatches};
+
+use crate::config::{kubernetes, suggest};
 
 /// Parses `argv` as `T` is defined.
 ///
@@ -19,7 +23,7 @@ pub(super) fn parse<T: CommandFactory + FromArgMatches>(
     argv: impl Iterator<Item = OsString>,
 ) -> Result<T, clap::Error> {
     let mut command = T::command();
-    let matches = command.try_get_matches_from_mut(argv)?;
+    let matches = command.try_get_matches_from_mut(argv).map_err(with_fair_suggestions)?;
     reject_empty_values(&mut command, &matches)?;
     T::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
 }
@@ -64,6 +68,52 @@ fn no_value(command: &mut Command, argument: String) -> clap::Error {
     error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![StyledStr::from(tip)]));
     error.insert(ContextKind::Usage, ContextValue::StyledStr(usage));
     error
+}
+
+/// Takes out what only looks alike, and says what is known of flags of k3s and RKE2.
+fn with_fair_suggestions(mut error: clap::Error) -> clap::Error {
+    let wrong =
+        [ContextKind::InvalidArg, ContextKind::InvalidSubcommand].into_iter().find_map(|kind| match error.get(kind) {
+            Some(ContextValue::String(text)) => Some(plain(text)),
+            _ => None,
+        });
+    let Some(wrong) =
+        wrong.filter(|_| matches!(error.kind(), ErrorKind::UnknownArgument | ErrorKind::InvalidSubcommand))
+    else {
+        return error;
+    };
+    for kind in [ContextKind::SuggestedArg, ContextKind::SuggestedSubcommand] {
+        let fair = match error.get(kind) {
+            Some(ContextValue::String(name)) => vec![name.clone()],
+            Some(ContextValue::Strings(names)) => names.clone(),
+            _ => continue,
+        };
+        let fair: Vec<String> = fair.into_iter().filter(|name| suggest::is_fair(&wrong, &plain(name))).collect();
+        error.remove(kind);
+        if !fair.is_empty() {
+            error.insert(kind, ContextValue::Strings(fair));
+        }
+    }
+    if let Some(tip) = of_kubernetes(&wrong).filter(|_| error.kind() == ErrorKind::UnknownArgument) {
+        error.remove(ContextKind::Suggested);
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![StyledStr::from(tip)]));
+    }
+    error
+}
+
+fn of_kubernetes(flag: &str) -> Option<String> {
+    if flag == kubernetes::CLUSTER_INIT {
+        return Some(kubernetes::CLUSTER_INIT_NOTE.into());
+    }
+    let instead = kubernetes::counterpart(flag).map(|ours| format!("here it is `--{ours}`"));
+    instead
+        .or_else(|| kubernetes::is_key(flag).then(|| format!("`--{flag}` is about Kubernetes and means nothing here")))
+}
+
+/// `--data-dir <PATH>` is `data-dir`.
+fn plain(flag: &str) -> String {
+    let name = flag.trim_start_matches('-');
+    name.split([' ', '=']).next().unwrap_or(name).to_owned()
 }
 
 #[cfg(test)]
@@ -132,6 +182,41 @@ mod tests {
         ] {
             let argv: Vec<String> = line.split('|').map(str::to_owned).collect();
             assert_eq!(kind_of(&argv), expected, "{line}");
+        }
+    }
+
+    /// Bugs F4.
+    #[test]
+    fn the_command_line_suggests_nothing_that_destroys() {
+        for (line, expected, never) in [
+            ("quorate|server|--cluster-init", Some("is not needed and does nothing"), "reset"),
+            ("quorate|server|--cluster-domain=x", Some("is about Kubernetes"), "reset"),
+            ("quorate|server|--cluster", None, "reset"),
+            ("quorate|server|--new", None, "new-cluster"),
+            ("quorate|server|--new-node", None, "new-cluster"),
+            ("quorate|server|--undo", None, "undo-reset"),
+            (
+                "quorate|server|--etcd-s3-insecure-skip-verify",
+                Some("`--etcd-s3-skip-ssl-verify`"),
+                "'--etcd-s3-insecure'",
+            ),
+            ("quorate|server|--etcd-s3-insecur", Some("'--etcd-s3-insecure'"), "tip: here"),
+            ("quorate|server|--cluster-rest", Some("'--cluster-reset'"), "restore-path"),
+            ("quorate|server|--data-dri=x", Some("'--data-dir'"), "reset"),
+            ("quorate|etcd-snapshot|purge", None, "'prune'"),
+            ("quorate|etcd-snapshot|dele", None, "'delete'"),
+            ("quorate|etcd-snapshot|prun", Some("'prune'"), "delete"),
+            ("quorate|space|--freeze", None, "'--free'"),
+            ("quorate|stats", Some("'status'"), "tip: here"),
+        ] {
+            let argv = line.split('|').map(OsString::from);
+            let error = parse::<Cli>(argv).unwrap_err().to_string();
+            let tips: String = error.lines().filter(|line| line.contains("tip:")).collect();
+            match expected {
+                Some(expected) => assert!(tips.contains(expected), "{line}: {error}"),
+                None => assert_eq!(tips, "", "{line}"),
+            }
+            assert!(!tips.contains(never), "{line}: {tips}");
         }
     }
 }

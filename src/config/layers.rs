@@ -8,6 +8,7 @@ use std::ffi::OsString;
 
 use super::Problem;
 use super::files::FileValues;
+use super::kubernetes;
 use super::options::{self, Kind, OPTIONS, Spec};
 use super::rke1::{self, POLICY, RETENTION, SCHEDULE};
 use super::suggest;
@@ -116,7 +117,10 @@ pub fn unknown_variables(variables: impl Iterator<Item = (OsString, OsString)>) 
         .filter(|name| name.starts_with("QUORATE_") && !name.starts_with("QUORATE_TEST_") && !is_known(name))
         .map(|name| {
             let plain = name.trim_start_matches("QUORATE_").to_lowercase().replace('_', "-");
-            let message = match suggest::closest(&plain, OPTIONS.iter().map(|spec| spec.name)) {
+            let meant = kubernetes::counterpart(&plain)
+                .or_else(|| suggest::closest(&plain, OPTIONS.iter().map(|spec| spec.name)));
+            let message = match meant {
+                _ if plain == kubernetes::CLUSTER_INIT => kubernetes::CLUSTER_INIT_NOTE.into(),
                 Some(meant) => {
                     format!("this variable means nothing to quorate; did you mean {}?", find_variable(meant))
                 }
