@@ -87,12 +87,18 @@ pub enum PkiError {
     /// The token is of another cluster.
     #[error("the token that was given is not this cluster's: {0}")]
     WrongToken(&'static str),
+    /// The token names a CA, and this server has none yet.
+    #[error(
+        "the token that was given is of another cluster, perhaps one of k3s or RKE2: it names that cluster's CA, and this server \
+         has no cluster yet"
+    )]
+    ForeignToken,
 }
 
 impl Explained for PkiError {
     fn exit(&self) -> Exit {
         match self {
-            Self::WrongToken(_) => Exit::Refused,
+            Self::WrongToken(_) | Self::ForeignToken => Exit::Refused,
             Self::TokenForm => Exit::Usage,
             _ => Exit::Failed,
         }
@@ -114,6 +120,9 @@ impl Explained for PkiError {
             Self::WrongToken(_) => {
                 Some("take token and token-file out of the configuration, or give the one in server/token".into())
             }
+            Self::ForeignToken => Some(
+                "to begin a new cluster here, set the token to its password only, which is what stands behind `::server:`".into(),
+            ),
             Self::NeedsRestart(_) => Some("systemctl restart quorate-server".into()),
             _ => None,
         }

@@ -50,6 +50,17 @@ pub fn hash_of(authority: &Path) -> Result<String, PkiError> {
     Ok(hex(digest::digest(&digest::SHA256, &pem).as_ref()))
 }
 
+/// Refuses a token that names a CA where there is none yet. For before the CA is made: afterwards it would look as if the token
+/// were of another cluster than one that nobody began.
+///
+/// # Errors
+/// If the given one does, or is malformed.
+pub fn check_without_authority(data: &DataDir, given: Option<&Secret>) -> Result<(), PkiError> {
+    let given = given.map(|token| parse(token.reveal())).transpose()?;
+    let names_one = given.is_some_and(|parts| parts.hash.is_some());
+    if names_one && !data.certificate("server-ca").certificate.exists() { Err(PkiError::ForeignToken) } else { Ok(()) }
+}
+
 /// Makes sure that `S/token` holds this cluster's token: the one there, the given one, or a new one.
 ///
 /// # Errors

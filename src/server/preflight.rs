@@ -145,6 +145,7 @@ pub(super) async fn prepare(
     for note in notes {
         tracing::warn!("{note}");
     }
+    pki::token::check_without_authority(data, config.token.as_ref())?;
     let ensured = ensure_certificates(data, Names::of(config)).await?;
     for expiry in &ensured.expiries {
         data.share(&data.certificate(expiry.name))?.iter().for_each(tell);

@@ -207,6 +207,24 @@ fn another_clusters_token_is_refused() {
     assert_eq!(fs::read_to_string(node.server_dir().join("token")).unwrap(), token);
 }
 
+/// Bugs W6.
+#[test]
+fn a_token_of_k3s_is_refused_before_anything_is_made_of_it() {
+    let _timed = Timed::start();
+    let mut node = Node::new(&Etcd::usual());
+    let token = format!("K10{}::server:the-password", "5f".repeat(32));
+    node.args.push(format!("--token={token}"));
+    node.run_server().fails(4, &["is of another cluster", "k3s", "behind `::server:`"]);
+    assert!(!node.server_dir().join("tls/etcd/server-ca.crt").exists() && !node.server_dir().join("token").exists());
+    node.args.pop();
+    node.args.push("--token=the-password".into());
+    node.start_ready();
+    node.stop();
+    node.args.pop();
+    node.args.push(format!("--token={token}"));
+    node.run_server().fails(4, &["not this cluster's"]);
+}
+
 #[test]
 fn a_token_file_is_read_whole_or_refused_and_shown_nowhere() {
     let _timed = Timed::start();
