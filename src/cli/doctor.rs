@@ -8,11 +8,10 @@ use console::Style;
 use super::etcd_snapshot::s3_findings;
 use super::output::{self, Format, WIDTH, wrapped};
 use super::{Intent, locate, runtime, status};
-use crate::config::{self, Given, Loaded};
+use crate::config::{self, Config, Given, Loaded};
 use crate::datadir::DataDir;
 use crate::error::{Exit, Failure};
 use crate::host::HostFacts;
-use crate::plan::command;
 use crate::plan::finding::{Finding, Verdict};
 use crate::server::doctor;
 
@@ -96,8 +95,8 @@ fn table(found: &[Finding], bad: usize) -> String {
 }
 
 /// A failure to check something at all is a finding, too.
-pub(super) fn s3_failed(failure: &Failure, data: &DataDir) -> Finding {
+pub(super) fn s3_failed(failure: &Failure, config: &Config) -> Finding {
     let mut finding = doctor::of_failure("s3", failure);
-    finding.next = finding.next.or_else(|| Some(command::quorate(data.root(), "etcd-snapshot s3-check")));
+    finding.next = finding.next.or_else(|| Some(config.invocation.command("etcd-snapshot s3-check")));
     finding
 }

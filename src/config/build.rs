@@ -14,6 +14,7 @@ use super::{
 };
 use crate::host::{HostFacts, User};
 use crate::pki;
+use crate::plan::command::Invocation;
 use crate::plan::duration;
 
 /// A token file may be this large, in bytes.
@@ -93,6 +94,7 @@ pub(super) fn build(
     };
     let s3 = S3Config::of(resolved, reader, builder.problems);
     Some(Config {
+        invocation: Invocation::default(),
         data_dir,
         debug: builder.switch("debug"),
         log_format,

@@ -32,6 +32,7 @@ use std::time::Duration;
 use crate::datadir::DataDir;
 use crate::error::{Exit, Explained};
 use crate::host::{HostFacts, User};
+use crate::plan::command::Invocation;
 use crate::plan::retention::Policy;
 use crate::plan::schedule::Schedule;
 use crate::snapshot::file::Packing;
@@ -198,6 +199,8 @@ pub const DEFAULT_ELECTION_MILLIS: u32 = 1000;
 /// The whole, valid configuration of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
+    /// How commands for the same server have to be called.
+    pub invocation: Invocation,
     /// `D`, absolute.
     pub data_dir: PathBuf,
     /// More log lines, of quorate and of etcd.
@@ -361,7 +364,10 @@ fn load_for(given: &Given, host: &HostFacts, reader: Reader) -> Loaded {
         files.keep_snapshots_in(dir);
     }
     let resolved = layers::resolve(given, &files, &mut problems);
-    let built = build::build(&resolved, host, reader, &mut problems);
+    let mut built = build::build(&resolved, host, reader, &mut problems);
+    if let Some(config) = &mut built {
+        config.invocation = recheck::invocation(given);
+    }
     let (mistakes, mut warnings): (Vec<Problem>, Vec<Problem>) = layers::unknown_variables(std::env::vars_os())
         .into_iter()
         .partition(|problem| built.as_ref().is_some_and(|config| config.cluster_reset) && is_about_a_reset(problem));

@@ -1,7 +1,8 @@
-//! The command that checks the same configuration again.
+//! Commands that read the same configuration again.
 
-use super::options::{self, OPTIONS};
+use super::options::{self, OPTIONS, Spec};
 use super::texts::{Given, Origin};
+use crate::plan::command::Invocation;
 use crate::shell::quoted;
 
 /// `quorate server --print-config` with the file, the variables and the flags that were given. Secrets are left out.
@@ -25,6 +26,33 @@ pub(super) fn command(given: &Given) -> String {
         variables.push(format!("{}={} ", options::LOG_VARIABLE, quoted(filter)));
     }
     format!("{}quorate server --print-config{}", variables.concat(), flags.concat())
+}
+
+/// Only meant once, by whoever typed it.
+const ONCE: [&str; 2] = ["new-cluster", "cluster-reset"];
+
+/// How commands for the same server have to be called. What a variable said is repeated as a flag: the service's environment is
+/// not that of whoever reads the message.
+pub(super) fn invocation(given: &Given) -> Invocation {
+    let mut invocation = Invocation::default();
+    if let Some((path, _)) = &given.config {
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+        invocation.common.push_str(&format!(" --{}={}", options::CONFIG, quoted(&path.to_string_lossy())));
+    }
+    let is_repeated = |spec: &&Spec| !spec.secret && !ONCE.iter().any(|once| spec.name.starts_with(once));
+    for spec in OPTIONS.iter().filter(is_repeated) {
+        let Some((texts, _)) = given.options.get(spec.name) else { continue };
+        for text in texts {
+            let flag = format!(" --{}={}", spec.name, quoted(text));
+            match spec.name {
+                "data-dir" => invocation.common.push_str(&flag),
+                // How it logs says nothing about what a command does.
+                "debug" | "log-format" => {}
+                _ => invocation.server.push_str(&flag),
+            }
+        }
+    }
+    invocation
 }
 
 #[cfg(test)]

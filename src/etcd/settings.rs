@@ -292,6 +292,7 @@ mod tests {
 
     fn config() -> Config {
         Config {
+            invocation: crate::plan::command::Invocation::default(),
             data_dir: "/d".into(),
             debug: false,
             log_format: LogFormat::Text,

@@ -460,13 +460,17 @@ mod tests {
 
     #[test]
     fn ends_are_described_for_people() {
-        for (raw, memory_was_short, expected) in [
-            (7 << 8, false, "exit code 7"),
-            (9, false, "signal SIGKILL (somebody killed it)"),
-            (9, true, "signal SIGKILL (the kernel killed a process for want of memory; see dmesg)"),
-            (11, true, "signal SIGSEGV"),
+        for (raw, killer, expected) in [
+            (7 << 8, Killer::Unknown, "exit code 7"),
+            (9, Killer::Us, "signal SIGKILL"),
+            (11, Killer::OutOfMemory, "signal SIGSEGV"),
         ] {
-            assert_eq!(describe(ExitStatus::from_raw(raw), memory_was_short), expected);
+            assert_eq!(describe(ExitStatus::from_raw(raw), killer), expected);
+        }
+        // Who sent it is not known from the signal; the usual one is named.
+        for (killer, expected) in [(Killer::OutOfMemory, "killer has killed"), (Killer::Unknown, "another process")] {
+            let text = describe(ExitStatus::from_raw(9), killer);
+            assert!(text.contains(expected) && text.contains("oom"), "{text}");
         }
     }
 }

@@ -1,17 +1,36 @@
-//! Commands that messages tell an operator to type: they must work as they are printed.
+//! Commands that messages tell an operator to type: they must work as they are printed, on this server.
 
 use std::path::Path;
 
-use crate::config::options::DEFAULT_DATA_DIR;
 use crate::shell::quoted;
 
-/// `quorate VERB` for the server on this data directory.
-#[must_use]
-pub fn quorate(data_dir: &Path, verb: &str) -> String {
-    if data_dir == Path::new(DEFAULT_DATA_DIR) {
-        return format!("quorate {verb}");
+/// How `quorate` has to be called so that it reads the configuration that this process has read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Invocation {
+    /// Flags for every command, each with a blank before it: the configuration file and the data directory, if they were given.
+    pub common: String,
+    /// Flags for `quorate server` alone: whatever else was given, but for secrets and what is only meant once.
+    pub server: String,
+}
+
+impl Invocation {
+    /// `quorate VERB` with what every command needs.
+    #[must_use]
+    pub fn command(&self, verb: &str) -> String {
+        format!("quorate {verb}{}", self.common)
     }
-    format!("quorate {verb} --data-dir {}", shell_word(data_dir))
+
+    /// `quorate server` with all that this server was given, and `more`.
+    #[must_use]
+    pub fn server(&self, more: &str) -> String {
+        format!("quorate server{}{} {more}", self.common, self.server)
+    }
+
+    /// The command that restores a snapshot, by its name or path.
+    #[must_use]
+    pub fn restore(&self, snapshot: &str) -> String {
+        self.server(&format!("--cluster-reset --cluster-reset-restore-path={}", quoted(snapshot)))
+    }
 }
 
 /// A path as one word of a shell's command line.
@@ -25,8 +44,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn commands_name_the_data_directory_where_it_is_not_the_default() {
-        assert_eq!(quorate(Path::new("/var/lib/quorate"), "space"), "quorate space");
-        assert_eq!(quorate(Path::new("/srv/a b's"), "space"), r"quorate space --data-dir '/srv/a b'\''s'");
+    fn commands_repeat_what_was_given() {
+        let plain = Invocation::default();
+        assert_eq!(plain.command("space"), "quorate space");
+        assert_eq!(plain.server("--new-cluster"), "quorate server --new-cluster");
+        let given = Invocation { common: " --config=/c.yaml".into(), server: " --debug=true".into() };
+        assert_eq!(given.command("space"), "quorate space --config=/c.yaml");
+        assert_eq!(
+            given.restore("it's"),
+            r"quorate server --config=/c.yaml --debug=true --cluster-reset --cluster-reset-restore-path='it'\''s'"
+        );
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::command::{quorate as command, shell_word};
+use super::command::{Invocation, shell_word};
 use super::space::human;
 use crate::host::disk::DiskUsage;
 
@@ -146,8 +146,10 @@ pub struct Observed {
     pub rescued: Option<Rescued>,
     /// etcd's data directory.
     pub etcd_dir: PathBuf,
-    /// `--data-dir`, to be repeated in the commands that are printed.
+    /// `--data-dir`.
     pub data_dir: PathBuf,
+    /// For the commands that are printed.
+    pub invocation: Invocation,
 }
 
 /// How a server is, and why.
@@ -197,16 +199,14 @@ fn files(seen: &Observed) -> Vec<Problem> {
             ("log", "write-ahead log", member.join("wal"), &log_directory),
         ]
     };
-    let save = format!("{} --wait --dir /var/tmp", command(&seen.data_dir, "etcd-snapshot save"));
+    let save = format!("{} --wait --dir=/var/tmp", seen.invocation.command("etcd-snapshot save"));
     let rescue = match &seen.rescued {
         None => format!(
             "do not stop it: etcd still has the data open, but ends within 30 s. Save it to another disk now: {save}"
         ),
         Some(Rescued { snapshot, revision }) => format!(
-            "it was saved up to revision {revision}. Stop the server and restore that: {} --cluster-reset \
-             --cluster-reset-restore-path={}",
-            command(&seen.data_dir, "server"),
-            shell_word(snapshot)
+            "it was saved up to revision {revision}. Stop the server and restore that: {}",
+            seen.invocation.restore(&snapshot.display().to_string())
         ),
     };
     let mut problems = Vec::new();
@@ -318,13 +318,13 @@ fn serving(seen: &Observed) -> Vec<Problem> {
         let (what, next) = match alarm.as_str() {
             "NOSPACE" => (
                 "NOSPACE (the database has reached its quota, and writes are refused)",
-                format!("see what takes the space: {}; then --free", command(&seen.data_dir, "space")),
+                format!("see what takes the space: {}; then --free", seen.invocation.command("space")),
             ),
             "CORRUPT" => (
                 "CORRUPT (members differ in their data, and requests are refused)",
                 "find the member whose hash differs: quorate etcdctl endpoint hashkv --cluster".into(),
             ),
-            other => (other, format!("{} alarm list", command(&seen.data_dir, "etcdctl"))),
+            other => (other, format!("{} alarm list", seen.invocation.command("etcdctl"))),
         };
         let message = format!("etcd has raised an alarm: {what}");
         problem(Condition::Unhealthy, &format!("alarm-{}", alarm.to_lowercase()), message, next)
@@ -357,7 +357,7 @@ fn warnings(seen: &Observed) -> Vec<Problem> {
                 human(seen.db_size),
                 human(seen.db_quota)
             ),
-            format!("see what takes the space: {}; then --free", command(&seen.data_dir, "space")),
+            format!("see what takes the space: {}; then --free", seen.invocation.command("space")),
         ));
     }
     if seen.snapshot_failures >= SNAPSHOT_FAILURES_ENOUGH {
@@ -366,7 +366,7 @@ fn warnings(seen: &Observed) -> Vec<Problem> {
             Condition::Degraded,
             "snapshots-failing",
             format!("the last {} snapshots failed: {}", seen.snapshot_failures, why.replace("\n  because: ", ": ")),
-            format!("try one by hand: {}", command(&seen.data_dir, "etcd-snapshot save")),
+            format!("try one by hand: {}", seen.invocation.command("etcd-snapshot save")),
         ));
     }
     problems
@@ -390,7 +390,6 @@ mod tests {
                 snapshot_disk: disk(1 << 40, Some(1 << 20), false),
                 unanswered: None,
             },
-            data_dir: crate::config::options::DEFAULT_DATA_DIR.into(),
             ..Observed::default()
         };
         change(&mut observed);
@@ -423,7 +422,7 @@ mod tests {
             (|o| o.storage.unanswered = Some(Duration::from_secs(30)), Unhealthy, &["disk-not-answering"]),
             (|o| o.not_serving = Some("no leader".into()), Unhealthy, &["etcd-not-serving"]),
             (|o| o.alarms = vec!["NOSPACE".into()], Unhealthy, &["alarm-nospace"]),
-            (|o| (o.db_size, o.db_quota) = (95, 100), Healthy, &[]),
+            (|o| (o.db_size, o.db_quota) = (85 << 20, 100 << 20), Healthy, &[]),
             (|o| (o.db_size, o.db_quota) = (95 << 20, 100 << 20), Degraded, &["quota-near"]),
             (|o| (o.db_size, o.db_quota) = (95 << 20, 0), Healthy, &[]),
             (|o| o.recent_exits = 1, Healthy, &[]),

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::command;
+use super::command::Invocation;
 use super::owner::{self, Life};
 use crate::error::{Exit, Explained};
 use crate::etcd::version::Version;
@@ -108,16 +108,6 @@ impl fmt::Display for KnownSnapshot {
     }
 }
 
-/// The commands that restore `snapshot`, or the newest one.
-#[must_use]
-pub fn restore_command(data_dir: &Path, snapshot: &str) -> String {
-    format!(
-        "{} --cluster-reset --cluster-reset-restore-path={}",
-        command::quorate(data_dir, "server"),
-        command::shell_word(Path::new(snapshot))
-    )
-}
-
 /// All that the decision depends on.
 #[derive(Clone, Debug)]
 pub struct Observed {
@@ -133,8 +123,10 @@ pub struct Observed {
     pub node_name: String,
     /// The newest snapshot of this server, if it has no data.
     pub newest: Option<KnownSnapshot>,
-    /// `--data-dir`, for the commands that are printed.
+    /// `--data-dir`.
     pub data_dir: PathBuf,
+    /// For the commands that are printed.
+    pub invocation: Invocation,
     /// Eight random hexadecimal digits, for a name that has to be made.
     pub random: String,
 }
@@ -190,6 +182,8 @@ pub enum Refusal {
     DataLost {
         /// `--data-dir`.
         data_dir: PathBuf,
+        /// For the commands that are printed.
+        invocation: Invocation,
         /// The newest snapshot.
         newest: Option<KnownSnapshot>,
         /// The remembered cluster id.
@@ -205,6 +199,8 @@ pub enum Refusal {
     SnapshotsExist {
         /// `--data-dir`.
         data_dir: PathBuf,
+        /// For the commands that are printed.
+        invocation: Invocation,
         /// The newest of them.
         newest: KnownSnapshot,
     },
@@ -249,19 +245,20 @@ impl Explained for Refusal {
 
     fn next(&self) -> Option<String> {
         Some(match self {
-            Self::DataLost { data_dir, newest: Some(newest), .. } | Self::SnapshotsExist { data_dir, newest } => {
+            Self::DataLost { invocation, newest: Some(newest), .. }
+            | Self::SnapshotsExist { invocation, newest, .. } => {
                 format!(
                     "is the disk of the data mounted? If the data is lost, the newest snapshot is {newest}. Restore it: \
-                     {}; or begin an empty cluster: {} --new-cluster",
-                    restore_command(data_dir, &newest.name),
-                    command::quorate(data_dir, "server")
+                     {}; or begin an empty cluster: {}",
+                    invocation.restore(&newest.name),
+                    invocation.server("--new-cluster")
                 )
             }
-            Self::DataLost { data_dir, newest: None, .. } => format!(
+            Self::DataLost { invocation, newest: None, .. } => format!(
                 "is the disk of the data mounted? No snapshot of this server was found; restore one from elsewhere: {}; \
-                 or begin an empty cluster: {} --new-cluster",
-                restore_command(data_dir, "PATH"),
-                command::quorate(data_dir, "server")
+                 or begin an empty cluster: {}",
+                invocation.restore("PATH"),
+                invocation.server("--new-cluster")
             ),
             Self::Torn => {
                 "bring back server/db/etcd from a backup, or, if an empty cluster is what you want, start once with \
@@ -298,11 +295,16 @@ pub fn plan(observed: &Observed) -> Result<StartPlan, Refusal> {
             if let Some(cluster) = remembered.filter(|cluster| cluster.was_healthy()) {
                 let (cluster, member) = (cluster.cluster_id.clone(), cluster.member_name.clone());
                 let (data_dir, newest) = (observed.data_dir.clone(), observed.newest.clone());
-                return Err(Refusal::DataLost { data_dir, newest, cluster, member });
+                let invocation = observed.invocation.clone();
+                return Err(Refusal::DataLost { data_dir, invocation, newest, cluster, member });
             }
             // A beginning that was written down as intended goes on.
             if let (None, Some(newest)) = (remembered, &observed.newest) {
-                return Err(Refusal::SnapshotsExist { data_dir: observed.data_dir.clone(), newest: newest.clone() });
+                return Err(Refusal::SnapshotsExist {
+                    data_dir: observed.data_dir.clone(),
+                    invocation: observed.invocation.clone(),
+                    newest: newest.clone(),
+                });
             }
         }
         return Ok(StartPlan {
@@ -387,6 +389,7 @@ mod tests {
             node_name: "node".into(),
             newest: None,
             data_dir: "/d".into(),
+            invocation: Invocation { common: " --data-dir=/d".into(), server: String::new() },
             random: "0a1b2c3d".into(),
         }
     }
@@ -441,7 +444,7 @@ mod tests {
         let refused = plan(&with(None, DataState::Absent)).unwrap_err();
         assert_eq!(refused.exit(), Exit::Refused);
         let next = refused.next().unwrap();
-        assert!(next.contains("quorate server --data-dir /d --cluster-reset --cluster-reset-restore-path=s-node-7"));
+        assert!(next.contains("quorate server --data-dir=/d --cluster-reset --cluster-reset-restore-path=s-node-7"));
         let lost = plan(&with(Some(record("3.5.30")), DataState::Absent)).unwrap_err();
         assert!(lost.next().unwrap().contains("s-node-7, taken 12s ago, revision 431"), "{lost:?}");
         let mut told = with(None, DataState::Absent);

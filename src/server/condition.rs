@@ -34,6 +34,7 @@ fn observe(shared: &Shared) -> Observed {
         rescued: shared.rescued.borrow().clone(),
         etcd_dir: shared.data.etcd(),
         data_dir: shared.data.root().to_path_buf(),
+        invocation: shared.config.invocation.clone(),
     }
 }
 

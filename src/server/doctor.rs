@@ -113,6 +113,7 @@ async fn etcd_data(config: &Config, data: &DataDir, running: Option<&Status>) ->
         node_name: config.node_name.clone(),
         newest,
         data_dir: data.root().to_path_buf(),
+        invocation: config.invocation.clone(),
         random: String::new(),
     });
     match decided {
@@ -238,7 +239,7 @@ fn certificates(data: &DataDir) -> Finding {
 }
 
 fn snapshots(config: &Config, data: &DataDir, running: Option<&Status>) -> Vec<Finding> {
-    let save = command::quorate(data.root(), "etcd-snapshot save");
+    let save = config.invocation.command("etcd-snapshot save");
     let now = clock::now();
     let seconds = clock::unix_seconds(now);
     let dir = config.snapshot.place(data);

@@ -224,7 +224,7 @@ impl Server {
             args,
             data: data.clone(),
             grace: grace(),
-            restart_check: Some(survey::before_restart(&data)),
+            restart_check: Some(survey::before_restart(&data, &config.invocation)),
         };
         let (supervisor, handle) = Supervisor::new(launch, spawner);
         let (certificates, certificates_seen) = watch::channel(prepared.expiries);

@@ -116,6 +116,7 @@ pub(super) async fn prepare(
         node_name: config.node_name.clone(),
         newest: known.newest,
         data_dir: data.root().to_path_buf(),
+        invocation: config.invocation.clone(),
         random: random_digits()?,
     })?;
     if let Some(failure) = known.unseen {

@@ -15,6 +15,7 @@ use crate::datadir::DataDir;
 use crate::error::{Exit, Explained};
 use crate::etcd::supervisor::RestartCheck;
 use crate::host;
+use crate::plan::command::Invocation;
 use crate::plan::start::DataState;
 
 /// Buckets of etcd's that hold what users wrote; the others get something at every first start.
@@ -40,12 +41,12 @@ impl Explained for Unreadable {
 }
 
 /// What must hold before an etcd that was ready is started again: its data is still there.
-pub(super) fn before_restart(data: &DataDir) -> RestartCheck {
-    let data = data.clone();
+pub(super) fn before_restart(data: &DataDir, invocation: &Invocation) -> RestartCheck {
+    let (data, invocation) = (data.clone(), invocation.clone());
     RestartCheck(Arc::new(move || match data_state(&data)? {
         DataState::Present => Ok(()),
         DataState::Absent | DataState::Torn | DataState::NeverBegun => {
-            Err(DataGone { etcd: data.etcd(), data_dir: data.root().to_path_buf() }.into())
+            Err(DataGone { etcd: data.etcd(), invocation: invocation.clone() }.into())
         }
     }))
 }
@@ -58,7 +59,7 @@ pub(super) fn before_restart(data: &DataDir) -> RestartCheck {
 )]
 struct DataGone {
     etcd: PathBuf,
-    data_dir: PathBuf,
+    invocation: Invocation,
 }
 
 impl Explained for DataGone {
@@ -67,10 +68,9 @@ impl Explained for DataGone {
     }
 
     fn next(&self) -> Option<String> {
-        let dir = self.data_dir.display();
         Some(format!(
-            "is its disk mounted? If the data is lost, restore the newest snapshot: \
-             quorate server --data-dir {dir} --cluster-reset --cluster-reset-restore-path=latest"
+            "is its disk mounted? If the data is lost, restore the newest snapshot: {}",
+            self.invocation.restore("latest")
         ))
     }
 }

@@ -21,7 +21,6 @@ use clap::Subcommand;
 use super::options::S3Options;
 use super::{Intent, interrupt, locate, output};
 use crate::config::{Config, Given};
-use crate::datadir::DataDir;
 use crate::error::{Exit, Explained, Failure};
 use crate::plan::finding::Finding;
 use place::Place;
@@ -102,8 +101,7 @@ impl Verb {
 /// What `s3-check` finds, for `quorate doctor`.
 pub(super) fn s3_findings(config: &Config, given: &Given) -> Result<Vec<Finding>, Failure> {
     let place = Place::of(config, given, None)?;
-    Ok(s3_check::findings(&place)
-        .unwrap_or_else(|failure| vec![super::doctor::s3_failed(&failure, &DataDir::new(&config.data_dir))]))
+    Ok(s3_check::findings(&place).unwrap_or_else(|failure| vec![super::doctor::s3_failed(&failure, config)]))
 }
 
 pub(super) fn run(given: &Given, args: &Args) -> Result<Exit, Failure> {

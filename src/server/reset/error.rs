@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use crate::boltdb::membership::MembershipError;
 use crate::error::{Exit, Explained, Told};
+use crate::plan::command::Invocation;
 use crate::plan::space::human;
-use crate::plan::start::{KnownSnapshot, restore_command};
+use crate::plan::start::KnownSnapshot;
 
 /// Why it was not done.
 #[derive(Debug, thiserror::Error)]
@@ -15,8 +16,8 @@ pub enum ResetError {
     NoData {
         /// etcd's data directory.
         etcd: PathBuf,
-        /// `--data-dir`.
-        data_dir: PathBuf,
+        /// For the commands that are printed.
+        invocation: Invocation,
         /// The newest snapshot of this server.
         newest: Option<KnownSnapshot>,
     },
@@ -91,13 +92,13 @@ impl Explained for ResetError {
 
     fn next(&self) -> Option<String> {
         Some(match self {
-            Self::NoData { data_dir, newest: Some(newest), .. } => format!(
+            Self::NoData { invocation, newest: Some(newest), .. } => format!(
                 "is the disk of the data mounted? If the data is lost, the newest snapshot is {newest}. Restore it: {}",
-                restore_command(data_dir, &newest.name)
+                invocation.restore(&newest.name)
             ),
-            Self::NoData { data_dir, newest: None, .. } => format!(
+            Self::NoData { invocation, newest: None, .. } => format!(
                 "is the disk of the data mounted? No snapshot of this server was found; restore one from elsewhere: {}",
-                restore_command(data_dir, "PATH")
+                invocation.restore("PATH")
             ),
             Self::Torn(etcd) => format!(
                 "restore the newest snapshot (quorate etcd-snapshot ls), or what the database there holds: \

@@ -83,8 +83,8 @@ impl Run<'_> {
         match found {
             DataState::Present => {}
             DataState::Absent | DataState::NeverBegun => {
-                let (etcd, data_dir) = (self.data.etcd(), self.data.root().to_path_buf());
-                return Err(ResetError::NoData { etcd, data_dir, newest: self.newest.clone() }.into());
+                let (etcd, invocation) = (self.data.etcd(), self.config.invocation.clone());
+                return Err(ResetError::NoData { etcd, invocation, newest: self.newest.clone() }.into());
             }
             DataState::Torn => return Err(ResetError::Torn(self.data.etcd()).into()),
         }
