@@ -45,9 +45,7 @@ impl Kind {
                 text.parse::<Policy>().is_ok(),
                 "wants rules such as last=5,daily=7,weekly=4,monthly=12,yearly=3,within=30d",
             ),
-            Self::Cron => {
-                (text.parse::<Schedule>().is_ok(), "wants a schedule such as 0 */12 * * *, @hourly or @every 5m")
-            }
+            Self::Cron => return text.parse::<Schedule>().map(drop).map_err(|error| error.to_string()),
             Self::Length => (
                 duration::parse(text).is_some_and(|seconds| seconds > 0),
                 "wants a length of time such as 30s, 10m or 2h",

@@ -238,7 +238,7 @@ mod tests {
             ("services: [x]", "wants a mapping"),
             ("services: {etcd: 5}", "wants a mapping"),
             ("services: {etcd: {snapshot: true, creation: 5}}", "such as 5m0s or 24h, not `5`"),
-            ("services: {etcd: {snapshot: true, creation: 5s}}", "wants a schedule"),
+            ("services: {etcd: {snapshot: true, creation: 5s}}", "at least one minute between two"),
             ("services: {etcd: {snapshot: [x]}}", "true or false, not `a list or a mapping`"),
             ("services: {etcd: {backup_config: {interval_hours: x}}}", "wants a number of hours, not `x`"),
             ("services: {etcd: {backup_config: {retention: -1}}}", "wants a number of snapshots, not `-1`"),

@@ -22,6 +22,7 @@ mod rke1;
 pub mod s3;
 pub mod suggest;
 pub mod texts;
+mod time_zone;
 pub mod yaml;
 
 use std::fmt;
@@ -374,6 +375,7 @@ fn load_for(given: &Given, host: &HostFacts, reader: Reader) -> Loaded {
     problems.extend(mistakes);
     warnings.extend_from_slice(files.notes());
     warnings.extend(resolved.rke1_retention_note.clone());
+    warnings.extend(time_zone::problem(std::env::var("TZ").ok().as_deref()));
     if built.as_ref().is_some_and(|config| config.new_cluster)
         && matches!(resolved.origin("new-cluster"), Origin::File { .. } | Origin::Environment(_))
     {

@@ -7,7 +7,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use chrono::{DateTime, Duration, TimeZone, Timelike as _};
+use chrono::{DateTime, Duration, TimeZone, Timelike as _, Utc};
 use croner::Cron;
 use croner::parser::{CronParser, Seconds, Year};
 
@@ -43,30 +43,53 @@ impl fmt::Display for Schedule {
     }
 }
 
-/// Not a schedule.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no schedule such as `0 */12 * * *`, `@hourly` or `@every 5m`")]
-pub struct NotASchedule(String);
+/// Not a schedule: what is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotASchedule {
+    /// It cannot be read.
+    #[error("wants a schedule such as `0 */12 * * *` (minute hour day month weekday), `@hourly` or `@every 5m`")]
+    Form,
+    /// `CRON_TZ=…` or `TZ=…` before it, as k3s takes it.
+    #[error("wants no time zone in it (the service's own counts; set TZ for the service)")]
+    TimeZone,
+    /// Less than a minute between two.
+    #[error("wants at least one minute between two snapshots")]
+    TooOften,
+    /// 31 February.
+    #[error("wants a date that exists")]
+    Never,
+}
 
 /// More often than this is a mistake.
 const SHORTEST: u64 = 60;
+/// Whether a schedule comes at all is looked for so many years before those that croner knows of end: every date that exists comes
+/// within eight years, and a search from today would go on for three thousand.
+const YEARS_TO_SEARCH: i32 = 40;
+
+fn ever_comes(cron: &Cron) -> bool {
+    let from = Utc.with_ymd_and_hms(croner::YEAR_UPPER_LIMIT - YEARS_TO_SEARCH, 1, 1, 0, 0, 0).single();
+    from.is_none_or(|from| cron.find_next_occurrence(&from, true).is_ok())
+}
 
 impl FromStr for Schedule {
     type Err = NotASchedule;
 
     fn from_str(text: &str) -> Result<Self, NotASchedule> {
-        let wrong = || NotASchedule(crate::host::printable(text));
         let text = text.trim();
+        if ["CRON_TZ=", "TZ="].iter().any(|start| text.starts_with(start)) {
+            return Err(NotASchedule::TimeZone);
+        }
         if let Some(interval) = text.strip_prefix("@every ") {
-            let seconds = duration::parse(interval.trim()).filter(|seconds| *seconds >= SHORTEST);
-            return seconds.map(Self::Every).ok_or_else(wrong);
+            let seconds = duration::parse(interval.trim()).ok_or(NotASchedule::Form)?;
+            return if seconds < SHORTEST { Err(NotASchedule::TooOften) } else { Ok(Self::Every(seconds)) };
         }
         let text = match text {
             "@midnight" => "@daily",
             other => other,
         };
         let parser = CronParser::builder().seconds(Seconds::Disallowed).year(Year::Disallowed).build();
-        parser.parse(text).map(|cron| Self::Calendar(Box::new(cron))).map_err(|_| wrong())
+        let cron = parser.parse(text).map_err(|_| NotASchedule::Form)?;
+        if ever_comes(&cron) { Ok(Self::Calendar(Box::new(cron))) } else { Err(NotASchedule::Never) }
     }
 }
 
@@ -175,6 +198,22 @@ mod tests {
         {
             assert!(good.parse::<Schedule>().is_ok(), "{good}");
         }
+        // Bugs F7, W1.
+        for (bad, why) in [
+            ("0 0 31 2 *", NotASchedule::Never),
+            ("0 0 30 2 *", NotASchedule::Never),
+            ("0 0 31 4,6,9,11 *", NotASchedule::Never),
+            ("CRON_TZ=UTC 0 3 * * *", NotASchedule::TimeZone),
+            ("TZ=Europe/Berlin 0 3 * * *", NotASchedule::TimeZone),
+            ("@every 30s", NotASchedule::TooOften),
+            ("@every 0s", NotASchedule::TooOften),
+            ("@every 30", NotASchedule::Form),
+            ("0 0 0 * * *", NotASchedule::Form),
+        ] {
+            assert_eq!(bad.parse::<Schedule>(), Err(why), "{bad}");
+        }
+        assert!("0 0 29 2 *".parse::<Schedule>().is_ok(), "every four years is a schedule");
+        assert!("0 0 31 2 1".parse::<Schedule>().is_ok(), "a weekday comes, too");
         for bad in [
             "",
             "daily",

@@ -295,6 +295,15 @@ fn a_misspelt_variable_is_pointed_out() {
 }
 
 #[test]
+fn a_time_zone_that_does_not_exist_is_pointed_out() {
+    let _timed = Timed::start();
+    let node = Node::new(&Etcd::usual()).env("TZ", "No/Where").arg("--print-config");
+    let ran = node.run_server();
+    ran.succeeds();
+    assert!(ran.err.contains("environment TZ: this host does not know the time zone `No/Where`"), "{}", ran.err);
+}
+
+#[test]
 fn the_file_can_be_named_by_a_variable_and_must_then_exist() {
     let _timed = Timed::start();
     let node = Node::new(&Etcd::usual()).config("etcd-quota-backend-bytes: 5GiB\n");

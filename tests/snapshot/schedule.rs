@@ -116,8 +116,13 @@ fn a_missed_slot_is_made_up_for_once_and_a_young_server_has_missed_none() {
 fn bad_settings_stop_the_start_and_a_reload_changes_the_schedule() {
     let _timed = Timed::start();
     for (yaml, words) in [
-        ("etcd-snapshot-schedule-cron: '0 0 * *'\n", &["wants a schedule such as 0 */12 * * *"][..]),
+        ("etcd-snapshot-schedule-cron: '0 0 * *'\n", &["wants a schedule such as `0 */12 * * *"][..]),
         ("etcd-snapshot-schedule-cron: '@every 5'\n", &["wants a schedule"]),
+        // Bugs F7, W1, W9.
+        ("etcd-snapshot-schedule-cron: '0 0 31 2 *'\n", &["wants a date that exists, not `0 0 31 2 *`"]),
+        ("etcd-snapshot-schedule-cron: 'CRON_TZ=UTC 0 3 * * *'\n", &["wants no time zone in it", "set TZ"]),
+        ("etcd-snapshot-schedule-cron: '@every 30s'\n", &["wants at least one minute between two snapshots"]),
+        ("etcd-snapshot-retention-policy: within=2m\n", &["wants `min` for minutes or `mo` for months"]),
         ("etcd-snapshot-name: a/b\n", &["`etcd-snapshot-name` wants letters"]),
         ("etcd-snapshot-retention: -1\n", &["wants a whole number"]),
         ("etcd-snapshot-retention-policy: often=5\n", &["wants rules such as last=5"]),
