@@ -172,16 +172,27 @@ impl Failure {
     /// The error, then why (the chain of sources), then what to do: what goes to standard error.
     #[must_use]
     pub fn report(&self) -> String {
-        let mut text = format!("quorate: {}\n", self.0);
+        let mut text = format!("quorate: {}\n", paragraph(&self.0.to_string()));
         for cause in causes(&*self.0) {
-            let _ = writeln!(text, "  because: {cause}");
+            let _ = writeln!(text, "  because: {}", paragraph(&cause.to_string()));
         }
         if let Some(next) = self.0.next() {
-            let _ = writeln!(text, "  next: {next}");
+            let _ = writeln!(text, "  next: {}", paragraph(&next));
         }
-        // Names of files and what other programs said may be in it; a report's own lines stay lines.
-        text.chars().map(|c| if c.is_control() && c != '\n' { '?' } else { c }).collect()
+        text
     }
+}
+
+/// Names of files and what other programs said may be in a text: it can neither move the cursor nor begin a line of its own. Lines that
+/// were meant to be lines are indented.
+fn paragraph(text: &str) -> String {
+    let mut rest = text.chars().peekable();
+    let mut clean = String::with_capacity(text.len());
+    while let Some(c) = rest.next() {
+        let is_meant = c == '\n' && rest.peek() == Some(&' ');
+        clean.push(if c.is_control() && !is_meant { '?' } else { c });
+    }
+    clean
 }
 
 #[cfg(test)]
@@ -207,6 +218,12 @@ mod tests {
         assert_eq!(failure.report(), "quorate: cannot read /x\n  because: it is gone\n  next: look for it\n");
         let hostile = Failure::from(Sample(std::io::Error::other("\u{1b}[2J")));
         assert_eq!(hostile.report(), "quorate: cannot read /x\n  because: ?[2J\n  next: look for it\n");
+        // A name with a line break in it, and lines of our own.
+        let broken = Failure::from(Sample(std::io::Error::other("a\nb: good\n    its last line")));
+        assert_eq!(
+            broken.report(),
+            "quorate: cannot read /x\n  because: a?b: good\n    its last line\n  next: look for it\n"
+        );
         assert_eq!(failure.exit(), Exit::NotFound);
         let line: serde_json::Value = serde_json::from_str(&failure.json_line()).unwrap();
         assert_eq!((&line["because"][0], &line["exit_code"]), (&"it is gone".into(), &5.into()));

@@ -130,6 +130,30 @@ mod tests {
         Cli::command().debug_assert();
     }
 
+    /// ux section 2: examples on each page, short help without the options of S3, and those under one name, last, in the long help.
+    #[test]
+    fn the_pages_of_the_snapshot_verbs_have_examples_and_no_flood_of_options() {
+        let mut command = Cli::command();
+        command.build();
+        let verbs = command.find_subcommand_mut("etcd-snapshot").unwrap();
+        for verb in verbs.get_subcommands_mut().filter(|verb| verb.get_name() != "help") {
+            let name = verb.get_name().to_owned();
+            let (short, long) = (verb.render_help().to_string(), verb.render_long_help().to_string());
+            for page in [&short, &long] {
+                let examples = page.split_once("Examples:\n").unwrap_or_else(|| panic!("{name} has no examples")).1;
+                let count = examples.lines().filter(|line| line.starts_with("  quorate etcd-snapshot ")).count();
+                assert!((2..=4).contains(&count), "{name}: {count} examples");
+                assert!(examples.lines().all(|line| line.chars().count() < 80), "{name}: {examples}");
+            }
+            let options = short.split("Examples:").next().unwrap();
+            assert!(!options.contains("s3"), "{options}");
+            assert!(!long.contains("--etcd-s3") && long.contains("--s3-bucket"), "{long}");
+            let sections = ["Options:", "Global options:", "Object storage (S3):", "Examples:"];
+            let order = sections.map(|section| long.find(section).unwrap_or_else(|| panic!("{name} lacks {section}")));
+            assert!(order.is_sorted(), "{name}: {order:?}");
+        }
+    }
+
     #[test]
     fn the_example_configuration_lists_exactly_the_options_that_exist() {
         let example = include_str!("../../config.yaml.example");

@@ -137,9 +137,15 @@ impl FromArgMatches for GlobalOptions {
 
 impl Args for S3Options {
     fn augment_args(command: Command) -> Command {
+        // The sections of the help are in the order of their first options: these many come last.
+        let command = GlobalOptions::augment_args(command);
         let options = OPTIONS.iter().filter(|spec| spec.scope == Scope::Snapshots).map(|spec| {
             let argument = argument(spec).global(true).help_heading("Object storage (S3)").hide_short_help(true);
-            short_name(spec).into_iter().fold(argument, Arg::visible_alias)
+            // Under one name in the help, and under both on the command line.
+            match short_name(spec) {
+                Some(short) => argument.long(short).alias(spec.name),
+                None => argument,
+            }
         });
         command.args(options)
     }

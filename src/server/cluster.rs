@@ -9,7 +9,7 @@ use crate::datadir::DataDir;
 use crate::durable::{self, PRIVATE, WriteError};
 use crate::error::{Exit, Explained};
 use crate::etcd::client::MemberFacts;
-use crate::plan::owner::Owner;
+use crate::plan::owner::{Life, Owner};
 use crate::plan::start::ClusterRecord;
 
 /// The file is there and says nothing.
@@ -75,14 +75,14 @@ pub(super) fn remember(shared: &Shared, facts: &MemberFacts) -> Result<Option<us
     Ok((before.map_or(0, |before| before.members) != now.members).then_some(now.members))
 }
 
-/// Whose snapshots those of this server are, which is called `node`.
+/// Whose snapshots those of this server are, which is called `node`; `present` is what it is now, if that is known from elsewhere.
 #[must_use]
-pub fn owner(data: &DataDir, node: &str) -> Owner {
+pub fn owner(data: &DataDir, node: &str, present: Option<Life>) -> Owner {
     match recall(data) {
         Ok(Some(record)) => {
             let had_others = record.had_unknown_lives();
-            let present = record.life();
-            Owner::new(node, record.lineage.into_iter().chain([present]), had_others)
+            let remembered = record.life();
+            Owner::new(node, record.lineage.into_iter().chain([remembered]).chain(present), had_others)
         }
         // Nothing is known but the name.
         Ok(None) | Err(_) => Owner::named(node),

@@ -102,12 +102,19 @@ mod cases {
 fn the_table_fits_and_knows_what_changed_since() {
     let _timed = Timed::start();
     let mut node = Node::new(&Etcd::usual());
-    node.quorate(&["etcd-snapshot", "ls"]).succeeds();
+    // A directory that is not there is not an empty one: a typing error must not look like it (ux F18).
+    node.quorate(&["etcd-snapshot", "ls"]).fails(5, &["does not exist"]);
     node.start_ready();
     let dir = node.server_dir().join("db/snapshots");
-    let table = node.quorate(&["etcd-snapshot", "save"]);
-    assert!(table.succeeds().starts_with("Name "), "{table:?}");
+    node.quorate(&["etcd-snapshot", "ls"]).succeeds();
+    let said = node.quorate(&["etcd-snapshot", "save"]);
     let item = list(&node)[0].clone();
+    let name = item["name"].as_str().unwrap();
+    assert!(said.succeeds().starts_with(&format!("saved {name} (")), "{said:?}");
+    assert_eq!(
+        (said.out.lines().count(), node.quorate(&["etcd-snapshot", "ls", "-o", "name"]).out),
+        (1, format!("{name}\n"))
+    );
     let copied = dir.join("from-elsewhere-1700000000");
     fs::copy(path_of(&item), &copied).unwrap();
     fs::write(dir.join(".hidden"), "x").unwrap();
@@ -121,10 +128,17 @@ fn the_table_fits_and_knows_what_changed_since() {
     fs::write(path_of(&item), bytes).unwrap();
     assert_eq!(list(&node)[1]["status"], "changed");
     let wide = node.quorate(&["etcd-snapshot", "list", "--wide"]);
-    for word in ["Revision", "Keys", "Etcd", "Status", "changed", "unverified"] {
+    for word in ["Location", "Created", "Revision", "Keys", "Etcd", "Status", "changed", "unverified"] {
         assert!(wide.succeeds().contains(word), "{}", wide.out);
     }
-    node.quorate(&["etcd-snapshot", "verify", "--all"]).fails(1, &["is corrupt"]);
+    assert_eq!(wide.out, node.quorate(&["etcd-snapshot", "ls", "-o", "wide"]).out);
+    let ran = node.quorate(&["etcd-snapshot", "ls", "--no-headers", "--sort-by=age"]);
+    let first = ran.succeeds().lines().next().unwrap();
+    assert!(first.starts_with(name) && first.contains("changed") && first.ends_with("node"), "{}", ran.out);
+    let ran = node.quorate(&["etcd-snapshot", "verify", "--all"]);
+    ran.fails(1, &["is corrupt"]);
+    assert!(ran.out.ends_with("2 snapshots: 1 good, 1 failed\n"), "{}", ran.out);
+    assert_eq!(node.quorate(&["etcd-snapshot", "verify", "-q", "from-elsewhere-1700000000"]).succeeds(), "");
     node.stop();
 }
 

@@ -11,18 +11,28 @@ use crate::snapshot::store::local::Directory;
 use crate::snapshot::store::s3::store::Remote;
 use crate::snapshot::store::{Removed, Store};
 
-/// All names are looked for before any is deleted.
+/// If one of the names is not found, is held, or is the last good snapshot, nothing is deleted.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  quorate etcd-snapshot delete before-upgrade-node1-1795602850
+  quorate etcd-snapshot delete --local before-upgrade-node1-1795602850
+  quorate etcd-snapshot delete s3://backups/prod/before-upgrade-node1-1795602850")]
 pub(super) struct Delete {
     #[command(flatten)]
     names: Names,
-    /// Also the last good one, and one whose manifest cannot be read
+    /// Delete even the last good snapshot, or one whose manifest is unreadable
     #[arg(long)]
     force: bool,
 }
 
-/// The names of snapshots.
+/// A hold is kept until it is released, here and in S3.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  quorate etcd-snapshot hold before-upgrade-node1-1795602850
+  quorate etcd-snapshot release before-upgrade-node1-1795602850
+  quorate etcd-snapshot hold --s3 before-upgrade-node1-1795602850")]
 pub(super) struct Names {
     /// Names or locations as in `ls`
     #[arg(required = true, value_name = "NAME")]

@@ -15,35 +15,44 @@ use crate::snapshot::file::{self, SnapshotFile};
 use crate::snapshot::look::{self, Difference, Event, Value};
 use crate::snapshot::verify::VerifyError;
 
-/// A key of a snapshot.
+/// The snapshot is read as it is; nothing is restored.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  quorate etcd-snapshot get latest /registry/config
+  quorate etcd-snapshot get before-upgrade /registry/config --rev 41
+  quorate etcd-snapshot history s3://backups/prod/latest /registry/config -o json")]
 pub(super) struct OfKey {
-    /// Name as in `ls`, a path (anything with a /), or `s3://BUCKET/KEY`
-    #[arg(value_name = "NAME-OR-PATH")]
+    /// Its name, `latest`, a base name, a path (anything with a /), or s3://BUCKET/KEY
+    #[arg(value_name = "SNAPSHOT")]
     snapshot: String,
     /// The key
     key: String,
-    /// As it was at this revision, if the snapshot still knows
+    /// Show the key as it was at this revision, if the snapshot still has it
     #[arg(long, value_name = "REVISION")]
     rev: Option<i64>,
-    /// How to print
+    /// Output format
     #[arg(long, short, value_enum, default_value_t)]
     output: Format,
 }
 
-/// Two snapshots.
+/// Prints + for a key that only B has, - for one that only A has, ~ for one whose value differs.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  quorate etcd-snapshot diff before-upgrade latest
+  quorate etcd-snapshot diff ./monday.db ./tuesday.db --prefix /registry/ -o json")]
 pub(super) struct Two {
-    /// Name as in `ls`, a path (anything with a /), or `s3://BUCKET/KEY`
+    /// The older one: its name, `latest`, a base name, a path (anything with a /), or s3://BUCKET/KEY
     #[arg(value_name = "A")]
     first: String,
-    /// The same
+    /// The newer one, in the same ways
     #[arg(value_name = "B")]
     second: String,
-    /// Only keys that begin so
+    /// Only keys with this prefix
     #[arg(long, default_value = "")]
     prefix: String,
-    /// How to print
+    /// Output format
     #[arg(long, short, value_enum, default_value_t)]
     output: Format,
 }
@@ -227,7 +236,7 @@ pub(super) fn diff(place: &Place, args: &Two) -> Result<Exit, Failure> {
         }
         output::data(&text)?;
         if differences.is_empty() {
-            output::talk("quorate: both have the same keys and values\n");
+            output::note("quorate: both have the same keys and values\n");
         }
     }
     Ok(Exit::Done)

@@ -42,32 +42,32 @@ pub(super) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Take a snapshot of the running etcd
+    /// Take a snapshot of the running etcd, and upload it if S3 is configured
     Save(save::Args),
-    /// List the snapshots of this node, whether a server runs or not; with a snapshot, list the keys in it
+    /// List snapshots, or the keys in one; needs no running server
     #[command(visible_aliases = ["list", "l"])]
     Ls(ls::Args),
     /// Delete snapshots by name
     Delete(delete::Delete),
-    /// Delete this node's older snapshots, and keep what the rules keep
+    /// Delete older snapshots of this server according to retention rules
     Prune(prune::Args),
-    /// Never prune or delete these
+    /// Protect snapshots from pruning and deletion
     Hold(delete::Names),
-    /// Let these be pruned and deleted again
+    /// Remove the hold from snapshots
     Release(delete::Names),
-    /// Say whether snapshots are good: their hash, their structure and what is in them
+    /// Verify snapshots: checksum, page structure and contents
     Verify(verify::Args),
-    /// Verify one and print hash, revision, keys, size, version and members, as etcdutl does
+    /// Verify a snapshot and print hash, revision, keys, size, version and members (like etcdutl snapshot status)
     Status(status::Args),
-    /// Make a data directory for any etcd from one; to restore this server, see server --cluster-reset
+    /// Build a new etcd data directory from a snapshot (like etcdutl snapshot restore). To restore this server use `quorate server --cluster-reset`
     Restore(restore::Args),
-    /// Try everything that snapshots need of object storage, before they need it
+    /// Test the S3 configuration end to end (connect, list, upload, read back, delete)
     S3Check(s3_check::Args),
     /// Print the value of a key in a snapshot
     Get(inside::OfKey),
-    /// Print everything that a snapshot still knows of a key
+    /// Show the history of a key, as far as the snapshot contains it
     History(inside::OfKey),
-    /// Print the keys that differ between two snapshots
+    /// Show the keys that differ between two snapshots
     Diff(inside::Two),
 }
 

@@ -27,6 +27,8 @@ use crate::snapshot::store::s3::store::Remote;
 /// How long the launcher may take to say where its snapshots are.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
+/// The option for the access key.
+const ACCESS_KEY: &str = "etcd-s3-access-key";
 /// What a directory for a download is called, among temporary files.
 const DOWNLOAD: &str = "quorate-download";
 
@@ -51,7 +53,7 @@ impl Explained for NoDirectory {
 /// Which places; without either, this node and, if snapshots are uploaded, object storage.
 #[derive(Clone, Copy, Debug, Default, clap::Args)]
 pub(super) struct Which {
-    /// Only those on this node; with --s3, both
+    /// Only snapshots on this node; with --s3, both
     #[arg(long)]
     local: bool,
 }
@@ -67,6 +69,8 @@ pub(super) struct Place {
     said: Option<bool>,
     /// What else of object storage the command line says.
     said_of_s3: BTreeMap<String, String>,
+    /// The access key comes from the environment of this command.
+    has_key_of_environment: bool,
     /// Who has credentials, if a server runs that may find them where we cannot look.
     lender: Option<FromServer>,
 }
@@ -98,7 +102,7 @@ impl Explained for NoBucket {
 /// RKE2's command do.
 pub(super) fn said(given: &Given) -> BTreeMap<String, String> {
     const KEYS: [(&str, &str); 3] = [
-        ("etcd-s3-access-key", "AWS_ACCESS_KEY_ID"),
+        (ACCESS_KEY, "AWS_ACCESS_KEY_ID"),
         ("etcd-s3-secret-key", "AWS_SECRET_ACCESS_KEY"),
         ("etcd-s3-session-token", "AWS_SESSION_TOKEN"),
     ];
@@ -153,10 +157,26 @@ impl Place {
             }
             None => (config.snapshot.place(&data), config.node_name.clone(), config.snapshot.s3.clone()),
         };
+        let is_typed = matches!(given.options.get(ACCESS_KEY), Some((_, Origin::CommandLine(_))));
+        let has_key_of_environment = said.contains_key(ACCESS_KEY) && !is_typed;
         let s3 = configured.with(&said)?;
         let is_on = said.contains_key(s3::SWITCH).then_some(s3.is_on);
-        let owner = cluster::owner(&data, &node);
-        Ok(Self { dir: dir.unwrap_or(usual), owner, s3, data, said: is_on, said_of_s3: said, lender })
+        let owner = cluster::owner(&data, &node, None);
+        Ok(Self {
+            dir: dir.unwrap_or(usual),
+            owner,
+            s3,
+            data,
+            said: is_on,
+            said_of_s3: said,
+            has_key_of_environment,
+            lender,
+        })
+    }
+
+    /// True if the access key is that of the environment of this command.
+    pub(super) fn has_key_of_environment(&self) -> bool {
+        self.has_key_of_environment
     }
 
     /// True if the command line says so much of an option of object storage.

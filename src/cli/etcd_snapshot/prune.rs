@@ -22,8 +22,8 @@ use crate::snapshot::store::Store;
 #[command(after_help = "\
 Examples:
   quorate etcd-snapshot prune --name before-upgrade --keep-last 3 --dry-run
-  quorate etcd-snapshot prune --name etcd-snapshot --keep-daily 7 --keep-weekly 4
-  quorate etcd-snapshot prune --name etcd-snapshot --node old-host --keep-within 30d
+  quorate etcd-snapshot prune --name weekly --keep-weekly 4 --keep-monthly 12
+  quorate etcd-snapshot prune --node old-host --name nightly --keep-within 30d
   quorate etcd-snapshot prune --s3 --s3-retention=30")]
 pub(super) struct Args {
     /// Base name of the snapshots; that of scheduled ones is etcd-snapshot-name

@@ -17,34 +17,40 @@ use crate::snapshot::aside::Course;
 use crate::snapshot::file;
 use crate::snapshot::verify::VerifyError;
 
-/// The directory holds what an etcd starts from; --initial-cluster and the like are not needed then, only --name.
+/// Start etcd on the directory with the same --name; it needs no --initial-cluster then.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  quorate etcd-snapshot restore latest --data-dir-out /var/lib/etcd
+  quorate etcd-snapshot restore s3://backups/prod/latest --data-dir-out ./etcd
+  quorate etcd-snapshot restore ./snapshot.db --data-dir-out ./m1 --name m1 \\
+      --initial-cluster m1=http://10.0.0.1:2380,m2=http://10.0.0.2:2380")]
 pub(super) struct Args {
-    /// Name as in `ls`, a path (anything with a /), or `s3://BUCKET/KEY`
-    #[arg(value_name = "NAME-OR-PATH")]
+    /// Its name, `latest`, a base name, a path (anything with a /), or s3://BUCKET/KEY
+    #[arg(value_name = "SNAPSHOT")]
     snapshot: String,
-    /// Where to: must not be there, or be empty
+    /// Output directory; must not exist or must be empty
     #[arg(long, value_name = "DIR")]
     data_dir_out: PathBuf,
-    /// Name of the member whose data it is
+    /// Name of the member that will run on it
     #[arg(long, default_value = "default")]
     name: String,
-    /// All members, as NAME=URL,NAME=URL
+    /// All members of the new cluster, as NAME=URL,NAME=URL
     #[arg(long, default_value = "default=http://localhost:2380")]
     initial_cluster: String,
     /// Peer URLs of this member, which must be those in --initial-cluster
     #[arg(long, value_delimiter = ',', value_name = "URL")]
     initial_advertise_peer_urls: Vec<String>,
-    /// The token of the new cluster
+    /// Token of the new cluster
     #[arg(long, default_value = "etcd-cluster", value_name = "TOKEN")]
     initial_cluster_token: String,
-    /// Raise the revision by so much, and mark what was before as compacted
+    /// Bump the revision by N and mark older revisions as compacted
     #[arg(long, default_value_t = 0, value_name = "N")]
     bump_revision: u64,
-    /// The etcd that will run on it, such as 3.5 [default: the one that wrote the snapshot]
+    /// Version of the etcd that will run on it, such as 3.5 [default: the one that wrote the snapshot]
     #[arg(long, value_name = "VERSION", value_parser = version)]
     target_version: Option<Version>,
-    /// Take a plain copy of `member/snap/db`, which has no hash at its end
+    /// Accept a raw copy of member/snap/db (no trailing hash)
     #[arg(long)]
     skip_hash_check: bool,
 }

@@ -13,10 +13,14 @@ use crate::host::printable;
 use crate::plan::finding::{self, Finding};
 use crate::snapshot::store::s3::check::{self, Step, Verdict};
 
-/// Tries everything that snapshots need of object storage, and removes what it wrote. Exits 0 if all of it works.
+/// Removes what it wrote. Exits 0 if everything that snapshots need works.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  quorate etcd-snapshot s3-check
+  quorate etcd-snapshot s3-check --s3-endpoint minio:9000 --s3-bucket backups")]
 pub(super) struct Args {
-    /// How to print
+    /// Output format
     #[arg(long, short, value_enum, default_value_t)]
     output: Format,
 }
@@ -40,6 +44,11 @@ pub(super) fn run(place: &Place, args: &Args) -> Result<Exit, Failure> {
         let policy = check::policy(&target.bucket, &target.prefix(), has_kms);
         Ok::<_, Failure>((check::check(&bucket).await, policy, target.to_string()))
     })?;
+    if place.has_key_of_environment() {
+        for step in steps.iter_mut().filter(|step| step.name == "credentials") {
+            step.what = step.what.replace("etcd-s3-access-key", "AWS_ACCESS_KEY_ID of this command");
+        }
+    }
     steps.insert(0, settings(place));
     let is_good = steps.iter().all(|step| step.verdict != Verdict::Bad);
     let items: Vec<Item<'_>> = steps

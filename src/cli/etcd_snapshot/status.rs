@@ -12,16 +12,20 @@ use crate::snapshot::file;
 use crate::snapshot::look;
 use crate::snapshot::verify::{self, Demands, VerifyError};
 
-/// Unlike etcdutl's, it looks at everything, and does not change the file.
+/// Unlike etcdutl's command, this one verifies everything and does not change the file.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  quorate etcd-snapshot status latest
+  quorate etcd-snapshot status ./snapshot.db -o json")]
 pub(super) struct Args {
-    /// Name as in `ls`, a path (anything with a /), or `s3://BUCKET/KEY`
-    #[arg(value_name = "NAME-OR-PATH")]
+    /// Its name, `latest`, a base name, a path (anything with a /), or s3://BUCKET/KEY
+    #[arg(value_name = "SNAPSHOT")]
     snapshot: String,
-    /// Take a plain copy of `member/snap/db`, which has no hash at its end
+    /// Accept a raw copy of member/snap/db (no trailing hash)
     #[arg(long)]
     skip_hash_check: bool,
-    /// How to print
+    /// Output format
     #[arg(long, short, value_enum, default_value_t)]
     output: Format,
 }

@@ -32,22 +32,28 @@ const PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// Exits 0 if all of them are good.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  quorate etcd-snapshot verify --all
+  quorate etcd-snapshot verify latest --against-live
+  quorate etcd-snapshot verify /mnt/backup/snapshot.db --skip-hash-check
+  quorate etcd-snapshot verify --all --s3")]
 pub(super) struct Args {
-    /// Names as in `ls`, paths (anything with a /), or `s3://BUCKET/KEY`
-    #[arg(required_unless_present = "all", value_name = "NAME-OR-PATH")]
+    /// Names, `latest`, base names, paths (anything with a /), or s3://BUCKET/KEY
+    #[arg(required_unless_present = "all", value_name = "SNAPSHOT")]
     names: Vec<String>,
     /// All snapshots of this node
     #[arg(long, conflicts_with = "names")]
     all: bool,
     #[command(flatten)]
     which: Which,
-    /// Also compare with the live member: it must have, at the snapshot's revision, the same keys and values
+    /// Also compare keys and values with the running member at the revision of the snapshot (HashKV)
     #[arg(long)]
     against_live: bool,
-    /// Take a plain copy of `member/snap/db`, which has no hash at its end
+    /// Accept a raw copy of member/snap/db (no trailing hash)
     #[arg(long)]
     skip_hash_check: bool,
-    /// How to print
+    /// Output format
     #[arg(long, short, value_enum, default_value_t)]
     output: Format,
 }
@@ -238,7 +244,10 @@ pub(super) fn run(config: &Config, place: &Place, args: &Args) -> Result<Exit, F
     let runtime = runtime()?;
     let mut outcome = Outcome::default();
     let mut places = Vec::new();
-    let local = place.local(args.which).unwrap_or_else(|failure| {
+    // A path needs no directory of snapshots.
+    let is_searched = args.all || args.names.iter().any(|name| !name.contains('/'));
+    let local = if is_searched { place.local(args.which) } else { Ok(None) };
+    let local = local.unwrap_or_else(|failure| {
         outcome.bad(&place.dir.display().to_string(), &failure);
         None
     });

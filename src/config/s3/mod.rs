@@ -85,6 +85,8 @@ pub struct Keys {
     pub secret_key: Secret,
     /// Of keys that expire.
     pub session_token: Option<Secret>,
+    /// The option that they came from.
+    pub source: &'static str,
 }
 
 /// What can be connected to.
@@ -266,6 +268,7 @@ impl S3Config {
         let bucket = one("etcd-s3-bucket").ok_or_else(|| wrong("etcd-s3-bucket", "wants the name of a bucket"))?;
         let keys = match (one("etcd-s3-access-key"), one("etcd-s3-secret-key")) {
             (Some(access), Some(secret)) => Some(Keys {
+                source: if self.texts.contains_key(ACCESS_KEY) { ACCESS_KEY } else { "etcd-s3-config-file" },
                 access_key: Secret::new(access.trim().to_owned()),
                 secret_key: Secret::new(secret.trim().to_owned()),
                 session_token: one("etcd-s3-session-token").map(|token| Secret::new(token.trim().to_owned())),

@@ -170,7 +170,7 @@ fn snapshots(registry: &mut Registry, shared: &Shared) {
         history.failures,
     );
     let seconds = |text: &str| clock::parse_rfc3339(text).map(clock::unix_seconds);
-    let pending = uploads.pending();
+    let pending = uploads.present();
     number("etcd_snapshot_uploads_pending", "Snapshots that are still to be uploaded", None, pending.len() as u64);
     let failures = pending.iter().map(|pending| u64::from(pending.failures)).max().unwrap_or(0);
     number(

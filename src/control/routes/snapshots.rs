@@ -1,6 +1,6 @@
 //! `POST /v1/snapshots`: takes a snapshot, and answers with the manifest and where it is.
 //!
-//! Whoever asked and goes away has changed their mind: the snapshot is broken off and leaves nothing.
+//! If the client disconnects, the snapshot is cancelled and leaves nothing; one that is saved already is uploaded all the same.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -18,8 +18,8 @@ use crate::server::state::Shared;
 use crate::snapshot::file::Packing;
 use crate::snapshot::name::NotABase;
 
-/// Whoever asked and goes away has changed their mind.
-const FATE: Fate = Fate { gone: "what is not saved yet is broken off; an upload goes on", stopping: None };
+/// If the client disconnects, nobody wants the snapshot any more.
+const FATE: Fate = Fate { gone: "a snapshot that is not saved yet is cancelled; an upload goes on", stopping: None };
 
 /// What is asked for.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]

@@ -291,7 +291,7 @@ fn snapshots(shared: &Shared) -> Snapshots {
 
 fn object_storage(shared: &Shared) -> Option<ObjectStorage> {
     let uploads = &shared.snapshots.uploads;
-    let (pending, config) = (uploads.pending(), shared.snapshots.settings.borrow().s3.clone());
+    let (pending, config) = (uploads.present(), shared.snapshots.settings.borrow().s3.clone());
     if !config.is_on && pending.is_empty() {
         return None;
     }

@@ -72,7 +72,7 @@ async fn relay<T: Serialize>(
                 _ = news.tick() => {
                     let (what, done, all) = seen.borrow_and_update().clone();
                     if sender.send_data(line(&Line::<T>::Progress(what, done, all))).await.is_err() {
-                        tracing::info!("whoever asked has gone away; {}", fate.gone);
+                        tracing::info!("the client disconnected; {}", fate.gone);
                         return;
                     }
                 }

@@ -141,7 +141,7 @@ async fn act(config: &Config, asked: &Asked, course: &Course, tell: &Tell) -> Re
         dirs,
         s3: config.snapshot.s3.clone(),
         lender: None,
-        owner: cluster::owner(data, &config.node_name),
+        owner: cluster::owner(data, &config.node_name, None),
         data: data.clone(),
         tell: tell_of_search,
     };

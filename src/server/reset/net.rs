@@ -60,7 +60,7 @@ impl Run<'_> {
         let now = clock::unix_seconds(clock::now());
         let pruned = async {
             let all = local.list().await?;
-            let owner = cluster::owner(self.data, &self.config.node_name);
+            let owner = cluster::owner(self.data, &self.config.node_name, None);
             let decided = prune::plan(&all, &Base::pre_restore(), &owner, &policy, now);
             local.remove(&prune::dropped(&decided)).await
         };

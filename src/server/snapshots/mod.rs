@@ -18,13 +18,14 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedMutexGuard, watch};
 
 use super::cluster;
+use super::health::Health;
 use super::state::Shared;
 use crate::clock;
 use crate::config::SnapshotConfig;
 use crate::error::{Exit, Explained, Failure};
 use crate::etcd::client::{ClientError, EtcdClient};
 use crate::etcd::settings::Addresses;
-use crate::plan::owner::Owner;
+use crate::plan::owner::{Life, Owner};
 use crate::snapshot::aside::Course;
 use crate::snapshot::file::Packing;
 use crate::snapshot::list::{self, Status};
@@ -219,9 +220,15 @@ pub fn dir(shared: &Shared) -> PathBuf {
     shared.snapshots.settings.borrow().place(&shared.data)
 }
 
-/// Whose snapshots those of this server are.
+/// Whose snapshots those of this server are: also right after the first start, before the cluster is remembered.
 fn owner(shared: &Shared) -> Owner {
-    cluster::owner(&shared.data, &shared.config.node_name)
+    let present = match &*shared.health.borrow() {
+        Health::Healthy(facts) => {
+            Some(Life { cluster_id: facts.cluster_id.clone(), member_id: facts.member_id.clone() })
+        }
+        _ => None,
+    };
+    cluster::owner(&shared.data, &shared.config.node_name, present)
 }
 
 /// Brings what is known of the directory up to date.
@@ -372,11 +379,14 @@ async fn take_alone(
             }
             tokio::task::block_in_place(|| look_around(shared));
         }
+        Err(_) if course.is_broken_off() && !is_late && !*shared.snapshots.stopping.borrow() => {
+            tracing::info!("the snapshot was cancelled, as its client disconnected; nothing of it is left");
+        }
         Err(failure) => {
             let told = failure.told();
             tracing::error!(error = %told.message, because = (!told.because.is_empty()).then(|| told.because.join(": ")), next = told.next, "no snapshot was saved");
             shared.snapshots.durations(false).observe(begun.elapsed().as_secs_f64());
-            // Neither a mistake of whoever asked, nor that they have gone away.
+            // Neither a mistake of the client's, nor that the server stops.
             let is_failure = failure.exit() != Exit::Usage && (!course.is_broken_off() || is_late);
             if is_usual && is_failure {
                 shared.snapshots.note(|history| {

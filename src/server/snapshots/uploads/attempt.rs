@@ -8,10 +8,11 @@ use super::error::UploadError;
 use super::queue::{Begun, Pending};
 use crate::config::s3::{S3Config, Target};
 use crate::error::Failure;
+use crate::server::snapshots;
 use crate::server::state::Shared;
 use crate::snapshot::file::Packing;
 use crate::snapshot::list::{self, Status};
-use crate::snapshot::manifest::{self, Manifest};
+use crate::snapshot::manifest::Manifest;
 use crate::snapshot::store::s3::error::{Kind, S3Error};
 use crate::snapshot::store::s3::upload::{self, Sending, State};
 use crate::snapshot::store::s3::{Bucket, listing};
@@ -27,6 +28,7 @@ pub(super) async fn attempt(
     let failed = |place: &str, failure: Failure| UploadError::Failed {
         name: pending.name.clone(),
         place: place.to_owned(),
+        cancel: cancel(shared, pending),
         source: Box::new(failure.told()),
     };
     let target = config.with(&pending.options).and_then(|config| config.target());
@@ -71,28 +73,27 @@ pub(super) async fn attempt(
     }
 }
 
+/// The command that cancels an upload: what is gone is not uploaded.
+fn cancel(shared: &Shared, pending: &Pending) -> String {
+    let command = format!("quorate etcd-snapshot delete --local {}", pending.name);
+    if pending.dir == snapshots::dir(shared) {
+        return command;
+    }
+    format!("{command} --dir {}", pending.dir.display())
+}
+
 /// What is to be uploaded must be what was saved.
 fn still_good(pending: &Pending) -> Result<Manifest, UploadError> {
     let listed = tokio::task::block_in_place(|| list::one(&pending.dir, pending.name.as_ref()));
     let Some(listed) = listed else {
-        // A directory without manifests may be one whose disk is not mounted.
-        let is_there = pending.dir.join(manifest::DIR).is_dir();
         let name = pending.name.clone();
-        return Err(if is_there && is_missing(&pending.dir.join(&name)) {
-            UploadError::Gone(name)
-        } else {
-            UploadError::Away(name)
-        });
+        return Err(if pending.is_gone() { UploadError::Gone(name) } else { UploadError::Away(name) });
     };
     match (listed.status, listed.manifest) {
         (Status::Good, Some(manifest)) => Ok(manifest),
         (Status::Unreadable, _) => Err(UploadError::Away(pending.name.clone())),
         (status, _) => Err(UploadError::NotGood { name: pending.name.clone(), status: status.word() }),
     }
-}
-
-fn is_missing(path: &std::path::Path) -> bool {
-    std::fs::symlink_metadata(path).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
 }
 
 /// Takes back what earlier attempts have begun in this bucket and not ended, for this snapshot or another. What cannot be taken back now is

@@ -12,6 +12,8 @@ pub enum UploadError {
         name: String,
         /// Where to.
         place: String,
+        /// The command that cancels the upload.
+        cancel: String,
         /// Why.
         source: Box<Told>,
     },
@@ -63,9 +65,9 @@ impl UploadError {
 impl Explained for UploadError {
     fn next(&self) -> Option<String> {
         Some(match self {
-            Self::Failed { source, .. } => {
+            Self::Failed { source, cancel, .. } => {
                 let fix = source.next.as_deref().unwrap_or("quorate etcd-snapshot s3-check");
-                format!("{fix}; it is tried again by itself, and quorate status shows what is pending")
+                format!("{fix}; the upload is retried until it succeeds. To cancel it: {cancel}")
             }
             Self::NotGood { .. } | Self::Damaged { .. } => "quorate etcd-snapshot verify, and take another one".into(),
             Self::Taken { .. } => "quorate etcd-snapshot save takes another one, under another name".into(),

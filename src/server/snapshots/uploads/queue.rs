@@ -1,6 +1,7 @@
 //! What is to be uploaded, written down.
 
 use std::collections::{BTreeMap, HashMap};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,7 +17,7 @@ use crate::clock;
 use crate::datadir::DataDir;
 use crate::durable::{self, PRIVATE, WriteError};
 use crate::error::Told;
-use crate::snapshot::manifest::Manifest;
+use crate::snapshot::manifest::{self, Manifest};
 
 /// A snapshot that is to be uploaded.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -45,6 +46,13 @@ pub struct Pending {
 }
 
 impl Pending {
+    /// True if the snapshot was deleted. A directory without manifests may be one whose disk is not mounted.
+    pub(super) fn is_gone(&self) -> bool {
+        let path = self.dir.join(&self.name);
+        let is_missing = std::fs::symlink_metadata(path).is_err_and(|error| error.kind() == ErrorKind::NotFound);
+        is_missing && self.dir.join(manifest::DIR).is_dir()
+    }
+
     /// True for the same snapshot, however far its upload is.
     pub(super) fn is(&self, other: &Self) -> bool {
         self.name == other.name && self.dir == other.dir
@@ -168,6 +176,12 @@ impl Uploads {
     #[must_use]
     pub fn pending(&self) -> Vec<Pending> {
         self.file().pending.clone()
+    }
+
+    /// What is still to be uploaded and was not deleted meanwhile, which takes it off the list at the next attempt.
+    #[must_use]
+    pub fn present(&self) -> Vec<Pending> {
+        self.pending().into_iter().filter(|pending| !pending.is_gone()).collect()
     }
 
     /// True if something of uploads in parts is still to be taken back.

@@ -42,8 +42,10 @@ const PART: usize = 5 << 20;
 const CHECK: &str = ".quorate-check-";
 /// What is as old, in seconds, is no check's that still runs.
 const LEFT: u64 = 3600;
-/// Clocks that are farther apart keep requests from being believed (15 minutes at AWS); this is worth a word.
+/// Clocks that are this far apart are worth a word.
 const APART: Duration = Duration::from_secs(60);
+/// Clocks that are farther apart than this keep requests from being accepted (Amazon S3 API reference, `RequestTimeTooSkewed`).
+const TOO_FAR: Duration = Duration::from_secs(900);
 
 struct Check<'b> {
     bucket: &'b Bucket,
@@ -113,12 +115,13 @@ impl Check<'_> {
         self.reach().await?;
         let listed = bucket.list(&target.prefix(), true).await;
         let listed = self.must("list", listed)?;
-        self.good("list", format!("{} objects in {target}", listed.len()));
+        let count = listed.len();
+        self.good("list", format!("{count} {} in {target}", if count == 1 { "object" } else { "objects" }));
         self.sweep(&listed).await;
         let content = b"quorate tries this store".to_vec();
         let put = bucket.write(key, content.clone(), "text/plain").await;
         self.must("put", put)?;
-        self.good("put", format!("{} was written", bucket.url(key)));
+        self.good("put", format!("a test object was written: {CHECK}…"));
         let read = bucket.read(key).await;
         match self.must("get", read)? {
             Some(read) if read == content => self.good("get", "what was written came back"),
@@ -234,8 +237,11 @@ impl Check<'_> {
             self.add(
                 "clock",
                 what,
-                Verdict::Note,
-                Some("set the clock right (timedatectl): from 900 s on nothing works".into()),
+                if apart < TOO_FAR { Verdict::Note } else { Verdict::Bad },
+                Some(format!(
+                    "set the clock right (timedatectl): from {} s on requests are refused",
+                    TOO_FAR.as_secs()
+                )),
             );
         }
     }

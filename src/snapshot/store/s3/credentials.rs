@@ -66,8 +66,10 @@ impl Keeper {
     pub async fn new(target: &Target, lender: Option<SharedCredentialsProvider>) -> Result<Self, S3Error> {
         let from = if let Some(keys) = &target.keys {
             let token = keys.session_token.as_ref().map(|token| token.reveal().to_owned());
-            let keys = Credentials::new(keys.access_key.reveal(), keys.secret_key.reveal(), token, None, GIVEN);
-            SharedCredentialsProvider::new(keys)
+            let (access_key, secret_key) = (keys.access_key.reveal(), keys.secret_key.reveal());
+            let mut given = Credentials::new(access_key, secret_key, token, None, GIVEN);
+            given.set_property(Source(keys.source.to_owned()));
+            SharedCredentialsProvider::new(given)
         } else if let Some(lender) = lender {
             lender
         } else {

@@ -101,7 +101,7 @@ impl S3Error {
     /// One of our own.
     #[must_use]
     pub fn new(act: impl Into<String>, place: impl Into<String>, kind: Kind, why: impl Into<String>) -> Self {
-        let clean = |text: String| printable(&text);
+        let clean = |text: String| printable(&one_line(&text));
         Self { act: clean(act.into()), place: clean(place.into()), kind, why: Why(clean(why.into())) }
     }
 
@@ -286,6 +286,20 @@ pub(super) fn is_lock(said: &str) -> bool {
         .any(|word| said.contains(word))
 }
 
+/// Lines joined into one, such as the SDK's list of all the places where it looked for credentials.
+fn one_line(text: &str) -> String {
+    let mut joined = String::with_capacity(text.len());
+    for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        joined.push_str(match joined.chars().last() {
+            None => "",
+            Some(':') => " ",
+            Some(_) => "; ",
+        });
+        joined.push_str(line);
+    }
+    joined
+}
+
 /// What is at the bottom of an error.
 pub(super) fn deepest(error: &(dyn Error + 'static)) -> String {
     causes(error).last().map_or_else(|| error.to_string(), ToString::to_string)
@@ -328,4 +342,16 @@ fn on_the_way<E: Error + 'static>(target: &Target, error: &SdkError<E, HttpRespo
         return (Kind::Unreachable, format!("there is no address for {host}: {said}"));
     }
     (Kind::Unreachable, format!("the connection to {host} failed: {said}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chain_of_credentials_is_told_in_one_line() {
+        let said = "no providers in chain. Attempted:\n  Environment: not set\n  Profile: no file\n";
+        let error = S3Error::new("find credentials for", "s3://backups/", Kind::NoCredentials, said);
+        assert_eq!(error.why(), "no providers in chain. Attempted: Environment: not set; Profile: no file");
+    }
 }
