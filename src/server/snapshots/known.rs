@@ -33,7 +33,7 @@ pub struct Known {
 
 /// Looks on this node, and in object storage if snapshots are uploaded there.
 pub async fn newest(config: &Config, data: &DataDir) -> Known {
-    let owner = cluster::owner(data, &config.node_name);
+    let owner = cluster::owner(data, &config.node_name, None);
     let dir = config.snapshot.place(data);
     let place = dir.clone();
     let here = tokio::task::spawn_blocking(move || list::list(&place)).await.ok().and_then(Result::ok);
