@@ -9,14 +9,18 @@ use crate::error::{Exit, Failure};
 use crate::plan::space::human;
 use crate::server::maintenance::Defragmented;
 
-/// Rewrites the database file without what is free in it. This member answers nobody meanwhile, which takes some seconds for
-/// each gigabyte in use.
+/// Rewrites the database file without its free pages. This member serves no requests meanwhile, which takes some seconds for each
+/// gigabyte in use.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  quorate defrag
+  quorate defrag --wait -o json")]
 pub(super) struct Args {
     /// Wait while a snapshot is being taken
     #[arg(long)]
     wait: bool,
-    /// How to print
+    /// Output format
     #[arg(long, short, value_enum, default_value_t)]
     output: Format,
 }

@@ -15,8 +15,14 @@ use crate::host::HostFacts;
 use crate::plan::finding::{Finding, Verdict};
 use crate::server::doctor;
 
-/// `quorate doctor`.
+/// Checks disk, clock, fsync, ports, modes, versions, certificates, the age of snapshots, object storage and the configuration, with and
+/// without a running server. Changes nothing; writes a probe of the disk and, with S3, one of the bucket, and removes them.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  quorate doctor
+  quorate doctor --no-s3
+  quorate doctor -o json | jq '.items[] | select(.result != \"ok\")'")]
 pub(super) struct Args {
     /// Output format
     #[arg(long, short, value_enum, default_value_t)]

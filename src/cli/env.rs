@@ -13,6 +13,10 @@ use crate::shell::quoted;
 
 /// `quorate env`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  eval \"$(quorate env)\"
+  etcdctl endpoint status -w table")]
 pub(super) struct Args {}
 
 /// How long the launcher may take to answer; etcd itself may be fine without it.

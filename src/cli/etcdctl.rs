@@ -14,11 +14,16 @@ use crate::datadir::DataDir;
 use crate::error::{Exit, Explained, Failure};
 use crate::etcd::binary;
 
-/// Runs the etcdctl inside quorate, beside etcd-binary, or in PATH. From the first word that is not quorate's, or from `--`
-/// on, everything is etcdctl's.
+/// Runs the etcdctl inside quorate, beside etcd-binary, or in PATH. From the first argument that is not quorate's, or from `--`
+/// on, everything is passed to etcdctl.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  quorate etcdctl put hello world
+  quorate etcdctl get / --prefix --keys-only
+  quorate etcdctl -- --write-out=table endpoint status")]
 pub(super) struct Args {
-    /// What etcdctl is given
+    /// Arguments passed through to etcdctl
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
     args: Vec<OsString>,
 }

@@ -5,6 +5,7 @@
 
 mod arguments;
 mod ask;
+mod completion;
 mod defrag;
 mod doctor;
 mod env;
@@ -22,7 +23,6 @@ mod server;
 mod space;
 mod status;
 mod table;
-
 mod version;
 
 use std::ffi::OsString;
@@ -37,9 +37,9 @@ use crate::faults;
 use locate::{Intent, locate};
 use options::{GlobalOptions, ServerOptions};
 
-/// Runs an etcd on every node, keeps the cluster quorate, and gets it back when it is not.
+/// Run and operate an etcd on a node: TLS, health checks, snapshots, restore
 #[derive(Debug, Parser)]
-#[command(name = "quorate", version, max_term_width = 100, subcommand_required = true, arg_required_else_help = true)]
+#[command(name = "quorate", version, max_term_width = 100, subcommand_required = true, arg_required_else_help = true, after_help = EXAMPLES)]
 struct Cli {
     #[command(flatten)]
     global: GlobalOptions,
@@ -47,17 +47,24 @@ struct Cli {
     verb: Verb,
 }
 
+const EXAMPLES: &str = "\
+Examples:
+  quorate status
+  quorate etcd-snapshot save --name before-upgrade
+  quorate server --cluster-reset --cluster-reset-restore-path=latest --dry-run
+  quorate doctor";
+
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Run an etcd under the data directory and look after it
+    /// Run the server: start etcd and supervise it
     Server(server::Args),
-    /// Take, list, check, delete and prune snapshots of etcd
+    /// Take, list, verify, delete and prune snapshots of etcd
     EtcdSnapshot(etcd_snapshot::Args),
-    /// Show what takes the space in etcd's database; --free is the way out when it is full
+    /// Show what uses space in the etcd database; --free reclaims it (compact, defragment, disarm NOSPACE)
     Space(space::Args),
-    /// Defragment etcd's database
+    /// Defragment the etcd database
     Defrag(defrag::Args),
-    /// Say how the server on this node is: exit 0 healthy, 1 not, 6 not running
+    /// Show the status of the server on this node (exit 0: healthy, 1: degraded or unhealthy, 6: not running)
     Status(status::Args),
     /// Check everything that the server on this node needs; exit 1 if anything is bad
     Doctor(doctor::Args),
@@ -68,15 +75,16 @@ enum Verb {
     /// Print the versions of quorate and of the etcd inside it
     Version(version::Args),
     /// Print a completion script for a shell
-    Completion(manual::Completion),
+    Completion(completion::Args),
     /// Write the manual pages into a directory
     #[command(hide = true)]
-    Man(manual::Man),
+    Man(manual::Args),
 }
 
 /// Everything: reads the command line, does it, reports, and gives the exit code.
 pub fn run(argv: impl Iterator<Item = OsString>) -> ExitCode {
     faults::arm();
+    completion::answer();
     let cli: Cli = match arguments::parse(argv) {
         Ok(cli) => cli,
         Err(error) => {
@@ -98,7 +106,7 @@ pub fn run(argv: impl Iterator<Item = OsString>) -> ExitCode {
         Verb::Etcdctl(args) => etcdctl::run(&global, &args),
         Verb::Env(_) => env::run(&global),
         Verb::Version(args) => version::run(&args),
-        Verb::Completion(args) => manual::complete(&args, &mut Cli::command()),
+        Verb::Completion(args) => completion::run(&args),
         Verb::Man(args) => manual::write(&args, Cli::command()),
     };
     match done {

@@ -8,23 +8,30 @@ use crate::server::reload::Reloader;
 use crate::server::reset::Asked;
 use crate::server::{self, logging};
 
-/// Options of `quorate server`; each is also a key of the configuration file, but for those that are only meant once.
+/// Starts etcd under the data directory and supervises it until SIGTERM or SIGINT; SIGHUP reloads the configuration. Each option is
+/// also a key of the configuration file and an environment variable, except those that are meant for one run.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  quorate server --print-config
+  quorate server --cluster-reset --dry-run
+  quorate server --cluster-reset --cluster-reset-restore-path=latest
+  quorate server --undo-reset")]
 #[allow(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub(super) struct Args {
-    /// Print the effective configuration and where each value comes from, and end
+    /// Print the effective configuration and the source of each value, then exit
     #[arg(long)]
     print_config: bool,
-    /// Go back to the data that the last reset or restore set aside, and end
+    /// Return to the data from before the last reset or restore, then exit
     #[arg(long, conflicts_with_all = ["cluster-reset", "cluster-reset-restore-path"])]
     undo_reset: bool,
-    /// With --cluster-reset or --undo-reset: say what would be done, and touch nothing
+    /// With --cluster-reset or --undo-reset: show what would be done, without changing anything
     #[arg(long)]
     dry_run: bool,
-    /// With --cluster-reset-restore-path: take a plain copy of `member/snap/db`, which has no hash at its end
+    /// With --cluster-reset-restore-path: accept a raw copy of `member/snap/db` (no trailing hash)
     #[arg(long)]
     skip_hash_check: bool,
-    /// With --cluster-reset: take no snapshot of the data that are there first
+    /// With --cluster-reset: do not take a snapshot of the existing data first
     #[arg(long)]
     no_pre_restore_snapshot: bool,
     #[command(flatten)]

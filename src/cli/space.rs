@@ -1,4 +1,4 @@
-//! `quorate space`: what takes the space in the database, and the way out when it is full.
+//! `quorate space`: what uses space in the database, and how to reclaim it.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -28,11 +28,16 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Where the second column begins.
 const COLUMN: usize = 13;
 
-/// Shows keys, history and free pages, and which prefixes take the most. With --free: gives up the history, gives the free
-/// pages back to the disk, and takes back the alarm NOSPACE if there is room again.
+/// Shows how much of the database keys, history and free pages use, and which prefixes use the most. With --free: compacts the
+/// history, returns the free pages to the disk, and disarms the alarm NOSPACE if there is room again.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  quorate space
+  quorate space --top 30 -o json
+  quorate space --free")]
 pub(super) struct Args {
-    /// Compact the history up to now, defragment (this member answers nobody meanwhile), and disarm NOSPACE
+    /// Compact the history up to now, defragment (this member serves no requests meanwhile), and disarm NOSPACE
     #[arg(long)]
     free: bool,
     /// With --free: wait while a snapshot is being taken
@@ -41,7 +46,7 @@ pub(super) struct Args {
     /// How many prefixes to show
     #[arg(long, default_value_t = 10, value_name = "N")]
     top: usize,
-    /// How to print
+    /// Output format
     #[arg(long, short, value_enum, default_value_t)]
     output: Format,
 }

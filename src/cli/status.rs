@@ -21,6 +21,11 @@ use crate::plan::space::human;
 
 /// `quorate status`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  quorate status
+  quorate status -o json | jq .problems
+  quorate status >/dev/null || echo 'not healthy'")]
 pub(super) struct Args {
     /// Output format
     #[arg(long, short, value_enum, default_value_t)]

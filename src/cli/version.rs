@@ -8,8 +8,12 @@ use crate::etcd::embedded;
 
 /// `quorate version`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  quorate version
+  quorate version -o json")]
 pub(super) struct Args {
-    /// How to print
+    /// Output format
     #[arg(long, short, value_enum, default_value_t)]
     output: Format,
 }

@@ -1,0 +1,91 @@
+//! Completion in shells: the scripts, and the answers to what they ask, which are made from the definitions of the command line
+//! and from the snapshots on this node.
+
+use std::ffi::OsStr;
+
+use clap::{Arg, Command, CommandFactory as _};
+use clap_complete::Shell;
+use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
+use clap_complete::env::{CompleteEnv, Shells};
+
+use super::{Cli, output};
+use crate::clock;
+use crate::config::options::RESTORE_PATH;
+use crate::config::{self, Given};
+use crate::datadir::DataDir;
+use crate::error::{Exit, Failure};
+use crate::host::HostFacts;
+use crate::plan::age;
+use crate::plan::select::LATEST;
+use crate::snapshot::list;
+
+/// The variable by which a shell's script asks.
+const VARIABLE: &str = "_QUORATE_COMPLETE";
+/// More names than this help nobody.
+const MOST_NAMES: usize = 200;
+
+/// `quorate completion`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  source <(quorate completion bash)
+  quorate completion zsh >\"${fpath[1]}/_quorate\"
+  quorate completion fish >~/.config/fish/completions/quorate.fish")]
+pub(super) struct Args {
+    /// Shell
+    #[arg(value_parser = clap::builder::EnumValueParser::<Shell>::new())]
+    shell: Shell,
+}
+
+/// Answers a shell that asks, and ends the process then.
+pub(super) fn answer() {
+    CompleteEnv::with_factory(definitions).var(VARIABLE).complete();
+}
+
+/// Prints the script.
+pub(super) fn run(args: &Args) -> Result<Exit, Failure> {
+    let mut script = Vec::new();
+    if let Some(shell) = Shells::builtins().completer(&args.shell.to_string()) {
+        shell
+            .write_registration(VARIABLE, "quorate", "quorate", "quorate", &mut script)
+            .map_err(output::OutputError)?;
+    }
+    output::bytes(&script)?;
+    Ok(Exit::Done)
+}
+
+/// The command line, with the names of snapshots where a snapshot is wanted.
+fn definitions() -> Command {
+    let is_snapshot = |arg: &Arg| {
+        let words = arg.get_value_names().unwrap_or_default();
+        arg.is_positional() && words.iter().any(|word| ["SNAPSHOT", "NAME", "A", "B"].contains(&word.as_str()))
+    };
+    let complete = || ArgValueCompleter::new(names);
+    let with_names = |arg: Arg| if is_snapshot(&arg) { arg.add(complete()) } else { arg };
+    Cli::command()
+        .mut_subcommand("etcd-snapshot", |verbs| verbs.mut_subcommands(|verb| verb.mut_args(with_names)))
+        .mut_subcommand("server", |server| server.mut_arg(RESTORE_PATH, |arg| arg.add(complete())))
+}
+
+/// `latest`, and the names of the snapshots on this node that begin like `current`, the newest first. A configuration or directory
+/// that cannot be read gives none.
+fn names(current: &OsStr) -> Vec<CompletionCandidate> {
+    let Some(current) = current.to_str() else { return Vec::new() };
+    let given = Given::from_environment();
+    let Some(config) = config::load_for_command(&given, &HostFacts::observe()).tentative else { return Vec::new() };
+    let dir = config.snapshot.place(&DataDir::new(&config.data_dir));
+    let mut listed = list::list(&dir).unwrap_or_default();
+    listed.reverse();
+    let now = clock::unix_seconds(clock::now());
+    let known = listed.into_iter().map(|listed| {
+        let help = format!("{}, {}", listed.status.word(), age::ago(listed.created, now));
+        (listed.name, help)
+    });
+    let latest = (LATEST.to_owned(), "the newest good one".to_owned());
+    std::iter::once(latest)
+        .chain(known)
+        .filter(|(name, _)| name.starts_with(current))
+        .take(MOST_NAMES)
+        .map(|(name, help)| CompletionCandidate::new(name).help(Some(help.into())))
+        .collect()
+}
