@@ -2,6 +2,7 @@
 //!
 //! Given `--data-dir`, names each file once; `owner` makes the directories and sees to it that they are whose they must be.
 
+mod etcd;
 mod owner;
 
 use std::path::{Path, PathBuf};
@@ -9,6 +10,7 @@ use std::path::{Path, PathBuf};
 use crate::durable::{Access, PRIVATE};
 use crate::host::User;
 
+pub use etcd::bolt_of;
 pub use owner::{DataDirError, Mended};
 
 /// Mode of a file that etcd must read although it is not the owner.
@@ -126,8 +128,19 @@ impl DataDir {
     /// The child's data directory.
     #[must_use]
     pub fn etcd(&self) -> PathBuf {
-        self.db().join("etcd")
+        self.db().join(Self::ETCD_NAME)
     }
+
+    /// The name of [`Self::etcd`] in [`Self::db`].
+    pub const ETCD_NAME: &str = "etcd";
+    /// The name of [`Self::etcd_member`] in [`Self::etcd`].
+    pub const MEMBER_NAME: &str = "member";
+    /// The name of [`Self::etcd_name`] in [`Self::etcd`].
+    pub const NAME_NAME: &str = "name";
+    /// The name of [`Self::etcd_config`] in [`Self::etcd`].
+    pub const CONFIG_NAME: &str = "config";
+    /// The name of [`Self::restore`] in [`Self::db`].
+    pub const RESTORE_NAME: &str = "restore";
 
     /// Where a data directory is set aside at a time.
     #[must_use]
@@ -145,19 +158,19 @@ impl DataDir {
     /// The member name.
     #[must_use]
     pub fn etcd_name(&self) -> PathBuf {
-        self.etcd().join("name")
+        self.etcd().join(Self::NAME_NAME)
     }
 
     /// The settings that the child was last started with, for people to read.
     #[must_use]
     pub fn etcd_config(&self) -> PathBuf {
-        self.etcd().join("config")
+        self.etcd().join(Self::CONFIG_NAME)
     }
 
     /// What etcd itself writes; there if and only if etcd ever ran on this data directory.
     #[must_use]
     pub fn etcd_member(&self) -> PathBuf {
-        self.etcd().join("member")
+        self.etcd().join(Self::MEMBER_NAME)
     }
 
     /// The bolt file, which etcd keeps locked while it runs.
@@ -199,7 +212,7 @@ impl DataDir {
     /// Where a reset or restore does its work.
     #[must_use]
     pub fn restore(&self) -> PathBuf {
-        self.db().join("restore")
+        self.db().join(Self::RESTORE_NAME)
     }
 
     /// What it is doing.

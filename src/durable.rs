@@ -6,13 +6,22 @@
 
 #![allow(clippy::disallowed_methods, reason = "this is the seam that the ban points to")]
 
+mod chase;
 mod draft;
+mod held;
+mod refusal;
+mod sweep;
+mod tree;
 
 pub use draft::{Draft, DraftDir, draft_dir, sweep_dirs};
+pub use held::HeldDir;
+pub use refusal::HeldError;
+pub use sweep::sweep;
 
-use std::ffi::OsString;
+use std::ffi::{CStr, OsStr, OsString};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, Write};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown, lchown};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -126,29 +135,39 @@ pub fn write_stream(
     access: impl Into<Access>,
     fill: impl FnOnce(&mut File) -> io::Result<()>,
 ) -> Result<(), WriteError> {
-    let Access { mode, group } = access.into();
+    let access = access.into();
     let temporary = temporary_beside(path);
-    let written = (|| {
-        faults::point("durable::create").on("write", path)?;
-        let mut file = create_new(&temporary, mode).on("write", path)?;
-        faults::point("durable::write").on("write", path)?;
-        fill(&mut file).on("write", path)?;
-        if group.is_some() {
-            fchown(&file, None, group).on("change the group of", path)?;
-        }
-        // The umask may have taken bits away.
-        file.set_permissions(fs::Permissions::from_mode(mode)).on("set the mode of", path)?;
-        faults::point("durable::fsync").on("fsync", path)?;
-        file.sync_all().on("fsync", path)?;
-        faults::point("durable::rename").on("rename into place", path)?;
-        fs::rename(&temporary, path).on("rename into place", path)
-    })();
+    let create = || create_new(&temporary, access.mode);
+    let written = write_through(path, access, create, fill, || fs::rename(&temporary, path));
     if written.is_err() {
         // Best effort: a leftover is swept at the next start, and the error that matters is the first one.
         let _ = fs::remove_file(&temporary);
     }
     written?;
     sync_parent(path)
+}
+
+/// The steps of a write: `create` makes the hidden file, `rename` gives it the name of `path`.
+fn write_through(
+    path: &Path,
+    Access { mode, group }: Access,
+    create: impl FnOnce() -> io::Result<File>,
+    fill: impl FnOnce(&mut File) -> io::Result<()>,
+    rename: impl FnOnce() -> io::Result<()>,
+) -> Result<(), WriteError> {
+    faults::point("durable::create").on("write", path)?;
+    let mut file = create().on("write", path)?;
+    faults::point("durable::write").on("write", path)?;
+    fill(&mut file).on("write", path)?;
+    if group.is_some() {
+        fchown(&file, None, group).on("change the group of", path)?;
+    }
+    // The umask may have taken bits away.
+    file.set_permissions(fs::Permissions::from_mode(mode)).on("set the mode of", path)?;
+    faults::point("durable::fsync").on("fsync", path)?;
+    file.sync_all().on("fsync", path)?;
+    faults::point("durable::rename").on("rename into place", path)?;
+    rename().on("rename into place", path)
 }
 
 fn create_new(path: &Path, mode: u32) -> io::Result<File> {
@@ -333,25 +352,6 @@ pub fn set_owner(path: &Path, owner: Option<u32>, group: Option<u32>) -> Result<
     lchown(path, owner, group).on("change the owner of", path)
 }
 
-/// Gives a directory and all in it to somebody, the directory itself last: as long as it is not theirs, the work is not done.
-/// Links are given, never followed.
-///
-/// # Errors
-/// The first thing that cannot be given.
-pub fn hand_over(dir: &Path, owner: u32, group: u32) -> Result<(), WriteError> {
-    for entry in fs::read_dir(dir).on("read", dir)? {
-        let path = entry.on("read", dir)?.path();
-        if path.is_dir() && !path.is_symlink() {
-            hand_over(&path, owner, group)?;
-        } else {
-            set_owner(&path, Some(owner), Some(group))?;
-        }
-    }
-    // Through a link that leads here, if there is one.
-    let itself = fs::canonicalize(dir).on("look at", dir)?;
-    set_owner(&itself, Some(owner), Some(group))
-}
-
 /// Renames durably within one file system.
 ///
 /// # Errors
@@ -380,45 +380,39 @@ pub fn remove_file(path: &Path) -> Result<bool, WriteError> {
 /// # Errors
 /// If something in it cannot be removed.
 pub fn remove_dir_all(path: &Path) -> Result<(), WriteError> {
-    fs::remove_dir_all(path).on("remove", path)?;
-    sync_parent(path)
-}
-
-/// Removes what an interrupted [`write_file`] left in `dir`, and returns the names.
-#[must_use]
-pub fn sweep(dir: &Path) -> Vec<OsString> {
-    let Ok(entries) = fs::read_dir(dir) else { return Vec::new() };
-    entries
-        .flatten()
-        .filter(|entry| is_abandoned(&entry.file_name().to_string_lossy()))
-        .filter(|entry| fs::remove_file(entry.path()).is_ok())
-        .map(|entry| entry.file_name())
-        .collect()
-}
-
-/// True for a temporary name whose process is gone, or had the pid that we have now.
-fn is_abandoned(name: &str) -> bool {
-    let Some(rest) = name.strip_prefix(TEMPORARY) else { return false };
-    let pid = rest.rsplit('-').next().and_then(|pid| pid.parse::<u32>().ok());
-    pid.is_none_or(|pid| pid == std::process::id() || !Path::new("/proc").join(pid.to_string()).exists())
+    let name = path.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput)).on("remove", path)?;
+    match HeldDir::open(parent(path)).and_then(|parent| parent.remove_all(name)) {
+        Ok(_) => Ok(()),
+        Err(HeldError::System(error)) => Err(error),
+        Err(error) => Err(io::Error::other(error)).on("remove", path),
+    }
 }
 
 fn temporary_beside(path: &Path) -> PathBuf {
+    path.with_file_name(temporary_name(path.file_name().unwrap_or_default()))
+}
+
+/// A hidden name for what will be called `label`.
+fn temporary_name(label: &OsStr) -> OsString {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let mut name = OsString::from(TEMPORARY);
-    name.push(path.file_name().unwrap_or_default());
+    name.push(label);
     // Without randomness it can be guessed, and is no less ours for that.
     let random = u32::from_le_bytes(host::random::<4>().unwrap_or_default());
     name.push(format!("-{random:08x}-{}-{}", COUNT.fetch_add(1, Ordering::Relaxed), std::process::id()));
-    path.with_file_name(name)
+    name
+}
+
+fn os_string(name: &CStr) -> OsString {
+    OsStr::from_bytes(name.to_bytes()).to_os_string()
+}
+
+fn parent(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 fn sync_parent(path: &Path) -> Result<(), WriteError> {
-    let parent = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    sync_dir(parent)
+    sync_dir(parent(path))
 }
 
 fn sync_dir(dir: &Path) -> Result<(), WriteError> {
@@ -453,17 +447,6 @@ mod tests {
         assert!(failed.is_err());
         assert_eq!(fs::read(&path).unwrap(), b"old");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
-    }
-
-    #[test]
-    fn the_sweep_takes_only_our_temporaries() {
-        let dir = tempfile::tempdir().unwrap();
-        // Pid 1 always runs; 2^22 is beyond every pid.
-        for name in [".tmp-quorate-x-4194304", ".tmp-quorate-x-1", "x"] {
-            fs::write(dir.path().join(name), b"").unwrap();
-        }
-        assert_eq!(sweep(dir.path()), [OsString::from(".tmp-quorate-x-4194304")]);
-        assert!(dir.path().join("x").exists() && dir.path().join(".tmp-quorate-x-1").exists());
     }
 
     #[test]

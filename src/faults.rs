@@ -2,7 +2,8 @@
 //!
 //! Acts are named steps, and every step passes [`point`] under its name. The `fail` crate's `FAILPOINTS` environment
 //! variable then decides what happens there: `name=return(enospc)` makes the step fail with that errno,
-//! `name=return(kill)` ends the process as `kill -9` would, and `sleep`, `pause` and counts work as in that crate.
+//! `name=return(kill)` ends the process as `kill -9` would, `name=return(stop)` stops it there until SIGCONT, so that a test can do something
+//! meanwhile, and `sleep`, `pause` and counts work as in that crate.
 
 use std::io;
 use std::time::{Duration, SystemTime};
@@ -19,6 +20,11 @@ pub fn point(name: &str) -> io::Result<()> {
         Some("kill") => {
             let _ = nix::sys::signal::kill(nix::unistd::getpid(), nix::sys::signal::Signal::SIGKILL);
             Errno::EINTR
+        }
+        Some("stop") => {
+            // To this very thread, which then goes no further; all others stop with it.
+            let _ = nix::sys::signal::raise(nix::sys::signal::Signal::SIGSTOP);
+            return Ok(());
         }
         Some("enospc") => Errno::ENOSPC,
         Some("erofs") => Errno::EROFS,

@@ -260,9 +260,9 @@ pub fn listener_on(address: SocketAddr) -> Option<i32> {
 
 /// The process that holds an advisory lock on the file, where visible.
 #[must_use]
-pub fn lock_holder(file: &Path) -> Option<i32> {
+pub fn lock_holder(file: &std::fs::File) -> Option<i32> {
     use std::os::unix::fs::MetadataExt as _;
-    let inode = std::fs::metadata(file).ok()?.ino();
+    let inode = file.metadata().ok()?.ino();
     procfs::locks()
         .ok()?
         .into_iter()

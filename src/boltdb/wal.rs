@@ -35,6 +35,8 @@ pub const FIRST: &str = "0000000000000000-0000000000000000.wal";
 
 /// Larger than any record: etcd refuses requests of more than a few MiB.
 const LONGEST_RECORD: u64 = 512 << 20;
+/// Larger than any segment, in bytes: etcd begins another one with the first record beyond [`SEGMENT`].
+pub const LARGEST_SEGMENT: u64 = SEGMENT + LONGEST_RECORD;
 
 /// What a segment says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

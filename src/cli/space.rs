@@ -114,14 +114,14 @@ pub(super) fn run(given: &Given, args: &Args) -> Result<Exit, Failure> {
     if args.free {
         return free(&config, args);
     }
-    let data = DataDir::new(&config.data_dir);
+    let data = DataDir::new(&config.data_dir).with_etcd_user(config.etcd.user.clone());
     let (status, size, alarms, usage) = block_on(async {
         let status = status::fetch(&data, PATIENCE).await?;
         let mut client = EtcdClient::connect(&data, &status.local_client_url).await.map_err(LiveError::Stream)?;
         let size = client.size().await.map_err(LiveError::Stream)?;
         // As they are now: the status may be some seconds old.
         let alarms = client.source().await.map(|source| source.alarms);
-        let live = Live::hold(&mut client, &data.etcd_bolt()).await?;
+        let live = Live::hold(&mut client, &data).await?;
         // The connection lives on this thread's runtime and keeps the pages; the reading is done beside it.
         let read = tokio::task::spawn_blocking(move || {
             let usage = usage::measure(&live, live.size()).map_err(SpaceError::Damaged);

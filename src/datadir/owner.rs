@@ -10,8 +10,9 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use super::{CertificatePaths, DataDir};
-use crate::durable::{self, Access, OnPath as _, PRIVATE_DIR, WriteError};
+use crate::durable::{self, Access, HeldDir, HeldError, OnPath as _, PRIVATE_DIR, WriteError};
 use crate::error::{Exit, Explained};
+use crate::faults;
 use crate::host::User;
 
 /// Mode of a directory that etcd's group may pass through.
@@ -23,6 +24,9 @@ pub enum DataDirError {
     /// A directory or file could not be made or mended.
     #[error(transparent)]
     Write(#[from] WriteError),
+    /// Something in a directory of etcd's is not what it should be.
+    #[error(transparent)]
+    Held(#[from] HeldError),
     /// Something of another user is where our data should be.
     #[error("{} belongs to user {owner}, and it has to be user {wanted}'s", path.display())]
     ForeignOwner {
@@ -56,6 +60,7 @@ impl Explained for DataDirError {
     fn exit(&self) -> Exit {
         match self {
             Self::Write(error) => error.exit(),
+            Self::Held(error) => error.exit(),
             // What a link led to may be a disk with data that is not mounted.
             Self::ForeignOwner { .. } | Self::Dangling(_) | Self::Writable(_) => Exit::Refused,
             Self::NotADirectory(_) | Self::NoPassage { .. } => Exit::Usage,
@@ -65,6 +70,7 @@ impl Explained for DataDirError {
     fn next(&self) -> Option<String> {
         match self {
             Self::Write(error) => error.next(),
+            Self::Held(error) => error.next(),
             Self::ForeignOwner { path, owner, wanted } => Some(format!(
                 "if etcd ran as user {owner} before, set etcd-user to it; or hand everything over: chown -R {wanted} {}",
                 path.display()
@@ -174,15 +180,25 @@ impl DataDir {
         self.own(dir).map(|_| ())
     }
 
-    /// Gives what was built for etcd to its user, if it has one of its own.
+    /// Gives what was built for etcd, in a directory that is ours alone, to its user, if it has one of its own.
     ///
     /// # Errors
     /// If it cannot be given.
-    pub fn give_to_etcd(&self, dir: &Path) -> Result<(), DataDirError> {
-        if let Some(user) = &self.etcd_user {
-            durable::hand_over(dir, user.uid, user.gid)?;
+    pub fn give_to_etcd(&self, dir: &HeldDir) -> Result<(), HeldError> {
+        match &self.etcd_user {
+            Some(user) => dir.hand_over(user.uid, user.gid),
+            None => Ok(()),
         }
-        Ok(())
+    }
+
+    /// Makes a directory that is held ours, so that etcd's group may pass through.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub fn open_to_etcd(&self, dir: &HeldDir) -> Result<(), HeldError> {
+        let Some(user) = &self.etcd_user else { return Ok(()) };
+        dir.set_owner(None, Some(user.gid))?;
+        dir.set_mode(PASSAGE)
     }
 
     /// Makes `dir` ours, closed to all but etcd's group; true if it was there with a mode that was too open.
@@ -208,35 +224,59 @@ impl DataDir {
     /// Makes `db/etcd` etcd's user's. What is ours from before is handed over; what is in it is somebody else's own doing,
     /// and not touched once it is theirs: they could put a link there.
     fn own_etcd(&self) -> Result<Vec<Mended>, DataDirError> {
-        let dir = self.etcd();
-        let is_new = make(&dir)?;
+        let db = HeldDir::open(&self.db())?;
         let mut mended = Vec::new();
         let wanted = self.etcd_user.as_ref().map_or_else(us, |user| user.uid);
+        let (mut etcd, is_new) = match db.enter(Self::ETCD_NAME)? {
+            Some(etcd) => (etcd, false),
+            None => (db.make_dir(Self::ETCD_NAME, PRIVATE_DIR)?, true),
+        };
         if let Some(user) = &self.etcd_user
-            && fs::metadata(&dir).on("look at", &dir)?.uid() == us()
+            && etcd.uid() == us()
         {
-            durable::hand_over(&dir, user.uid, user.gid)?;
+            // Before it is theirs: a link there is not given, but refused.
+            self.member_of(&etcd)?;
+            etcd.set_mode(PRIVATE_DIR)?;
+            etcd = db.enter(Self::ETCD_NAME)?.ok_or_else(|| HeldError::Replaced(self.etcd()))?;
+            etcd.hand_over(user.uid, user.gid)?;
+            etcd = db.enter(Self::ETCD_NAME)?.ok_or_else(|| HeldError::Replaced(self.etcd()))?;
             if !is_new {
-                mended.push(Mended::HandedOver(dir.clone()));
+                mended.push(Mended::HandedOver(self.etcd()));
             }
         }
-        let found = owned_by(&dir, wanted)?;
-        if found.permissions().mode() & 0o077 != 0 {
-            durable::set_mode(&dir, PRIVATE_DIR)?;
-            mended.push(Mended::Closed(dir));
+        if etcd.uid() != wanted {
+            return Err(DataDirError::ForeignOwner { path: self.etcd(), owner: etcd.uid(), wanted });
         }
+        if etcd.mode()? & 0o077 != 0 {
+            etcd.set_mode(PRIVATE_DIR)?;
+            mended.push(Mended::Closed(self.etcd()));
+        }
+        let Some(member) = self.member_of(&etcd)? else { return Ok(mended) };
         // etcd makes these; whose they are tells who ran it.
-        for dir in [self.etcd_member(), self.etcd_member().join("wal"), self.etcd_member().join("snap")] {
-            let Ok(entries) = fs::read_dir(&dir) else { continue };
-            owned_by(&dir, wanted)?;
-            for path in entries.flatten().map(|entry| entry.path()) {
-                let Ok(found) = fs::symlink_metadata(&path) else { continue };
-                if found.uid() != wanted {
-                    return Err(DataDirError::ForeignOwner { path: self.etcd(), owner: found.uid(), wanted });
-                }
+        for dir in [member.enter("wal")?, member.enter("snap")?, Some(member)].into_iter().flatten() {
+            self.check_entries(&dir, wanted)?;
+        }
+        faults::point("datadir::owned").on("look at", &self.etcd())?;
+        Ok(mended)
+    }
+
+    /// Nothing but directories and regular files of `wanted`.
+    fn check_entries(&self, dir: &HeldDir, wanted: u32) -> Result<(), DataDirError> {
+        let foreign = |owner| DataDirError::ForeignOwner { path: self.etcd(), owner, wanted };
+        if dir.uid() != wanted {
+            return Err(foreign(dir.uid()));
+        }
+        for name in dir.names()? {
+            let Some(found) = dir.look(&name)? else { continue };
+            if found.uid() != wanted {
+                return Err(foreign(found.uid()));
+            }
+            let is_our_link = found.is_symlink() && dir.is_ours_alone();
+            if !(found.is_dir() || is_our_link) {
+                dir.check_file(&dir.path().join(&name), &found)?;
             }
         }
-        Ok(mended)
+        Ok(())
     }
 
     /// Lets etcd's group through `D`, if it is ours alone, and makes sure that nothing above is closed.

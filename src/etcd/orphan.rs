@@ -4,8 +4,9 @@
 //! pid by chance. What does not match is left alone. Whatever the record says, the bolt file's lock has the last word:
 //! etcd holds it for as long as it runs, so nothing is started while somebody has it.
 
+use std::fs::File;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use nix::fcntl::{Flock, FlockArg};
@@ -95,7 +96,7 @@ pub async fn clear(data: &DataDir, grace: Duration) -> Result<(), OrphanError> {
             _ => {}
         }
     }
-    wait_for_lock(&data.etcd_bolt()).await
+    wait_for_lock(data).await
 }
 
 async fn stop(orphan: &ProcessHandle, grace: Duration) -> Result<(), OrphanError> {
@@ -115,21 +116,23 @@ async fn stop(orphan: &ProcessHandle, grace: Duration) -> Result<(), OrphanError
     }
 }
 
-async fn wait_for_lock(bolt: &Path) -> Result<(), OrphanError> {
+async fn wait_for_lock(data: &DataDir) -> Result<(), OrphanError> {
     let begun = clock::monotonic();
-    while is_locked(bolt) {
+    while let Some(bolt) = locked(data) {
         if begun.elapsed() > LETTING_GO {
-            let holder = host::lock_holder(bolt).map_or_else(|| "another process".to_owned(), host::describe);
-            let path = bolt.parent().and_then(Path::parent).and_then(Path::parent).unwrap_or(bolt).to_path_buf();
-            return Err(OrphanError::InUse { path, holder });
+            let holder = host::lock_holder(&bolt).map_or_else(|| "another process".to_owned(), host::describe);
+            return Err(OrphanError::InUse { path: data.etcd(), holder });
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     Ok(())
 }
 
-/// bbolt takes flock(2) on its file for as long as it is open.
-fn is_locked(bolt: &Path) -> bool {
-    let Ok(file) = host::open_regular(bolt) else { return false };
-    matches!(Flock::lock(file, FlockArg::LockExclusiveNonblock), Err((_, nix::errno::Errno::EWOULDBLOCK)))
+/// The database, if somebody has it: bbolt takes flock(2) on its file for as long as it is open.
+fn locked(data: &DataDir) -> Option<File> {
+    let file = data.bolt().ok().flatten()?;
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Err((file, nix::errno::Errno::EWOULDBLOCK)) => Some(file),
+        _ => None,
+    }
 }

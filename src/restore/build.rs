@@ -16,7 +16,7 @@ use crate::boltdb::keyspace;
 use crate::boltdb::membership::Membership;
 use crate::boltdb::page::{Finding, NO_FREELIST, ReadError};
 use crate::boltdb::{raft_snapshot, wal};
-use crate::durable::{self, PRIVATE, PRIVATE_DIR, WriteError};
+use crate::durable::{self, HeldDir, HeldError, OnPath as _, PRIVATE, PRIVATE_DIR, WriteError};
 use crate::error::{Exit, Explained};
 use crate::etcd::version::Version;
 use crate::faults;
@@ -179,17 +179,30 @@ pub fn rebuild(dir: &Path, blueprint: &Blueprint) -> Result<Built, BuildError> {
     finish(&file, dir, blueprint, &path)
 }
 
-/// Takes the database out of the data directory `from` for one that is built in `dir`.
+/// Takes the database out of the data directory `from` for one that is built in `dir`. An etcd ran on `from` as a user of its own: what
+/// is taken must be a regular file of that user's.
 ///
 /// # Errors
-/// If it cannot be moved.
-pub fn adopt(from: &Path, dir: &Path) -> Result<(), WriteError> {
-    prepare(dir)?;
-    durable::rename(&bolt(from), &bolt(dir))
+/// If it cannot be moved, or is something else.
+pub fn adopt(from: &HeldDir, dir: &HeldDir) -> Result<(), HeldError> {
+    faults::point("restore::adopt").on("take over", from.path())?;
+    prepare(&dir.through())?;
+    let snap = |dir: &HeldDir| {
+        let missing = || HeldError::Missing(dir.path().join("member/snap"));
+        dir.descend(&["member", "snap"])?.ok_or_else(missing)
+    };
+    let (from, to) = (snap(from)?, snap(dir)?);
+    from.rename(DATABASE, &to, DATABASE)?;
+    // Where it is now nobody can exchange it any more.
+    let missing = || HeldError::Replaced(to.path().join(DATABASE));
+    let found = to.look(DATABASE)?.ok_or_else(missing)?;
+    from.check_file(&to.path().join(DATABASE), &found)
 }
 
+const DATABASE: &str = "db";
+
 fn bolt(dir: &Path) -> PathBuf {
-    dir.join("member").join("snap").join("db")
+    dir.join("member").join("snap").join(DATABASE)
 }
 
 fn prepare(dir: &Path) -> Result<(), WriteError> {

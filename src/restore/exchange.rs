@@ -3,29 +3,15 @@
 //! Usually `db/etcd` is renamed. Where it is a mount point or a link, `member` is renamed within what it leads to, so that the data
 //! stay on the disk that they were put on; the new ones are then built there too.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::journal::{Journal, Unreadable};
+use super::journal::{Act, Journal, Unreadable};
+use super::place::{Exchanged, Place};
 use crate::datadir::{DataDir, DataDirError};
-use crate::durable::{self, WriteError};
+use crate::durable::{self, HeldError, WriteError};
 use crate::error::{Exit, Explained};
 use crate::faults;
-use crate::host;
 use crate::plan::restore::{Interrupted, Recovery, recover};
-
-/// Where the data are, and what is exchanged with what.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Paths {
-    /// In use.
-    pub current: PathBuf,
-    /// Where new ones are built.
-    pub staged: PathBuf,
-    /// Where the ones in use go, if there are any.
-    pub old: Option<PathBuf>,
-    /// Where all that is only needed meanwhile lies.
-    pub work: PathBuf,
-}
 
 /// Why the data were not exchanged.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +19,9 @@ pub enum ExchangeError {
     /// Something could not be renamed or removed.
     #[error(transparent)]
     Write(#[from] WriteError),
+    /// Something is not what it should be, or is not followed.
+    #[error(transparent)]
+    Held(#[from] HeldError),
     /// The place for the work cannot be made.
     #[error(transparent)]
     Place(#[from] DataDirError),
@@ -40,102 +29,34 @@ pub enum ExchangeError {
     #[error(transparent)]
     Journal(#[from] Unreadable),
     /// Data are where none should be.
-    #[error("{} is there, and was not when the {act} broke off", path.display())]
+    #[error("{} is there, and was not when the {act} was interrupted", path.display())]
     InTheWay {
         /// What.
         path: PathBuf,
-        /// What broke off.
+        /// What was interrupted.
         act: &'static str,
     },
-    /// A link where a directory should be.
-    #[error("{} is a symbolic link, and quorate works there", .0.display())]
-    Link(PathBuf),
 }
 
 impl Explained for ExchangeError {
     fn exit(&self) -> Exit {
         match self {
             Self::Write(error) => error.exit(),
+            Self::Held(error) => error.exit(),
             Self::Journal(error) => error.exit(),
             Self::Place(error) => error.exit(),
-            Self::InTheWay { .. } | Self::Link(_) => Exit::Refused,
+            Self::InTheWay { .. } => Exit::Refused,
         }
     }
 
     fn next(&self) -> Option<String> {
         match self {
             Self::Write(error) => error.next(),
+            Self::Held(error) => error.next(),
             Self::Journal(error) => error.next(),
             Self::Place(error) => error.next(),
             Self::InTheWay { path, .. } => Some(format!("move {} away, and start again", path.display())),
-            Self::Link(path) => Some(format!("remove it: rm {}", path.display())),
         }
-    }
-}
-
-impl Paths {
-    /// Where the data of `data` are exchanged, with the ones in use going to where the first free second from `now` on names.
-    #[must_use]
-    pub fn of(data: &DataDir, now: u64) -> Self {
-        let etcd = data.etcd();
-        let is_inside =
-            etcd.is_symlink() || data.etcd_member().is_symlink() || (is_there(&etcd) && host::is_mount_point(&etcd));
-        let (current, dir, aside) = if is_inside {
-            let member = fs::canonicalize(data.etcd_member())
-                .or_else(|_| fs::canonicalize(&etcd).map(|etcd| etcd.join("member")))
-                .unwrap_or_else(|_| data.etcd_member());
-            let dir = member.parent().unwrap_or(&etcd).to_path_buf();
-            (member, dir, "member-old")
-        } else {
-            (etcd, data.db(), "etcd-old")
-        };
-        let mut places = (now..=u64::MAX).map(|second| dir.join(format!("{aside}-{second}")));
-        let free = places.find(|path| !is_there(path));
-        let (work, staged) = if is_inside {
-            let work = dir.join("quorate-restore");
-            let staged = work.join("etcd").join("member");
-            (work, staged)
-        } else {
-            let work = data.restore();
-            let staged = work.join("etcd");
-            (work, staged)
-        };
-        Self { old: free.filter(|_| is_there(&current)), current, staged, work }
-    }
-
-    /// The data directory that is built: what etcd's `data-dir` is, with `member` in it.
-    #[must_use]
-    pub fn built(&self) -> PathBuf {
-        self.work.join("etcd")
-    }
-
-    /// Makes room for what is built, with nothing in it.
-    ///
-    /// # Errors
-    /// If it cannot be made.
-    pub fn clear(&self, data: &DataDir) -> Result<(), ExchangeError> {
-        for dir in [&data.restore(), &self.work] {
-            if dir.is_symlink() {
-                return Err(ExchangeError::Link(dir.clone()));
-            }
-            data.prepare_dir(dir)?;
-        }
-        for entry in fs::read_dir(&self.work).into_iter().flatten().flatten() {
-            remove(&entry.path())?;
-        }
-        Ok(())
-    }
-}
-
-fn is_there(path: &Path) -> bool {
-    fs::symlink_metadata(path).is_ok()
-}
-
-fn remove(path: &Path) -> Result<(), WriteError> {
-    if path.is_dir() && !path.is_symlink() {
-        durable::remove_dir_all(path)
-    } else {
-        durable::remove_file(path).map(drop)
     }
 }
 
@@ -152,35 +73,44 @@ fn step(name: &str, path: &Path) -> Result<(), WriteError> {
 ///
 /// # Errors
 /// If it cannot be renamed; [`back`] then undoes it.
-pub fn put_in_place(journal: &Journal) -> Result<(), ExchangeError> {
-    if let Some(old) = &journal.old {
+pub fn put_in_place(data: &DataDir, journal: &Journal) -> Result<(), ExchangeError> {
+    let held = Exchanged::of(data, journal)?;
+    // Held before anything is renamed: what etcd's user does to the names on the way changes nothing any more.
+    let (above, name) = held.staged()?.ok_or_else(|| HeldError::Replaced(journal.staged.clone()))?;
+    if let Some(old) = &held.old {
         step("old_aside", &journal.current)?;
-        durable::rename(&journal.current, old)?;
+        held.place.rename(&held.current, &held.place, old)?;
     }
     step("new_in_place", &journal.current)?;
-    durable::rename(&journal.staged, &journal.current)?;
+    above.rename(name, &held.place, &held.current)?;
     step("exchanged", &journal.current)?;
     Ok(())
 }
 
 /// What there is of an exchange.
-#[must_use]
-pub fn look(journal: &Journal) -> Interrupted {
-    Interrupted {
+fn look(journal: &Journal, held: &Exchanged) -> Result<Interrupted, HeldError> {
+    // Where etcd's user put something else on the way there is nothing of ours.
+    let is_staged = match held.staged() {
+        Ok(Some((above, name))) => above.look(name)?.is_some(),
+        Err(HeldError::System(error)) => return Err(error.into()),
+        Ok(None) | Err(_) => false,
+    };
+    Ok(Interrupted {
         phase: journal.phase,
         had_old: journal.old.is_some(),
-        old_is_aside: journal.old.as_deref().is_some_and(is_there),
-        is_staged: is_there(&journal.staged),
-        has_current: is_there(&journal.current),
-    }
+        old_is_aside: held.old.as_ref().map_or(Ok(false), |old| held.has(old))?,
+        is_staged,
+        has_current: held.has(&held.current)?,
+    })
 }
 
 /// Brings the data from before back, in whatever state the exchange is. It can be repeated.
 ///
 /// # Errors
 /// If something cannot be renamed.
-pub fn back(journal: &Journal) -> Result<Recovery, ExchangeError> {
-    let found = look(journal);
+pub fn back(data: &DataDir, journal: &Journal) -> Result<Recovery, ExchangeError> {
+    let held = Exchanged::of(data, journal)?;
+    let found = look(journal, &held)?;
     let recovery = recover(found);
     if recovery == Recovery::Back {
         if found.has_current {
@@ -188,11 +118,19 @@ pub fn back(journal: &Journal) -> Result<Recovery, ExchangeError> {
                 return Err(ExchangeError::InTheWay { path: journal.current.clone(), act: journal.act.word() });
             }
             step("new_back", &journal.current)?;
-            durable::rename(&journal.current, &journal.staged)?;
+            match held.staged() {
+                Ok(Some((above, name))) => held.place.rename(&held.current, &above, name)?,
+                // What was built is removed afterwards anyway; what an undoing took out of its place has it in the same directory.
+                Ok(None) | Err(_) if journal.act != Act::Undo => {
+                    held.place.remove_all(&held.current)?;
+                }
+                Ok(None) => return Err(HeldError::Missing(journal.staged.clone()).into()),
+                Err(error) => return Err(error.into()),
+            }
         }
-        if let Some(old) = &journal.old {
-            step("old_back", old)?;
-            durable::rename(old, &journal.current)?;
+        if let Some(old) = &held.old {
+            step("old_back", &journal.current)?;
+            held.place.rename(old, &held.place, &held.current)?;
         }
     }
     Ok(recovery)
@@ -202,13 +140,14 @@ pub fn back(journal: &Journal) -> Result<Recovery, ExchangeError> {
 ///
 /// # Errors
 /// If it cannot be removed.
-pub fn tidy(data: &DataDir, work: &Path) -> Result<(), ExchangeError> {
-    step("tidy", work)?;
+pub fn tidy(data: &DataDir) -> Result<(), ExchangeError> {
+    step("tidy", &data.restore())?;
     durable::remove_file(&data.restore_journal())?;
-    for dir in [work, &data.restore()] {
-        if is_there(dir) {
-            remove(dir)?;
-        }
+    if let Some(place) = Place::of(data)? {
+        place.remove_work()?;
+    }
+    if let Some(db) = data.hold_db()? {
+        db.remove_all(DataDir::RESTORE_NAME)?;
     }
     Ok(())
 }

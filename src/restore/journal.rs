@@ -5,9 +5,11 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::place::Paths;
 use crate::datadir::DataDir;
 use crate::durable::{self, PRIVATE, WriteError};
 use crate::error::{Exit, Explained};
+use crate::host;
 use crate::plan::restore::Phase;
 use crate::plan::start::ClusterRecord;
 
@@ -88,8 +90,8 @@ impl Explained for Unreadable {
 impl Journal {
     /// A new one.
     #[must_use]
-    pub fn begin(act: Act, begun: String, exchange: super::exchange::Paths, after: ClusterRecord) -> Self {
-        let super::exchange::Paths { current, staged, old, work } = exchange;
+    pub fn begin(act: Act, begun: String, paths: Paths, after: ClusterRecord) -> Self {
+        let Paths { current, staged, old, work } = paths;
         Self { version: VERSION, act, phase: Phase::Trying, begun, current, staged, old, work, before: None, after }
     }
 
@@ -99,7 +101,7 @@ impl Journal {
     /// If it cannot be read, or was written by a newer quorate.
     pub fn read(data: &DataDir) -> Result<Option<Self>, Unreadable> {
         let path = data.restore_journal();
-        let read = match std::fs::read(&path) {
+        let read = match host::read_small(&path) {
             Ok(bytes) => serde_json::from_slice::<Self>(&bytes).map_err(io::Error::other),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => Err(error),

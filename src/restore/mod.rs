@@ -2,7 +2,7 @@
 //!
 //! `build` makes a new data directory beside the one that is there, `exchange` puts it in its place by renames that a `journal` tells
 //! of, so that whatever breaks off goes back or is finished at the next start; `gate` runs an etcd on it that no client can reach, and
-//! looks whether it is what was built. `replay` lets one read a log to its end in a copy; both start it as a `trial`. `old` knows the data that were set aside.
+//! looks whether it is what was built. `place` holds the directories that this is done in. `replay` lets one read a log to its end in a copy; both start it as a `trial`. `old` knows the data that were set aside.
 //! What may be done is decided in `plan::restore`; the order is that of `server::reset`.
 
 pub mod build;
@@ -10,5 +10,6 @@ pub mod exchange;
 pub mod gate;
 pub mod journal;
 pub mod old;
+pub mod place;
 pub mod replay;
 pub mod trial;

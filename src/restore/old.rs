@@ -1,18 +1,23 @@
 //! The data directories that were set aside: which there are, how large they are, and which of them go.
+//!
+//! They belong to etcd's user, and may lie in a directory of that user's. So all of this is done on directories that are held open, and what
+//! is removed is removed by descriptor.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::exchange::Paths;
+use super::place::{HeldAside, Place};
 use crate::datadir::DataDir;
-use crate::durable::{self, WriteError};
+use crate::durable::{self, HeldDir, HeldError, OnPath as _};
+use crate::faults;
 use crate::plan::restore::outdated;
 use crate::plan::start::ClusterRecord;
 
 /// What is remembered of the cluster that the data are of, within the directory itself.
 const RECORD: &str = "cluster.json";
+/// Larger than any, in bytes.
+const LARGEST_RECORD: u64 = 1 << 20;
 
 /// Data that were set aside.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,53 +33,82 @@ pub struct Aside {
 /// All of them, the newest first.
 #[must_use]
 pub fn list(data: &DataDir) -> Vec<Aside> {
-    let beside = Paths::of(data, 0).current;
-    let mut dirs = vec![data.db()];
-    dirs.extend(beside.parent().map(Path::to_path_buf).filter(|dir| *dir != data.db()));
-    let mut found: Vec<Aside> = dirs
-        .iter()
-        .flat_map(|dir| fs::read_dir(dir).into_iter().flatten().flatten())
-        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
-        .filter_map(|entry| {
-            let name = entry.file_name();
-            let name = name.to_str()?;
-            let second = name.strip_prefix("etcd-old-").or_else(|| name.strip_prefix("member-old-"))?;
-            Some(Aside { second: second.parse().ok()?, bytes: size(&entry.path()), path: entry.path() })
-        })
-        .collect();
+    let mut found: Vec<Aside> = dirs(data).iter().flat_map(|(dir, path)| in_dir(dir, path)).collect();
     found.sort_by_key(|aside| std::cmp::Reverse(aside.second));
     found
 }
 
 /// True if there is a database in a directory that is, or was, etcd's own or its `member`: only then is it worth going back to.
-#[must_use]
-pub fn holds_data(dir: &Path) -> bool {
-    let is_database = |path: &str| fs::symlink_metadata(dir.join(path)).is_ok_and(|found| found.is_file());
-    is_database("member/snap/db") || is_database("snap/db")
+fn holds_database(dir: &HeldDir) -> bool {
+    let member = dir.enter("member").ok().flatten();
+    let snap = member.as_ref().unwrap_or(dir).enter("snap").ok().flatten();
+    snap.and_then(|snap| snap.look("db").ok().flatten()).is_some_and(|found| found.is_file())
 }
 
-/// Bytes that all in it takes on the disk.
-fn size(dir: &Path) -> u64 {
-    use std::os::unix::fs::MetadataExt as _;
-    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-    entries
-        .map(|entry| match fs::symlink_metadata(entry.path()) {
-            Ok(found) if found.is_dir() => size(&entry.path()),
-            Ok(found) => found.blocks() * 512,
-            Err(_) => 0,
-        })
-        .sum()
+/// True if the data in use have a database.
+#[must_use]
+pub fn is_in_use(data: &DataDir) -> bool {
+    data.hold_member().ok().flatten().is_some_and(|member| holds_database(&member))
+}
+
+/// The directories in which data are set aside: `db`, and where `member` is renamed.
+fn dirs(data: &DataDir) -> Vec<(HeldDir, PathBuf)> {
+    let beside = Place::of(data).ok().flatten().filter(|place| place.is_inside);
+    let beside = beside.map(|place| (place.path().to_path_buf(), place.dir)).map(|(path, dir)| (dir, path));
+    data.hold_db().ok().flatten().map(|db| (db, data.db())).into_iter().chain(beside).collect()
+}
+
+fn in_dir(dir: &HeldDir, path: &Path) -> Vec<Aside> {
+    let names = dir.names().unwrap_or_default();
+    let aside = |name: &std::ffi::OsString| {
+        let text = name.to_str()?;
+        let second = text.strip_prefix("etcd-old-").or_else(|| text.strip_prefix("member-old-"))?.parse().ok()?;
+        // A link is none, and is not followed.
+        let held = dir.look(name).ok()?.filter(std::fs::Metadata::is_dir).and_then(|_| dir.enter(name).ok()?)?;
+        Some(Aside { path: path.join(name), second, bytes: held.size() })
+    };
+    names.iter().filter_map(aside).collect()
+}
+
+/// The newest data that were set aside where those in use are.
+///
+/// # Errors
+/// If they cannot be opened.
+pub fn newest(data: &DataDir) -> Result<Option<(Aside, HeldAside)>, HeldError> {
+    let Some(place) = Place::of(data)? else { return Ok(None) };
+    let aside = in_dir(&place.dir, place.path())
+        .into_iter()
+        .filter(|aside| aside.path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(place.aside())));
+    // What was set aside without a database is nothing to go back to.
+    let holds = |aside: &Aside| {
+        let name = aside.path.file_name().unwrap_or_default();
+        place.dir.enter(name).ok().flatten().is_some_and(|dir| holds_database(&dir))
+    };
+    let Some(aside) = aside.filter(holds).max_by_key(|aside| aside.second) else { return Ok(None) };
+    let name = aside.path.file_name().unwrap_or_default();
+    Ok(HeldAside::of(&place, name)?.map(|held| (aside, held)))
 }
 
 /// Removes all but the newest `keep`. Gives what was removed.
 ///
 /// # Errors
 /// The first one that cannot be removed.
-pub fn rotate(data: &DataDir, keep: usize) -> Result<Vec<Aside>, WriteError> {
-    let aside = list(data).into_iter().map(|aside| (aside.second, aside)).collect();
+pub fn rotate(data: &DataDir, keep: usize) -> Result<Vec<Aside>, HeldError> {
+    let dirs = dirs(data);
+    let found = dirs.iter().flat_map(|(dir, path)| {
+        let aside = in_dir(dir, path);
+        aside.into_iter().map(move |aside| (aside.second, (dir, aside)))
+    });
+    // What holds no data takes the place of none that does.
+    let is_full = |(dir, aside): &(&HeldDir, Aside)| {
+        let name = aside.path.file_name().unwrap_or_default();
+        dir.enter(name).ok().flatten().is_some_and(|aside| holds_database(&aside))
+    };
+    let (full, empty): (Vec<_>, Vec<_>) = found.partition(|(_, aside)| is_full(aside));
     let mut removed = Vec::new();
-    for aside in outdated(aside, keep) {
-        durable::remove_dir_all(&aside.path)?;
+    for (dir, aside) in outdated(full, keep).into_iter().chain(outdated(empty, keep)) {
+        faults::point("restore::rotate").on("remove", &aside.path)?;
+        dir.remove_all(aside.path.file_name().unwrap_or_default())?;
         removed.push(aside);
     }
     Ok(removed)
@@ -84,22 +118,24 @@ pub fn rotate(data: &DataDir, keep: usize) -> Result<Vec<Aside>, WriteError> {
 ///
 /// # Errors
 /// If it cannot be written.
-pub fn label(dir: &Path, record: &ClusterRecord) -> Result<(), WriteError> {
+pub fn label(dir: &HeldDir, record: &ClusterRecord) -> Result<(), HeldError> {
     let mut text = serde_json::to_vec_pretty(record).unwrap_or_default();
     text.push(b'\n');
-    durable::write_file(&dir.join(RECORD), &text, durable::PRIVATE)
+    Ok(dir.write_file(RECORD, &text, durable::PRIVATE)?)
 }
 
 /// What [`label`] noted.
-#[must_use]
-pub fn labelled(dir: &Path) -> Option<ClusterRecord> {
-    serde_json::from_slice(&fs::read(dir.join(RECORD)).ok()?).ok()
+///
+/// # Errors
+/// If something else has its name, or it cannot be read.
+pub fn labelled(dir: &HeldDir) -> Result<Option<ClusterRecord>, HeldError> {
+    Ok(dir.read(RECORD, LARGEST_RECORD)?.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
 }
 
 /// Removes what [`label`] noted: the data are in use again.
 ///
 /// # Errors
 /// If it cannot be removed.
-pub fn unlabel(dir: &Path) -> Result<(), WriteError> {
-    durable::remove_file(&dir.join(RECORD)).map(drop)
+pub fn unlabel(dir: &HeldDir) -> Result<(), HeldError> {
+    Ok(dir.remove_file(RECORD).map(drop)?)
 }

@@ -4,16 +4,18 @@
 //! the log holds: etcd drops what this member did not know to be committed, although the majority may have acknowledged it to a client; so
 //! the copy's log is first made to say that all of it is.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use super::trial::{Program, Trial, TrialError, patience};
 use crate::boltdb::wal::{self, End, HardState};
-use crate::durable::{self, PRIVATE, PRIVATE_DIR, WriteError};
+use crate::datadir::DataDir;
+use crate::durable::{self, HeldDir, HeldError, OnPath as _, PRIVATE, PRIVATE_DIR, WriteError};
 use crate::error::{Exit, Explained};
 use crate::etcd::client::EtcdClient;
-use crate::host;
+use crate::faults;
 use crate::snapshot::aside::Course;
 
 /// Bytes that are copied at a time.
@@ -33,6 +35,9 @@ pub enum ReplayError {
     /// The copy cannot be written.
     #[error(transparent)]
     Write(#[from] WriteError),
+    /// Something there is not what it should be, or is not followed.
+    #[error(transparent)]
+    Held(#[from] HeldError),
     /// There is no log.
     #[error("there is no log in {}", .0.display())]
     NoLog(PathBuf),
@@ -45,6 +50,7 @@ impl Explained for ReplayError {
     fn exit(&self) -> Exit {
         match self {
             Self::Write(error) => error.exit(),
+            Self::Held(error) => error.exit(),
             Self::NoLog(_) => Exit::Refused,
             Self::Trial(error) => error.exit(),
             Self::Read { .. } => Exit::Failed,
@@ -54,6 +60,7 @@ impl Explained for ReplayError {
     fn next(&self) -> Option<String> {
         match self {
             Self::Write(error) => error.next(),
+            Self::Held(error) => error.next(),
             Self::Read { .. } => Some("see dmesg for what the disk says".into()),
             // What the log would have added is lost then; what the database holds is not.
             Self::NoLog(_) | Self::Trial(TrialError::Ended { .. }) => Some(
@@ -73,25 +80,40 @@ pub struct Kept {
     pub uncertain: u64,
 }
 
-/// Bytes that the copy will take.
+/// Bytes that a copy of the data in use will take; 0 if they cannot be looked at.
 #[must_use]
-pub fn size(member: &Path) -> u64 {
-    files(member).unwrap_or_default().iter().filter_map(|path| fs::metadata(path).ok()).map(|found| found.len()).sum()
+pub fn size(data: &DataDir) -> u64 {
+    data.hold_member().ok().flatten().map_or(0, |member| size_of(&member))
+}
+
+/// Bytes of what etcd reads in a `member` directory.
+#[must_use]
+pub fn size_of(member: &HeldDir) -> u64 {
+    let files = files(member).unwrap_or_default();
+    let length = |(dir, name): &(HeldDir, OsString)| dir.look(name).ok().flatten().map_or(0, |found| found.len());
+    files.iter().map(length).sum()
 }
 
 /// Copies `member` to `copy`, with a log of which all is committed.
 ///
 /// # Errors
 /// If it cannot be read or written.
-pub fn copy(member: &Path, copy: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<Kept, ReplayError> {
+pub fn copy(member: &HeldDir, copy: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<Kept, ReplayError> {
+    faults::point("restore::replay").on("copy", member.path())?;
     durable::create_dir_all(&copy.join("snap"), PRIVATE_DIR)?;
     durable::create_dir_all(&copy.join("wal"), PRIVATE_DIR)?;
-    let all = size(member);
+    let all = size_of(member);
     let mut done = 0;
-    for from in files(member)? {
-        let unreadable = |source| ReplayError::Read { path: from.clone(), source };
-        let to = copy.join(from.strip_prefix(member).unwrap_or(&from));
-        let (source, target) = (host::open_regular(&from).map_err(unreadable)?, durable::create(&to, PRIVATE)?);
+    for (dir, name) in files(member)? {
+        // etcd may have removed it meanwhile only if it ran, which it does not.
+        let path = dir.path().join(&name);
+        let source = dir.file(&name)?.ok_or_else(|| HeldError::Replaced(path.clone()))?;
+        let size = source.metadata().on("look at", &path)?.len();
+        if dir.path().ends_with("wal") && size > wal::LARGEST_SEGMENT {
+            return Err(HeldError::Large { path, size, limit: wal::LARGEST_SEGMENT }.into());
+        }
+        let to = copy.join(dir.path().file_name().unwrap_or_default()).join(&name);
+        let target = durable::create(&to, PRIVATE)?;
         let mut at = 0;
         loop {
             let copied = durable::copy_range(&source, &target, at, CHUNK);
@@ -108,17 +130,19 @@ pub fn copy(member: &Path, copy: &Path, progress: &mut dyn FnMut(u64, u64)) -> R
 }
 
 /// What etcd reads when it starts: the database, the snapshots and the log.
-fn files(member: &Path) -> Result<Vec<PathBuf>, ReplayError> {
+fn files(member: &HeldDir) -> Result<Vec<(HeldDir, OsString)>, HeldError> {
+    let is_wanted = |name: &OsString| {
+        let name = name.to_string_lossy();
+        name == "db" || [".wal", ".snap", ".snap.db"].iter().any(|ending| name.ends_with(ending))
+    };
     let mut found = Vec::new();
-    for dir in [member.join("snap"), member.join("wal")] {
-        let entries = fs::read_dir(&dir).map_err(|source| ReplayError::Read { path: dir.clone(), source })?;
-        let is_wanted = |path: &PathBuf| {
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            name == "db" || [".wal", ".snap", ".snap.db"].iter().any(|ending| name.ends_with(ending))
-        };
-        found.extend(entries.flatten().map(|entry| entry.path()).filter(is_wanted));
+    for part in ["snap", "wal"] {
+        let missing = || HeldError::Missing(member.path().join(part));
+        let dir = member.enter(part)?.ok_or_else(missing)?;
+        for name in dir.names()?.into_iter().filter(is_wanted) {
+            found.push((dir.again()?, name));
+        }
     }
-    found.sort();
     Ok(found)
 }
 
@@ -158,12 +182,11 @@ fn replace_end(file: &File, path: &Path, at: u64, record: &[u8]) -> Result<(), R
     Ok(())
 }
 
-/// Runs an etcd on the copy until it has applied all of its log.
+/// Runs an etcd on the copy, of so many bytes, until it has applied all of its log.
 ///
 /// # Errors
 /// If it does not come to its end.
-pub async fn run(trial: &Trial<'_>, program: &Program, course: &Course) -> Result<(), ReplayError> {
-    let bytes = size(&trial.dir.join("member"));
+pub async fn run(trial: &Trial<'_>, program: &Program, bytes: u64, course: &Course) -> Result<(), ReplayError> {
     let mut running = trial.start(program)?;
     // A read that all agree on, and all are one, comes after everything before it.
     let asked = running

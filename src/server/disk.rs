@@ -2,11 +2,10 @@
 
 use std::fs;
 use std::io::{self, Write as _};
-use std::path::Path;
 use std::time::Duration;
 
 use crate::clock;
-use crate::durable;
+use crate::durable::{self, HeldDir};
 
 /// etcd wants 99 of 100 within this (its documentation, "What does the etcd warning 'failed to send out heartbeat' mean").
 pub const SLOW: Duration = Duration::from_millis(10);
@@ -20,14 +19,16 @@ const LONGEST: Duration = Duration::from_secs(1);
 /// About what etcd writes for one small request.
 const WRITE: [u8; 2048] = [0; 2048];
 
+/// The file that is written meanwhile.
+const PROBE: &str = "fsync-probe";
+
 /// Measures in `dir`: the 99th percentile of write and fdatasync, from up to 100 samples.
 ///
 /// # Errors
 /// If the file cannot be written, which no etcd would survive either.
-pub fn fsync_p99(dir: &Path) -> Result<Duration, durable::WriteError> {
+pub fn fsync_p99(dir: &HeldDir) -> Result<Duration, durable::WriteError> {
     let mut samples = Vec::with_capacity(MOST_SAMPLES);
-    let path = dir.join("fsync-probe");
-    let measured = durable::write_stream(&path, durable::PRIVATE, |file| {
+    let measured = dir.write_with(PROBE, durable::PRIVATE, |file| {
         let begun = clock::monotonic();
         while is_wanting(samples.len(), begun.elapsed()) {
             let start = clock::monotonic();
@@ -36,7 +37,7 @@ pub fn fsync_p99(dir: &Path) -> Result<Duration, durable::WriteError> {
         }
         Ok(())
     });
-    let removed = durable::remove_file(&path);
+    let removed = dir.remove_file(PROBE);
     measured?;
     removed?;
     Ok(percentile_99(&mut samples))
@@ -87,7 +88,7 @@ mod tests {
     #[test]
     fn measuring_leaves_nothing_behind() {
         let dir = tempfile::tempdir().unwrap();
-        fsync_p99(dir.path()).unwrap();
+        fsync_p99(&HeldDir::open(dir.path()).unwrap()).unwrap();
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 }

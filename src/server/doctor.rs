@@ -180,8 +180,9 @@ fn fsync(data: &DataDir) -> Finding {
     if !dir.is_dir() {
         return Finding::ok("fsync", "not measured: there is no data directory yet");
     }
-    match disk::fsync_p99(&dir) {
-        Err(error) => failed("fsync", &error),
+    let measured = data.hold_storage().map_err(Failure::from);
+    match measured.and_then(|dir| disk::fsync_p99(&dir).map_err(Failure::from)) {
+        Err(failure) => of_failure("fsync", &failure),
         Ok(p99) if p99 > disk::SLOW => Finding::note(
             "fsync",
             format!("99 of 100 take up to {:.1} ms, and etcd wants 10", p99.as_secs_f64() * 1000.0),

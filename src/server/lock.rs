@@ -3,7 +3,7 @@
 //! The kernel drops the lock when the process ends, however it ends, so a stale file never blocks a start. The content
 //! (pid and start time) is only for the message of the one that comes second.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::path::PathBuf;
 
 use nix::fcntl::{Flock, FlockArg};
@@ -96,9 +96,10 @@ pub fn is_taken(data: &DataDir) -> bool {
 }
 
 fn holder(data: &DataDir) -> String {
-    let written = fs::read(data.lock()).ok().and_then(|bytes| serde_json::from_slice::<Holder>(&bytes).ok());
-    match written {
-        Some(holder) => format!("{}, started {}", host::describe(holder.pid), host::printable(&holder.started)),
-        None => host::lock_holder(&data.lock()).map_or_else(|| "another process".into(), host::describe),
+    let written = host::read_small(&data.lock()).ok().and_then(|bytes| serde_json::from_slice::<Holder>(&bytes).ok());
+    if let Some(holder) = written {
+        return format!("{}, started {}", host::describe(holder.pid), host::printable(&holder.started));
     }
+    let holder = host::open_regular(&data.lock()).ok().and_then(|file| host::lock_holder(&file));
+    holder.map_or_else(|| "another process".into(), host::describe)
 }

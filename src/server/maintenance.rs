@@ -283,7 +283,7 @@ async fn looked_into<T: Send + 'static>(
     work: impl FnOnce(&Live) -> Result<T, ReadError> + Send + 'static,
 ) -> Result<T, Failure> {
     let mut client = connect(shared, Duration::from_secs(5)).await?;
-    let live = Live::hold(&mut client, &shared.data.etcd_bolt()).await?;
+    let live = Live::hold(&mut client, &shared.data).await?;
     let read = tokio::task::spawn_blocking(move || {
         let found = work(&live).map_err(MaintenanceError::Count);
         live.check().map(|()| found)

@@ -170,7 +170,7 @@ fn tidy_old(data: &DataDir, keep: u32) {
                 tracing::info!(path = %old.path.display(), freed = human(old.bytes), "removed old data that a reset had set aside; etcd-old-retention is {keep}");
             }
         }
-        Err(error) => tracing::warn!(error = %error, because = %error.source, "old data could not be removed"),
+        Err(error) => tracing::warn!(error = %Failure::from(error).told(), "old data could not be removed"),
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! In this order: the lock, an orphan, owners and modes, what is remembered against what is there, the ports, the clock, space, the disk's speed, where the data lies, versions, certificates and token.
 
-use std::io::Read as _;
+use std::ffi::OsString;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -14,7 +14,7 @@ use super::{cluster, disk, lock, ports};
 use crate::clock;
 use crate::config::Config;
 use crate::datadir::{DataDir, DataDirError, Mended};
-use crate::durable::{self, PRIVATE, WriteError};
+use crate::durable::{self, HeldError, PRIVATE};
 use crate::error::{Exit, Explained, Failure};
 use crate::etcd::embedded::hex;
 use crate::etcd::orphan;
@@ -25,6 +25,7 @@ use crate::host::{self, FileSystem};
 use crate::pki::{self, Ensured, Expiry, Names, Occasion};
 use crate::plan::space::{self, Room};
 use crate::plan::start::{self, ClusterRecord, DataState, Observed};
+use crate::restore::place::Place;
 
 /// Longer than any member name, in bytes.
 const LONGEST_NAME: u64 = 1024;
@@ -182,10 +183,16 @@ pub(super) async fn ensure_certificates(data: &DataDir, names: Names) -> Result<
 
 pub(super) fn own(data: &DataDir, snapshots: &Path) -> Result<(), DataDirError> {
     data.prepare()?.iter().for_each(tell);
-    for dir in [data.server(), data.tls(), data.db(), data.etcd(), snapshots.to_path_buf()] {
-        for name in durable::sweep(&dir) {
+    let removed = |dir: &Path, names: Vec<OsString>| {
+        for name in names {
             tracing::info!(file = %name.to_string_lossy(), dir = %dir.display(), "removed what an interrupted write left");
         }
+    };
+    for dir in [data.server(), data.tls(), data.db(), snapshots.to_path_buf()] {
+        removed(&dir, durable::sweep(&dir));
+    }
+    if let Some(etcd) = data.hold_etcd()? {
+        removed(etcd.path(), etcd.sweep());
     }
     Ok(())
 }
@@ -198,12 +205,9 @@ fn tell(mended: &Mended) {
 }
 
 pub(super) fn read_name(data: &DataDir) -> Option<String> {
-    // Where etcd runs as a user of its own, that user could put a link there.
-    let file = host::open_regular(&data.etcd_name()).ok()?;
-    std::io::read_to_string(file.take(LONGEST_NAME))
-        .ok()
-        .map(|name| name.trim().to_owned())
-        .filter(|name| !name.is_empty())
+    // Where etcd runs as a user of its own, that user could put anything there.
+    let bytes = data.hold_etcd().ok()??.read(DataDir::NAME_NAME, LONGEST_NAME).ok()??;
+    String::from_utf8(bytes).ok().map(|name| name.trim().to_owned()).filter(|name| !name.is_empty())
 }
 
 pub(super) fn random_digits() -> Result<String, UnfitError> {
@@ -233,8 +237,8 @@ fn check_space(data: &DataDir, is_new: bool) -> Result<(), UnfitError> {
     Ok(())
 }
 
-fn measure_disk(data: &DataDir) -> Result<Option<Duration>, WriteError> {
-    let p99 = disk::fsync_p99(&data.storage())?;
+fn measure_disk(data: &DataDir) -> Result<Option<Duration>, DataDirError> {
+    let p99 = disk::fsync_p99(&data.hold_storage()?)?;
     if p99 > disk::SLOW {
         tracing::warn!(
             fsync_p99_ms = p99.as_millis(),
@@ -262,26 +266,20 @@ fn warn_of_places(data: &DataDir) {
 }
 
 /// A new cluster begins in an empty directory: what is left of an old one there is kept beside it, whatever it may be.
-fn set_aside(data: &DataDir, found: DataState) -> Result<(), WriteError> {
+fn set_aside(data: &DataDir, found: DataState) -> Result<(), HeldError> {
     match found {
         DataState::NeverBegun => {
-            tracing::warn!("db/etcd holds a log without a single committed entry and no data: a first start broke off");
+            tracing::warn!(
+                "db/etcd holds a log without a single committed entry and no data: a first start was interrupted"
+            );
         }
         DataState::Torn => tracing::warn!("db/etcd holds data without a log that etcd could resume from"),
         DataState::Absent | DataState::Present => return Ok(()),
     }
-    let mut now = clock::unix_seconds(clock::now());
-    // A mount point cannot be renamed, what is in it can.
-    let is_mount_point = host::is_mount_point(&data.etcd());
-    let place = |second: u64| {
-        if is_mount_point { data.etcd().join(format!("member-old-{second}")) } else { data.etcd_old(second) }
-    };
-    while place(now).exists() {
-        now += 1;
+    let Some(place) = Place::of(data)? else { return Ok(()) };
+    if let Some(to) = place.set_aside(clock::unix_seconds(clock::now()))? {
+        tracing::warn!(to = %to.display(), "it is kept, and a new cluster begins");
     }
-    let (from, to) = (if is_mount_point { data.etcd_member() } else { data.etcd() }, place(now));
-    durable::rename(&from, &to)?;
-    tracing::warn!(to = %to.display(), "it is kept, and a new cluster begins");
     Ok(())
 }
 
@@ -293,9 +291,10 @@ pub(super) fn write_identity(data: &DataDir, prepared: &Prepared, flags: &[Strin
         set_aside(data, prepared.found)?;
     }
     data.prepare_etcd()?.iter().for_each(tell);
-    durable::write_if_changed(&data.etcd_name(), identity.name.as_bytes(), PRIVATE)?;
+    let etcd = data.hold_etcd()?.ok_or_else(|| HeldError::Missing(data.etcd()))?;
+    etcd.write_if_changed(DataDir::NAME_NAME, identity.name.as_bytes(), PRIVATE)?;
     let head = "# Written by quorate at each start, for people to read; changing it changes nothing.\n";
     let text = format!("{head}{}\n", flags.join("\n"));
-    durable::write_if_changed(&data.etcd_config(), text.as_bytes(), PRIVATE)?;
+    etcd.write_if_changed(DataDir::CONFIG_NAME, text.as_bytes(), PRIVATE)?;
     Ok(())
 }

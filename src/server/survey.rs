@@ -3,7 +3,7 @@
 //! Only what is not there counts as not there: what cannot be read is an error, because data that is taken for gone would be
 //! replaced by an empty cluster.
 
-use std::fs;
+use std::ffi::{OsStr, OsString};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,9 +12,9 @@ use crate::boltdb::database::Database;
 use crate::boltdb::page::ReadError;
 use crate::boltdb::wal::{self, Segment};
 use crate::datadir::DataDir;
+use crate::durable::{HeldDir, HeldError, WriteError};
 use crate::error::{Exit, Explained};
 use crate::etcd::supervisor::RestartCheck;
-use crate::host;
 use crate::plan::command::Invocation;
 use crate::plan::start::DataState;
 
@@ -23,20 +23,40 @@ const PRECIOUS: [&[u8]; 4] = [b"key", b"lease", b"authUsers", b"authRoles"];
 
 /// Something is there and cannot be read.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot read {}, so nothing can be said about the etcd data there", path.display())]
-pub(super) struct Unreadable {
-    path: PathBuf,
-    source: io::Error,
+pub(super) enum Unreadable {
+    /// The system does not give it.
+    #[error("cannot read {}, so nothing can be said about the etcd data there", path.display())]
+    Io { path: PathBuf, source: io::Error },
+    /// It is not what it should be, or not followed.
+    #[error("nothing can be said about the etcd data in this data directory")]
+    Held(#[source] HeldError),
+}
+
+impl From<HeldError> for Unreadable {
+    fn from(error: HeldError) -> Self {
+        match error {
+            HeldError::System(WriteError { path, source, .. }) => Self::Io { path, source },
+            error => Self::Held(error),
+        }
+    }
 }
 
 impl Explained for Unreadable {
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Io { .. } => Exit::Failed,
+            Self::Held(error) => error.exit(),
+        }
+    }
+
     fn next(&self) -> Option<String> {
-        Some(match self.source.kind() {
-            ErrorKind::PermissionDenied => {
-                format!("run quorate as the user that owns it: ls -ld {}", self.path.display())
+        match self {
+            Self::Io { path, source } if source.kind() == ErrorKind::PermissionDenied => {
+                Some(format!("run quorate as the user that owns it: ls -ld {}", path.display()))
             }
-            _ => "see dmesg for what the disk says; nothing was changed".into(),
-        })
+            Self::Io { .. } => Some("see dmesg for what the disk says; nothing was changed".into()),
+            Self::Held(error) => error.next(),
+        }
     }
 }
 
@@ -77,34 +97,47 @@ impl Explained for DataGone {
 
 /// The log is what counts: without it, etcd would begin anew over whatever else is there.
 pub(super) fn data_state(data: &DataDir) -> Result<DataState, Unreadable> {
-    let member = data.etcd_member();
-    if absent_or(&member, fs::metadata(&member).map(drop))?.is_none() {
-        return Ok(DataState::Absent);
+    let Some(member) = data.hold_member()? else { return Ok(DataState::Absent) };
+    if let Some(log) = member.enter("wal")? {
+        match named(&log, "wal")?.as_slice() {
+            [] => {}
+            [only] => match segment(&log, only)? {
+                Some(Segment::Uncommitted) | None => {}
+                Some(Segment::Committed) => return Ok(DataState::Present),
+                Some(Segment::Blank) => return Ok(DataState::Torn),
+            },
+            // A second segment begins after thousands of commits.
+            _ => return Ok(DataState::Present),
+        }
     }
-    match files(&member.join("wal"), "wal")?.as_slice() {
-        [] => {}
-        [only] => match host::open_regular(only).and_then(wal::read) {
-            Ok(Segment::Uncommitted) => {}
-            Ok(Segment::Committed) => return Ok(DataState::Present),
-            Ok(Segment::Blank) => return Ok(DataState::Torn),
-            // Damage is etcd's to judge, and it refuses.
-            Err(error) if error.kind() == ErrorKind::InvalidData => return Ok(DataState::Present),
-            Err(source) => return Err(Unreadable { path: only.clone(), source }),
-        },
-        // A second segment begins after thousands of commits.
-        _ => return Ok(DataState::Present),
-    }
-    let holds_nothing = files(&member.join("snap"), "snap")?.is_empty() && !holds_something(&data.etcd_bolt())?;
+    let Some(snap) = member.enter("snap")? else { return Ok(DataState::NeverBegun) };
+    let holds_nothing = named(&snap, "snap")?.is_empty() && !holds_something(&snap)?;
     Ok(if holds_nothing { DataState::NeverBegun } else { DataState::Torn })
 }
 
-fn holds_something(bolt: &Path) -> Result<bool, Unreadable> {
-    let size = absent_or(bolt, fs::metadata(bolt).map(|found| found.len()))?;
-    if size.is_none_or(|size| size == 0) {
+/// What the only segment of a log says; `None` if it was removed meanwhile.
+fn segment(log: &HeldDir, name: &OsStr) -> Result<Option<Segment>, Unreadable> {
+    let path = log.path().join(name);
+    let unreadable = |source| Unreadable::Io { path: path.clone(), source };
+    let Some(file) = log.file(name)? else { return Ok(None) };
+    let size = file.metadata().map_err(unreadable)?.len();
+    if size > wal::LARGEST_SEGMENT {
+        return Err(HeldError::Large { path, size, limit: wal::LARGEST_SEGMENT }.into());
+    }
+    match wal::read(file) {
+        Ok(segment) => Ok(Some(segment)),
+        // Damage is etcd's to judge, and it refuses.
+        Err(error) if error.kind() == ErrorKind::InvalidData => Ok(Some(Segment::Committed)),
+        Err(source) => Err(unreadable(source)),
+    }
+}
+
+fn holds_something(snap: &HeldDir) -> Result<bool, Unreadable> {
+    let unreadable = |source| Unreadable::Io { path: snap.path().join("db"), source };
+    let Some(file) = snap.file("db")? else { return Ok(false) };
+    if file.metadata().map_err(unreadable)?.len() == 0 {
         return Ok(false);
     }
-    let unreadable = |source| Unreadable { path: bolt.to_path_buf(), source };
-    let file = host::open_regular(bolt).map_err(unreadable)?;
     match Database::open_newest(&file).and_then(|database| database.any_bucket_holds(&PRECIOUS)) {
         Ok(holds) => Ok(holds),
         // Damaged is not empty.
@@ -113,18 +146,9 @@ fn holds_something(bolt: &Path) -> Result<bool, Unreadable> {
     }
 }
 
-/// The files in `dir` that end so; none if there is no such directory.
-fn files(dir: &Path, extension: &str) -> Result<Vec<PathBuf>, Unreadable> {
-    let list = || fs::read_dir(dir)?.map(|entry| entry.map(|entry| entry.path())).collect::<io::Result<Vec<_>>>();
-    let mut found = absent_or(dir, list())?.unwrap_or_default();
-    found.retain(|path| path.extension().is_some_and(|found| found == extension));
-    Ok(found)
-}
-
-fn absent_or<T>(path: &Path, looked: io::Result<T>) -> Result<Option<T>, Unreadable> {
-    match looked {
-        Ok(found) => Ok(Some(found)),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(Unreadable { path: path.to_path_buf(), source }),
-    }
+/// The names in `dir` that end so.
+fn named(dir: &HeldDir, extension: &str) -> Result<Vec<OsString>, Unreadable> {
+    let mut names = dir.names()?;
+    names.retain(|name| Path::new(name).extension().is_some_and(|found| found == extension));
+    Ok(names)
 }

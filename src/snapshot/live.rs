@@ -5,7 +5,7 @@
 //! pages of the file that they lead to, are the database of that moment, and none of it has to be sent through etcd. A small
 //! database is in the stream's buffers at once, which ends the transaction: it is received instead.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -16,10 +16,10 @@ use etcd_client::SnapshotStreaming;
 use crate::boltdb::database::Database;
 use crate::boltdb::image::Image;
 use crate::boltdb::page::{Finding, Meta, ReadError};
-use crate::durable::{self, WriteError};
-use crate::error::Explained;
+use crate::datadir::DataDir;
+use crate::durable::{self, HeldError, WriteError};
+use crate::error::{Exit, Explained};
 use crate::etcd::client::{ClientError, EtcdClient};
-use crate::host;
 
 /// etcd sends nothing for this long: it hangs.
 const IDLE: Duration = Duration::from_secs(30);
@@ -46,6 +46,9 @@ pub enum LiveError {
         /// Why.
         source: io::Error,
     },
+    /// It is no regular file, or reached through a link that is not followed.
+    #[error(transparent)]
+    Held(#[from] HeldError),
     /// Somebody put another file in its place, as a defragmentation does.
     #[error("{} was replaced while it was read, as a defragmentation does", .0.display())]
     Replaced(PathBuf),
@@ -55,11 +58,19 @@ pub enum LiveError {
 }
 
 impl Explained for LiveError {
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Held(error) => error.exit(),
+            _ => Exit::Failed,
+        }
+    }
+
     fn next(&self) -> Option<String> {
         Some(match self {
             Self::Stream(_) | Self::Head(_) => "see quorate status".into(),
             Self::Read { .. } => "see dmesg for what the disk says".into(),
             Self::Replaced(_) => "try again".into(),
+            Self::Held(error) => return error.next(),
             Self::Write(error) => return error.next(),
         })
     }
@@ -73,14 +84,20 @@ pub struct Live {
     begun: Vec<u8>,
     size: u64,
     page_size: u64,
-    /// What keeps etcd from using the pages again.
-    held: Option<SnapshotStreaming>,
+    /// What keeps etcd from using the pages again, and where its file is.
+    held: Option<(SnapshotStreaming, DataDir)>,
 }
 
 impl std::fmt::Debug for Live {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Live").field("path", &self.path).field("size", &self.size).finish_non_exhaustive()
     }
+}
+
+/// Opens the file of the data in use.
+fn open(data: &DataDir) -> Result<File, LiveError> {
+    let missing = || LiveError::Read { path: data.etcd_bolt(), source: io::ErrorKind::NotFound.into() };
+    data.bolt()?.ok_or_else(missing)
 }
 
 /// The next message, within a time.
@@ -92,11 +109,12 @@ pub(super) async fn next(stream: &mut SnapshotStreaming) -> Result<Option<etcd_c
 }
 
 impl Live {
-    /// Holds the database of the etcd that `client` talks to, whose file is at `path`.
+    /// Holds the database of the etcd that `client` talks to, which runs on `data`.
     ///
     /// # Errors
     /// If etcd does not begin a snapshot, or its file cannot be read.
-    pub async fn hold(client: &mut EtcdClient, path: &Path) -> Result<Self, LiveError> {
+    pub async fn hold(client: &mut EtcdClient, data: &DataDir) -> Result<Self, LiveError> {
+        let path = &data.etcd_bolt();
         let mut stream = client.snapshot().await?;
         let mut begun: Vec<u8> = Vec::new();
         let mut size = 0;
@@ -111,12 +129,13 @@ impl Live {
         if size <= SMALL {
             return Self::receive(path, stream, begun, size, page_size).await;
         }
-        let unreadable = |source| LiveError::Read { path: path.to_path_buf(), source };
-        let file = host::open_regular(path).map_err(unreadable)?;
+        let unreadable = |source| LiveError::Read { path: path.clone(), source };
+        let file = open(data)?;
         if file.metadata().map_err(unreadable)?.len() < size {
-            return Err(LiveError::Replaced(path.to_path_buf()));
+            return Err(LiveError::Replaced(path.clone()));
         }
-        let live = Self { path: path.to_path_buf(), file, begun, size, page_size, held: Some(stream) };
+        let held = Some((stream, data.clone()));
+        let live = Self { path: path.clone(), file, begun, size, page_size, held };
         live.check()?;
         Ok(live)
     }
@@ -126,9 +145,16 @@ impl Live {
     ///
     /// # Errors
     /// If it cannot be read, or neither head is good.
-    pub fn at_rest(path: &Path) -> Result<Self, LiveError> {
+    pub fn at_rest(data: &DataDir) -> Result<Self, LiveError> {
+        Self::of(open(data)?, &data.etcd_bolt())
+    }
+
+    /// As [`Self::at_rest`], of the open file whose path is `path`.
+    ///
+    /// # Errors
+    /// As [`Self::at_rest`].
+    pub fn of(file: File, path: &Path) -> Result<Self, LiveError> {
         let unreadable = |source| LiveError::Read { path: path.to_path_buf(), source };
-        let file = host::open_regular(path).map_err(unreadable)?;
         let meta = Database::open_newest(&file).map_err(|error| match error {
             ReadError::Damaged(finding) => LiveError::Head(finding),
             ReadError::Io { source, .. } => unreadable(source),
@@ -187,7 +213,7 @@ impl Live {
     /// If etcd breaks off.
     pub async fn received(self) -> Result<Vec<u8>, LiveError> {
         let mut all = self.begun;
-        let Some(mut stream) = self.held else { return Ok(all) };
+        let Some((mut stream, _)) = self.held else { return Ok(all) };
         while let Some(message) = next(&mut stream).await? {
             all.extend_from_slice(message.blob());
         }
@@ -199,11 +225,10 @@ impl Live {
     /// # Errors
     /// If another one is in its place.
     pub fn check(&self) -> Result<(), LiveError> {
-        if self.held.is_none() {
-            return Ok(());
-        }
+        let Some((_, data)) = &self.held else { return Ok(()) };
         let unreadable = |source| LiveError::Read { path: self.path.clone(), source };
-        let (ours, there) = (self.file.metadata().map_err(unreadable)?, fs::metadata(&self.path).map_err(unreadable)?);
+        let (ours, there) = (self.file.metadata(), open(data)?.metadata());
+        let (ours, there) = (ours.map_err(unreadable)?, there.map_err(unreadable)?);
         if (ours.dev(), ours.ino()) == (there.dev(), there.ino()) {
             Ok(())
         } else {

@@ -23,6 +23,7 @@ use super::sink::Sink;
 use super::verify::{Verified, VerifyError};
 use crate::boltdb::database::Length;
 use crate::clock;
+use crate::datadir::DataDir;
 use crate::durable::{self, Draft, OnPath as _, PRIVATE, PRIVATE_DIR, WriteError};
 use crate::error::{Exit, Explained, Failure, says_full};
 use crate::etcd::client::{self, ClientError, EtcdClient};
@@ -64,15 +65,15 @@ const AHEAD: u64 = 60;
 /// Where etcd has its database.
 #[derive(Clone)]
 pub struct Source {
-    /// The file.
-    pub bolt: PathBuf,
+    /// The data directory.
+    pub data: DataDir,
     /// Whether it is still the same etcd: what another one does with the file is not what the first one held still.
     pub is_same: Arc<dyn Fn() -> bool + Send + Sync>,
 }
 
 impl std::fmt::Debug for Source {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Source").field(&self.bolt).finish()
+        f.debug_tuple("Source").field(&self.data).finish()
     }
 }
 
@@ -225,9 +226,9 @@ struct Made {
 ///
 /// # Errors
 /// As [`save`].
-pub fn save_at_rest(wish: &Wish, bolt: &Path, facts: &client::Source) -> Result<Manifest, Failure> {
+pub fn save_at_rest(wish: &Wish, data: &DataDir, facts: &client::Source) -> Result<Manifest, Failure> {
     prepare_dir(&wish.dir)?;
-    let held = Live::at_rest(bolt)?;
+    let held = Live::at_rest(data)?;
     receive::check_space(&wish.dir, held.size())?;
     let begun = clock::now();
     let (raw, mut sink) = begin(wish, false)?;
@@ -273,7 +274,7 @@ async fn copied(
         tracing::warn!(because = %why.told(), "the database cannot be copied where it lies; etcd is asked to send it");
         Ok(None)
     };
-    let held = match Live::hold(client, &source.bolt).await {
+    let held = match Live::hold(client, &source.data).await {
         Ok(held) => held,
         Err(why) => return give_up(why.into()),
     };

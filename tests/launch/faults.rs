@@ -138,7 +138,7 @@ fn a_first_start_that_broke_off_before_the_first_commit_is_begun_again() {
     log.resize(64_000_000, 0);
     fs::write(wal.join("0000000000000000-0000000000000000.wal"), log).unwrap();
     node.start_ready();
-    assert!(node.log().contains("a first start broke off"));
+    assert!(node.log().contains("a first start was interrupted"));
     assert_eq!(node.etcdctl(&["put", "a", "1"]), "OK\n");
     let kept = node.set_aside();
     assert_eq!(kept.len(), 1, "its remains are kept, whatever they are");

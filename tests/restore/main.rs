@@ -12,6 +12,7 @@ mod places;
 mod quorum;
 mod restore;
 mod steps;
+mod swapped;
 mod syscalls;
 mod undo;
 

@@ -93,18 +93,9 @@ fn what_is_done_was_synced() {
     let text = fs::read_to_string(&trace).unwrap();
     let mut dirty: BTreeMap<PathBuf, String> = BTreeMap::new();
     let db = node.server_dir().join("db");
-    let named = |line: &str| -> Vec<PathBuf> {
-        // Descriptors as 5</path>, names as "/path".
-        let mut pieces = line.split("AT_FDCWD<");
-        let first = pieces.next().unwrap_or_default().to_owned();
-        // What a relative name would count from.
-        let line = pieces.fold(first, |line, piece| line + piece.split_once('>').map_or(piece, |(_, rest)| rest));
-        let parts = line.split(['<', '>', '"']).filter(|part| part.starts_with('/'));
-        parts.map(|part| PathBuf::from(part.trim_end_matches(" (deleted)"))).collect()
-    };
     let mut synced_at_least_once = 0;
     for line in text.lines().filter(|line| line.contains(&*db.to_string_lossy())) {
-        let paths = named(line);
+        let paths = paths_in(line);
         let call = line.split('(').next().unwrap_or_default().split_whitespace().last().unwrap_or_default().to_owned();
         match call.as_str() {
             "fsync" | "fdatasync" => {
@@ -135,6 +126,27 @@ fn what_is_done_was_synced() {
     // What was only needed meanwhile is gone, and the log is nobody's data.
     dirty.retain(|path, _| path.exists() && !is_only_for_people(path));
     assert_eq!(dirty, BTreeMap::new());
+}
+
+/// The paths in a line of strace: descriptors as `5</path>`, names as `"/path"`, or as `5</path>, "name"` where a name counts from a directory.
+fn paths_in(line: &str) -> Vec<PathBuf> {
+    let mut paths: Vec<PathBuf> = Vec::new();
+    let mut rest = line;
+    while let Some(at) = rest.find(['<', '"']) {
+        let (before, from) = rest.split_at(at);
+        let (close, is_name) = if from.starts_with('<') { ('>', false) } else { ('"', true) };
+        let Some((text, after)) = from[1..].split_once(close) else { break };
+        let text = text.trim_end_matches(" (deleted)");
+        // What a name counts from, if it is the argument before.
+        let dir = paths.last().filter(|_| is_name && before == ", ").cloned();
+        match dir {
+            Some(dir) => *paths.last_mut().unwrap() = dir.join(text),
+            None if text.starts_with('/') => paths.push(PathBuf::from(text)),
+            None => {}
+        }
+        rest = after;
+    }
+    paths
 }
 
 fn is_only_for_people(path: &Path) -> bool {

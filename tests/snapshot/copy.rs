@@ -201,7 +201,7 @@ mod soak {
 
     /// Copies, then reads what etcd sends of the same transaction, and compares. Nothing if the file was replaced meanwhile.
     async fn copy_and_compare(client: &mut EtcdClient, data: &DataDir) -> Option<Verified> {
-        let live = Live::hold(client, &data.etcd_bolt()).await.ok()?;
+        let live = Live::hold(client, data).await.ok()?;
         assert!(live.is_held(), "large enough to be held: {}", live.size());
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("copy");

@@ -86,6 +86,12 @@ impl Explained for ResetError {
             Self::NoData { .. } | Self::NothingAside(_) => Exit::NotFound,
             Self::Torn(_) => Exit::Refused,
             Self::Untouched { why, .. } => why.exit(),
+            // Somebody exchanged the data: trying again is no remedy.
+            Self::Undone { why, .. } | Self::NotUndone { source: why, .. } | Self::NotFinished { source: why, .. }
+                if why.exit() == Exit::Refused =>
+            {
+                Exit::Refused
+            }
             _ => Exit::Failed,
         }
     }
@@ -111,6 +117,9 @@ impl Explained for ResetError {
             Self::Untouched { why, .. } => return why.next(),
             Self::Undone { why, .. } => {
                 return why.next().or_else(|| Some("fix the cause above, then run the same command again".into()));
+            }
+            Self::NotUndone { source, .. } | Self::NotFinished { source, .. } if source.exit() == Exit::Refused => {
+                return source.next();
             }
             Self::NotUndone { .. } | Self::NotFinished { .. } => {
                 "fix that, then start the server without the flags: the next start finishes or rolls back from its journal"

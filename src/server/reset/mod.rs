@@ -12,7 +12,7 @@ mod undo;
 
 pub use error::ResetError;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::preflight;
@@ -35,10 +35,11 @@ use crate::plan::owner::Life;
 use crate::plan::restore::{self as plan, Phase};
 use crate::plan::start::{DataState, KnownSnapshot};
 use crate::restore::build::Built;
-use crate::restore::exchange::{self, Paths};
+use crate::restore::exchange;
 use crate::restore::gate::{self, Question};
 use crate::restore::journal::{Act, Journal};
 use crate::restore::old;
+use crate::restore::place;
 use crate::restore::trial::{self, Program, Trial, TrialError};
 use crate::snapshot::aside::Course;
 use crate::snapshot::list;
@@ -217,6 +218,10 @@ struct Staged {
     journal: Journal,
     report: Report,
     built: Option<Built>,
+    /// Device and inode of the `member` directory that is to be in place.
+    member: (u64, u64),
+    /// Of the one that is in place before it, if there is one.
+    before: Option<(u64, u64)>,
 }
 
 /// One reset, restore or undoing of it.
@@ -259,20 +264,21 @@ impl Run<'_> {
         let act = what.word();
         let untouched = |run: &Self, why: &Failure| {
             // Swept at the next start if this does not work; the first failure is the one that matters.
-            let _ = exchange::tidy(run.data, &Paths::of(run.data, 0).work);
+            let _ = exchange::tidy(run.data);
             ResetError::Untouched { act, why: why.told() }
         };
         let staged = match what {
-            Act::Undo => self.plan_undo().and_then(|(journal, report)| {
-                self.data.prepare_dir(&journal.work)?;
-                Ok(Staged { journal, report, built: None })
+            Act::Undo => self.plan_undo().and_then(|staged| {
+                self.data.prepare_dir(&staged.journal.work)?;
+                Ok(staged)
             }),
             Act::Reset | Act::Restore => self.stage(what, snapshot).await,
         };
-        let Staged { mut journal, mut report, built } = staged.map_err(|why| untouched(self, &why))?;
+        let Staged { mut journal, mut report, built, member, before } = staged.map_err(|why| untouched(self, &why))?;
         journal.write(self.data).map_err(|why| untouched(self, &why.into()))?;
-        let passed = self.put_in_place(&journal, built.as_ref()).await.and_then(|revision| {
+        let passed = self.put_in_place(&journal, built.as_ref(), member).await.and_then(|revision| {
             faults::point("restore::passed").map_err(system("note that the data are good"))?;
+            place::check_in_place(self.data, member)?;
             if self.course.is_broken_off() {
                 return Err(TrialError::BrokenOff.into());
             }
@@ -287,7 +293,7 @@ impl Run<'_> {
                     *after = now;
                 }
             }
-            Err(why) => return Err(self.undo(&mut journal, &why).into()),
+            Err(why) => return Err(self.undo(&mut journal, before, &why).into()),
         }
         let finished = settle::finish(self.data, &journal);
         finished.map_err(|source| ResetError::NotFinished { act, source: Failure::from(source).told() })?;
@@ -299,27 +305,45 @@ impl Run<'_> {
 
     /// Everything goes back. First the journal must not say that the new data passed, if it does: who read that later would take what is in
     /// place for them.
-    fn undo(&self, journal: &mut Journal, why: &Failure) -> ResetError {
+    fn undo(&self, journal: &mut Journal, before: Option<(u64, u64)>, why: &Failure) -> ResetError {
         let act = journal.act.word();
         let rewritten = match std::mem::replace(&mut journal.phase, Phase::Trying) {
             Phase::Passed => journal.write(self.data).map_err(Failure::from),
             Phase::Trying => Ok(()),
         };
-        match rewritten.and_then(|()| Ok(settle::undo(self.data, journal)?)) {
-            Ok(_) => ResetError::Undone { act, why: why.told() },
+        let undone = rewritten.and_then(|()| Ok(settle::undo(self.data, journal)?));
+        // Whoever owns the directory could have exchanged them there.
+        let checked =
+            undone.and_then(|_| Ok(before.map_or(Ok(()), |before| place::check_in_place(self.data, before))?));
+        match checked {
+            Ok(()) => ResetError::Undone { act, why: why.told() },
             Err(source) => ResetError::NotUndone { act, why: why.told().to_string(), source: source.told() },
         }
     }
 
+    /// Bytes of the database in use.
+    fn size_in_use(&self) -> u64 {
+        let found = self.data.bolt().ok().flatten().and_then(|bolt| bolt.metadata().ok());
+        found.map_or(0, |found| found.len())
+    }
+
     /// The exchange, and an etcd that runs on the new data before anybody else can reach them. Gives the revision then.
-    async fn put_in_place(&self, journal: &Journal, built: Option<&Built>) -> Result<Option<i64>, Failure> {
-        exchange::put_in_place(journal)?;
-        if journal.act == Act::Undo {
+    async fn put_in_place(
+        &self,
+        journal: &Journal,
+        built: Option<&Built>,
+        member: (u64, u64),
+    ) -> Result<Option<i64>, Failure> {
+        if journal.act == Act::Undo
+            && let Some(staged) = place::staged(self.data, journal)?
+        {
             // The journal knows it too, and etcd wonders about files that are not its own.
-            old::unlabel(&journal.current)?;
+            old::unlabel(&staged)?;
         }
-        let size = built.map_or_else(|| old_size(&journal.current), |built| built.size);
-        let trust = trial::trust(&journal.work);
+        exchange::put_in_place(self.data, journal)?;
+        place::check_in_place(self.data, member)?;
+        let size = built.map_or_else(|| self.size_in_use(), |built| built.size);
+        let trust = trial::trust(&self.data.restore());
         let trial = Trial {
             config: self.config,
             data: self.data,
@@ -344,12 +368,6 @@ impl Run<'_> {
         );
         Ok(Some(answer.revision))
     }
-}
-
-/// Bytes of the database in `current`, which is etcd's directory or its `member`.
-fn old_size(current: &Path) -> u64 {
-    let found = ["member/snap/db", "snap/db"].iter().find_map(|path| std::fs::metadata(current.join(path)).ok());
-    found.map_or(0, |found| found.len())
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, SystemError> {

@@ -16,7 +16,7 @@ impl Run<'_> {
     /// A snapshot of the data in use, as far as they can be read without their log. A net that cannot be had is no reason to fall: the
     /// data themselves are kept too.
     pub(super) async fn safety_net(&self, before: Option<&ClusterRecord>, report: &mut Report) {
-        let bolt = self.data.etcd_bolt();
+        let data = self.data.clone();
         let known = before.cloned().unwrap_or_default();
         let wish = Wish {
             dir: self.config.snapshot.place(self.data),
@@ -39,7 +39,7 @@ impl Run<'_> {
         };
         let dir = wish.dir.clone();
         (self.tell)("saving the data in use", 0, 0);
-        let saved = blocking(move || save::save_at_rest(&wish, &bolt, &facts)).await;
+        let saved = blocking(move || save::save_at_rest(&wish, &data, &facts)).await;
         match saved {
             Ok(Ok(manifest)) => {
                 tracing::info!(name = manifest.name, revision = manifest.revision, "the data in use were saved first");

@@ -9,8 +9,8 @@ use crate::error::Failure;
 use crate::etcd::version::Version;
 use crate::host;
 use crate::plan::restore as plan;
-use crate::restore::exchange::Paths;
 use crate::restore::journal::Act;
+use crate::restore::place::Paths;
 use crate::restore::{old, replay};
 use crate::server::survey::data_state;
 use crate::server::{cluster, lock};
@@ -29,7 +29,7 @@ impl Run<'_> {
             lock::take(self.data)?;
         }
         let mut report = match (what, snapshot) {
-            (Act::Undo, _) => self.plan_undo()?.1,
+            (Act::Undo, _) => self.plan_undo()?.report,
             (_, Some(path)) => self.outline_restore(path)?,
             (_, None) => self.outline_reset()?,
         };
@@ -57,17 +57,16 @@ impl Run<'_> {
     fn outline_reset(&self) -> Result<Report, Failure> {
         let before = cluster::recall(self.data)?;
         self.check_data(data_state(self.data)?, before.as_ref())?;
-        let held = Live::at_rest(&self.data.etcd_bolt())?;
+        let held = Live::at_rest(self.data)?;
         let inspection = inspect::inspect(&held, held.size(), Length::Exact, &mut |_, _| {});
         let inspection = inspection.map_err(|error| VerifyError::of(error, &self.data.etcd_bolt(), None))?;
-        let mut report =
-            self.common(Act::Reset, replay::size(&self.data.etcd_member()), &inspection, inspection.revision)?;
+        let mut report = self.common(Act::Reset, replay::size(self.data), &inspection, inspection.revision)?;
         report.notes.push("what the log holds beyond the database is not counted here; it is kept".into());
         Ok(report)
     }
 
     fn common(&self, act: Act, needed: u64, inspection: &Inspection, after: i64) -> Result<Report, Failure> {
-        let paths = Paths::of(self.data, clock::unix_seconds(clock::now()));
+        let paths = Paths::of(self.data, clock::unix_seconds(clock::now()))?;
         let needed = needed + super::SPARE;
         let dir = paths.work.ancestors().find(|dir| dir.is_dir()).unwrap_or(Path::new("/"));
         let free = host::free_bytes(dir).unwrap_or(u64::MAX);
@@ -76,7 +75,7 @@ impl Run<'_> {
         }
         Ok(Report {
             act: Some(act),
-            old: paths.old.filter(|_| old::holds_data(&paths.current)),
+            old: paths.old.filter(|_| old::is_in_use(self.data)),
             size: inspection.pages.used_pages * u64::from(inspection.page_size),
             revision: Some((inspection.revision, after)),
             keys: Some(inspection.keys),

@@ -1,23 +1,26 @@
 //! What becomes of a reset or restore once its data were tried, or once it broke off: written down, or undone.
 
 use crate::datadir::DataDir;
-use crate::durable::{self, PRIVATE, WriteError};
+use crate::durable::{self, HeldError, PRIVATE, WriteError};
 use crate::error::Failure;
 use crate::faults;
 use crate::plan::restore::{Phase, Recovery};
-use crate::restore::exchange::{self, ExchangeError, Paths};
+use crate::restore::exchange::{self, ExchangeError};
 use crate::restore::journal::{Act, Journal};
 use crate::restore::old;
+use crate::restore::place::{self, Place};
 use crate::server::cluster;
 
 /// Looks whether one broke off, and finishes or undoes it. To be called with the lock held and no etcd running.
 pub(in crate::server) fn settle(data: &DataDir) -> Result<(), Failure> {
     let Some(journal) = Journal::read(data)? else {
         // What is there without a journal was being built.
-        let work = Paths::of(data, 0).work;
-        if data.restore().exists() || work.exists() {
-            tracing::warn!("a reset or restore broke off before anything was changed; what it had built is removed");
-            exchange::tidy(data, &work)?;
+        let has_work = Place::of(data)?.map_or(Ok(false), |place| place.has_work())?;
+        if has_work || data.restore().exists() {
+            tracing::warn!(
+                "a reset or restore was interrupted before anything was changed; what it had built is removed"
+            );
+            exchange::tidy(data)?;
         }
         return Ok(());
     };
@@ -39,17 +42,20 @@ pub(in crate::server) fn settle(data: &DataDir) -> Result<(), Failure> {
 
 /// Everything is as before.
 pub(super) fn undo(data: &DataDir, journal: &Journal) -> Result<Recovery, ExchangeError> {
-    let recovery = exchange::back(journal)?;
-    if journal.act == Act::Undo && recovery == Recovery::Back && journal.after.was_healthy() {
-        old::label(&journal.staged, &journal.after)?;
+    let recovery = exchange::back(data, journal)?;
+    if journal.act == Act::Undo
+        && journal.after.was_healthy()
+        && let Some(staged) = place::staged(data, journal)?
+    {
+        old::label(&staged, &journal.after)?;
     }
-    exchange::tidy(data, &journal.work)?;
+    exchange::tidy(data)?;
     Ok(recovery)
 }
 
 /// Where a token lies that is to be the server's.
-pub(super) fn staged_token(journal: &Journal) -> std::path::PathBuf {
-    journal.work.join("token")
+pub(super) fn staged_token(data: &DataDir) -> std::path::PathBuf {
+    data.restore().join("token")
 }
 
 /// Writes down that it was done. It can be repeated.
@@ -59,17 +65,18 @@ pub(super) fn finish(data: &DataDir, journal: &Journal) -> Result<(), ExchangeEr
         faults::point(&format!("restore::{name}")).map_err(failed)
     };
     step("label")?;
-    if let (Some(old), Some(before)) = (&journal.old, &journal.before) {
-        old::label(old, before)?;
+    if let (Some(old), Some(before)) = (place::old(data, journal)?, &journal.before) {
+        old::label(&old, before)?;
     }
     step("name")?;
     if !journal.after.member_name.is_empty() {
-        durable::write_if_changed(&data.etcd_name(), journal.after.member_name.as_bytes(), PRIVATE)?;
+        let etcd = data.hold_etcd()?.ok_or_else(|| HeldError::Replaced(data.etcd()))?;
+        etcd.write_if_changed(DataDir::NAME_NAME, journal.after.member_name.as_bytes(), PRIVATE)?;
     }
     step("remember")?;
     cluster::write(data, &journal.after)?;
     step("token")?;
-    let token = staged_token(journal);
+    let token = staged_token(data);
     if token.exists() {
         durable::rename(&token, &data.token())?;
     }
@@ -79,5 +86,5 @@ pub(super) fn finish(data: &DataDir, journal: &Journal) -> Result<(), ExchangeEr
     } else {
         durable::write_file(&data.reset_flag(), b"", PRIVATE)?;
     }
-    exchange::tidy(data, &journal.work)
+    exchange::tidy(data)
 }

@@ -5,15 +5,17 @@ use std::path::{Path, PathBuf};
 use super::{Report, ResetError, Run, SPARE, Staged, blocking, settle};
 use crate::boltdb::membership::Membership;
 use crate::clock;
-use crate::durable::{self, PRIVATE};
+use crate::datadir::DataDir;
+use crate::durable::{self, HeldError, OnPath as _, PRIVATE, PRIVATE_DIR};
 use crate::error::Failure;
 use crate::etcd::settings::Addresses;
+use crate::faults;
 use crate::host;
 use crate::pki::{self, Names};
 use crate::plan::start::{self, ClusterRecord, DataState};
 use crate::restore::build::{self, Blueprint, Built};
-use crate::restore::exchange::Paths;
 use crate::restore::journal::{Act, Journal};
+use crate::restore::place::{Paths, Place, Work};
 use crate::restore::trial::{self, Trial};
 use crate::restore::{old, replay};
 use crate::server::cluster;
@@ -22,13 +24,18 @@ use crate::server::survey::data_state;
 use crate::snapshot::file::{self, SnapshotFile};
 use crate::snapshot::look;
 use crate::snapshot::verify::VerifyError;
+
+/// The copy in which an etcd reads the log to its end.
+const REPLAY: &str = "replay";
+
 impl Run<'_> {
     /// Builds the new data beside those in use.
     pub(super) async fn stage(&mut self, what: Act, snapshot: Option<PathBuf>) -> Result<Staged, Failure> {
         let data = self.data;
         let before = cluster::recall(data)?;
         let found = data_state(data)?;
-        let paths = Paths::of(data, clock::unix_seconds(clock::now()));
+        let paths = Paths::of(data, clock::unix_seconds(clock::now()))?;
+        let in_place = data.hold_member()?.map(|member| member.id()).transpose()?;
         let opened = if let Some(path) = snapshot {
             Some(self.open(path).await?)
         } else {
@@ -38,25 +45,31 @@ impl Run<'_> {
         let mut report = Report {
             act: Some(what),
             from: opened.as_ref().map(|snapshot| snapshot.path.clone()),
-            old: paths.old.clone().filter(|_| old::holds_data(&paths.current)),
+            old: paths.old.clone().filter(|_| old::is_in_use(self.data)),
             members_before: before.as_ref().map_or(0, |cluster| cluster.members).max(self.members_now()),
             ..Report::default()
         };
         report.room = Some(self.check_room(&paths, opened.as_ref())?);
         let token = self.secrets(&mut report).await?;
-        paths.clear(data)?;
+        let place = Place::of(data)?.ok_or_else(|| HeldError::Missing(data.db()))?;
+        let work = place.clear(data)?;
         let name = self.name(before.as_ref())?;
         let blueprint =
             self.blueprint(name, if what == Act::Reset { 0 } else { self.config.cluster_reset_bump_revision })?;
         let built = match opened {
-            Some(snapshot) => self.build(snapshot, &paths, &blueprint).await?,
-            None => self.replay(&paths, &blueprint, &mut report).await?,
+            Some(snapshot) => self.build(snapshot, &work, &blueprint).await,
+            None => self.replay(&work, &blueprint, &mut report).await,
         };
+        let (held, shown) = work.names();
+        let built = built.map_err(|failure| failure.told().renamed(&held, &shown))?;
         // Only now: what cannot be restored leaves nothing behind, however often it is tried.
         if found == DataState::Present && !self.asked.no_safety_net {
             self.safety_net(before.as_ref(), &mut report).await;
         }
-        data.give_to_etcd(&paths.built())?;
+        // Before it is theirs: what is put in place later must still be this one.
+        let member = work.enter(&[Work::BUILT, DataDir::MEMBER_NAME])?.id()?;
+        faults::point("restore::give").on("hand over", &work.path(Work::BUILT))?;
+        data.give_to_etcd(&work.enter(&[Work::BUILT])?)?;
         report.size = built.size;
         report.revision = Some((built.revision_before, built.inspection.revision));
         report.keys = Some(built.inspection.keys);
@@ -67,14 +80,14 @@ impl Run<'_> {
             Journal::begin(what, clock::rfc3339(clock::now()), paths, self.record(before.as_ref(), &blueprint));
         journal.before = before;
         if let Some(token) = token {
-            durable::write_file(&settle::staged_token(&journal), token.as_bytes(), PRIVATE)?;
+            durable::write_file(&settle::staged_token(data), token.as_bytes(), PRIVATE)?;
         }
-        Ok(Staged { journal, report, built: Some(built) })
+        Ok(Staged { journal, report, built: Some(built), member, before: in_place })
     }
 
     /// How many members the database in use knows, as far as it can be read.
     fn members_now(&self) -> usize {
-        let members = host::open_regular(&self.data.etcd_bolt()).ok().and_then(|file| look::members(&file).ok());
+        let members = self.data.bolt().ok().flatten().and_then(|file| look::members(&file).ok());
         members.map_or(0, |members| members.len())
     }
 
@@ -105,8 +118,7 @@ impl Run<'_> {
     /// Bytes that are needed, and that are free.
     fn check_room(&self, paths: &Paths, snapshot: Option<&SnapshotFile>) -> Result<(u64, u64), ResetError> {
         let dir = paths.work.ancestors().find(|dir| dir.is_dir()).unwrap_or(Path::new("/")).to_path_buf();
-        let member = self.data.etcd_member();
-        let needed = SPARE + snapshot.map_or_else(|| replay::size(&member), |snapshot| snapshot.database_size);
+        let needed = SPARE + snapshot.map_or_else(|| replay::size(self.data), |snapshot| snapshot.database_size);
         let free = host::free_bytes(&dir).unwrap_or(u64::MAX);
         if free < needed { Err(ResetError::Space { needed, free, dir }) } else { Ok((needed, free)) }
     }
@@ -168,8 +180,9 @@ impl Run<'_> {
         }
     }
 
-    async fn build(&self, snapshot: SnapshotFile, paths: &Paths, blueprint: &Blueprint) -> Result<Built, Failure> {
-        let (dir, blueprint, course, tell) = (paths.built(), blueprint.clone(), self.course.clone(), self.tell.clone());
+    async fn build(&self, snapshot: SnapshotFile, work: &Work, blueprint: &Blueprint) -> Result<Built, Failure> {
+        let (dir, blueprint, course, tell) =
+            (work.through(Work::BUILT), blueprint.clone(), self.course.clone(), self.tell.clone());
         let built = blocking(move || {
             build::build(&snapshot, &dir, &blueprint, &course, &mut |done, all| {
                 tell("building the new data", done, all);
@@ -179,9 +192,9 @@ impl Run<'_> {
     }
 
     /// Lets an etcd read the log to its end in a copy, and builds from what comes out.
-    async fn replay(&self, paths: &Paths, blueprint: &Blueprint, report: &mut Report) -> Result<Built, Failure> {
-        let dir = paths.work.join("replay");
-        let (member, copy, tell) = (self.data.etcd_member(), dir.join("member"), self.tell.clone());
+    async fn replay(&self, work: &Work, blueprint: &Blueprint, report: &mut Report) -> Result<Built, Failure> {
+        let member = self.data.hold_member()?.ok_or_else(|| HeldError::Missing(self.data.etcd_member()))?;
+        let (copy, tell) = (work.through(REPLAY).join(DataDir::MEMBER_NAME), self.tell.clone());
         let kept =
             blocking(move || replay::copy(&member, &copy, &mut |done, all| tell("copying the data in use", done, all)));
         let kept = kept.await??;
@@ -192,25 +205,24 @@ impl Run<'_> {
                 if kept.uncertain == 1 { "one entry".into() } else { format!("{} entries", kept.uncertain) }
             ));
         }
-        self.data.give_to_etcd(&dir)?;
-        let trust = trial::trust(&paths.work);
+        let bytes = replay::size_of(&work.enter(&[REPLAY, DataDir::MEMBER_NAME])?);
+        self.data.give_to_etcd(&work.enter(&[REPLAY])?)?;
+        let (trust, dir) = (trial::trust(&self.data.restore()), work.path(REPLAY));
         let trial = Trial {
             config: self.config,
             data: self.data,
             trust: &trust,
             dir: &dir,
             name: &blueprint.name,
-            quota: trial::quota(replay::size(&dir.join("member"))),
+            quota: trial::quota(bytes),
             force_new_cluster: true,
         };
         tracing::info!("an etcd reads the log of this member to its end, in a copy");
-        replay::run(&trial, &self.program, self.course).await?;
-        let (built, blueprint) = (paths.built(), blueprint.clone());
-        Ok(blocking(move || {
-            build::adopt(&dir, &built)?;
-            durable::remove_dir_all(&dir)?;
-            build::rebuild(&built, &blueprint)
-        })
-        .await??)
+        replay::run(&trial, &self.program, bytes, self.course).await?;
+        let built = work.dir.make_dir(Work::BUILT, PRIVATE_DIR)?;
+        build::adopt(&work.enter(&[REPLAY])?, &built)?;
+        work.dir.remove_all(REPLAY)?;
+        let blueprint = blueprint.clone();
+        Ok(blocking(move || build::rebuild(&built.through(), &blueprint)).await??)
     }
 }

@@ -435,5 +435,5 @@ async fn try_to_take(
 fn live(shared: &Shared) -> Source {
     let child = shared.child.clone();
     let generation = child.borrow().generation;
-    Source { bolt: shared.data.etcd_bolt(), is_same: Arc::new(move || child.borrow().generation == generation) }
+    Source { data: shared.data.clone(), is_same: Arc::new(move || child.borrow().generation == generation) }
 }

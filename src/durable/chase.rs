@@ -1,0 +1,73 @@
+//! Goes where a path leads, link by link, and refuses to be led by another user.
+//!
+//! The rule is that of systemd's `CHASE_SAFE`: from a directory of root's or ours one may go anywhere; from a directory of another user
+//! only to what is that user's, and never through a link. So whoever owns a directory on the way can lead us to nothing that is not
+//! theirs already.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+
+use super::held::is_trusted;
+use super::refusal::HeldError;
+use super::{OnPath as _, WriteError};
+
+/// As many links as Linux follows in one path.
+const MOST_LINKS: u32 = 40;
+
+/// Opens the directory that `target` leads to from `from`. `origin` is the link or path that is named in messages.
+pub(super) fn chase(from: &File, target: &Path, origin: &Path) -> Result<File, HeldError> {
+    let system = |act, source: io::Error| HeldError::from(WriteError { act, path: origin.to_path_buf(), source });
+    let open = |dir: &File, name: &OsStr, flags| {
+        rustix::fs::openat(dir, name, flags | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty()).map(File::from)
+    };
+    let mut at = from.try_clone().on("open", origin)?;
+    let mut pending: Vec<OsString> = parts(target);
+    let mut links = 0;
+    while let Some(part) = pending.pop() {
+        let owner = at.metadata().on("look at", origin)?.uid();
+        let next = match open(&at, &part, OFlags::PATH) {
+            Err(Errno::NOENT) => return Err(HeldError::Dangling(origin.to_path_buf())),
+            opened => opened.map_err(|error| system("open", error.into()))?,
+        };
+        let found = next.metadata().on("look at", origin)?;
+        if !is_trusted(owner) && found.uid() != owner && part != ".." {
+            return Err(HeldError::LedAway { path: origin.to_path_buf(), owner });
+        }
+        if !found.is_symlink() {
+            at = next;
+            continue;
+        }
+        // A link of one user's in a directory that others may write into (as /tmp) is that user's to lead.
+        if let Some(owner) = [owner, found.uid()].into_iter().find(|uid| !is_trusted(*uid)) {
+            return Err(HeldError::LedAway { path: origin.to_path_buf(), owner });
+        }
+        links += 1;
+        if links > MOST_LINKS {
+            return Err(system("open", Errno::LOOP.into()));
+        }
+        let target = rustix::fs::readlinkat(&at, &part, Vec::new()).map_err(|error| system("open", error.into()))?;
+        pending.extend(parts(&PathBuf::from(super::os_string(&target))));
+    }
+    let opened = open(&at, OsStr::new("."), OFlags::RDONLY | OFlags::DIRECTORY);
+    match opened {
+        Err(Errno::NOTDIR) => Err(HeldError::Kind { path: origin.to_path_buf(), found: "file", wanted: "directory" }),
+        opened => opened.map_err(|error| system("open", error.into())),
+    }
+}
+
+/// The parts of a path, the first one last.
+fn parts(path: &Path) -> Vec<OsString> {
+    let mut parts: Vec<OsString> = path
+        .components()
+        .filter(|part| !matches!(part, Component::CurDir))
+        .map(|part| part.as_os_str().to_os_string())
+        .collect();
+    parts.reverse();
+    parts
+}

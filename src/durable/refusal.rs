@@ -1,0 +1,115 @@
+//! Why something in a directory that another user may change is not done.
+
+use std::path::PathBuf;
+
+use super::WriteError;
+use crate::error::{Exit, Explained};
+use crate::plan::space::human;
+
+/// More entries than any directory of etcd's or ours has.
+pub(super) const MOST_ENTRIES: usize = 100_000;
+
+/// Why something in a held directory was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum HeldError {
+    /// The system refused it.
+    #[error(transparent)]
+    System(#[from] WriteError),
+    /// A link that is not followed.
+    #[error("{} is a symbolic link that user {owner} can change, so quorate does not follow it", path.display())]
+    Link {
+        /// The link.
+        path: PathBuf,
+        /// Who owns the directory that it lies in, or the link itself.
+        owner: u32,
+    },
+    /// On the way to where a link leads, a directory of one user leads to what is another user's.
+    #[error("{} leads out of a directory that user {owner} can change, so quorate does not go there", path.display())]
+    LedAway {
+        /// The link.
+        path: PathBuf,
+        /// Who could have led us anywhere.
+        owner: u32,
+    },
+    /// A link leads nowhere.
+    #[error("{} is a symbolic link to something that is not there", .0.display())]
+    Dangling(PathBuf),
+    /// Something else is where a file or directory belongs.
+    #[error("{} is a {found}, and should be a {wanted}", path.display())]
+    Kind {
+        /// What.
+        path: PathBuf,
+        /// What it is.
+        found: &'static str,
+        /// What it should be.
+        wanted: &'static str,
+    },
+    /// It belongs to the wrong user.
+    #[error("{} belongs to user {found}, and should belong to user {wanted}", path.display())]
+    Owner {
+        /// What.
+        path: PathBuf,
+        /// Whose it is.
+        found: u32,
+        /// Whose it should be.
+        wanted: u32,
+    },
+    /// Too many entries to look at.
+    #[error("{} has more than {MOST_ENTRIES} entries", .0.display())]
+    Crowded(PathBuf),
+    /// Too large to be what it should be.
+    #[error("{} has {}, and should have at most {}", path.display(), human(*size), human(*limit))]
+    Large {
+        /// What.
+        path: PathBuf,
+        /// Bytes.
+        size: u64,
+        /// Bytes.
+        limit: u64,
+    },
+    /// A file or directory that must be there is not.
+    #[error("there is no {}", .0.display())]
+    Missing(PathBuf),
+    /// Somebody exchanged it while we worked on it.
+    #[error("{} was replaced while quorate worked on it", .0.display())]
+    Replaced(PathBuf),
+    /// Another file system is mounted in what was to be removed.
+    #[error("{} is a mount point, so it is not removed", .0.display())]
+    Mounted(PathBuf),
+}
+
+impl Explained for HeldError {
+    fn exit(&self) -> Exit {
+        match self {
+            Self::System(error) => error.exit(),
+            _ => Exit::Refused,
+        }
+    }
+
+    fn next(&self) -> Option<String> {
+        Some(match self {
+            Self::System(error) => return error.next(),
+            Self::Link { path, .. } | Self::LedAway { path, .. } => format!(
+                "see who made it (ls -ld {0}). If you did, remove the link and mount its target there instead: rm {0} && mkdir {0} && \
+                 mount --bind TARGET {0}",
+                path.display()
+            ),
+            Self::Dangling(path) => format!(
+                "mount what it leads to (readlink {0}), or, if there is no data there, remove the link: rm {0}",
+                path.display()
+            ),
+            Self::Kind { path, .. } | Self::Large { path, .. } => {
+                format!("see what it is (ls -ld {0}), and move it away: mv {0} /var/tmp/", path.display())
+            }
+            Self::Owner { path, wanted, .. } => {
+                format!("see what it is (ls -ld {0}); if it belongs there: chown -h {wanted} {0}", path.display())
+            }
+            Self::Missing(path) => format!("see what is there: ls -la {}", path.parent().unwrap_or(path).display()),
+            Self::Crowded(path) => format!("see what is in it: ls -f {} | head", path.display()),
+            Self::Replaced(path) => {
+                format!("find out who changes it (ls -ld {0}; fuser -v {0}), stop that, and try again", path.display())
+            }
+            Self::Mounted(path) => format!("umount {}", path.display()),
+        })
+    }
+}

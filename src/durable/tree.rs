@@ -1,0 +1,264 @@
+//! What is done with all that is below a held directory: removed, handed over, measured.
+//!
+//! Everything by descriptor, directory by directory: no link is followed, and whoever exchanges something meanwhile changes only what was
+//! theirs. What is removed is first taken from its owner, so that nothing is added while it is removed, and is flattened on the way, so
+//! that no depth of directories exhausts descriptors or the stack.
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+
+use rustix::fs::{AtFlags, Gid, RenameFlags, ResolveFlags, Uid};
+use rustix::io::Errno;
+
+use super::held::HeldDir;
+use super::refusal::HeldError;
+use super::{OnPath as _, PRIVATE_DIR, WriteError};
+use crate::faults;
+
+/// Directories below each other that are handed over or measured; etcd has three.
+const DEEPEST: u32 = 32;
+/// Entries that are measured: an answer a little too small is better than one that never comes.
+const MOST_MEASURED: u32 = 200_000;
+
+impl HeldDir {
+    /// Removes what has this name, durably: a file or link itself, or a directory with all in it. True if it was there. What is on
+    /// another file system is not removed.
+    ///
+    /// # Errors
+    /// If something in it cannot be removed.
+    pub fn remove_all(&self, name: impl AsRef<OsStr>) -> Result<bool, HeldError> {
+        let name = name.as_ref();
+        let removed = self.remove_one(name)?;
+        if removed {
+            self.sync()?;
+        }
+        Ok(removed)
+    }
+
+    fn remove_one(&self, name: &OsStr) -> Result<bool, HeldError> {
+        match rustix::fs::unlinkat(self.file_itself(), name, AtFlags::empty()) {
+            Ok(()) => return Ok(true),
+            Err(Errno::NOENT) => return Ok(false),
+            // Of a directory: EISDIR on Linux, EPERM by POSIX.
+            Err(Errno::ISDIR | Errno::PERM) => {}
+            Err(error) => return Err(self.not_removed(name, error)),
+        }
+        let Some(dir) = self.enter_within(name, ResolveFlags::NO_XDEV)? else { return Ok(false) };
+        dir.empty()?;
+        match rustix::fs::unlinkat(self.file_itself(), name, AtFlags::REMOVEDIR) {
+            Ok(()) | Err(Errno::NOENT) => Ok(true),
+            Err(Errno::NOTDIR | Errno::NOTEMPTY) => Err(HeldError::Replaced(self.path().join(name))),
+            Err(error) => Err(self.not_removed(name, error)),
+        }
+    }
+
+    fn not_removed(&self, name: &OsStr, error: Errno) -> HeldError {
+        WriteError { act: "remove", path: self.path().join(name), source: error.into() }.into()
+    }
+
+    /// Removes all that is in it.
+    ///
+    /// # Errors
+    /// As [`Self::remove_all`].
+    pub fn empty(&self) -> Result<(), HeldError> {
+        self.take()?;
+        let mut count = 0_u64;
+        loop {
+            let directories = self.unlink_files()?;
+            if directories.is_empty() {
+                return Ok(());
+            }
+            for name in directories {
+                let Some(dir) = self.enter_within(&name, ResolveFlags::NO_XDEV)? else { continue };
+                dir.take()?;
+                // What is below comes up by one level, and is seen to in the next round.
+                for below in dir.unlink_files()? {
+                    self.lift(&dir, &below, &mut count)?;
+                }
+                match rustix::fs::unlinkat(self.file_itself(), &name, AtFlags::REMOVEDIR) {
+                    Ok(()) | Err(Errno::NOENT) => {}
+                    Err(error) => return Err(self.not_removed(&name, error)),
+                }
+            }
+        }
+    }
+
+    /// Makes it ours alone, so that its owner adds nothing to what is being removed.
+    fn take(&self) -> Result<(), HeldError> {
+        let us = nix::unistd::geteuid().as_raw();
+        if self.uid() != us {
+            self.set_owner(Some(us), None)?;
+        }
+        if self.mode()? == PRIVATE_DIR { Ok(()) } else { self.set_mode(PRIVATE_DIR) }
+    }
+
+    /// Removes everything in it but directories. Gives those.
+    fn unlink_files(&self) -> Result<Vec<OsString>, HeldError> {
+        let mut directories = Vec::new();
+        let entries = rustix::fs::Dir::read_from(self.file_itself());
+        for entry in entries.map_err(io::Error::from).on("read", self.path())? {
+            let entry = entry.map_err(io::Error::from).on("read", self.path())?;
+            let name = entry.file_name();
+            if matches!(name.to_bytes(), b"." | b"..") {
+                continue;
+            }
+            match rustix::fs::unlinkat(self.file_itself(), name, AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(Errno::ISDIR | Errno::PERM) if self.is_directory(name)? => {
+                    directories.push(super::os_string(name));
+                }
+                Err(error) => return Err(self.not_removed(&super::os_string(name), error)),
+            }
+        }
+        Ok(directories)
+    }
+
+    fn is_directory(&self, name: &std::ffi::CStr) -> Result<bool, HeldError> {
+        Ok(self.look(super::os_string(name))?.is_some_and(|found| found.is_dir()))
+    }
+
+    /// Moves a directory in `below` up into this one, under a name that nothing has.
+    fn lift(&self, below: &Self, name: &OsStr, count: &mut u64) -> Result<(), HeldError> {
+        loop {
+            *count += 1;
+            let to = format!("lifted-{count}");
+            match rustix::fs::renameat_with(below.file_itself(), name, self.file_itself(), &to, RenameFlags::NOREPLACE)
+            {
+                Err(Errno::EXIST) => {}
+                // A file system that cannot promise it; an empty directory at most is replaced.
+                Err(Errno::INVAL | Errno::NOSYS) => {
+                    let moved = rustix::fs::renameat(below.file_itself(), name, self.file_itself(), &to);
+                    return moved.map_err(|error| below.not_removed(name, error));
+                }
+                done => return done.map_err(|error| below.not_removed(name, error)),
+            }
+        }
+    }
+
+    /// Gives it and all in it to somebody, itself last: as long as it is not theirs, the work is not done. Links are given, never followed;
+    /// what is theirs already is not entered. It must be ours, and closed to others, so that nobody puts anything into it meanwhile.
+    ///
+    /// # Errors
+    /// The first thing that cannot be given.
+    pub fn hand_over(&self, owner: u32, group: u32) -> Result<(), HeldError> {
+        if self.is_ours_alone() { self.hand_level(owner, group, 0) } else { self.refuse_to_give() }
+    }
+
+    fn refuse_to_give(&self) -> Result<(), HeldError> {
+        let us = nix::unistd::geteuid().as_raw();
+        Err(HeldError::Owner { path: self.path().to_path_buf(), found: self.uid(), wanted: us })
+    }
+
+    fn hand_level(&self, owner: u32, group: u32, depth: u32) -> Result<(), HeldError> {
+        if depth > DEEPEST {
+            return Err(
+                WriteError { act: "hand over", path: self.path().to_path_buf(), source: Errno::LOOP.into() }.into()
+            );
+        }
+        for name in self.names()? {
+            let Some(found) = self.look(&name)? else { continue };
+            if !found.is_dir() {
+                faults::point("durable::chown").on("change the owner of", &self.path().join(&name))?;
+                let (uid, gid) = (Uid::from_raw(owner), Gid::from_raw(group));
+                let given =
+                    rustix::fs::chownat(self.file_itself(), &name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW);
+                given.map_err(io::Error::from).on("change the owner of", &self.path().join(&name))?;
+                continue;
+            }
+            let Some(dir) = self.enter(&name)? else { continue };
+            if dir.uid() != owner {
+                dir.hand_level(owner, group, depth + 1)?;
+            }
+        }
+        self.set_owner(Some(owner), Some(group))
+    }
+
+    /// Bytes that all in it takes on the disk, as far as it can be seen.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        let mut left = MOST_MEASURED;
+        self.measure(&mut left, 0)
+    }
+
+    fn measure(&self, left: &mut u32, depth: u32) -> u64 {
+        let Ok(entries) = rustix::fs::Dir::read_from(self.file_itself()) else { return 0 };
+        let mut bytes = 0;
+        for entry in entries.flatten() {
+            let name = super::os_string(entry.file_name());
+            if *left == 0 || depth > DEEPEST {
+                break;
+            }
+            if name == "." || name == ".." {
+                continue;
+            }
+            *left -= 1;
+            let Ok(Some(found)) = self.look(&name) else { continue };
+            if !found.is_dir() {
+                bytes += found.blocks() * 512;
+            } else if let Ok(Some(dir)) = self.enter_within(&name, ResolveFlags::NO_XDEV) {
+                bytes += dir.measure(left, depth + 1);
+            }
+        }
+        bytes
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "tests put files there by hand")]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+    use std::path::Path;
+
+    use super::*;
+
+    /// Deeper than a path can be, and than a process may have files open.
+    #[test]
+    fn a_tree_of_any_depth_is_removed_and_nothing_that_it_links_to() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("victim")).unwrap();
+        fs::write(dir.path().join("victim/file"), "x").unwrap();
+        let held = HeldDir::open(dir.path()).unwrap();
+        let mut at = held.make_dir("tree", PRIVATE_DIR).unwrap();
+        for _ in 0..1_500 {
+            symlink(dir.path().join("victim"), at.through().join("link")).unwrap();
+            fs::write(at.through().join("file"), "x").unwrap();
+            fs::create_dir(at.through().join("lifted-1")).unwrap();
+            at = at.enter("lifted-1").unwrap().unwrap();
+        }
+        assert!(held.size() > 0);
+        assert!(held.remove_all("tree").unwrap());
+        assert!(!held.remove_all("tree").unwrap());
+        assert_eq!(held.names().unwrap(), ["victim"]);
+        assert_eq!(fs::read(dir.path().join("victim/file")).unwrap(), b"x");
+    }
+
+    #[test]
+    fn what_is_handed_over_is_all_of_it_and_no_more() {
+        if !nix::unistd::geteuid().is_root() {
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("data/member/wal")).unwrap();
+        fs::create_dir(dir.path().join("victim")).unwrap();
+        symlink(dir.path().join("victim"), dir.path().join("data/member/link")).unwrap();
+        fs::write(dir.path().join("data/member/wal/file"), "x").unwrap();
+        let data = HeldDir::open(&dir.path().join("data")).unwrap();
+        data.set_mode(0o777).unwrap();
+        let open = HeldDir::open(&dir.path().join("data")).unwrap();
+        assert!(
+            matches!(open.hand_over(12345, 12345), Err(HeldError::Owner { .. })),
+            "others could change it meanwhile"
+        );
+        data.hand_over(12345, 23456).unwrap();
+        let ids = |path: &str| {
+            let found = fs::symlink_metadata(dir.path().join(Path::new(path))).unwrap();
+            (found.uid(), found.gid())
+        };
+        for path in ["data", "data/member", "data/member/link", "data/member/wal", "data/member/wal/file"] {
+            assert_eq!(ids(path), (12345, 23456), "{path}");
+        }
+        assert_eq!(ids("victim"), (0, 0));
+    }
+}
