@@ -16,7 +16,7 @@ use tokio::process::Command;
 
 use super::embedded;
 use super::pinned::Pinned;
-use super::process::{become_user, clean_environment, kill_group};
+use super::process::{become_user, etcd_environment, kill_group};
 use super::version::{self, NotAVersion, Version};
 use crate::config::{EtcdArg, suggest};
 use crate::datadir::DataDir;
@@ -324,7 +324,7 @@ fn unreachable(path: &Path, user: &User, source: io::Error) -> BinaryError {
 /// Runs it in a process group of its own, which is ended with all that it started if it takes too long.
 async fn run(path: &Path, args: &[String], user: Option<&User>) -> Result<Output, BinaryError> {
     let mut command = std::process::Command::new(path);
-    clean_environment(&mut command);
+    etcd_environment(&mut command);
     command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
     if let Some(user) = user {
         become_user(&mut command, user);

@@ -27,9 +27,29 @@ fn ours() -> MutexGuard<'static, BTreeSet<i32>> {
     OURS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Removes what a program started by us must not inherit: systemd's sockets (etcd would send READY=1 itself), settings of
-/// etcd's by environment, and our secrets.
-pub fn clean_environment(command: &mut Command) {
+/// What etcd gets of our environment: where programs are, the time zone, the settings of Go's runtime, and where the CAs of the system
+/// are. No proxy, which would get between members, and no credentials, which etcd's user could read in `/proc/PID/environ`.
+const FOR_ETCD: [&str; 10] = [
+    "PATH",
+    "TZ",
+    "LANG",
+    "GODEBUG",
+    "GOGC",
+    "GOMAXPROCS",
+    "GOMEMLIMIT",
+    "GOTRACEBACK",
+    "SSL_CERT_DIR",
+    "SSL_CERT_FILE",
+];
+
+/// Gives an etcd an environment that is made from nothing.
+pub fn etcd_environment(command: &mut Command) {
+    command.env_clear();
+    command.envs(FOR_ETCD.iter().filter_map(|name| std::env::var_os(name).map(|value| (name, value))));
+}
+
+/// Removes what a command of the operator's must not inherit: systemd's sockets, settings of etcd's by environment, and our secrets.
+pub fn operator_environment(command: &mut Command) {
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
         let is_unwanted = text == "NOTIFY_SOCKET"

@@ -27,7 +27,7 @@ use super::child::{ChildStatus, Handle, Order, State};
 use super::orphan;
 use super::output::{self, Tail};
 use super::pinned::{Executable, Pinned};
-use super::process::{self, ProcessHandle, Spawner, become_user, clean_environment};
+use super::process::{self, ProcessHandle, Spawner, become_user, etcd_environment};
 use crate::clock;
 use crate::datadir::DataDir;
 use crate::durable::WriteError;
@@ -223,7 +223,7 @@ impl Supervisor {
                 command
             }
         };
-        clean_environment(&mut command);
+        etcd_environment(&mut command);
         if let Some(user) = &self.launch.user {
             become_user(&mut command, user);
         }

@@ -15,5 +15,6 @@ mod health;
 mod mistakes;
 mod monitoring;
 mod reload;
+mod secrets;
 mod start;
 mod user;

@@ -4,7 +4,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use crate::error::Told;
-use crate::etcd::process::{clean_environment, kill_group};
+use crate::etcd::process::{kill_group, operator_environment};
 
 /// How long it may take.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -12,7 +12,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Runs it in the shell, with what went wrong in its environment.
 pub(super) async fn run(command: String, told: Told, node: String) {
     let mut shell = std::process::Command::new("/bin/sh");
-    clean_environment(&mut shell);
+    operator_environment(&mut shell);
     std::os::unix::process::CommandExt::process_group(&mut shell, 0);
     shell.args(["-c", &command]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     shell.env("QUORATE_SNAPSHOT_ERROR", told.to_string()).env("QUORATE_SNAPSHOT_NODE", &node);
