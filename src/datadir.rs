@@ -3,6 +3,7 @@
 //! Given `--data-dir`, names each file once; `owner` makes the directories and sees to it that they are whose they must be.
 
 mod etcd;
+mod modes;
 mod owner;
 
 use std::path::{Path, PathBuf};
@@ -139,6 +140,8 @@ impl DataDir {
     pub const NAME_NAME: &str = "name";
     /// The name of [`Self::etcd_config`] in [`Self::etcd`].
     pub const CONFIG_NAME: &str = "config";
+    /// The name of the directory beside snapshots in which their manifests are.
+    pub const METADATA_NAME: &str = ".metadata";
     /// The name of [`Self::restore`] in [`Self::db`].
     pub const RESTORE_NAME: &str = "restore";
 

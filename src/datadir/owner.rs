@@ -95,16 +95,16 @@ pub enum Mended {
     HandedOver(PathBuf),
 }
 
-fn us() -> u32 {
+pub(super) fn us() -> u32 {
     nix::unistd::geteuid().as_raw()
 }
 
 impl DataDir {
-    /// Makes what must exist before the lock can be taken: `D` and `S`.
+    /// Makes what must exist before the lock can be taken: `D` and `S`. Returns what had to be mended.
     ///
     /// # Errors
     /// If they cannot be made or belong to somebody else.
-    pub fn prepare_for_lock(&self) -> Result<(), DataDirError> {
+    pub fn prepare_for_lock(&self) -> Result<Vec<Mended>, DataDirError> {
         if self.root.is_symlink() && !self.root.exists() {
             return Err(DataDirError::Dangling(self.root.clone()));
         }
@@ -116,7 +116,8 @@ impl DataDir {
                 return Err(DataDirError::Writable(self.root.clone()));
             }
         }
-        self.own(&self.server()).map(|_| ())
+        let server = self.server();
+        Ok(if self.own(&server)? { vec![Mended::Closed(server)] } else { Vec::new() })
     }
 
     /// Makes or mends every directory below `S`, and gives etcd's user the way to its data. Returns what had to be mended.
@@ -130,6 +131,7 @@ impl DataDir {
                 mended.push(Mended::Closed(dir));
             }
         }
+        mended.extend(self.close()?);
         if let Some(user) = &self.etcd_user {
             self.open_passage(user)?;
         }

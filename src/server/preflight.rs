@@ -93,7 +93,7 @@ pub(super) async fn prepare(
     binary: Version,
     grace: Duration,
 ) -> Result<Prepared, Failure> {
-    data.prepare_for_lock()?;
+    data.prepare_for_lock()?.iter().for_each(tell);
     let lock = lock::take(data)?;
     faults::point("server::locked").map_err(super::system("go on after the lock"))?;
     // It would still have the ports, and could still make files.
@@ -197,7 +197,7 @@ pub(super) fn own(data: &DataDir, snapshots: &Path) -> Result<(), DataDirError> 
     Ok(())
 }
 
-fn tell(mended: &Mended) {
+pub(super) fn tell(mended: &Mended) {
     match mended {
         Mended::Closed(path) => tracing::warn!(path = %path.display(), "others could get in here; closed to them now"),
         Mended::HandedOver(path) => tracing::warn!(path = %path.display(), "handed over to the user that etcd runs as"),

@@ -14,7 +14,7 @@ use crate::durable::{self, OnPath as _, PRIVATE, PRIVATE_DIR, WriteError};
 use crate::plan::owner::Life;
 
 /// The directory of the manifests, in that of the snapshots.
-pub const DIR: &str = ".metadata";
+pub const DIR: &str = crate::datadir::DataDir::METADATA_NAME;
 /// A manifest may be this large, in bytes.
 const LARGEST: u64 = 1 << 20;
 

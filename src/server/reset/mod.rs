@@ -188,7 +188,7 @@ async fn act(config: &Config, asked: &Asked, course: &Course, tell: &Tell) -> Re
             }
         };
     }
-    data.prepare_for_lock()?;
+    data.prepare_for_lock()?.iter().for_each(preflight::tell);
     let _lock = lock::take(data)?;
     orphan::clear(data, super::grace()).await?;
     preflight::own(data, &config.snapshot.place(data))?;

@@ -1,0 +1,88 @@
+//! Who may read what below `S`: one table of directories, and the rule for the files in them.
+//!
+//! Every file directly in one of these directories is readable for us alone, except certificates and keys that etcd reads, whose group is
+//! etcd's ([`DataDir::certificate`]). What is more open than that is closed, and the caller says so.
+
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use super::owner::us;
+use super::{DataDir, DataDirError, Mended};
+use crate::durable::{HeldDir, HeldError, OnPath as _, PRIVATE, PRIVATE_DIR};
+
+/// Whether etcd's group may pass through a directory of ours.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Passage {
+    /// It has to: etcd's data or certificates are below it.
+    Open,
+    /// It has no business there.
+    Closed,
+}
+
+impl DataDir {
+    /// The directories of ours below `S`.
+    fn table(&self) -> Vec<(PathBuf, Passage)> {
+        vec![
+            (self.server(), Passage::Open),
+            (self.server().join("tls"), Passage::Open),
+            (self.tls(), Passage::Open),
+            (self.db(), Passage::Open),
+            (self.restore(), Passage::Open),
+            (self.cache(), Passage::Closed),
+            (self.downloads(), Passage::Closed),
+            (self.snapshots(), Passage::Closed),
+            (self.snapshots().join(Self::METADATA_NAME), Passage::Closed),
+        ]
+    }
+
+    /// Closes what others can read, where it is ours. Gives what was closed.
+    ///
+    /// # Errors
+    /// If something cannot be looked at or closed.
+    pub(super) fn close(&self) -> Result<Vec<Mended>, DataDirError> {
+        let mut closed = Vec::new();
+        for (path, passage) in self.table() {
+            // What is not there, or somebody else's, is for others to judge.
+            let Ok(dir) = HeldDir::open(&path) else { continue };
+            if dir.uid() != us() {
+                continue;
+            }
+            if passage == Passage::Closed && dir.mode()? & 0o077 != 0 {
+                dir.set_mode(PRIVATE_DIR)?;
+                closed.push(Mended::Closed(path.clone()));
+            }
+            match self.close_files(&dir, &mut closed) {
+                // More snapshots than anybody looks through at every start.
+                Err(HeldError::Crowded(_)) => {}
+                done => done?,
+            }
+        }
+        Ok(closed)
+    }
+
+    fn close_files(&self, dir: &HeldDir, closed: &mut Vec<Mended>) -> Result<(), HeldError> {
+        for name in dir.names()? {
+            let Some(found) = dir.look(&name)?.filter(|found| found.is_file() && found.uid() == us()) else { continue };
+            let path = dir.path().join(&name);
+            let wanted = self.mode_of(&path);
+            let present = found.permissions().mode() & 0o777;
+            if present & 0o077 & !wanted == 0 {
+                continue;
+            }
+            let Some(file) = dir.file(&name)? else { continue };
+            file.set_permissions(std::fs::Permissions::from_mode(wanted)).on("set the mode of", &path)?;
+            closed.push(Mended::Closed(path));
+        }
+        Ok(())
+    }
+
+    fn mode_of(&self, path: &Path) -> u32 {
+        let name = path.file_stem().unwrap_or_default().to_string_lossy();
+        let files = self.certificate(&name);
+        match path {
+            path if path == files.certificate => files.certificate_access.mode,
+            path if path == files.key => files.key_access.mode,
+            _ => PRIVATE,
+        }
+    }
+}
