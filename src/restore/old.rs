@@ -38,17 +38,26 @@ pub fn list(data: &DataDir) -> Vec<Aside> {
     found
 }
 
-/// True if there is a database in a directory that is, or was, etcd's own or its `member`: only then is it worth going back to.
-fn holds_database(dir: &HeldDir) -> bool {
-    let member = dir.enter("member").ok().flatten();
-    let snap = member.as_ref().unwrap_or(dir).enter("snap").ok().flatten();
-    snap.and_then(|snap| snap.look("db").ok().flatten()).is_some_and(|found| found.is_file())
+/// True if there is no database in a directory that is, or was, etcd's own or its `member`: then it is not worth going back to.
+/// What is there and is not as it should be counts as one, so that it is refused where it is opened.
+fn lacks_database(dir: &HeldDir) -> bool {
+    let below = |dir: &HeldDir, name: &str| match dir.look(name) {
+        Ok(None) => Some(None),
+        Ok(Some(found)) if found.is_dir() => dir.enter(name).ok().flatten().map(Some),
+        _ => None,
+    };
+    let Some(member) = below(dir, "member") else { return false };
+    match below(member.as_ref().unwrap_or(dir), "snap") {
+        Some(Some(snap)) => matches!(snap.look("db"), Ok(None)),
+        Some(None) => true,
+        None => false,
+    }
 }
 
 /// True if the data in use have a database.
 #[must_use]
 pub fn is_in_use(data: &DataDir) -> bool {
-    data.hold_member().ok().flatten().is_some_and(|member| holds_database(&member))
+    data.hold_member().ok().flatten().is_some_and(|member| !lacks_database(&member))
 }
 
 /// The directories in which data are set aside: `db`, and where `member` is renamed.
@@ -82,7 +91,7 @@ pub fn newest(data: &DataDir) -> Result<Option<(Aside, HeldAside)>, HeldError> {
     // What was set aside without a database is nothing to go back to.
     let holds = |aside: &Aside| {
         let name = aside.path.file_name().unwrap_or_default();
-        place.dir.enter(name).ok().flatten().is_some_and(|dir| holds_database(&dir))
+        place.dir.enter(name).ok().flatten().is_none_or(|dir| !lacks_database(&dir))
     };
     let Some(aside) = aside.filter(holds).max_by_key(|aside| aside.second) else { return Ok(None) };
     let name = aside.path.file_name().unwrap_or_default();
@@ -102,7 +111,7 @@ pub fn rotate(data: &DataDir, keep: usize) -> Result<Vec<Aside>, HeldError> {
     // What holds no data takes the place of none that does.
     let is_full = |(dir, aside): &(&HeldDir, Aside)| {
         let name = aside.path.file_name().unwrap_or_default();
-        dir.enter(name).ok().flatten().is_some_and(|aside| holds_database(&aside))
+        dir.enter(name).ok().flatten().is_none_or(|aside| !lacks_database(&aside))
     };
     let (full, empty): (Vec<_>, Vec<_>) = found.partition(|(_, aside)| is_full(aside));
     let mut removed = Vec::new();
