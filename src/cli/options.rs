@@ -72,6 +72,7 @@ fn argument(spec: &'static Spec) -> Arg {
 fn value_name(kind: Kind) -> &'static str {
     match kind {
         Kind::Switch => "BOOL",
+        Kind::Endpoint => "HOST-OR-URL",
         Kind::Snapshot => "NAME-OR-PATH",
         Kind::Text => "TEXT",
         Kind::Path => "PATH",

@@ -26,6 +26,7 @@ impl Kind {
         let (good, wants) = match self {
             Self::Switch => (switch(text).is_some(), "wants true or false"),
             Self::Text | Self::Path => (!text.trim().is_empty(), "wants a value"),
+            Self::Endpoint => return super::s3::check_endpoint(text),
             Self::Snapshot => {
                 (!text.trim().is_empty(), "wants the snapshot to restore: a name, a path or s3://BUCKET/KEY")
             }

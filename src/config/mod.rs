@@ -337,7 +337,7 @@ pub struct Loaded {
 pub(crate) enum Reader {
     /// The server's own.
     Server,
-    /// That of a command beside it. A running server may know what is missing of object storage on the command line.
+    /// That of a command beside it. A running server may know what is missing of object storage.
     Command,
 }
 

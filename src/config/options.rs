@@ -7,6 +7,8 @@ pub enum Kind {
     Switch,
     /// Any text.
     Text,
+    /// Where an S3 store is.
+    Endpoint,
     /// A snapshot to restore. An empty one is a mistake in files and variables, too: it must never mean "none".
     Snapshot,
     /// A path; relative ones count from the working directory.
@@ -345,7 +347,7 @@ pub const OPTIONS: &[Spec] = &[
         "false",
         "Upload snapshots to object storage (S3), too. For the verbs of etcd-snapshot that look at some: those that are there.",
     )),
-    s3(spec("etcd-s3-endpoint", Kind::Text, "s3.amazonaws.com", "Host, host:port or URL of the store.")),
+    s3(spec("etcd-s3-endpoint", Kind::Endpoint, "s3.amazonaws.com", "Host, host:port or URL of the store.")),
     s3(spec(
         "etcd-s3-endpoint-ca",
         Kind::Text,
@@ -369,7 +371,10 @@ pub const OPTIONS: &[Spec] = &[
             "How the bucket goes into the URL: auto, dns or path.",
         ),
     )),
-    s3(spec("etcd-s3-region", Kind::Text, "us-east-1", "Region of the bucket.")),
+    s3(noted(
+        "as the endpoint's name says, or us-east-1",
+        spec("etcd-s3-region", Kind::Text, "", "Region of the bucket."),
+    )),
     s3(spec("etcd-s3-folder", Kind::Text, "", "Where in the bucket: what the keys begin with.")),
     s3(spec("etcd-s3-insecure", Kind::Switch, "false", "Plain HTTP, without TLS.")),
     s3(noted(

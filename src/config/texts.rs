@@ -115,6 +115,8 @@ pub(super) fn check(spec: &Spec, text: &str, origin: &Origin, problems: &mut Vec
         let shown = if spec.secret { "***" } else { text };
         let message = match text.trim() {
             "" => format!("`{}` {wants}, and is empty", spec.name),
+            // Which part of it is wrong is said already, and another may be a password.
+            _ if spec.kind == Kind::Endpoint => format!("`{}` {wants}", spec.name),
             _ => format!("`{}` {wants}, not `{}`", spec.name, crate::host::printable(shown)),
         };
         problems.push(Problem { origin: origin.clone(), message });

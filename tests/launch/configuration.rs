@@ -33,6 +33,14 @@ fn each_bad_configuration_is_one_clear_error_and_nothing_is_touched() {
         ("token: two words\n", &["config.yaml:1: the token must be one word"]),
         ("cluster-reset-restore-path: /x\n", &["`cluster-reset-restore-path` needs `cluster-reset`"]),
         ("cluster-reset: true\ncluster-reset-restore-path: s3://bucket\n", &["wants s3://BUCKET/KEY"]),
+        (
+            "etcd-s3-endpoint: http://127.0.0.1:99999\n",
+            &["config.yaml:1: `etcd-s3-endpoint` wants a host, host:port or URL"],
+        ),
+        (
+            "etcd-s3: true\netcd-s3-bucket: backups\netcd-s3-endpoint: https://0a.r2.cloudflarestorage.com/backups\n",
+            &["has the bucket `backups` in it", "write 0a.r2.cloudflarestorage.com"],
+        ),
         ("cluster-reset-bump-revision: -1\n", &["`cluster-reset-bump-revision` wants a whole number"]),
     ] {
         let node = Node::new(&etcd).config(yaml);

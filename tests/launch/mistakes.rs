@@ -74,7 +74,18 @@ fn with_mistakes_in_the_configuration_nothing_is_written_or_deleted() {
     }
     assert_eq!(names.iter().filter(|name| dir.join(name).exists()).count(), 3);
     assert!(!written.exists());
+    // Of object storage a running server may know the rest; without one, nothing is deleted here either.
+    fs::write(node.config_path(), "etcd-s3: true\netcd-s3-bucket: backups\netcd-s3-access-key: a\n").unwrap();
+    run(&node.config_path(), &["etcd-snapshot", "prune", "--name=b", "--keep-last=1"])
+        .fails(2, &["`etcd-s3-secret-key`"]);
+    run(&node.config_path(), &["etcd-snapshot", "delete", &names[0], "--force"]).fails(2, &["`etcd-s3-secret-key`"]);
+    assert_eq!(names.iter().filter(|name| dir.join(name).exists()).count(), 3);
     fs::write(node.config_path(), "").unwrap();
+    // Bugs F9: said where it is said, and never queued.
+    for verb in ["save", "ls", "s3-check"] {
+        let words = ["etcd-snapshot", verb, "--s3", "--s3-bucket=backups", "--s3-endpoint=http://127.0.0.1:99999"];
+        run(&node.config_path(), &words).fails(2, &["command line --etcd-s3-endpoint", "not `127.0.0.1:99999`"]);
+    }
     run(&node.config_path(), &["etcd-snapshot", "delete", &names[0], "--force"]).succeeds();
 }
 

@@ -266,11 +266,26 @@ impl Place {
 
     /// Object storage, if it is meant.
     pub(super) async fn remote(&self, which: Which) -> Result<Option<Remote>, Failure> {
-        let is_meant = match self.said {
+        if self.is_remote(which) { self.bucket().await.map(Some) } else { Ok(None) }
+    }
+
+    /// True if object storage is meant.
+    fn is_remote(&self, which: Which) -> bool {
+        match self.said {
             Some(said) => said,
             None => self.s3.is_on && !which.local,
-        };
-        if is_meant { self.bucket().await.map(Some) } else { Ok(None) }
+        }
+    }
+
+    /// For what deletes in both places: mistakes in the settings of object storage, if that is meant, stop it before it begins here.
+    ///
+    /// # Errors
+    /// The first mistake.
+    pub(super) fn check_settings(&self, which: Which) -> Result<(), Failure> {
+        if self.is_remote(which) {
+            self.target()?;
+        }
+        Ok(())
     }
 
     fn lender(&self) -> Option<SharedCredentialsProvider> {

@@ -91,6 +91,7 @@ pub(super) fn run(config: &Config, place: &Place, args: &Args) -> Result<Exit, F
         None => &place.owner,
     };
     let base: Base = args.name.parse().map_err(BadName)?;
+    place.check_settings(args.which)?;
     let rules = Policy {
         last: args.etcd_snapshot_retention,
         hourly: args.keep_hourly,

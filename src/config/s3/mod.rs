@@ -1,9 +1,10 @@
 //! Where snapshots go besides this node: the options `etcd-s3…`, and what they come to.
 //!
 //! What was set is kept as it was written, because a request or the file of `etcd-s3-config-file` may add to it later; [`S3Config::target`]
-//! makes of it what can be connected to. Secrets never show in `Debug`. `parse` knows what single texts mean, `settings` reads the files that
+//! makes of it what can be connected to. Secrets never show in `Debug`. `endpoint` knows where the store is, `parse` what other single texts mean, `settings` reads the files that
 //! they name.
 
+mod endpoint;
 mod parse;
 mod settings;
 
@@ -18,7 +19,8 @@ use super::{Problem, Reader, Resolved, Secret};
 use crate::error::{Exit, Explained};
 use crate::host;
 use crate::plan::duration;
-use parse::{Endpoint, bucket_name, certificates, encryption, folder, proxy};
+use endpoint::Endpoint;
+use parse::{bucket_name, certificates, encryption, folder, proxy};
 use settings::read_settings;
 
 /// The switch; all other options begin with it and a hyphen.
@@ -173,6 +175,11 @@ fn wrong(option: &'static str, what: impl Into<String>) -> S3ConfigError {
     S3ConfigError { option, what: what.into() }
 }
 
+/// Whether `text` can be where a store is.
+pub(super) fn check_endpoint(text: &str) -> Result<(), String> {
+    Endpoint::of(Some(text), false).map(drop).map_err(|error| error.what)
+}
+
 /// True for an option of ours.
 #[must_use]
 pub fn is_ours(name: &str) -> bool {
@@ -195,9 +202,10 @@ impl S3Config {
         let config = Self::of_texts(texts);
         let is_asked = config.is_on && matches!(resolved.origin(SWITCH), super::Origin::CommandLine(_));
         let config = Self { is_asked, ..config };
-        // What nobody uses yet may be unfinished, and what a command says may be completed by the server.
+        // What nobody uses yet may be unfinished. A command asks a running server, which may have more on its command line or in its
+        // environment; without one, whoever uses object storage checks it first.
         if config.is_on
-            && !(is_asked && reader == Reader::Command)
+            && reader == Reader::Server
             && let Err(error) = config.target()
         {
             let blamed = if resolved.is_set(error.option) { error.option } else { SWITCH };
@@ -266,6 +274,8 @@ impl S3Config {
         let is_on = |name| one(name).and_then(switch).unwrap_or(false);
         let endpoint = Endpoint::of(one("etcd-s3-endpoint"), is_on("etcd-s3-insecure"))?;
         let bucket = one("etcd-s3-bucket").ok_or_else(|| wrong("etcd-s3-bucket", "wants the name of a bucket"))?;
+        let bucket = bucket_name(bucket)?;
+        endpoint.without(&bucket)?;
         let keys = match (one("etcd-s3-access-key"), one("etcd-s3-secret-key")) {
             (Some(access), Some(secret)) => Some(Keys {
                 source: if self.texts.contains_key(ACCESS_KEY) { ACCESS_KEY } else { "etcd-s3-config-file" },
@@ -280,13 +290,13 @@ impl S3Config {
         let seconds = one("etcd-s3-timeout").and_then(duration::parse).unwrap_or(30);
         let ca = one("etcd-s3-endpoint-ca").map(certificates).transpose()?.unwrap_or_default();
         Ok(Target {
-            host: endpoint.host,
             is_plain: endpoint.is_plain,
-            endpoint: endpoint.url,
             cas: ca,
             skip_verify: is_on("etcd-s3-skip-ssl-verify"),
-            region: one("etcd-s3-region").unwrap_or("us-east-1").to_owned(),
-            bucket: bucket_name(bucket)?,
+            region: one("etcd-s3-region").or(endpoint.region()).unwrap_or("us-east-1").to_owned(),
+            host: endpoint.host,
+            endpoint: endpoint.url,
+            bucket,
             folder: folder(one("etcd-s3-folder").unwrap_or_default())?,
             lookup: match one("etcd-s3-bucket-lookup-type") {
                 Some("dns") => Lookup::Dns,
@@ -344,10 +354,8 @@ mod tests {
             );
         }
         for (texts, expected) in [
-            (&[("-endpoint", "ftp://x")][..], "wants a host, or a URL"),
-            (&[("-endpoint", "https://user:password@x")], "wants a host, host:port or URL, not `x`"),
-            (&[("-endpoint", "two words")], "wants a host"),
-            (&[("-endpoint", "https://x"), ("-insecure", "yes")], "keep one"),
+            (&[("-endpoint", "https://x"), ("-insecure", "yes")][..], "keep one"),
+            (&[("-endpoint", "https://x/backups")], "has the bucket `backups` in it"),
             (&[("-bucket", "a/b")], "is no name of a bucket"),
             (&[("-folder", "a//b")], "single slashes"),
             (&[("-folder", "a/../b")], "single slashes"),

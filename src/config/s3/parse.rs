@@ -6,49 +6,13 @@ use aws_smithy_types::base64;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 
+use super::endpoint::can_connect;
 use super::settings::{read_file, read_private};
 use super::{Encryption, S3ConfigError, Secret, wrong};
 use crate::host;
 
 /// A key for SSE-C has so many bytes.
 const SSE_C_KEY: usize = 32;
-
-/// Where the store is.
-pub(super) struct Endpoint {
-    /// Nothing for AWS itself.
-    pub(super) url: Option<String>,
-    /// For people.
-    pub(super) host: String,
-    /// Without TLS.
-    pub(super) is_plain: bool,
-}
-
-impl Endpoint {
-    pub(super) fn of(text: Option<&str>, insecure: bool) -> Result<Self, S3ConfigError> {
-        const OPTION: &str = "etcd-s3-endpoint";
-        const AWS: &str = "s3.amazonaws.com";
-        let text = text.unwrap_or(AWS).trim_end_matches('/');
-        let (is_plain, rest) = match text.split_once("://") {
-            Some(("https", _)) if insecure => {
-                return Err(wrong(OPTION, "says https, and `etcd-s3-insecure` says plain HTTP; keep one"));
-            }
-            Some(("https", rest)) => (false, rest),
-            Some(("http", rest)) => (true, rest),
-            Some(_) => return Err(wrong(OPTION, "wants a host, or a URL with http or https")),
-            None => (insecure, text),
-        };
-        let scheme = if is_plain { "http" } else { "https" };
-        let url = format!("{scheme}://{rest}");
-        let parsed: Option<hyper::Uri> = url.parse().ok();
-        let authority = parsed.as_ref().and_then(|uri| uri.authority()).filter(|found| !found.as_str().contains('@'));
-        let Some(authority) = authority.filter(|found| !found.host().is_empty()) else {
-            let shown = host::printable(rest.rsplit('@').next().unwrap_or_default());
-            return Err(wrong(OPTION, format!("wants a host, host:port or URL, not `{shown}`")));
-        };
-        let is_usual = rest == AWS && !is_plain;
-        Ok(Self { host: authority.to_string(), url: (!is_usual).then_some(url), is_plain })
-    }
-}
 
 pub(super) fn bucket_name(text: &str) -> Result<String, S3ConfigError> {
     const OPTION: &str = "etcd-s3-bucket";
@@ -76,7 +40,9 @@ pub(super) fn folder(text: &str) -> Result<String, S3ConfigError> {
 
 pub(super) fn proxy(text: &str) -> Result<String, S3ConfigError> {
     let parsed: Option<hyper::Uri> = text.parse().ok();
-    let is_good = parsed.is_some_and(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some());
+    let is_good = parsed.is_some_and(|uri| {
+        matches!(uri.scheme_str(), Some("http" | "https")) && uri.authority().is_some_and(can_connect)
+    });
     // A URL may have a password in it.
     if is_good {
         Ok(text.to_owned())
