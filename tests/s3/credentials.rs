@@ -59,7 +59,8 @@ fn role(expires_in: i64) -> String {
 /// A node without keys in its configuration.
 fn keyless(store: &Store) -> Node {
     let config = store.config_without("-key:");
-    Node::new(&Etcd::usual()).config(&config)
+    // Others of this name have snapshots in the bucket.
+    Node::new(&Etcd::usual()).config(&config).arg("--new-cluster")
 }
 
 /// Each way: the environment that it needs, and what `s3-check` calls it.

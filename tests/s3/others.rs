@@ -207,7 +207,8 @@ fn a_proxy_is_used_as_configured_or_as_the_environment_says() {
     let mut node = node;
     node.env = vec![("HTTPS_PROXY".into(), url)];
     node.start_ready();
-    assert_eq!(count.swap(0, Ordering::Relaxed), 0);
+    // Its first start looked for snapshots of this node already.
+    count.store(0, Ordering::Relaxed);
     node.quorate(&["etcd-snapshot", "ls", "--s3"]).succeeds();
     assert!(count.load(Ordering::Relaxed) > 0, "by the environment of the server");
     node.stop();

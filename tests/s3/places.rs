@@ -107,7 +107,7 @@ fn what_is_inside_is_shown_of_those_in_the_bucket_too() {
     run(&["restore", &url, "--data-dir-out", out.to_str().unwrap()]).succeeds();
     assert!(out.join("member/snap/db").exists());
     run(&["get", "no-such", "a"]).fails(5, &["there is no snapshot"]);
-    run(&["get", "s3://backups/prod/no-such", "a"]).fails(5, &["s3://backups/prod/no-such", "ls --s3"]);
+    run(&["get", "s3://backups/prod/no-such", "a"]).fails(5, &["no-such in s3://backups/prod/"]);
     // Without the store, what is here is shown, and what that may mean is said.
     store.inject(Fault::Close, 0, usize::MAX, |_| true);
     let ran = run(&["get", "--s3-timeout=1s", &second, "b"]);
@@ -127,7 +127,8 @@ fn what_is_inside_is_shown_of_those_in_the_bucket_too() {
 fn each_server_prunes_its_own_in_batches_and_a_folder_ends_at_its_name() {
     let _timed = Timed::start();
     let store = Store::start();
-    let mut node = Node::new(&Etcd::usual()).config(&format!("{}node-name: node\n", store.config()));
+    let mut node =
+        Node::new(&Etcd::usual()).config(&format!("{}node-name: node\n", store.config())).arg("--new-cluster");
     for at in 0..1000 {
         plant(&store, "prod", "on-demand", "node", 1_700_000_000 + at);
     }
@@ -147,7 +148,8 @@ fn each_server_prunes_its_own_in_batches_and_a_folder_ends_at_its_name() {
     assert_eq!(dry.succeeds().lines().filter(|line| line.starts_with("drop ")).count(), 998);
     store.seen();
     let ran = node.quorate(&["etcd-snapshot", "prune", "--s3", "--s3-retention=2"]);
-    assert_eq!(ran.succeeds().lines().count(), 998);
+    assert!(ran.succeeds().ends_with("kept 2, deleted 998\n"));
+    assert_eq!(ran.out.lines().count(), 999);
     let deletes = store.seen().iter().filter(|seen| seen.is("POST", "delete") || seen.method == "DELETE").count();
     assert!(deletes <= 3, "{deletes} requests to delete");
     let left = store.objects("prod");
@@ -192,7 +194,7 @@ fn with_s3_only_nothing_stays_here_and_a_restart_misses_no_slot() {
     node.start_ready();
     let item = save(&node, &[]);
     let table = node.quorate(&["etcd-snapshot", "ls"]);
-    assert!(table.succeeds().contains("s3://backups/prod/on-demand-node-"), "{}", table.out);
+    assert!(table.succeeds().lines().nth(1).unwrap().ends_with(" s3"), "{}", table.out);
     assert_eq!(list(&node, &["--local"]), Vec::<Value>::new());
     assert_eq!(list(&node, &["--s3"]).len(), 1);
     assert_eq!(node.status_json()["snapshots"]["last_good"]["name"], item["name"]);
@@ -248,4 +250,62 @@ fn what_the_command_line_says_goes_before_the_servers_own_settings() {
         assert!(!text.contains(crate::store::SECRET_KEY), "{text}");
     }
     node.stop();
+}
+
+/// Issue 14, point 1.1: `latest` and base names are those of both places, and the copy on this node is used if there is one.
+#[test]
+fn the_newest_good_one_is_found_wherever_it_is() {
+    let _timed = Timed::start();
+    let store = Store::start();
+    let config = format!("{}etcd-disable-snapshots: true\n", store.config());
+    let mut node = Node::new(&Etcd::usual()).config(&config);
+    node.start_ready();
+    node.etcdctl(&["put", "a", "1"]);
+    let first = name_of(&save(&node, &["--name=before-upgrade"]));
+    node.etcdctl(&["put", "a", "2"]);
+    let second = name_of(&save(&node, &["--name=before-upgrade"]));
+    let run = |node: &Node, args: &[&str]| node.quorate(&[&["etcd-snapshot"], args].concat());
+    let value = |node: &Node, named: &str| run(node, &["get", named, "a"]).succeeds().to_owned();
+    store.seen();
+    assert_eq!(value(&node, "latest"), "2\n");
+    assert!(!store.seen().iter().any(|seen| seen.method == "GET" && seen.path.ends_with(&second)), "it is here");
+    let table = run(&node, &["ls"]);
+    assert_eq!(table.succeeds().lines().count(), 3, "a row for each, wherever it is: {}", table.out);
+    assert!(
+        table.out.lines().all(|line| !line.contains(&second) || line.ends_with("good    node, s3")),
+        "{}",
+        table.out
+    );
+    // Only there.
+    run(&node, &["delete", "--local", &second]).succeeds();
+    assert_eq!(
+        (value(&node, "before-upgrade"), value(&node, "s3://backups/prod/latest")),
+        ("2\n".into(), "2\n".into())
+    );
+    assert!(run(&node, &["verify", "s3://backups/prod/before-upgrade"]).succeeds().starts_with("s3://backups/prod/"));
+    // Damaged there: the older one, and what was passed over.
+    let path = store.path(&format!("prod/{second}"));
+    let mut content = fs::read(&path).unwrap();
+    content[100] ^= 1;
+    fs::write(&path, &content).unwrap();
+    run(&node, &["verify", "--s3", &second]).fails(1, &["is corrupt"]);
+    let ran = run(&node, &["get", "latest", "a"]);
+    assert_eq!(ran.succeeds(), "1\n");
+    assert!(ran.err.contains(&format!("s3://backups/prod/{second}: it is corrupt")), "{}", ran.err);
+    run(&node, &["get", "s3://backups/prod/before-upgarde", "a"]).fails(5, &["did you mean before-upgrade?"]);
+    node.stop();
+    // On an empty server, from the bucket alone.
+    let mut empty = Node::new(&Etcd::usual()).config(&config);
+    crate::basic::restore(&empty, "before-upgarde", &[])
+        .fails(5, &["s3://backups/prod/", "did you mean before-upgrade?"]);
+    let ran = crate::basic::restore(&empty, "before-upgrade", &[]);
+    ran.succeeds();
+    assert!(ran.err.contains(&first), "{}", ran.err);
+    empty.start_ready();
+    assert_eq!(empty.etcdctl(&["get", "a", "--print-value-only"]), "1\n");
+    // It goes on with the data, so their snapshots in the bucket are its own.
+    save(&empty, &["--name=before-upgrade"]);
+    let ran = run(&empty, &["prune", "--s3", "--name=before-upgrade", "--s3-retention=1"]);
+    assert!(ran.succeeds().contains(&format!("{first} deleted")), "{}", ran.out);
+    empty.stop();
 }

@@ -269,23 +269,13 @@ impl Place {
         if self.is_remote(which) { self.bucket().await.map(Some) } else { Ok(None) }
     }
 
-    /// True if object storage is meant.
-    fn is_remote(&self, which: Which) -> bool {
-        match self.said {
-            Some(said) => said,
-            None => self.s3.is_on && !which.local,
-        }
+    /// The settings of object storage, if it is meant, are complete.
+    pub(super) fn check_remote(&self, which: Which) -> Result<(), Failure> {
+        if self.is_remote(which) { self.target().map(drop) } else { Ok(()) }
     }
 
-    /// For what deletes in both places: mistakes in the settings of object storage, if that is meant, stop it before it begins here.
-    ///
-    /// # Errors
-    /// The first mistake.
-    pub(super) fn check_settings(&self, which: Which) -> Result<(), Failure> {
-        if self.is_remote(which) {
-            self.target()?;
-        }
-        Ok(())
+    fn is_remote(&self, which: Which) -> bool {
+        self.said.unwrap_or(self.s3.is_on && !which.local)
     }
 
     fn lender(&self) -> Option<SharedCredentialsProvider> {

@@ -91,7 +91,6 @@ pub(super) fn run(config: &Config, place: &Place, args: &Args) -> Result<Exit, F
         None => &place.owner,
     };
     let base: Base = args.name.parse().map_err(BadName)?;
-    place.check_settings(args.which)?;
     let rules = Policy {
         last: args.etcd_snapshot_retention,
         hourly: args.keep_hourly,
@@ -105,6 +104,8 @@ pub(super) fn run(config: &Config, place: &Place, args: &Args) -> Result<Exit, F
     let now = clock::unix_seconds(clock::now());
     let (mut items, mut places, mut failed) = (Vec::new(), Vec::new(), None);
     let done = block_on(async {
+        // What is wrong with the settings of one place is told before anything is deleted in the other.
+        place.check_remote(args.which)?;
         if let Some(local) = place.local(args.which)? {
             places.push(local.place());
             let policy = if is_ruled { rules } else { config.snapshot.policy() };

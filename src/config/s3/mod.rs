@@ -202,8 +202,8 @@ impl S3Config {
         let config = Self::of_texts(texts);
         let is_asked = config.is_on && matches!(resolved.origin(SWITCH), super::Origin::CommandLine(_));
         let config = Self { is_asked, ..config };
-        // What nobody uses yet may be unfinished. A command asks a running server, which may have more on its command line or in its
-        // environment; without one, whoever uses object storage checks it first.
+        // What nobody uses yet may be unfinished. A command uses what the running server has, which may have read more of it (its own
+        // command line, its environment); what is wrong with the whole stops whatever goes there.
         if config.is_on
             && reader == Reader::Server
             && let Err(error) = config.target()

@@ -23,6 +23,10 @@ use crate::plan::owner::Owner;
 use crate::plan::select::LATEST;
 use crate::snapshot::file::OpenError;
 
+/// Shows what there is.
+pub(super) const LIST: &str = "quorate etcd-snapshot ls";
+/// The same in object storage alone.
+pub(super) const LIST_S3: &str = "quorate etcd-snapshot ls --s3";
 /// A snapshot that is here is not kept waiting longer for what the store has to say.
 const SHORT: Duration = Duration::from_secs(20);
 
@@ -81,10 +85,10 @@ pub(super) enum FindError {
     NoKey(String),
     /// There is none.
     #[error("there is no snapshot {name} in {}", places.join(", nor in "))]
-    NotFound { name: String, places: Vec<String>, hint: Option<String> },
+    NotFound { name: String, places: Vec<String>, hint: Option<String>, list: &'static str },
     /// There are some, and none can be used.
     #[error("no good snapshot is meant by {name} in {}: {}", places.join(", nor in "), why.join("; "))]
-    NoneGood { name: String, places: Vec<String>, why: Vec<String> },
+    NoneGood { name: String, places: Vec<String>, why: Vec<String>, list: &'static str },
 }
 
 impl Explained for FindError {
@@ -97,13 +101,12 @@ impl Explained for FindError {
     }
 
     fn next(&self) -> Option<String> {
-        const LIST: &str = "quorate etcd-snapshot ls";
         Some(match self {
             Self::Ambiguous { here, there, .. } => format!("name one of them: {} or {there}", here.display()),
             Self::NoKey(url) => format!("name one in it, such as {}/{LATEST}", url.trim_end_matches('/')),
-            Self::NotFound { hint: Some(hint), .. } => format!("{hint}; {LIST} shows all"),
-            Self::NotFound { hint: None, .. } => format!("{LIST} shows all; anything with a / is a path"),
-            Self::NoneGood { .. } => format!("{LIST} shows all; name one of them to use it nevertheless"),
+            Self::NotFound { hint: Some(hint), list, .. } => format!("{hint} {list} shows all"),
+            Self::NotFound { hint: None, list, .. } => format!("{list} shows all; anything with a / is a path"),
+            Self::NoneGood { list, .. } => format!("{list} shows all; name one of them to use it nevertheless"),
             Self::Late | Self::BrokenOff | Self::Lost => "try again".into(),
         })
     }
@@ -263,5 +266,6 @@ fn missing_path(path: &Path) -> FindError {
     };
     let hint = select::similar_name(&word, beside.iter().map(String::as_str))
         .map(|name| format!("did you mean {}?", printable(&dir.join(name).display().to_string())));
-    FindError::NotFound { name: printable(&word), places: vec![printable(&dir.display().to_string())], hint }
+    let places = vec![printable(&dir.display().to_string())];
+    FindError::NotFound { name: printable(&word), places, hint, list: LIST }
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::find::{FindError, Found, Notice, Places};
+use super::find::{FindError, Found, LIST, LIST_S3, Notice, Places};
 use super::s3::listing::InBucket;
 use super::s3::{Bucket, verify as remote};
 use super::there::There;
@@ -150,15 +150,16 @@ pub(super) async fn newest(places: &Places, known: &[Known], word: &str) -> Resu
         return known.found(at).await;
     }
     let shown: Vec<String> = known.iter().map(Known::shown).collect();
+    let list = if known.iter().any(|known| matches!(known.place, Place::Here(_))) { LIST } else { LIST_S3 };
     if !why.is_empty() {
-        return Err(FindError::NoneGood { name: printable(word), places: shown, why }.into());
+        return Err(FindError::NoneGood { name: printable(word), places: shown, why, list }.into());
     }
     if let Some((known, at)) = without_ending(&origins, word) {
         (places.tell)(Notice::Chosen(format!("{} is {}", printable(word), known.location(at))));
         return known.found(at).await;
     }
     let hint = hint(&candidates, word, &places.owner);
-    Err(FindError::NotFound { name: printable(word), places: shown, hint }.into())
+    Err(FindError::NotFound { name: printable(word), places: shown, hint, list }.into())
 }
 
 /// One whose name is `word` but for what tells the packing.
@@ -169,11 +170,11 @@ fn without_ending<'k>(origins: &[(&'k Known, usize)], word: &str) -> Option<(&'k
 /// What was probably meant.
 fn hint(candidates: &[Candidate], word: &str, owner: &Owner) -> Option<String> {
     if Path::new(word).is_file() {
-        return Some(format!("to use the file in this directory, name it ./{}", printable(word)));
+        return Some(format!("to use the file in this directory, name it ./{};", printable(word)));
     }
     if word == LATEST && !candidates.is_empty() {
         let node = printable(&owner.node);
-        return Some(format!("none of the {} there is of node {node}: name one", candidates.len()));
+        return Some(format!("none of the {} there is of node {node}: name one;", candidates.len()));
     }
     let bases =
         candidates.iter().filter(|candidate| candidate.is_own).filter_map(|candidate| candidate.base.as_deref());
