@@ -7,8 +7,10 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::Path;
 
-use super::database::{self, Database, Edge, Leaf};
+use super::database::Database;
+use super::edge::{self, Edge, Leaf};
 use super::page::{self, BUCKET, Finding, Header, Meta, NO_FREELIST, Pair, ReadError};
+use super::table;
 use super::walk::{Flow, ON, Visitor};
 use crate::durable::{self, WriteError};
 
@@ -92,7 +94,7 @@ impl<'f> Editor<'f> {
         let (mut last, mut behind) = match leaf.bytes(self.file)? {
             Some(bytes) => {
                 let count = Header::read(&bytes);
-                let mut pairs = count.map_or(Ok(Vec::new()), |header| database::pairs(&bytes, header))?;
+                let mut pairs = count.map_or(Ok(Vec::new()), |header| edge::pairs(&bytes, header))?;
                 pairs.push(pair);
                 (self.put_leaf(&pairs)?, None)
             }
@@ -100,7 +102,7 @@ impl<'f> Editor<'f> {
             None => (page_of(&leaf), Some(self.put_leaf(&[pair])?)),
         };
         for (bytes, header) in branches.iter().rev() {
-            let children = page::children(bytes, *header).map_err(|what| Finding::new(0, what))?;
+            let children = table::children(bytes, *header).map_err(|what| Finding::new(0, what))?;
             let mut children: Vec<(&[u8], u64)> = children;
             if let Some(child) = children.last_mut() {
                 child.1 = last;

@@ -1,10 +1,17 @@
-//! What etcd keeps in its buckets, as far as snapshots need to know.
+//! The bucket `key`: what etcd keeps of each change of a key.
 //!
-//! The bucket `key` maps revisions to key-value records (etcd `server/storage/mvcc`, the same in 3.4 to 3.7): 8 bytes of main
-//! revision, `_`, 8 bytes of sub-revision, all big-endian, and `t` for a deletion. The value is `mvccpb.KeyValue{1: key,
-//! 2: create_revision, 3: mod_revision, 4: version, 5: value, 6: lease}`.
+//! It maps revisions to key-value records (etcd `server/storage/mvcc`, the same in 3.4 to 3.7): 8 bytes of main revision, `_`, 8 bytes of
+//! sub-revision, all big-endian, and `t` for a deletion. The value is `mvccpb.KeyValue{1: key, 2: create_revision, 3: mod_revision,
+//! 4: version, 5: value, 6: lease}`; of a deletion only the key (`kvstore_txn.go`, `delete`). A restore that raises the revision leaves a
+//! record without any value (`etcdutl/snapshot/v3_snapshot.go`, `unsafeBumpRevision`).
+//!
+//! etcd parses every record when it starts, and ends if it cannot (`kvstore.go`, `restoreChunk`); it panics if a key is changed twice at
+//! one revision (`key_index.go`, `put`), and passes over what is before revision 1 (`restore`).
 
-use super::protobuf;
+use super::protobuf::{Fields, Malformed};
+
+/// Far more than any etcd counts to, and there is still room above it.
+pub const LARGEST_REVISION: i64 = i64::MAX / 2;
 
 /// A revision of the keyspace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -15,7 +22,7 @@ pub struct Revision {
     pub sub: i64,
 }
 
-/// A record of the bucket `key`.
+/// What a record of the bucket `key` is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record<'a> {
     /// When.
@@ -26,7 +33,21 @@ pub struct Record<'a> {
     pub key: &'a [u8],
 }
 
-/// A key of the bucket `key`, or of the marks of compactions.
+impl Record<'_> {
+    /// It only raises the revision.
+    #[must_use]
+    pub const fn is_raise(&self) -> bool {
+        self.key.is_empty()
+    }
+
+    /// It gives a value to a key.
+    #[must_use]
+    pub const fn is_put(&self) -> bool {
+        !self.is_tombstone && !self.is_raise()
+    }
+}
+
+/// A key of the bucket `key`.
 ///
 /// # Errors
 /// What is wrong with it.
@@ -38,10 +59,21 @@ pub fn revision(bytes: &[u8]) -> Result<(Revision, bool), &'static str> {
     };
     let long = |at: usize| bytes[at..at + 8].try_into().map_or(-1, i64::from_be_bytes);
     let revision = Revision { main: long(0), sub: long(9) };
-    if bytes[8] != b'_' || revision.main < 0 || revision.sub < 0 {
+    if bytes[8] != b'_' || revision.sub < 0 || !(0..=LARGEST_REVISION).contains(&revision.main) {
         return Err("a revision is malformed");
     }
     Ok((revision, is_tombstone))
+}
+
+/// The mark of a compaction: the revision up to which history is gone, or is to go.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn compaction(bytes: &[u8]) -> Result<i64, &'static str> {
+    match revision(bytes)? {
+        (Revision { main, sub: 0 }, false) => Ok(main),
+        _ => Err("the mark of a compaction is not that of a revision"),
+    }
 }
 
 /// The key of the first change of a transaction.
@@ -53,24 +85,42 @@ pub fn revision_key(main: i64) -> [u8; 17] {
     key
 }
 
-/// Reads a record.
+/// A `mvccpb.KeyValue`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct KeyValue<'a> {
+    key: &'a [u8],
+    create_revision: i64,
+    mod_revision: i64,
+    version: i64,
+    value: &'a [u8],
+    lease: i64,
+}
+
+impl<'a> KeyValue<'a> {
+    fn parse(bytes: &'a [u8]) -> Result<Self, Malformed> {
+        let mut read = Self::default();
+        for field in Fields::of(bytes) {
+            let (number, value) = field?;
+            match number {
+                1 => read.key = value.bytes()?,
+                2 => read.create_revision = value.number()?.cast_signed(),
+                3 => read.mod_revision = value.number()?.cast_signed(),
+                4 => read.version = value.number()?.cast_signed(),
+                5 => read.value = value.bytes()?,
+                6 => read.lease = value.number()?.cast_signed(),
+                _ => {}
+            }
+        }
+        Ok(read)
+    }
+}
+
+/// Reads a record, and checks all of it.
 ///
 /// # Errors
 /// What is wrong with it.
 pub fn record<'a>(bolt_key: &[u8], value: &'a [u8]) -> Result<Record<'a>, &'static str> {
-    const KEY: u64 = 1;
-    const MOD_REVISION: u64 = 3;
-    let (revision, is_tombstone) = revision(bolt_key)?;
-    let malformed = "a record is malformed";
-    let key = protobuf::bytes(value, KEY).map_err(|_| malformed)?.unwrap_or_default();
-    // A deletion has only its key, and the record that raises the revision has nothing.
-    if !is_tombstone && !value.is_empty() {
-        let written = protobuf::number(value, MOD_REVISION).map_err(|_| malformed)?.unwrap_or(0);
-        if i64::try_from(written) != Ok(revision.main) {
-            return Err("a record says that it is of another revision");
-        }
-    }
-    Ok(Record { revision, is_tombstone, key })
+    change(bolt_key, value).map(|change| change.record)
 }
 
 /// All of a record.
@@ -88,21 +138,37 @@ pub struct Change<'a> {
     pub value: &'a [u8],
 }
 
-/// Reads a record, all of it.
+/// As [`record`], and gives all of it.
 ///
 /// # Errors
 /// What is wrong with it.
 pub fn change<'a>(bolt_key: &[u8], value: &'a [u8]) -> Result<Change<'a>, &'static str> {
-    let record = record(bolt_key, value)?;
-    let malformed = |_| "a record is malformed";
-    let number =
-        |field| protobuf::number(value, field).map(|number| number.unwrap_or(0).cast_signed()).map_err(malformed);
+    let (revision, is_tombstone) = revision(bolt_key)?;
+    let read = KeyValue::parse(value).map_err(|Malformed| "a record is malformed")?;
+    if revision.main < 1 {
+        return Err("a record is from before the first revision");
+    }
+    if read.key.is_empty() && (is_tombstone || !value.is_empty() || revision.sub != 0) {
+        return Err("a record has no key");
+    }
+    if is_tombstone {
+        if read != (KeyValue { key: read.key, ..KeyValue::default() }) {
+            return Err("a deletion has more than its key");
+        }
+    } else if !value.is_empty() {
+        if read.mod_revision != revision.main {
+            return Err("a record says that it is of another revision");
+        }
+        if read.version < 1 || !(1..=read.mod_revision).contains(&read.create_revision) {
+            return Err("a record says that its key was made later, or was never changed");
+        }
+    }
     Ok(Change {
-        record,
-        create_revision: number(2)?,
-        version: number(4)?,
-        lease: number(6)?,
-        value: protobuf::bytes(value, 5).map_err(malformed)?.unwrap_or_default(),
+        record: Record { revision, is_tombstone, key: read.key },
+        create_revision: read.create_revision,
+        version: read.version,
+        lease: read.lease,
+        value: read.value,
     })
 }
 
@@ -114,24 +180,70 @@ mod tests {
         [&main.to_be_bytes()[..], b"_", &sub.to_be_bytes(), mark].concat()
     }
 
+    /// `mvccpb.KeyValue{key: "a", create_revision: 2, mod_revision: 5, version: 2, value: "x", lease: 9}`
+    const VALUE: [u8; 14] = [0x0a, 1, b'a', 0x10, 2, 0x18, 5, 0x20, 2, 0x2a, 1, b'x', 0x30, 9];
+
     #[test]
-    fn records_are_read_and_contradictions_found() {
-        // mvccpb.KeyValue{key: "a", create_revision: 2, mod_revision: 5, version: 2, value: "x"}
-        let value = [0x0a, 1, b'a', 0x10, 2, 0x18, 5, 0x20, 2, 0x2a, 1, b'x'];
-        let read = record(&key(5, 0, b""), &value).unwrap();
-        assert_eq!((read.key, read.revision, read.is_tombstone), (&b"a"[..], Revision { main: 5, sub: 0 }, false));
-        assert!(record(&key(6, 0, b""), &value).unwrap_err().contains("another revision"));
+    fn records_are_read() {
+        let read = change(&key(5, 0, b""), &VALUE).unwrap();
+        assert_eq!((read.record.key, read.record.revision), (&b"a"[..], Revision { main: 5, sub: 0 }));
+        assert_eq!((read.create_revision, read.version, read.lease, read.value), (2, 2, 9, &b"x"[..]));
+        assert!(read.record.is_put());
         assert!(record(&key(5, 0, b"t"), &[0x0a, 1, b'b']).unwrap().is_tombstone);
-        assert_eq!(record(&key(9, 0, b""), b"").unwrap().key, b"");
-        for (bolt_key, value) in [
-            (key(5, 0, b"x"), &value[..]),
-            (key(-1, 0, b""), &value),
-            (key(5, -1, b""), &value),
-            (b"short".to_vec(), &value),
-            (key(5, 0, b""), &value[..4]),
-            (key(5, 0, b""), &[0xff; 12]),
+        assert!(record(&key(9, 0, b""), b"").unwrap().is_raise());
+        // Fields that only a later etcd knows are passed over.
+        for unknown in [&[0x38, 1][..], &[0x3a, 2, 1, 2], &[0x3d, 1, 2, 3, 4], &[0x39, 1, 2, 3, 4, 5, 6, 7, 8]] {
+            assert_eq!(change(&key(5, 0, b""), &[&VALUE, unknown].concat()), Ok(read));
+        }
+    }
+
+    /// Each makes etcd end, or serve something else than it says (attack 2).
+    #[test]
+    fn what_etcd_does_not_start_from_is_refused() {
+        let with = |at: usize, byte: u8| {
+            let mut value = VALUE.to_vec();
+            value[at] = byte;
+            value
+        };
+        let cut = |length: usize| VALUE[..length].to_vec();
+        for (bolt_key, value, what) in [
+            (key(5, 0, b"x"), VALUE.to_vec(), "an unknown mark"),
+            (key(-1, 0, b""), VALUE.to_vec(), "a negative revision"),
+            (key(5, -1, b""), VALUE.to_vec(), "a negative sub-revision"),
+            (key(i64::MAX, 0, b""), Vec::new(), "a revision with none above it"),
+            (b"short".to_vec(), VALUE.to_vec(), "no revision"),
+            (key(5, 0, b""), with(0, 0x08), "the key is a number"),
+            (key(5, 0, b""), with(1, 0x7f), "the key goes on beyond the end"),
+            (key(5, 0, b""), with(3, 0x12), "create_revision is bytes"),
+            (key(5, 0, b""), with(5, 0x1d), "mod_revision is 4 bytes"),
+            (key(5, 0, b""), with(7, 0x21), "version is 8 bytes: one bit of attack 2"),
+            (key(5, 0, b""), with(9, 0x28), "value is a number"),
+            (key(5, 0, b""), with(12, 0x32), "lease is bytes"),
+            (key(5, 0, b""), with(12, 0x00), "field number 0"),
+            (key(5, 0, b""), with(12, 0x33), "a group"),
+            (key(5, 0, b""), cut(13), "a number is missing"),
+            (key(5, 0, b""), cut(11), "a value is missing"),
+            (key(5, 0, b""), [0xff; 12].to_vec(), "a tag without end"),
+            (key(6, 0, b""), VALUE.to_vec(), "of another revision"),
+            (key(5, 0, b""), with(4, 6), "made later than it was changed"),
+            (key(5, 0, b""), with(4, 0), "never made"),
+            (key(5, 0, b""), with(8, 0), "never changed"),
+            (key(5, 0, b""), [&[0x0a, 0], &VALUE[3..]].concat(), "an empty key"),
+            (key(5, 0, b""), VALUE[3..].to_vec(), "no key"),
+            (key(5, 1, b""), Vec::new(), "a raised revision within a transaction"),
+            (key(5, 0, b"t"), Vec::new(), "a deletion of nothing"),
+            (key(5, 0, b"t"), VALUE.to_vec(), "a deletion that writes"),
+            (key(0, 0, b"t"), VALUE[..3].to_vec(), "before the first revision"),
         ] {
-            assert!(record(&bolt_key, value).is_err());
+            assert!(record(&bolt_key, &value).is_err(), "{what}");
+        }
+    }
+
+    #[test]
+    fn the_mark_of_a_compaction_is_a_main_revision() {
+        assert_eq!(compaction(&revision_key(7)), Ok(7));
+        for wrong in [key(7, 1, b""), key(7, 0, b"t"), key(-7, 0, b""), b"7".to_vec(), Vec::new()] {
+            assert!(compaction(&wrong).is_err());
         }
     }
 }

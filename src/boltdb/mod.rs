@@ -1,8 +1,9 @@
 //! etcd's file formats, read natively. No policy of etcd's lives here, only what bytes mean.
 //!
-//! `page` knows the bytes of one page, `database` a whole one, through which `walk` leads page by page, `keyspace` what etcd keeps in it, `wal` the log.
+//! `page` and `table` know the bytes of one page, `database` a whole one, through which `walk` leads page by page, `keyspace` and `schema` what etcd keeps in it, `wal` the log.
 
 pub mod database;
+pub mod edge;
 pub mod edit;
 pub mod image;
 pub mod keyspace;
@@ -11,5 +12,7 @@ pub mod page;
 pub mod pages;
 pub mod protobuf;
 pub mod raft_snapshot;
+pub mod schema;
+pub mod table;
 pub mod wal;
 pub mod walk;

@@ -4,21 +4,104 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Malformed;
 
-enum Field<'a> {
-    Number(u64),
-    Bytes(&'a [u8]),
+/// What a field holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Value<'m> {
+    /// A number.
+    Varint(u64),
+    /// Bytes, a text, or a message.
+    Bytes(&'m [u8]),
+    /// 4 or 8 bytes, which no message of etcd's has.
+    Fixed,
 }
 
-/// The number in the first field numbered `wanted`, if there is one.
+/// The fields of a message with their numbers, in order.
+///
+/// Nothing is given that one of etcd's two decoders would refuse: gogo/protobuf 1.3, of which 3.4 to 3.6 have generated code, and
+/// google.golang.org/protobuf 1.36, `encoding/protowire`, which 3.7 uses. A field number is 1 to 2^29 - 1 (the former cuts it to 32 bits,
+/// the latter refuses it), a number has at most ten bytes and 64 bits, a length ends within the message, and there are no groups, which
+/// etcd never writes. What a field of a known number must hold is for the caller to say: the former refuses another type, the
+/// latter takes it for a field that it does not know.
+#[derive(Clone, Debug)]
+pub struct Fields<'m>(&'m [u8]);
+
+impl<'m> Fields<'m> {
+    /// Of `message`.
+    #[must_use]
+    pub const fn of(message: &'m [u8]) -> Self {
+        Self(message)
+    }
+
+    fn next_field(&mut self) -> Result<(u64, Value<'m>), Malformed> {
+        const LARGEST: u64 = (1 << 29) - 1;
+        let tag = varint(&mut self.0)?;
+        let number = Some(tag >> 3).filter(|number| (1..=LARGEST).contains(number)).ok_or(Malformed)?;
+        let value = match tag & 7 {
+            0 => Value::Varint(varint(&mut self.0)?),
+            1 => self.skip(8)?,
+            2 => {
+                let length = usize::try_from(varint(&mut self.0)?).map_err(|_| Malformed)?;
+                let (value, rest) = self.0.split_at_checked(length).ok_or(Malformed)?;
+                self.0 = rest;
+                Value::Bytes(value)
+            }
+            5 => self.skip(4)?,
+            _ => return Err(Malformed),
+        };
+        Ok((number, value))
+    }
+
+    fn skip(&mut self, length: usize) -> Result<Value<'m>, Malformed> {
+        self.0 = self.0.get(length..).ok_or(Malformed)?;
+        Ok(Value::Fixed)
+    }
+}
+
+impl<'m> Iterator for Fields<'m> {
+    type Item = Result<(u64, Value<'m>), Malformed>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let field = self.next_field();
+        if field.is_err() {
+            self.0 = &[];
+        }
+        Some(field)
+    }
+}
+
+impl<'m> Value<'m> {
+    /// A number.
+    ///
+    /// # Errors
+    /// If it is something else.
+    pub const fn number(self) -> Result<u64, Malformed> {
+        match self {
+            Self::Varint(value) => Ok(value),
+            _ => Err(Malformed),
+        }
+    }
+
+    /// Bytes.
+    ///
+    /// # Errors
+    /// If it is something else.
+    pub const fn bytes(self) -> Result<&'m [u8], Malformed> {
+        match self {
+            Self::Bytes(value) => Ok(value),
+            _ => Err(Malformed),
+        }
+    }
+}
+
+/// The number in the last field numbered `wanted`, if there is one.
 ///
 /// # Errors
-/// If the message is malformed before it, or the field holds something else.
+/// If the message is malformed, or the field holds something else.
 pub fn number(message: &[u8], wanted: u64) -> Result<Option<u64>, Malformed> {
-    match field(message, wanted)? {
-        Some(Field::Number(value)) => Ok(Some(value)),
-        Some(Field::Bytes(_)) => Err(Malformed),
-        None => Ok(None),
-    }
+    last(message, wanted)?.map(Value::number).transpose()
 }
 
 /// As [`number`], for bytes.
@@ -26,55 +109,33 @@ pub fn number(message: &[u8], wanted: u64) -> Result<Option<u64>, Malformed> {
 /// # Errors
 /// As [`number`].
 pub fn bytes(message: &[u8], wanted: u64) -> Result<Option<&[u8]>, Malformed> {
-    match field(message, wanted)? {
-        Some(Field::Bytes(value)) => Ok(Some(value)),
-        Some(Field::Number(_)) => Err(Malformed),
-        None => Ok(None),
-    }
+    last(message, wanted)?.map(Value::bytes).transpose()
 }
 
 /// All numbers in the fields numbered `wanted`.
 ///
 /// # Errors
 /// If the message is malformed, or one of the fields holds something else.
-pub fn numbers(mut message: &[u8], wanted: u64) -> Result<Vec<u64>, Malformed> {
+pub fn numbers(message: &[u8], wanted: u64) -> Result<Vec<u64>, Malformed> {
     let mut found = Vec::new();
-    while let Some((field, value)) = next(&mut message)? {
-        match value {
-            Field::Number(value) if field == wanted => found.push(value),
-            Field::Bytes(_) if field == wanted => return Err(Malformed),
+    for field in Fields::of(message) {
+        match field? {
+            (number, value) if number == wanted => found.push(value.number()?),
             _ => {}
         }
     }
     Ok(found)
 }
 
-fn field(mut message: &[u8], wanted: u64) -> Result<Option<Field<'_>>, Malformed> {
-    while let Some((field, value)) = next(&mut message)? {
-        if field == wanted {
-            return Ok(Some(value));
+fn last(message: &[u8], wanted: u64) -> Result<Option<Value<'_>>, Malformed> {
+    let mut found = None;
+    for field in Fields::of(message) {
+        let (number, value) = field?;
+        if number == wanted {
+            found = Some(value);
         }
     }
-    Ok(None)
-}
-
-/// The next field and its number.
-fn next<'m>(message: &mut &'m [u8]) -> Result<Option<(u64, Field<'m>)>, Malformed> {
-    if message.is_empty() {
-        return Ok(None);
-    }
-    let tag = varint(message)?;
-    let value = match tag & 7 {
-        0 => Field::Number(varint(message)?),
-        2 => {
-            let length = usize::try_from(varint(message)?).map_err(|_| Malformed)?;
-            let (value, rest) = message.split_at_checked(length).ok_or(Malformed)?;
-            *message = rest;
-            Field::Bytes(value)
-        }
-        _ => return Err(Malformed),
-    };
-    Ok(Some((tag >> 3, value)))
+    Ok(found)
 }
 
 fn varint(message: &mut &[u8]) -> Result<u64, Malformed> {
@@ -84,7 +145,8 @@ fn varint(message: &mut &[u8]) -> Result<u64, Malformed> {
         *message = rest;
         value |= u64::from(byte & 0x7f) << shift;
         if byte & 0x80 == 0 {
-            return Ok(value);
+            // The tenth byte has room for one bit.
+            return if shift == 63 && *byte > 1 { Err(Malformed) } else { Ok(value) };
         }
     }
     Err(Malformed)
@@ -142,5 +204,33 @@ mod tests {
             prop_assert_eq!(number(&message, 20), Ok(Some(third)));
             prop_assert_eq!(number(&message, 3), Ok(None));
         }
+    }
+
+    #[test]
+    fn what_one_of_the_decoders_of_etcd_refuses_is_malformed() {
+        for (message, what) in [
+            (&[0x00, 1][..], "field number 0"),
+            (&[0x80, 0x80, 0x80, 0x80, 0x10, 1], "a field number of 30 bits"),
+            (&[0x0a, 5, 1], "a length beyond the end"),
+            (&[0x0a, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1], "a length of 64 bits"),
+            (&[0x10], "no number"),
+            (&[0x10, 0x80], "a number that is cut off"),
+            (&[0x10, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2], "a number of 65 bits"),
+            (&[0x10, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0], "a number of eleven bytes"),
+            (&[0x11, 1, 2, 3, 4, 5, 6, 7], "7 of 8 bytes"),
+            (&[0x15, 1, 2, 3], "3 of 4 bytes"),
+            (&[0x13, 0x14], "a group"),
+            (&[0x14], "the end of a group"),
+            (&[0x16], "type 6"),
+            (&[0x17], "type 7"),
+        ] {
+            assert_eq!(Fields::of(message).last(), Some(Err(Malformed)), "{what}");
+            let unknown: Vec<u8> = [&[0x08, 1], message].concat();
+            assert!(number(&unknown, 1).is_err(), "{what}, behind what is looked for");
+        }
+        let largest = [0x10, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1];
+        assert_eq!(number(&largest, 2), Ok(Some(u64::MAX)));
+        // The last one counts, as in both decoders.
+        assert_eq!(number(&[0x10, 1, 0x11, 1, 2, 3, 4, 5, 6, 7, 8, 0x10, 2], 2), Ok(Some(2)));
     }
 }

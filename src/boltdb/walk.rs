@@ -10,8 +10,9 @@
 use std::ops::ControlFlow;
 
 use super::image::Image;
-use super::page::{self, BUCKET, Finding, HEADER, Header, Kind, Meta, NO_FREELIST, Pair, Pairs, ReadError, Table};
+use super::page::{self, BUCKET, Finding, HEADER, Header, Kind, Meta, NO_FREELIST, Pair, ReadError};
 use super::pages::Pages;
+use super::table::{self, Pairs, Table};
 
 /// Deeper than any tree of pages is: each branch leads to at least two pages when bbolt splits one.
 const DEEPEST: usize = 32;
@@ -192,7 +193,7 @@ impl<'a, I: Image + ?Sized> Walk<'a, I> {
         let page = self.begin(id, depth, &mut buffer)?;
         if page.header.kind == Some(Kind::Branch) {
             self.rest(&page, &mut buffer, LARGEST_BRANCH)?;
-            for (_, child) in page::children(&buffer, page.header).map_err(|what| page.wrong(what))? {
+            for (_, child) in table::children(&buffer, page.header).map_err(|what| page.wrong(what))? {
                 self.outline(child, depth + 1)?;
             }
         }
@@ -302,7 +303,7 @@ impl<'a, I: Image + ?Sized> Walk<'a, I> {
     #[allow(clippy::unused_self, reason = "as its neighbours, for the call to read like theirs")]
     fn finish(&self, page: &Begun, used: u64) -> Result<(), ReadError> {
         let length = usize::try_from(page.length).unwrap_or(usize::MAX);
-        if page::is_length_of(page.header, used, length) {
+        if table::is_length_of(page.header, used, length) {
             return Ok(());
         }
         Err(page.wrong(format!("a page has {} bytes, and what is in it {used}", page.length)))
@@ -316,7 +317,7 @@ impl<'a, I: Image + ?Sized> Walk<'a, I> {
         depth: usize,
         each: &mut impl FnMut(&mut Self, Pair<'_>, u64) -> Result<Flow, ReadError>,
     ) -> Result<Flow, ReadError> {
-        let children = page::children(bytes, page.header).map_err(|what| page.wrong(what))?;
+        let children = table::children(bytes, page.header).map_err(|what| page.wrong(what))?;
         let mut last = None;
         for (index, (key, child)) in children.iter().enumerate() {
             check_order(last, key, page)?;

@@ -2,12 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
-
 use crate::boltdb::database::{Database, Length};
 use crate::boltdb::image::Image;
 use crate::boltdb::keyspace::{self, Change};
 use crate::boltdb::page::{Finding, ReadError};
+use crate::boltdb::schema::{self, Member};
 use crate::boltdb::walk::{Flow, ON, Visitor};
 use crate::snapshot::file::SnapshotFile;
 
@@ -149,23 +148,6 @@ impl Ord for Difference {
     }
 }
 
-/// A member that the database knows.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-pub struct Member {
-    /// Its id.
-    #[serde(default)]
-    pub id: u64,
-    /// Its name; empty before it has ever started.
-    #[serde(default)]
-    pub name: String,
-    /// Where other members reach it.
-    #[serde(default, rename = "peerURLs")]
-    pub peer_urls: Vec<String>,
-    /// It may not vote.
-    #[serde(default, rename = "isLearner")]
-    pub is_learner: bool,
-}
-
 /// The members that a database knows.
 ///
 /// # Errors
@@ -184,9 +166,8 @@ impl Visitor for Members {
         Ok(())
     }
 
-    fn pair(&mut self, _: &[u8], value: &[u8], offset: u64) -> Result<Flow, Finding> {
-        let member = serde_json::from_slice(value).map_err(|_| Finding::new(offset, "a member is malformed"))?;
-        self.0.push(member);
+    fn pair(&mut self, key: &[u8], value: &[u8], offset: u64) -> Result<Flow, Finding> {
+        self.0.push(schema::member(key, value).map_err(|what| Finding::new(offset, what))?);
         Ok(ON)
     }
 }

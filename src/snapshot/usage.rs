@@ -1,11 +1,12 @@
 //! What takes the space in a database: keys and their history, by prefix.
 //!
-//! Two passes, as `inspect` makes them: the first finds the newest record of each key, the second counts. Memory is 16 bytes for
-//! each key that was changed since the last compaction, and a bounded number of prefixes.
+//! Two walks: the first finds the newest record of each key, the second counts. Memory is bounded, as that of `inspect`: where there
+//! are more keys than fit, each share of them is counted for itself.
 
 use std::collections::HashMap;
 
-use super::inspect::{Marks, Newest};
+use super::inspect::marks::Marks;
+use super::inspect::newest::{Keys, Limits, Newest, Share as OfKeys, Superseded};
 use crate::boltdb::database::{Database, Length};
 use crate::boltdb::image::Image;
 use crate::boltdb::keyspace::{self, Record};
@@ -60,17 +61,36 @@ pub struct Usage {
 /// # Errors
 /// If it is damaged or cannot be read.
 pub fn measure<I: Image + ?Sized>(image: &I, length: u64) -> Result<Usage, ReadError> {
+    measure_within(image, length, Limits::USUAL)
+}
+
+fn measure_within<I: Image + ?Sized>(image: &I, length: u64, limits: Limits) -> Result<Usage, ReadError> {
     let database = Database::open(image, length, Length::AtLeast)?;
-    let mut marks = Marks::default();
-    database.walk_bucket(b"meta", &mut marks)?;
+    let marks = Marks::read(&database)?;
+    let keys = Keys::default();
+    let mut counter = Counter {
+        marks: &marks,
+        keys: &keys,
+        newest: Newest::new(limits.newest, OfKeys::ALL),
+        superseded: Superseded::default(),
+        place: 0,
+        usage: Usage::default(),
+        prefixes: HashMap::new(),
+        last: 1,
+    };
+    let mut share = Some(OfKeys::ALL);
+    while let Some(of_keys) = share {
+        let newest = Newest::new(limits.newest, of_keys);
+        let superseded = std::mem::take(&mut counter.superseded);
+        let mut finder = Finder { marks: &marks, keys: &keys, newest, superseded, place: 0 };
+        database.walk_bucket(b"key", &mut finder)?;
+        let Finder { mut newest, mut superseded, .. } = finder;
+        newest.settle(&mut superseded);
+        share = newest.share().next();
+        (counter.newest, counter.superseded, counter.place) = (newest, superseded, 0);
+        database.walk_bucket(b"key", &mut counter)?;
+    }
     let compact = marks.compact();
-    let mut finder =
-        Finder { newest: Newest::new(), place: 0, after: if marks.is_unfinished() { None } else { compact } };
-    database.walk_bucket(b"key", &mut finder)?;
-    finder.newest.settle();
-    let mut counter =
-        Counter { newest: &finder.newest, place: 0, usage: Usage::default(), prefixes: HashMap::new(), last: 1 };
-    database.walk_bucket(b"key", &mut counter)?;
     let Counter { mut usage, prefixes, last, .. } = counter;
     usage.revision = last.max(compact.unwrap_or(1));
     usage.compact_revision = compact;
@@ -86,9 +106,7 @@ pub fn measure<I: Image + ?Sized>(image: &I, length: u64) -> Result<Usage, ReadE
 /// # Errors
 /// If the database is damaged there or cannot be read.
 pub fn last_compaction<I: Image + ?Sized>(image: &I, length: u64) -> Result<Option<i64>, ReadError> {
-    let mut marks = Marks::default();
-    Database::open(image, length, Length::AtLeast)?.walk_bucket(b"meta", &mut marks)?;
-    Ok(marks.finished())
+    Ok(Marks::read(&Database::open(image, length, Length::AtLeast)?)?.finished())
 }
 
 /// Bytes of the pages that hold something. etcd's own number may be that of the transaction before the last one.
@@ -105,30 +123,35 @@ fn read<'a>(key: &[u8], value: &'a [u8], offset: u64) -> Result<Record<'a>, Find
 }
 
 /// Finds the newest record of each key.
-struct Finder {
+struct Finder<'a> {
+    marks: &'a Marks,
+    keys: &'a Keys,
     newest: Newest,
+    superseded: Superseded,
     place: u64,
-    /// Up to here a compaction has left only one record of each key.
-    after: Option<i64>,
 }
 
-impl Visitor for Finder {
+impl Visitor for Finder<'_> {
     fn bucket(&mut self, _: &[u8], _: u64) -> Result<(), Finding> {
         Ok(())
     }
 
     fn pair(&mut self, key: &[u8], value: &[u8], offset: u64) -> Result<Flow, Finding> {
         let record = read(key, value, offset)?;
-        if self.after.is_none_or(|after| record.revision.main > after) {
-            self.newest.add(record.key, self.place, true);
+        // Up to there a compaction has left only one record of each key.
+        if !self.marks.is_settled(record.revision.main) {
+            self.newest.add(self.keys.hash(record.key), self.place, true, &mut self.superseded);
         }
         self.place += 1;
         Ok(ON)
     }
 }
 
-struct Counter<'n> {
-    newest: &'n Newest,
+struct Counter<'a> {
+    marks: &'a Marks,
+    keys: &'a Keys,
+    newest: Newest,
+    superseded: Superseded,
     place: u64,
     usage: Usage,
     prefixes: HashMap<Vec<u8>, Share>,
@@ -143,8 +166,18 @@ impl Visitor for Counter<'_> {
     fn pair(&mut self, key: &[u8], value: &[u8], offset: u64) -> Result<Flow, Finding> {
         let record = read(key, value, offset)?;
         self.last = record.revision.main;
-        let is_there = !record.is_tombstone && !value.is_empty() && !self.newest.is_superseded(record.key, self.place);
+        let place = self.place;
         self.place += 1;
+        let hash = self.keys.hash(record.key);
+        if !self.newest.share().has(hash) {
+            return Ok(ON);
+        }
+        let is_newest = if self.marks.is_settled(record.revision.main) {
+            !self.newest.has(hash)
+        } else {
+            !self.superseded.has(place)
+        };
+        let is_there = record.is_put() && is_newest;
         let bytes = (key.len() + value.len()) as u64;
         let (keys, key_bytes) = if is_there { (1, bytes) } else { (0, 0) };
         let share = Share { keys, key_bytes, records: 1, bytes };

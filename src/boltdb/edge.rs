@@ -1,0 +1,93 @@
+//! The right edge of a bucket's tree: its last keys, without reading what lies before.
+
+use super::image::Image;
+use super::page::{Finding, Header, Kind, Pair, ReadError};
+use super::table::{Pairs, Table};
+use super::walk::{Begun, LARGEST_WHOLE, read};
+
+/// The pages along the right edge of a bucket's tree.
+#[derive(Debug)]
+pub struct Edge {
+    /// From the root on, each as a whole.
+    pub branches: Vec<(Vec<u8>, Header)>,
+    /// The last leaf.
+    pub leaf: Leaf,
+}
+
+/// A leaf that was found, and not read.
+#[derive(Debug)]
+pub enum Leaf {
+    /// It lies in the page of the bucket above.
+    Inline(Vec<u8>),
+    /// The page with this number.
+    Page(u64, Begun),
+}
+
+impl Leaf {
+    /// Its bytes; nothing if there are more of them than are read at once.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    pub(super) fn bytes<I: Image + ?Sized>(&self, image: &I) -> Result<Option<Vec<u8>>, ReadError> {
+        match self {
+            Self::Inline(bytes) => Ok(Some(bytes.clone())),
+            Self::Page(_, page) => {
+                let length = usize::try_from(page.length).ok().filter(|length| *length <= LARGEST_WHOLE);
+                let Some(length) = length else { return Ok(None) };
+                let mut bytes = vec![0; length];
+                read(image, &mut bytes, page.offset)?;
+                Ok(Some(bytes))
+            }
+        }
+    }
+
+    /// Its first key, and its last one: only its table and that key are read.
+    fn key<I: Image + ?Sized>(&self, image: &I, is_last: bool) -> Result<Option<Vec<u8>>, ReadError> {
+        let page = match self {
+            Self::Inline(bytes) => {
+                let Some(header) = Header::read(bytes) else { return Ok(None) };
+                let pairs = pairs(bytes, header)?;
+                let pair = if is_last { pairs.last() } else { pairs.first() };
+                return Ok(pair.map(|pair| pair.key.to_vec()));
+            }
+            Self::Page(_, page) => page,
+        };
+        let mut head = vec![0; Table::length(usize::from(page.header.count))];
+        read(image, &mut head, page.offset)?;
+        let mut table = Table::new(&head, Kind::Leaf, page.header.count);
+        let mut found = None;
+        while let Some(entry) = table.entry().map_err(|what| page.wrong(what))? {
+            found = Some(entry);
+            if !is_last {
+                break;
+            }
+        }
+        let Some(entry) = found else { return Ok(None) };
+        if entry.end() > page.length {
+            return Err(page.wrong("an element of a leaf does not lie within it"));
+        }
+        let mut key = vec![0; entry.key as usize];
+        read(image, &mut key, page.offset + entry.start)?;
+        Ok(Some(key))
+    }
+
+    /// Its first key.
+    pub(super) fn first_key<I: Image + ?Sized>(&self, image: &I) -> Result<Option<Vec<u8>>, ReadError> {
+        self.key(image, false)
+    }
+
+    /// Its last key.
+    pub(super) fn last_key<I: Image + ?Sized>(&self, image: &I) -> Result<Option<Vec<u8>>, ReadError> {
+        self.key(image, true)
+    }
+}
+
+/// All pairs of a leaf that is there as a whole.
+pub(super) fn pairs(bytes: &[u8], header: Header) -> Result<Vec<Pair<'_>>, Finding> {
+    let mut pairs = Pairs::new(bytes, header);
+    let mut all = Vec::new();
+    while let Some(pair) = pairs.pair().map_err(|what| Finding::new(0, what))? {
+        all.push(pair);
+    }
+    Ok(all)
+}

@@ -1,0 +1,134 @@
+//! What the bucket `meta` says: how far history was compacted, and who wrote the database.
+
+use super::Inspection;
+use crate::boltdb::database::Database;
+use crate::boltdb::image::Image;
+use crate::boltdb::keyspace;
+use crate::boltdb::page::{Finding, ReadError};
+use crate::boltdb::schema;
+use crate::boltdb::walk::{Flow, ON, Visitor};
+
+/// Bytes of what `meta` says of anything.
+const LARGEST: usize = 1 << 20;
+
+/// What is in the bucket `meta`.
+#[derive(Debug, Default)]
+pub(in crate::snapshot) struct Marks {
+    scheduled_compaction: Option<i64>,
+    finished_compaction: Option<i64>,
+    pub(in crate::snapshot) consistent_index: u64,
+    term: u64,
+    pub(in crate::snapshot) storage_version: Option<String>,
+    storage_minor: Option<u32>,
+    /// Where the marks are.
+    offset: u64,
+}
+
+impl Marks {
+    /// Reads and checks them.
+    ///
+    /// # Errors
+    /// If they are not as etcd writes them.
+    pub(in crate::snapshot) fn read<I: Image + ?Sized>(database: &Database<'_, I>) -> Result<Self, ReadError> {
+        let mut marks = Self::default();
+        database.walk_bucket(b"meta", &mut marks)?;
+        // Compactions are scheduled, then finished (etcd `server/storage/mvcc/kvstore_compaction.go`).
+        if marks.finished_compaction > marks.scheduled_compaction {
+            return Err(marks.wrong("a compaction is finished that was not scheduled").into());
+        }
+        Ok(marks)
+    }
+
+    fn wrong(&self, what: impl Into<String>) -> Finding {
+        Finding::new(self.offset, what)
+    }
+
+    /// History is gone up to here, or is about to be.
+    pub(in crate::snapshot) fn compact(&self) -> Option<i64> {
+        self.scheduled_compaction
+    }
+
+    /// What the last compaction that was finished has freed is free.
+    pub(in crate::snapshot) fn finished(&self) -> Option<i64> {
+        self.finished_compaction
+    }
+
+    /// A compaction that was finished has left one record of each key up to there.
+    pub(in crate::snapshot) fn is_settled(&self, revision: i64) -> bool {
+        self.finished_compaction.is_some_and(|finished| revision <= finished)
+    }
+
+    /// Written by an etcd whose decoder wants texts to be UTF-8.
+    pub(in crate::snapshot) fn is_utf8(&self) -> bool {
+        self.storage_minor.is_some_and(|minor| minor >= 7)
+    }
+
+    /// Whether they fit to what else was `found`. `last` is the newest revision that left a record.
+    ///
+    /// # Errors
+    /// If they do not.
+    pub(in crate::snapshot) fn check(&self, found: &Inspection, last: i64) -> Result<(), Finding> {
+        let cluster = found.cluster_version.as_ref().and_then(|version| schema::version(version.as_bytes()).ok());
+        if let (Some((_, cluster, _)), Some(storage)) = (cluster, self.storage_minor)
+            // One follows the other when a cluster is upgraded or downgraded by a minor.
+            && cluster.abs_diff(storage) > 1
+        {
+            return Err(self.wrong(format!("the storage is of etcd 3.{storage}, and the cluster of 3.{cluster}")));
+        }
+        // Up to 3.4.32 etcd forgets such a compaction when it starts, and goes back to an older revision (etcd#17780).
+        let is_old = self.term == 0 && self.storage_minor.is_none();
+        let newest = last.max(self.finished_compaction.unwrap_or(1));
+        if let Some(scheduled) = self.scheduled_compaction.filter(|scheduled| is_old && *scheduled > newest) {
+            return Err(
+                self.wrong(format!("a compaction is scheduled at {scheduled}, after the newest revision, {newest}"))
+            );
+        }
+        Ok(())
+    }
+
+    /// A compaction after the newest record: its deletions were the newest ones, and nothing that it takes away can be left.
+    ///
+    /// # Errors
+    /// If something is.
+    pub(in crate::snapshot) fn check_nothing_left(&self, last: i64, is_something_left: bool) -> Result<(), Finding> {
+        match self.scheduled_compaction {
+            Some(scheduled) if scheduled > last && is_something_left => Err(self.wrong(format!(
+                "a compaction at {scheduled} has taken away the newest revisions after {last}, and not what is older"
+            ))),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Visitor for Marks {
+    fn bucket(&mut self, _: &[u8], offset: u64) -> Result<(), Finding> {
+        self.offset = offset;
+        Ok(())
+    }
+
+    fn pair(&mut self, key: &[u8], value: &[u8], offset: u64) -> Result<Flow, Finding> {
+        self.offset = offset;
+        let named = |what: &str| Finding::new(offset, format!("{}: {what}", String::from_utf8_lossy(key)));
+        if value.len() > LARGEST {
+            return Err(named("it is larger than etcd ever writes it"));
+        }
+        match key {
+            b"scheduledCompactRev" => self.scheduled_compaction = Some(keyspace::compaction(value).map_err(named)?),
+            b"finishedCompactRev" => self.finished_compaction = Some(keyspace::compaction(value).map_err(named)?),
+            b"consistent_index" => self.consistent_index = schema::number(value).map_err(named)?,
+            b"term" => self.term = schema::number(value).map_err(named)?,
+            b"confState" => schema::conf_state(value).map_err(named)?,
+            b"storageVersion" => {
+                let (_, minor, _) = schema::version(value).map_err(named)?;
+                // etcd writes it from 3.6 on.
+                if minor < 6 {
+                    return Err(named("no etcd of that version writes it"));
+                }
+                self.storage_minor = Some(minor);
+                self.storage_version = Some(String::from_utf8_lossy(value).into_owned());
+            }
+            _ => {}
+        }
+        Ok(ON)
+    }
+}

@@ -1,0 +1,250 @@
+//! What a database holds, and whether it can be what etcd wrote.
+//!
+//! One walk over all pages checks everything, computes the hash that `etcdutl snapshot status` prints, and finds the newest record of
+//! each key; another one, over the records up to the last compaction, computes HashKV, which a live member can be asked for. Memory is
+//! bounded whatever the database holds: what a walk takes (see `boltdb::walk`), [`Limits::USUAL`], a bit for each record, and a bit for
+//! each page. Where there are more keys than that, there are more walks.
+//!
+//! Status hash (etcd `etcdutl/snapshot`, all versions): CRC-32C over each bucket's name and all its keys and values, in order.
+//! HashKV (etcd `server/storage/mvcc/hash.go`): CRC-32C over `key` and each record of the bucket `key`, without those that a
+//! compaction at the compact revision takes away.
+
+pub(super) mod marks;
+pub(super) mod newest;
+mod records;
+
+use crc32c::crc32c_append;
+
+use self::marks::Marks;
+use self::newest::{Keys, Limits};
+use self::records::Records;
+use crate::boltdb::database::{Database, Length};
+use crate::boltdb::image::Image;
+use crate::boltdb::page::{Finding, ReadError};
+use crate::boltdb::schema;
+use crate::boltdb::walk::{Flow, ON, Visitor, Walked};
+
+/// Of the bucket `key`, the bucket of records.
+const KEY: &[u8] = b"key";
+/// More members than any cluster has.
+const MOST_MEMBERS: usize = 1000;
+/// More kinds of alarms than etcd has.
+const MOST_ALARMS: usize = 16;
+/// Bytes of a lease, a user, a role or a member.
+const LARGEST: usize = 1 << 20;
+
+/// What was found in a database that is whole.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Inspection {
+    /// The revision of the keyspace.
+    pub revision: i64,
+    /// Up to here history was compacted, if it ever was.
+    pub compact_revision: Option<i64>,
+    /// Keys that are there at the revision.
+    pub keys: u64,
+    /// Pairs in all buckets, as `snapshot status` of etcd up to 3.5 counts.
+    pub total_pairs: u64,
+    /// The hash that `snapshot status` prints.
+    pub status_hash: u32,
+    /// What a live member with these data answers to HashKV.
+    pub hash_kv: u32,
+    /// The version of the cluster, such as `3.5.0`.
+    pub cluster_version: Option<String>,
+    /// The version of the storage format; from 3.6 on.
+    pub storage_version: Option<String>,
+    /// Leases.
+    pub leases: u64,
+    /// Alarms, such as `NOSPACE`.
+    pub alarms: Vec<String>,
+    /// Clients have to log in.
+    pub auth_enabled: bool,
+    /// Members, as the database knows them.
+    pub members: Vec<u64>,
+    /// The last raft entry that is in it.
+    pub consistent_index: u64,
+    /// Bytes of a page.
+    pub page_size: u32,
+    /// Pages in use, and free ones.
+    pub pages: Walked,
+}
+
+impl Inspection {
+    /// No key is there: etcd would serve nothing. A snapshot of a new cluster is like that.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.keys == 0
+    }
+
+    /// The version of the etcd that wrote it, as far as it tells: its storage format, or what the cluster had agreed on.
+    #[must_use]
+    pub fn etcd_version(&self) -> Option<String> {
+        self.storage_version.clone().or_else(|| self.cluster_version.clone())
+    }
+}
+
+/// Inspects a database of `length` bytes. `progress` is told how many pages were read, of how many, in both walks together.
+///
+/// # Errors
+/// The first thing that is wrong, with its place.
+pub fn inspect<I: Image + ?Sized>(
+    image: &I,
+    length: u64,
+    wanted: Length,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Inspection, ReadError> {
+    inspect_within(image, length, wanted, Limits::USUAL, progress)
+}
+
+/// As [`inspect`], with these limits.
+pub(crate) fn inspect_within<I: Image + ?Sized>(
+    image: &I,
+    length: u64,
+    wanted: Length,
+    limits: Limits,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Inspection, ReadError> {
+    let database = Database::open(image, length, wanted)?;
+    let buckets = database.top_level()?;
+    if let Some(missing) = schema::BUCKETS.iter().find(|bucket| !buckets.contains_key(bucket.as_bytes())) {
+        return Err(Finding::new(0, format!("there is no bucket `{missing}`, which every etcd makes")).into());
+    }
+    let marks = Marks::read(&database)?;
+    let all_pages = database.meta().high_water_mark * 2;
+    let keys = Keys::default();
+    let mut tell = |pages| progress(pages, all_pages);
+    let mut first = First::new(&marks, &keys, limits, &mut tell);
+    let pages = database.walk(&mut first)?;
+    let First { found, mut records, .. } = first;
+    records.settle();
+    marks.check(&found, records.last())?;
+    let mut tell = |read| progress(pages.used_pages + read, all_pages);
+    let counted = records.count(&database, &marks, &keys, &mut tell)?;
+    Ok(Inspection {
+        revision: counted.revision,
+        compact_revision: marks.compact(),
+        keys: counted.keys,
+        hash_kv: counted.hash_kv,
+        storage_version: marks.storage_version.clone(),
+        consistent_index: marks.consistent_index,
+        page_size: database.meta().page_size,
+        pages,
+        ..found
+    })
+}
+
+/// `NOSPACE` or `CORRUPT`, of a key of the bucket `alarm`; nothing if it is malformed.
+pub(crate) fn alarm_name(key: &[u8]) -> Option<String> {
+    Some(match schema::alarm(key).ok()? {
+        1 => "NOSPACE".into(),
+        2 => "CORRUPT".into(),
+        other => format!("alarm {other}"),
+    })
+}
+
+/// The buckets that are looked into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Bucket {
+    Key,
+    Lease,
+    Alarm,
+    Auth,
+    Users,
+    Roles,
+    Cluster,
+    Members,
+    Removed,
+    Other,
+}
+
+struct First<'p> {
+    found: Inspection,
+    marks: &'p Marks,
+    keys: &'p Keys,
+    records: Records,
+    bucket: Bucket,
+    progress: &'p mut dyn FnMut(u64),
+}
+
+impl<'p> First<'p> {
+    fn new(marks: &'p Marks, keys: &'p Keys, limits: Limits, progress: &'p mut dyn FnMut(u64)) -> Self {
+        let records = Records::new(limits);
+        let (found, bucket) = (Inspection::default(), Bucket::Other);
+        Self { found, marks, keys, records, bucket, progress }
+    }
+
+    fn small(&mut self, key: &[u8], value: &[u8]) -> Result<(), &'static str> {
+        if value.len() > LARGEST {
+            return Err("something that etcd keeps small is large");
+        }
+        let found = &mut self.found;
+        match self.bucket {
+            Bucket::Lease => {
+                schema::lease(key, value)?;
+                found.leases += 1;
+            }
+            Bucket::Alarm => {
+                let name = alarm_name(key).ok_or("an alarm is malformed")?;
+                if !found.alarms.contains(&name) {
+                    found.alarms.push(name);
+                }
+                if found.alarms.len() > MOST_ALARMS {
+                    return Err("there are more kinds of alarms than etcd has");
+                }
+            }
+            Bucket::Auth => found.auth_enabled |= schema::auth(key, value)?.unwrap_or(false),
+            Bucket::Users => schema::user(key, value, self.marks.is_utf8())?,
+            Bucket::Roles => schema::role(key, value)?,
+            Bucket::Cluster if key == b"clusterVersion" => {
+                schema::version(value)?;
+                found.cluster_version = Some(String::from_utf8_lossy(value).into_owned());
+            }
+            Bucket::Cluster if key == b"downgrade" => schema::downgrade(value)?,
+            Bucket::Members => {
+                found.members.push(schema::member(key, value)?.id);
+                if found.members.len() > MOST_MEMBERS {
+                    return Err("there are more members than any cluster has");
+                }
+            }
+            Bucket::Removed => drop(schema::member_id(key)?),
+            Bucket::Cluster | Bucket::Key | Bucket::Other => {}
+        }
+        Ok(())
+    }
+}
+
+impl Visitor for First<'_> {
+    fn bucket(&mut self, name: &[u8], _: u64) -> Result<(), Finding> {
+        self.found.status_hash = crc32c_append(self.found.status_hash, name);
+        self.bucket = match name {
+            KEY => Bucket::Key,
+            b"lease" => Bucket::Lease,
+            b"alarm" => Bucket::Alarm,
+            b"auth" => Bucket::Auth,
+            b"authUsers" => Bucket::Users,
+            b"authRoles" => Bucket::Roles,
+            b"cluster" => Bucket::Cluster,
+            b"members" => Bucket::Members,
+            b"members_removed" => Bucket::Removed,
+            _ => Bucket::Other,
+        };
+        Ok(())
+    }
+
+    fn pair(&mut self, key: &[u8], value: &[u8], offset: u64) -> Result<Flow, Finding> {
+        self.found.status_hash = crc32c_append(crc32c_append(self.found.status_hash, key), value);
+        self.found.total_pairs += 1;
+        if self.bucket == Bucket::Key {
+            self.records.record([key, value], self.marks, self.keys, offset)?;
+        } else {
+            self.small(key, value).map_err(|what| Finding::new(offset, what))?;
+        }
+        Ok(ON)
+    }
+
+    fn pages(&mut self, seen: u64) {
+        (self.progress)(seen);
+    }
+}
+
+#[cfg(test)]
+mod tests;
