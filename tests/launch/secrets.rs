@@ -87,8 +87,12 @@ fn what_others_could_read_is_closed_and_named() {
     ];
     let dirs =
         [server.clone(), server.join("tls"), server.join("db"), server.join("db/snapshots"), server.join("cache")];
-    files.iter().for_each(|path| chmod(path, 0o644));
-    dirs.iter().for_each(|path| chmod(path, 0o777));
+    for path in &files {
+        chmod(path, 0o644);
+    }
+    for path in &dirs {
+        chmod(path, 0o777);
+    }
     node.start_ready();
     let log = node.log();
     for path in files.iter().chain(&dirs) {
