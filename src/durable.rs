@@ -248,6 +248,13 @@ pub fn copy_range(from: &File, to: &File, offset: u64, length: usize) -> io::Res
     }
 }
 
+/// Asks the kernel to begin writing a range of the file to the disk, without waiting for it: the sync at the end then has little
+/// left to write at once, which others' syncs on the same disk would have to wait for. A hint, so a refusal is no failure
+/// (`generic_fadvise` in the kernel's mm/fadvise.c begins writeback for `POSIX_FADV_DONTNEED`; what is still dirty stays in memory).
+pub fn begin_writeback(file: &File, offset: u64, length: u64) {
+    let _ = rustix::fs::fadvise(file, offset, std::num::NonZeroU64::new(length), rustix::fs::Advice::DontNeed);
+}
+
 /// Makes the names in directories durable.
 ///
 /// # Errors

@@ -72,8 +72,9 @@ fn page(name: &str, command: &Command, names: &[String], dir: &Path) -> Result<(
 fn render(name: &str, command: &Command, names: &[String]) -> std::io::Result<Vec<u8>> {
     let mut text = Vec::new();
     // A short word in the middle of the head: the names of pages are long.
-    let man = Man::new(command.clone().name(name.to_owned())).title(name).manual("quorate");
-    man.render_title(&mut text)?;
+    let man = Man::new(command.clone().name(name.to_owned()));
+    let version = concat!("quorate ", env!("CARGO_PKG_VERSION"));
+    Roff::new().control("TH", [name, "1", "", version, "quorate"]).to_writer(&mut text)?;
     man.render_name_section(&mut text)?;
     let mut synopsis = Roff::new();
     synopsis.control("SH", ["SYNOPSIS"]);
