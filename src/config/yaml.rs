@@ -61,6 +61,8 @@ struct Reader<'input> {
     parser: Parser<'input, saphyr_parser::StrInput<'input>>,
     anchors: HashMap<usize, Node>,
     nodes: usize,
+    /// The error is one of the syntax, which a missing quote may be the cause of.
+    is_syntax: bool,
 }
 
 type Step<'input> = (Event<'input>, usize);
@@ -70,7 +72,12 @@ type Step<'input> = (Event<'input>, usize);
 /// # Errors
 /// If it is no YAML, not one document, or not a mapping at the top.
 pub fn read(text: &str) -> Result<Vec<(Node, Node)>, SyntaxError> {
-    let mut reader = Reader { parser: Parser::new_from_str(text), anchors: HashMap::new(), nodes: 0 };
+    let mut reader = Reader { parser: Parser::new_from_str(text), anchors: HashMap::new(), nodes: 0, is_syntax: false };
+    let read = top(&mut reader);
+    read.map_err(|error| if reader.is_syntax { unquoted(text, error.line).unwrap_or(error) } else { error })
+}
+
+fn top(reader: &mut Reader<'_>) -> Result<Vec<(Node, Node)>, SyntaxError> {
     let mut top = None;
     loop {
         let (event, line) = reader.next()?;
@@ -97,7 +104,10 @@ impl<'input> Reader<'input> {
     fn next(&mut self) -> Result<Step<'input>, SyntaxError> {
         match self.parser.next_event() {
             Some(Ok((event, span))) => Ok((event, span.start.line())),
-            Some(Err(error)) => Err(SyntaxError { line: error.marker().line(), message: error.info().to_owned() }),
+            Some(Err(error)) => {
+                self.is_syntax = true;
+                Err(SyntaxError { line: error.marker().line(), message: error.info().to_owned() })
+            }
             None => Ok((Event::StreamEnd, 0)),
         }
     }
@@ -108,11 +118,23 @@ impl<'input> Reader<'input> {
             return Err(SyntaxError { line, message: "too large or too deeply nested for a configuration".into() });
         }
         let (anchor, value) = match event {
-            Event::Scalar(text, style, anchor, _) => (anchor, scalar(&text, style)),
+            Event::Scalar(text, style, anchor, tag) => {
+                // `&abc` and `!abc` are an anchor and a tag, with nothing behind: a password would be lost without a word.
+                let is_local_tag = tag.is_some_and(|tag| tag.handle == "!");
+                if style == ScalarStyle::Plain && (is_local_tag || (anchor != 0 && text.is_empty())) {
+                    self.is_syntax = true;
+                    return Err(SyntaxError {
+                        line,
+                        message: "a value that begins with `&` or `!` must be in quotes".into(),
+                    });
+                }
+                (anchor, scalar(&text, style))
+            }
             Event::SequenceStart(anchor, _) => (anchor, self.list(depth)?),
             Event::MappingStart(anchor, _) => (anchor, self.map(depth)?),
             Event::Alias(id) => {
                 let Some(known) = self.anchors.get(&id).cloned() else {
+                    self.is_syntax = true;
                     return Err(SyntaxError { line, message: "an alias to an anchor that is not there".into() });
                 };
                 self.nodes += weight(&known);
@@ -150,6 +172,35 @@ impl<'input> Reader<'input> {
             }
         }
     }
+}
+
+/// What begins a value in a line up to `line` and cannot begin one without quotes: most likely the cause of a syntax error there.
+fn unquoted(text: &str, line: usize) -> Option<SyntaxError> {
+    const SPECIAL: [char; 6] = ['*', '@', '%', '`', '&', '!'];
+    // The parser notices some only in the next line.
+    let first = line.saturating_sub(2);
+    let near = text.lines().enumerate().take(line).skip(first).collect::<Vec<_>>();
+    near.into_iter().rev().find_map(|(index, content)| {
+        let content = content.trim_start();
+        let value = [": ", "- ", "[", ", "].iter().find_map(|before| {
+            let value = match content.strip_prefix("- ") {
+                Some(value) if *before == "- " => value,
+                _ => content.split_once(before)?.1,
+            };
+            Some(value.trim_start()).filter(|value| value.starts_with(SPECIAL))
+        })?;
+        let is_in_list = content.contains('[');
+        let end = value.find(" #").into_iter().chain(value.find([',', ']']).filter(|_| is_in_list)).min();
+        let value = value[..end.unwrap_or(value.len())].trim_end();
+        let quoted = crate::host::printable(&value.replace('\'', "''"));
+        // A password that begins so is not for a log.
+        let key = content.split(':').next().unwrap_or_default().to_lowercase();
+        let is_secret = ["token", "secret", "key", "password", "proxy"].iter().any(|word| key.contains(word));
+        let quoted = if is_secret { "…".to_owned() } else { quoted };
+        let begin = value.chars().next()?;
+        let message = format!("a value that begins with `{begin}` must be in quotes: '{quoted}'");
+        Some(SyntaxError { line: index + 1, message })
+    })
 }
 
 fn weight(node: &Node) -> usize {
@@ -215,5 +266,28 @@ mod tests {
             bomb.push_str(&["a", &level.to_string(), ": &a", &level.to_string(), " [", &aliases, "]\n"].concat());
         }
         assert!(read(&bomb).unwrap_err().message.contains("too large"));
+    }
+
+    /// Bugs W8.
+    #[test]
+    fn a_value_that_needs_quotes_is_shown_in_quotes() {
+        for (text, line, expected) in [
+            ("etcd-snapshot-schedule-cron: */5 * * * *\n", 1, "`*` must be in quotes: '*/5 * * * *'"),
+            ("debug: true\nx: @daily # each day\ny: 1\n", 2, "`@` must be in quotes: '@daily'"),
+            ("tls-san:\n  - *.example.com\n", 2, "in quotes: '*.example.com'"),
+            ("tls-san: [a, *.example.com, b]\n", 1, "in quotes: '*.example.com'"),
+            ("x: %abc\n", 1, "in quotes: '%abc'"),
+            ("x: `it's`\n", 1, "in quotes: '`it''s`'"),
+            ("x: &abc\n", 1, "in quotes: '&abc'"),
+            ("x: !abc\ndebug: true\n", 1, "in quotes: '!abc'"),
+            ("etcd-s3-secret-key: *hunter2\n", 1, "`*` must be in quotes: '…'"),
+        ] {
+            let error = read(text).unwrap_err();
+            assert!(error.line == line && error.message.ends_with(expected), "{text}: {error:?}");
+        }
+        for text in ["a: 5 * 3\n", "a: b@c\n", "a: '*'\n", "a: &x 1\nb: *x\n", "a: !!str 1\n", "a: 50%\n"] {
+            assert!(read(text).is_ok(), "{text}: {:?}", read(text));
+        }
+        assert!(read("a: [1\n").unwrap_err().message.contains("flow sequence"), "another mistake stays what it is");
     }
 }
