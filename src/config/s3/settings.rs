@@ -5,10 +5,12 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use super::super::options;
+use super::super::options::{self, Kind};
 use super::super::yaml::{self, Value};
+use super::super::{kubernetes, rke1, suggest};
 use super::{S3ConfigError, Secret, wrong};
 use crate::host;
+use crate::plan::duration;
 
 pub(super) fn read_file(option: &'static str, path: &Path) -> Result<Vec<u8>, S3ConfigError> {
     host::read_small(path).map_err(|error| {
@@ -32,26 +34,63 @@ pub(super) fn read_private(option: &'static str, path: &Path) -> Result<Vec<u8>,
 }
 
 /// What AWS' own tools call them.
-const AWS_NAMES: [(&str, &str); 4] = [
+const AWS_NAMES: [(&str, &str); 8] = [
     ("AWS_ACCESS_KEY_ID", "etcd-s3-access-key"),
     ("AWS_SECRET_ACCESS_KEY", "etcd-s3-secret-key"),
     ("AWS_SESSION_TOKEN", "etcd-s3-session-token"),
     ("AWS_REGION", "etcd-s3-region"),
+    (AWS_DEFAULT_REGION, "etcd-s3-region"),
+    ("AWS_ENDPOINT_URL_S3", "etcd-s3-endpoint"),
+    ("AWS_ENDPOINT_URL", "etcd-s3-endpoint"),
+    ("AWS_CA_BUNDLE", "etcd-s3-endpoint-ca"),
 ];
+/// To AWS' tools, `AWS_REGION` counts more, and the endpoint of a service more than the general one.
+const AWS_DEFAULT_REGION: &str = "AWS_DEFAULT_REGION";
+const LESSER: [&str; 2] = [AWS_DEFAULT_REGION, "AWS_ENDPOINT_URL"];
 
-/// The option that a name in a file of settings means: with or without `etcd-s3-`, as a variable, or as AWS' tools call it.
+/// The option that a name in a file of settings means: with or without `etcd-s3-`, as a variable, or as AWS' tools or RKE1 call it.
 fn meant(name: &str) -> Option<&'static str> {
     let lower = name.trim().to_lowercase().replace('_', "-");
     let lower = lower.strip_prefix("quorate-").unwrap_or(&lower);
-    let aws = AWS_NAMES.iter().find(|(theirs, _)| *theirs == name.trim()).map(|(_, ours)| (*ours).to_owned());
-    let full = aws
-        .unwrap_or_else(|| if lower.starts_with("etcd-s3-") { lower.to_owned() } else { format!("etcd-s3-{lower}") });
-    // It says how to reach the store; whether, and what is kept, is said where the server's other settings are.
-    const ELSEWHERE: [&str; 3] = ["etcd-s3-config-file", "etcd-s3-only", "etcd-s3-retention"];
-    options::find(&full).map(|spec| spec.name).filter(|name| !ELSEWHERE.contains(name))
+    let aws = AWS_NAMES.iter().find(|(theirs, _)| *theirs == name.trim()).map(|(_, ours)| *ours);
+    let rke1 = rke1::S3.iter().find(|(theirs, _)| *theirs == name.trim()).map(|(_, ours)| *ours);
+    let full = match aws.or(rke1) {
+        Some(ours) => ours.to_owned(),
+        None if lower.starts_with("etcd-s3-") => lower.to_owned(),
+        None => format!("etcd-s3-{lower}"),
+    };
+    options::find(&full).map(|spec| spec.name).filter(|name| is_here(name))
 }
 
-/// The file of `etcd-s3-config-file`: YAML, or lines of `NAME=value`.
+/// It says how to reach the store; whether, and what is kept, is said where the server's other settings are.
+fn is_here(name: &str) -> bool {
+    const ELSEWHERE: [&str; 3] = ["etcd-s3-config-file", "etcd-s3-only", "etcd-s3-retention"];
+    name.starts_with("etcd-s3-") && !ELSEWHERE.contains(&name)
+}
+
+fn unknown(name: &str) -> String {
+    let shown = host::printable(name);
+    if ["apiVersion", "stringData", "data"].contains(&name) {
+        return "this is a Secret of Kubernetes: put what stands below `stringData` into the file, at the left margin"
+            .into();
+    }
+    let ours = || options::OPTIONS.iter().map(|spec| spec.name).filter(|name| is_here(name));
+    let long = format!("etcd-s3-{}", suggest::kebab(name));
+    let meant = [name, &long]
+        .into_iter()
+        .find_map(|name| kubernetes::counterpart(name).or_else(|| suggest::closest(name, ours())));
+    match meant {
+        Some(meant) => format!("unknown name `{shown}`; did you mean `{meant}`?"),
+        None => format!("unknown name `{shown}`"),
+    }
+}
+
+/// What programs in Go write for "not set", beside nothing at all.
+fn is_zero(kind: Kind, value: &str) -> bool {
+    kind == Kind::Length && (value == "0" || duration::parse(value) == Some(0))
+}
+
+/// The file of `etcd-s3-config-file`: YAML, or lines of `NAME=value`. What is empty is not set.
 pub(super) fn read_settings(path: &Path) -> Result<BTreeMap<&'static str, Secret>, S3ConfigError> {
     const OPTION: &str = "etcd-s3-config-file";
     let shown = path.display();
@@ -63,18 +102,32 @@ pub(super) fn read_settings(path: &Path) -> Result<BTreeMap<&'static str, Secret
         name.is_some_and(|name| name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_'))
     });
     let entries = if is_env { env_entries(&text) } else { yaml_entries(&text) };
-    let entries = entries.map_err(|(line, what)| wrong(OPTION, format!("{shown}:{line}: {what}")))?;
-    let mut found = BTreeMap::new();
+    let found = entries.and_then(checked);
+    found.map_err(|(line, what)| wrong(OPTION, format!("{shown}:{line}: {what}")))
+}
+
+/// The entries by option; what is wrong with the first that is not good, and its line.
+fn checked(entries: Vec<(usize, String, String)>) -> Result<BTreeMap<&'static str, Secret>, (usize, String)> {
+    let mut found: BTreeMap<&'static str, (bool, Secret)> = BTreeMap::new();
     for (line, name, value) in entries {
-        let name = meant(&name)
-            .ok_or_else(|| wrong(OPTION, format!("{shown}:{line}: unknown name `{}`", host::printable(&name))))?;
-        let kind = options::find(name).map(|spec| spec.kind);
-        if let Some(Err(wants)) = kind.map(|kind| kind.check(&value)) {
-            return Err(wrong(OPTION, format!("{shown}:{line}: `{name}` {wants}")));
+        if value.trim().is_empty() {
+            continue;
         }
-        found.insert(name, Secret::new(value));
+        let Some(spec) = meant(&name).and_then(options::find) else { return Err((line, unknown(&name))) };
+        if is_zero(spec.kind, value.trim()) {
+            continue;
+        }
+        spec.kind.check(&value).map_err(|wants| (line, format!("`{}` {wants}", spec.name)))?;
+        let is_lesser = LESSER.contains(&name.trim());
+        match found.get(spec.name) {
+            Some((was_lesser, _)) if *was_lesser == is_lesser => {
+                return Err((line, format!("`{}` is given twice", spec.name)));
+            }
+            Some(_) if is_lesser => {}
+            _ => drop(found.insert(spec.name, (is_lesser, Secret::new(value)))),
+        }
     }
-    Ok(found)
+    Ok(found.into_iter().map(|(name, (_, value))| (name, value)).collect())
 }
 
 type Entries = Result<Vec<(usize, String, String)>, (usize, String)>;
@@ -99,11 +152,69 @@ fn yaml_entries(text: &str) -> Entries {
     let read = yaml::read(text).map_err(|error| (error.line, format!("this is not valid YAML: {}", error.message)))?;
     let mut entries = Vec::new();
     for (key, value) in read {
+        let is_blank = value.is_blank();
         match (key.value, value.value) {
             (Value::Text(name), Value::Text(value)) => entries.push((key.line, name, value)),
-            (Value::Text(_), Value::Nothing) => {}
+            (Value::Text(_), _) if is_blank => {}
+            // A Secret of Kubernetes, which has a mapping somewhere.
+            (Value::Text(name), _) if meant(&name).is_none() => return Err((key.line, unknown(&name))),
             _ => return Err((key.line, "wants `name: value`".into())),
         }
     }
     Ok(entries)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Vec<(&'static str, String)>, String> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s3");
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        let found = read_settings(&path).map_err(|error| error.what)?;
+        Ok(found.into_iter().map(|(name, value)| (name, value.reveal().to_owned())).collect())
+    }
+
+    /// Bugs F2: in both formats.
+    #[test]
+    fn what_programs_write_for_not_set_is_not_set() {
+        let yaml = "etcd-s3-endpoint: \"\"\netcd-s3-endpoint-ca: null\netcd-s3-endpoint-ca-name: ''\nregion: {}\nfolder: []\n\
+                    etcd-s3-insecure: \"\"\netcd-s3-timeout: 0\nbucket: ~\naccess_key: k\n";
+        let lines = "ETCD_S3_ENDPOINT=\nREGION=''\nexport INSECURE=\"\"\nTIMEOUT=0s\nNO_SUCH=\nACCESS_KEY=k\n";
+        for text in [yaml, lines] {
+            assert_eq!(read(text), Ok(vec![("etcd-s3-access-key", "k".to_owned())]), "{text}");
+        }
+        assert_eq!(read(""), Ok(vec![]));
+    }
+
+    #[test]
+    fn names_of_aws_and_rke1_are_known_and_others_are_mistakes() {
+        for (text, expected) in [
+            ("AWS_DEFAULT_REGION=eu-west-1\n", vec![("etcd-s3-region", "eu-west-1")]),
+            ("AWS_REGION=a-b-1\nAWS_DEFAULT_REGION=c-d-1\n", vec![("etcd-s3-region", "a-b-1")]),
+            ("AWS_DEFAULT_REGION=c-d-1\nAWS_REGION=a-b-1\n", vec![("etcd-s3-region", "a-b-1")]),
+            ("bucket_name: x\ncustom_ca: /ca\n", vec![("etcd-s3-bucket", "x"), ("etcd-s3-endpoint-ca", "/ca")]),
+            ("AWS_ENDPOINT_URL=http://store:9000\n", vec![("etcd-s3-endpoint", "http://store:9000")]),
+        ] {
+            let expected: Vec<_> = expected.into_iter().map(|(name, value)| (name, value.to_owned())).collect();
+            assert_eq!(read(text), Ok(expected), "{text}");
+        }
+        for (text, expected) in [
+            ("bucketName: x", ":1: unknown name `bucketName`; did you mean `etcd-s3-bucket`?"),
+            ("secretKey: x", "did you mean `etcd-s3-secret-key`?"),
+            ("a: b\nregoin: x", ":1: unknown name `a`"),
+            ("region: a\nregoin: x", ":2: unknown name `regoin`; did you mean `etcd-s3-region`?"),
+            ("region: a\nREGION: b", ":2: `etcd-s3-region` is given twice"),
+            ("etcd-s3-timeout: soon", ":1: `etcd-s3-timeout` wants a length of time"),
+            ("apiVersion: v1\nkind: Secret\nstringData: {etcd-s3-bucket: x}", "a Secret of Kubernetes"),
+            ("stringData: {etcd-s3-bucket: x}", "a Secret of Kubernetes"),
+            ("bucket: [a]", "wants `name: value`"),
+            ("etcd-s3-insecure-skip-verify: true", "did you mean `etcd-s3-skip-ssl-verify`?"),
+        ] {
+            let error = read(text).unwrap_err();
+            assert!(error.contains(expected), "{text}: {error}");
+        }
+    }
 }
