@@ -149,7 +149,8 @@ pub(super) fn build(
 }
 
 fn node_name(builder: &mut Builder<'_>, host: &HostFacts) -> String {
-    if let Some(name) = builder.one("node-name", |text| Some(text.to_owned())) {
+    // In lower case, as the host's name is: k3s and RKE2 take both for the same node.
+    if let Some(name) = builder.one("node-name", |text| Some(text.to_lowercase())) {
         return name;
     }
     let name = host.hostname.split('.').next().unwrap_or_default().to_lowercase();
@@ -333,6 +334,13 @@ mod tests {
         assert_eq!(config.node_ip().to_string(), "10.0.0.5");
         assert_eq!(config.etcd.quota_backend_bytes, 8 << 30);
         assert_eq!(config.etcd.heartbeat_millis, None);
+    }
+
+    /// Bugs W5.
+    #[test]
+    fn a_node_name_is_lowered_as_the_hosts_is() {
+        let (config, problems) = built(&[("node-name", "Master-1")]);
+        assert_eq!((config.unwrap().node_name.as_str(), problems), ("master-1", Vec::new()));
     }
 
     #[test]

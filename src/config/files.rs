@@ -6,10 +6,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::Problem;
+use super::input;
 use super::merge::merge_file;
 use super::options;
 use super::texts::{Given, Origin};
-use crate::host;
 
 /// One value that a file sets.
 #[derive(Clone, Debug)]
@@ -84,11 +84,16 @@ pub fn read_files(given: &Given, problems: &mut Vec<Problem>) -> FileValues {
 }
 
 fn unreadable(path: &Path, error: &io::Error) -> Problem {
-    Problem { origin: Origin::File { path: path.to_path_buf(), line: 0 }, message: format!("cannot be read: {error}") }
+    let hint = match error.kind() {
+        io::ErrorKind::PermissionDenied if !nix::unistd::geteuid().is_root() => "; run this as root",
+        _ => "",
+    };
+    let origin = Origin::File { path: path.to_path_buf(), line: 0 };
+    Problem { origin, message: format!("cannot be read: {error}{hint}") }
 }
 
 fn read_text(path: &Path) -> io::Result<String> {
-    String::from_utf8(host::read_small(path)?).map_err(|error| {
+    String::from_utf8(input::read(path)?).map_err(|error| {
         let line =
             error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|byte| **byte == b'\n').count() + 1;
         io::Error::other(format!("line {line} is not UTF-8 text"))

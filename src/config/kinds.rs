@@ -35,7 +35,7 @@ impl Kind {
             Self::Bytes => (bytes(text).is_some(), "wants a number of bytes, such as 8589934592 or 8GiB"),
             Self::Address => (IpAddr::from_str(text).is_ok(), "wants an IP address"),
             Self::Label => {
-                (is_label(text), "wants a DNS label (lower-case letters, digits and inner hyphens, at most 63)")
+                (is_label(&text.to_lowercase()), "wants a DNS label (letters, digits and inner hyphens, at most 63)")
             }
             Self::HostName => (is_host_name(text), "wants a DNS name or an IP address"),
             Self::Pair => (pair(text).is_some(), "wants key=value"),

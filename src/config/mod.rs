@@ -8,8 +8,10 @@
 
 mod build;
 mod checks;
+mod exposed;
 pub mod files;
 mod foreign;
+mod input;
 mod kinds;
 pub mod kubernetes;
 pub mod layers;
@@ -375,6 +377,7 @@ fn load_for(given: &Given, host: &HostFacts, reader: Reader) -> Loaded {
     problems.extend(mistakes);
     warnings.extend_from_slice(files.notes());
     warnings.extend(resolved.rke1_retention_note.clone());
+    warnings.extend(exposed::warnings(&resolved));
     warnings.extend(time_zone::problem(std::env::var("TZ").ok().as_deref()));
     if built.as_ref().is_some_and(|config| config.new_cluster)
         && matches!(resolved.origin("new-cluster"), Origin::File { .. } | Origin::Environment(_))

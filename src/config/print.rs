@@ -30,7 +30,7 @@ fn shown(spec: &Spec, resolved: &Resolved, config: &Config) -> String {
     }
     let texts: Vec<String> = match (spec.name, found.is_empty()) {
         // What the host decides when nobody else does.
-        ("node-name", true) => vec![config.node_name.clone()],
+        ("node-name", _) => vec![config.node_name.clone()],
         ("node-ip", true) => config.node_ips.iter().map(ToString::to_string).collect(),
         ("data-dir", _) => vec![config.data_dir.display().to_string()],
         ("etcd-binary", false) => config.etcd.binary.iter().map(|path| path.display().to_string()).collect(),

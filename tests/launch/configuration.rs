@@ -303,6 +303,45 @@ fn a_misspelt_variable_is_pointed_out() {
 }
 
 #[test]
+fn a_configuration_may_come_through_a_pipe() {
+    let _timed = Timed::start();
+    let node = Node::new(&Etcd::usual());
+    let run = |script: &str| {
+        let mut command = Command::new("bash");
+        command.args(["-c", script, "bash"]).arg(&node.executable).arg(&node.data_dir);
+        crate::kit::Ran::of(&command.output().unwrap())
+    };
+    const PRINT: &str = "server --print-config --node-name=n --node-ip=127.0.0.1 --data-dir \"$2\"";
+    let ran = run(&format!("\"$1\" {PRINT} --config <(echo 'etcd-snapshot-retention: 7')"));
+    assert!(ran.succeeds().contains("etcd-snapshot-retention: 7  # /dev/fd/"), "{}", ran.out);
+    run(&format!("\"$1\" {PRINT} --config <(exit 1)")).fails(2, &["nothing came through this pipe"]);
+    run(&format!("\"$1\" {PRINT} --config <(echo 'nonsense: 1')")).fails(2, &["unknown key `nonsense`"]);
+    run(&format!("\"$1\" {PRINT} --config /dev/null")).succeeds();
+}
+
+/// Attack 11.
+#[test]
+fn a_secret_that_others_can_read_is_pointed_out() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let _timed = Timed::start();
+    let node =
+        Node::new(&Etcd::usual()).config("etcd-s3-secret-key: hunter2\netcd-s3-access-key: a\n").arg("--print-config");
+    let warned = |mode: u32| {
+        fs::set_permissions(node.config_path(), fs::Permissions::from_mode(mode)).unwrap();
+        let ran = node.run_server();
+        assert!(ran.succeeds().contains("etcd-s3-secret-key: '***'"));
+        let next = format!("chmod 600 {}", node.config_path().display());
+        ran.err.contains("other users can read") && ran.err.contains("etcd-s3-secret-key") && ran.err.contains(&next)
+    };
+    assert!(warned(0o644) && warned(0o604) && !warned(0o600) && !warned(0o700));
+    fs::write(node.config_path(), "debug: false\n").unwrap();
+    fs::set_permissions(node.config_path(), fs::Permissions::from_mode(0o644)).unwrap();
+    let ran = node.run_server();
+    ran.succeeds();
+    assert!(!ran.err.contains("other users"), "without a secret anybody may read it: {}", ran.err);
+}
+
+#[test]
 fn a_time_zone_that_does_not_exist_is_pointed_out() {
     let _timed = Timed::start();
     let node = Node::new(&Etcd::usual()).env("TZ", "No/Where").arg("--print-config");

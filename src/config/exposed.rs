@@ -1,0 +1,38 @@
+//! Secrets in configuration files that other users can read.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use super::options::OPTIONS;
+use super::{Origin, Problem, Resolved};
+use crate::shell::quoted;
+
+/// One warning for each file with a secret in it that others than its owner, and root's group, can read.
+pub(super) fn warnings(resolved: &Resolved) -> Vec<Problem> {
+    let mut files: BTreeMap<PathBuf, Vec<&str>> = BTreeMap::new();
+    for spec in OPTIONS.iter().filter(|spec| spec.secret) {
+        if let Origin::File { path, .. } = resolved.origin(spec.name) {
+            files.entry(path).or_default().push(spec.name);
+        }
+    }
+    if let Some((path, _)) = resolved.one("token-file") {
+        files.entry(path.into()).or_default().push("token");
+    }
+    files.iter().filter_map(|(path, secrets)| warning(path, secrets)).collect()
+}
+
+fn warning(path: &Path, secrets: &[&str]) -> Option<Problem> {
+    let found = fs::metadata(path).ok().filter(fs::Metadata::is_file)?;
+    let (mode, is_group_root) = (found.mode() & 0o7777, found.gid() == 0);
+    let is_exposed = mode & 0o004 != 0 || (mode & 0o040 != 0 && !is_group_root);
+    is_exposed.then(|| {
+        let shown = quoted(&path.display().to_string());
+        let message = format!(
+            "other users can read `{}` in this file (mode {mode:04o}): chmod 600 {shown}",
+            secrets.join("`, `")
+        );
+        Problem { origin: Origin::File { path: path.to_path_buf(), line: 0 }, message }
+    })
+}
