@@ -20,6 +20,7 @@ export RUST_TEST_THREADS ?= 6
 # Seconds.
 SOAK ?= 1800
 SAVES ?= 1000
+MUTANTS ?= 2000
 FUZZ ?= 300
 
 help: ## Show this
@@ -66,7 +67,9 @@ soak: setup-test matrix embedded ## Run the tests again and again for SOAK secon
 	    runs=$$((runs + 1)); echo "soak: $$runs runs without a failure"; \
 	done
 
-proof: setup-test matrix ## Compare SAVES copied snapshots of each etcd with what etcd itself sends, under load
+proof: setup-test matrix ## Try MUTANTS broken snapshots on real etcds; compare SAVES copied snapshots of each with what etcd sends
+	QUORATE_PROOF_MUTANTS=$(MUTANTS) $(SAME_BYTES) cargo test --locked --release --features fault-injection --test snapshot \
+	    mutants_that_no_etcd_runs_on -- --ignored --nocapture
 	QUORATE_SOAK_SAVES=$(SAVES) $(SAME_BYTES) cargo test --locked --release --features fault-injection --test snapshot \
 	    copies_are_what_etcd_has -- --ignored --nocapture --test-threads=1
 

@@ -220,16 +220,17 @@ pub fn conf_state(value: &[u8]) -> Checked {
     serde_json::from_slice::<ConfState>(value).map(|_| ()).map_err(|_| "who votes is malformed")
 }
 
-/// `major.minor.patch` of etcd 3.
+/// The minor version of an etcd 3 that the cluster, the storage or a downgrade is of: `3.6.0`, always with a patch version of 0 (etcd
+/// `version.Cluster`); with another one etcd takes itself for too old and panics (`version/downgrade.go`, `MustDetectDowngrade`).
 ///
 /// # Errors
-/// If it is none, or of a newer minor than 3.7, of which it is not known what it writes.
-pub fn version(value: &[u8]) -> Checked<(u32, u32, u32)> {
+/// If it is none, or newer than 3.7, of which it is not known what it writes.
+pub fn version(value: &[u8]) -> Checked<u32> {
     let text = std::str::from_utf8(value).map_err(|_| "a version is malformed")?;
     let mut parts = text.split('.').map(|part| part.parse::<u32>().ok().filter(|number| number.to_string() == part));
     match (parts.next(), parts.next(), parts.next(), parts.next()) {
-        (Some(Some(3)), Some(Some(minor)), Some(Some(patch)), None) if minor <= 7 => Ok((3, minor, patch)),
-        (Some(Some(_)), Some(Some(_)), Some(Some(_)), None) => Err("it is of a version of etcd that is not known here"),
+        (Some(Some(3)), Some(Some(minor)), Some(Some(0)), None) if minor <= 7 => Ok(minor),
+        (Some(Some(_)), Some(Some(_)), Some(Some(_)), None) => Err("it is a version that no etcd up to 3.7 writes"),
         _ => Err("a version is malformed"),
     }
 }
@@ -322,8 +323,8 @@ mod tests {
         conf_state(br#"{"voters":[1,18446744073709551615],"auto_leave":false}"#).unwrap();
         assert!(conf_state(br#"{"voters":[-1]}"#).is_err());
         assert!(conf_state(b"").is_err());
-        assert_eq!(version(b"3.5.0"), Ok((3, 5, 0)));
-        for wrong in ["3.5", "3.5.0.0", "3.05.0", "3.8.0", "4.0.0", "3.5.x", "", "3.5.-1", "3.5.0 "] {
+        assert_eq!(version(b"3.5.0"), Ok(5));
+        for wrong in ["3.5", "3.5.0.0", "3.05.0", "3.8.0", "4.0.0", "3.5.x", "3.5.1", "", "3.5.-1", "3.5.0 "] {
             assert!(version(wrong.as_bytes()).is_err(), "{wrong}");
         }
         downgrade(br#"{"target-version":"","enabled":false}"#).unwrap();

@@ -69,7 +69,7 @@ impl Marks {
     /// If they do not.
     pub(in crate::snapshot) fn check(&self, found: &Inspection, last: i64) -> Result<(), Finding> {
         let cluster = found.cluster_version.as_ref().and_then(|version| schema::version(version.as_bytes()).ok());
-        if let (Some((_, cluster, _)), Some(storage)) = (cluster, self.storage_minor)
+        if let (Some(cluster), Some(storage)) = (cluster, self.storage_minor)
             // One follows the other when a cluster is upgraded or downgraded by a minor.
             && cluster.abs_diff(storage) > 1
         {
@@ -119,7 +119,7 @@ impl Visitor for Marks {
             b"term" => self.term = schema::number(value).map_err(named)?,
             b"confState" => schema::conf_state(value).map_err(named)?,
             b"storageVersion" => {
-                let (_, minor, _) = schema::version(value).map_err(named)?;
+                let minor = schema::version(value).map_err(named)?;
                 // etcd writes it from 3.6 on.
                 if minor < 6 {
                     return Err(named("no etcd of that version writes it"));
