@@ -1,4 +1,4 @@
-//! Every path under the data directory `D`, and who may create it (`DESIGN.md`, "On disk").
+//! Every path under the data directory `D`, and who may create it.
 //!
 //! Given `--data-dir`, names each file once; `owner` makes the directories and sees to it that they are whose they must be.
 

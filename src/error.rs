@@ -1,8 +1,8 @@
 //! What a failure tells an operator, and the exit code it ends with.
 //!
 //! Each room has an error enum of its own whose variants say what failed on what; the chain of sources says why.
-//! [`Explained`] adds the two things that a person at a terminal needs beyond that: the exit code (`DESIGN.md`,
-//! "Exit codes") and the next command to type. Errors are returned, never logged and swallowed.
+//! [`Explained`] adds the two things that a person at a terminal needs beyond that: the exit code (README.md, "When
+//! something is wrong") and the next command to type. Errors are returned, never logged and swallowed.
 
 use std::error::Error;
 use std::fmt::{self, Write as _};

@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
-use crate::kit::{Etcd, Node, Timed, eventually, http_get, http_get_over};
+use crate::kit::{Etcd, Node, Timed, eventually, fake_etcd, http_get, http_get_over};
 
 #[test]
 fn systemd_is_told_of_ready_status_stopping_and_the_watchdog_is_fed() {
@@ -109,6 +109,46 @@ fn every_log_line_is_json_if_asked() {
     let from_etcd = lines.iter().find(|line| line["target"] == "etcd" && line["caller"].is_string());
     assert!(from_etcd.is_some(), "no line of etcd's with its fields");
     assert!(lines.iter().any(|line| line["level"] == "debug"));
+}
+
+/// ux section 4, F4: 50 lines of a first start, none of which said whether the cluster was new.
+#[test]
+fn a_start_is_a_few_lines_that_say_what_it_starts_on() {
+    let _timed = Timed::start();
+    let mut node = Node::new(&Etcd::usual()).arg("--log-format=json");
+    let mut seen = 0;
+    for is_first in [true, false] {
+        node.start_ready();
+        let lines = eventually("the line of the next snapshot", || {
+            let log = node.log();
+            let lines: Vec<serde_json::Value> =
+                log[seen..].lines().filter_map(|l| serde_json::from_str(l).ok()).collect();
+            lines.iter().any(|line| line["message"] == "next scheduled snapshot").then_some(lines)
+        });
+        // A slow disk is a line more.
+        assert!(lines.len() <= 5, "{lines:#?}");
+        let says = |word: &str| lines.iter().any(|line| line["message"].as_str().unwrap().contains(word));
+        assert!(says("NEW") == is_first && says("resuming") != is_first, "{lines:#?}");
+        assert!(lines.iter().any(|line| line["data"] == node.data_dir.to_str().unwrap()), "{lines:#?}");
+        node.stop();
+        seen = node.log().len();
+    }
+    let log = node.log();
+    let first = log.lines().next().unwrap();
+    let order = ["\"time\"", "\"level\"", "\"message\"", "\"target\""].map(|key| first.find(key).unwrap());
+    assert!(order.is_sorted(), "{first}");
+}
+
+/// What etcd says for information is kept back while it starts, and shown if it does not become ready.
+#[test]
+fn an_etcd_that_does_not_become_ready_is_heard() {
+    let _timed = Timed::start();
+    let mut node = Node::with_binary(None);
+    let line = r#"{"level":"info","msg":"looking for the reason"}"#;
+    node.etcd = Some(fake_etcd(node.dir.path(), "3.5.30", &format!("echo '{line}' >&2; exit 3")));
+    node.start();
+    node.wait_log("looking for the reason");
+    node.stop();
 }
 
 #[test]
