@@ -8,6 +8,7 @@ use super::files::{FileValues, Rke1Values, Text};
 use super::foreign::{self, FileKind, SERVICES};
 use super::kubernetes::{self, CLUSTER_INIT, CLUSTER_INIT_NOTE};
 use super::options::{self, Kind, OPTIONS, Spec};
+use super::owned::owned;
 use super::rke1;
 use super::suggest;
 use super::texts::{Origin, Source, check, split};
@@ -178,9 +179,10 @@ fn unknown_key(name: &str, meant: Option<&str>) -> String {
         return "`config` cannot be set in a file: use --config or QUORATE_CONFIG".into();
     }
     let shown = printable(name);
-    match meant {
-        Some(meant) => format!("unknown key `{shown}`; did you mean `{meant}`?"),
-        None => format!("unknown key `{shown}`; `quorate server --help` lists them all"),
+    match (meant, owned(name)) {
+        (Some(meant), _) => format!("unknown key `{shown}`; did you mean `{meant}`?"),
+        (None, Some(instead)) => format!("unknown key `{shown}`, a setting of etcd's that quorate decides: {instead}"),
+        (None, None) => format!("unknown key `{shown}`; `quorate server --help` lists them all"),
     }
 }
 
@@ -249,6 +251,17 @@ mod tests {
             problems[0].contains("6 keys are about") && problems[0].contains("advertise-address (here: node-ip)"),
             "{problems:?}"
         );
+    }
+
+    #[test]
+    fn etcds_own_configuration_file_is_answered_with_what_to_use() {
+        let (problems, _) = said("name: m1\nlisten-client-urls: http://10.0.0.1:2379\nquota-backend-bytes: 0\n");
+        for (problem, expected) in
+            problems.iter().zip(["`node-name`?", "use `node-ip` and the port options", "`etcd-quota-backend-bytes`?"])
+        {
+            assert!(problem.ends_with(expected), "{problem}");
+        }
+        assert_eq!(problems.len(), 3);
     }
 
     #[test]

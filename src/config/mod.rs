@@ -1,13 +1,18 @@
 //! Files, environment and flags into one typed, validated [`Config`].
 //!
 //! `options` is the one table of what can be set; the command line, the environment variables, the keys of
-//! `config.yaml`, `--print-config` and the tests of `config.yaml.example` are all made from it. `yaml` reads files and
-//! keeps line numbers, `rke1` translates a `cluster.yml` of RKE1's, `texts` says where each value came from, `files` reads the files, `layers` merges the sources by precedence, `kinds` knows what each text may be, `build` makes the typed value, `checks` finds what
-//! contradicts itself, `s3` knows where snapshots go besides this node, `owned` lists what etcd-arg may not touch, `print` shows where each value came from. Every problem is reported at once, and nothing
-//! starts on a bad configuration. This room reads files, and never touches the network.
+//! `config.yaml`, `--print-config` and the tests of `config.yaml.example` are all made from it. `texts` says where each value came
+//! from, `files` finds the files, `input` reads one, `yaml` knows its syntax and keeps line numbers, `merge` checks and merges its
+//! entries. `foreign` recognises other programs' files, `rke1` translates a `cluster.yml`, `kubernetes` knows the keys of k3s and
+//! RKE2, `suggest` what a wrong name was meant to be. `layers` merges the sources by precedence, `kinds` knows what each text may be,
+//! `build` makes the typed value, `checks` finds what contradicts itself, `s3` knows where snapshots go besides this node, `owned`
+//! lists what etcd-arg may not touch, `exposed` and `time_zone` warn, `errors` and `recheck` report, `print` shows where each value
+//! came from. Every problem is reported at once, and nothing starts on a bad configuration. This room reads files, and never touches
+//! the network.
 
 mod build;
 mod checks;
+mod errors;
 mod exposed;
 pub mod files;
 mod foreign;
@@ -33,7 +38,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::datadir::DataDir;
-use crate::error::{Exit, Explained};
 use crate::host::{HostFacts, User};
 use crate::plan::command::Invocation;
 use crate::plan::retention::Policy;
@@ -41,6 +45,7 @@ use crate::plan::schedule::Schedule;
 use crate::snapshot::file::Packing;
 use crate::snapshot::name::Base;
 
+pub use errors::{ConfigErrors, Problem};
 pub use layers::Resolved;
 pub use s3::S3Config;
 pub use texts::{Given, Origin};
@@ -254,73 +259,6 @@ impl Config {
     }
 }
 
-/// One thing that is wrong with the configuration.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
-    /// Where it was said.
-    pub origin: Origin,
-    /// What is wrong, and what would be right.
-    pub message: String,
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.origin, self.message)
-    }
-}
-
-/// Everything that is wrong with the configuration.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConfigErrors {
-    /// Each of them.
-    pub problems: Vec<Problem>,
-    /// The command that checks the same configuration again.
-    pub check: String,
-}
-
-impl fmt::Display for ConfigErrors {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.problems.len() {
-            1 => write!(f, "the configuration has a problem; nothing was done")?,
-            n => write!(f, "the configuration has {n} problems; nothing was done")?,
-        }
-        for problem in &self.problems {
-            write!(f, "\n  {problem}")?;
-        }
-        Ok(())
-    }
-}
-
-impl std::error::Error for ConfigErrors {}
-
-impl ConfigErrors {
-    /// `QUORATE_LOG` holds `filter`, which cannot be parsed.
-    #[must_use]
-    pub fn of_log_filter(filter: &str, error: &impl fmt::Display) -> Self {
-        let given = Given { log_filter: Some(filter.to_owned()), ..Given::default() };
-        Self { problems: vec![log_filter_problem(filter, error)], check: recheck::command(&given) }
-    }
-}
-
-fn log_filter_problem(filter: &str, error: &impl fmt::Display) -> Problem {
-    let shown = crate::host::printable(filter);
-    Problem {
-        origin: Origin::Environment(options::LOG_VARIABLE.into()),
-        message: format!("`{shown}` is not a log filter such as `quorate=debug,etcd=warn`: {error}"),
-    }
-}
-
-impl Explained for ConfigErrors {
-    fn exit(&self) -> Exit {
-        Exit::Usage
-    }
-
-    fn next(&self) -> Option<String> {
-        let these = if self.problems.len() == 1 { "it" } else { "them" };
-        Some(format!("fix {these}, then check with: {}", self.check))
-    }
-}
-
 /// What came of reading the configuration.
 #[derive(Clone, Debug)]
 pub struct Loaded {
@@ -360,7 +298,7 @@ fn load_for(given: &Given, host: &HostFacts, reader: Reader) -> Loaded {
     if let (Reader::Server, Some(filter)) = (reader, &given.log_filter)
         && let Err(error) = filter.parse::<tracing_subscriber::filter::Targets>()
     {
-        problems.push(log_filter_problem(filter, &error));
+        problems.push(errors::log_filter_problem(filter, &error));
     }
     let mut files = files::read_files(given, &mut problems);
     if let Some(dir) = &host.rke1_snapshots {

@@ -7,9 +7,9 @@
 mod endpoint;
 mod parse;
 mod settings;
+mod target;
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -20,6 +20,8 @@ use crate::error::{Exit, Explained};
 use crate::host;
 use crate::plan::duration;
 use endpoint::Endpoint;
+pub use target::{Encryption, Keys, Lookup, Proxy, Target};
+
 use parse::{bucket_name, certificates, encryption, folder, proxy};
 use settings::read_settings;
 
@@ -41,102 +43,6 @@ pub struct S3Config {
     /// Nothing stays on disk after a verified upload.
     pub only: bool,
     texts: BTreeMap<&'static str, Secret>,
-}
-
-/// How the bucket goes into the URL.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Lookup {
-    /// Into the host's name at AWS, into the path elsewhere.
-    #[default]
-    Auto,
-    /// Into the host's name.
-    Dns,
-    /// Into the path.
-    Path,
-}
-
-/// Through which proxy.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Proxy {
-    /// The one that `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` say.
-    #[default]
-    Environment,
-    /// None, whatever they say.
-    None,
-    /// This one, a URL.
-    Url(Secret),
-}
-
-/// How objects are encrypted by the store.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Encryption {
-    /// With a key of the store's.
-    Aes256,
-    /// With a key of the key management service; its own default one if none is named.
-    Kms(Option<String>),
-    /// With this key, base64, which the store does not keep.
-    Customer(Secret),
-}
-
-/// Keys that were given.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Keys {
-    /// The one that may be seen.
-    pub access_key: Secret,
-    /// The one that may not.
-    pub secret_key: Secret,
-    /// Of keys that expire.
-    pub session_token: Option<Secret>,
-    /// The option that they came from.
-    pub source: &'static str,
-}
-
-/// What can be connected to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Target {
-    /// A URL; nothing for AWS, whose endpoints follow from the region.
-    pub endpoint: Option<String>,
-    /// For people: the host.
-    pub host: String,
-    /// Without TLS.
-    pub is_plain: bool,
-    /// PEM, beside the system's roots.
-    pub cas: Vec<Vec<u8>>,
-    /// Whoever answers is believed.
-    pub skip_verify: bool,
-    /// `us-east-1` and the like.
-    pub region: String,
-    /// Its name.
-    pub bucket: String,
-    /// Where in it, without slashes around; empty for the bucket itself.
-    pub folder: String,
-    /// How it goes into the URL.
-    pub lookup: Lookup,
-    /// Given ones; otherwise they are looked for as AWS' own tools do.
-    pub keys: Option<Keys>,
-    /// Through which proxy.
-    pub proxy: Proxy,
-    /// Nothing happens for so long: something is wrong.
-    pub timeout: Duration,
-    /// By the store.
-    pub encryption: Option<Encryption>,
-    /// Such as `STANDARD_IA`.
-    pub storage_class: Option<String>,
-}
-
-impl Target {
-    /// The folder as keys begin with it: with a slash at its end, or empty. So `prod` is never the beginning of `prod-2`.
-    #[must_use]
-    pub fn prefix(&self) -> String {
-        if self.folder.is_empty() { String::new() } else { format!("{}/", self.folder) }
-    }
-}
-
-/// `s3://bucket/folder`.
-impl fmt::Display for Target {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "s3://{}/{}", self.bucket, self.prefix())
-    }
 }
 
 /// What is wrong with one of the options.

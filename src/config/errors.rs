@@ -1,0 +1,74 @@
+//! What is wrong with the configuration, all of it at once, and the command that checks it again.
+
+use std::fmt;
+
+use super::texts::{Given, Origin};
+use super::{options, recheck};
+use crate::error::{Exit, Explained};
+
+/// One thing that is wrong with the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Where it was said.
+    pub origin: Origin,
+    /// What is wrong, and what would be right.
+    pub message: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.origin, self.message)
+    }
+}
+
+/// Everything that is wrong with the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigErrors {
+    /// Each of them.
+    pub problems: Vec<Problem>,
+    /// The command that checks the same configuration again.
+    pub check: String,
+}
+
+impl fmt::Display for ConfigErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.problems.len() {
+            1 => write!(f, "the configuration has a problem; nothing was done")?,
+            n => write!(f, "the configuration has {n} problems; nothing was done")?,
+        }
+        for problem in &self.problems {
+            write!(f, "\n  {problem}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ConfigErrors {}
+
+impl ConfigErrors {
+    /// `QUORATE_LOG` holds `filter`, which cannot be parsed.
+    #[must_use]
+    pub fn of_log_filter(filter: &str, error: &impl fmt::Display) -> Self {
+        let given = Given { log_filter: Some(filter.to_owned()), ..Given::default() };
+        Self { problems: vec![log_filter_problem(filter, error)], check: recheck::command(&given) }
+    }
+}
+
+pub(super) fn log_filter_problem(filter: &str, error: &impl fmt::Display) -> Problem {
+    let shown = crate::host::printable(filter);
+    Problem {
+        origin: Origin::Environment(options::LOG_VARIABLE.into()),
+        message: format!("`{shown}` is not a log filter such as `quorate=debug,etcd=warn`: {error}"),
+    }
+}
+
+impl Explained for ConfigErrors {
+    fn exit(&self) -> Exit {
+        Exit::Usage
+    }
+
+    fn next(&self) -> Option<String> {
+        let these = if self.problems.len() == 1 { "it" } else { "them" };
+        Some(format!("fix {these}, then check with: {}", self.check))
+    }
+}
