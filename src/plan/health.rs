@@ -299,11 +299,11 @@ fn room(path: &Path, usage: DiskUsage, of_data: bool) -> Option<Problem> {
         return Some(problem(worst, &format!("{place}-inodes-full"), message, next));
     }
     if usage.free < DISK_LOW {
-        let message = format!("only {} free under {shown}, where {what} is kept", human(usage.free));
+        let message = format!("only {} free for {what} under {shown}", human(usage.free));
         return Some(problem(Condition::Degraded, &format!("{place}-low"), message, find));
     }
     if let Some(free) = usage.free_inodes.filter(|free| *free < INODES_LOW) {
-        let message = format!("only {free} inodes are free under {shown}, where {what} is kept");
+        let message = format!("only {free} inodes are free for {what} under {shown}");
         let next = format!("remove files there; df -i {}", shell_word(path));
         return Some(problem(Condition::Degraded, &format!("{place}-inodes-low"), message, next));
     }

@@ -135,7 +135,8 @@ fn retention_follows_the_data_and_not_the_name_of_the_node() {
     let late = name_of(&save(&node, &["--name=etcd-snapshot"]));
     node.stop();
     // Another server in the same directory, which has the name that this one has given up.
-    let mut other = Node::new(&Etcd::usual()).arg("--node-name=old-host").config(&config("old-host"));
+    let mut other =
+        Node::new(&Etcd::usual()).arg("--node-name=old-host").arg("--new-cluster").config(&config("old-host"));
     other.start_ready();
     let foreign = name_of(&save(&other, &["--name=etcd-snapshot"]));
     other.wait_log("other data");

@@ -227,7 +227,7 @@ impl Outcome {
         format!("{}: {}\n", output::plural(self.all.len(), "snapshot"), counts.join(", "))
     }
 
-    /// All of them are looked at; the exit code is that of the first failure.
+    /// All of them are looked at. The exit code is that of the first failure, but for 1: what is damaged is worse than what is missing.
     fn bad(&mut self, path: &str, failure: &Failure) {
         output::talk(&failure.report());
         let status = match failure.exit() {
@@ -235,7 +235,8 @@ impl Outcome {
             _ => "failed",
         };
         self.all.push(serde_json::json!({ "path": path, "status": status, "finding": failure.told().to_string() }));
-        self.worst.get_or_insert(failure.exit());
+        let exit = failure.exit();
+        self.worst = Some(if exit == Exit::Failed { exit } else { self.worst.unwrap_or(exit) });
     }
 }
 
