@@ -65,9 +65,12 @@ impl Run<'_> {
             local.remove(&prune::dropped(&decided)).await
         };
         match pruned.await {
-            Ok(Removed { gone, .. }) => {
+            Ok(Removed { gone, failed, .. }) => {
                 for name in gone {
                     tracing::info!(name, "pruned; etcd-old-retention is for these, too");
+                }
+                if let Some(failure) = failed {
+                    tracing::warn!(error = %failure.told(), "some older snapshots of this kind could not be pruned");
                 }
             }
             Err(failure) => tracing::warn!(error = %failure.told(), "older snapshots of this kind could not be pruned"),

@@ -238,9 +238,12 @@ async fn retain(shared: &Shared, config: &SnapshotConfig) -> usize {
         local.remove(&prune::dropped(&decided)).await
     };
     match gone.await {
-        Ok(Removed { gone, .. }) => {
+        Ok(Removed { gone, failed, .. }) => {
             for name in &gone {
                 tracing::info!(name, "an older snapshot was deleted, as no rule of retention keeps it");
+            }
+            if let Some(failure) = failed {
+                tracing::error!(error = %failure.told(), "some older snapshots could not be deleted");
             }
             gone.len()
         }

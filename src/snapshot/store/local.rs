@@ -41,11 +41,19 @@ impl Store for Directory {
     async fn remove(&self, names: &[String]) -> Result<Removed, Failure> {
         let names = names.to_vec();
         self.aside(move |dir| {
-            for name in &names {
-                durable::remove_file(&dir.join(name))?;
-                manifest::remove(dir, name)?;
+            let mut removed = Removed::default();
+            for name in names {
+                let path = dir.join(&name);
+                let done = durable::remove_file(&path).and_then(|_| manifest::remove(dir, &name));
+                if let Err(error) = done {
+                    // One that stays keeps nobody from the others.
+                    removed.failed.get_or_insert_with(|| error.into());
+                }
+                if std::fs::symlink_metadata(&path).is_err() {
+                    removed.gone.push(name);
+                }
             }
-            Ok(Removed { gone: names, ..Removed::default() })
+            Ok(removed)
         })
         .await
     }

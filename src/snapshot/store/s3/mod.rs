@@ -397,13 +397,23 @@ impl Bucket {
     /// For stores that cannot delete several at once.
     async fn delete_each(&self, keys: &[String]) -> Result<Vec<(String, S3Error)>, S3Error> {
         let mut refused = Vec::new();
-        for key in keys {
+        for (number, key) in keys.iter().enumerate() {
             let done = self.client.delete_object().bucket(&self.target.bucket).key(key).send().await;
             match done.map_err(|error| self.fail("delete", key, &error)) {
                 Ok(_) => {}
                 Err(error) if matches!(error.kind, Kind::NoObject) => {}
                 Err(error) if matches!(error.kind, Kind::Locked | Kind::Denied) => refused.push((key.clone(), error)),
-                Err(error) => return Err(error),
+                Err(error) if number == 0 => return Err(error),
+                // Those before it are gone.
+                Err(error) => {
+                    refused.push((key.clone(), error));
+                    let untried = |key: &String| {
+                        let why = "not tried, because another request failed";
+                        (key.clone(), S3Error::new("delete", self.url(key), Kind::Other, why))
+                    };
+                    refused.extend(keys[number + 1..].iter().map(untried));
+                    break;
+                }
             }
         }
         Ok(refused)

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use aws_lc_rs::digest;
 
-use super::error::Kind;
-use super::{Bucket, listing};
+use super::error::{Kind, S3Error};
+use super::{BATCH, Bucket, listing};
 use crate::datadir::DataDir;
 use crate::error::Failure;
 use crate::etcd::embedded::hex;
@@ -32,6 +32,34 @@ impl Remote {
     }
 }
 
+impl Remote {
+    /// Removes as many as one request takes.
+    async fn remove_batch(&self, names: &[String], removed: &mut Removed) -> Result<(), S3Error> {
+        let keys: Vec<String> = names.iter().map(|name| self.bucket.key(name)).collect();
+        let refused = self.bucket.delete(&keys).await?;
+        let mut manifests = Vec::new();
+        for (name, key) in names.iter().zip(&keys) {
+            match refused.iter().find(|(refused, _)| refused == key) {
+                // What is said of a snapshot that stays, stays.
+                None => {
+                    manifests.push(self.bucket.manifest_key(name));
+                    removed.gone.push(name.clone());
+                }
+                Some((_, error)) if error.kind == Kind::Locked => {
+                    removed.kept.push((name.clone(), error.why().to_owned()));
+                }
+                Some(_) => {}
+            }
+        }
+        let also = if manifests.is_empty() { Vec::new() } else { self.bucket.delete(&manifests).await? };
+        let mut failed = refused.into_iter().chain(also).filter(|(_, error)| error.kind != Kind::Locked);
+        if let Some((_, error)) = failed.next() {
+            removed.failed.get_or_insert_with(|| error.into());
+        }
+        Ok(())
+    }
+}
+
 impl Store for Remote {
     fn place(&self) -> String {
         self.bucket.target().to_string()
@@ -47,23 +75,18 @@ impl Store for Remote {
     }
 
     async fn remove(&self, names: &[String]) -> Result<Removed, Failure> {
-        let keys: Vec<String> = names.iter().map(|name| self.bucket.key(name)).collect();
-        let refused = self.bucket.delete(&keys).await?;
         let mut removed = Removed::default();
-        for (name, key) in names.iter().zip(&keys) {
-            match refused.iter().find(|(refused, _)| refused == key) {
-                None => removed.gone.push(name.clone()),
-                Some((_, error)) if error.kind == Kind::Locked => {
-                    removed.kept.push((name.clone(), error.why().to_owned()));
+        for batch in names.chunks(BATCH) {
+            match self.remove_batch(batch, &mut removed).await {
+                Ok(()) => {}
+                Err(error) if removed.gone.is_empty() && removed.kept.is_empty() => return Err(error.into()),
+                // What is gone is gone, and is told.
+                Err(error) => {
+                    removed.failed.get_or_insert_with(|| error.into());
+                    break;
                 }
-                Some(_) => {}
             }
         }
-        // What is said of a snapshot that stays, stays.
-        let manifests: Vec<String> = removed.gone.iter().map(|name| self.bucket.manifest_key(name)).collect();
-        let also = if manifests.is_empty() { Vec::new() } else { self.bucket.delete(&manifests).await? };
-        let mut failed = refused.into_iter().chain(also).filter(|(_, error)| error.kind != Kind::Locked);
-        removed.failed = failed.next().map(|(_, error)| error.into());
         Ok(removed)
     }
 
