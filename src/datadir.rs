@@ -230,6 +230,20 @@ impl DataDir {
         self.root.join("data")
     }
 
+    /// The directories, but etcd's own, in which quorate writes, with `snapshots` for those: an interrupted write leaves something there.
+    #[must_use]
+    pub fn written_to(&self, snapshots: &Path) -> Vec<PathBuf> {
+        let mut dirs =
+            vec![self.root.clone(), self.server(), self.server().join("tls"), self.tls(), self.cache(), self.db()];
+        for dir in [self.snapshots(), snapshots.to_path_buf(), self.downloads()] {
+            if !dirs.contains(&dir) {
+                dirs.push(dir.join(Self::METADATA_NAME));
+                dirs.push(dir);
+            }
+        }
+        dirs
+    }
+
     /// Paths on the way to the data that are symbolic links; they work, and are worth a warning.
     #[must_use]
     pub fn symlinks(&self) -> Vec<PathBuf> {

@@ -11,12 +11,13 @@ mod draft;
 mod held;
 mod refusal;
 mod sweep;
+mod temporary;
 mod tree;
 
-pub use draft::{Draft, DraftDir, draft_dir, sweep_dirs};
+pub use draft::{Draft, DraftDir, draft_dir};
 pub use held::HeldDir;
 pub use refusal::HeldError;
-pub use sweep::sweep;
+pub use sweep::{sweep, sweep_named};
 
 use std::ffi::{CStr, OsStr, OsString};
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -24,7 +25,6 @@ use std::io::{self, Read as _, Seek as _, Write};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown, lchown};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::Explained;
 use crate::faults;
@@ -51,8 +51,6 @@ impl From<u32> for Access {
         Self { mode, group: None }
     }
 }
-
-const TEMPORARY: &str = ".tmp-quorate-";
 
 /// A write, rename or removal that did not happen.
 #[derive(Debug, thiserror::Error)]
@@ -87,6 +85,28 @@ impl Explained for WriteError {
     }
 }
 
+impl WriteError {
+    /// With more to say about it.
+    fn with(self, more: &str) -> Self {
+        Self { source: io::Error::new(self.source.kind(), format!("{}; {more}", self.source)), ..self }
+    }
+
+    /// The fsync of a directory failed after `path` had been changed in it. Says what it is like, and what it may be like again.
+    fn after(self, path: &Path, state: &str) -> Self {
+        self.with(&format!("{} {state} after a power loss", path.display()))
+    }
+
+    /// What was made on the way is removed; what cannot be is named.
+    fn unless_removed(self, hidden: &Path, remove: impl FnOnce() -> io::Result<()>) -> Self {
+        match remove() {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                self.with(&format!("{} is left, and could not be removed: {error}", hidden.display()))
+            }
+            _ => self,
+        }
+    }
+}
+
 /// Adds act and path to an [`io::Error`].
 pub trait OnPath<T> {
     /// Says what was tried on which path.
@@ -105,7 +125,8 @@ impl<T> OnPath<T> for io::Result<T> {
 /// Replaces `path` with `bytes` under `access` (a mode, or a mode and a group), atomically and durably.
 ///
 /// # Errors
-/// The step that failed; `path` is then as it was before.
+/// The step that failed; `path` is then as it was before, unless it was the last one, the fsync of its directory: then it is replaced, and
+/// the error says so.
 pub fn write_file(path: &Path, bytes: &[u8], access: impl Into<Access>) -> Result<(), WriteError> {
     write_stream(path, access, |file| file.write_all(bytes))
 }
@@ -136,27 +157,23 @@ pub fn write_stream(
     fill: impl FnOnce(&mut File) -> io::Result<()>,
 ) -> Result<(), WriteError> {
     let access = access.into();
-    let temporary = temporary_beside(path);
-    let create = || create_new(&temporary, access.mode);
-    let written = write_through(path, access, create, fill, || fs::rename(&temporary, path));
-    if written.is_err() {
-        // Best effort: a leftover is swept at the next start, and the error that matters is the first one.
-        let _ = fs::remove_file(&temporary);
-    }
-    written?;
-    sync_parent(path)
+    faults::point("durable::create").on("write", path)?;
+    let make = |name: &OsStr| create_new(&path.with_file_name(name), access.mode);
+    let (name, file) = temporary::create(path.file_name().unwrap_or_default(), make).on("write", path)?;
+    let hidden = path.with_file_name(name);
+    let written = write_through(path, access, file, fill, || fs::rename(&hidden, path));
+    written.map_err(|error| error.unless_removed(&hidden, || fs::remove_file(&hidden)))?;
+    sync_parent(path).map_err(|error| error.after(path, "has its new content, and may have the old one"))
 }
 
-/// The steps of a write: `create` makes the hidden file, `rename` gives it the name of `path`.
+/// The steps of a write to the hidden file `file`, which `rename` gives the name of `path`.
 fn write_through(
     path: &Path,
     Access { mode, group }: Access,
-    create: impl FnOnce() -> io::Result<File>,
+    mut file: File,
     fill: impl FnOnce(&mut File) -> io::Result<()>,
     rename: impl FnOnce() -> io::Result<()>,
 ) -> Result<(), WriteError> {
-    faults::point("durable::create").on("write", path)?;
-    let mut file = create().on("write", path)?;
     faults::point("durable::write").on("write", path)?;
     fill(&mut file).on("write", path)?;
     if group.is_some() {
@@ -302,8 +319,9 @@ pub fn anonymous(dir: &Path) -> Result<File, WriteError> {
     match OpenOptions::new().read(true).write(true).mode(PRIVATE).custom_flags(flags).open(dir) {
         // Some file systems cannot; a name that is removed at once is nearly as good.
         Err(error) if error.kind() == io::ErrorKind::Unsupported => {
-            let path = temporary_beside(&dir.join("unnamed"));
-            let file = create_new(&path, PRIVATE).on("write", &path)?;
+            let make = |name: &OsStr| create_new(&dir.join(name), PRIVATE);
+            let (name, file) = temporary::create(OsStr::new("unnamed"), make).on("write into", dir)?;
+            let path = dir.join(name);
             fs::remove_file(&path).on("remove", &path)?;
             Ok(file)
         }
@@ -327,7 +345,7 @@ pub fn create_dir(path: &Path, mode: u32) -> Result<bool, WriteError> {
     }
     // The umask may have taken bits away.
     set_mode(path, mode)?;
-    sync_parent(path)?;
+    sync_parent(path).map_err(|error| error.after(path, "is there, and may be gone"))?;
     Ok(true)
 }
 
@@ -366,8 +384,8 @@ pub fn set_owner(path: &Path, owner: Option<u32>, group: Option<u32>) -> Result<
 pub fn rename(from: &Path, to: &Path) -> Result<(), WriteError> {
     faults::point("durable::rename").on("rename", from)?;
     fs::rename(from, to).on("rename", from)?;
-    sync_parent(to)?;
-    sync_parent(from)
+    let synced = sync_parent(to).and_then(|()| sync_parent(from));
+    synced.map_err(|error| error.after(to, "has this name, and may have the old one"))
 }
 
 /// Removes a file durably. True if it was there.
@@ -375,8 +393,12 @@ pub fn rename(from: &Path, to: &Path) -> Result<(), WriteError> {
 /// # Errors
 /// If it is there and cannot be removed.
 pub fn remove_file(path: &Path) -> Result<bool, WriteError> {
+    faults::point("durable::unlink").on("remove", path)?;
     match fs::remove_file(path) {
-        Ok(()) => sync_parent(path).map(|()| true),
+        Ok(()) => {
+            let synced = sync_parent(path).map_err(|error| error.after(path, "is removed, and may be back"));
+            synced.map(|()| true)
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error).on("remove", path),
     }
@@ -393,21 +415,6 @@ pub fn remove_dir_all(path: &Path) -> Result<(), WriteError> {
         Err(HeldError::System(error)) => Err(error),
         Err(error) => Err(io::Error::other(error)).on("remove", path),
     }
-}
-
-fn temporary_beside(path: &Path) -> PathBuf {
-    path.with_file_name(temporary_name(path.file_name().unwrap_or_default()))
-}
-
-/// A hidden name for what will be called `label`.
-fn temporary_name(label: &OsStr) -> OsString {
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    let mut name = OsString::from(TEMPORARY);
-    name.push(label);
-    // Without randomness it can be guessed, and is no less ours for that.
-    let random = u32::from_le_bytes(host::random::<4>().unwrap_or_default());
-    name.push(format!("-{random:08x}-{}-{}", COUNT.fetch_add(1, Ordering::Relaxed), std::process::id()));
-    name
 }
 
 fn os_string(name: &CStr) -> OsString {

@@ -190,8 +190,21 @@ pub fn identify(pid: i32) -> Option<ProcessIdentity> {
     Some(ProcessIdentity { pid, start_ticks: stat.starttime, executable, boot_id: boot_id() })
 }
 
-fn boot_id() -> String {
+/// The id of this boot; the same in all containers of a machine.
+#[must_use]
+pub fn boot_id() -> String {
     std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+}
+
+/// The id of this machine or container (machine-id(5)), or else its host name.
+#[must_use]
+pub fn machine_id() -> String {
+    ["/etc/machine-id", "/var/lib/dbus/machine-id"]
+        .iter()
+        .filter_map(|path| read_small(Path::new(path)).ok())
+        .map(|bytes| String::from_utf8_lossy(&bytes).trim().to_owned())
+        .find(|id| !id.is_empty())
+        .unwrap_or_else(|| nix::unistd::gethostname().unwrap_or_default().to_string_lossy().into_owned())
 }
 
 /// `pid 812 (etcd)`, or `pid 812` where the name is not visible.

@@ -1,25 +1,23 @@
-//! Files and directories under a hidden name, until they are given their own.
+//! Files and directories under a hidden name, until they are given their own. As long as one is held, it is locked, so that nobody sweeps it.
 
 #![allow(clippy::disallowed_methods, reason = "this is the seam that the ban points to")]
 
-use std::fs::{self, File};
+use std::ffi::OsStr;
+use std::fs::{self, DirBuilder, File};
 use std::io;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use super::{
-    OnPath as _, PRIVATE_DIR, TEMPORARY, WriteError, create_dir, create_new, rename, sync_parent, temporary_beside,
-};
+use super::{OnPath as _, PRIVATE_DIR, WriteError, create_new, rename, sync_parent, temporary};
 use crate::faults;
-
-/// Hidden names that are tried.
-const NAMES: u32 = 100;
 
 /// A file under a hidden name, until it is given its own. Dropped before that, it is removed.
 #[derive(Debug)]
 pub struct Draft {
     path: PathBuf,
     is_published: bool,
+    /// Holds the lock, also when the file that is written was closed.
+    _lock: File,
 }
 
 impl Draft {
@@ -28,10 +26,12 @@ impl Draft {
     /// # Errors
     /// If it cannot be made.
     pub fn create(dir: &Path, label: &str, mode: u32) -> Result<(Self, File), WriteError> {
-        let path = temporary_beside(&dir.join(label));
         faults::point("durable::create").on("write into", dir)?;
-        let file = create_new(&path, mode).on("write", &path)?;
-        let draft = Self { path, is_published: false };
+        let make = |name: &OsStr| create_new(&dir.join(name), mode);
+        let (name, file) = temporary::create(OsStr::new(label), make).on("write into", dir)?;
+        let path = dir.join(name);
+        let lock = file.try_clone().on("write", &path)?;
+        let draft = Self { path, is_published: false, _lock: lock };
         file.set_permissions(fs::Permissions::from_mode(mode)).on("set the mode of", &draft.path)?;
         Ok((draft, file))
     }
@@ -45,7 +45,7 @@ impl Draft {
     /// Gives it its name, durably. Its content must have been synced. Gives the draft back if somebody has the name already.
     ///
     /// # Errors
-    /// If it cannot be renamed.
+    /// If it cannot be renamed, or the name cannot be made durable: then the name is removed again, or the error says that it is there.
     pub fn publish(mut self, to: &Path) -> Result<Option<Self>, WriteError> {
         faults::point("durable::rename").on("rename into place", to)?;
         let flags = rustix::fs::RenameFlags::NOREPLACE;
@@ -57,21 +57,34 @@ impl Draft {
                     Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(Some(self)),
                     done => done.on("rename into place", to)?,
                 }
-                fs::remove_file(&self.path).on("remove", &self.path)?;
+                // It has its name. A second one that stays is swept.
+                let _ = fs::remove_file(&self.path);
             }
             done => done.map_err(io::Error::from).on("rename into place", to)?,
         }
         self.is_published = true;
-        sync_parent(to).map(|()| None)
+        let synced = faults::point("durable::fsync_name").on("fsync", to).and_then(|()| sync_parent(to));
+        let Err(error) = synced else { return Ok(None) };
+        Err(match faults::point("durable::unname").and_then(|()| fs::remove_file(to)) {
+            Ok(()) => error.with(&format!("{} was removed again", to.display())),
+            Err(_) => error.after(to, "is there, and may be gone"),
+        })
     }
 }
 
 impl Drop for Draft {
     fn drop(&mut self) {
         if !self.is_published {
-            // Swept at the next start if this does not work.
-            let _ = fs::remove_file(&self.path);
+            name_what_is_left(&self.path, fs::remove_file(&self.path));
         }
+    }
+}
+
+fn name_what_is_left(path: &Path, removed: io::Result<()>) {
+    if let Err(error) = removed
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        tracing::warn!(path = %path.display(), %error, "an unfinished file is left and cannot be removed; remove it by hand");
     }
 }
 
@@ -80,6 +93,8 @@ impl Drop for Draft {
 pub struct DraftDir {
     path: PathBuf,
     is_published: bool,
+    /// Holds the lock.
+    _lock: File,
 }
 
 /// Makes one, to be given the name `path`. It is ours alone, also where everybody may make directories.
@@ -87,29 +102,19 @@ pub struct DraftDir {
 /// # Errors
 /// If it cannot be made.
 pub fn draft_dir(path: &Path) -> Result<DraftDir, WriteError> {
-    for _ in 0..NAMES {
-        let path = temporary_beside(path);
+    faults::point("durable::mkdir").on("create a directory beside", path)?;
+    let make = |name: &OsStr| {
+        let hidden = path.with_file_name(name);
         // One that is there is somebody else's, who may have known the name.
-        if create_dir(&path, PRIVATE_DIR)? {
-            return Ok(DraftDir { path, is_published: false });
-        }
-    }
-    Err(io::Error::from(io::ErrorKind::AlreadyExists)).on("create a directory beside", path)
-}
-
-/// Removes directories under hidden names of `name` that processes of ours left in `dir` when they were killed.
-pub fn sweep_dirs(dir: &Path, name: &str) {
-    let Ok(entries) = fs::read_dir(dir) else { return };
-    let ours = nix::unistd::geteuid().as_raw();
-    for entry in entries.flatten() {
-        let file_name = entry.file_name();
-        let pid =
-            file_name.to_str().and_then(|text| text.strip_prefix(TEMPORARY)?.strip_prefix(name)?.rsplit('-').next());
-        let is_gone = pid.is_some_and(|pid| pid.parse::<u32>().is_ok() && !Path::new("/proc").join(pid).exists());
-        if is_gone && entry.metadata().is_ok_and(|found| found.is_dir() && found.uid() == ours) {
-            let _ = fs::remove_dir_all(entry.path());
-        }
-    }
+        DirBuilder::new().mode(PRIVATE_DIR).create(&hidden)?;
+        File::open(&hidden)
+    };
+    let label = path.file_name().unwrap_or_default();
+    let (name, lock) = temporary::create(label, make).on("create a directory beside", path)?;
+    let draft = DraftDir { path: path.with_file_name(name), is_published: false, _lock: lock };
+    super::set_mode(&draft.path, PRIVATE_DIR)?;
+    sync_parent(&draft.path)?;
+    Ok(draft)
 }
 
 impl DraftDir {
@@ -122,18 +127,20 @@ impl DraftDir {
     /// Gives it its name, durably; an empty directory may have it already.
     ///
     /// # Errors
-    /// If it cannot be renamed.
+    /// If it cannot be renamed, or the name cannot be made durable.
     pub fn publish(mut self, to: &Path) -> Result<(), WriteError> {
-        rename(&self.path, to)?;
-        self.is_published = true;
-        Ok(())
+        let renamed = rename(&self.path, to);
+        // Also if only the fsync failed: it has its name then.
+        self.is_published = !self.path.exists();
+        renamed
     }
 }
 
 impl Drop for DraftDir {
     fn drop(&mut self) {
         if !self.is_published {
-            let _ = fs::remove_dir_all(&self.path);
+            let removed = super::remove_dir_all(&self.path);
+            name_what_is_left(&self.path, removed.map_err(|error| error.source));
         }
     }
 }

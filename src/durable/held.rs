@@ -9,6 +9,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::{File, Metadata};
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::AsRawFd as _;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, fchown};
 use std::path::{Component, Path, PathBuf};
 
@@ -16,7 +17,7 @@ use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use super::refusal::{HeldError, MOST_ENTRIES};
-use super::{Access, OnPath as _, WriteError, chase, temporary_name};
+use super::{Access, OnPath as _, WriteError, chase, temporary};
 use crate::faults;
 
 /// A directory that stays the same one, whatever happens to its path.
@@ -299,11 +300,16 @@ impl HeldDir {
     /// # Errors
     /// If it cannot be read, or there are more than any directory of etcd's has.
     pub fn names(&self) -> Result<Vec<OsString>, HeldError> {
+        self.names_that(|_| true)
+    }
+
+    /// As [`Self::names`], of those that are wanted.
+    pub(super) fn names_that(&self, is_wanted: impl Fn(&OsStr) -> bool) -> Result<Vec<OsString>, HeldError> {
         let mut names = Vec::new();
         for entry in rustix::fs::Dir::read_from(&self.file).map_err(io::Error::from).on("read", &self.path)? {
             let entry = entry.map_err(io::Error::from).on("read", &self.path)?;
             let name = entry.file_name().to_bytes();
-            if matches!(name, b"." | b"..") {
+            if matches!(name, b"." | b"..") || !is_wanted(OsStr::from_bytes(name)) {
                 continue;
             }
             if names.len() == MOST_ENTRIES {
@@ -384,8 +390,8 @@ impl HeldDir {
             done => done,
         };
         renamed.map_err(io::Error::from).on("rename", &path)?;
-        to.sync()?;
-        Ok(self.sync()?)
+        let synced = to.sync().and_then(|()| self.sync());
+        Ok(synced.map_err(|error| error.after(&to.at(to_name), "has this name, and may have the old one"))?)
     }
 
     /// Replaces the file of this name, atomically and durably.
@@ -412,20 +418,18 @@ impl HeldDir {
         fill: impl FnOnce(&mut File) -> io::Result<()>,
     ) -> Result<(), WriteError> {
         let (name, path, access) = (name.as_ref(), self.at(name.as_ref()), access.into());
-        let temporary = temporary_name(name);
+        faults::point("durable::create").on("write", &path)?;
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let create = || {
-            let made = rustix::fs::openat(&self.file, &temporary, flags, Mode::from_raw_mode(access.mode));
+        let make = |hidden: &OsStr| {
+            let made = rustix::fs::openat(&self.file, hidden, flags, Mode::from_raw_mode(access.mode));
             made.map(File::from).map_err(io::Error::from)
         };
-        let rename = || rustix::fs::renameat(&self.file, &temporary, &self.file, name).map_err(io::Error::from);
-        let written = super::write_through(&path, access, create, fill, rename);
-        if written.is_err() {
-            // Best effort: a leftover is swept at the next start, and the error that matters is the first one.
-            let _ = rustix::fs::unlinkat(&self.file, &temporary, AtFlags::empty());
-        }
-        written?;
-        self.sync()
+        let (hidden, file) = temporary::create(name, make).on("write", &path)?;
+        let rename = || rustix::fs::renameat(&self.file, &hidden, &self.file, name).map_err(io::Error::from);
+        let remove = || rustix::fs::unlinkat(&self.file, &hidden, AtFlags::empty()).map_err(io::Error::from);
+        let written = super::write_through(&path, access, file, fill, rename);
+        written.map_err(|error| error.unless_removed(&self.at(&hidden), remove))?;
+        self.sync().map_err(|error| error.after(&path, "has its new content, and may have the old one"))
     }
 
     /// As [`Self::write_file`], but leaves a file alone that has these bytes already.
@@ -446,7 +450,11 @@ impl HeldDir {
     /// If it is there and cannot be removed.
     pub fn remove_file(&self, name: impl AsRef<OsStr>) -> Result<bool, WriteError> {
         match rustix::fs::unlinkat(&self.file, name.as_ref(), AtFlags::empty()) {
-            Ok(()) => self.sync().map(|()| true),
+            Ok(()) => {
+                let path = self.at(name);
+                let synced = self.sync().map_err(|error| error.after(&path, "is removed, and may be back"));
+                synced.map(|()| true)
+            }
             Err(Errno::NOENT) => Ok(false),
             Err(error) => Err(WriteError { act: "remove", path: self.at(name), source: error.into() }),
         }

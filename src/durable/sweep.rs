@@ -1,32 +1,51 @@
-//! Removes what writes that were interrupted left behind.
+//! Removes what writes that were interrupted left behind: files and directories under hidden names, of ours, that nobody is writing to.
 
 use std::ffi::OsString;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-use super::TEMPORARY;
+use rustix::fs::ResolveFlags;
+
 use super::held::HeldDir;
+use super::temporary;
 
 /// Removes what an interrupted write left in the directory at `dir`, and returns the names.
 #[must_use]
 pub fn sweep(dir: &Path) -> Vec<OsString> {
-    HeldDir::open(dir).map(|dir| dir.sweep()).unwrap_or_default()
+    HeldDir::open(dir).map(|dir| dir.sweep(None)).unwrap_or_default()
+}
+
+/// As [`sweep`], only of what would have been called `label`: for directories that everybody uses.
+#[must_use]
+pub fn sweep_named(dir: &Path, label: &str) -> Vec<OsString> {
+    HeldDir::open(dir).map(|dir| dir.sweep(Some(label))).unwrap_or_default()
 }
 
 impl HeldDir {
-    /// Removes what an interrupted write left in it, and returns the names.
+    /// Removes what an interrupted write left in it, and returns the names. With a `label`, only what would have been called so.
     #[must_use]
-    pub fn sweep(&self) -> Vec<OsString> {
-        let mut names = self.names().unwrap_or_default();
-        names.retain(|name| is_abandoned(&name.to_string_lossy()) && self.remove_file(name).is_ok());
+    pub fn sweep(&self, label: Option<&str>) -> Vec<OsString> {
+        let mut names = self.names_that(|name| temporary::is_ours(name, label)).unwrap_or_default();
+        names.retain(|name| self.is_left(name) && self.remove_all(name).is_ok());
         names
     }
-}
 
-/// True for a temporary name whose process is gone, or had the pid that we have now.
-fn is_abandoned(name: &str) -> bool {
-    let Some(rest) = name.strip_prefix(TEMPORARY) else { return false };
-    let pid = rest.rsplit('-').next().and_then(|pid| pid.parse::<u32>().ok());
-    pid.is_none_or(|pid| pid == std::process::id() || !Path::new("/proc").join(pid.to_string()).exists())
+    fn is_left(&self, name: &OsString) -> bool {
+        let Ok(Some(found)) = self.look(name) else { return false };
+        if found.uid() != nix::unistd::geteuid().as_raw() {
+            return false;
+        }
+        // A file is opened for writing because a network file system locks for that only.
+        let opened = match () {
+            () if found.is_dir() => self.enter_within(name, ResolveFlags::NO_XDEV).ok().flatten(),
+            () if found.is_file() => {
+                let file = self.file_to_change(name).ok().flatten();
+                return temporary::is_left(self.path(), name, &found, file.as_ref());
+            }
+            () => None,
+        };
+        temporary::is_left(self.path(), name, &found, opened.as_ref().map(Self::file_itself))
+    }
 }
 
 #[cfg(test)]
@@ -34,16 +53,39 @@ fn is_abandoned(name: &str) -> bool {
 mod tests {
     use std::fs;
 
+    use super::super::{Draft, PRIVATE, draft_dir};
     use super::*;
 
     #[test]
-    fn the_sweep_takes_only_our_temporaries() {
+    fn what_is_written_stays_and_what_was_left_goes() {
         let dir = tempfile::tempdir().unwrap();
-        // Pid 1 always runs; 2^22 is beyond every pid.
-        for name in [".tmp-quorate-x-4194304", ".tmp-quorate-x-1", "x"] {
-            fs::write(dir.path().join(name), b"").unwrap();
+        let (draft, file) = Draft::create(dir.path(), "snapshot", PRIVATE).unwrap();
+        // As a packed snapshot: written, closed, and not named yet.
+        drop(file);
+        let tree = draft_dir(&dir.path().join("tree")).unwrap();
+        fs::write(tree.path().join("file"), "x").unwrap();
+        // Of another boot of another machine; and of older ones, by pids that always run, and never.
+        let theirs = ".tmp-quorate-x-00112233-1-ffffffff.ffffffff-1";
+        let left = [".tmp-quorate-x-00112233-1-1", ".tmp-quorate-x-00112233-1-4194304"];
+        for name in [&[theirs, "x", ".tmp-other"][..], &left].concat() {
+            fs::write(dir.path().join(name), "x").unwrap();
         }
-        assert_eq!(sweep(dir.path()), [OsString::from(".tmp-quorate-x-4194304")]);
-        assert!(dir.path().join("x").exists() && dir.path().join(".tmp-quorate-x-1").exists());
+        assert!(sweep_named(dir.path(), "y").is_empty());
+        assert_eq!(sweep(dir.path()), left);
+        assert!(draft.path().exists() && tree.path().join("file").exists());
+        assert!(dir.path().join(theirs).exists(), "a day is not over");
+        fs::File::options()
+            .write(true)
+            .open(dir.path().join(theirs))
+            .unwrap()
+            .set_modified(crate::clock::now() - crate::plan::leftover::ABANDONED_AFTER)
+            .unwrap();
+        assert_eq!(sweep(dir.path()), [theirs]);
+        // Killed: the locks are gone with the process, the names are there.
+        let (kept, name) = (dir.path().join("kept"), draft.path().to_path_buf());
+        fs::hard_link(&name, &kept).unwrap();
+        drop(draft);
+        fs::rename(&kept, &name).unwrap();
+        assert_eq!(sweep(dir.path()), [name.file_name().unwrap()]);
     }
 }

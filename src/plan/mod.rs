@@ -7,6 +7,7 @@ pub mod defrag;
 pub mod duration;
 pub mod finding;
 pub mod health;
+pub mod leftover;
 pub mod orphan;
 pub mod owner;
 pub mod parts;

@@ -188,11 +188,11 @@ pub(super) fn own(data: &DataDir, snapshots: &Path) -> Result<(), DataDirError> 
             tracing::info!(file = %name.to_string_lossy(), dir = %dir.display(), "removed what an interrupted write left");
         }
     };
-    for dir in [data.server(), data.tls(), data.db(), snapshots.to_path_buf()] {
+    for dir in data.written_to(snapshots) {
         removed(&dir, durable::sweep(&dir));
     }
     if let Some(etcd) = data.hold_etcd()? {
-        removed(etcd.path(), etcd.sweep());
+        removed(etcd.path(), etcd.sweep(None));
     }
     Ok(())
 }

@@ -114,6 +114,15 @@ pub enum SaveError {
     /// Something could not be written.
     #[error(transparent)]
     Write(#[from] WriteError),
+    /// It failed at the end, and what was made cannot be removed.
+    #[error("the snapshot failed, and {} could not be removed", path.display())]
+    Left {
+        /// What is left.
+        path: PathBuf,
+        /// Why it failed.
+        #[source]
+        why: Box<SaveError>,
+    },
     /// Nobody wants it any more.
     #[error("the snapshot was broken off, and nothing of it is left")]
     BrokenOff,
@@ -148,6 +157,7 @@ impl Explained for SaveError {
                 Some("this member's data may be damaged: quorate status, and journalctl -u quorate-server".into())
             }
             Self::Packed(_) => Some("see dmesg for what the disk says, and try again".into()),
+            Self::Left { path, .. } => Some(format!("see dmesg for what the disk says; then: rm {}", path.display())),
             Self::Place { .. } => Some("make the directory, or choose another one".into()),
             Self::Write(error) => error.next(),
         }
@@ -191,8 +201,10 @@ pub async fn save(
     blocking(move || {
         prepare_dir(&place)?;
         // What a save left that was killed, wherever it was told to save.
-        for name in durable::sweep(&place) {
-            tracing::info!(file = %name.to_string_lossy(), dir = %place.display(), "removed what an interrupted save left");
+        for dir in [place.join(manifest::DIR), place] {
+            for name in durable::sweep(&dir) {
+                tracing::info!(file = %name.to_string_lossy(), dir = %dir.display(), "removed what an interrupted save left");
+            }
         }
         Ok(())
     })
@@ -240,14 +252,13 @@ pub fn save_at_rest(wish: &Wish, data: &DataDir, facts: &client::Source) -> Resu
 fn complete(wish: &Wish, facts: &client::Source, made: Made, begun: SystemTime) -> Result<Manifest, SaveError> {
     let (draft, verified) = finish(wish, made)?;
     let named = publish(wish, draft, begun)?;
-    let described = describe(wish, facts, &verified, &named, begun);
-    if described.is_err() {
+    describe(wish, facts, &verified, &named, begun).map_err(|why| {
         // What is said to have failed must not look as if it had not; the first failure is the one that matters.
         let _ = durable::remove_file(&named);
         let name = named.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let _ = manifest::remove(&wish.dir, &name);
-    }
-    described
+        if named.exists() { SaveError::Left { path: named.clone(), why: Box::new(why) } } else { why }
+    })
 }
 
 /// Receives the database from etcd.

@@ -7,6 +7,7 @@ mod kit;
 
 mod copy;
 mod faults;
+mod leftovers;
 mod mutants;
 mod names;
 mod prune;

@@ -224,7 +224,7 @@ impl Place {
             let near = near.map_or_else(
                 || {
                     let temporary = std::env::temp_dir();
-                    durable::sweep_dirs(&temporary, DOWNLOAD);
+                    let _ = durable::sweep_named(&temporary, DOWNLOAD);
                     temporary.join(DOWNLOAD)
                 },
                 Path::to_path_buf,

@@ -142,12 +142,18 @@ pub(super) fn run(place: &Place, args: &Args) -> Result<Exit, Failure> {
     {
         return Err(Wrong::NotEmpty(out.clone()).into());
     }
+    let beside = out.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(std::path::Path::new("."));
+    for name in durable::sweep_named(beside, &out.file_name().unwrap_or_default().to_string_lossy()) {
+        output::talk(&format!(
+            "quorate: removed {}, which an interrupted restore left\n",
+            printable(&beside.join(name).display().to_string())
+        ));
+    }
     let got = place.get(&args.snapshot, Some(out))?;
     let snapshot = file::open(&got.path)?;
     if snapshot.trailer.is_none() && !args.skip_hash_check {
         return Err(VerifyError::NoHash(snapshot.path).into());
     }
-    let beside = out.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(std::path::Path::new("."));
     let (needed, free) = (snapshot.database_size + build::BESIDE, host::free_bytes(beside).unwrap_or(u64::MAX));
     if free < needed {
         return Err(Wrong::Space { needed, free, dir: beside.to_path_buf() }.into());

@@ -1,0 +1,123 @@
+//! Hidden names of what is being written: made, locked while it is written, recognised when it was left behind.
+//!
+//! `.tmp-quorate-LABEL-RANDOM-COUNT-MACHINE.BOOT-PID`, where MACHINE and BOOT stand for the ids of the machine and of its boot. The pid is for
+//! people; whether the writer is still there is told by the lock.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::{File, Metadata};
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::FlockOperation;
+use rustix::io::Errno;
+
+use crate::host::{self, FileSystem};
+use crate::plan::leftover::{Leftover, LockState, Origin, is_abandoned};
+
+/// What every hidden name begins with.
+pub(super) const PREFIX: &str = ".tmp-quorate-";
+/// Of a label, in bytes: a name must not be longer than 255.
+const LONGEST_LABEL: usize = 160;
+/// Hidden names that are tried.
+const NAMES: u32 = 100;
+
+/// This machine and boot.
+fn us() -> &'static Origin {
+    static US: OnceLock<Origin> = OnceLock::new();
+    US.get_or_init(|| {
+        let tag = |id: &str| format!("{:08x}", crc32fast::hash(id.as_bytes()));
+        Origin { machine: tag(&host::machine_id()), boot: tag(&host::boot_id()) }
+    })
+}
+
+/// A hidden name for what will be called `label`.
+fn name(label: &OsStr) -> OsString {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let mut name = OsString::from(PREFIX);
+    let label = label.as_bytes();
+    name.push(OsStr::from_bytes(&label[..label.len().min(LONGEST_LABEL)]));
+    // Without randomness it can be guessed, and is no less ours for that.
+    let random = u32::from_le_bytes(host::random::<4>().unwrap_or_default());
+    let (count, Origin { machine, boot }) = (COUNT.fetch_add(1, Ordering::Relaxed), us());
+    name.push(format!("-{random:08x}-{count}-{machine}.{boot}-{}", std::process::id()));
+    name
+}
+
+/// Makes a file or directory under a hidden name by `make`, which opens it, and locks it.
+pub(super) fn create(label: &OsStr, mut make: impl FnMut(&OsStr) -> io::Result<File>) -> io::Result<(OsString, File)> {
+    for _ in 0..NAMES {
+        let name = name(label);
+        match make(&name) {
+            // Somebody else's, who may have known the name.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+            // Otherwise it was swept before it was locked.
+            Ok(file) if lock(&file) != LockState::Held && file.metadata()?.nlink() > 0 => return Ok((name, file)),
+            Ok(_) => {}
+        }
+    }
+    Err(io::ErrorKind::AlreadyExists.into())
+}
+
+/// Locks it for as long as it, or a copy of its descriptor, is open: `Held` if somebody else has.
+fn lock(file: &File) -> LockState {
+    match rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => LockState::Free,
+        Err(Errno::WOULDBLOCK) => LockState::Held,
+        Err(_) => LockState::Unknown,
+    }
+}
+
+/// Who wrote something with this name; `None` if the name is none of ours.
+fn origin(name: &OsStr) -> Option<Option<Origin>> {
+    let rest = name.as_bytes().strip_prefix(PREFIX.as_bytes())?;
+    let rest = String::from_utf8_lossy(rest);
+    let origin = rest.rsplit('-').nth(1).and_then(|origin| origin.split_once('.'));
+    let is_tag = |tag: &str| tag.len() == 8 && tag.bytes().all(|byte| byte.is_ascii_hexdigit());
+    Some(
+        origin
+            .filter(|(machine, boot)| is_tag(machine) && is_tag(boot))
+            .map(|(machine, boot)| Origin { machine: machine.to_owned(), boot: boot.to_owned() }),
+    )
+}
+
+/// True if the name is one of ours, for what is called `label` if that is given.
+pub(super) fn is_ours(name: &OsStr, label: Option<&str>) -> bool {
+    let rest = name.as_bytes().strip_prefix(PREFIX.as_bytes());
+    rest.is_some_and(|rest| label.is_none_or(|label| rest.starts_with(label.as_bytes())))
+}
+
+/// Whether what has this name in `dir` was left behind. It stays locked until `opened` is closed, so that its writer, if there is one after
+/// all, notices that it is taken away.
+pub(super) fn is_left(dir: &Path, name: &OsStr, found: &Metadata, opened: Option<&File>) -> bool {
+    let Some(origin) = origin(name) else { return false };
+    let age = found.modified().ok().and_then(|modified| crate::clock::now().duration_since(modified).ok());
+    let lock = opened.map_or(LockState::Unknown, lock);
+    let is_shared = host::file_system(dir) == FileSystem::Network;
+    is_abandoned(&Leftover { origin, lock, age: age.unwrap_or_default(), is_shared }, us())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_tells_who_wrote_it() {
+        let ours = name(OsStr::new("a-b.json"));
+        assert_eq!(origin(&ours), Some(Some(us().clone())));
+        assert!(is_ours(&ours, Some("a-b")) && !is_ours(&ours, Some("b")));
+        assert!(name(OsStr::new(&"x".repeat(255))).len() <= 255);
+        for (text, expected) in [
+            (".tmp-quorate-x-00112233-1-4194304", Some(None)),
+            (".tmp-quorate-x-00112233-1-xxxxxxxx.yyyyyyyy-1", Some(None)),
+            (".tmp-quorate-", Some(None)),
+            ("x", None),
+        ] {
+            assert_eq!(origin(OsStr::new(text)), expected, "{text}");
+        }
+    }
+}
