@@ -75,6 +75,8 @@ impl StorageWatch {
             let (data, own) = (self.data.clone(), self.own.clone());
             let snapshots = self.snapshots.borrow().place(&self.data);
             let mut looking = tokio::task::spawn_blocking(move || {
+                // For tests of a task that is lost: nothing here fails otherwise.
+                let _ = faults::point("server::storage_look");
                 own.keep_or_put_back();
                 look(&data, &snapshots, &status)
             });

@@ -175,6 +175,42 @@ fn a_second_signal_hastens_the_end() {
     assert!(!is_running(pid));
 }
 
+/// code B1: signals were not heeded for as long as a snapshot took to be cancelled.
+#[test]
+fn a_second_signal_does_not_wait_for_a_snapshot() {
+    let _timed = Timed::start();
+    let mut node = Node::new(&Etcd::usual()).env("FAILPOINTS", "snapshot::write=sleep(60000)");
+    node.start_ready();
+    std::thread::scope(|scope| {
+        let saving = scope.spawn(|| node.quorate(&["etcd-snapshot", "save"]));
+        let snapshots = node.server_dir().join("db/snapshots");
+        eventually("a snapshot that is being written", || {
+            kit::files_under(&snapshots).iter().any(|path| path.is_file()).then_some(())
+        });
+        node.signal(Signal::SIGTERM);
+        node.wait_log("a second signal kills etcd");
+        let begun = Instant::now();
+        node.signal(Signal::SIGINT);
+        eventually("the end of etcd", || node.child_pid().is_none_or(|pid| !is_running(pid)).then_some(()));
+        assert!(begun.elapsed() < Duration::from_secs(10), "15 s would have been waited for the snapshot");
+        saving.join().unwrap();
+    });
+    assert_eq!(node.wait_end().code(), Some(0));
+}
+
+/// code B2: a background task that ended was not noticed, and what it had seen last was shown for ever.
+#[test]
+fn a_background_task_that_is_lost_ends_the_server_in_order() {
+    let _timed = Timed::start();
+    let mut node = Node::new(&Etcd::usual()).env("FAILPOINTS", "server::storage_look=3*off->panic");
+    node.env.push(("QUORATE_TEST_STORAGE_MS".into(), "500".into()));
+    node.start_ready();
+    let pid = node.child_pid().unwrap();
+    assert_eq!(node.wait_end().code(), Some(1));
+    assert!(!is_running(pid));
+    assert!(node.log().contains("a background task of the server ended unexpectedly"), "{}", node.log());
+}
+
 #[test]
 fn a_signal_during_the_start_ends_it_cleanly() {
     let _timed = Timed::start();
