@@ -194,6 +194,12 @@ impl DataDir {
         self.server().join("uploads.json")
     }
 
+    /// What the last rehearsals of a restore found.
+    #[must_use]
+    pub fn drills(&self) -> PathBuf {
+        self.server().join("drill.json")
+    }
+
     /// Snapshots on their way here from object storage.
     #[must_use]
     pub fn downloads(&self) -> PathBuf {

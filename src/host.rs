@@ -377,6 +377,12 @@ pub fn free_bytes(path: &Path) -> Option<u64> {
     statvfs::statvfs(path).ok().map(|found| found.blocks_available().saturating_mul(found.fragment_size()))
 }
 
+/// Gives the calling thread, and what it starts from now on, the lowest priority. That it cannot be had changes nothing but that.
+pub fn lower_priority() {
+    const LOWEST: i32 = 19;
+    let _ = rustix::process::setpriority_process(None, LOWEST);
+}
+
 /// True if files under `path` cannot be executed.
 #[must_use]
 pub fn is_noexec(path: &Path) -> bool {

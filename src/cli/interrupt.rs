@@ -9,6 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::output;
 use crate::durable;
+use crate::snapshot::aside::Course;
 use crate::terminal;
 
 /// What is to be done then.
@@ -17,9 +18,11 @@ struct Ending {
     directories: Vec<PathBuf>,
     /// What becomes of the work.
     explanation: &'static str,
+    /// What is cancelled at first, so that it can end in order.
+    course: Option<Course>,
 }
 
-static ENDING: Mutex<Ending> = Mutex::new(Ending { directories: Vec::new(), explanation: "" });
+static ENDING: Mutex<Ending> = Mutex::new(Ending { directories: Vec::new(), explanation: "", course: None });
 static LISTENING: Once = Once::new();
 
 fn ending() -> MutexGuard<'static, Ending> {
@@ -50,6 +53,11 @@ pub(super) fn explain(explanation: &'static str) {
     ending().explanation = explanation;
 }
 
+/// From now on the first signal cancels the work of `course`, which then ends in order; a second one ends the process.
+pub(super) fn cancel_first(course: &Course) {
+    ending().course = Some(course.clone());
+}
+
 fn wait(ready: &SyncSender<()>) {
     let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
     let received = runtime.block_on(async {
@@ -58,11 +66,16 @@ fn wait(ready: &SyncSender<()>) {
         let mut hangup = signal(SignalKind::hangup()).ok()?;
         // The receiver waits until this comes.
         let _ = ready.send(());
-        Some(tokio::select! {
-            _ = interrupt.recv() => (SignalKind::interrupt(), "SIGINT"),
-            _ = terminate.recv() => (SignalKind::terminate(), "SIGTERM"),
-            _ = hangup.recv() => (SignalKind::hangup(), "SIGHUP"),
-        })
+        loop {
+            let received = tokio::select! {
+                _ = interrupt.recv() => (SignalKind::interrupt(), "SIGINT"),
+                _ = terminate.recv() => (SignalKind::terminate(), "SIGTERM"),
+                _ = hangup.recv() => (SignalKind::hangup(), "SIGHUP"),
+            };
+            let Some(course) = ending().course.take() else { return Some(received) };
+            output::talk(&format!("quorate: interrupted ({}): cleaning up\n", received.1));
+            course.break_off();
+        }
     });
     let Some((kind, name)) = received else { return };
     let ending = ending();

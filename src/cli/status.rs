@@ -10,7 +10,7 @@ use super::{Intent, block_on, locate};
 use crate::clock;
 use crate::config::Given;
 use crate::control::client::{self, ControlError};
-use crate::control::routes::status::Status;
+use crate::control::routes::status::{Drills, Status};
 use crate::datadir::DataDir;
 use crate::error::{Exit, Failure};
 use crate::etcd::output::short;
@@ -77,6 +77,24 @@ fn future(rfc3339: &str) -> String {
     match clock::parse_rfc3339(rfc3339) {
         Some(at) => format!("{} (in {})", clock::local(at), age::short(clock::unix_seconds(at).saturating_sub(now))),
         None => printable(rfc3339),
+    }
+}
+
+/// What rehearsals of a restore found, and when the next one is due.
+fn drilled(drill: &Drills) -> String {
+    let last = match &drill.last {
+        None => "none yet".to_owned(),
+        Some(last) if last.passed => format!("passed {}: {}", past(&last.at), printable(&last.snapshot)),
+        Some(last) => {
+            let failed = painted("FAILED", Style::new().red().bold());
+            let why = printable(last.failure.as_deref().unwrap_or("?"));
+            let before = drill.last_success.as_deref().map_or_else(|| "never".into(), past);
+            format!("{failed} {}: {}: {why}; passed last: {before}", past(&last.at), printable(&last.snapshot))
+        }
+    };
+    match &drill.next {
+        Some(at) => format!("{last}; next {}", future(at)),
+        None => last,
     }
 }
 
@@ -154,6 +172,9 @@ fn table(status: &Status) -> String {
                 plural(usize::try_from(count).unwrap_or(usize::MAX), "snapshot")
             ),
         );
+    }
+    if let Some(drill) = &snapshots.drill {
+        row("drill", drilled(drill));
     }
     if let Some(s3) = &snapshots.s3 {
         let last = s3.last.as_ref().map_or_else(

@@ -127,6 +127,7 @@ pub(super) fn build(
                 .one("etcd-snapshot-schedule-cron", |text| text.parse().ok())
                 .filter(|_| !builder.switch("etcd-disable-snapshots")),
             base: builder.one("etcd-snapshot-name", |text| text.parse().ok()).unwrap_or_default(),
+            drill: builder.one("etcd-snapshot-drill-cron", |text| text.parse().ok()),
             on_failure: builder.one("etcd-snapshot-on-failure", |text| Some(text.to_owned())),
             timeout: builder.one("etcd-snapshot-timeout", |text| duration::parse(text).map(Duration::from_secs)),
             copy: builder.switch("etcd-snapshot-copy"),

@@ -132,7 +132,9 @@ pub struct SnapshotConfig {
     pub schedule: Option<Schedule>,
     /// First part of the names of scheduled ones.
     pub base: Base,
-    /// Run by the shell when a scheduled one fails.
+    /// When the newest good one is restored where it harms nobody.
+    pub drill: Option<Schedule>,
+    /// Run by the shell when a scheduled one, or a drill, fails.
     pub on_failure: Option<String>,
     /// Large databases are copied from where etcd has them.
     pub copy: bool,

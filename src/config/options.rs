@@ -349,7 +349,16 @@ pub const OPTIONS: &[Spec] = &[
         "etcd-snapshot-on-failure",
         Kind::Text,
         "",
-        "Shell command to run when a scheduled snapshot fails; the error is in QUORATE_SNAPSHOT_ERROR.",
+        "Shell command to run when a scheduled snapshot or drill fails; the error is in QUORATE_SNAPSHOT_ERROR.",
+    )),
+    live(noted(
+        "off",
+        spec(
+            "etcd-snapshot-drill-cron",
+            Kind::Cron,
+            "",
+            "When to rehearse a restore of the newest good snapshot: an isolated etcd runs on it, what it serves is compared, and all of it is removed again.",
+        ),
     )),
     s3(spec(
         "etcd-s3",

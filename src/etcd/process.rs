@@ -18,7 +18,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
 
-use crate::host::User;
+use crate::host::{self, User};
 
 /// Children that somebody waits for; the reaper of PID 1 leaves them alone.
 static OURS: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
@@ -82,8 +82,22 @@ impl Spawner {
     /// # Errors
     /// If the system gives no thread.
     pub fn start() -> io::Result<Self> {
+        Self::start_after(|| {})
+    }
+
+    /// The same for processes of the lowest priority.
+    ///
+    /// # Errors
+    /// If the system gives no thread.
+    pub fn start_gently() -> io::Result<Self> {
+        // A priority is a thread's own on Linux, and its children inherit it.
+        Self::start_after(host::lower_priority)
+    }
+
+    fn start_after(prepare: impl FnOnce() + Send + 'static) -> io::Result<Self> {
         let (requests, queue) = mpsc::channel::<Request>();
         std::thread::Builder::new().name("quorate-spawn".into()).spawn(move || {
+            prepare();
             while let Ok((command, reply)) = queue.recv() {
                 let spawned = spawn_here(command);
                 if let Err(Ok(mut unwanted)) = reply.send(spawned) {

@@ -6,6 +6,7 @@
 //! What may be done is decided in `plan::restore`; the order is that of `server::reset`.
 
 pub mod build;
+pub mod drill;
 pub mod exchange;
 pub mod gate;
 pub mod journal;

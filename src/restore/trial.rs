@@ -113,6 +113,8 @@ pub struct Trial<'a> {
     pub quota: u64,
     /// Forget all other members.
     pub force_new_cluster: bool,
+    /// Run with the lowest priority, as another etcd may be running.
+    pub is_gentle: bool,
 }
 
 /// It runs.
@@ -152,7 +154,8 @@ impl Trial<'_> {
             grace: program.grace,
             restart_check: None,
         };
-        let (supervisor, handle) = Supervisor::new(launch, Spawner::start().map_err(system("start a thread"))?);
+        let spawner = if self.is_gentle { Spawner::start_gently() } else { Spawner::start() };
+        let (supervisor, handle) = Supervisor::new(launch, spawner.map_err(system("start a thread"))?);
         let url = format!("https://{}", loopback(client));
         Ok(Running { owner: tokio::spawn(supervisor.run()), handle, trust, url })
     }

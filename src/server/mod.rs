@@ -48,6 +48,7 @@ use crate::pki::{self, Occasion};
 use crate::plan::health::{Rescued, StorageFacts};
 use crate::plan::space::human;
 use crate::restore::old;
+use crate::restore::trial::Program;
 use crate::snapshot::save;
 
 use health::{Health, Prober};
@@ -135,6 +136,15 @@ async fn prepare(config: &Config) -> Result<(DataDir, BinaryFacts, Prepared), Fa
         binary::version_of(facts.checked.path(), Some(user)).await?;
     }
     Ok((data, facts, prepared))
+}
+
+/// The etcd to run for a drill of this configuration, and what keeps it executable.
+///
+/// # Errors
+/// If there is none, or it is none that quorate knows.
+pub async fn program_for_drill(config: &Config, data: &DataDir) -> Result<(Program, BinaryFacts), Failure> {
+    let binary = find_etcd(config, data).await?;
+    Ok((Program { checked: binary.checked.clone(), version: binary.version, grace: grace() }, binary))
 }
 
 /// The etcd that is to run, looked at; the one inside quorate is in memory.
@@ -296,6 +306,7 @@ impl Server {
         }
         helpers.spawn(snapshots::schedule::keep(self.shared.clone()));
         helpers.spawn(snapshots::uploads::keep(self.shared.clone()));
+        helpers.spawn(snapshots::drill::keep(self.shared.clone()));
         helpers.spawn(maintenance::keep(self.shared.clone()));
         if let Some(rescued) = self.rescued.take() {
             helpers.spawn(rescue::keep(self.shared.clone(), rescued));

@@ -65,6 +65,15 @@ pub struct Listed {
     pub manifest: Option<Manifest>,
 }
 
+impl Listed {
+    /// A snapshot of which no more is known than its manifest says.
+    #[must_use]
+    pub fn of_manifest(name: String, manifest: Manifest) -> Self {
+        let created = clock::parse_rfc3339(&manifest.created).map(clock::unix_seconds).unwrap_or_default();
+        Self { name, size: manifest.size, created, status: Status::Unverified, manifest: Some(manifest) }
+    }
+}
+
 /// All of `dir`, the oldest first.
 ///
 /// # Errors

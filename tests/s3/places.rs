@@ -282,6 +282,9 @@ fn the_newest_good_one_is_found_wherever_it_is() {
         (value(&node, "before-upgrade"), value(&node, "s3://backups/prod/latest")),
         ("2\n".into(), "2\n".into())
     );
+    let ran = run(&node, &["verify", "--drill", "s3://backups/prod/latest"]);
+    assert!(ran.succeeds().starts_with(&format!("s3://backups/prod/{second}: can be restored\n")), "{}", ran.out);
+    assert_eq!(node.status_json()["snapshots"]["drill"]["last"]["passed"], true);
     assert!(run(&node, &["verify", "s3://backups/prod/before-upgrade"]).succeeds().starts_with("s3://backups/prod/"));
     // Damaged there: the older one, and what was passed over.
     let path = store.path(&format!("prod/{second}"));

@@ -6,6 +6,7 @@
 mod kit;
 
 mod copy;
+mod drill;
 mod faults;
 mod leftovers;
 mod mutants;

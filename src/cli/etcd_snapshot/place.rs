@@ -19,6 +19,7 @@ use crate::error::{Exit, Explained, Failure};
 use crate::plan::owner::Owner;
 use crate::server::cluster;
 use crate::snapshot::aside::Course;
+use crate::snapshot::manifest::Manifest;
 use crate::snapshot::store::find::{Found, Notice, Places};
 use crate::snapshot::store::local::Directory;
 use crate::snapshot::store::s3::Bucket;
@@ -69,6 +70,8 @@ pub(super) struct Place {
     said: Option<bool>,
     /// What else of object storage the command line says.
     said_of_s3: BTreeMap<String, String>,
+    /// The etcd that the running server runs, if it is a file.
+    pub(super) etcd: Option<PathBuf>,
     /// The access key comes from the environment of this command.
     has_key_of_environment: bool,
     /// Who has credentials, if a server runs that may find them where we cannot look.
@@ -80,6 +83,8 @@ pub(super) struct Got {
     pub(super) path: PathBuf,
     /// What was named, for people.
     pub(super) shown: String,
+    /// What the bucket says of it, if it is from there.
+    pub(super) manifest: Option<Manifest>,
     _dir: Option<DraftDir>,
 }
 
@@ -144,6 +149,7 @@ impl Place {
             }
             running => running.ok().filter(|status| !status.snapshots.dir.is_empty()),
         };
+        let etcd = running.as_ref().map(|status| PathBuf::from(&status.etcd.binary)).filter(|path| path.is_file());
         let (usual, node, configured) = match running {
             Some(status) => {
                 let s3 = match block_on(theirs(&data, &said))? {
@@ -170,6 +176,7 @@ impl Place {
             said: is_on,
             said_of_s3: said,
             has_key_of_environment,
+            etcd,
             lender,
         })
     }
@@ -218,7 +225,9 @@ impl Place {
         let places = self.places(Which::default());
         block_on(async {
             let there = match places.find(named).await? {
-                Found::Here(path) => return Ok(Got { shown: path.display().to_string(), path, _dir: None }),
+                Found::Here(path) => {
+                    return Ok(Got { shown: path.display().to_string(), path, manifest: None, _dir: None });
+                }
                 Found::There(there) => there,
             };
             let near = near.map_or_else(
@@ -233,7 +242,7 @@ impl Place {
             interrupt::remove(dir.path());
             let mut bar = Progress::new("downloading the snapshot");
             let path = there.fetch(dir.path(), &Course::default(), &mut |done, all| bar.set(done, all)).await;
-            Ok(Got { path: path?, shown: there.url(), _dir: Some(dir) })
+            Ok(Got { path: path?, shown: there.url(), manifest: there.manifest().cloned(), _dir: Some(dir) })
         })?
     }
 

@@ -1,5 +1,6 @@
 //! `quorate etcd-snapshot verify`.
 
+mod drill;
 mod named;
 mod remote;
 
@@ -36,15 +37,21 @@ const PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
 Examples:
   quorate etcd-snapshot verify --all
   quorate etcd-snapshot verify latest --against-live
-  quorate etcd-snapshot verify /mnt/backup/snapshot.db --skip-hash-check
+  quorate etcd-snapshot verify --drill s3://backups/prod/latest
   quorate etcd-snapshot verify --all --s3")]
 pub(super) struct Args {
     /// Names, `latest`, base names, paths (anything with a /), or s3://BUCKET/KEY
     #[arg(required_unless_present = "all", value_name = "SNAPSHOT")]
     names: Vec<String>,
-    /// All snapshots of this node
+    /// All snapshots
     #[arg(long, conflicts_with = "names")]
     all: bool,
+    /// Rehearse a restore: build data from the snapshot, run an isolated etcd on it, compare, and throw all of it away
+    #[arg(long, conflicts_with_all = ["all", "against_live"])]
+    drill: bool,
+    /// Where --drill builds [default: under the data directory, if there is one]
+    #[arg(long, value_name = "DIR", requires = "drill")]
+    drill_dir: Option<PathBuf>,
     #[command(flatten)]
     which: Which,
     /// Also compare keys and values with the running member at the revision of the snapshot (HashKV)
@@ -241,6 +248,9 @@ impl Outcome {
 }
 
 pub(super) fn run(config: &Config, place: &Place, args: &Args) -> Result<Exit, Failure> {
+    if args.drill {
+        return drill::run(config, place, args);
+    }
     check_flags(place, args)?;
     let runtime = runtime()?;
     let mut outcome = Outcome::default();

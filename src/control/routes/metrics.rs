@@ -22,6 +22,7 @@ use crate::etcd::child::State as ChildState;
 use crate::etcd::output;
 use crate::etcd::settings::Addresses;
 use crate::plan::health::{Condition, StorageFacts};
+use crate::restore::drill::record::Record;
 use crate::server::backlog;
 use crate::server::condition;
 use crate::server::health::Health;
@@ -155,6 +156,7 @@ fn snapshots(registry: &mut Registry, shared: &Shared) {
     for name in ["etcd_snapshot_save_duration", "etcd_snapshot_save_local_duration"] {
         registry.register_with_unit(name, help, Unit::Seconds, shared.snapshots.save_seconds.clone());
     }
+    drills(registry, shared);
     let uploads = &shared.snapshots.uploads;
     let help = "How long uploads of snapshots to object storage took, by whether they succeeded";
     registry.register_with_unit("etcd_snapshot_save_s3_duration", help, Unit::Seconds, uploads.seconds.clone());
@@ -220,6 +222,17 @@ fn snapshots(registry: &mut Registry, shared: &Shared) {
     );
     let revision = u64::try_from(last.revision).unwrap_or(0);
     number("etcd_snapshot_last_good_revision", "Revision of the newest good snapshot", None, revision);
+}
+
+fn drills(registry: &mut Registry, shared: &Shared) {
+    let record = Record::read(&shared.data);
+    counter(registry, "snapshot_drill_failures", "Rehearsals of a restore that failed", record.failures);
+    if let Some(at) = record.last_success.as_deref().and_then(clock::parse_rfc3339) {
+        let help = "When a rehearsal of a restore passed last, since 1970";
+        #[allow(clippy::cast_precision_loss, reason = "Prometheus counts in floats; seconds are below 2^53")]
+        let seconds = clock::unix_seconds(at) as f64;
+        gauge(registry, "snapshot_drill_last_success_timestamp", help, Some(Unit::Seconds), seconds);
+    }
 }
 
 fn gauge(registry: &mut Registry, name: &str, help: &str, unit: Option<Unit>, value: f64) {

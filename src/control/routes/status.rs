@@ -2,6 +2,7 @@
 //! never renamed.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
@@ -14,6 +15,7 @@ use crate::etcd::output;
 use crate::etcd::settings::Addresses;
 use crate::host;
 use crate::plan::health::{Assessment, Condition, NOT_SERVING, Problem};
+use crate::restore::drill::record::{Outcome, Record};
 use crate::restore::old::{self, Aside};
 use crate::server;
 use crate::server::condition;
@@ -155,6 +157,22 @@ pub struct Snapshots {
     /// Object storage, if snapshots are uploaded, or some are still to be.
     #[serde(default)]
     pub s3: Option<ObjectStorage>,
+    /// Rehearsals of a restore, if there was any or some are scheduled.
+    #[serde(default)]
+    pub drill: Option<Drills>,
+}
+
+/// Rehearsals of a restore.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Drills {
+    /// What the last one found.
+    pub last: Option<Outcome>,
+    /// When one passed last; RFC 3339.
+    pub last_success: Option<String>,
+    /// Those that failed, ever.
+    pub failures: u64,
+    /// When the next one is due; RFC 3339.
+    pub next: Option<String>,
 }
 
 /// Snapshots in object storage.
@@ -286,7 +304,16 @@ fn snapshots(shared: &Shared) -> Snapshots {
         last_failure: history.last_failure,
         next: history.next.map(clock::rfc3339),
         s3: object_storage(shared),
+        drill: drills(shared, history.next_drill),
     }
+}
+
+fn drills(shared: &Shared, next: Option<SystemTime>) -> Option<Drills> {
+    let Record { last, last_success, failures } = Record::read(&shared.data);
+    if last.is_none() && next.is_none() {
+        return None;
+    }
+    Some(Drills { last, last_success, failures, next: next.map(clock::rfc3339) })
 }
 
 fn object_storage(shared: &Shared) -> Option<ObjectStorage> {

@@ -352,6 +352,7 @@ impl Run<'_> {
             name: &journal.after.member_name,
             quota: trial::quota(size),
             force_new_cluster: false,
+            is_gentle: false,
         };
         let tried = if built.is_some() { Tried::AsBuilt } else { Self::is_tried(journal) };
         if tried == Tried::NotAtAll {

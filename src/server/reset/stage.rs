@@ -216,6 +216,7 @@ impl Run<'_> {
             name: &blueprint.name,
             quota: trial::quota(bytes),
             force_new_cluster: true,
+            is_gentle: false,
         };
         tracing::info!("an etcd reads the log of this member to its end, in a copy");
         replay::run(&trial, &self.program, bytes, self.course).await?;

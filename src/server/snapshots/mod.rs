@@ -1,6 +1,7 @@
 //! Snapshots of the running server, one at a time: asked for on the control socket, or by `schedule`. What became of them is kept
 //! here for status and metrics; `on_failure` runs the operator's command.
 
+pub mod drill;
 pub mod known;
 mod on_failure;
 pub mod schedule;
@@ -134,6 +135,8 @@ pub struct History {
     pub last_failure: Option<String>,
     /// When the next scheduled one is due.
     pub next: Option<SystemTime>,
+    /// When the next drill is due.
+    pub next_drill: Option<SystemTime>,
 }
 
 /// The part of the server that takes snapshots.

@@ -255,7 +255,7 @@ async fn retain(shared: &Shared, config: &SnapshotConfig) -> usize {
 }
 
 /// When this server's data began: the member's name is written once, at its first start.
-fn born(shared: &Shared) -> DateTime<Local> {
+pub(super) fn born(shared: &Shared) -> DateTime<Local> {
     let written = std::fs::symlink_metadata(shared.data.etcd_name()).and_then(|found| found.modified());
     DateTime::<Local>::from(written.unwrap_or_else(|_| clock::now()))
 }

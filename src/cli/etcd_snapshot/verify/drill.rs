@@ -1,0 +1,145 @@
+//! `verify --drill`: whether a snapshot can be restored, found out by doing so where it harms nobody.
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::super::super::progress::Progress;
+use super::super::super::{interrupt, output, runtime};
+use super::super::place::{Got, Place};
+use super::{Args, Outcome as Verified};
+use crate::clock;
+use crate::config::Config;
+use crate::error::{Exit, Failure};
+use crate::host::printable;
+use crate::restore::drill::record::{Outcome, Record};
+use crate::restore::drill::{Drill, DrillError, Passed};
+use crate::server;
+use crate::snapshot::aside::Course;
+use crate::snapshot::list::{self, Listed};
+use crate::snapshot::prune;
+
+/// What `-o json` says of a snapshot that can be restored. Fields are added, never renamed.
+#[derive(Debug, Serialize)]
+struct Item {
+    path: String,
+    status: &'static str,
+    etcd_version: String,
+    revision: i64,
+    keys: u64,
+    hash_kv: u32,
+    healthy_after_ms: u128,
+    took_ms: u128,
+}
+
+impl Item {
+    fn told(&self) -> String {
+        let mut text = format!("{}: can be restored\n", printable(&self.path));
+        for (name, value) in [
+            ("etcd", format!("{}, healthy after {} ms", self.etcd_version, self.healthy_after_ms)),
+            ("revision", self.revision.to_string()),
+            ("keys", self.keys.to_string()),
+            ("HashKV", format!("{}, as in the snapshot", self.hash_kv)),
+        ] {
+            text.push_str(&format!("  {name:<12}{value}\n"));
+        }
+        text
+    }
+}
+
+pub(super) fn run(config: &Config, place: &Place, args: &Args) -> Result<Exit, Failure> {
+    let dir = directory(place, args);
+    let course = Course::default();
+    let runtime = runtime()?;
+    // That of the running server, which may have been named on its command line.
+    let mut config = config.clone();
+    config.etcd.binary = config.etcd.binary.or_else(|| place.etcd.clone());
+    let config = &config;
+    let (program, _binary) = runtime.block_on(server::program_for_drill(config, &place.data))?;
+    let mut outcome = Verified::default();
+    for name in &args.names {
+        // Beside what is built from it: temporary directories may be small.
+        let got = match place.get(name, Some(&dir.join("quorate-download"))) {
+            Ok(got) => got,
+            Err(failure) => {
+                outcome.bad(name, &failure);
+                continue;
+            }
+        };
+        if course.is_broken_off() {
+            break;
+        }
+        interrupt::cancel_first(&course);
+        let drill = Drill { config, program: &program, dir: &dir, skip_hash: args.skip_hash_check };
+        let passed = one(&runtime, &drill, &got, &course);
+        let is_cancelled = passed.as_ref().is_err_and(DrillError::is_cancelled);
+        let passed = passed.map_err(|error| Failure::from(if is_cancelled { DrillError::Cancelled } else { error }));
+        if !is_cancelled {
+            remember(place, &got, passed.as_ref());
+        }
+        match passed {
+            Ok(passed) => {
+                let item = Item::of(&got.shown, &passed);
+                outcome.good(&item, item.told());
+            }
+            Err(failure) => outcome.bad(&got.shown, &failure),
+        }
+    }
+    super::tell(args, &outcome)?;
+    Ok(outcome.worst.unwrap_or(Exit::Done))
+}
+
+impl Item {
+    fn of(shown: &str, passed: &Passed) -> Self {
+        Self {
+            path: shown.to_owned(),
+            status: "good",
+            etcd_version: passed.etcd.to_string(),
+            revision: passed.revision,
+            keys: passed.keys,
+            hash_kv: passed.hash_kv,
+            healthy_after_ms: passed.healthy_after.as_millis(),
+            took_ms: passed.took.as_millis(),
+        }
+    }
+}
+
+/// Where there is a disk that a restore would use; without a data directory, that of the snapshots, or for temporary files.
+fn directory(place: &Place, args: &Args) -> PathBuf {
+    let known = [place.data.db(), place.data.server(), place.data.root().to_path_buf(), place.dir.clone()];
+    let usual = || known.into_iter().find(|dir| dir.is_dir()).unwrap_or_else(std::env::temp_dir);
+    args.drill_dir.as_deref().map_or_else(usual, |dir| std::path::absolute(dir).unwrap_or_else(|_| dir.to_path_buf()))
+}
+
+fn one(runtime: &tokio::runtime::Runtime, drill: &Drill<'_>, got: &Got, course: &Course) -> Result<Passed, DrillError> {
+    let mut progress = Progress::new("building data for the drill");
+    let manifest = got.manifest.clone().or_else(|| list::at(&got.path).and_then(|listed| listed.manifest));
+    runtime.block_on(drill.run(&got.path, manifest.as_ref(), course, move |done, all| {
+        // The rest takes as long as etcd takes.
+        if done < all { progress.set(done, all) } else { progress.set_of("running etcd on it", 0, 0) }
+    }))
+}
+
+/// Drills of this server's own snapshots are in its status.
+fn remember(place: &Place, got: &Got, passed: Result<&Passed, &Failure>) {
+    let name = Path::new(&got.path).file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let manifest = got.manifest.clone();
+    let listed = match manifest {
+        Some(manifest) => Some(Listed::of_manifest(name, manifest)),
+        None => list::at(&got.path),
+    };
+    let is_own = listed.is_some_and(|listed| place.owner.of(&prune::origin(&listed)).is_own());
+    if !is_own || !place.data.server().is_dir() {
+        return;
+    }
+    let outcome = match passed {
+        Ok(passed) => Outcome::passed(&got.shown, passed, clock::now()),
+        Err(failure) => Outcome::failed(&got.shown, &failure.told(), clock::now()),
+    };
+    if let Err(error) = Record::read(&place.data).with(outcome).write(&place.data) {
+        output::note(&format!(
+            "quorate: warning: the result cannot be written down for the status: {}\n",
+            error.source
+        ));
+    }
+}

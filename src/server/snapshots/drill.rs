@@ -1,0 +1,167 @@
+//! `etcd-snapshot-drill-cron`: the newest good snapshot is restored where it harms nobody, on a schedule, so that it is known before it is
+//! needed whether it can be.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use chrono::{DateTime, Local};
+
+use super::super::grace;
+use super::super::health::Health;
+use super::super::state::Shared;
+use super::{dir, on_failure, owner, schedule};
+use crate::clock;
+use crate::error::Failure;
+use crate::plan::schedule::{Due, newest};
+use crate::plan::select::LATEST;
+use crate::restore::drill::record::{Outcome, Record};
+use crate::restore::drill::{Drill, DrillError, Passed};
+use crate::restore::trial::Program;
+use crate::snapshot::aside::Course;
+use crate::snapshot::list;
+use crate::snapshot::manifest::Manifest;
+use crate::snapshot::store::find::{Found, Notice, Places};
+
+/// The longest sleep before the wall clock is looked at again.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
+/// The longest time that a drill may take, with the download of its snapshot: it is bound to end before the next day.
+const LONGEST: Duration = Duration::from_secs(6 * 3600);
+/// What a directory for a download is called, among hidden ones.
+const DOWNLOAD: &str = "quorate-drill-download";
+
+/// Drills until the server ends. Begins once etcd was healthy for the first time.
+pub async fn keep(shared: Arc<Shared>) {
+    let mut health = shared.health.clone();
+    if health.wait_for(|health| matches!(health, Health::Healthy(_))).await.is_err() {
+        return;
+    }
+    let mut settings = shared.snapshots.settings.clone();
+    // A slot is attempted once, also if what came of it cannot be written down.
+    let mut attempted: Option<DateTime<Local>> = None;
+    loop {
+        let config = settings.borrow_and_update().clone();
+        let now = DateTime::<Local>::from(clock::now());
+        let known = Record::read(&shared.data).last.and_then(|last| clock::parse_rfc3339(&last.at)).map(DateTime::from);
+        let last = newest(&now, [attempted, known].into_iter().flatten());
+        let due = config.drill.as_ref().map(|schedule| schedule.due(&now, last.as_ref(), &schedule::born(&shared)));
+        let next = match due {
+            Some(Due::Now(slot)) => {
+                attempted = Some(now);
+                tracing::info!(slot = slot.to_rfc3339(), "a restore drill is due");
+                run_slot(&shared).await;
+                continue;
+            }
+            Some(Due::At(next)) => Some(SystemTime::from(next)),
+            Some(Due::Never) | None => None,
+        };
+        shared.snapshots.note(|history| history.next_drill = next);
+        let wait =
+            next.map_or(LOOK_AGAIN, |next| next.duration_since(clock::now()).unwrap_or_default().min(LOOK_AGAIN));
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = shared.snapshots.stopped() => return,
+            changed = settings.changed() => if changed.is_err() {
+                return;
+            },
+        }
+    }
+}
+
+async fn run_slot(shared: &Arc<Shared>) {
+    let course = Course::default();
+    let (snapshot, done) = {
+        let mut drilling = std::pin::pin!(drill_aside(shared, &course));
+        let mut late = std::pin::pin!(tokio::time::sleep(LONGEST));
+        loop {
+            tokio::select! {
+                done = &mut drilling => break done,
+                () = shared.snapshots.stopped(), if !course.is_broken_off() => course.break_off(),
+                () = &mut late, if !course.is_broken_off() => course.break_off(),
+            }
+        }
+    };
+    if *shared.snapshots.stopping.borrow() {
+        return;
+    }
+    let outcome = match done {
+        Ok(passed) => {
+            tracing::info!(
+                snapshot,
+                revision = passed.revision,
+                keys = passed.keys,
+                took_ms = passed.took.as_millis(),
+                "restore drill passed: an etcd runs on the snapshot and serves what is in it"
+            );
+            Outcome::passed(&snapshot, &passed, clock::now())
+        }
+        Err(failure) => {
+            let told = failure.told();
+            let because = (!told.because.is_empty()).then(|| told.because.join(": "));
+            tracing::error!(snapshot, error = %told.message, because, next = told.next, "restore drill failed");
+            if let Some(command) = shared.snapshots.settings.borrow().on_failure.clone() {
+                tokio::spawn(on_failure::run(command, told.clone(), shared.config.node_name.clone()));
+            }
+            Outcome::failed(&snapshot, &told, clock::now())
+        }
+    };
+    let written = Record::read(&shared.data).with(outcome).write(&shared.data);
+    if let Err(error) = written {
+        tracing::error!(error = %error, because = %error.source, "the result of a restore drill cannot be written down");
+    }
+}
+
+/// On a thread of its own, which may wait: what a drill asks its etcd cannot move between threads.
+async fn drill_aside(shared: &Arc<Shared>, course: &Course) -> (String, Result<Passed, Failure>) {
+    let (shared, course) = (shared.clone(), course.clone());
+    let runtime = tokio::runtime::Handle::current();
+    let drilling = tokio::task::spawn_blocking(move || {
+        let mut snapshot = LATEST.to_owned();
+        let done = runtime.block_on(drill(&shared, &course, &mut snapshot));
+        (snapshot, done)
+    });
+    drilling.await.unwrap_or_else(|lost| {
+        let lost = DrillError::System(std::io::Error::other(lost));
+        (LATEST.to_owned(), Err(lost.into()))
+    })
+}
+
+/// Drills the newest good snapshot, on this node or in object storage; `name` becomes what it is called.
+async fn drill(shared: &Arc<Shared>, course: &Course, name: &mut String) -> Result<Passed, Failure> {
+    let tell: fn(Notice<'_>) = |notice| match notice {
+        Notice::Unseen(failure) => {
+            tracing::warn!(error = %failure.told(), "object storage was not looked into for the drill");
+        }
+        Notice::Considered(line) => tracing::warn!("{line}"),
+        Notice::Chosen(line) => tracing::debug!("{line}"),
+    };
+    let places = Places {
+        dirs: vec![dir(shared)],
+        s3: shared.snapshots.settings.borrow().s3.clone(),
+        lender: None,
+        owner: owner(shared),
+        data: shared.data.clone(),
+        tell,
+    };
+    let near = shared.data.db();
+    let mut download = None;
+    let (path, manifest): (_, Option<Manifest>) = match places.find(LATEST).await? {
+        Found::Here(path) => {
+            let listed = list::at(&path);
+            *name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            (path, listed.and_then(|listed| listed.manifest))
+        }
+        Found::There(there) => {
+            *name = there.url();
+            crate::durable::sweep_dirs(&near, DOWNLOAD);
+            let draft = crate::durable::draft_dir(&near.join(DOWNLOAD))?;
+            let path = there.fetch(draft.path(), course, &mut |_, _| {}).await?;
+            download = Some(draft);
+            (path, there.manifest().cloned())
+        }
+    };
+    let program = Program { checked: shared.binary.checked.clone(), version: shared.binary.version, grace: grace() };
+    let drill = Drill { config: &shared.config, program: &program, dir: &near, skip_hash: false };
+    let passed = drill.run(&path, manifest.as_ref(), course, |_, _| {}).await;
+    drop(download);
+    Ok(passed.map_err(|error| if error.is_cancelled() { DrillError::Cancelled } else { error })?)
+}
