@@ -8,7 +8,7 @@ pub(super) const SERVICES: &str = "services";
 /// The key that every `cluster.yml` has.
 const NODES: &str = "nodes";
 
-/// The top-level keys of RKE1's `cluster.yml` (its types/rke_types.go).
+/// The top-level keys of RKE1's `cluster.yml` (its `types/rke_types.go`).
 const RKE1: [&str; 27] = [
     NODES,
     SERVICES,

@@ -8,12 +8,13 @@ use std::io::{self, Read as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::{Mode, makedev};
 
+use crate::clock;
 use crate::host;
 
 /// A pipe may give so many bytes, as a file may have.
@@ -35,14 +36,14 @@ pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
 }
 
 fn read_pipe(path: &Path, timeout: Duration) -> io::Result<Vec<u8>> {
-    let deadline = Instant::now() + timeout;
+    let deadline = clock::monotonic() + timeout;
     // Opening waits for nobody, and neither does reading: poll waits, and knows when to stop.
     let mut pipe =
         File::from(nix::fcntl::open(path, OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC, Mode::empty())?);
     let mut bytes = Vec::new();
     let mut buffer = [0; 16 << 10];
     loop {
-        let remaining = deadline.saturating_duration_since(Instant::now());
+        let remaining = deadline.saturating_duration_since(clock::monotonic());
         let millis = u16::try_from(remaining.as_millis()).unwrap_or(u16::MAX);
         let mut polled = [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)];
         if remaining.is_zero() || poll(&mut polled, PollTimeout::from(millis))? == 0 {

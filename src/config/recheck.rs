@@ -1,5 +1,7 @@
 //! Commands that read the same configuration again.
 
+use std::fmt::Write as _;
+
 use super::options::{self, OPTIONS, Spec};
 use super::texts::{Given, Origin};
 use crate::plan::command::Invocation;
@@ -37,7 +39,7 @@ pub(super) fn invocation(given: &Given) -> Invocation {
     let mut invocation = Invocation::default();
     if let Some((path, _)) = &given.config {
         let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
-        invocation.common.push_str(&format!(" --{}={}", options::CONFIG, quoted(&path.to_string_lossy())));
+        let _ = write!(invocation.common, " --{}={}", options::CONFIG, quoted(&path.to_string_lossy()));
     }
     let is_repeated = |spec: &&Spec| !spec.secret && !ONCE.iter().any(|once| spec.name.starts_with(once));
     for spec in OPTIONS.iter().filter(is_repeated) {

@@ -1,7 +1,7 @@
 //! RKE1's configuration: what a `cluster.yml` (a file with `services:` or `nodes:`) says of snapshots, in our own options.
 //!
 //! Only `services.etcd` is read, and of that what belongs to recurring snapshots, as RKE itself reads it (its
-//! types/rke_types.go and cluster/defaults.go, 0.2 to 1.8): `null`, `""`, `0` and `{}`, which RKE's own tools write, are "not set".
+//! `types/rke_types.go` and `cluster/defaults.go`, 0.2 to 1.8): `null`, `""`, `0` and `{}`, which RKE's own tools write, are "not set".
 //! What is not set has RKE's defaults: `snapshot` on, `creation` 12h, `retention` 72h; in `backup_config`, `enabled`, `interval_hours`
 //! 12, `retention` 6. So only `snapshot: false` and `enabled: false` switch snapshots off. Where there is a `backup_config`, it counts,
 //! and the older keys do not. A key that is nearly one of these is a mistake, as in our own files. What any other source says about the

@@ -27,12 +27,11 @@ fn is_known(zone: &str, directories: &[&Path]) -> bool {
 
 /// A rule of its own, such as `CET-1CEST,M3.5.0,M10.5.0/3` (POSIX, XBD 8.3): a name of at least three letters, then the offset.
 fn is_rule(zone: &str) -> bool {
-    let rest = match zone.strip_prefix('<') {
-        Some(quoted) => quoted.split_once('>').map(|(_, rest)| rest),
-        None => {
-            let letters = zone.chars().take_while(char::is_ascii_alphabetic).count();
-            (letters >= 3).then(|| &zone[letters..])
-        }
+    let rest = if let Some(quoted) = zone.strip_prefix('<') {
+        quoted.split_once('>').map(|(_, rest)| rest)
+    } else {
+        let letters = zone.chars().take_while(char::is_ascii_alphabetic).count();
+        (letters >= 3).then(|| &zone[letters..])
     };
     rest.is_some_and(|rest| rest.trim_start_matches(['+', '-']).starts_with(|c: char| c.is_ascii_digit()))
 }

@@ -79,15 +79,14 @@ pub(super) fn can_connect(authority: &Authority) -> bool {
     let host = authority.host();
     let has_port = authority.as_str().rsplit('@').next().is_some_and(|rest| rest.len() > host.len());
     let is_port_good = if has_port { authority.port_u16().is_some_and(|port| port > 0) } else { true };
-    let is_host_good = match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-        Some(address) => address.parse::<IpAddr>().is_ok_and(|address| address.is_ipv6()),
+    let is_host_good = if let Some(address) = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        address.parse::<IpAddr>().is_ok_and(|address| address.is_ipv6())
+    } else {
         // Underscores: names of containers have them.
-        None => {
-            let is_part =
-                |part: &str| !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c));
-            let is_number = host.split('.').all(|part| part.chars().all(|c| c.is_ascii_digit()));
-            host.trim_end_matches('.').split('.').all(is_part) && (!is_number || host.parse::<IpAddr>().is_ok())
-        }
+        let is_good = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
+        let is_part = |part: &str| !part.is_empty() && part.chars().all(is_good);
+        let is_number = host.split('.').all(|part| part.chars().all(|c| c.is_ascii_digit()));
+        host.trim_end_matches('.').split('.').all(is_part) && (!is_number || host.parse::<IpAddr>().is_ok())
     };
     is_port_good && is_host_good
 }
