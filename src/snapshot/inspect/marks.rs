@@ -43,9 +43,10 @@ impl Marks {
         Finding::new(self.offset, what)
     }
 
-    /// History is gone up to here, or is about to be.
+    /// History is gone up to here, or is about to be. One that was scheduled at 0 and not finished is none to etcd (`kvstore.go`,
+    /// `restore`).
     pub(in crate::snapshot) fn compact(&self) -> Option<i64> {
-        self.scheduled_compaction
+        self.scheduled_compaction.filter(|scheduled| *scheduled > 0).max(self.finished_compaction)
     }
 
     /// What the last compaction that was finished has freed is free.
