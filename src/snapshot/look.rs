@@ -2,6 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use aws_lc_rs::digest;
+
+use super::inspect::marks::Marks;
 use crate::boltdb::database::{Database, Length};
 use crate::boltdb::image::Image;
 use crate::boltdb::keyspace::{self, Change};
@@ -21,24 +24,90 @@ pub struct Value {
     pub version: i64,
     /// The lease that it is bound to; 0 for none.
     pub lease: i64,
-    /// Its value; empty if only its length was asked for.
-    pub value: Vec<u8>,
     /// Bytes of its value.
     pub length: u64,
-    /// CRC-32C of its value.
-    pub crc: u32,
+    /// Its value, or what was asked for instead.
+    pub content: Content,
+}
+
+/// What is wanted of values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// Nothing but their lengths.
+    Length,
+    /// Their SHA-256.
+    Digest,
+    /// All of them.
+    Value,
+}
+
+/// What is known of a value beside its length.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// Nothing.
+    Unread,
+    /// Its SHA-256.
+    Digest([u8; 32]),
+    /// All of it.
+    Value(Vec<u8>),
+}
+
+impl Content {
+    /// The value, if it was asked for.
+    #[must_use]
+    pub fn value(&self) -> Option<&[u8]> {
+        match self {
+            Self::Value(value) => Some(value),
+            Self::Unread | Self::Digest(_) => None,
+        }
+    }
+}
+
+/// Why nothing can be said of a snapshot's keys.
+#[derive(Debug, thiserror::Error)]
+pub enum LookError {
+    /// It is damaged, or cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// As etcd's error of that name.
+    #[error(
+        "required revision is a future revision: {wanted} was asked for, and the newest in the snapshot is {newest}"
+    )]
+    Future {
+        /// What was asked for.
+        wanted: i64,
+        /// The newest there is.
+        newest: i64,
+    },
+    /// As etcd's error of that name.
+    #[error(
+        "required revision has been compacted: {wanted} was asked for, and the snapshot was compacted up to {compacted}"
+    )]
+    Compacted {
+        /// What was asked for.
+        wanted: i64,
+        /// History is gone up to here.
+        compacted: i64,
+    },
 }
 
 impl Value {
-    fn of(change: &Change<'_>, with_value: bool) -> Self {
+    fn of(change: &Change<'_>, wanted: Wanted) -> Self {
+        let content = match wanted {
+            Wanted::Length => Content::Unread,
+            Wanted::Digest => {
+                let digest = digest::digest(&digest::SHA256, change.value);
+                Content::Digest(digest.as_ref().try_into().unwrap_or_default())
+            }
+            Wanted::Value => Content::Value(change.value.to_vec()),
+        };
         Self {
             create_revision: change.create_revision,
             mod_revision: change.record.revision.main,
             version: change.version,
             lease: change.lease,
-            value: if with_value { change.value.to_vec() } else { Vec::new() },
             length: change.value.len() as u64,
-            crc: crc32c::crc32c(change.value),
+            content,
         }
     }
 }
@@ -55,20 +124,20 @@ pub enum Event {
 /// The keys that begin with `prefix`, as they are at `revision`, or at the newest.
 ///
 /// # Errors
-/// If the database is damaged.
+/// If the database is damaged, or does not know that revision.
 pub fn keys(
     snapshot: &SnapshotFile,
     prefix: &[u8],
     revision: Option<i64>,
-    with_values: bool,
-) -> Result<BTreeMap<Vec<u8>, Value>, ReadError> {
+    wanted: Wanted,
+) -> Result<BTreeMap<Vec<u8>, Value>, LookError> {
     let mut keys = BTreeMap::new();
     each(snapshot, revision, |change| {
         if change.record.key.starts_with(prefix) {
             if change.record.is_tombstone {
                 keys.remove(change.record.key);
             } else {
-                keys.insert(change.record.key.to_vec(), Value::of(change, with_values));
+                keys.insert(change.record.key.to_vec(), Value::of(change, wanted));
             }
         }
     })?;
@@ -78,29 +147,29 @@ pub fn keys(
 /// One key, as it is at `revision`, or at the newest.
 ///
 /// # Errors
-/// If the database is damaged.
-pub fn get(snapshot: &SnapshotFile, key: &[u8], revision: Option<i64>) -> Result<Option<Value>, ReadError> {
+/// If the database is damaged, or does not know that revision.
+pub fn get(snapshot: &SnapshotFile, key: &[u8], revision: Option<i64>) -> Result<Option<Value>, LookError> {
     let mut found = None;
     each(snapshot, revision, |change| {
         if change.record.key == key {
-            found = (!change.record.is_tombstone).then(|| Value::of(change, true));
+            found = (!change.record.is_tombstone).then(|| Value::of(change, Wanted::Value));
         }
     })?;
     Ok(found)
 }
 
-/// Everything that the snapshot still knows of a key, the oldest first.
+/// Everything that the snapshot still knows of a key up to `revision`, the oldest first.
 ///
 /// # Errors
-/// If the database is damaged.
-pub fn history(snapshot: &SnapshotFile, key: &[u8], revision: Option<i64>) -> Result<Vec<Event>, ReadError> {
+/// If the database is damaged, or does not know that revision.
+pub fn history(snapshot: &SnapshotFile, key: &[u8], revision: Option<i64>) -> Result<Vec<Event>, LookError> {
     let mut events = Vec::new();
     each(snapshot, revision, |change| {
         if change.record.key == key {
             events.push(if change.record.is_tombstone {
                 Event::Deleted(change.record.revision.main)
             } else {
-                Event::Put(Value::of(change, true))
+                Event::Put(Value::of(change, Wanted::Value))
             });
         }
     })?;
@@ -118,14 +187,14 @@ pub enum Difference {
     Changed,
 }
 
-/// The keys whose values differ, in order.
+/// The keys whose values differ, in order; of both the same is known.
 #[must_use]
 pub fn differences(first: &BTreeMap<Vec<u8>, Value>, second: &BTreeMap<Vec<u8>, Value>) -> Vec<(Vec<u8>, Difference)> {
     let mut found: Vec<(Vec<u8>, Difference)> = first
         .iter()
         .filter_map(|(key, value)| match second.get(key) {
             None => Some((key.clone(), Difference::Removed)),
-            Some(other) if (other.length, other.crc) != (value.length, value.crc) => {
+            Some(other) if (other.length, &other.content) != (value.length, &value.content) => {
                 Some((key.clone(), Difference::Changed))
             }
             Some(_) => None,
@@ -172,10 +241,24 @@ impl Visitor for Members {
     }
 }
 
-fn each(snapshot: &SnapshotFile, revision: Option<i64>, mut see: impl FnMut(&Change<'_>)) -> Result<(), ReadError> {
+fn each(snapshot: &SnapshotFile, revision: Option<i64>, mut see: impl FnMut(&Change<'_>)) -> Result<(), LookError> {
     let length = if snapshot.trailer.is_some() { Length::Exact } else { Length::AtLeast };
     let database = Database::open(&snapshot.database, snapshot.database_size, length)?;
-    database.walk_bucket(b"key", &mut Changes { upto: revision.unwrap_or(i64::MAX), see: &mut see })
+    // 0 is the newest one, as it is to etcd.
+    let revision = revision.filter(|revision| *revision > 0);
+    if let Some(wanted) = revision {
+        let compacted = Marks::read(&database)?.compact();
+        let last = database.last_key(b"key")?.map(|key| keyspace::revision(&key)).transpose();
+        let last = last.map_err(|what| ReadError::from(Finding::new(0, what)))?;
+        let newest = last.map_or(1, |(revision, _)| revision.main).max(compacted.unwrap_or(1));
+        if wanted > newest {
+            return Err(LookError::Future { wanted, newest });
+        }
+        if let Some(compacted) = compacted.filter(|compacted| wanted < *compacted) {
+            return Err(LookError::Compacted { wanted, compacted });
+        }
+    }
+    Ok(database.walk_bucket(b"key", &mut Changes { upto: revision.unwrap_or(i64::MAX), see: &mut see })?)
 }
 
 struct Changes<'s, S> {
@@ -190,10 +273,35 @@ impl<S: FnMut(&Change<'_>)> Visitor for Changes<'_, S> {
 
     fn pair(&mut self, key: &[u8], value: &[u8], offset: u64) -> Result<Flow, Finding> {
         let change = keyspace::change(key, value).map_err(|what| Finding::new(offset, what))?;
+        if change.record.revision.main > self.upto {
+            return Ok(Flow::Break(()));
+        }
         // The record that only raises the revision is no key.
-        if change.record.revision.main <= self.upto && (change.record.is_tombstone || !value.is_empty()) {
+        if !change.record.is_raise() {
             (self.see)(&change);
         }
         Ok(ON)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::boltdb::keyspace::{Record, Revision};
+
+    /// code B14: two values of one length and one CRC-32C are not the same.
+    #[test]
+    fn values_are_compared_by_more_than_their_checksum() {
+        // The polynomial of CRC-32C: added to a value it leaves the checksum as it is.
+        let same_checksum = (0x82f6_3b78_u64 << 1 | 1).to_le_bytes();
+        let keys = |value: &[u8]| {
+            let record = Record { revision: Revision { main: 2, sub: 0 }, is_tombstone: false, key: b"k" };
+            let change = Change { record, create_revision: 2, version: 1, lease: 0, value };
+            BTreeMap::from([(b"k".to_vec(), Value::of(&change, Wanted::Digest))])
+        };
+        assert_eq!(crc32c::crc32c(&[0; 8]), crc32c::crc32c(&same_checksum));
+        let found = differences(&keys(&[0; 8]), &keys(&same_checksum));
+        assert_eq!(found, [(b"k".to_vec(), Difference::Changed)]);
+        assert!(differences(&keys(&[0; 8]), &keys(&[0; 8])).is_empty());
     }
 }

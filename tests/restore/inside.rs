@@ -32,6 +32,11 @@ fn keys_are_listed_read_followed_and_compared() {
         let keys: Vec<&str> =
             listed.succeeds().lines().skip(1).map(|line| line.split_whitespace().last().unwrap()).collect();
         assert_eq!(keys, ["app/a", "app/b"]);
+        // ux F15: what is not known is an error, as etcd's, and never today's value.
+        for asked in [&["get", &first, "app/a"][..], &["history", &first, "app/a"], &["ls", &first]] {
+            assert_eq!(ask(&[asked, &["--rev=5"]].concat()).code, Some(0), "the newest");
+            ask(&[asked, &["--rev=6"]].concat()).fails(1, &["required revision is a future revision", "up to 5"]);
+        }
         let early = ask(&["ls", &first, "--rev=2", "-o", "json"]);
         let early: serde_json::Value = serde_json::from_str(early.succeeds()).unwrap();
         assert_eq!((&early["keys"][0]["key"], early["keys"].as_array().unwrap().len()), (&"app/a".into(), 1));

@@ -1,7 +1,7 @@
 //! `quorate etcd-snapshot get`, `history` and `diff`, and `ls FILE`: what is inside a snapshot, without restoring it.
 
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
@@ -12,7 +12,7 @@ use crate::etcd::embedded::hex;
 use crate::host::printable;
 use crate::plan::space::human;
 use crate::snapshot::file::{self, SnapshotFile};
-use crate::snapshot::look::{self, Difference, Event, Value};
+use crate::snapshot::look::{self, Difference, Event, LookError, Value, Wanted};
 use crate::snapshot::verify::VerifyError;
 
 /// The snapshot is read as it is; nothing is restored.
@@ -102,9 +102,9 @@ fn text_or_hex(bytes: &[u8]) -> (Option<String>, Option<String>) {
 }
 
 impl Item {
-    fn of(key: &[u8], value: &Value, with_value: bool) -> Self {
+    fn of(key: &[u8], value: &Value) -> Self {
         let (text, in_hex) = text_or_hex(key);
-        let (value_text, value_hex) = if with_value { text_or_hex(&value.value) } else { (None, None) };
+        let (value_text, value_hex) = value.content.value().map_or((None, None), text_or_hex);
         Self {
             key: text,
             key_hex: in_hex,
@@ -130,18 +130,41 @@ fn open(place: &Place, named: &str) -> Result<(SnapshotFile, Got), Failure> {
     Ok((file::open(&got.path)?, got))
 }
 
-fn damaged(path: &Path) -> impl Fn(crate::boltdb::page::ReadError) -> VerifyError + '_ {
-    move |error| VerifyError::of(error, path, None)
+fn failed(path: &Path) -> impl Fn(LookError) -> Failure + '_ {
+    move |error| match error {
+        LookError::Read(error) => VerifyError::of(error, path, None).into(),
+        LookError::Future { .. } | LookError::Compacted { .. } => {
+            NoRevision { path: path.to_path_buf(), why: error }.into()
+        }
+    }
+}
+
+/// The snapshot does not know a revision.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {why}", path.display())]
+struct NoRevision {
+    path: PathBuf,
+    why: LookError,
+}
+
+impl Explained for NoRevision {
+    fn next(&self) -> Option<String> {
+        Some(match &self.why {
+            LookError::Future { newest, .. } => format!("leave out --rev, or give one up to {newest}"),
+            LookError::Compacted { compacted, .. } => format!("leave out --rev, or give one from {compacted} on"),
+            LookError::Read(_) => return None,
+        })
+    }
 }
 
 pub(super) fn get(place: &Place, args: &OfKey) -> Result<Exit, Failure> {
     let (snapshot, got) = open(place, &args.snapshot)?;
-    let found = look::get(&snapshot, args.key.as_bytes(), args.rev).map_err(damaged(&snapshot.path))?;
+    let found = look::get(&snapshot, args.key.as_bytes(), args.rev).map_err(failed(&snapshot.path))?;
     let missing = || NoKey { snapshot: got.shown.clone(), key: printable(&args.key), revision: args.rev };
     let value = found.ok_or_else(missing)?;
-    if !output::structured(&Item::of(args.key.as_bytes(), &value, true), args.output)? {
+    if !output::structured(&Item::of(args.key.as_bytes(), &value), args.output)? {
         // As it is: it may be on its way into a file, or back into an etcd.
-        output::bytes(&[&value.value[..], b"\n"].concat())?;
+        output::bytes(&[value.content.value().unwrap_or_default(), b"\n"].concat())?;
     }
     Ok(Exit::Done)
 }
@@ -154,8 +177,8 @@ pub(super) fn list(
     format: Format,
 ) -> Result<Exit, Failure> {
     let (snapshot, _got) = open(place, named)?;
-    let keys = look::keys(&snapshot, prefix.as_bytes(), revision, false).map_err(damaged(&snapshot.path))?;
-    let items: Vec<Item> = keys.iter().map(|(key, value)| Item::of(key, value, false)).collect();
+    let keys = look::keys(&snapshot, prefix.as_bytes(), revision, Wanted::Length).map_err(failed(&snapshot.path))?;
+    let items: Vec<Item> = keys.iter().map(|(key, value)| Item::of(key, value)).collect();
     if !output::structured(&serde_json::json!({ "keys": items }), format)? {
         let mut text = format!("{:>12}  {:>8}  {:>10}  Key\n", "Revision", "Version", "Size");
         for (key, value) in &keys {
@@ -175,14 +198,14 @@ pub(super) fn list(
 
 pub(super) fn history(place: &Place, args: &OfKey) -> Result<Exit, Failure> {
     let (snapshot, got) = open(place, &args.snapshot)?;
-    let events = look::history(&snapshot, args.key.as_bytes(), args.rev).map_err(damaged(&snapshot.path))?;
+    let events = look::history(&snapshot, args.key.as_bytes(), args.rev).map_err(failed(&snapshot.path))?;
     if events.is_empty() {
         return Err(NoKey { snapshot: got.shown, key: printable(&args.key), revision: args.rev }.into());
     }
     let items: Vec<serde_json::Value> = events
         .iter()
         .map(|event| match event {
-            Event::Put(value) => serde_json::json!({ "put": Item::of(args.key.as_bytes(), value, true) }),
+            Event::Put(value) => serde_json::json!({ "put": Item::of(args.key.as_bytes(), value) }),
             Event::Deleted(revision) => serde_json::json!({ "deleted": { "mod_revision": revision } }),
         })
         .collect();
@@ -196,7 +219,7 @@ pub(super) fn history(place: &Place, args: &OfKey) -> Result<Exit, Failure> {
                     value.mod_revision,
                     value.version,
                     human(value.length),
-                    output::cut(&shown(&value.value), 42)
+                    output::cut(&shown(value.content.value().unwrap_or_default()), 42)
                 ),
                 Event::Deleted(revision) => writeln!(text, "{revision:>12}  {:>8}  {:>10}  deleted", "", ""),
             };
@@ -209,7 +232,7 @@ pub(super) fn history(place: &Place, args: &OfKey) -> Result<Exit, Failure> {
 pub(super) fn diff(place: &Place, args: &Two) -> Result<Exit, Failure> {
     let keys = |named: &str| -> Result<_, Failure> {
         let (snapshot, _got) = open(place, named)?;
-        Ok(look::keys(&snapshot, args.prefix.as_bytes(), None, false).map_err(damaged(&snapshot.path))?)
+        Ok(look::keys(&snapshot, args.prefix.as_bytes(), None, Wanted::Digest).map_err(failed(&snapshot.path))?)
     };
     let differences = look::differences(&keys(&args.first)?, &keys(&args.second)?);
     let items: Vec<serde_json::Value> = differences
