@@ -185,7 +185,7 @@ impl Drill<'_> {
             return Err(VerifyError::NoHash(snapshot.path).into());
         }
         self.check_room(snapshot.database_size)?;
-        durable::sweep_dirs(self.dir, NAME);
+        let _ = durable::sweep_named(self.dir, NAME);
         let work = durable::draft_dir(&self.dir.join(NAME))?;
         // A data directory like any other, with certificates of its own.
         let data = DataDir::new(work.path()).with_etcd_user(self.config.etcd.user.clone());
