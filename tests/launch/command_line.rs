@@ -213,11 +213,26 @@ fn versions_completions_and_manual_pages_are_made() {
     for (shell, check) in [("bash", "bash"), ("zsh", "zsh"), ("fish", "fish")] {
         let ran = run(&["completion", shell]);
         let script = ran.succeeds();
-        assert!(script.contains("etcd-client-port"), "{shell}");
+        assert!(script.contains("_QUORATE_COMPLETE"), "{shell}");
         let Ok(mut child) = Command::new(check).arg("-n").stdin(Stdio::piped()).spawn() else { continue };
         std::io::Write::write_all(&mut child.stdin.take().unwrap(), script.as_bytes()).unwrap();
         assert!(child.wait().unwrap().success(), "{shell}");
     }
+    // What the scripts ask: each option once, and the names of snapshots.
+    let snapshots = tempfile::tempdir().unwrap();
+    fs::write(snapshots.path().join("before-upgrade-n-1700000000"), vec![0; 8192]).unwrap();
+    let asked = |words: &[&str]| {
+        let mut command = Command::new(crate::kit::executable());
+        command.env("_QUORATE_COMPLETE", "bash").env("_CLAP_IFS", "\n");
+        command.env("_CLAP_COMPLETE_INDEX", (words.len() - 1).to_string());
+        command.env("QUORATE_ETCD_SNAPSHOT_DIR", snapshots.path()).env_remove("QUORATE_CONFIG");
+        let ran = Ran::of(&command.arg("--").args(words).output().unwrap());
+        ran.succeeds().lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(asked(&["quorate", "etcd-snapshot", "get", ""]), ["latest", "before-upgrade-n-1700000000"]);
+    assert_eq!(asked(&["quorate", "etcd-snapshot", "get", "b"]), ["before-upgrade-n-1700000000"]);
+    let options = asked(&["quorate", "etcd-snapshot", "get", "--s3-b"]);
+    assert_eq!(options, ["--s3-bucket", "--s3-bucket-lookup-type"]);
     run(&["completion", "csh"]).fails(2, &["invalid value 'csh'"]);
     let dir = tempfile::tempdir().unwrap();
     run(&["man", dir.path().to_str().unwrap()]).succeeds();
@@ -229,6 +244,9 @@ fn versions_completions_and_manual_pages_are_made() {
     }
     let page = fs::read_to_string(dir.path().join("quorate-server.1")).unwrap();
     assert!(page.contains("etcd\\-client\\-port"), "the options are in it");
+    for section in ["SYNOPSIS", "OPTIONS", "EXAMPLES", "EXIT STATUS", "FILES", "SEE ALSO"] {
+        assert!(page.contains(section), "{section}");
+    }
 }
 
 #[test]

@@ -176,7 +176,7 @@ fn data_that_cannot_be_resumed_never_becomes_an_empty_cluster() {
     fs::remove_dir_all(&wal).unwrap();
     // What cannot be read is not gone.
     std::os::unix::fs::symlink("wal", &wal).unwrap();
-    node.run_server().fails(1, &["cannot read", "member/wal", "nothing can be said", "because:", "next:"]);
+    node.run_server().fails(1, &["cannot open", "member/wal", "because:", "next:"]);
     fs::remove_file(&wal).unwrap();
     fs::create_dir(&wal).unwrap();
     fs::write(&segment, log).unwrap();

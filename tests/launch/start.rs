@@ -22,7 +22,7 @@ mod cases {
     use crate::kit::{self, Access, Etcd, Node, eventually, http_get};
 
     pub fn starts_serves_and_stops(etcd: &Etcd) {
-        let mut node = Node::new(etcd);
+        let mut node = Node::new(etcd).env("QUORATE_LOG", "quorate=info,etcd=info");
         node.start_ready();
         let version = etcd.version();
         let url = format!("https://127.0.0.1:{}", node.ports.client());
