@@ -28,8 +28,13 @@ pub(super) fn parse<T: CommandFactory + FromArgMatches>(
     T::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
 }
 
-/// Looks at every value of the command and of its subcommands.
+/// Looks at every value of the subcommand, then of the command: what is global is seen in both, and belongs to the usage of the first.
 fn reject_empty_values(command: &mut Command, matches: &ArgMatches) -> Result<(), clap::Error> {
+    if let Some((name, matches)) = matches.subcommand()
+        && let Some(command) = command.find_subcommand_mut(name)
+    {
+        reject_empty_values(command, matches)?;
+    }
     let empty = command.get_arguments().find(|argument| {
         let id = argument.get_id().as_str();
         // The order matters: clap panics when asked for the source of a value that the subcommand does not have.
@@ -38,14 +43,8 @@ fn reject_empty_values(command: &mut Command, matches: &ArgMatches) -> Result<()
             && values.any(|value| is_empty(argument, value))
             && matches.value_source(id) == Some(ValueSource::CommandLine)
     });
-    if let Some(argument) = empty.map(ToString::to_string) {
-        return Err(no_value(command, argument));
-    }
-    match matches.subcommand() {
-        Some((name, matches)) => match command.find_subcommand_mut(name) {
-            Some(command) => reject_empty_values(command, matches),
-            None => Ok(()),
-        },
+    match empty.map(ToString::to_string) {
+        Some(argument) => Err(no_value(command, argument)),
         None => Ok(()),
     }
 }

@@ -36,8 +36,11 @@ pub fn is_fair(wrong: &str, name: &str) -> bool {
 
 /// Options, flags and subcommands that destroy, expose or switch off something.
 fn is_grave(name: &str) -> bool {
-    const GRAVE: [&str; 13] = [
+    const GRAVE: [&str; 15] = [
         "new-cluster",
+        // etcd's own.
+        "force-new-cluster",
+        "unsafe-no-fsync",
         "undo-reset",
         "skip-hash-check",
         "no-pre-restore-snapshot",
@@ -148,9 +151,14 @@ mod tests {
         ] {
             assert_eq!(meant(wrong), None, "{wrong}");
         }
-        for (wrong, name) in
-            [("purge", "prune"), ("remove", "delete"), ("cluster-init", "cluster-reset"), ("forced", "free")]
-        {
+        for (wrong, name) in [
+            ("purge", "prune"),
+            ("remove", "delete"),
+            ("no-fsync", "unsafe-no-fsync"),
+            ("new-cluster", "force-new-cluster"),
+            ("cluster-init", "cluster-reset"),
+            ("forced", "free"),
+        ] {
             assert!(!is_fair(wrong, name), "{wrong}");
         }
         for (wrong, name) in [("pruen", "prune"), ("snapshot", "etcd-snapshot"), ("undo-rest", "undo-reset")] {
