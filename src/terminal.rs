@@ -6,7 +6,8 @@ use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use indicatif::ProgressBar;
+use console::Term;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
 
 /// The bars that are drawn, by number; the last one is the one that is seen.
 static BARS: Mutex<Vec<(u64, ProgressBar)>> = Mutex::new(Vec::new());
@@ -14,6 +15,43 @@ static NUMBER: AtomicU64 = AtomicU64::new(0);
 
 fn bars() -> MutexGuard<'static, Vec<(u64, ProgressBar)>> {
     BARS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Columns that stay free: an echoed `^C` would otherwise move on to the next line, and leave the bar behind.
+const FREE: u16 = 4;
+
+/// The terminal behind standard error, a little narrower than it is.
+#[derive(Debug)]
+struct Narrower(Term);
+
+impl TermLike for Narrower {
+    fn width(&self) -> u16 {
+        self.0.size().1.saturating_sub(FREE)
+    }
+    fn move_cursor_up(&self, lines: usize) -> io::Result<()> {
+        self.0.move_cursor_up(lines)
+    }
+    fn move_cursor_down(&self, lines: usize) -> io::Result<()> {
+        self.0.move_cursor_down(lines)
+    }
+    fn move_cursor_right(&self, columns: usize) -> io::Result<()> {
+        self.0.move_cursor_right(columns)
+    }
+    fn move_cursor_left(&self, columns: usize) -> io::Result<()> {
+        self.0.move_cursor_left(columns)
+    }
+    fn write_line(&self, text: &str) -> io::Result<()> {
+        self.0.write_line(text)
+    }
+    fn write_str(&self, text: &str) -> io::Result<()> {
+        self.0.write_str(text)
+    }
+    fn clear_line(&self) -> io::Result<()> {
+        self.0.clear_line()
+    }
+    fn flush(&self) -> io::Result<()> {
+        self.0.flush()
+    }
 }
 
 /// A bar that is drawn until this is dropped.
@@ -24,9 +62,11 @@ pub struct Drawn {
 }
 
 impl Drawn {
-    /// From now on `bar` is drawn.
+    /// From now on one is drawn, in this style.
     #[must_use]
-    pub fn new(bar: ProgressBar) -> Self {
+    pub fn new(style: ProgressStyle) -> Self {
+        let target = ProgressDrawTarget::term_like(Box::new(Narrower(Term::buffered_stderr())));
+        let bar = ProgressBar::with_draw_target(None, target).with_style(style);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         bars().push((number, bar.clone()));
         Self { number, bar }
@@ -59,6 +99,8 @@ pub fn above<T>(write: impl FnOnce() -> T) -> T {
 pub fn clear() {
     for (_, bar) in bars().drain(..) {
         bar.finish_and_clear();
+        // The work may go on for a moment, and would draw again.
+        bar.set_draw_target(ProgressDrawTarget::hidden());
     }
 }
 

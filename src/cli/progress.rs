@@ -3,7 +3,7 @@
 use std::io::IsTerminal as _;
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressStyle;
 
 use super::output;
 use crate::clock;
@@ -12,6 +12,8 @@ use crate::terminal::Drawn;
 
 /// Without a terminal, how often to say something.
 const NOW_AND_THEN: Duration = Duration::from_secs(10);
+/// How often a bar is drawn again.
+const REDRAW: Duration = Duration::from_millis(250);
 /// What is done may take so many columns: the rest of the line fits 80 then.
 const WIDEST: usize = 30;
 /// While it is known how much there is to do.
@@ -36,9 +38,11 @@ fn style(template: &str) -> ProgressStyle {
 impl Progress {
     pub(super) fn new(what: &str) -> Self {
         let drawn = (std::io::stderr().is_terminal() && !output::is_quiet()).then(|| {
-            let bar = ProgressBar::no_length().with_style(style(UNMEASURED));
-            bar.set_message(output::cut(what, WIDEST));
-            Drawn::new(bar)
+            let drawn = Drawn::new(style(UNMEASURED));
+            drawn.bar().set_message(output::cut(what, WIDEST));
+            // What comes between two drawings is not lost.
+            drawn.bar().enable_steady_tick(REDRAW);
+            drawn
         });
         Self { what: what.to_owned(), drawn, is_measured: false, said: clock::monotonic() }
     }
@@ -81,7 +85,7 @@ mod tests {
     use std::io;
     use std::sync::{Arc, Mutex};
 
-    use indicatif::{ProgressDrawTarget, TermLike};
+    use indicatif::{ProgressBar, ProgressDrawTarget, TermLike};
 
     use super::*;
 

@@ -171,7 +171,9 @@ fn records(items: &[Item], columns: usize, now: u64) -> String {
             let _ = writeln!(text, "  {name:<10}{}", output::wrapped(value, INDENT, columns));
         };
         for (index, item) in row.items.iter().enumerate() {
-            let location = output::cut_in_the_middle(&printable(&item.location), columns.saturating_sub(INDENT));
+            // The name stands above.
+            let place = item.location.strip_suffix(item.name.as_str()).unwrap_or(&item.location);
+            let location = output::cut_in_the_middle(&printable(place), columns.saturating_sub(INDENT));
             line(if index == 0 { "location" } else { "" }, &location);
         }
         line("size", &human(item.size));

@@ -116,7 +116,7 @@ impl Check<'_> {
         let listed = bucket.list(&target.prefix(), true).await;
         let listed = self.must("list", listed)?;
         let count = listed.len();
-        self.good("list", format!("{count} {} in {target}", if count == 1 { "object" } else { "objects" }));
+        self.good("list", format!("{count} {} in the folder", if count == 1 { "object" } else { "objects" }));
         self.sweep(&listed).await;
         let content = b"quorate tries this store".to_vec();
         let put = bucket.write(key, content.clone(), "text/plain").await;
