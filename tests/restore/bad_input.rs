@@ -133,7 +133,7 @@ fn too_little_room_and_a_read_only_disk_change_nothing() {
     fill(100 << 20);
     let before = everything(&db);
     restore(&node, &snapshot, &[])
-        .fails(1, &["nothing was changed", "the new data need", "are free in", "next: see what takes the space"]);
+        .fails(1, &["nothing was changed", "the new data needs", "is free in", "next: see what takes the space"]);
     assert!(everything(&db) == before);
     fs::remove_file(&ballast).unwrap();
     mount.remount("ro");

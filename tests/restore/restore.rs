@@ -31,7 +31,7 @@ mod cases {
         let ran = restore(&node, &name, &[]);
         restored(&ran);
         for words in
-            ["2 keys; the revision was 6 and is 1000000008 now", "quorate server --undo-reset", "A snapshot of them is"]
+            ["2 keys; the revision was 6 and is 1000000008 now", "quorate server --undo-reset", "A snapshot of it is"]
         {
             assert!(said(&ran).contains(words), "{words}: {}", ran.err);
         }

@@ -51,7 +51,7 @@ fn survives(template: &Template, act: &[&str], faults: &str, new: &str) {
     assert!(found == "a b" || found == new, "{found}: {context}");
     let says_undone =
         ["nothing was changed", "everything is as it was before"].iter().any(|words| ran.err.contains(words));
-    let says_done = ran.err.contains("its data are in place and good");
+    let says_done = ran.err.contains("its data is in place and good");
     if ran.code.is_some() {
         assert!(says_undone != says_done, "{context}");
         assert_eq!(found, if says_undone { "a b" } else { new }, "{context}");
@@ -151,7 +151,7 @@ fn the_way_back_fails_or_is_killed() {
     let mut node = template.copy();
     node.env = vec![("FAILPOINTS".into(), "restore::gate=return;restore::old_back=return".into())];
     let ran = node.run_server_with(&["--cluster-reset", &path]);
-    ran.fails(1, &["failed, and cannot be undone now", "next: mend that, then start the server"]);
+    ran.fails(1, &["failed, and cannot be rolled back now", "next: fix that, then start the server"]);
     node.env.clear();
     node.start_ready();
     node.wait_log("the data from before are back in place");
@@ -221,7 +221,7 @@ fn an_undoing_fails_or_is_killed() {
             node.env.clear();
             node.start_ready();
             let found = keys(&node);
-            let is_done = ran.err.contains("its data are in place and good");
+            let is_done = ran.err.contains("its data is in place and good");
             if ran.code.is_some() {
                 assert_eq!(found, if is_done { "a b" } else { "a" }, "{step} {fault}: {ran:#?}");
             }

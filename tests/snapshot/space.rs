@@ -113,7 +113,7 @@ fn keys_that_fill_the_quota_are_named_and_nothing_is_said_to_be_well() {
     assert_eq!(space(&node)["prefixes"][0]["prefix"], "big/");
     node.etcdctl(&["del", "--prefix", "big/"]);
     node.quorate(&["space", "--free"]).succeeds();
-    assert!(node.is_serving());
+    assert_eq!(node.status().code, Some(0));
     node.stop();
 }
 
@@ -143,7 +143,8 @@ fn without_room_for_a_copy_it_is_not_begun() {
     fill(&node, 300);
     let words = ["defragmenting needs", "on the disk of the data, and", "are free", "next: free some space"];
     node.quorate(&["defrag"]).fails(1, &words);
-    assert_eq!(node.status().code, Some(0));
+    // On so small a disk it is degraded, and serves.
+    assert!(node.is_serving());
     node.stop();
 }
 
