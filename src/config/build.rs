@@ -85,6 +85,10 @@ pub(super) fn build(
     }
     checks::timing(&mut builder);
     checks::reset(&mut builder);
+    if reader == Reader::Server {
+        // Commands may look at snapshots there.
+        checks::data_dir(&mut builder, &data_dir);
+    }
     if let Some(address) = builder.one("bind-address", |text| text.parse().ok()) {
         check_ours(&mut builder, host, "bind-address", address, &resolved.origin("bind-address"), true);
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
 
 use super::build::Builder;
 use super::kinds::millis;
@@ -61,6 +62,19 @@ pub(super) fn timing(builder: &mut Builder<'_>) {
         builder.problem(origin, message);
     } else if election > 50_000 {
         builder.problem(origin, format!("`etcd-election-timeout` ({election} ms) must be at most 50000 ms"));
+    }
+}
+
+/// A file of k3s or RKE2 may bring their data directory with it, whose layout is much like ours.
+pub(super) fn data_dir(builder: &mut Builder<'_>, data_dir: &Path) {
+    const OF_OTHERS: [&str; 3] = ["server/cred", "server/manifests", "agent/etc"];
+    if OF_OTHERS.iter().any(|theirs| data_dir.join(theirs).is_dir()) {
+        let message = format!(
+            "`data-dir`: {} holds the data of k3s or RKE2, which quorate would change; give it a directory of its own, and bring \
+             the data over with a snapshot: --cluster-reset --cluster-reset-restore-path=FILE",
+            data_dir.display()
+        );
+        builder.problem(builder.resolved.origin("data-dir"), message);
     }
 }
 

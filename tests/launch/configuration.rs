@@ -342,6 +342,17 @@ fn a_secret_that_others_can_read_is_pointed_out() {
 }
 
 #[test]
+fn the_data_directory_of_k3s_is_left_alone() {
+    let _timed = Timed::start();
+    let node = Node::new(&Etcd::usual());
+    fs::create_dir_all(node.data_dir.join("server/cred")).unwrap();
+    let before = node.files();
+    node.run_server().fails(2, &["command line --data-dir", "holds the data of k3s or RKE2"]);
+    assert_eq!(node.files(), before);
+    node.quorate(&["etcd-snapshot", "ls"]).succeeds();
+}
+
+#[test]
 fn a_time_zone_that_does_not_exist_is_pointed_out() {
     let _timed = Timed::start();
     let node = Node::new(&Etcd::usual()).env("TZ", "No/Where").arg("--print-config");
