@@ -16,7 +16,7 @@ use crate::server::reset::{Asked, Report, Tell};
 /// Flags of a reset without one.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "--dry-run, --skip-hash-check and --no-pre-restore-snapshot belong to --cluster-reset or --undo-reset; nothing was started"
+    "--dry-run, --skip-hash-check, --allow-empty and --no-pre-restore-snapshot belong to --cluster-reset or --undo-reset; nothing was started"
 )]
 pub(super) struct Pointless;
 

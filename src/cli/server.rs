@@ -31,6 +31,9 @@ pub(super) struct Args {
     /// With --cluster-reset-restore-path: accept a raw copy of `member/snap/db` (no trailing hash)
     #[arg(long)]
     skip_hash_check: bool,
+    /// With --cluster-reset-restore-path: restore a snapshot even if it holds no keys
+    #[arg(long)]
+    allow_empty: bool,
     /// With --cluster-reset: do not take a snapshot of the existing data first
     #[arg(long)]
     no_pre_restore_snapshot: bool,
@@ -50,7 +53,7 @@ pub(super) fn run(global: Given, args: &Args) -> Result<Exit, Failure> {
         return Ok(Exit::Done);
     }
     let is_reset = config.cluster_reset || args.undo_reset;
-    if !is_reset && (args.dry_run || args.skip_hash_check || args.no_pre_restore_snapshot) {
+    if !is_reset && (args.dry_run || args.skip_hash_check || args.allow_empty || args.no_pre_restore_snapshot) {
         return Err(reset::Pointless.into());
     }
     let log_format = config.log_format;
@@ -68,6 +71,7 @@ pub(super) fn run(global: Given, args: &Args) -> Result<Exit, Failure> {
             undo: args.undo_reset,
             dry_run: args.dry_run,
             skip_hash: args.skip_hash_check,
+            allow_empty: args.allow_empty,
             no_safety_net: args.no_pre_restore_snapshot,
         };
         let done = runtime.block_on(server::reset::run(&config, &asked, reset::progress()));

@@ -28,6 +28,9 @@ pub enum Refusal {
         /// By how much.
         by: u64,
     },
+    /// There is nothing in it.
+    #[error("the snapshot holds no keys: etcd would serve nothing after the restore")]
+    Empty,
     /// A reset was done, and no normal start since.
     #[error("a reset or restore was done already, and the server was not started since: {flag} is there")]
     Flag {
@@ -48,6 +51,9 @@ impl Explained for Refusal {
         Some(match self {
             Self::TooOld { written, .. } => format!("restore it with etcd {written}, named with --etcd-binary"),
             Self::Raise { .. } => "give a smaller --cluster-reset-bump-revision".into(),
+            Self::Empty => {
+                "restore another one (quorate etcd-snapshot ls), or add --allow-empty if that is what you want".into()
+            }
             Self::Flag { flag } => format!(
                 "start it without the flags (systemctl start quorate-server): the mark goes when etcd is ready. If it is to be reset \
                  once more instead: rm {flag}"
@@ -72,6 +78,15 @@ pub fn check_target(written: Version, binary: Version) -> Result<Option<String>,
             binary.minor_text()
         )
     }))
+}
+
+/// Whether a snapshot with so many keys may be restored. One without any is most likely not the one that was meant: of a new cluster, or
+/// of one that had lost everything.
+///
+/// # Errors
+/// If it holds none, and nobody said that this is right.
+pub fn check_not_empty(keys: u64, allow_empty: bool) -> Result<(), Refusal> {
+    if keys > 0 || allow_empty { Ok(()) } else { Err(Refusal::Empty) }
 }
 
 /// The revision raised by so much.
@@ -169,6 +184,14 @@ mod tests {
         for by in [u64::MAX, i64::MAX.unsigned_abs(), i64::MAX.unsigned_abs() - 7] {
             assert!(raised(7, by).is_err());
         }
+    }
+
+    #[test]
+    fn an_empty_snapshot_is_restored_only_when_that_is_asked_for() {
+        for (keys, allow_empty, is_allowed) in [(0, false, false), (0, true, true), (1, false, true), (1, true, true)] {
+            assert_eq!(check_not_empty(keys, allow_empty).is_ok(), is_allowed, "{keys} {allow_empty}");
+        }
+        assert_eq!(Refusal::Empty.exit(), Exit::Refused);
     }
 
     #[test]

@@ -58,6 +58,8 @@ pub struct Blueprint {
     pub target: Version,
     /// By how much the revision is raised.
     pub raise: u64,
+    /// The snapshot may hold no keys at all.
+    pub allow_empty: bool,
 }
 
 /// What was built.
@@ -164,7 +166,11 @@ pub fn build(
             let finding = Finding::new(snapshot.database_size, "the SHA-256 at its end is not that of the database");
             Err(VerifyError::Corrupt { path: snapshot.path.clone(), finding, hash_is_right: None }.into())
         }
-        built => built,
+        built => {
+            let built = built?;
+            plan::check_not_empty(built.inspection.keys, blueprint.allow_empty)?;
+            Ok(built)
+        }
     }
 }
 

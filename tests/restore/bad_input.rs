@@ -59,7 +59,7 @@ fn files_that_are_no_good_snapshot_change_nothing() {
     prepared.refused(&prepared.file("cut", &good[..good.len() / 2]), 1, &["nothing was changed"]);
     prepared.refused(&prepared.file("no-hash", &good[..good.len() - 32]), 1, &["has no SHA-256 at its end"]);
     let half = [&good[..good.len() - 4096 - 32], &good[good.len() - 32..]].concat();
-    prepared.refused(&prepared.file("page-missing", &half), 1, &["is corrupt"]);
+    prepared.refused(&prepared.file("page-missing", &half), 1, &["is truncated: it has 68.0 KiB of 72.0 KiB"]);
     prepared.refused(
         &prepared.file("nonsense", &vec![7; 20_512]),
         1,
@@ -69,11 +69,7 @@ fn files_that_are_no_good_snapshot_change_nothing() {
     for at in (20..good.len()).step_by(4096 - 64).chain([good.len() - 1]) {
         let mut flipped = good.clone();
         flipped[at] ^= 0x10;
-        prepared.refused(
-            &prepared.file("flipped", &flipped),
-            1,
-            &["nothing was changed", "is corrupt", "do not restore this one"],
-        );
+        prepared.refused(&prepared.file("flipped", &flipped), 1, &["nothing was changed", "is corrupt", "next: "]);
     }
     // As if nothing had been tried.
     restored(&restore(&prepared.node, prepared.snapshot.to_str().unwrap(), &[]));
@@ -222,4 +218,33 @@ fn flags_that_contradict_each_other_are_usage_errors() {
     restore(&node, "s3://bucket", &[]).fails(2, &["wants s3://BUCKET/KEY"]);
     restore(&node, "x", &["--cluster-reset-bump-revision=x"]).fails(2, &["wants a whole number"]);
     assert!(!node.data_dir.exists());
+}
+
+/// A snapshot of a new cluster is good, and over data that somebody has it is most likely a mistake (attack 2).
+#[test]
+fn an_empty_snapshot_is_restored_only_when_that_is_asked_for() {
+    let _timed = Timed::start();
+    let mut node = Node::new(&Etcd::usual());
+    node.start_ready();
+    let empty = snapshot_dir(&node).join(save(&node));
+    node.etcdctl(&["put", "a", "1"]);
+    node.stop();
+    let empty = empty.to_str().unwrap();
+    let verified = node.quorate(&["etcd-snapshot", "verify", empty]);
+    assert!(verified.succeeds().contains(": good") && verified.out.contains("0 ("), "{verified:?}");
+    let before = everything(&node.etcd_dir());
+    for more in [&["--dry-run"][..], &[]] {
+        restore(&node, empty, more).fails(4, &["holds no keys", "--allow-empty"]);
+    }
+    assert!(everything(&node.etcd_dir()) == before);
+    let out = node.dir.path().join("out");
+    let args = ["etcd-snapshot", "restore", empty, "--data-dir-out", out.to_str().unwrap()];
+    node.quorate(&args).fails(4, &["holds no keys", "--allow-empty"]);
+    assert!(!out.exists());
+    node.quorate(&[&args[..], &["--allow-empty"]].concat()).succeeds();
+    assert!(out.join("member/snap/db").exists());
+    restored(&restore(&node, empty, &["--allow-empty"]));
+    node.start_ready();
+    assert_eq!(keys(&node), "");
+    node.stop();
 }

@@ -53,6 +53,9 @@ pub(super) struct Args {
     /// Accept a raw copy of member/snap/db (no trailing hash)
     #[arg(long)]
     skip_hash_check: bool,
+    /// Restore a snapshot even if it holds no keys
+    #[arg(long)]
+    allow_empty: bool,
 }
 
 impl Args {
@@ -164,7 +167,13 @@ pub(super) fn run(place: &Place, args: &Args) -> Result<Exit, Failure> {
     };
     let member = membership.named(&args.name).map(|member| member.id).unwrap_or_default();
     let cluster = membership.cluster_id;
-    let blueprint = Blueprint { name: args.name.clone(), membership, target, raise: args.bump_revision };
+    let blueprint = Blueprint {
+        name: args.name.clone(),
+        membership,
+        target,
+        raise: args.bump_revision,
+        allow_empty: args.allow_empty,
+    };
     let draft = durable::draft_dir(out)?;
     interrupt::remove(draft.path());
     let mut progress = Progress::new("building");

@@ -242,7 +242,7 @@ impl Drill<'_> {
         let token = format!("{NAME}-{}", hex(&host::random::<8>().map_err(DrillError::System)?));
         let members = [(MEMBER.to_owned(), vec![Addresses::peer_url(self.config)])];
         let membership = Membership::new(&members, &token)?;
-        Ok(Blueprint { name: MEMBER.to_owned(), membership, target: self.program.version, raise: 0 })
+        Ok(Blueprint { name: MEMBER.to_owned(), membership, target: self.program.version, raise: 0, allow_empty: true })
     }
 }
 

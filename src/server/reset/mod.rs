@@ -61,6 +61,8 @@ pub struct Asked {
     pub dry_run: bool,
     /// The snapshot may be a plain copy of `member/snap/db`.
     pub skip_hash: bool,
+    /// The snapshot may hold no keys at all.
+    pub allow_empty: bool,
     /// No snapshot of the data that are there.
     pub no_safety_net: bool,
 }

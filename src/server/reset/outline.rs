@@ -44,6 +44,7 @@ impl Run<'_> {
         let verified =
             verify::verify(path, demands, &mut |done, all| (self.tell)("verifying the snapshot", done, all))?;
         let inspection = verified.inspection;
+        plan::check_not_empty(inspection.keys, self.asked.allow_empty)?;
         let after = plan::raised(inspection.revision, self.config.cluster_reset_bump_revision)?;
         let mut report = self.common(Act::Restore, verified.database_size, &inspection, after)?;
         if let Some(written) = inspection.etcd_version().and_then(|text| text.parse::<Version>().ok()) {

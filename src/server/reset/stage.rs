@@ -162,7 +162,7 @@ impl Run<'_> {
         let token = format!("quorate-{}{}", random_digits()?, random_digits()?);
         let membership = Membership::new(&[(name.clone(), vec![Addresses::peer_url(self.config)])], &token);
         let membership = membership.map_err(ResetError::from)?;
-        Ok(Blueprint { name, membership, target: self.program.version, raise })
+        Ok(Blueprint { name, membership, target: self.program.version, raise, allow_empty: self.asked.allow_empty })
     }
 
     fn record(&self, before: Option<&ClusterRecord>, blueprint: &Blueprint) -> ClusterRecord {
