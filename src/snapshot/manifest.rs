@@ -88,6 +88,11 @@ pub struct Verification {
 /// Of this format.
 pub const VERSION: u32 = 1;
 
+/// What is known of a snapshot only when all of it was read.
+const OF_CONTENT: [&str; 7] = ["revision", "keys", "total_keys", "database_size", "etcd_version", "sha256", "hash_kv"];
+/// What is known only of a snapshot that quorate took.
+const OF_ORIGIN: [&str; 6] = ["base", "node", "etcd_version", "reason", "member_id", "cluster_id"];
+
 /// What there is of a manifest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Found {
@@ -151,6 +156,11 @@ impl Manifest {
         if let Ok(Value::Object(ours)) = serde_json::to_value(self) {
             fields.extend(ours);
         }
+        if self.sha256.is_empty() {
+            // It was never read to its end, so that nothing of this is known.
+            fields.retain(|name, _| !OF_CONTENT.contains(&name.as_str()));
+        }
+        fields.retain(|name, value| !(OF_ORIGIN.contains(&name.as_str()) && value == ""));
         let mut text = serde_json::to_vec_pretty(&fields).unwrap_or_default();
         text.push(b'\n');
         durable::write_file(&path, &text, PRIVATE)
@@ -221,5 +231,16 @@ mod tests {
         }
         remove(dir.path(), "a-1").unwrap();
         remove(dir.path(), "a-1").unwrap();
+        // bugs F12: what is not known is not there, and not 0.
+        let found = Manifest { name: "a-1".into(), ..Manifest::default() };
+        found.write(dir.path()).unwrap();
+        assert_eq!(Manifest::find(dir.path(), "a-1"), Found::Read(Box::new(found.clone())));
+        let is_there = |field: &str| {
+            let text = fs::read_to_string(path(dir.path(), "a-1")).unwrap();
+            text.contains(&format!("\"{field}\""))
+        };
+        assert!(is_there("verification") && !OF_CONTENT.iter().any(|field| is_there(field)));
+        Manifest { sha256: "00".into(), ..found }.write(dir.path()).unwrap();
+        assert!(is_there("revision") && is_there("hash_kv") && !is_there("node"));
     }
 }

@@ -66,7 +66,8 @@ pub fn write(path: &Path, before: &fs::Metadata, found: &Result<Verified, Verify
         manifest.hash_kv = inspection.hash_kv;
         manifest.sha256.clone_from(&verified.sha256);
         manifest.compression = verified.packing.word().into();
-        manifest.etcd_version = inspection.etcd_version().unwrap_or_default();
+        // Which etcd it was taken from, only that etcd knows: the database has the version of the cluster.
+        manifest.etcd_version = String::new();
     }
     manifest.write(dir)?;
     Ok(written)
