@@ -75,7 +75,10 @@ pub(super) fn run(place: &Place, args: &Args) -> Result<Exit, Failure> {
     row("revision", inspection.revision.to_string());
     row("keys", format!("{} ({} pairs in all buckets)", inspection.keys, inspection.total_pairs));
     row("size", format!("{} (database), {} as stored", human(verified.database_size), human(verified.stored_size)));
-    row("version", version);
+    let version = inspection.storage_version.as_ref().map(|version| format!("storage {version}"));
+    let version =
+        version.into_iter().chain(inspection.cluster_version.iter().map(|version| format!("cluster {version}")));
+    row("version", version.collect::<Vec<_>>().join(", "));
     for (index, member) in members.iter().enumerate() {
         let learner = if member.is_learner { ", a learner" } else { "" };
         let urls = member.peer_urls.join(",");

@@ -21,6 +21,7 @@ use crate::etcd::client::{ClientError, EtcdClient, LiveHash};
 use crate::host::printable;
 use crate::plan::space::human;
 use crate::snapshot::dir;
+use crate::snapshot::manifest::{Found, Manifest};
 use crate::snapshot::record::{self, Written};
 use crate::snapshot::store::Store as _;
 use crate::snapshot::store::s3::listing::InBucket;
@@ -80,7 +81,11 @@ struct Item {
     total_keys: u64,
     hash: String,
     hash_kv: u32,
+    /// Of the server that it was taken from.
     etcd_version: Option<String>,
+    /// What the members had agreed on.
+    cluster_version: Option<String>,
+    storage_version: Option<String>,
     members: usize,
     leases: u64,
     alarms: Vec<String>,
@@ -91,6 +96,14 @@ struct Item {
 impl Item {
     fn of(verified: Verified, same_as_live: Option<bool>) -> Self {
         let inspection = verified.inspection;
+        let manifest = verified.path.parent().zip(verified.path.file_name().and_then(|name| name.to_str()));
+        let manifest = manifest.map(|(dir, name)| Manifest::find(dir, name));
+        let etcd_version = match manifest {
+            Some(Found::Read(manifest)) if manifest.sha256 == verified.sha256 => {
+                Some(manifest.etcd_version).filter(|version| !version.is_empty())
+            }
+            _ => None,
+        };
         Self {
             path: verified.path.display().to_string(),
             status: "good",
@@ -104,7 +117,9 @@ impl Item {
             total_keys: inspection.total_pairs,
             hash: format!("{:x}", inspection.status_hash),
             hash_kv: inspection.hash_kv,
-            etcd_version: inspection.etcd_version(),
+            etcd_version,
+            cluster_version: inspection.cluster_version,
+            storage_version: inspection.storage_version,
             members: inspection.members.len(),
             leases: inspection.leases,
             alarms: inspection.alarms,
@@ -129,8 +144,11 @@ impl Item {
         );
         row("keys", format!("{} ({} pairs in all buckets)", self.keys, self.total_keys));
         row("hash", format!("{} (as snapshot status prints it), HashKV {}", self.hash, self.hash_kv));
-        if let Some(version) = &self.etcd_version {
-            row("etcd", version.clone());
+        let versions = [("", &self.etcd_version), ("cluster version ", &self.cluster_version)];
+        let versions = versions.iter().filter_map(|(name, version)| Some(format!("{name}{}", version.as_ref()?)));
+        let versions: Vec<String> = versions.collect();
+        if !versions.is_empty() {
+            row("etcd", versions.join(", "));
         }
         if !self.alarms.is_empty() {
             row("alarms", self.alarms.join(", "));
