@@ -4,11 +4,15 @@
 //! paths. What is packed is unpacked into a file without a name, beside the snapshot or in the system's temporary directory, within
 //! the space that is there and what the database's own head says, however much an archive claims to hold.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
+use super::list::{self, Listed, Status};
+use super::{manifest, zip_entries};
+use crate::boltdb::database;
 use crate::boltdb::page::{HEADER, META, Meta};
 use crate::durable;
 use crate::error::{Exit, Explained};
@@ -21,6 +25,9 @@ pub const SHA256: u64 = 32;
 const SPARE: u64 = 64 << 20;
 /// A database may be so much longer than its head says, in bytes: etcd reserves space in its own file.
 const RESERVED: u64 = 128 << 20;
+
+/// A zstd frame may look back so far: 128 MiB, as a power of two.
+const LARGEST_WINDOW: u32 = 27;
 
 /// How a snapshot is packed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -74,6 +81,16 @@ pub enum OpenError {
         /// What is wrong.
         why: String,
     },
+    /// It is shorter than its head says: most likely a copy that was not finished.
+    #[error("{} is truncated: it has {} of {}", path.display(), human(*has), human(*needed))]
+    Truncated {
+        /// Which.
+        path: PathBuf,
+        /// Bytes of the database.
+        has: u64,
+        /// Bytes that it must have.
+        needed: u64,
+    },
     /// There is no room.
     #[error("{} needs {} to be unpacked, and there are {} free in {}", path.display(), human(*needed), human(*free), dir.display())]
     Space {
@@ -92,7 +109,7 @@ impl OpenError {
     /// True if it says that the snapshot is damaged.
     #[must_use]
     pub fn is_damage(&self) -> bool {
-        matches!(self, Self::Archive { .. })
+        matches!(self, Self::Archive { .. } | Self::Truncated { .. })
     }
 }
 
@@ -112,7 +129,7 @@ impl Explained for OpenError {
             }
             Self::Read { source, .. } if source.kind() == ErrorKind::InvalidInput => "name a file".into(),
             Self::Read { .. } => "see dmesg for what the disk says".into(),
-            Self::Archive { .. } => "take another snapshot; this one cannot be restored".into(),
+            Self::Archive { path, .. } | Self::Truncated { path, .. } => another(path),
             Self::Space { .. } => "free some space there, or set TMPDIR to where there is some".into(),
         })
     }
@@ -158,7 +175,26 @@ pub fn open(path: &Path) -> Result<SnapshotFile, OpenError> {
     let size = database.metadata().map_err(read)?.len();
     let trailer = has_trailer(size).then(|| read_trailer(&database, size)).transpose().map_err(read)?;
     let database_size = size - trailer.map_or(0, |_| SHA256);
+    let needed = database::newest_head(&database).ok().and_then(|head| head.length());
+    if let Some(needed) = needed.filter(|needed| *needed > database_size) {
+        return Err(OpenError::Truncated { path: path.to_path_buf(), has: database_size, needed });
+    }
     Ok(SnapshotFile { path: path.to_path_buf(), stored_size: found.len(), packing, database, database_size, trailer })
+}
+
+/// What to do instead of restoring the snapshot at `path`.
+pub(super) fn another(path: &Path) -> String {
+    let dir = path.parent().filter(|dir| dir.join(manifest::DIR).is_dir());
+    let all = dir.and_then(|dir| list::list(dir).ok()).unwrap_or_default();
+    let is_other = |listed: &&Listed| path.file_name() != Some(OsStr::new(&listed.name));
+    let good = all.iter().rev().filter(is_other).find(|listed| listed.status == Status::Good);
+    match (good, dir) {
+        (Some(good), Some(dir)) => format!(
+            "restore the newest good one: quorate server --cluster-reset --cluster-reset-restore-path={}",
+            dir.join(&good.name).display()
+        ),
+        _ => "quorate etcd-snapshot ls shows which ones are good; restore one of them".into(),
+    }
 }
 
 /// etcd's own rule: pages are multiples of 512, and what is more is the hash (etcd `etcdutl/snapshot`, `hasChecksum`).
@@ -227,14 +263,21 @@ impl<'a> Unpacking<'a> {
 
     fn unpack(self, packing: Packing, stored: File) -> Result<File, OpenError> {
         if packing == Packing::Zip {
+            let count = zip_entries::count(&stored);
+            let count = count.map_err(|source| OpenError::Read { path: self.path.to_path_buf(), source })?;
             let mut archive =
                 zip::ZipArchive::new(stored).map_err(|error| self.corrupt(format!("the archive: {error}")))?;
+            if count != Some(archive.len() as u64) {
+                return Err(self.corrupt("the archive holds two entries of one name"));
+            }
             let index = self.only_database(&mut archive)?;
             let entry = archive.by_index(index).map_err(|error| self.corrupt(format!("the archive: {error}")))?;
             let declared = entry.size();
             return self.copy(entry, Some(declared));
         }
-        let decoder = zstd::stream::Decoder::new(stored).map_err(|error| self.corrupt(error.to_string()))?;
+        let mut decoder = zstd::stream::Decoder::new(stored).map_err(|error| self.corrupt(error.to_string()))?;
+        // What zstd's own programs take, too; it is in memory while it is unpacked.
+        decoder.window_log_max(LARGEST_WINDOW).map_err(|error| self.corrupt(error.to_string()))?;
         self.copy(decoder, None)
     }
 

@@ -24,3 +24,4 @@ pub mod store;
 pub mod stream;
 pub mod usage;
 pub mod verify;
+mod zip_entries;

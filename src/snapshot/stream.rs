@@ -8,7 +8,9 @@ use aws_lc_rs::digest::{self, Context};
 use flate2::bufread::DeflateDecoder;
 
 use super::file::{Packing, SHA256};
+use crate::boltdb::page::{HEADER, META, Meta};
 use crate::etcd::embedded::hex;
+use crate::plan::space::human;
 
 /// A zip archive's parts begin so (APPNOTE.TXT 4.3.7, 4.3.9, 4.3.12).
 const LOCAL: [u8; 4] = *b"PK\x03\x04";
@@ -111,6 +113,7 @@ fn database(mut from: impl Read) -> Result<(u64, u32), StreamError> {
     let mut buffer = vec![0; 1 << 18];
     // The last bytes are held back: they may be the hash.
     let (mut held, mut total) = (0, 0u64);
+    let mut begun = Vec::with_capacity(HEADER + META);
     loop {
         let count = match from.read(&mut buffer[held..]) {
             Ok(0) => break,
@@ -119,12 +122,17 @@ fn database(mut from: impl Read) -> Result<(u64, u32), StreamError> {
             Err(error) => return Err(corrupt(format!("it cannot be unpacked after {total} bytes: {error}"))),
         };
         crc.update(&buffer[held..held + count]);
+        begun.extend(buffer[held..held + count].iter().take(HEADER + META - begun.len()));
         total += count as u64;
         let there = held + count;
         let sure = there.saturating_sub(END);
         hash.update(&buffer[..sure]);
         buffer.copy_within(sure..there, 0);
         held = there - sure;
+    }
+    let needed = Meta::read(&begun, 0).ok().and_then(|head| head.length());
+    if let Some(needed) = needed.filter(|needed| *needed > total) {
+        return Err(corrupt(format!("it is truncated: it has {} of {}", human(total), human(needed))));
     }
     if total % 512 != SHA256 || held != END {
         return Err(corrupt(format!(

@@ -77,7 +77,7 @@ impl Explained for VerifyError {
     fn next(&self) -> Option<String> {
         match self {
             Self::Open(error) => error.next(),
-            Self::Corrupt { .. } => Some("take another one; do not restore this one".into()),
+            Self::Corrupt { path, .. } => Some(file::another(path)),
             Self::NoHash(_) => {
                 Some("if it is a plain copy of member/snap/db: --skip-hash-check checks all the rest".into())
             }

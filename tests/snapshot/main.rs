@@ -5,6 +5,7 @@
 #[path = "../kit/mod.rs"]
 mod kit;
 
+mod bounds;
 mod copy;
 mod drill;
 mod faults;

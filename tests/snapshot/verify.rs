@@ -156,11 +156,7 @@ fn every_kind_of_damage_is_found() {
     let good = good(dir.path());
     let bytes = fs::read(&good).unwrap();
     assert_eq!(item(&verify(&good, &[]))["status"], "good");
-    let broken = |name: &str, bytes: &[u8]| {
-        let path = dir.path().join(name);
-        fs::write(&path, bytes).unwrap();
-        path
-    };
+    let broken = |name: &str, bytes: &[u8]| broken(dir.path(), name, bytes);
     let flipped = |at: usize| {
         let mut bytes = bytes.clone();
         bytes[at] ^= 1;
@@ -171,13 +167,18 @@ fn every_kind_of_damage_is_found() {
     let mut places: Vec<usize> = vec![20, 60, 4096 + 20, 4096 + 60, database, bytes.len() - 1];
     places.extend((2..database / 4096).map(|page| page * 4096 + 2048));
     for at in places {
-        verify(&broken("flipped", &flipped(at)), &[]).fails(1, &["is corrupt: at byte", "do not restore this one"]);
+        verify(&broken("flipped", &flipped(at)), &[])
+            .fails(1, &["is corrupt: at byte", "next: quorate etcd-snapshot ls"]);
     }
     for (name, content, words) in [
         ("no-trailer", &bytes[..database], &["has no SHA-256 at its end", "--skip-hash-check"][..]),
         ("half-trailer", &bytes[..database + 16], &["SHA-256"]),
-        ("half", &bytes[..database / 2 / 4096 * 4096 + 32], &["is corrupt", "its head says"]),
-        ("odd", &bytes[..database - 100], &["SHA-256"]),
+        (
+            "half",
+            &bytes[..database / 2 / 4096 * 4096 + 32],
+            &["is truncated: it has", "next: quorate etcd-snapshot ls"],
+        ),
+        ("odd", &bytes[..database - 100], &["is truncated: it has"]),
         ("empty", b"", &["SHA-256"]),
         ("text", b"hello", &["SHA-256"]),
     ] {
@@ -197,6 +198,12 @@ fn every_kind_of_damage_is_found() {
     wrong.extend(digest);
     let ran = verify(&broken("rehashed", &wrong), &[]);
     assert!(ran.code == Some(0) || ran.err.contains("although the SHA-256 at its end is right"), "{ran:?}");
+}
+
+fn broken(dir: &Path, name: &str, bytes: &[u8]) -> PathBuf {
+    let path = dir.join(name);
+    fs::write(&path, bytes).unwrap();
+    path
 }
 
 fn sha256(bytes: &[u8]) -> Vec<u8> {
@@ -235,6 +242,11 @@ fn archives_are_read_by_content_and_bounded() {
     }
     assert!(!Path::new("/tmp/quorate-was-here").exists());
     verify(&zip("two", &[("one", &bytes), ("two", &bytes)]), &[]).fails(1, &["is corrupt", "holds 2 files"]);
+    // attack 11: readers differ in which of the two counts.
+    let mut twice = fs::read(zip("twice", &[("one", b"garbage"), ("two", &bytes)])).unwrap();
+    let names: Vec<usize> = (0..twice.len() - 3).filter(|at| twice[*at..].starts_with(b"two")).collect();
+    names.into_iter().for_each(|at| twice[at..at + 3].copy_from_slice(b"one"));
+    verify(&broken(dir.path(), "twice", &twice), &[]).fails(1, &["is corrupt", "two entries of one name"]);
     verify(&zip("none", &[("one.rkestate", b"{}")]), &[]).fails(1, &["holds no database"]);
     verify(&zip("nonsense", &[("one", b"hello")]), &[]).fails(1, &["SHA-256"]);
     for (path, name) in [(&zst, "cut.zst"), (&with_state, "cut.zip")] {
