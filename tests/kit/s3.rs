@@ -71,6 +71,9 @@ pub enum Fault {
     KeepLess,
     /// Of several objects to delete, this one is kept by a lock.
     Locked(String),
+    /// A page of a listing that says that there are more: with so many new objects on it, and after it the page of this name, or always
+    /// another one.
+    Page(usize, Option<&'static str>),
     /// What is answered has neither an ETag nor a checksum.
     NoEtag,
 }
@@ -379,6 +382,24 @@ async fn answer(
             let text = format!(
                 "<?xml version=\"1.0\" encoding=\"UTF-8\"?><DeleteResult><Error><Key>{key}</Key><Code>AccessDenied</Code>\
                  <Message>Access Denied because object protected by object lock.</Message></Error></DeleteResult>"
+            );
+            return Ok(Response::new(Altered::of(s3s::Body::from(text), None)));
+        }
+        Some(Fault::Page(objects, next)) => {
+            let page = state.seen.lock().unwrap().len();
+            let folder = seen.query.split("prefix=").nth(1).unwrap_or_default().split('&').next().unwrap_or_default();
+            let folder = folder.replace("%2F", "/");
+            let object = |number| {
+                format!(
+                    "<Contents><Key>{folder}x-{page}-{number}</Key><LastModified>2026-01-01T00:00:00.000Z</LastModified>\
+                     <ETag>\"0\"</ETag><Size>1</Size></Contents>"
+                )
+            };
+            let contents: String = (0..*objects).map(object).collect();
+            let next = next.map_or_else(|| page.to_string(), str::to_owned);
+            let text = format!(
+                "<?xml version=\"1.0\" encoding=\"UTF-8\"?><ListBucketResult><IsTruncated>true</IsTruncated>{contents}\
+                 <NextContinuationToken>{next}</NextContinuationToken></ListBucketResult>"
             );
             return Ok(Response::new(Altered::of(s3s::Body::from(text), None)));
         }

@@ -5,7 +5,7 @@ use std::fs;
 use serde_json::Value;
 
 use crate::basic::{fill, is_upload, killed_in_an_upload, list, name_of, plain, restore, save, started};
-use crate::kit::{Node, Ran, Timed, eventually, files_under};
+use crate::kit::{Etcd, Node, Ran, Timed, eventually, files_under};
 use crate::store::{Fault, Store};
 
 fn try_to_save(node: &Node, args: &[&str]) -> Ran {
@@ -25,6 +25,39 @@ fn settled(store: &Store, node: &Node, count: usize) {
     assert!(there.iter().all(|item| item["status"] == "good"), "{there:?}");
     let uploads = files_under(store.root.path()).into_iter().filter(|path| path.to_string_lossy().contains(".upload"));
     assert_eq!(uploads.count(), 0, "no upload in parts is left");
+}
+
+/// The same page again and again, pages with nothing on them, new ones for ever.
+#[test]
+fn a_listing_without_end_ends() {
+    let _timed = Timed::start();
+    let store = Store::start();
+    let node = Node::new(&Etcd::usual()).config(&store.config());
+    for (fault, words) in [
+        (Fault::Page(1, Some("again")), "the same page again and again"),
+        (Fault::Page(0, None), "nothing on it"),
+        (Fault::Page(1, None), "more than anybody keeps"),
+    ] {
+        store.heal();
+        store.inject(fault, 0, usize::MAX, |seen| seen.query.contains("list-type=2"));
+        node.quorate(&["etcd-snapshot", "ls", "--s3"]).fails(1, &[words, "next: "]);
+    }
+}
+
+/// What a store says of its region is advice that is typed into a shell.
+#[test]
+fn a_region_that_cannot_be_one_is_not_advised() {
+    let _timed = Timed::start();
+    let store = Store::start();
+    let node = Node::new(&Etcd::usual()).config(&store.config());
+    for (region, is_advised) in [("eu-west-1", true), ("x; rm -rf /", false), ("$(id)", false)] {
+        store.heal();
+        let answer = Fault::Answer(301, "PermanentRedirect", "elsewhere", vec![("x-amz-bucket-region", region)]);
+        store.inject(answer, 0, usize::MAX, |_| true);
+        let ran = node.quorate(&["etcd-snapshot", "ls", "--s3"]);
+        ran.fails(1, &["etcd-s3-region"]);
+        assert_eq!(ran.err.contains(region), is_advised, "{}", ran.err);
+    }
 }
 
 #[test]

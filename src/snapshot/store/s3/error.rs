@@ -55,6 +55,8 @@ pub enum Kind {
     Taken,
     /// What was to be uploaded is not what was verified.
     Damaged,
+    /// What it sends has no end.
+    Endless,
     /// The store cannot do this.
     Unsupported,
     /// Anything else.
@@ -189,7 +191,7 @@ impl Explained for S3Error {
             Kind::Taken => "quorate etcd-snapshot ls --s3 shows it".into(),
             Kind::Damaged => "quorate etcd-snapshot verify, and take another one".into(),
             Kind::Replaced => "quorate etcd-snapshot ls --s3, and say which is meant".into(),
-            Kind::Unsupported | Kind::Other => "see what quorate etcd-snapshot s3-check says".into(),
+            Kind::Unsupported | Kind::Endless | Kind::Other => "see what quorate etcd-snapshot s3-check says".into(),
         })
     }
 }
@@ -219,7 +221,7 @@ fn answered(
     request: &str,
 ) -> (Kind, String) {
     let status = raw.status().as_u16();
-    let region = raw.headers().get("x-amz-bucket-region").map(str::to_owned);
+    let region = raw.headers().get("x-amz-bucket-region").and_then(region_name);
     let code = code.unwrap_or_default();
     let said = message.unwrap_or_default();
     let kind = match (code, status) {
@@ -275,7 +277,14 @@ fn answered(
 /// `… expecting 'eu-west-1'`.
 fn expected_region(said: &str) -> Option<String> {
     let (_, rest) = said.split_once("expecting '")?;
-    rest.split_once('\'').map(|(region, _)| region.to_owned())
+    rest.split_once('\'').and_then(|(region, _)| region_name(region))
+}
+
+/// A region, if it can be one: it is printed as what to set, and a store, or who passes for one, could say anything.
+fn region_name(text: &str) -> Option<String> {
+    let is_fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let is_name = (1..=63).contains(&text.len()) && text.chars().all(is_fine);
+    (is_name && text.starts_with(|c: char| c.is_ascii_alphanumeric())).then(|| text.to_owned())
 }
 
 /// Words that stores use where a lock, and not a missing right, keeps an object.

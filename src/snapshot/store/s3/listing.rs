@@ -23,6 +23,8 @@ use crate::snapshot::name;
 const HELD: &str = ".held";
 /// Manifests that are read at a time.
 const AT_A_TIME: usize = 16;
+/// What is read of manifests at most, in bytes: thousands of them have less.
+const MOST_BYTES: usize = 128 << 20;
 
 /// A manifest as it lies in a bucket: what is known of the snapshot, and under `object` what is known of its object.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -161,23 +163,36 @@ fn one(name: &str, object: &Object, manifest: Option<Value>, found: Option<&Veri
 async fn read_all(bucket: &Bucket, mut wanted: Vec<Object>) -> Result<Vec<(Object, Option<Value>)>, S3Error> {
     let mut read = Vec::with_capacity(wanted.len());
     let mut under_way = JoinSet::new();
+    let mut by_task = HashMap::new();
+    let mut collected = 0;
     loop {
         while under_way.len() < AT_A_TIME
             && let Some(object) = wanted.pop()
         {
-            let bucket = bucket.clone();
-            under_way.spawn(async move {
-                match bucket.read(&object.key).await {
+            if collected > MOST_BYTES {
+                // It is there, and not known: nobody takes it away for that.
+                read.push((object, None));
+                continue;
+            }
+            let (bucket, key) = (bucket.clone(), object.key.clone());
+            let task = under_way.spawn(async move {
+                match bucket.read(&key).await {
                     // What keeps one manifest from being read keeps nobody from the others.
-                    Err(error) if error.is_of_one_object() => Ok(Some((object, None))),
-                    read => read.map(|bytes| Some((object, Some(bytes?)))),
+                    Err(error) if error.is_of_one_object() => Ok(Some(None)),
+                    read => read.map(|bytes| bytes.map(Some)),
                 }
             });
+            by_task.insert(task.id(), object);
         }
-        let Some(done) = under_way.join_next().await else { return Ok(read) };
-        let Ok(done) = done else { continue };
-        let Some((object, bytes)) = done? else { continue };
-        read.push((object, bytes.map(|bytes| serde_json::from_slice(&bytes).unwrap_or(Value::Null))));
+        let Some(done) = under_way.join_next_with_id().await else { return Ok(read) };
+        let (id, done) = match done {
+            Ok((id, done)) => (id, done?),
+            // A lost task has read nothing of something that is there.
+            Err(lost) => (lost.id(), Some(None)),
+        };
+        let (Some(object), Some(bytes)) = (by_task.remove(&id), done) else { continue };
+        collected += bytes.as_ref().map_or(0, Vec::len);
+        read.push((object, bytes.map(|bytes: Vec<u8>| serde_json::from_slice(&bytes).unwrap_or(Value::Null))));
     }
 }
 

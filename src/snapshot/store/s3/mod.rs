@@ -15,6 +15,7 @@ pub mod download;
 pub mod error;
 pub mod index;
 pub mod listing;
+mod pages;
 pub mod store;
 pub mod upload;
 pub mod verify;
@@ -236,37 +237,6 @@ impl Bucket {
         E: aws_sdk_s3::error::ProvideErrorMetadata + std::error::Error + 'static,
     {
         S3Error::of(&self.target, act, self.url(key), error)
-    }
-
-    /// All objects whose keys begin so, up to the next slash if `within` is true.
-    ///
-    /// # Errors
-    /// If the store does not list them.
-    pub async fn list(&self, prefix: &str, within: bool) -> Result<Vec<Object>, S3Error> {
-        let mut objects = Vec::new();
-        let mut token = None;
-        loop {
-            let request = self.client.list_objects_v2().bucket(&self.target.bucket).prefix(prefix);
-            let request = request.set_delimiter(within.then(|| "/".to_owned())).set_continuation_token(token);
-            let page = request.send().await.map_err(|error| self.fail("list", prefix, &error))?;
-            for object in page.contents() {
-                let (Some(key), Some(size)) = (object.key(), object.size()) else { continue };
-                // Some stores take the beginning of a key for more than it is.
-                if !key.starts_with(prefix) {
-                    continue;
-                }
-                objects.push(Object {
-                    key: key.to_owned(),
-                    size: u64::try_from(size).unwrap_or(0),
-                    etag: unquoted(object.e_tag()),
-                    modified: object.last_modified().map_or(0, |at| u64::try_from(at.secs()).unwrap_or(0)),
-                });
-            }
-            match page.next_continuation_token() {
-                Some(next) if page.is_truncated() == Some(true) => token = Some(next.to_owned()),
-                _ => return Ok(objects),
-            }
-        }
     }
 
     /// A small object; nothing if there is none.
