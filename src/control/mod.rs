@@ -4,6 +4,7 @@
 //! monitoring needs on a loopback port. A route is a file in `routes/`; policy is elsewhere.
 
 pub mod client;
+mod connections;
 pub mod routes;
 mod socket;
 
@@ -13,24 +14,22 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::{get, post};
-use axum::serve::Listener;
 use tokio::net::{TcpListener, UnixListener};
 
 use crate::datadir::DataDir;
 use crate::server::state::Shared;
+use connections::accept;
 
 pub use socket::SocketError;
 
-/// A client that has not sent its request or not read its answer after this long is dropped.
-const PATIENCE: Duration = Duration::from_secs(15);
+/// A client that has not read its answer after this long is dropped.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// Nothing that the owner asks for takes longer than a day.
 const LONGEST: Duration = Duration::from_secs(86_400);
 /// How often it is checked that the socket is still in its place.
 const SOCKET_CHECK: Duration = Duration::from_secs(2);
 /// The socket is made again at most so many times: who removes it for ever is told no more.
 const MOST_SOCKETS: usize = 16;
-/// So many connections are served at a time on each listener; more wait in the kernel's queue.
-const MOST_CONNECTIONS: usize = 64;
 
 /// What the control API listens on.
 #[derive(Debug)]
@@ -70,7 +69,7 @@ pub async fn serve(listeners: Listeners, shared: Arc<Shared>) {
     let public = public.with_state(shared.clone());
     let again = bind_again(&shared.data, private.clone());
     // Only the owner reaches the socket, and snapshots and defragmentations take as long as they take.
-    tokio::join!(accept(listeners.monitoring, public, PATIENCE * 2), accept(listeners.socket, private, LONGEST), again);
+    tokio::join!(accept(listeners.monitoring, public, PATIENCE), accept(listeners.socket, private, LONGEST), again);
 }
 
 /// A socket that was removed from its directory is bound again, so that commands still reach this server. Never returns.
@@ -90,27 +89,5 @@ async fn bind_again(data: &DataDir, router: Router) {
             }
             Err(error) => tracing::error!(%error, "the control socket was removed and cannot be made again"),
         }
-    }
-}
-
-/// Serves each connection, a bounded number at a time and for a bounded time. Never returns.
-async fn accept<L: Listener>(mut listener: L, router: Router, longest: Duration) {
-    let mut connections = tokio::task::JoinSet::new();
-    loop {
-        while connections.len() >= MOST_CONNECTIONS {
-            connections.join_next().await;
-        }
-        let (stream, _) = listener.accept().await;
-        let service = hyper_util::service::TowerToHyperService::new(router.clone());
-        let served = hyper::server::conn::http1::Builder::new()
-            .timer(hyper_util::rt::TokioTimer::new())
-            .header_read_timeout(PATIENCE)
-            .keep_alive(false)
-            .serve_connection(hyper_util::rt::TokioIo::new(stream), service);
-        connections.spawn(async move {
-            // What a client does wrong is its own affair.
-            let _ = tokio::time::timeout(longest, served).await;
-        });
-        while connections.try_join_next().is_some() {}
     }
 }

@@ -37,6 +37,28 @@ fn systemd_is_told_of_ready_status_stopping_and_the_watchdog_is_fed() {
     assert_eq!(node.wait_end().code(), Some(0));
 }
 
+/// Any local user may connect: who says nothing, or a byte now and then, keeps no probe out.
+#[test]
+fn idle_connections_do_not_keep_probes_out() {
+    use std::io::Write as _;
+    let _timed = Timed::start();
+    let mut node = Node::new(&Etcd::usual());
+    node.start_ready();
+    let port = node.ports.metrics();
+    let mut idle: Vec<TcpStream> = (0..100).map(|_| TcpStream::connect(("127.0.0.1", port)).unwrap()).collect();
+    for _ in 0..5 {
+        for stream in &mut idle {
+            // Some are closed already.
+            let _ = stream.write_all(b"G");
+        }
+        let probe = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        probe.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
+        assert_eq!(http_get_over(probe, "/readyz").0, 200);
+        idle.extend((0..20).map(|_| TcpStream::connect(("127.0.0.1", port)).unwrap()));
+    }
+    node.stop();
+}
+
 #[test]
 fn metrics_and_probes_are_served_on_loopback() {
     let _timed = Timed::start();
