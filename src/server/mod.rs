@@ -123,7 +123,7 @@ async fn prepare(config: &Config) -> Result<(DataDir, BinaryFacts, Prepared), Fa
     }
     let looked_at = find_etcd(config, &data).await?;
     if let Some(dir) = &config.snapshot.dir {
-        save::prepare_dir(dir)?;
+        save::prepare_own_dir(dir)?;
     }
     let prepared = preflight::prepare(config, &data, looked_at.version, grace()).await?;
     if looked_at.program.source != Source::Embedded {

@@ -47,7 +47,7 @@ impl Reloader {
                 return "the configuration has a problem and was not reloaded".into();
             }
         };
-        if let Some(Err(error)) = wanted.snapshot.dir.as_deref().map(save::prepare_dir) {
+        if let Some(Err(error)) = wanted.snapshot.dir.as_deref().map(save::prepare_own_dir) {
             tracing::error!(%error, "the configuration was not reloaded; nothing has changed");
             return "the directory of snapshots cannot be used; the configuration was not reloaded".into();
         }

@@ -28,6 +28,7 @@ use crate::durable::{self, Draft, OnPath as _, PRIVATE, PRIVATE_DIR, WriteError}
 use crate::error::{Exit, Explained, Failure, says_full};
 use crate::etcd::client::{self, ClientError, EtcdClient};
 use crate::faults;
+use crate::host::{self, FileSystem};
 use crate::plan::owner::Life;
 use crate::plan::space::human;
 
@@ -111,6 +112,14 @@ pub enum SaveError {
         /// Why not.
         why: &'static str,
     },
+    /// Others could exchange what is kept there.
+    #[error("snapshots are not kept in {}: {why}, who could exchange what is restored later", dir.display())]
+    Exposed {
+        /// Where.
+        dir: PathBuf,
+        /// Who could do what.
+        why: String,
+    },
     /// Something could not be written.
     #[error(transparent)]
     Write(#[from] WriteError),
@@ -135,6 +144,7 @@ impl Explained for SaveError {
     fn exit(&self) -> Exit {
         match self {
             Self::Place { .. } => Exit::Usage,
+            Self::Exposed { .. } => Exit::Refused,
             _ => Exit::Failed,
         }
     }
@@ -157,6 +167,10 @@ impl Explained for SaveError {
                 Some("this member's data may be damaged: quorate status, and journalctl -u quorate-server".into())
             }
             Self::Packed(_) => Some("see dmesg for what the disk says, and try again".into()),
+            Self::Exposed { dir, .. } => {
+                let us = nix::unistd::geteuid();
+                Some(format!("chown {us} {0} && chmod go-w {0}, or choose another etcd-snapshot-dir", dir.display()))
+            }
             Self::Left { path, .. } => Some(format!("see dmesg for what the disk says; then: rm {}", path.display())),
             Self::Place { .. } => Some("make the directory, or choose another one".into()),
             Self::Write(error) => error.next(),
@@ -184,6 +198,36 @@ pub fn prepare_dir(dir: &Path) -> Result<(), SaveError> {
         return Err(place("neither it nor the directory above it is there"));
     }
     durable::create_dir(dir, PRIVATE_DIR)?;
+    Ok(())
+}
+
+/// As [`prepare_dir`], for the directory that snapshots of this server are kept in: nobody else may exchange them there. It must be ours or
+/// root's. If everybody may write into it (and no sticky bit keeps them from what is not theirs) it is closed to them. On a network file
+/// system, which may show root's directories as another user's, both are left as they are.
+///
+/// # Errors
+/// As [`prepare_dir`]; or if it is another user's, or cannot be closed.
+pub fn prepare_own_dir(dir: &Path) -> Result<(), SaveError> {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+    prepare_dir(dir)?;
+    if host::file_system(dir) == FileSystem::Network {
+        return Ok(());
+    }
+    let found = std::fs::metadata(dir).on("look at", dir)?;
+    let us = nix::unistd::geteuid().as_raw();
+    let exposed = |why| SaveError::Exposed { dir: dir.to_path_buf(), why };
+    if found.uid() != us && found.uid() != 0 {
+        return Err(exposed(format!("it belongs to user {}", found.uid())));
+    }
+    let mode = found.permissions().mode();
+    if mode & 0o1002 != 0o0002 {
+        return Ok(());
+    }
+    if found.uid() != us {
+        return Err(exposed("it is writable for everybody".into()));
+    }
+    durable::set_mode(dir, mode & 0o7775)?;
+    tracing::warn!(path = %dir.display(), "everybody could write into the snapshot directory; closed to others now");
     Ok(())
 }
 

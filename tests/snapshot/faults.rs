@@ -39,6 +39,36 @@ mod cases {
     }
 }
 
+/// Whoever may write into the directory could exchange what is restored later.
+#[test]
+fn a_directory_that_others_could_change_is_closed_or_refused() {
+    use std::os::unix::fs::{PermissionsExt as _, chown};
+    let _timed = Timed::start();
+    let dir = tempfile::tempdir().unwrap();
+    let mut node = Node::new(&Etcd::usual()).config(&format!("etcd-snapshot-dir: {}\n", dir.path().display()));
+    let mode = || fs::metadata(dir.path()).unwrap().permissions().mode() & 0o7777;
+    for (before, after) in [(0o777, 0o775), (0o1777, 0o1777), (0o750, 0o750)] {
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(before)).unwrap();
+        node.start_ready();
+        assert_eq!(mode(), after);
+        // And while it runs.
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(before)).unwrap();
+        save(&node, &[]);
+        assert_eq!(mode(), after);
+        if nix::unistd::geteuid().is_root() {
+            chown(dir.path(), Some(65534), None).unwrap();
+            node.quorate(&["etcd-snapshot", "save"]).fails(4, &["belongs to user 65534"]);
+            chown(dir.path(), Some(0), None).unwrap();
+        }
+        node.stop();
+    }
+    if nix::unistd::geteuid().is_root() {
+        chown(dir.path(), Some(65534), None).unwrap();
+        node.run_server().fails(4, &["belongs to user 65534", "next: chown 0 "]);
+        chown(dir.path(), Some(0), None).unwrap();
+    }
+}
+
 /// The disk is filled by somebody else while the snapshot is written, and while it is packed.
 #[test]
 fn a_disk_that_fills_up_meanwhile_leaves_nothing() {

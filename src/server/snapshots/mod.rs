@@ -409,6 +409,10 @@ async fn try_to_take(
     progress: impl FnMut(u64, u64),
 ) -> Result<(Manifest, PathBuf), Failure> {
     let snapshots = &shared.snapshots;
+    // Where an operator says --dir, that is where it goes.
+    if order.dir.is_none() {
+        tokio::task::block_in_place(|| save::prepare_own_dir(&dir(shared)))?;
+    }
     let wish = Wish {
         dir: order.dir.unwrap_or_else(|| dir(shared)),
         base: order.base,
