@@ -238,10 +238,22 @@ pub fn stderr_is_journal() -> bool {
     std::env::var("JOURNAL_STREAM").is_ok_and(|stream| stream == ours)
 }
 
-/// Text from outside, safe to print on a terminal: control characters become `?`.
+/// Text from outside, safe to print on a terminal: control characters, and those that are not seen or change the order of others, become
+/// `?`.
 #[must_use]
 pub fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+    text.chars().map(|c| if is_unprintable(c) { '?' } else { c }).collect()
+}
+
+/// Control characters (`Cc` of Unicode), format characters (`Cf`: direction, joiners, tags, soft hyphen), and the separators of lines and
+/// paragraphs: who prints them shows something else than what is there.
+#[must_use]
+pub fn is_unprintable(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{ad}' | '\u{600}'..='\u{605}' | '\u{61c}' | '\u{6dd}' | '\u{70f}' | '\u{890}'..='\u{891}' | '\u{8e2}'
+            | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
+            | '\u{fff9}'..='\u{fffb}' | '\u{110bd}' | '\u{110cd}' | '\u{13430}'..='\u{1343f}' | '\u{1bca0}'..='\u{1bca3}'
+            | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e007f}')
 }
 
 /// The process that listens on a TCP port in a way that keeps us from binding `address`, where visible.
@@ -269,6 +281,20 @@ pub fn listener_on(address: SocketAddr) -> Option<i32> {
             .any(|fd| matches!(fd.target, FDTarget::Socket(inode) if inodes.contains(&inode)));
         holds.then_some(process.pid)
     })
+}
+
+/// Locks an open file (flock(2)) for as long as it, or a copy of its descriptor, is open, unless somebody else has it. True if it is ours
+/// now. Closing it is what unlocks it: that cannot fail.
+///
+/// # Errors
+/// If the file system knows no locks, or the system refuses.
+pub fn try_lock(file: &std::fs::File, is_shared: bool) -> std::io::Result<bool> {
+    use rustix::fs::FlockOperation::{NonBlockingLockExclusive, NonBlockingLockShared};
+    match rustix::fs::flock(file, if is_shared { NonBlockingLockShared } else { NonBlockingLockExclusive }) {
+        Ok(()) => Ok(true),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// The process that holds an advisory lock on the file, where visible.
@@ -420,5 +446,7 @@ mod tests {
     #[test]
     fn control_characters_do_not_reach_the_terminal() {
         assert_eq!(printable("a\u{1b}[31mb\n"), "a?[31mb?");
+        assert_eq!(printable("a\u{202e}b\u{2066}c\u{200b}\u{feff}\u{e0041}"), "a?b?c???");
+        assert_eq!(printable("é 数据库 Ω 🙂"), "é 数据库 Ω 🙂");
     }
 }

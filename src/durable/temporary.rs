@@ -12,9 +12,6 @@ use std::path::Path;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::fs::FlockOperation;
-use rustix::io::Errno;
-
 use crate::host::{self, FileSystem};
 use crate::plan::leftover::{Leftover, LockState, Origin, is_abandoned};
 
@@ -65,9 +62,9 @@ pub(super) fn create(label: &OsStr, mut make: impl FnMut(&OsStr) -> io::Result<F
 
 /// Locks it for as long as it, or a copy of its descriptor, is open: `Held` if somebody else has.
 fn lock(file: &File) -> LockState {
-    match rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => LockState::Free,
-        Err(Errno::WOULDBLOCK) => LockState::Held,
+    match host::try_lock(file, false) {
+        Ok(true) => LockState::Free,
+        Ok(false) => LockState::Held,
         Err(_) => LockState::Unknown,
     }
 }

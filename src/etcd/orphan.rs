@@ -9,8 +9,6 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use nix::fcntl::{Flock, FlockArg};
-
 use super::process::ProcessHandle;
 use crate::clock;
 use crate::datadir::DataDir;
@@ -131,8 +129,5 @@ async fn wait_for_lock(data: &DataDir) -> Result<(), OrphanError> {
 /// The database, if somebody has it: bbolt takes flock(2) on its file for as long as it is open.
 fn locked(data: &DataDir) -> Option<File> {
     let file = data.bolt().ok().flatten()?;
-    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-        Err((file, nix::errno::Errno::EWOULDBLOCK)) => Some(file),
-        _ => None,
-    }
+    matches!(host::try_lock(&file, false), Ok(false)).then_some(file)
 }

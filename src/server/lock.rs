@@ -6,19 +6,18 @@
 use std::fs::File;
 use std::path::PathBuf;
 
-use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
 use crate::clock;
 use crate::datadir::DataDir;
-use crate::durable::{self, WriteError};
+use crate::durable::{self, OnPath as _, WriteError};
 use crate::error::{Exit, Explained};
 use crate::host;
 use crate::host::open_files::identity;
 
 /// Held for the life of the launcher.
 #[derive(Debug)]
-pub struct Lock(Flock<File>);
+pub struct Lock(File);
 
 #[derive(Serialize, Deserialize)]
 struct Holder {
@@ -77,10 +76,10 @@ impl Lock {
 /// If somebody has it, or the file cannot be written.
 pub fn take(data: &DataDir) -> Result<Lock, LockError> {
     let path = data.lock();
-    let file = durable::open_lock(&path)?;
-    let Ok(mut lock) = Flock::lock(file, FlockArg::LockExclusiveNonblock) else {
+    let mut lock = durable::open_lock(&path)?;
+    if !host::try_lock(&lock, false).on("lock", &path)? {
         return Err(LockError::InUse { path: data.root().to_path_buf(), holder: holder(data) });
-    };
+    }
     let us =
         Holder { pid: i32::try_from(std::process::id()).unwrap_or_default(), started: clock::rfc3339(clock::now()) };
     let text = serde_json::to_vec(&us).unwrap_or_default();
@@ -92,7 +91,7 @@ pub fn take(data: &DataDir) -> Result<Lock, LockError> {
 #[must_use]
 pub fn is_taken(data: &DataDir) -> bool {
     let Ok(file) = host::open_regular(&data.lock()) else { return false };
-    Flock::lock(file, FlockArg::LockSharedNonblock).is_err()
+    matches!(host::try_lock(&file, true), Ok(false))
 }
 
 fn holder(data: &DataDir) -> String {
