@@ -10,7 +10,7 @@ use super::{Intent, block_on, locate};
 use crate::clock;
 use crate::config::Given;
 use crate::control::client::{self, ControlError};
-use crate::control::routes::status::{Drills, Status};
+use crate::control::routes::status::{Drills, Snapshots, Status};
 use crate::datadir::DataDir;
 use crate::error::{Exit, Failure};
 use crate::etcd::output::short;
@@ -57,8 +57,8 @@ pub(super) async fn fetch(data: &DataDir, patience: Duration) -> Result<Status, 
     })
 }
 
-/// In a color of its own, if standard output is a terminal and NO_COLOR is not set.
-fn painted(text: &str, style: Style) -> String {
+/// In a color of its own, if standard output is a terminal and `NO_COLOR` is not set.
+fn painted(text: &str, style: &Style) -> String {
     style.apply_to(text).to_string()
 }
 
@@ -86,7 +86,7 @@ fn drilled(drill: &Drills) -> String {
         None => "none yet".to_owned(),
         Some(last) if last.passed => format!("passed {}: {}", past(&last.at), printable(&last.snapshot)),
         Some(last) => {
-            let failed = painted("FAILED", Style::new().red().bold());
+            let failed = painted("FAILED", &Style::new().red().bold());
             let why = printable(last.failure.as_deref().unwrap_or("?"));
             let before = drill.last_success.as_deref().map_or_else(|| "never".into(), past);
             format!("{failed} {}: {}: {why}; passed last: {before}", past(&last.at), printable(&last.snapshot))
@@ -98,126 +98,124 @@ fn drilled(drill: &Drills) -> String {
     }
 }
 
-fn table(status: &Status) -> String {
-    let mut text = String::new();
-    let mut row = |name: &str, value: String| {
-        let _ = writeln!(text, "{name:<COLUMN$}{}", wrapped(&value, COLUMN, WIDTH));
-    };
-    row(
-        "health",
-        match status.health {
-            Condition::Healthy => painted("healthy", Style::new().green()),
-            Condition::Degraded => {
-                format!(
-                    "{}: {}",
-                    painted("DEGRADED", Style::new().yellow().bold()),
-                    status.reason.as_deref().unwrap_or("?")
-                )
+/// Two columns, of which the second wraps.
+#[derive(Default)]
+struct Rows(String);
+
+impl Rows {
+    fn row(&mut self, name: &str, value: impl AsRef<str>) {
+        let _ = writeln!(self.0, "{name:<COLUMN$}{}", wrapped(value.as_ref(), COLUMN, WIDTH));
+    }
+
+    fn health(&mut self, status: &Status) {
+        let why = || status.reason.as_deref().unwrap_or("?");
+        self.row(
+            "health",
+            match status.health {
+                Condition::Healthy => painted("healthy", &Style::new().green()),
+                Condition::Degraded => format!("{}: {}", painted("DEGRADED", &Style::new().yellow().bold()), why()),
+                Condition::Unhealthy => format!("{}: {}", painted("NOT HEALTHY", &Style::new().red().bold()), why()),
+            },
+        );
+        for (index, problem) in status.problems.iter().enumerate() {
+            if index > 0 {
+                self.row("", format!("{}: {}", problem.condition.word(), problem.message));
             }
-            Condition::Unhealthy => {
-                format!(
-                    "{}: {}",
-                    painted("NOT HEALTHY", Style::new().red().bold()),
-                    status.reason.as_deref().unwrap_or("?")
-                )
+            if let Some(next) = &problem.next {
+                self.row("", format!("next: {next}"));
             }
-        },
-    );
-    for (index, problem) in status.problems.iter().enumerate() {
-        if index > 0 {
-            row("", format!("{}: {}", problem.condition.word(), problem.message));
-        }
-        if let Some(next) = &problem.next {
-            row("", format!("next: {next}"));
         }
     }
-    let etcd = &status.etcd;
-    let pid = etcd.pid.map(|pid| format!(", pid {pid}")).unwrap_or_default();
-    let since = etcd
-        .started
-        .as_ref()
-        .filter(|_| etcd.pid.is_some())
-        .map(|at| format!(", since {}", past(at)))
-        .unwrap_or_default();
-    row("etcd", format!("{} {}{pid}{since}", etcd.version, etcd.state));
-    row("clients", status.client_url.clone());
-    row("peers", status.peer_url.clone());
-    if let Some(member) = &status.member {
+
+    fn etcd(&mut self, status: &Status) {
+        let etcd = &status.etcd;
+        let pid = etcd.pid.map(|pid| format!(", pid {pid}")).unwrap_or_default();
+        let started = etcd.started.as_ref().filter(|_| etcd.pid.is_some());
+        let since = started.map(|at| format!(", since {}", past(at))).unwrap_or_default();
+        self.row("etcd", format!("{} {}{pid}{since}", etcd.version, etcd.state));
+        self.row("clients", &status.client_url);
+        self.row("peers", &status.peer_url);
+        let Some(member) = &status.member else { return };
         let role = if member.is_leader { "leader" } else { "follower" };
-        row("member", format!("{} ({}), {role} of {}", member.name, member.id, plural(member.members, "member")));
-        row("cluster", format!("{}, epoch {}", member.cluster_id, member.epoch));
-        row("revision", member.revision.to_string());
+        self.row("member", format!("{} ({}), {role} of {}", member.name, member.id, plural(member.members, "member")));
+        self.row("cluster", format!("{}, epoch {}", member.cluster_id, member.epoch));
+        self.row("revision", member.revision.to_string());
         let quota = match member.db_quota {
             0 => "no quota".to_owned(),
             quota => format!("quota {}", human(quota)),
         };
         let size = |bytes: i64| human(u64::try_from(bytes).unwrap_or(0));
-        row("database", format!("{}, {} in use, {quota}", size(member.db_size), size(member.db_in_use)));
+        self.row("database", format!("{}, {} in use, {quota}", size(member.db_size), size(member.db_in_use)));
         if !member.alarms.is_empty() {
-            row("alarms", member.alarms.join(", "));
+            self.row("alarms", member.alarms.join(", "));
         }
     }
-    let snapshots = &status.snapshots;
-    let last = snapshots.last_good.as_ref().map_or_else(
-        || "none that is known to be good".into(),
-        |last| format!("last good {}, revision {}, {}", past(&last.created), last.revision, human(last.size)),
-    );
-    let next = snapshots.next.as_ref().map_or_else(|| "no schedule".into(), |at| format!("next {}", future(at)));
-    row("snapshots", format!("{last}; {next}"));
-    if let (Some(failure), count @ 1..) = (&snapshots.last_failure, snapshots.failures) {
-        row(
-            "",
-            format!(
-                "{} FAILED since, the last: {failure}",
-                plural(usize::try_from(count).unwrap_or(usize::MAX), "snapshot")
-            ),
+
+    fn snapshots(&mut self, snapshots: &Snapshots) {
+        let last = snapshots.last_good.as_ref().map_or_else(
+            || "none that is known to be good".into(),
+            |last| format!("last good {}, revision {}, {}", past(&last.created), last.revision, human(last.size)),
         );
-    }
-    if let Some(drill) = &snapshots.drill {
-        row("drill", drilled(drill));
-    }
-    if let Some(s3) = &snapshots.s3 {
+        let next = snapshots.next.as_ref().map_or_else(|| "no schedule".into(), |at| format!("next {}", future(at)));
+        self.row("snapshots", format!("{last}; {next}"));
+        if let (Some(failure), count @ 1..) = (&snapshots.last_failure, snapshots.failures) {
+            let failed = plural(usize::try_from(count).unwrap_or(usize::MAX), "snapshot");
+            self.row("", format!("{failed} FAILED since, the last: {failure}"));
+        }
+        if let Some(drill) = &snapshots.drill {
+            self.row("drill", drilled(drill));
+        }
+        let Some(s3) = &snapshots.s3 else { return };
         let last = s3.last.as_ref().map_or_else(
             || "nothing was uploaded yet".to_owned(),
             |last| format!("last {}, revision {}, {}", past(&last.created), last.revision, human(last.size)),
         );
-        row("s3", format!("{}: {last}", printable(&s3.place)));
+        self.row("s3", format!("{}: {last}", printable(&s3.place)));
         if let Some(first) = s3.pending.iter().max_by_key(|pending| pending.failures) {
             let why = first.last_failure.as_ref().map_or_else(String::new, |why| {
                 format!("; the last failure: {}", printable(&why.replace("\n  because: ", ": ")))
             });
-            row("", format!("{} STILL TO BE UPLOADED{why}", plural(s3.pending.len(), "snapshot")));
+            self.row("", format!("{} STILL TO BE UPLOADED{why}", plural(s3.pending.len(), "snapshot")));
         }
     }
-    if let Some(free) = status.disk.free {
-        let fsync =
-            status.disk.fsync_p99_ms.map(|p99| format!(", fsync p99 {p99:.1} ms at the start")).unwrap_or_default();
-        row("disk", format!("{} free{fsync}", human(free)));
-    }
-    for (index, old) in status.old_data.iter().enumerate() {
-        row(
-            if index == 0 { "old data" } else { "" },
-            format!("{}, in {}", human(old.bytes), printable(&old.path.display().to_string())),
-        );
-    }
-    if etcd.restarts > 0 || etcd.last_exit.is_some() {
-        let last = etcd.last_exit.as_deref().map(|exit| format!("; it last exited with {exit}")).unwrap_or_default();
-        row("restarts", format!("{}{last}", etcd.restarts));
-    }
-    if let Some(first) = status.certificates.iter().min_by_key(|certificate| certificate.days_left) {
-        let note = if first.days_left < FEW_DAYS { "  (soon)" } else { "" };
-        row("certificates", format!("valid for {} more days ({}){note}", first.days_left, first.name));
-    }
-    row("data", status.data_dir.clone());
-    row(
-        "quorate",
-        format!("{}, pid {}, since {}", status.launcher.version, status.launcher.pid, past(&status.launcher.started)),
-    );
-    if !etcd.last_lines.is_empty() {
-        text.push_str("last lines of etcd:\n");
-        for line in &etcd.last_lines {
-            let _ = writeln!(text, "  {}", cut(&short(line), WIDTH - 2));
+
+    fn host(&mut self, status: &Status) {
+        if let Some(free) = status.disk.free {
+            let p99 = status.disk.fsync_p99_ms;
+            let fsync = p99.map(|p99| format!(", fsync p99 {p99:.1} ms at the start")).unwrap_or_default();
+            self.row("disk", format!("{} free{fsync}", human(free)));
+        }
+        for (index, old) in status.old_data.iter().enumerate() {
+            let path = printable(&old.path.display().to_string());
+            self.row(if index == 0 { "old data" } else { "" }, format!("{}, in {path}", human(old.bytes)));
+        }
+        let etcd = &status.etcd;
+        if etcd.restarts > 0 || etcd.last_exit.is_some() {
+            let last =
+                etcd.last_exit.as_deref().map(|exit| format!("; it last exited with {exit}")).unwrap_or_default();
+            self.row("restarts", format!("{}{last}", etcd.restarts));
+        }
+        if let Some(first) = status.certificates.iter().min_by_key(|certificate| certificate.days_left) {
+            let note = if first.days_left < FEW_DAYS { "  (soon)" } else { "" };
+            self.row("certificates", format!("valid for {} more days ({}){note}", first.days_left, first.name));
+        }
+        self.row("data", &status.data_dir);
+        let launcher = &status.launcher;
+        self.row("quorate", format!("{}, pid {}, since {}", launcher.version, launcher.pid, past(&launcher.started)));
+        if !etcd.last_lines.is_empty() {
+            self.0.push_str("last lines of etcd:\n");
+            for line in &etcd.last_lines {
+                let _ = writeln!(self.0, "  {}", cut(&short(line), WIDTH - 2));
+            }
         }
     }
-    text
+}
+
+fn table(status: &Status) -> String {
+    let mut rows = Rows::default();
+    rows.health(status);
+    rows.etcd(status);
+    rows.snapshots(&status.snapshots);
+    rows.host(status);
+    rows.0
 }

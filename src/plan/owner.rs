@@ -112,10 +112,9 @@ impl Owner {
         }
         let life = Life { cluster_id: snapshot.cluster_id.to_owned(), member_id: snapshot.member_id.to_owned() };
         match (snapshot.node == self.node, self.lives.contains(&life)) {
-            (true, true) => Ownership::Own,
             (false, true) => Ownership::Earlier(snapshot.node.to_owned()),
             (true, false) if life.is_known() && self.knows_all => Ownership::Namesake,
-            (true, false) => Ownership::Own,
+            (true, _) => Ownership::Own,
             (false, false) => Ownership::Foreign,
         }
     }

@@ -66,8 +66,10 @@ pub fn attempts(candidates: &[Candidate], word: &str, now: u64) -> Vec<Attempt> 
     // 2: newer than all that the clock has seen; 1: in the past; 0: from a clock that was wrong.
     let era = |candidate: &Candidate| match newest {
         _ if candidate.created <= now => 1,
-        Some(newest) if candidate.life.is_some() && candidate.life == newest.life => {
-            if candidate.revision > newest.revision { 2 } else { 0 }
+        Some(newest)
+            if candidate.life.is_some() && candidate.life == newest.life && candidate.revision > newest.revision =>
+        {
+            2
         }
         _ => 0,
     };

@@ -183,9 +183,9 @@ pub enum Refusal {
         /// `--data-dir`.
         data_dir: PathBuf,
         /// For the commands that are printed.
-        invocation: Invocation,
+        invocation: Box<Invocation>,
         /// The newest snapshot.
-        newest: Option<KnownSnapshot>,
+        newest: Option<Box<KnownSnapshot>>,
         /// The remembered cluster id.
         cluster: String,
         /// The remembered member name.
@@ -200,9 +200,9 @@ pub enum Refusal {
         /// `--data-dir`.
         data_dir: PathBuf,
         /// For the commands that are printed.
-        invocation: Invocation,
+        invocation: Box<Invocation>,
         /// The newest of them.
-        newest: KnownSnapshot,
+        newest: Box<KnownSnapshot>,
     },
     /// There is data that cannot be resumed.
     #[error(
@@ -294,16 +294,16 @@ pub fn plan(observed: &Observed) -> Result<StartPlan, Refusal> {
             }
             if let Some(cluster) = remembered.filter(|cluster| cluster.was_healthy()) {
                 let (cluster, member) = (cluster.cluster_id.clone(), cluster.member_name.clone());
-                let (data_dir, newest) = (observed.data_dir.clone(), observed.newest.clone());
-                let invocation = observed.invocation.clone();
+                let (data_dir, newest) = (observed.data_dir.clone(), observed.newest.clone().map(Box::new));
+                let invocation = Box::new(observed.invocation.clone());
                 return Err(Refusal::DataLost { data_dir, invocation, newest, cluster, member });
             }
             // A beginning that was written down as intended goes on.
             if let (None, Some(newest)) = (remembered, &observed.newest) {
                 return Err(Refusal::SnapshotsExist {
                     data_dir: observed.data_dir.clone(),
-                    invocation: observed.invocation.clone(),
-                    newest: newest.clone(),
+                    invocation: Box::new(observed.invocation.clone()),
+                    newest: Box::new(newest.clone()),
                 });
             }
         }

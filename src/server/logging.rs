@@ -89,6 +89,8 @@ fn filter(debug: bool, directives: Option<&str>) -> Result<Targets, ConfigErrors
     }
 }
 
+/// How lines are written.
+#[allow(clippy::struct_field_names, reason = "each is a yes or no")]
 struct Lines {
     is_json: Arc<AtomicBool>,
     is_journal: bool,

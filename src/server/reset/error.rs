@@ -17,9 +17,9 @@ pub enum ResetError {
         /// etcd's data directory.
         etcd: PathBuf,
         /// For the commands that are printed.
-        invocation: Invocation,
+        invocation: Box<Invocation>,
         /// The newest snapshot of this server.
-        newest: Option<KnownSnapshot>,
+        newest: Option<Box<KnownSnapshot>>,
     },
     /// There are data without a log.
     #[error("{} holds etcd data, but no write-ahead log to resume from", .0.display())]

@@ -96,8 +96,8 @@ impl Run<'_> {
         match found {
             DataState::Present => {}
             DataState::Absent | DataState::NeverBegun => {
-                let (etcd, invocation) = (self.data.etcd(), self.config.invocation.clone());
-                return Err(ResetError::NoData { etcd, invocation, newest: self.newest.clone() }.into());
+                let (etcd, invocation) = (self.data.etcd(), Box::new(self.config.invocation.clone()));
+                return Err(ResetError::NoData { etcd, invocation, newest: self.newest.clone().map(Box::new) }.into());
             }
             DataState::Torn => return Err(ResetError::Torn(self.data.etcd()).into()),
         }
