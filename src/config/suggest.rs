@@ -112,7 +112,6 @@ mod tests {
             ("node-nmae", "node-name"),
             ("tls-sans", "tls-san"),
             ("etcd-quota-backend-byte", "etcd-quota-backend-bytes"),
-            ("etcd-snapshot-cron", "etcd-snapshot-schedule-cron"),
             ("s3-bucket", "etcd-s3-bucket"),
             ("snapshot-dir", "etcd-snapshot-dir"),
             ("cluster-rest", "cluster-reset"),

@@ -111,11 +111,12 @@ impl Owner {
             return if is_ours.is_some_and(|base| !base.is_empty()) { Ownership::Own } else { Ownership::Foreign };
         }
         let life = Life { cluster_id: snapshot.cluster_id.to_owned(), member_id: snapshot.member_id.to_owned() };
-        match (snapshot.node == self.node, self.lives.contains(&life)) {
-            (false, true) => Ownership::Earlier(snapshot.node.to_owned()),
-            (true, false) if life.is_known() && self.knows_all => Ownership::Namesake,
-            (true, _) => Ownership::Own,
-            (false, false) => Ownership::Foreign,
+        let is_of_another = !self.lives.contains(&life);
+        match snapshot.node == self.node {
+            true if is_of_another && life.is_known() && self.knows_all => Ownership::Namesake,
+            true => Ownership::Own,
+            false if is_of_another => Ownership::Foreign,
+            false => Ownership::Earlier(snapshot.node.to_owned()),
         }
     }
 

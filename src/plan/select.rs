@@ -64,14 +64,17 @@ pub fn attempts(candidates: &[Candidate], word: &str, now: u64) -> Vec<Attempt> 
     let newest =
         order.iter().map(|index| &candidates[*index]).filter(|it| it.created <= now).max_by_key(|it| it.created);
     // 2: newer than all that the clock has seen; 1: in the past; 0: from a clock that was wrong.
-    let era = |candidate: &Candidate| match newest {
-        _ if candidate.created <= now => 1,
-        Some(newest)
-            if candidate.life.is_some() && candidate.life == newest.life && candidate.revision > newest.revision =>
-        {
+    let is_later_than = |candidate: &Candidate, newest: &Candidate| {
+        candidate.life.is_some() && candidate.life == newest.life && candidate.revision > newest.revision
+    };
+    let era = |candidate: &Candidate| {
+        if candidate.created <= now {
+            1
+        } else if newest.is_some_and(|newest| is_later_than(candidate, newest)) {
             2
+        } else {
+            0
         }
-        _ => 0,
     };
     order.sort_by_key(|index| {
         let candidate = &candidates[*index];

@@ -17,7 +17,7 @@ use crate::snapshot::store::{Removed, Store};
 Examples:
   quorate etcd-snapshot delete before-upgrade-node1-1795602850
   quorate etcd-snapshot delete --local before-upgrade-node1-1795602850
-  quorate etcd-snapshot delete s3://backups/prod/before-upgrade-node1-1795602850")]
+  quorate etcd-snapshot delete s3://backups/prod/on-demand-node1-1795602850")]
 pub(super) struct Delete {
     #[command(flatten)]
     names: Names,
@@ -140,7 +140,7 @@ impl Found {
                 found.take_name(name, is_configured)
             };
             if !is_there {
-                return Err(found.missing(name, places, act).into());
+                return Err(found.missing(name, &places, act).into());
             }
         }
         Ok(found)
@@ -174,17 +174,16 @@ impl Found {
         let Some((remote, name)) = place.at(url).await? else { return Ok((false, Vec::new())) };
         let shown = remote.place();
         let known = self.remote.iter().position(|known| known.store.place() == shown);
-        let index = match known {
-            Some(index) => index,
-            None => {
-                self.remote.push(In::of(remote).await?);
-                self.remote.len() - 1
-            }
+        let index = if let Some(index) = known {
+            index
+        } else {
+            self.remote.push(In::of(remote).await?);
+            self.remote.len() - 1
         };
         Ok((self.remote[index].take(&name), vec![shown]))
     }
 
-    fn missing(&self, named: &str, places: Vec<String>, act: Act) -> NotThere {
+    fn missing(&self, named: &str, places: &[String], act: Act) -> NotThere {
         let here = self.local.iter().flat_map(|local| &local.all);
         let there = self.remote.iter().flat_map(|remote| &remote.all);
         let names: Vec<&str> = here.chain(there).map(|listed| listed.name.as_str()).collect();

@@ -23,7 +23,7 @@ Examples:
   quorate etcd-snapshot get before-upgrade /registry/config --rev 41
   quorate etcd-snapshot history s3://backups/prod/latest /registry/config -o json")]
 pub(super) struct OfKey {
-    /// Its name, `latest`, a base name, a path (anything with a /), or s3://BUCKET/KEY
+    /// Its name, `latest`, a base name, a path (anything with a /), or `s3://BUCKET/KEY`
     #[arg(value_name = "SNAPSHOT")]
     snapshot: String,
     /// The key
@@ -43,7 +43,7 @@ Examples:
   quorate etcd-snapshot diff before-upgrade latest
   quorate etcd-snapshot diff ./monday.db ./tuesday.db --prefix /registry/ -o json")]
 pub(super) struct Two {
-    /// The older one: its name, `latest`, a base name, a path (anything with a /), or s3://BUCKET/KEY
+    /// The older one: its name, `latest`, a base name, a path (anything with a /), or `s3://BUCKET/KEY`
     #[arg(value_name = "A")]
     first: String,
     /// The newer one, in the same ways

@@ -22,7 +22,7 @@ Examples:
   quorate etcd-snapshot ls --s3 -o json
   quorate etcd-snapshot ls latest /registry/")]
 pub(super) struct Args {
-    /// A snapshot whose keys to list: its name, `latest`, a base name, a path, or s3://BUCKET/KEY
+    /// A snapshot whose keys to list: its name, `latest`, a base name, a path, or `s3://BUCKET/KEY`
     #[arg(value_name = "SNAPSHOT")]
     snapshot: Option<String>,
     /// Only keys with this prefix

@@ -26,7 +26,7 @@ Examples:
   quorate etcd-snapshot restore ./snapshot.db --data-dir-out ./m1 --name m1 \\
       --initial-cluster m1=http://10.0.0.1:2380,m2=http://10.0.0.2:2380")]
 pub(super) struct Args {
-    /// Its name, `latest`, a base name, a path (anything with a /), or s3://BUCKET/KEY
+    /// Its name, `latest`, a base name, a path (anything with a /), or `s3://BUCKET/KEY`
     #[arg(value_name = "SNAPSHOT")]
     snapshot: String,
     /// Output directory; must not exist or must be empty

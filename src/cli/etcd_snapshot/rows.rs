@@ -45,12 +45,11 @@ fn rows(items: &[Item]) -> Vec<Row<'_>> {
     for item in items {
         let same = places.entry(&item.name).or_default();
         let is_same = |index: &&usize| rows[**index].items.iter().all(|known| is_copy(known, item));
-        match same.iter().find(is_same) {
-            Some(index) => rows[*index].items.push(item),
-            None => {
-                same.push(rows.len());
-                rows.push(Row { items: vec![item] });
-            }
+        if let Some(index) = same.iter().find(is_same) {
+            rows[*index].items.push(item);
+        } else {
+            same.push(rows.len());
+            rows.push(Row { items: vec![item] });
         }
     }
     rows
@@ -275,7 +274,7 @@ mod tests {
 
     #[test]
     fn the_order_can_be_chosen() {
-        let with = |name: &str, taken_at, size| Item { taken_at, size, ..item(name, DIR, Status::Good, "") };
+        let with = |name: &str, taken_at, size| Item { size, taken_at, ..item(name, DIR, Status::Good, "") };
         let mut items = [with("b", 1, 10), with("a", 3, 5), with("c", 2, 20)];
         for (by, expected) in [(SortBy::Age, "acb"), (SortBy::Name, "abc"), (SortBy::Size, "cba")] {
             sort(&mut items, by);

@@ -19,7 +19,7 @@ Examples:
   quorate etcd-snapshot status latest
   quorate etcd-snapshot status ./snapshot.db -o json")]
 pub(super) struct Args {
-    /// Its name, `latest`, a base name, a path (anything with a /), or s3://BUCKET/KEY
+    /// Its name, `latest`, a base name, a path (anything with a /), or `s3://BUCKET/KEY`
     #[arg(value_name = "SNAPSHOT")]
     snapshot: String,
     /// Accept a raw copy of member/snap/db (no trailing hash)

@@ -23,7 +23,7 @@ use crate::plan::space::human;
 use crate::snapshot::dir;
 use crate::snapshot::manifest::{Found, Manifest};
 use crate::snapshot::record::{self, Written};
-use crate::snapshot::store::Store as _;
+use crate::snapshot::store::Store;
 use crate::snapshot::store::s3::listing::InBucket;
 use crate::snapshot::store::s3::store::Remote;
 use crate::snapshot::verify::{self, Demands, Verified};
@@ -40,8 +40,9 @@ Examples:
   quorate etcd-snapshot verify latest --against-live
   quorate etcd-snapshot verify --drill s3://backups/prod/latest
   quorate etcd-snapshot verify --all --s3")]
+#[allow(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub(super) struct Args {
-    /// Names, `latest`, base names, paths (anything with a /), or s3://BUCKET/KEY
+    /// Names, `latest`, base names, paths (anything with a /), or `s3://BUCKET/KEY`
     #[arg(required_unless_present = "all", value_name = "SNAPSHOT")]
     names: Vec<String>,
     /// All snapshots
@@ -280,9 +281,9 @@ pub(super) fn run(config: &Config, place: &Place, args: &Args) -> Result<Exit, F
         outcome.bad(&place.dir.display().to_string(), &failure);
         None
     });
-    places.extend(local.as_ref().map(|local| local.place()));
+    places.extend(local.as_ref().map(Store::place));
     let (bucket, in_bucket) = runtime.block_on(bucket(place, args, &mut outcome));
-    places.extend(bucket.as_ref().map(|bucket| bucket.place()));
+    places.extend(bucket.as_ref().map(Store::place));
     let is_there = |name: &str| in_bucket.iter().any(|found| found.listed.name == name);
     let named = runtime.block_on(named::resolve(place, args, is_there, &mut outcome));
 

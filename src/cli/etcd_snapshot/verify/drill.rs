@@ -1,5 +1,6 @@
 //! `verify --drill`: whether a snapshot can be restored, found out by doing so where it harms nobody.
 
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -41,7 +42,7 @@ impl Item {
             ("keys", self.keys.to_string()),
             ("HashKV", format!("{}, as in the snapshot", self.hash_kv)),
         ] {
-            text.push_str(&format!("  {name:<12}{value}\n"));
+            let _ = writeln!(text, "  {name:<12}{value}");
         }
         text
     }
