@@ -112,6 +112,7 @@ mod tests {
             ("node-nmae", "node-name"),
             ("tls-sans", "tls-san"),
             ("etcd-quota-backend-byte", "etcd-quota-backend-bytes"),
+            ("etcd-snapshot-schedule", "etcd-snapshot-schedule-cron"),
             ("s3-bucket", "etcd-s3-bucket"),
             ("snapshot-dir", "etcd-snapshot-dir"),
             ("cluster-rest", "cluster-reset"),
@@ -145,7 +146,9 @@ mod tests {
             "zzz",
             "",
             "-",
+            // One of two: no guess.
             "retention",
+            "etcd-snapshot-cron",
             "etcd",
         ] {
             assert_eq!(meant(wrong), None, "{wrong}");
