@@ -69,17 +69,28 @@ fn lock(file: &File) -> LockState {
     }
 }
 
-/// Who wrote something with this name; `None` if the name is none of ours.
-fn origin(name: &OsStr) -> Option<Option<Origin>> {
-    let rest = name.as_bytes().strip_prefix(PREFIX.as_bytes())?;
+/// Who wrote something with this name.
+#[derive(Debug, PartialEq, Eq)]
+enum Writer {
+    /// The name is none of ours.
+    Foreign,
+    /// One of ours, in a name that tells no more (an older version wrote it).
+    Unknown,
+    /// One of ours, on this machine and boot.
+    Known(Origin),
+}
+
+fn writer(name: &OsStr) -> Writer {
+    let Some(rest) = name.as_bytes().strip_prefix(PREFIX.as_bytes()) else { return Writer::Foreign };
     let rest = String::from_utf8_lossy(rest);
     let origin = rest.rsplit('-').nth(1).and_then(|origin| origin.split_once('.'));
     let is_tag = |tag: &str| tag.len() == 8 && tag.bytes().all(|byte| byte.is_ascii_hexdigit());
-    Some(
-        origin
-            .filter(|(machine, boot)| is_tag(machine) && is_tag(boot))
-            .map(|(machine, boot)| Origin { machine: machine.to_owned(), boot: boot.to_owned() }),
-    )
+    match origin {
+        Some((machine, boot)) if is_tag(machine) && is_tag(boot) => {
+            Writer::Known(Origin { machine: machine.to_owned(), boot: boot.to_owned() })
+        }
+        _ => Writer::Unknown,
+    }
 }
 
 /// True if the name is one of ours, for what is called `label` if that is given.
@@ -91,7 +102,11 @@ pub(super) fn is_ours(name: &OsStr, label: Option<&str>) -> bool {
 /// Whether what has this name in `dir` was left behind. It stays locked until `opened` is closed, so that its writer, if there is one after
 /// all, notices that it is taken away.
 pub(super) fn is_left(dir: &Path, name: &OsStr, found: &Metadata, opened: Option<&File>) -> bool {
-    let Some(origin) = origin(name) else { return false };
+    let origin = match writer(name) {
+        Writer::Foreign => return false,
+        Writer::Unknown => None,
+        Writer::Known(origin) => Some(origin),
+    };
     let age = found.modified().ok().and_then(|modified| crate::clock::now().duration_since(modified).ok());
     let lock = opened.map_or(LockState::Unknown, lock);
     let is_shared = host::file_system(dir) == FileSystem::Network;
@@ -105,16 +120,16 @@ mod tests {
     #[test]
     fn a_name_tells_who_wrote_it() {
         let ours = name(OsStr::new("a-b.json"));
-        assert_eq!(origin(&ours), Some(Some(us().clone())));
+        assert_eq!(writer(&ours), Writer::Known(us().clone()));
         assert!(is_ours(&ours, Some("a-b")) && !is_ours(&ours, Some("b")));
         assert!(name(OsStr::new(&"x".repeat(255))).len() <= 255);
         for (text, expected) in [
-            (".tmp-quorate-x-00112233-1-4194304", Some(None)),
-            (".tmp-quorate-x-00112233-1-xxxxxxxx.yyyyyyyy-1", Some(None)),
-            (".tmp-quorate-", Some(None)),
-            ("x", None),
+            (".tmp-quorate-x-00112233-1-4194304", Writer::Unknown),
+            (".tmp-quorate-x-00112233-1-xxxxxxxx.yyyyyyyy-1", Writer::Unknown),
+            (".tmp-quorate-", Writer::Unknown),
+            ("x", Writer::Foreign),
         ] {
-            assert_eq!(origin(OsStr::new(text)), expected, "{text}");
+            assert_eq!(writer(OsStr::new(text)), expected, "{text}");
         }
     }
 }

@@ -377,6 +377,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    #[allow(clippy::unnecessary_wraps, reason = "as the field is")]
     fn disk(free: u64, free_inodes: Option<u64>, is_read_only: bool) -> Option<Disk> {
         Some(Disk { path: "/d".into(), usage: Some(DiskUsage { free, size: 1 << 40, free_inodes, is_read_only }) })
     }

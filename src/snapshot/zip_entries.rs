@@ -11,7 +11,7 @@ use std::os::unix::fs::FileExt as _;
 const END: usize = 22;
 const LONGEST_COMMENT: u64 = 65535;
 /// What lies before the end of a large archive and says where its own end is.
-const LOCATOR: u64 = 20;
+const LOCATOR: usize = 20;
 
 /// How many entries there are; `None` if nothing says so.
 ///
@@ -33,8 +33,8 @@ pub fn count(file: &File) -> io::Result<Option<u64>> {
     if count != u16::MAX {
         return Ok(Some(u64::from(count)));
     }
-    let Some(locator) = (from + at as u64).checked_sub(LOCATOR) else { return Ok(None) };
-    let mut bytes = [0; LOCATOR as usize];
+    let Some(locator) = (from + at as u64).checked_sub(LOCATOR as u64) else { return Ok(None) };
+    let mut bytes = [0; LOCATOR];
     file.read_exact_at(&mut bytes, locator)?;
     if !bytes.starts_with(b"PK\x06\x07") {
         return Ok(Some(u64::from(count)));

@@ -118,8 +118,9 @@ fn the_newest_good_snapshot_is_drilled_on_schedule() {
     let name = fs::File::options().append(true).open(node.etcd_dir().join("name")).unwrap();
     name.set_modified(hours_ago(3)).unwrap();
     node.start_ready();
-    let last =
-        |node: &Node| Some(node.status_json()["snapshots"]["drill"]["last"].clone()).filter(|last| last.is_object());
+    let last = |node: &Node| {
+        Some(node.status_json()["snapshots"]["drill"]["last"].clone()).filter(serde_json::Value::is_object)
+    };
     let drilled = eventually("the drill", || last(&node));
     assert_eq!((&drilled["snapshot"], &drilled["passed"]), (&item["name"], &true.into()), "{drilled}");
     assert_eq!(node.log().matches("a restore drill is due").count(), 1);

@@ -245,7 +245,9 @@ fn archives_are_read_by_content_and_bounded() {
     // attack 11: readers differ in which of the two counts.
     let mut twice = fs::read(zip("twice", &[("one", b"garbage"), ("two", &bytes)])).unwrap();
     let names: Vec<usize> = (0..twice.len() - 3).filter(|at| twice[*at..].starts_with(b"two")).collect();
-    names.into_iter().for_each(|at| twice[at..at + 3].copy_from_slice(b"one"));
+    for at in names {
+        twice[at..at + 3].copy_from_slice(b"one");
+    }
     verify(&broken(dir.path(), "twice", &twice), &[]).fails(1, &["is corrupt", "two entries of one name"]);
     verify(&zip("none", &[("one.rkestate", b"{}")]), &[]).fails(1, &["holds no database"]);
     verify(&zip("nonsense", &[("one", b"hello")]), &[]).fails(1, &["SHA-256"]);

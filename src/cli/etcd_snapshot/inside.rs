@@ -232,7 +232,7 @@ pub(super) fn history(place: &Place, args: &OfKey) -> Result<Exit, Failure> {
 pub(super) fn diff(place: &Place, args: &Two) -> Result<Exit, Failure> {
     let keys = |named: &str| -> Result<_, Failure> {
         let (snapshot, _got) = open(place, named)?;
-        Ok(look::keys(&snapshot, args.prefix.as_bytes(), None, Wanted::Digest).map_err(failed(&snapshot.path))?)
+        look::keys(&snapshot, args.prefix.as_bytes(), None, Wanted::Digest).map_err(failed(&snapshot.path))
     };
     let differences = look::differences(&keys(&args.first)?, &keys(&args.second)?);
     let items: Vec<serde_json::Value> = differences
