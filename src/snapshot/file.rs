@@ -29,6 +29,9 @@ const RESERVED: u64 = 128 << 20;
 /// A zstd frame may look back so far: 128 MiB, as a power of two.
 const LARGEST_WINDOW: u32 = 27;
 
+/// A zip archive of a snapshot has one or two.
+const MOST_ENTRIES: u64 = 1000;
+
 /// How a snapshot is packed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Packing {
@@ -265,6 +268,9 @@ impl<'a> Unpacking<'a> {
         if packing == Packing::Zip {
             let count = zip_entries::count(&stored);
             let count = count.map_err(|source| OpenError::Read { path: self.path.to_path_buf(), source })?;
+            if count.is_some_and(|count| count > MOST_ENTRIES) {
+                return Err(self.corrupt("the archive holds more entries than any that is a snapshot"));
+            }
             let mut archive =
                 zip::ZipArchive::new(stored).map_err(|error| self.corrupt(format!("the archive: {error}")))?;
             if count != Some(archive.len() as u64) {
@@ -284,14 +290,18 @@ impl<'a> Unpacking<'a> {
     /// The one entry that is a database.
     fn only_database(&self, archive: &mut zip::ZipArchive<File>) -> Result<usize, OpenError> {
         let mut found = Vec::new();
+        let mut begins_at = u64::MAX;
         for index in 0..archive.len() {
             let entry = archive.by_index_raw(index).map_err(|error| self.corrupt(format!("the archive: {error}")))?;
+            begins_at = begins_at.min(entry.header_start());
             let is_state = entry.name_raw().ends_with(b".rkestate");
             if entry.is_file() && !is_state {
                 found.push(index);
             }
         }
         match found.as_slice() {
+            // Who reads it from its beginning on sees that one.
+            [_] if begins_at > 0 => Err(self.corrupt("the archive begins with an entry that it does not list")),
             [only] => Ok(*only),
             [] => Err(self.corrupt("the archive holds no database")),
             _ => Err(self

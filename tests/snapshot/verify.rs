@@ -249,6 +249,12 @@ fn archives_are_read_by_content_and_bounded() {
         twice[at..at + 3].copy_from_slice(b"one");
     }
     verify(&broken(dir.path(), "twice", &twice), &[]).fails(1, &["is corrupt", "two entries of one name"]);
+    let hidden =
+        [zip("hidden", &[("one", &bytes)]), zip("listed", &[("two", &bytes)])].map(|path| fs::read(path).unwrap());
+    verify(&broken(dir.path(), "hidden", &hidden.concat()), &[]).fails(1, &["is corrupt", "it does not list"]);
+    let many: Vec<(String, &[u8])> = (0..2000).map(|number| (format!("{number}.rkestate"), &b"{}"[..])).collect();
+    let many: Vec<(&str, &[u8])> = many.iter().map(|(name, content)| (name.as_str(), *content)).collect();
+    verify(&zip("many", &many), &[]).fails(1, &["is corrupt", "more entries than"]);
     verify(&zip("none", &[("one.rkestate", b"{}")]), &[]).fails(1, &["holds no database"]);
     verify(&zip("nonsense", &[("one", b"hello")]), &[]).fails(1, &["SHA-256"]);
     for (path, name) in [(&zst, "cut.zst"), (&with_state, "cut.zip")] {
