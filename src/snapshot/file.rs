@@ -353,3 +353,33 @@ impl<'a> Unpacking<'a> {
         Ok(self.out)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::manifest::{Manifest, Verification};
+    use super::*;
+
+    /// ux F9: at three in the morning nobody can take another one.
+    #[test]
+    fn a_truncated_copy_is_called_so_and_the_newest_good_one_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let seed = fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/bolt/etcd-3.5")).unwrap();
+        let cut = dir.path().join("cut-n-1700000009");
+        fs::write(&cut, &seed[..12_288]).unwrap();
+        let failed = open(&cut).unwrap_err();
+        assert!(failed.to_string().ends_with("is truncated: it has 12.0 KiB of 20.0 KiB"), "{failed}");
+        assert!(failed.is_damage());
+        assert!(failed.next().unwrap().starts_with("quorate etcd-snapshot ls"));
+        for (name, status) in [("a-n-1700000001", "good"), ("a-n-1700000002", "good"), ("a-n-1700000003", "corrupt")] {
+            fs::write(dir.path().join(name), &seed).unwrap();
+            let found = fs::metadata(dir.path().join(name)).unwrap();
+            let (size, modified) = (found.len(), manifest::modified(&found));
+            let verification = Verification { status: status.into(), size, modified, ..Verification::default() };
+            let manifest = Manifest { name: name.into(), verification: Some(verification), ..Manifest::default() };
+            manifest.write(dir.path()).unwrap();
+        }
+        let next = open(&cut).unwrap_err().next().unwrap();
+        let newest = dir.path().join("a-n-1700000002");
+        assert!(next.ends_with(&format!("--cluster-reset-restore-path={}", newest.display())), "{next}");
+    }
+}
