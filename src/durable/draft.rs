@@ -2,13 +2,13 @@
 
 #![allow(clippy::disallowed_methods, reason = "this is the seam that the ban points to")]
 
-use std::ffi::OsStr;
-use std::fs::{self, DirBuilder, File};
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use super::{OnPath as _, PRIVATE_DIR, WriteError, create_new, rename, sync_parent, temporary};
+use super::{HeldDir, HeldError, OnPath as _, PRIVATE_DIR, WriteError, create_new, sync_parent, temporary};
 use crate::faults;
 
 /// A file under a hidden name, until it is given its own. Dropped before that, it is removed.
@@ -89,12 +89,14 @@ fn name_what_is_left(path: &Path, removed: io::Result<()>) {
 }
 
 /// A directory under a hidden name, until it is given its own. Dropped before that, it is removed with all in it.
+///
+/// It is held open, so that whoever may change the directory that it lies in cannot lead us elsewhere.
 #[derive(Debug)]
 pub struct DraftDir {
-    path: PathBuf,
-    is_published: bool,
-    /// Holds the lock.
-    _lock: File,
+    parent: HeldDir,
+    name: OsString,
+    /// Its descriptor holds the lock.
+    dir: HeldDir,
 }
 
 /// Makes one, to be given the name `path`. It is ours alone, also where everybody may make directories.
@@ -102,45 +104,65 @@ pub struct DraftDir {
 /// # Errors
 /// If it cannot be made.
 pub fn draft_dir(path: &Path) -> Result<DraftDir, WriteError> {
-    faults::point("durable::mkdir").on("create a directory beside", path)?;
-    let make = |name: &OsStr| {
-        let hidden = path.with_file_name(name);
-        // One that is there is somebody else's, who may have known the name.
-        DirBuilder::new().mode(PRIVATE_DIR).create(&hidden)?;
-        File::open(&hidden)
+    let act = "create a directory beside";
+    let refused = |error| match error {
+        HeldError::System(error) => error.source,
+        error => io::Error::other(error),
     };
+    let parent = HeldDir::open(super::parent(path)).map_err(refused).on(act, path)?;
     let label = path.file_name().unwrap_or_default();
-    let (name, lock) = temporary::create(label, make).on("create a directory beside", path)?;
-    let draft = DraftDir { path: path.with_file_name(name), is_published: false, _lock: lock };
-    super::set_mode(&draft.path, PRIVATE_DIR)?;
-    sync_parent(&draft.path)?;
-    Ok(draft)
+    let make = |name: &OsStr| parent.make_dir(name, PRIVATE_DIR).map(HeldDir::into_file).map_err(refused);
+    let (name, file) = temporary::create(label, make).on(act, path)?;
+    let dir = HeldDir::of(file, parent.path().join(&name)).map_err(refused).on(act, path)?;
+    Ok(DraftDir { parent, name, dir })
 }
 
 impl DraftDir {
     /// Its hidden name.
     #[must_use]
     pub fn path(&self) -> &Path {
-        &self.path
+        self.dir.path()
     }
 
-    /// Gives it its name, durably; an empty directory may have it already.
+    /// A path that leads to it from within this process, whatever becomes of its name.
+    #[must_use]
+    pub fn through(&self) -> PathBuf {
+        self.dir.through()
+    }
+
+    /// Gives it its name, durably; nothing may have it.
     ///
     /// # Errors
     /// If it cannot be renamed, or the name cannot be made durable.
-    pub fn publish(mut self, to: &Path) -> Result<(), WriteError> {
-        let renamed = rename(&self.path, to);
-        // Also if only the fsync failed: it has its name then.
-        self.is_published = !self.path.exists();
-        renamed
+    pub fn publish(self, to: &Path) -> Result<(), HeldError> {
+        self.parent.rename(&self.name, &self.parent, to.file_name().unwrap_or_default())
+    }
+
+    /// Gives what is in it these names in the directory `to`, durably and in this order; the last one says that all are there. If one
+    /// cannot be given, none is.
+    ///
+    /// # Errors
+    /// If something cannot be renamed, or the names cannot be made durable.
+    pub fn publish_into(self, names: &[&str], to: &HeldDir) -> Result<(), HeldError> {
+        for (count, name) in names.iter().enumerate() {
+            if let Err(error) = self.dir.rename(name, to, name) {
+                // What was renamed goes with the rest. The first error is the one that matters.
+                for name in &names[..=count] {
+                    let _ = to.rename(name, &self.dir, name);
+                }
+                return Err(error);
+            }
+        }
+        Ok(())
     }
 }
 
 impl Drop for DraftDir {
     fn drop(&mut self) {
-        if !self.is_published {
-            let removed = super::remove_dir_all(&self.path);
-            name_what_is_left(&self.path, removed.map_err(|error| error.source));
+        // Nothing has the name if it was given its own.
+        if let Err(error) = self.parent.remove_all(&self.name) {
+            let path = self.path().display();
+            tracing::warn!(%path, %error, "an unfinished directory is left and cannot be removed; remove it by hand");
         }
     }
 }

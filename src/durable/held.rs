@@ -100,7 +100,11 @@ impl HeldDir {
         Self::of(chase::chase(&root.file, path, path)?, path.to_path_buf())
     }
 
-    fn of(file: File, path: PathBuf) -> Result<Self, HeldError> {
+    pub(super) fn into_file(self) -> File {
+        self.file
+    }
+
+    pub(super) fn of(file: File, path: PathBuf) -> Result<Self, HeldError> {
         let found = file.metadata().on("look at", &path)?;
         let is_ours_alone = is_trusted(found.uid()) && found.permissions().mode() & 0o022 == 0;
         Ok(Self { file, path, uid: found.uid(), is_ours_alone })

@@ -1,9 +1,10 @@
 //! What is inside a snapshot, without restoring it; and data directories for any etcd.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Stdio};
 
-use crate::kit::{Etcd, Node, Ports, Timed, eventually};
+use crate::kit::{Etcd, Mount, Node, Ports, Timed, eventually};
 use crate::{save, snapshot_dir};
 
 #[test]
@@ -157,4 +158,45 @@ fn what_does_not_go_together_is_a_usage_error() {
             .count(),
         0
     );
+}
+
+/// The root of a volume cannot be renamed to: it is built inside. What a killed run left goes with the next one, wherever it was built.
+#[test]
+fn the_output_may_be_the_root_of_a_volume() {
+    let _timed = Timed::start();
+    let node = Node::new(&Etcd::usual());
+    let seed = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/bolt/etcd-3.5");
+    let seed = seed.to_str().unwrap();
+    let volume = node.dir.path().join("volume");
+    let Some(_mount) = Mount::tmpfs(&volume, "size=200m,mode=750") else { return };
+    fs::create_dir(volume.join("lost+found")).unwrap();
+    fs::write(volume.join(".keep"), "").unwrap();
+    let names = |dir: &std::path::Path| {
+        let mut names: Vec<_> = fs::read_dir(dir).unwrap().flatten().map(|entry| entry.file_name()).collect();
+        names.sort();
+        names
+    };
+    for (out, before) in [(volume.clone(), &[".keep", "lost+found"][..]), (node.dir.path().join("beside/out"), &[])] {
+        fs::create_dir_all(out.parent().unwrap()).unwrap();
+        let is_volume = out == volume;
+        let watched = if is_volume { out.clone() } else { out.parent().unwrap().to_path_buf() };
+        let out_arg = format!("--data-dir-out={}", out.display());
+        let args = ["etcd-snapshot", "restore", seed, "--skip-hash-check", &out_arg];
+        for fault in ["restore::copy=return(kill)", "restore::built=return(kill)"] {
+            assert_eq!(node.quorate_with(&[("FAILPOINTS", fault)], &args).code, None);
+            assert_eq!(names(&watched).len(), before.len() + 1, "one hidden directory: {:?}", names(&watched));
+        }
+        let ran = node.quorate_with(&[("FAILPOINTS", "restore::built=return(eio)")], &args);
+        ran.fails(1, &["which an interrupted restore left"]);
+        assert!(!ran.err.contains("/proc/self"), "{}", ran.err);
+        assert_eq!(names(&watched), before);
+        node.quorate(&args).succeeds();
+        let mut expected = vec!["member", "name"];
+        expected.extend(before);
+        expected.sort_unstable();
+        assert_eq!(names(&out), expected);
+        assert!(out.join("member/snap/db").is_file());
+        node.quorate(&args).fails(4, &["is there and not empty"]);
+    }
+    assert_eq!(fs::metadata(&volume).unwrap().permissions().mode() & 0o777, 0o750, "it is as it was");
 }

@@ -241,7 +241,7 @@ impl Place {
             let dir = durable::draft_dir(&near)?;
             interrupt::remove(dir.path());
             let mut bar = Progress::new("downloading the snapshot");
-            let path = there.fetch(dir.path(), &Course::default(), &mut |done, all| bar.set(done, all)).await;
+            let path = there.fetch(&dir.through(), &Course::default(), &mut |done, all| bar.set(done, all)).await;
             Ok(Got { path: path?, shown: there.url(), manifest: there.manifest().cloned(), _dir: Some(dir) })
         })?
     }

@@ -1,13 +1,13 @@
 //! `quorate etcd-snapshot restore`: a data directory for any etcd, as `etcdutl snapshot restore` makes one.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::super::interrupt;
 use super::super::output;
 use super::super::progress::Progress;
 use super::place::Place;
 use crate::boltdb::membership::{Membership, MembershipError};
-use crate::durable;
+use crate::durable::{self, DraftDir, HeldDir};
 use crate::error::{Exit, Explained, Failure};
 use crate::etcd::version::Version;
 use crate::host::{self, printable};
@@ -29,7 +29,7 @@ pub(super) struct Args {
     /// Its name, `latest`, a base name, a path (anything with a /), or `s3://BUCKET/KEY`
     #[arg(value_name = "SNAPSHOT")]
     snapshot: String,
-    /// Output directory; must not exist or must be empty
+    /// Output directory; new, or without files of its own (lost+found and hidden files do not count)
     #[arg(long, value_name = "DIR")]
     data_dir_out: PathBuf,
     /// Name of the member that will run on it
@@ -108,6 +108,48 @@ impl Explained for Wrong {
     }
 }
 
+/// Where the data directory is put.
+struct Output {
+    /// What the hidden directory that is built is called after.
+    draft: PathBuf,
+    /// The output directory, if it is there: it may be the root of a volume, which nothing can be renamed to.
+    present: Option<HeldDir>,
+}
+
+/// What the hidden directory in an output directory is called after.
+const INSIDE: &str = "restore";
+
+impl Output {
+    fn of(out: &Path) -> Result<Self, Failure> {
+        if std::fs::symlink_metadata(out).is_err() {
+            return Ok(Self { draft: out.to_path_buf(), present: None });
+        }
+        let is_ours = |name: &str| name.starts_with('.') || name == "lost+found";
+        let present = HeldDir::open(out)?;
+        if present.names()?.iter().any(|name| !is_ours(&name.to_string_lossy())) {
+            return Err(Wrong::NotEmpty(out.to_path_buf()).into());
+        }
+        Ok(Self { draft: out.join(INSIDE), present: Some(present) })
+    }
+
+    /// The directory that it is built in.
+    fn dir(&self) -> &Path {
+        self.draft.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
+    }
+
+    fn label(&self) -> String {
+        self.draft.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
+    fn publish(&self, draft: DraftDir) -> Result<(), Failure> {
+        match &self.present {
+            // etcd takes a directory with `member` in it for its own, so that comes last.
+            Some(present) => Ok(draft.publish_into(&["name", "member"], present)?),
+            None => Ok(draft.publish(&self.draft)?),
+        }
+    }
+}
+
 fn membership(args: &Args) -> Result<Membership, Wrong> {
     let mut members: Vec<(String, Vec<String>)> = Vec::new();
     for entry in args.initial_cluster.split(',').map(str::trim).filter(|entry| !entry.is_empty()) {
@@ -139,20 +181,15 @@ fn membership(args: &Args) -> Result<Membership, Wrong> {
 
 pub(super) fn run(place: &Place, args: &Args) -> Result<Exit, Failure> {
     let membership = membership(args)?;
-    let out = &args.data_dir_out;
-    if std::fs::symlink_metadata(out).is_ok()
-        && std::fs::read_dir(out).map_or(true, |mut entries| entries.next().is_some())
-    {
-        return Err(Wrong::NotEmpty(out.clone()).into());
-    }
-    let beside = out.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(std::path::Path::new("."));
-    for name in durable::sweep_named(beside, &out.file_name().unwrap_or_default().to_string_lossy()) {
+    let output = Output::of(&args.data_dir_out)?;
+    let (out, beside) = (&args.data_dir_out, output.dir());
+    for name in durable::sweep_named(beside, &output.label()) {
         output::talk(&format!(
             "quorate: removed {}, which an interrupted restore left\n",
             printable(&beside.join(name).display().to_string())
         ));
     }
-    let got = place.get(&args.snapshot, Some(out))?;
+    let got = place.get(&args.snapshot, Some(&output.draft))?;
     let snapshot = file::open(&got.path)?;
     if snapshot.trailer.is_none() && !args.skip_hash_check {
         return Err(VerifyError::NoHash(snapshot.path).into());
@@ -174,14 +211,17 @@ pub(super) fn run(place: &Place, args: &Args) -> Result<Exit, Failure> {
         raise: args.bump_revision,
         allow_empty: args.allow_empty,
     };
-    let draft = durable::draft_dir(out)?;
+    let draft = durable::draft_dir(&output.draft)?;
     interrupt::remove(draft.path());
     let mut progress = Progress::new("building");
-    let built =
-        build::build(&snapshot, draft.path(), &blueprint, &Course::default(), &mut |done, all| progress.set(done, all));
+    // By descriptor: whoever owns the output directory cannot lead us out of it.
+    let through = draft.through();
+    let tell = &mut |done, all| progress.set(done, all);
+    let built = build::build(&snapshot, &through, &blueprint, &Course::default(), tell);
     drop(progress);
-    let built = built?;
-    draft.publish(out)?;
+    let (held, shown) = (through.display().to_string(), draft.path().display().to_string());
+    let built = built.map_err(|error| Failure::from(error).told().renamed(&held, &shown))?;
+    output.publish(draft)?;
     output::data(&format!(
         "{}: {}, revision {}, for etcd {}; member {} ({member:x}) of cluster {cluster:x}, {}\n",
         printable(&out.display().to_string()),
