@@ -31,6 +31,18 @@ pub enum OrphanError {
         /// Who, as far as visible.
         holder: String,
     },
+    /// An etcd uses the data, and it is not known whether it is ours.
+    #[error("the etcd data in {} is in use by {holder}; whether this quorate started it is not known, because {record} cannot be read", path.display())]
+    Unknown {
+        /// The data directory.
+        path: PathBuf,
+        /// Who, as far as visible.
+        holder: String,
+        /// The record of the last child.
+        record: String,
+        /// Why it cannot be read.
+        source: io::Error,
+    },
     /// Ours, and it does not end.
     #[error("an etcd left by an earlier quorate (pid {pid}) does not end")]
     Stuck {
@@ -48,7 +60,7 @@ impl Explained for OrphanError {
 
     fn next(&self) -> Option<String> {
         Some(match self {
-            Self::InUse { .. } => "stop that process first, or use another --data-dir".into(),
+            Self::InUse { .. } | Self::Unknown { .. } => "stop that process first, or use another --data-dir".into(),
             Self::Stuck { pid, .. } => {
                 format!("look at it: cat /proc/{pid}/status; it waits for a disk if its state is D")
             }
@@ -78,8 +90,17 @@ pub fn forget(data: &DataDir) -> Result<(), WriteError> {
 /// # Errors
 /// If somebody else has it, or our orphan does not end.
 pub async fn clear(data: &DataDir, grace: Duration) -> Result<(), OrphanError> {
-    let recorded: Option<ProcessIdentity> =
-        std::fs::read(data.child_record()).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    let (recorded, unread) = match recorded(data) {
+        Ok(recorded) => (recorded, None),
+        Err(error) => {
+            tracing::warn!(
+                path = %data.child_record().display(),
+                %error,
+                "the record of the last etcd cannot be read; whether one still runs is told by the lock on its data"
+            );
+            (None, Some(error))
+        }
+    };
     if let Some(recorded) = recorded {
         // Opened before it is looked at: what is judged is then what is signalled.
         let handle = ProcessHandle::open(recorded.pid).ok();
@@ -94,7 +115,21 @@ pub async fn clear(data: &DataDir, grace: Duration) -> Result<(), OrphanError> {
             _ => {}
         }
     }
-    wait_for_lock(data).await
+    match (wait_for_lock(data).await, unread) {
+        (Err(OrphanError::InUse { path, holder }), Some(source)) => {
+            Err(OrphanError::Unknown { path, holder, record: data.child_record().display().to_string(), source })
+        }
+        (done, _) => done,
+    }
+}
+
+/// The child that was started last, if one was.
+fn recorded(data: &DataDir) -> io::Result<Option<ProcessIdentity>> {
+    match host::read_small(&data.child_record()) {
+        Ok(bytes) => Ok(serde_json::from_slice(&bytes)?),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 async fn stop(orphan: &ProcessHandle, grace: Duration) -> Result<(), OrphanError> {

@@ -140,6 +140,8 @@ pub struct Observed {
     pub snapshot_failures: u64,
     /// How the last of them failed.
     pub snapshot_failure: Option<String>,
+    /// Why the snapshot directory cannot be listed.
+    pub snapshots_unlisted: Option<String>,
     /// The files.
     pub storage: StorageFacts,
     /// Where data that vanished was saved.
@@ -369,6 +371,14 @@ fn warnings(seen: &Observed) -> Vec<Problem> {
             format!("try one by hand: {}", seen.invocation.command("etcd-snapshot save")),
         ));
     }
+    if let Some(why) = &seen.snapshots_unlisted {
+        problems.push(problem(
+            Condition::Degraded,
+            "snapshots-unlisted",
+            format!("the snapshots cannot be listed: {}", why.replace("\n  because: ", ": ")),
+            "see dmesg for what the disk says, and who may read the directory".to_owned(),
+        ));
+    }
     problems
 }
 
@@ -429,6 +439,7 @@ mod tests {
             (|o| o.recent_exits = 1, Healthy, &[]),
             (|o| o.recent_exits = 2, Degraded, &["etcd-restarting"]),
             (|o| o.snapshot_failures = 3, Degraded, &["snapshots-failing"]),
+            (|o| o.snapshots_unlisted = Some("EIO".into()), Degraded, &["snapshots-unlisted"]),
             (
                 |o| {
                     o.recent_exits = 3;

@@ -30,6 +30,7 @@ fn observe(shared: &Shared) -> Observed {
         last_exit: child.last_exit,
         snapshot_failures: history.failures,
         snapshot_failure: history.last_failure,
+        snapshots_unlisted: history.unlisted,
         storage: shared.storage.borrow().clone(),
         rescued: shared.rescued.borrow().clone(),
         etcd_dir: shared.data.etcd(),

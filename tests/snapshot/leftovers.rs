@@ -140,6 +140,30 @@ fn what_was_deleted_is_told_although_something_else_failed() {
     assert_eq!(left.len(), 2, "the one that is kept, and the one that could not be deleted: {left:?}");
 }
 
+/// What was known is not forgotten because it cannot be seen for a while.
+#[test]
+fn a_directory_that_cannot_be_listed_keeps_what_was_known() {
+    let _timed = Timed::start();
+    let mut node = Node::new(&Etcd::usual()).env("QUORATE_TEST_LOOK_MS", "200");
+    node.start_ready();
+    let name = save(&node, &[])["name"].clone();
+    let (dir, away) = (node.server_dir().join("db/snapshots"), node.server_dir().join("db/away"));
+    fs::rename(&dir, &away).unwrap();
+    fs::write(&dir, "").unwrap();
+    let codes = |status: &serde_json::Value| -> Vec<String> {
+        let problems = status["problems"].as_array().unwrap().iter();
+        problems.map(|problem| problem["code"].as_str().unwrap().to_owned()).collect()
+    };
+    let status = eventually("the problem", || {
+        Some(node.status_json()).filter(|status| codes(status).contains(&"snapshots-unlisted".to_owned()))
+    });
+    assert_eq!(status["snapshots"]["last_good"]["name"], name, "{status}");
+    fs::remove_file(&dir).unwrap();
+    fs::rename(&away, &dir).unwrap();
+    eventually("the end of it", || codes(&node.status_json()).is_empty().then_some(()));
+    node.stop();
+}
+
 fn actions(ran: &Ran) -> Vec<(String, String)> {
     let report: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
     let items = report["items"].as_array().unwrap().iter();

@@ -137,6 +137,8 @@ pub struct History {
     pub next: Option<SystemTime>,
     /// When the next drill is due.
     pub next_drill: Option<SystemTime>,
+    /// Why the directory could not be listed when it was looked at last; what is said above is older then.
+    pub unlisted: Option<String>,
 }
 
 /// The part of the server that takes snapshots.
@@ -236,7 +238,15 @@ fn owner(shared: &Shared) -> Owner {
 
 /// Brings what is known of the directory up to date.
 fn look_around(shared: &Shared) {
-    let mut listed = list::list(&dir(shared)).unwrap_or_default();
+    let mut listed = match list::list(&dir(shared)) {
+        Ok(listed) => listed,
+        Err(error) => {
+            let why = Failure::from(error).told().to_string();
+            tracing::error!(error = why, "the snapshots cannot be listed; what was known of them is kept");
+            shared.snapshots.note(|history| history.unlisted = Some(why));
+            return;
+        }
+    };
     // What a wrong clock wrote is not the newest of anything.
     let now = clock::unix_seconds(clock::now());
     listed.retain(|listed| listed.created <= now);
@@ -264,6 +274,7 @@ fn look_around(shared: &Shared) {
         history.last_good = last_good;
         history.last_scheduled = last_scheduled;
         history.last_verified = last_verified;
+        history.unlisted = None;
     });
 }
 

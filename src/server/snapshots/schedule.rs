@@ -18,6 +18,7 @@ use super::{Order, SCHEDULED, dir, look_around, on_failure, owner, take};
 use crate::clock;
 use crate::config::SnapshotConfig;
 use crate::error::Failure;
+use crate::faults;
 use crate::plan::duration;
 use crate::plan::schedule::{Due, Schedule, newest};
 use crate::snapshot::name::Base;
@@ -47,6 +48,7 @@ pub async fn keep(shared: Arc<Shared>) {
             return;
         }
     };
+    let look_again = faults::tunable("QUORATE_TEST_LOOK_MS", LOOK_AGAIN);
     let mut settings = shared.snapshots.settings.clone();
     let mut seen = None;
     let mut announced = None;
@@ -72,7 +74,7 @@ pub async fn keep(shared: Arc<Shared>) {
                 tracing::warn!("scheduled snapshots are off: etcd-disable-snapshots");
             }
             tokio::select! {
-                () = bell.ring_in(LOOK_AGAIN) => {}
+                () = bell.ring_in(look_again) => {}
                 changed = settings.changed() => if changed.is_err() {
                     return;
                 },
@@ -99,7 +101,7 @@ pub async fn keep(shared: Arc<Shared>) {
                 if std::mem::take(&mut announce_next) {
                     log_next(&config, schedule, next);
                 }
-                let wait = next.duration_since(clock::now()).unwrap_or_default().min(LOOK_AGAIN);
+                let wait = next.duration_since(clock::now()).unwrap_or_default().min(look_again);
                 tokio::select! {
                     () = bell.ring_in(wait) => {}
                     changed = settings.changed() => if changed.is_err() {

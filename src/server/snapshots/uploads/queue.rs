@@ -228,22 +228,40 @@ impl Uploads {
         self.progress.1.store(0, Ordering::Relaxed);
     }
 
-    pub(super) fn change(&self, data: &DataDir, change: impl FnOnce(&mut File)) -> Result<(), WriteError> {
+    /// Changes what is to be uploaded: on the disk first, then here. What cannot be written has not changed.
+    fn change(&self, data: &DataDir, change: impl FnOnce(&mut File)) -> Result<(), WriteError> {
         tokio::task::block_in_place(|| {
             // An older state must not be written over a newer one.
             let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-            let bytes = {
-                let mut file = self.file();
-                change(&mut file);
-                serde_json::to_vec_pretty(&*file).unwrap_or_default()
-            };
-            durable::write_file(&data.uploads(), &bytes, PRIVATE)
+            let before = self.file().clone();
+            let mut after = before.clone();
+            change(&mut after);
+            let written = Self::write(data, &after);
+            match &written {
+                Ok(()) => *self.file() = after,
+                // The fsync alone may have failed, with the new state in place.
+                Err(_) => drop(Self::write(data, &before)),
+            }
+            written
         })
     }
 
-    /// As [`Self::change`]; that it cannot be written down is said, and stops nothing.
+    fn write(data: &DataDir, file: &File) -> Result<(), WriteError> {
+        durable::write_file(&data.uploads(), &serde_json::to_vec_pretty(file).unwrap_or_default(), PRIVATE)
+    }
+
+    /// Takes note of what has happened, which is so whether it can be written down or not; that it cannot is said.
     pub(super) fn note(&self, data: &DataDir, change: impl FnOnce(&mut File)) {
-        if let Err(error) = self.change(data, change) {
+        let written = tokio::task::block_in_place(|| {
+            let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+            let after = {
+                let mut file = self.file();
+                change(&mut file);
+                file.clone()
+            };
+            Self::write(data, &after)
+        });
+        if let Err(error) = written {
             tracing::error!(error = %error, because = %error.source, "what is to be uploaded cannot be written down");
         }
     }
@@ -271,8 +289,17 @@ impl Uploads {
         };
         let (sender, receiver) = oneshot::channel();
         let key = (pending.dir.clone(), pending.name.clone());
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default().push(sender);
-        self.change(data, |file| file.pending.push(pending))?;
+        // Before it is seen: an attempt may begin at once.
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).entry(key.clone()).or_default().push(sender);
+        if let Err(error) = self.change(data, |file| file.pending.push(pending)) {
+            drop(receiver);
+            let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(senders) = waiting.get_mut(&key) {
+                senders.retain(|sender| !sender.is_closed());
+            }
+            waiting.retain(|_, senders| !senders.is_empty());
+            return Err(error);
+        }
         self.wake.notify_one();
         Ok(receiver)
     }
@@ -289,5 +316,35 @@ impl Uploads {
         for sender in waiting.into_iter().flatten() {
             let _ = sender.send(outcome.clone());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// It says that nothing was queued: then nothing is, here, on the disk, or among those that somebody waits for.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_cannot_be_written_down_is_not_queued() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::new(dir.path());
+        let submit = |uploads: &Uploads, name: &str| uploads.submit(&data, dir.path(), name, BTreeMap::new());
+        let uploads = Uploads::default();
+        assert!(submit(&uploads, "early").is_err(), "there is no server directory yet");
+        assert!(uploads.pending().is_empty() && uploads.waiting.lock().unwrap().is_empty());
+
+        durable::create_dir(&data.server(), 0o700).unwrap();
+        let waiting = submit(&uploads, "one").unwrap();
+        // Nothing can take the place of a directory.
+        durable::remove_file(&data.uploads()).unwrap();
+        durable::create_dir(&data.uploads(), 0o700).unwrap();
+        assert!(submit(&uploads, "two").is_err());
+        let pending = uploads.pending();
+        assert_eq!(pending.iter().map(|pending| pending.name.as_str()).collect::<Vec<_>>(), ["one"]);
+        assert_eq!(uploads.waiting.lock().unwrap().len(), 1);
+        durable::remove_dir_all(&data.uploads()).unwrap();
+        uploads.note(&data, |file| file.pending.clear());
+        assert!(Uploads::resumed(&data).pending().is_empty());
+        drop(waiting);
     }
 }
