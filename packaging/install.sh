@@ -53,8 +53,18 @@ force_restart=${INSTALL_QUORATE_FORCE_RESTART:-}
 systemd_dir=${INSTALL_QUORATE_SYSTEMD_DIR:-/etc/systemd/system}
 exec_arguments=${INSTALL_QUORATE_EXEC:-}
 
+[ $# = 0 ] || fail 2 "it takes no arguments, and \`$1\` is one; nothing was changed" "set the variables in its first lines instead"
+
 work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+# Until something is installed, what was made on the way is taken back.
+trial=
+made=
+clean_up() {
+    rm -rf "$work" ${trial:+"$trial"}
+    # The deepest first, and only as long as they are empty.
+    for dir in $made; do rmdir "$dir" 2>/dev/null || true; done
+}
+trap clean_up EXIT
 trap 'exit 130' INT TERM
 
 # ---- What is wanted
@@ -112,9 +122,25 @@ case $(uname -m) in
     *) machine=$(uname -m) ;;
 esac
 
-is_writable() { # DIR, made if need be
-    mkdir -p "$1" 2>/dev/null && ( : >"$1/.quorate-install-$$" ) 2>/dev/null && rm -f "$1/.quorate-install-$$"
+is_writable() { # DIR, which may have to be made later
+    there=$1
+    while [ ! -e "$there" ]; do there=$(dirname "$there"); done
+    [ -d "$there" ] && ( : >"$there/.quorate-install-$$" ) 2>/dev/null && rm -f "$there/.quorate-install-$$"
 }
+make_dir() { # DIR, taken back if nothing is installed
+    there=$1
+    while [ ! -e "$there" ]; do
+        made="$made $there"
+        there=$(dirname "$there")
+    done
+    mkdir -p "$1"
+}
+case ${INSTALL_QUORATE_BIN_DIR:-/} in
+    /*[!A-Za-z0-9/._-]* | [!/]*) fail 2 "INSTALL_QUORATE_BIN_DIR must be an absolute path of plain characters, not $INSTALL_QUORATE_BIN_DIR" ;;
+esac
+case $systemd_dir in
+    /*[!A-Za-z0-9/._-]* | [!/]*) fail 2 "INSTALL_QUORATE_SYSTEMD_DIR must be an absolute path of plain characters, not $systemd_dir" ;;
+esac
 if [ -n "${INSTALL_QUORATE_BIN_DIR:-}" ]; then
     bin_dir=$INSTALL_QUORATE_BIN_DIR
     is_writable "$bin_dir" || fail 1 "cannot write to $bin_dir; nothing was installed" "run this as root, or set another INSTALL_QUORATE_BIN_DIR"
@@ -126,9 +152,6 @@ else
         say "/usr/local/bin is read-only; installing into $bin_dir"
     fi
 fi
-case $bin_dir in
-    /*[!A-Za-z0-9/._-]* | [!/]*) fail 2 "INSTALL_QUORATE_BIN_DIR must be an absolute path of plain characters, not $bin_dir" ;;
-esac
 is_writable "$systemd_dir" || fail 1 "cannot write to $systemd_dir; nothing was installed" "run this as root, or set INSTALL_QUORATE_SYSTEMD_DIR"
 is_writable "$etc" || fail 1 "cannot write to $etc; nothing was installed" "run this as root"
 # /usr/local/bin → /usr/local/share
@@ -211,14 +234,43 @@ for file in quorate "$unit" config.yaml.example uninstall.sh; do
 done
 chmod 755 "$files/quorate"
 # Where it will be, because nothing may be executed in some temporary directories.
+make_dir "$bin_dir" || fail 1 "cannot make $bin_dir; nothing was installed" "see the line above"
 trial=$bin_dir/.quorate-trial-$$
-trap 'rm -rf "$work" "$trial"' EXIT
 cp "$files/quorate" "$trial" || fail 1 "cannot write to $bin_dir; nothing was installed" "see the line above"
 version=$("$trial" version 2>"$work/error") ||
     fail 1 "$artifact does not run on this machine: $(head -n 1 "$work/error"); nothing was installed" "get the one for $machine, for this C library"
 
+# ---- What quorate says to it
+
+# What an earlier run kept and this one does not name stays: a data-dir that is forgotten would be an empty cluster.
+options=$etc/config.yaml.d/90-install.yaml
+if [ -e "$options" ]; then
+    sed -n 's/^\([a-z0-9-]*\): .*/\1/p' "$options" | while read -r key; do
+        grep -q "^$key: " "$work/90-install.yaml" || grep "^$key: " "$options" >>"$work/90-install.yaml"
+    done
+fi
+if [ ! -e "$etc/config.yaml" ]; then
+    sed 's/^# etcd-user: quorate$/etcd-user: quorate/' "$files/config.yaml.example" >"$work/config.yaml"
+fi
+# What quorate would refuse later is refused now.
+mkdir -p "$work/check/config.yaml.d"
+if [ -e "$etc/config.yaml" ]; then cp "$etc/config.yaml" "$work/check/"; else cp "$work/config.yaml" "$work/check/"; fi
+for file in "$etc"/config.yaml.d/*.yaml; do
+    [ ! -e "$file" ] || cp "$file" "$work/check/config.yaml.d/"
+done
+cp "$work/90-install.yaml" "$work/check/config.yaml.d/90-install.yaml"
+if ! getent passwd "$user" >/dev/null; then
+    # It is made only if all of this is right. Until then another one stands for it.
+    sed -i "s/^\(etcd-user: '\{0,1\}\)$user\('\{0,1\}\)$/\1nobody\2/" "$work"/check/config.yaml "$work"/check/config.yaml.d/*.yaml
+fi
+env -i PATH="$PATH" "$trial" server --print-config --config "$work/check/config.yaml" >/dev/null 2>"$work/error" || {
+    sed "s|$work/check|$etc|" "$work/error" >&2
+    fail 2 "quorate would not start with this configuration; nothing was installed" "mend it, and run this again"
+}
+
 # ---- Install
 
+made=
 changed=
 # Whole or not at all, and only if it is different: the running one is never seen half written.
 put() { # MODE FROM TO
@@ -239,35 +291,9 @@ if ! getent passwd "$user" >/dev/null; then
         say "made the system user $user, which etcd runs as"
     else
         say "cannot make a user $user; etcd will run as root"
-        user=
+        [ ! -e "$work/config.yaml" ] || cp "$files/config.yaml.example" "$work/config.yaml"
     fi
 fi
-
-# What an earlier run kept and this one does not name stays: a data-dir that is forgotten would be an empty cluster.
-options=$etc/config.yaml.d/90-install.yaml
-if [ -e "$options" ]; then
-    sed -n 's/^\([a-z0-9-]*\): .*/\1/p' "$options" | while read -r key; do
-        grep -q "^$key: " "$work/90-install.yaml" || grep "^$key: " "$options" >>"$work/90-install.yaml"
-    done
-fi
-if [ ! -e "$etc/config.yaml" ]; then
-    if [ -n "$user" ]; then
-        sed 's/^# etcd-user: quorate$/etcd-user: quorate/' "$files/config.yaml.example" >"$work/config.yaml"
-    else
-        cp "$files/config.yaml.example" "$work/config.yaml"
-    fi
-fi
-# What quorate would refuse later is refused now.
-mkdir -p "$work/check/config.yaml.d"
-if [ -e "$etc/config.yaml" ]; then cp "$etc/config.yaml" "$work/check/"; else cp "$work/config.yaml" "$work/check/"; fi
-for file in "$etc"/config.yaml.d/*.yaml; do
-    [ ! -e "$file" ] || cp "$file" "$work/check/config.yaml.d/"
-done
-cp "$work/90-install.yaml" "$work/check/config.yaml.d/90-install.yaml"
-env -i PATH="$PATH" "$trial" server --print-config --config "$work/check/config.yaml" >/dev/null 2>"$work/error" || {
-    sed "s|$work/check|$etc|" "$work/error" >&2
-    fail 2 "quorate would not start with this configuration; nothing was installed" "mend it, and run this again"
-}
 
 put 755 "$files/quorate" "$bin_dir/quorate"
 restart_for=$changed
@@ -292,10 +318,20 @@ for page in "$work"/man/*.1; do
     put 644 "$page" "$share/man/man1/$(basename "$page")"
 done
 
-if [ -n "$changed" ]; then
-    for file in $changed; do say "wrote $file"; done
-else
+# Each file that matters, and how many of the others.
+main=
+others=0
+for file in $changed; do
+    case $file in
+        "$share"/*) others=$((others + 1)) ;;
+        *) main="$main${main:+, }$file" ;;
+    esac
+done
+if [ -z "$changed" ]; then
     say "nothing has changed"
+else
+    [ -z "$main" ] || say "wrote $main"
+    [ "$others" = 0 ] || say "wrote $others manual pages, completions and examples below $share"
 fi
 say "$version"
 

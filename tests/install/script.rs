@@ -8,6 +8,10 @@ use crate::machine::Tree;
 
 const UNPACK: &str = "cd /root && tar -xzf /dist/quorate-*.tar.gz && cd quorate-*";
 
+/// What an installation leaves, where there was none: files, directories, and the system user.
+const UNTOUCHED: &str =
+    "find /etc/quorate /opt/quorate /usr/local/bin -mindepth 1; ls -d /etc/quorate /opt/quorate; getent passwd quorate";
+
 #[test]
 fn without_systemd_it_installs_and_says_how_to_start() {
     let _timed = Timed::start();
@@ -18,6 +22,7 @@ fn without_systemd_it_installs_and_says_how_to_start() {
         assert!(first.err.contains(words), "{}", first.err);
     }
     assert!(!first.err.contains("3same"), "{}", first.err);
+    assert!(first.err.lines().count() <= 6, "a summary, not each manual page: {}", first.err);
     // Nothing that may hold a secret is readable by others, and nothing else holds one.
     let shown = tree.run("stat -c '%a %n' $(find /etc/quorate -type f | sort) /usr/local/bin/quorate; grep -rls s-.3same /etc /usr/local");
     assert_eq!(
@@ -88,18 +93,20 @@ fn what_goes_wrong_is_said_and_nothing_is_installed() {
         ),
     ] {
         install(settings).fails(code, words);
+        assert_eq!(tree.run(UNTOUCHED).out, "", "{settings}");
     }
+    tree.run("cd /root/quorate-* && ./install.sh --data-dir=/srv").fails(2, &["takes no arguments"]);
     // A download is checked against the list beside it; a list that does not fit is no success.
     let address = "INSTALL_QUORATE_ARTIFACT=file://$(echo /dist/*.tar.gz)";
     tree.run("cp /dist/SHA256SUMS /dist/kept && sed -i 's/^./f/;s/^ff/0f/' /dist/SHA256SUMS").succeeds();
     install(address).fails(1, &["the checksum of quorate-", "nothing was installed"]);
     tree.run("rm /dist/SHA256SUMS").succeeds();
     install(address).fails(1, &["cannot download the checksums"]);
-    assert_eq!(tree.run("ls -A /usr/local/bin /etc/quorate").out, "/etc/quorate:\n\n/usr/local/bin:\n");
+    assert_eq!(tree.run(UNTOUCHED).out, "");
     // Cut off on its way, it does nothing.
     let cut = tree.run("cd /root/quorate-* && head -c 11000 install.sh | sh");
     assert_ne!(cut.code, Some(0));
-    assert_eq!(tree.run("ls -A /usr/local/bin /etc/quorate").out, "/etc/quorate:\n\n/usr/local/bin:\n");
+    assert_eq!(tree.run(UNTOUCHED).out, "");
     tree.run("mv /dist/kept /dist/SHA256SUMS").succeeds();
     install(address).succeeds();
     tree.run("quorate-uninstall.sh --sure").fails(2, &["unknown argument --sure"]);
