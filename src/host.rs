@@ -126,12 +126,8 @@ const LARGEST_SETTINGS: u64 = 1 << 20;
 /// If it is not, or cannot be read.
 pub fn read_small(path: &Path) -> std::io::Result<Vec<u8>> {
     use std::io::Read as _;
-    // Before it is opened: opening a pipe would wait for its other end.
-    if !std::fs::metadata(path)?.is_file() {
-        return Err(std::io::Error::other("it is not a regular file"));
-    }
     let mut bytes = Vec::new();
-    std::fs::File::open(path)?.take(LARGEST_SETTINGS + 1).read_to_end(&mut bytes)?;
+    open_file(path)?.take(LARGEST_SETTINGS + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > LARGEST_SETTINGS {
         return Err(std::io::Error::other("it is larger than 1 MiB"));
     }
@@ -144,12 +140,26 @@ pub fn read_small(path: &Path) -> std::io::Result<Vec<u8>> {
 /// # Errors
 /// If it is not there, is something else, or cannot be opened.
 pub fn open_regular(path: &Path) -> std::io::Result<std::fs::File> {
-    let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-    let file = std::fs::File::from(nix::fcntl::open(path, flags, Mode::empty())?);
-    if file.metadata()?.is_file() {
-        return Ok(file);
+    open_as_file(path, OFlag::O_NOFOLLOW)
+}
+
+/// As [`open_regular`], of what a link leads to. It never waits, whatever the path becomes meanwhile.
+///
+/// # Errors
+/// If it is not there, is something else, or cannot be opened.
+pub fn open_file(path: &Path) -> std::io::Result<std::fs::File> {
+    open_as_file(path, OFlag::empty())
+}
+
+fn open_as_file(path: &Path, more: OFlag) -> std::io::Result<std::fs::File> {
+    let not_regular = || std::io::Error::other("it is not a regular file");
+    // Before it is opened: opening a device can do things. A link is looked at where it leads.
+    if std::fs::metadata(path).is_ok_and(|found| !found.is_file()) {
+        return Err(not_regular());
     }
-    Err(std::io::Error::other("it is not a regular file"))
+    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC | more;
+    let file = std::fs::File::from(nix::fcntl::open(path, flags, Mode::empty())?);
+    if file.metadata()?.is_file() { Ok(file) } else { Err(not_regular()) }
 }
 
 /// The loopback address of the same family as `address`.
@@ -389,10 +399,17 @@ pub fn file_system(path: &Path) -> FileSystem {
     }
 }
 
-/// True if another file system is mounted at `path`.
+/// True if something is mounted at `path`: another file system, or another part of the same one (a bind mount), which the kernel tells
+/// since Linux 5.8.
 #[must_use]
 pub fn is_mount_point(path: &Path) -> bool {
+    use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
     use std::os::unix::fs::MetadataExt as _;
+    let told = statx(CWD, path, AtFlags::empty(), StatxFlags::empty()).ok();
+    let is_told = |found: &rustix::fs::Statx| found.stx_attributes_mask.contains(StatxAttributes::MOUNT_ROOT);
+    if let Some(found) = told.filter(is_told) {
+        return found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT);
+    }
     let device = |path: &Path| std::fs::metadata(path).map(|found| found.dev()).ok();
     path.parent().is_some_and(|parent| device(path) != device(parent))
 }

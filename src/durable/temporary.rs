@@ -69,28 +69,12 @@ fn lock(file: &File) -> LockState {
     }
 }
 
-/// Who wrote something with this name.
-#[derive(Debug, PartialEq, Eq)]
-enum Writer {
-    /// The name is none of ours.
-    Foreign,
-    /// One of ours, in a name that tells no more (an older version wrote it).
-    Unknown,
-    /// One of ours, on this machine and boot.
-    Known(Origin),
-}
-
-fn writer(name: &OsStr) -> Writer {
-    let Some(rest) = name.as_bytes().strip_prefix(PREFIX.as_bytes()) else { return Writer::Foreign };
-    let rest = String::from_utf8_lossy(rest);
-    let origin = rest.rsplit('-').nth(1).and_then(|origin| origin.split_once('.'));
+/// Where something with this hidden name was written; `None` if the name does not tell, as those of older versions.
+fn origin(name: &OsStr) -> Option<Origin> {
+    let name = name.to_string_lossy();
+    let (machine, boot) = name.rsplit('-').nth(1)?.split_once('.')?;
     let is_tag = |tag: &str| tag.len() == 8 && tag.bytes().all(|byte| byte.is_ascii_hexdigit());
-    match origin {
-        Some((machine, boot)) if is_tag(machine) && is_tag(boot) => {
-            Writer::Known(Origin { machine: machine.to_owned(), boot: boot.to_owned() })
-        }
-        _ => Writer::Unknown,
-    }
+    (is_tag(machine) && is_tag(boot)).then(|| Origin { machine: machine.to_owned(), boot: boot.to_owned() })
 }
 
 /// True if the name is one of ours, for what is called `label` if that is given.
@@ -102,15 +86,13 @@ pub(super) fn is_ours(name: &OsStr, label: Option<&str>) -> bool {
 /// Whether what has this name in `dir` was left behind. It stays locked until `opened` is closed, so that its writer, if there is one after
 /// all, notices that it is taken away.
 pub(super) fn is_left(dir: &Path, name: &OsStr, found: &Metadata, opened: Option<&File>) -> bool {
-    let origin = match writer(name) {
-        Writer::Foreign => return false,
-        Writer::Unknown => None,
-        Writer::Known(origin) => Some(origin),
-    };
+    if !is_ours(name, None) {
+        return false;
+    }
     let age = found.modified().ok().and_then(|modified| crate::clock::now().duration_since(modified).ok());
     let lock = opened.map_or(LockState::Unknown, lock);
     let is_shared = host::file_system(dir) == FileSystem::Network;
-    is_abandoned(&Leftover { origin, lock, age: age.unwrap_or_default(), is_shared }, us())
+    is_abandoned(&Leftover { origin: origin(name), lock, age: age.unwrap_or_default(), is_shared }, us())
 }
 
 #[cfg(test)]
@@ -120,16 +102,18 @@ mod tests {
     #[test]
     fn a_name_tells_who_wrote_it() {
         let ours = name(OsStr::new("a-b.json"));
-        assert_eq!(writer(&ours), Writer::Known(us().clone()));
+        assert_eq!(origin(&ours).as_ref(), Some(us()));
         assert!(is_ours(&ours, Some("a-b")) && !is_ours(&ours, Some("b")));
         assert!(name(OsStr::new(&"x".repeat(255))).len() <= 255);
-        for (text, expected) in [
-            (".tmp-quorate-x-00112233-1-4194304", Writer::Unknown),
-            (".tmp-quorate-x-00112233-1-xxxxxxxx.yyyyyyyy-1", Writer::Unknown),
-            (".tmp-quorate-", Writer::Unknown),
-            ("x", Writer::Foreign),
+        for text in [
+            ".tmp-quorate-x-00112233-1-4194304",
+            ".tmp-quorate-x-00112233-1-xxxxxxxx.yyyyyyyy-1",
+            ".tmp-quorate-x.y",
+            ".tmp-quorate-",
         ] {
-            assert_eq!(writer(OsStr::new(text)), expected, "{text}");
+            assert_eq!(origin(OsStr::new(text)), None, "{text}");
+            assert!(is_ours(OsStr::new(text), None), "{text}");
         }
+        assert!(!is_ours(OsStr::new("x-0-1-00000000.00000000-1"), None));
     }
 }

@@ -169,7 +169,7 @@ pub fn open(path: &Path) -> Result<SnapshotFile, OpenError> {
     if !found.is_file() {
         return Err(read(io::Error::new(ErrorKind::InvalidInput, "it is not a regular file")));
     }
-    let stored = File::open(path).map_err(read)?;
+    let stored = host::open_file(path).map_err(read)?;
     let packing = packing_of(&stored).map_err(read)?;
     let database = match packing {
         Packing::Raw => stored,

@@ -83,6 +83,22 @@ fn a_directory_that_is_a_mount_point_stays_one() {
     drop(mount);
 }
 
+/// Of the same file system, as a volume of a container often is.
+#[test]
+fn a_directory_that_is_bound_there_stays_so() {
+    let _timed = Timed::start();
+    let mut node = Node::new(&Etcd::usual());
+    let (volume, dir) = (node.dir.path().join("volume"), node.etcd_dir());
+    fs::create_dir_all(&volume).unwrap();
+    fs::create_dir_all(&dir).unwrap();
+    let bound = std::process::Command::new("mount").arg("--bind").args([&volume, &dir]).output();
+    if !bound.is_ok_and(|done| done.status.success()) {
+        return skip("mounting is not allowed here");
+    }
+    let _mount = Mount { path: dir.clone() };
+    go_through(&mut node, &dir);
+}
+
 #[test]
 fn data_of_etcds_own_user_stay_that_users() {
     let _timed = Timed::start();
