@@ -100,6 +100,7 @@ fn older_versions_and_locks_of_a_bucket_are_said() {
     assert!(told.contains("answered 200, and what is not understood"), "{told}");
     assert!(told.contains("lock note on: retention may not be able to delete, and says so"), "{told}");
     node.start_ready();
+    node.etcdctl(&["put", "a", "1"]);
     let names: Vec<String> = (0..3).map(|_| name_of(&save(&node, &[]))).collect();
     node.quorate(&["etcd-snapshot", "prune", "--s3", "--s3-retention=1"]).succeeds();
     let left = list(&node, &["--s3"]);
@@ -121,6 +122,7 @@ fn a_bucket_may_be_part_of_the_hosts_name() {
     let more = format!("etcd-s3-endpoint: http://{DOMAIN}\netcd-s3-bucket-lookup-type: dns\netcd-s3-proxy: {url}\n");
     let mut node = Node::new(&Etcd::usual()).config(&format!("{config}{more}"));
     node.start_ready();
+    node.etcdctl(&["put", "a", "1"]);
     let name = name_of(&save(&node, &[]));
     assert!(count.load(Ordering::Relaxed) > 0);
     let seen = store.seen();

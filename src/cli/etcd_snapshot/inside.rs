@@ -21,7 +21,7 @@ use crate::snapshot::verify::VerifyError;
 Examples:
   quorate etcd-snapshot get latest /registry/config
   quorate etcd-snapshot get before-upgrade /registry/config --rev 41
-  quorate etcd-snapshot history s3://backups/prod/latest /registry/config -o json")]
+  quorate etcd-snapshot history s3://backups/prod/latest /registry/config")]
 pub(super) struct OfKey {
     /// Its name, `latest`, a base name, a path (anything with a /), or `s3://BUCKET/KEY`
     #[arg(value_name = "SNAPSHOT")]
@@ -41,7 +41,7 @@ pub(super) struct OfKey {
 #[command(after_help = "\
 Examples:
   quorate etcd-snapshot diff before-upgrade latest
-  quorate etcd-snapshot diff ./monday.db ./tuesday.db --prefix /registry/ -o json")]
+  quorate etcd-snapshot diff ./monday.db ./tuesday.db --prefix /registry/")]
 pub(super) struct Two {
     /// The older one: its name, `latest`, a base name, a path (anything with a /), or `s3://BUCKET/KEY`
     #[arg(value_name = "A")]
