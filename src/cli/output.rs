@@ -125,6 +125,21 @@ pub(super) fn wrapped(text: &str, indent: usize, width: usize) -> String {
     lines.join(&format!("\n{:indent$}", ""))
 }
 
+/// A line that fits the terminal, if standard output is one: broken between words, and longer words lose their middle.
+pub(super) fn fitted(line: &str) -> String {
+    columns().map_or_else(|| line.to_owned(), |columns| fitted_to(line, columns))
+}
+
+fn fitted_to(line: &str, columns: usize) -> String {
+    const INDENT: usize = 2;
+    if width(line) <= columns {
+        return line.to_owned();
+    }
+    let room = columns.saturating_sub(INDENT);
+    let words: Vec<String> = line.split_whitespace().map(|word| cut_in_the_middle(word, room)).collect();
+    wrapped(&words.join(" "), INDENT, columns)
+}
+
 /// The beginning of `text`, if it is longer than `width` columns.
 pub(super) fn cut(text: &str, width: usize) -> String {
     if self::width(text) <= width {
@@ -217,6 +232,11 @@ mod tests {
         assert_eq!(wrapped("one two three", 4, 11), "one two\n    three");
         assert_eq!(wrapped("averylongword x", 2, 8), "averylongword\n  x");
         assert_eq!(wrapped("", 2, 8), "");
+        assert_eq!(fitted_to("kept  as it is", 20), "kept  as it is");
+        assert_eq!(
+            fitted_to("keep s3://bucket/a-long-name: it is held", 20),
+            "keep\n  s3://…a-long-name:\n  it is held"
+        );
         assert_eq!(cut("abc", 3), "abc");
         assert_eq!(cut("abcd", 3), "ab…");
         assert_eq!(cut_in_the_middle("abcdefgh", 8), "abcdefgh");

@@ -231,6 +231,11 @@ fn what_the_command_line_says_goes_before_the_servers_own_settings() {
     node.start_ready();
     node.etcdctl(&["put", "a", "1"]);
     node.quorate(&["etcd-snapshot", "ls", "--s3"]).fails(2, &["no bucket is configured"]);
+    // One message, not a warning and then another one.
+    let ran = node.quorate(&["etcd-snapshot", "save", "--s3"]);
+    ran.fails(2, &["`etcd-s3-bucket`: wants the name of a bucket"]);
+    assert_eq!(ran.err.lines().count(), 2, "{}", ran.err);
+    assert_eq!(list(&node, &[]).len(), 0, "said before anything is done");
     let endpoint = format!("--s3-endpoint={}", store.endpoint());
     let said = ["--s3", &endpoint, "--s3-bucket=backups", "--s3-folder=/by/hand/", "--s3-access-key=QUORATETESTKEY"];
     let secret = format!("--s3-secret-key={}", crate::store::SECRET_KEY);

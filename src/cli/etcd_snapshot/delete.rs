@@ -224,10 +224,10 @@ async fn remove(place: &In<impl Store>, shown: impl Fn(&str) -> String) -> Resul
     }
     let Removed { gone, kept, failed } = place.store.remove(&names).await?;
     for name in gone {
-        output::result(&format!("{} deleted\n", shown(&name)))?;
+        output::result(&(output::fitted(&format!("{} deleted", shown(&name))) + "\n"))?;
     }
     for (name, why) in kept {
-        output::result(&format!("{} kept: {}\n", shown(&name), printable(&why)))?;
+        output::result(&(output::fitted(&format!("{} kept: {}", shown(&name), printable(&why))) + "\n"))?;
     }
     failed.map_or(Ok(()), Err)
 }
@@ -252,7 +252,7 @@ async fn set(place: &In<impl Store>, held: bool, shown: impl Fn(&str) -> String)
     for listed in &place.named {
         place.store.hold(listed, held).await?;
         let word = if held { "held: it is never pruned" } else { "released" };
-        output::result(&format!("{} {word}\n", shown(&listed.name)))?;
+        output::result(&(output::fitted(&format!("{} {word}", shown(&listed.name))) + "\n"))?;
     }
     Ok(())
 }

@@ -143,13 +143,14 @@ pub(super) fn run(config: &Config, place: &Place, args: &Args) -> Result<Exit, F
 
 /// What was done with each, or would be, and how many there are of each kind.
 fn tell(items: &[Decided], dry_run: bool) -> Result<(), Failure> {
+    let line = |text: String| output::fitted(&text) + "\n";
     for item in items {
         let shown = printable(if item.location.starts_with("s3://") { &item.location } else { &item.name });
         let reason = printable(&item.reason);
         match item.action {
-            action if dry_run => output::data(&format!("{action} {shown}: {reason}\n"))?,
-            "drop" => output::result(&format!("{shown} deleted\n"))?,
-            "locked" => output::result(&format!("{shown} kept: {reason}\n"))?,
+            action if dry_run => output::data(&line(format!("{action} {shown}: {reason}")))?,
+            "drop" => output::result(&line(format!("{shown} deleted")))?,
+            "locked" => output::result(&line(format!("{shown} kept: {reason}")))?,
             _ => {}
         }
     }

@@ -98,9 +98,7 @@ pub(super) fn run(config: &Config, given: &Given, dir: Option<PathBuf>, args: &A
         let (size, revision) = (human(item.size), item.revision.unwrap_or_default());
         let took = std::time::Duration::from_millis(took_ms).as_secs_f64();
         let line = format!("saved {name} ({size}, revision {revision}) in {took:.1} s{uploaded}");
-        let line = printable(&line);
-        let line = output::columns().map_or_else(|| line.clone(), |columns| output::wrapped(&line, 2, columns));
-        output::result(&format!("{line}\n"))?;
+        output::result(&format!("{}\n", output::fitted(&printable(&line))))?;
     }
     match upload {
         Some(Err(told)) => Err(told.into()),

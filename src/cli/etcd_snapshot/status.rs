@@ -67,7 +67,7 @@ pub(super) fn run(place: &Place, args: &Args) -> Result<Exit, Failure> {
     if output::structured(&item, args.output)? {
         return Ok(Exit::Done);
     }
-    let mut text = format!("{}\n", printable(&got.shown));
+    let mut text = output::fitted(&printable(&got.shown)) + "\n";
     let mut row = |name: &str, value: String| {
         let _ = writeln!(text, "  {name:<10}{}", output::wrapped(&value, 12, output::WIDTH));
     };

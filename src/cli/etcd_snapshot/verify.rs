@@ -1,7 +1,9 @@
 //! `quorate etcd-snapshot verify`.
 
 mod drill;
+mod live;
 mod named;
+mod outcome;
 mod remote;
 
 use std::fmt::Write as _;
@@ -12,12 +14,10 @@ use serde::Serialize;
 
 use super::super::output::{self, Format};
 use super::super::progress::Progress;
-use super::super::{block_on, runtime, status};
+use super::super::runtime;
 use super::place::{Place, Which};
 use crate::config::Config;
-use crate::datadir::DataDir;
 use crate::error::{Exit, Explained, Failure};
-use crate::etcd::client::{ClientError, EtcdClient, LiveHash};
 use crate::host::printable;
 use crate::plan::space::human;
 use crate::snapshot::dir;
@@ -28,9 +28,7 @@ use crate::snapshot::store::s3::listing::InBucket;
 use crate::snapshot::store::s3::store::Remote;
 use crate::snapshot::verify::{self, Demands, Verified};
 use named::Named;
-
-/// How long the launcher may take to say where its etcd is.
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
+use outcome::Outcome;
 
 /// Exits 0 if all of them are good.
 #[derive(Debug, clap::Args)]
@@ -157,35 +155,7 @@ impl Item {
         if self.same_as_live == Some(true) {
             row("live", "the live member has the same keys and values".into());
         }
-        format!("{}: good\n{text}", printable(&self.path))
-    }
-}
-
-/// The live member cannot be compared with, or differs.
-#[derive(Debug, thiserror::Error)]
-enum AgainstLive {
-    #[error("the live member cannot be asked")]
-    Unreachable(#[source] ClientError),
-    #[error("{} cannot be compared with the live member: {why}", path.display())]
-    Incomparable { path: PathBuf, why: String },
-    #[error(
-        "{} is whole, but the live member has other keys or values at revision {revision}: HashKV {live}, not {ours}",
-        path.display()
-    )]
-    Differs { path: PathBuf, revision: i64, live: u32, ours: u32 },
-}
-
-impl Explained for AgainstLive {
-    fn next(&self) -> Option<String> {
-        Some(match self {
-            Self::Unreachable(_) => "quorate status".into(),
-            Self::Incomparable { .. } => "verify it without --against-live".into(),
-            Self::Differs { .. } => {
-                "if it is a snapshot of this cluster, this member or the snapshot is wrong: keep both, and \
-                                     compare the members with etcdctl endpoint hashkv --cluster"
-                    .into()
-            }
-        })
+        format!("{}\n{text}", output::fitted(&format!("{}: good", printable(&self.path))))
     }
 }
 
@@ -225,44 +195,6 @@ impl Explained for NothingToVerify {
 
     fn next(&self) -> Option<String> {
         Some("take one: quorate etcd-snapshot save; or name the right directory with --data-dir or --dir".into())
-    }
-}
-
-/// What came of all of them.
-#[derive(Default)]
-struct Outcome {
-    /// For programs: also what is not good.
-    all: Vec<serde_json::Value>,
-    /// For people: what is good.
-    told: Vec<String>,
-    worst: Option<Exit>,
-}
-
-impl Outcome {
-    fn good(&mut self, item: &impl Serialize, told: String) {
-        self.all.push(serde_json::to_value(item).unwrap_or_default());
-        self.told.push(told);
-    }
-
-    /// `7 snapshots: 6 good, 1 failed`.
-    fn summary(&self) -> String {
-        let of = |status: &str| self.all.iter().filter(|item| item["status"] == status).count();
-        let counts = ["good", "failed", "missing"].map(|status| (of(status), status));
-        let counts = counts.iter().filter(|(count, _)| *count > 0);
-        let counts: Vec<String> = counts.map(|(count, status)| format!("{count} {status}")).collect();
-        format!("{}: {}\n", output::plural(self.all.len(), "snapshot"), counts.join(", "))
-    }
-
-    /// All of them are looked at. The exit code is that of the first failure, but for 1: what is damaged is worse than what is missing.
-    fn bad(&mut self, path: &str, failure: &Failure) {
-        output::talk(&failure.report());
-        let status = match failure.exit() {
-            Exit::NotFound => "missing",
-            _ => "failed",
-        };
-        self.all.push(serde_json::json!({ "path": path, "status": status, "finding": failure.told().to_string() }));
-        let exit = failure.exit();
-        self.worst = Some(if exit == Exit::Failed { exit } else { self.worst.unwrap_or(exit) });
     }
 }
 
@@ -318,22 +250,7 @@ pub(super) fn run(config: &Config, place: &Place, args: &Args) -> Result<Exit, F
     if outcome.all.is_empty() {
         return Err(NothingToVerify(places.join(", nor in ")).into());
     }
-    tell(args, &outcome)?;
-    Ok(outcome.worst.unwrap_or(Exit::Done))
-}
-
-/// What came of it: the good ones, and how many there are of each kind.
-fn tell(args: &Args, outcome: &Outcome) -> Result<(), Failure> {
-    if output::structured(&serde_json::json!({ "items": outcome.all }), args.output)? || output::is_quiet() {
-        return Ok(());
-    }
-    for told in &outcome.told {
-        output::data(told)?;
-    }
-    if outcome.all.len() > 1 || args.all {
-        output::data(&outcome.summary())?;
-    }
-    Ok(())
+    outcome.tell(args)
 }
 
 /// What does not go together.
@@ -397,41 +314,6 @@ fn one(config: &Config, place: &Place, args: &Args, path: &Path) -> Result<Item,
         }
     }
     let verified = verified?;
-    let same_as_live = args.against_live.then(|| compare(config, &verified)).transpose()?;
+    let same_as_live = args.against_live.then(|| live::compare(config, &verified)).transpose()?;
     Ok(Item::of(verified, same_as_live))
-}
-
-fn compare(config: &Config, verified: &Verified) -> Result<bool, Failure> {
-    let data = DataDir::new(&config.data_dir);
-    let (revision, ours) = (verified.inspection.revision, verified.inspection.hash_kv);
-    let live = block_on(async {
-        let status = status::fetch(&data, PATIENCE).await?;
-        let mut client =
-            EtcdClient::connect(&data, &status.local_client_url).await.map_err(AgainstLive::Unreachable)?;
-        Ok::<_, Failure>(client.hash_kv(revision).await)
-    })??;
-    let path = verified.path.clone();
-    let incomparable = |why: String| AgainstLive::Incomparable { path: path.clone(), why };
-    let LiveHash { hash, compact_revision } = match live {
-        Ok(live) => live,
-        Err(ClientError::Etcd(error)) => return Err(incomparable(ClientError::Etcd(error).to_string()).into()),
-        Err(error) => return Err(AgainstLive::Unreachable(error).into()),
-    };
-    let compacted = verified.inspection.compact_revision.unwrap_or(-1);
-    // From 3.5.5 on a member answers for revisions up to its last compaction with a hash from before that (etcd
-    // server/storage/mvcc/hash.go, HashByRev).
-    if revision <= compacted {
-        let why = format!(
-            "nothing was changed after its last compaction, at {compacted}, and a member can tell only after that"
-        );
-        return Err(incomparable(why).into());
-    }
-    if compact_revision != compacted {
-        let why = format!("it has compacted up to {compact_revision}, and the snapshot was up to {compacted}");
-        return Err(incomparable(why).into());
-    }
-    if hash != ours {
-        return Err(AgainstLive::Differs { path, revision, live: hash, ours }.into());
-    }
-    Ok(true)
 }

@@ -8,7 +8,8 @@ use serde::Serialize;
 use super::super::super::progress::Progress;
 use super::super::super::{interrupt, output, runtime};
 use super::super::place::{Got, Place};
-use super::{Args, Outcome as Verified};
+use super::Args;
+use super::outcome::Outcome as Verified;
 use crate::clock;
 use crate::config::Config;
 use crate::error::{Exit, Failure};
@@ -35,7 +36,7 @@ struct Item {
 
 impl Item {
     fn told(&self) -> String {
-        let mut text = format!("{}: can be restored\n", printable(&self.path));
+        let mut text = output::fitted(&format!("{}: can be restored", printable(&self.path))) + "\n";
         for (name, value) in [
             ("etcd", format!("{}, healthy after {} ms", self.etcd_version, self.healthy_after_ms)),
             ("revision", self.revision.to_string()),
@@ -86,8 +87,7 @@ pub(super) fn run(config: &Config, place: &Place, args: &Args) -> Result<Exit, F
             Err(failure) => outcome.bad(&got.shown, &failure),
         }
     }
-    super::tell(args, &outcome)?;
-    Ok(outcome.worst.unwrap_or(Exit::Done))
+    outcome.tell(args)
 }
 
 impl Item {

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use super::super::place::Place;
-use super::{Args, Outcome};
+use super::Args;
+use super::outcome::Outcome;
 use crate::snapshot::store::find::Found;
 
 /// A name that was given.

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::super::super::output;
 use super::super::super::progress::Progress;
 use super::super::place::Place;
-use super::Outcome;
+use super::outcome::Outcome;
 use crate::error::Failure;
 use crate::host::printable;
 use crate::plan::space::human;
@@ -51,7 +51,7 @@ impl Item {
 
     fn told(&self) -> String {
         let packed = if self.compression.is_empty() { String::new() } else { format!(" as {}", self.compression) };
-        let mut text = format!("{}: good\n", printable(&self.path));
+        let mut text = output::fitted(&format!("{}: good", printable(&self.path))) + "\n";
         let mut row = |name: &str, value: String| {
             let _ = writeln!(text, "  {name:<12}{value}");
         };

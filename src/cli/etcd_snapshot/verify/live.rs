@@ -1,0 +1,81 @@
+//! `verify --against-live`: whether the running member has the same keys and values as a snapshot.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::super::super::{block_on, status};
+use crate::config::Config;
+use crate::datadir::DataDir;
+use crate::error::{Explained, Failure};
+use crate::etcd::client::{ClientError, EtcdClient, LiveHash};
+use crate::snapshot::verify::Verified;
+
+/// How long the launcher may take to say where its etcd is.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The live member cannot be compared with, or differs.
+#[derive(Debug, thiserror::Error)]
+enum AgainstLive {
+    #[error("the live member cannot be asked")]
+    Unreachable(#[source] ClientError),
+    #[error("{} cannot be compared with the live member: {why}", path.display())]
+    Incomparable { path: PathBuf, why: String },
+    #[error(
+        "{} is whole, but the live member has other keys or values at revision {revision}: HashKV {live}, not {ours}",
+        path.display()
+    )]
+    Differs { path: PathBuf, revision: i64, live: u32, ours: u32 },
+}
+
+impl Explained for AgainstLive {
+    fn next(&self) -> Option<String> {
+        Some(match self {
+            Self::Unreachable(_) => "quorate status".into(),
+            Self::Incomparable { .. } => "verify it without --against-live".into(),
+            Self::Differs { .. } => {
+                "if it is a snapshot of this cluster, this member or the snapshot is wrong: keep both, and \
+                                     compare the members with etcdctl endpoint hashkv --cluster"
+                    .into()
+            }
+        })
+    }
+}
+
+/// Compares; true if both have the same.
+///
+/// # Errors
+/// If they have not, or that cannot be told.
+pub(super) fn compare(config: &Config, verified: &Verified) -> Result<bool, Failure> {
+    let data = DataDir::new(&config.data_dir);
+    let (revision, ours) = (verified.inspection.revision, verified.inspection.hash_kv);
+    let live = block_on(async {
+        let status = status::fetch(&data, PATIENCE).await?;
+        let mut client =
+            EtcdClient::connect(&data, &status.local_client_url).await.map_err(AgainstLive::Unreachable)?;
+        Ok::<_, Failure>(client.hash_kv(revision).await)
+    })??;
+    let path = verified.path.clone();
+    let incomparable = |why: String| AgainstLive::Incomparable { path: path.clone(), why };
+    let LiveHash { hash, compact_revision } = match live {
+        Ok(live) => live,
+        Err(ClientError::Etcd(error)) => return Err(incomparable(ClientError::Etcd(error).to_string()).into()),
+        Err(error) => return Err(AgainstLive::Unreachable(error).into()),
+    };
+    let compacted = verified.inspection.compact_revision.unwrap_or(-1);
+    // From 3.5.5 on a member answers for revisions up to its last compaction with a hash from before that (etcd
+    // server/storage/mvcc/hash.go, HashByRev).
+    if revision <= compacted {
+        let why = format!(
+            "nothing was changed after its last compaction, at {compacted}, and a member can tell only after that"
+        );
+        return Err(incomparable(why).into());
+    }
+    if compact_revision != compacted {
+        let why = format!("it has compacted up to {compact_revision}, and the snapshot was up to {compacted}");
+        return Err(incomparable(why).into());
+    }
+    if hash != ours {
+        return Err(AgainstLive::Differs { path, revision, live: hash, ours }.into());
+    }
+    Ok(true)
+}

@@ -1,0 +1,58 @@
+//! What came of verifying several snapshots.
+
+use serde::Serialize;
+
+use super::super::super::output;
+use super::Args;
+use crate::error::{Exit, Failure};
+
+/// What came of all of them.
+#[derive(Default)]
+pub(super) struct Outcome {
+    /// For programs: also what is not good.
+    pub(super) all: Vec<serde_json::Value>,
+    /// For people: what is good.
+    told: Vec<String>,
+    worst: Option<Exit>,
+}
+
+impl Outcome {
+    pub(super) fn good(&mut self, item: &impl Serialize, told: String) {
+        self.all.push(serde_json::to_value(item).unwrap_or_default());
+        self.told.push(told);
+    }
+
+    /// `7 snapshots: 6 good, 1 failed`.
+    fn summary(&self) -> String {
+        let of = |status: &str| self.all.iter().filter(|item| item["status"] == status).count();
+        let counts = ["good", "failed", "missing"].map(|status| (of(status), status));
+        let counts = counts.iter().filter(|(count, _)| *count > 0);
+        let counts: Vec<String> = counts.map(|(count, status)| format!("{count} {status}")).collect();
+        format!("{}: {}\n", output::plural(self.all.len(), "snapshot"), counts.join(", "))
+    }
+
+    /// All of them are looked at. The exit code is that of the first failure, but for 1: what is damaged is worse than what is missing.
+    pub(super) fn bad(&mut self, path: &str, failure: &Failure) {
+        output::talk(&failure.report());
+        let status = match failure.exit() {
+            Exit::NotFound => "missing",
+            _ => "failed",
+        };
+        self.all.push(serde_json::json!({ "path": path, "status": status, "finding": failure.told().to_string() }));
+        let exit = failure.exit();
+        self.worst = Some(if exit == Exit::Failed { exit } else { self.worst.unwrap_or(exit) });
+    }
+
+    /// Prints the good ones, and how many there are of each kind.
+    pub(super) fn tell(&self, args: &Args) -> Result<Exit, Failure> {
+        if !output::structured(&serde_json::json!({ "items": self.all }), args.output)? && !output::is_quiet() {
+            for told in &self.told {
+                output::data(told)?;
+            }
+            if self.all.len() > 1 || args.all {
+                output::data(&self.summary())?;
+            }
+        }
+        Ok(self.worst.unwrap_or(Exit::Done))
+    }
+}

@@ -1,0 +1,74 @@
+//! What became of the snapshots of this server, for status, metrics and the schedule.
+
+use std::time::{Duration, SystemTime};
+
+use super::super::state::Shared;
+use super::{SCHEDULED, dir, owner};
+use crate::clock;
+use crate::error::Failure;
+use crate::snapshot::list::{self, Status};
+use crate::snapshot::manifest::Manifest;
+use crate::snapshot::prune;
+
+/// What became of the snapshots.
+#[derive(Clone, Debug, Default)]
+pub struct History {
+    /// The newest good one in the directory, whoever took it.
+    pub last_good: Option<Manifest>,
+    /// When the newest scheduled one of this node was taken.
+    pub last_scheduled: Option<SystemTime>,
+    /// When any of them was verified last, and found good; RFC 3339.
+    pub last_verified: Option<String>,
+    /// Failures since the last success.
+    pub failures: u64,
+    /// The last failure.
+    pub last_failure: Option<String>,
+    /// When the next scheduled one is due.
+    pub next: Option<SystemTime>,
+    /// When the next drill is due.
+    pub next_drill: Option<SystemTime>,
+    /// Why the directory could not be listed when it was looked at last; what is said above is older then.
+    pub unlisted: Option<String>,
+}
+
+/// Brings what is known of the directory up to date.
+pub(super) fn look_around(shared: &Shared) {
+    let mut listed = match list::list(&dir(shared)) {
+        Ok(listed) => listed,
+        Err(error) => {
+            let why = Failure::from(error).told().to_string();
+            tracing::error!(error = why, "the snapshots cannot be listed; what was known of them is kept");
+            shared.snapshots.note(|history| history.unlisted = Some(why));
+            return;
+        }
+    };
+    // What a wrong clock wrote is not the newest of anything.
+    let now = clock::unix_seconds(clock::now());
+    listed.retain(|listed| listed.created <= now);
+    let base = shared.snapshots.settings.borrow().base.to_string();
+    let owner = owner(shared);
+    let is_scheduled = |manifest: &Manifest| manifest.reason == SCHEDULED && manifest.base == base;
+    let last_scheduled = listed
+        .iter()
+        .filter(|listed| listed.status != Status::Corrupt && listed.manifest.as_ref().is_some_and(is_scheduled))
+        .filter(|listed| owner.of(&prune::origin(listed)).is_own())
+        .map(|listed| SystemTime::UNIX_EPOCH + Duration::from_secs(listed.created))
+        .max();
+    let good =
+        || listed.iter().filter(|listed| listed.status == Status::Good).filter_map(|listed| listed.manifest.as_ref());
+    // With etcd-s3-only nothing of it is here.
+    let uploaded = shared.snapshots.uploads.last().map(|last| last.manifest);
+    let last_scheduled = uploaded
+        .as_ref()
+        .filter(|manifest| is_scheduled(manifest))
+        .and_then(|manifest| clock::parse_rfc3339(&manifest.created))
+        .max(last_scheduled);
+    let last_good = good().chain(&uploaded).max_by_key(|manifest| manifest.created.clone()).cloned();
+    let last_verified = good().filter_map(|manifest| Some(manifest.verification.as_ref()?.at.clone())).max();
+    shared.snapshots.note(|history| {
+        history.last_good = last_good;
+        history.last_scheduled = last_scheduled;
+        history.last_verified = last_verified;
+        history.unlisted = None;
+    });
+}
