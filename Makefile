@@ -42,13 +42,15 @@ dist: build ## Make the archive, the Debian package and their checksums: target/
 	packaging/setup.sh dist
 	packaging/dist.sh target/release/quorate target/dist
 
-test: setup-test matrix embedded dist-test test-root moto ## Run all tests, on every etcd that is to be had here
-	rm -f $(NOTES)
-	QUORATE_TEST_NOTES=$(NOTES) cargo test --locked --features fault-injection
+test: setup-test matrix embedded dist-test test-root moto ## Run all tests, on every etcd that is available here
 	shellcheck packaging/*.sh packaging/debian/*
-	@echo; echo 'slowest tests (ms):'
-	@grep -s '^time' $(NOTES) | cut -f 2,3 | sort -rn | head -n 10 || true
-	@grep -s '^skipped' $(NOTES) | cut -f 2 | sort | uniq -c | sed 's/^/SKIPPED:/' || true
+	rm -f $(NOTES)
+	status=0; \
+	QUORATE_TEST_NOTES=$(NOTES) cargo test --locked --no-fail-fast --features fault-injection || status=$$?; \
+	echo; echo 'slowest tests (ms):'; \
+	{ grep -s '^time' $(NOTES) || true; } | cut -f 2,3 | sort -rn | sed -n 1,10p; \
+	{ grep -s '^skipped' $(NOTES) || true; } | cut -f 2 | sort | uniq -c | sed 's/^/SKIPPED:/'; \
+	exit $$status
 
 lint: setup-test ## Format, clippy with warnings as errors, dependencies
 	cargo fmt --check
