@@ -3,7 +3,7 @@
 #
 #   packaging/install.sh                                       from the archive or the clone that this script lies in
 #   INSTALL_QUORATE_ARTIFACT=quorate-1.2.3-linux-amd64.tar.gz packaging/install.sh
-#   curl -fsSL …/install.sh | INSTALL_QUORATE_VERSION=1.2.3 sh -
+#   curl -fsSL …/install.sh | INSTALL_QUORATE_RELEASES=https://… INSTALL_QUORATE_VERSION=1.2.3 sh -
 #
 # Run again it changes what is different, and restarts the service only then. Exit codes: 0 done; 1 failed, nothing of the
 # running installation was replaced or the message says what; 2 the settings below make no sense; 5 what was named is not there.
@@ -12,6 +12,7 @@
 #   INSTALL_QUORATE_SHA256         what the SHA-256 of it must be; otherwise a file SHA256SUMS beside it is used. From an
 #                                  address one of the two is needed
 #   INSTALL_QUORATE_VERSION        the release to download if there is nothing else
+#   INSTALL_QUORATE_RELEASES       the address below which releases lie as vVERSION/quorate-VERSION-linux-MACHINE.tar.gz
 #   INSTALL_QUORATE_BIN_DIR        default /usr/local/bin, or /opt/quorate/bin where that is read-only
 #   INSTALL_QUORATE_SYSTEMD_DIR    default /etc/systemd/system
 #   INSTALL_QUORATE_EXEC           further arguments of `quorate server`; no secrets, every user of this machine can read them
@@ -30,7 +31,6 @@ main() {
 
 unit=quorate-server.service
 etc=/etc/quorate
-releases=https://github.com/quorate/quorate/releases/download
 user=quorate
 
 say() { printf 'install: %s\n' "$*" >&2; }
@@ -84,7 +84,7 @@ case $exec_arguments in
 esac
 for variable in $(env | sed -n 's/^\(INSTALL_QUORATE_[A-Z0-9_]*\)=.*/\1/p'); do
     case $variable in
-        INSTALL_QUORATE_ARTIFACT | INSTALL_QUORATE_SHA256 | INSTALL_QUORATE_VERSION | INSTALL_QUORATE_BIN_DIR | \
+        INSTALL_QUORATE_ARTIFACT | INSTALL_QUORATE_SHA256 | INSTALL_QUORATE_VERSION | INSTALL_QUORATE_RELEASES | INSTALL_QUORATE_BIN_DIR | \
             INSTALL_QUORATE_SYSTEMD_DIR | INSTALL_QUORATE_EXEC | INSTALL_QUORATE_SKIP_ENABLE | INSTALL_QUORATE_SKIP_START | \
             INSTALL_QUORATE_FORCE_RESTART) ;;
         *) fail 2 "$variable means nothing to this script" "see the list in its first lines" ;;
@@ -200,7 +200,10 @@ case $artifact in
         elif [ -n "$here" ] && [ -x "$here/../target/release/quorate" ]; then
             artifact=$here/../target/release/quorate
         elif [ -n "${INSTALL_QUORATE_VERSION:-}" ]; then
-            fetch "$releases/v$INSTALL_QUORATE_VERSION/quorate-$INSTALL_QUORATE_VERSION-linux-$machine.tar.gz"
+            [ -n "${INSTALL_QUORATE_RELEASES:-}" ] ||
+                fail 2 "there is no address to download release $INSTALL_QUORATE_VERSION from" \
+                    "set INSTALL_QUORATE_RELEASES, or INSTALL_QUORATE_ARTIFACT to the address of an archive"
+            fetch "$INSTALL_QUORATE_RELEASES/v$INSTALL_QUORATE_VERSION/quorate-$INSTALL_QUORATE_VERSION-linux-$machine.tar.gz"
         else
             fail 5 "there is no quorate beside this script, and none was named" \
                 "build one (make build), or set INSTALL_QUORATE_ARTIFACT to an archive or INSTALL_QUORATE_VERSION to a release"
