@@ -316,4 +316,18 @@ fn the_newest_good_one_is_found_wherever_it_is() {
     let ran = run(&empty, &["prune", "--s3", "--name=before-upgrade", "--s3-retention=1"]);
     assert!(ran.succeeds().contains(&format!("{first} deleted")), "{}", ran.out);
     empty.stop();
+    // Under another name, too (bugs F5); another server's stay, whatever they are called.
+    let other = plant(&store, "prod", "before-upgrade", "other", 1_700_000_000);
+    empty.args = vec!["--node-name=renamed".into()];
+    empty.start_ready();
+    let third = name_of(&save(&empty, &["--name=before-upgrade"]));
+    let ran = run(&empty, &["prune", "--s3", "--name=before-upgrade", "--s3-retention=1"]);
+    assert!(ran.succeeds().ends_with("kept 2, deleted 1\n"), "{}", ran.out);
+    let left = store.objects("prod");
+    // The damaged one does not count, and stays.
+    assert_eq!(left.iter().filter(|name| ![&other, &third, &second].contains(name)).count(), 0, "{left:?}");
+    assert_eq!(left.len(), 3);
+    let ran = run(&empty, &["prune", "--s3", "--name=before-upgrade", "--node=other", "--s3-retention=1"]);
+    assert_eq!(ran.succeeds(), "kept 1, deleted 0\n");
+    empty.stop();
 }
