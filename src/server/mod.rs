@@ -393,7 +393,10 @@ impl Server {
                 let _ = self.stopping.send(true);
                 let (shared, handle) = (self.shared.clone(), self.handle.clone());
                 tokio::spawn(async move {
-                    let _ = tokio::time::timeout(BREAKING_OFF, shared.snapshots.saving.lock()).await;
+                    // What is cancelled removes what it has.
+                    let (saving, drilling) = (shared.snapshots.saving.lock(), shared.snapshots.drilling.lock());
+                    let cancelled = async { tokio::join!(saving, drilling) };
+                    let _ = tokio::time::timeout(BREAKING_OFF, cancelled).await;
                     handle.order(Order::Stop).await;
                 });
             }

@@ -142,3 +142,31 @@ fn the_newest_good_snapshot_is_drilled_on_schedule() {
     eventually("the command", || fs::read_to_string(told.path()).unwrap().contains("no good snapshot").then_some(()));
     node.stop();
 }
+
+#[test]
+fn a_server_that_is_told_to_stop_leaves_nothing_of_a_drill() {
+    let _timed = Timed::start();
+    let mut node = Node::new(&Etcd::usual())
+        .config("node-name: node\netcd-disable-snapshots: true\netcd-snapshot-drill-cron: '@every 1h'\n");
+    node.start_ready();
+    save(&node, &[]);
+    node.stop();
+    let began = std::time::SystemTime::now() - std::time::Duration::from_secs(7_200);
+    fs::File::options().append(true).open(node.etcd_dir().join("name")).unwrap().set_modified(began).unwrap();
+    node.env = vec![("FAILPOINTS".into(), "restore::gate=sleep(2000)".into())];
+    node.start_ready();
+    let drilled = || {
+        fs::read_dir("/proc").unwrap().flatten().find(|entry| {
+            let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            let line = String::from_utf8_lossy(&line);
+            line.contains("quorate-drill") && line.contains(node.dir.path().to_str().unwrap())
+        })
+    };
+    let etcd = eventually("the etcd of the drill", drilled);
+    // It does not take the processor from the one that serves.
+    let stat = fs::read_to_string(etcd.path().join("stat")).unwrap();
+    assert_eq!(stat.rsplit(") ").next().unwrap().split(' ').nth(16), Some("19"), "{stat}");
+    node.stop();
+    assert!(!etcd.path().exists() && is_tidy(&node));
+    assert!(!node.server_dir().join("drill.json").exists(), "it says nothing about the snapshot");
+}

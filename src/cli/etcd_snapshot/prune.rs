@@ -175,7 +175,17 @@ async fn one(
     now: u64,
     dry_run: bool,
 ) -> Result<(Vec<Decided>, Option<Failure>), Failure> {
-    let decided = prune::plan(&store.list().await?, base, owner, policy, now);
+    let all = store.list().await?;
+    let namesakes = prune::renamed(&all, base, owner).namesakes;
+    if namesakes > 0 {
+        output::note(&format!(
+            "quorate: note: {} in {} of a node {node} with other data left alone; to prune them: --node {node}\n",
+            output::plural(namesakes, "snapshot"),
+            store.place(),
+            node = owner.node,
+        ));
+    }
+    let decided = prune::plan(&all, base, owner, policy, now);
     let dropped = prune::dropped(&decided);
     let removed = if dry_run || dropped.is_empty() { None } else { Some(store.remove(&dropped).await?) };
     let fate = |name: &String| -> Option<(&'static str, String)> {

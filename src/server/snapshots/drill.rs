@@ -45,6 +45,7 @@ pub async fn keep(shared: Arc<Shared>) {
         let last = newest(&now, [attempted, known].into_iter().flatten());
         let due = config.drill.as_ref().map(|schedule| schedule.due(&now, last.as_ref(), &schedule::born(&shared)));
         let next = match due {
+            Some(Due::Now(_)) if *shared.snapshots.stopping.borrow() => return,
             Some(Due::Now(slot)) => {
                 attempted = Some(now);
                 tracing::info!(slot = slot.to_rfc3339(), "a restore drill is due");
@@ -69,6 +70,7 @@ pub async fn keep(shared: Arc<Shared>) {
 
 async fn run_slot(shared: &Arc<Shared>) {
     let course = Course::default();
+    let _drilling = shared.snapshots.drilling.lock().await;
     let (snapshot, done) = {
         let mut drilling = std::pin::pin!(drill_aside(shared, &course));
         let mut late = std::pin::pin!(tokio::time::sleep(LONGEST));

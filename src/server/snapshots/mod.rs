@@ -126,6 +126,8 @@ pub struct Saved {
 pub struct Snapshots {
     /// One at a time: a snapshot, or what must not happen during one.
     pub saving: Arc<tokio::sync::Mutex<()>>,
+    /// Held during a scheduled restore drill.
+    pub drilling: tokio::sync::Mutex<()>,
     doing: Mutex<&'static str>,
     /// True once the server was told to stop.
     pub stopping: watch::Receiver<bool>,
@@ -154,6 +156,7 @@ impl Snapshots {
     pub fn new(stopping: watch::Receiver<bool>, settings: watch::Receiver<SnapshotConfig>, uploads: Uploads) -> Self {
         Self {
             saving: Arc::default(),
+            drilling: tokio::sync::Mutex::default(),
             doing: Mutex::new(""),
             stopping,
             settings,

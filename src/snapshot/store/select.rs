@@ -174,7 +174,7 @@ fn hint(candidates: &[Candidate], word: &str, owner: &Owner) -> Option<String> {
     }
     if word == LATEST && !candidates.is_empty() {
         let node = printable(&owner.node);
-        return Some(format!("none of the {} there is of node {node}: name one;", candidates.len()));
+        return Some(format!("none of the {} there was taken by this server ({node}): name one;", candidates.len()));
     }
     let bases =
         candidates.iter().filter(|candidate| candidate.is_own).filter_map(|candidate| candidate.base.as_deref());

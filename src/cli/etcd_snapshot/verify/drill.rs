@@ -126,16 +126,18 @@ fn remember(place: &Place, got: &Got, passed: Result<&Passed, &Failure>) {
     let name = Path::new(&got.path).file_name().unwrap_or_default().to_string_lossy().into_owned();
     let manifest = got.manifest.clone();
     let listed = match manifest {
-        Some(manifest) => Some(Listed::of_manifest(name, manifest)),
+        Some(manifest) => Some(Listed::of_manifest(name.clone(), manifest)),
         None => list::at(&got.path),
     };
     let is_own = listed.is_some_and(|listed| place.owner.of(&prune::origin(&listed)).is_own());
     if !is_own || !place.data.server().is_dir() {
         return;
     }
+    let is_among_them = got.manifest.is_none() && got.path.parent() == Some(place.dir.as_path());
+    let shown = if is_among_them { &name } else { &got.shown };
     let outcome = match passed {
-        Ok(passed) => Outcome::passed(&got.shown, passed, clock::now()),
-        Err(failure) => Outcome::failed(&got.shown, &failure.told(), clock::now()),
+        Ok(passed) => Outcome::passed(shown, passed, clock::now()),
+        Err(failure) => Outcome::failed(shown, &failure.told(), clock::now()),
     };
     if let Err(error) = Record::read(&place.data).with(outcome).write(&place.data) {
         output::note(&format!(

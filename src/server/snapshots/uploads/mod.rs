@@ -208,6 +208,15 @@ async fn retain(shared: &Shared, config: &S3Config, bucket: &Bucket, base: &Base
             tracing::warn!(unread, place = remote.place(), "snapshots whose manifests cannot be read there are kept");
         }
         let owner = super::owner(shared);
+        let namesakes = prune::renamed(&all, base, &owner).namesakes;
+        if namesakes > 0 {
+            tracing::info!(
+                count = namesakes,
+                place = remote.place(),
+                next = format!("quorate etcd-snapshot prune --s3 --name {base} --node {}", owner.node),
+                "snapshots of a node with this node-name but other data are there; retention leaves them alone"
+            );
+        }
         let dropped = prune::dropped(&prune::plan(&all, base, &owner, &policy, now));
         if dropped.is_empty() {
             return Ok(Removed::default());
