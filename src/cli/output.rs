@@ -12,6 +12,7 @@ use unicode_width::UnicodeWidthStr as _;
 use crate::error::Explained;
 use crate::host::{is_unprintable, stderr_is_journal};
 use crate::terminal::Stderr;
+use crate::text::json_escaped;
 
 /// How long standard error may take.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -186,7 +187,7 @@ pub(super) fn plural(count: usize, word: &str) -> String {
 
 /// Prints `value` as JSON or YAML; `false` if the format is a table, which the verb makes itself.
 pub(super) fn structured(value: &impl Serialize, format: Format) -> Result<bool, OutputError> {
-    let json = || escaped(&serde_json::to_string_pretty(value).unwrap_or_default()) + "\n";
+    let json = || json_escaped(&serde_json::to_string_pretty(value).unwrap_or_default()) + "\n";
     match format {
         Format::Table => return Ok(false),
         Format::Json => data(&json())?,
@@ -200,32 +201,9 @@ pub(super) fn structured(value: &impl Serialize, format: Format) -> Result<bool,
     Ok(true)
 }
 
-/// JSON in which characters that are not seen, or change the order of others, are escaped: the same values, safe on a terminal.
-fn escaped(json: &str) -> String {
-    let mut text = String::with_capacity(json.len());
-    for c in json.chars() {
-        if c == '\n' || !is_unprintable(c) {
-            text.push(c);
-        } else {
-            // They are in strings only, where serde_json has escaped the ASCII ones already.
-            let mut units = [0; 2];
-            text.extend(c.encode_utf16(&mut units).iter().map(|unit| format!("\\u{unit:04x}")));
-        }
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn json_has_the_same_values_and_nothing_that_changes_what_is_seen() {
-        let value = serde_json::json!({ "a\u{202e}b": "c\u{e0041}\n\u{7f}数" });
-        let text = escaped(&serde_json::to_string_pretty(&value).unwrap());
-        assert!(text.chars().all(|c| c == '\n' || !is_unprintable(c)), "{text}");
-        assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap(), value);
-    }
 
     #[test]
     fn long_texts_fit_the_terminal() {

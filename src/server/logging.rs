@@ -26,7 +26,7 @@ use crate::clock;
 use crate::config::{ConfigErrors, LogFormat, options};
 use crate::etcd::output::{DROPPED_LINES, set_verbose};
 use crate::host::{printable, stderr_is_journal};
-use crate::text::json_line;
+use crate::text::{json_escaped, json_line};
 
 /// The variable with filter directives such as `quorate=debug,etcd=warn`.
 pub const FILTER_VARIABLE: &str = options::LOG_VARIABLE;
@@ -197,7 +197,7 @@ fn text(writer: &mut Writer<'_>, head: &str, target: &str, found: &Found) -> fmt
         match value {
             Value::String(text) if is_plain(text) => write!(writer, " {name}={text}")?,
             // Quoted as JSON, which escapes control characters too.
-            other => write!(writer, " {name}={other}")?,
+            other => write!(writer, " {name}={}", json_escaped(&other.to_string()))?,
         }
     }
     writer.write_char('\n')
