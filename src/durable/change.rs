@@ -1,0 +1,160 @@
+//! What is changed in a held directory: names are made, given, replaced and removed relative to it, durably.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::os::unix::fs::{PermissionsExt as _, fchown};
+
+use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, ResolveFlags};
+use rustix::io::Errno;
+
+use super::held::{HeldDir, us};
+use super::refusal::HeldError;
+use super::{Access, OnPath as _, WriteError, temporary};
+use crate::faults;
+
+impl HeldDir {
+    /// Makes a directory in it, durably, and holds it.
+    ///
+    /// # Errors
+    /// If the name is taken, it cannot be made, or somebody exchanged it at once.
+    pub fn make_dir(&self, name: impl AsRef<OsStr>, mode: u32) -> Result<Self, HeldError> {
+        let (name, path) = (name.as_ref(), self.at(name.as_ref()));
+        faults::point("durable::mkdir").on("create the directory", &path)?;
+        rustix::fs::mkdirat(self.file_itself(), name, Mode::from_raw_mode(mode))
+            .map_err(io::Error::from)
+            .on("create the directory", &path)?;
+        let made = self.enter_within(name, ResolveFlags::NO_XDEV)?.filter(|made| made.uid() == us());
+        let made = made.ok_or(HeldError::Replaced(path))?;
+        // The umask may have taken bits away.
+        made.set_mode(mode)?;
+        self.sync()?;
+        Ok(made)
+    }
+
+    /// Changes its mode.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub fn set_mode(&self, mode: u32) -> Result<(), HeldError> {
+        Ok(self
+            .file_itself()
+            .set_permissions(std::fs::Permissions::from_mode(mode))
+            .on("set the mode of", self.path())?)
+    }
+
+    /// Its mode.
+    ///
+    /// # Errors
+    /// If the system does not say.
+    pub fn mode(&self) -> Result<u32, HeldError> {
+        Ok(self.file_itself().metadata().on("look at", self.path())?.permissions().mode() & 0o7777)
+    }
+
+    /// Changes its owner or group.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub fn set_owner(&self, owner: Option<u32>, group: Option<u32>) -> Result<(), HeldError> {
+        faults::point("durable::chown").on("change the owner of", self.path())?;
+        Ok(fchown(self.file_itself(), owner, group).on("change the owner of", self.path())?)
+    }
+
+    /// Makes its names durable.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn sync(&self) -> Result<(), WriteError> {
+        faults::point("durable::fsync_dir").on("fsync", self.path())?;
+        self.file_itself().sync_all().on("fsync", self.path())
+    }
+
+    /// Renames, durably, to a name that nothing has. What is renamed is whatever has the name: a link itself, never what it leads to.
+    ///
+    /// # Errors
+    /// If the rename or one of the two directory fsyncs fails.
+    pub fn rename(&self, name: impl AsRef<OsStr>, to: &Self, to_name: impl AsRef<OsStr>) -> Result<(), HeldError> {
+        let (name, to_name) = (name.as_ref(), to_name.as_ref());
+        let path = self.at(name);
+        faults::point("durable::rename").on("rename", &path)?;
+        let renamed =
+            rustix::fs::renameat_with(self.file_itself(), name, to.file_itself(), to_name, RenameFlags::NOREPLACE);
+        let renamed = match renamed {
+            // A file system that cannot promise it.
+            Err(Errno::INVAL | Errno::NOSYS) if to.look(to_name)?.is_none() => {
+                rustix::fs::renameat(self.file_itself(), name, to.file_itself(), to_name)
+            }
+            done => done,
+        };
+        renamed.map_err(io::Error::from).on("rename", &path)?;
+        let synced = to.sync().and_then(|()| self.sync());
+        Ok(synced.map_err(|error| error.after(&to.at(to_name), "has this name, and may have the old one"))?)
+    }
+
+    /// Replaces the file of this name, atomically and durably.
+    ///
+    /// # Errors
+    /// The step that failed.
+    pub fn write_file(
+        &self,
+        name: impl AsRef<OsStr>,
+        bytes: &[u8],
+        access: impl Into<Access>,
+    ) -> Result<(), WriteError> {
+        self.write_with(name, access, |file| file.write_all(bytes))
+    }
+
+    /// As [`Self::write_file`], with the bytes coming from `fill`.
+    ///
+    /// # Errors
+    /// As [`Self::write_file`], or what `fill` returned.
+    pub fn write_with(
+        &self,
+        name: impl AsRef<OsStr>,
+        access: impl Into<Access>,
+        fill: impl FnOnce(&mut File) -> io::Result<()>,
+    ) -> Result<(), WriteError> {
+        let (name, path, access) = (name.as_ref(), self.at(name.as_ref()), access.into());
+        faults::point("durable::create").on("write", &path)?;
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let make = |hidden: &OsStr| {
+            let made = rustix::fs::openat(self.file_itself(), hidden, flags, Mode::from_raw_mode(access.mode));
+            made.map(File::from).map_err(io::Error::from)
+        };
+        let (hidden, file) = temporary::create(name, make).on("write", &path)?;
+        let rename =
+            || rustix::fs::renameat(self.file_itself(), &hidden, self.file_itself(), name).map_err(io::Error::from);
+        let remove = || rustix::fs::unlinkat(self.file_itself(), &hidden, AtFlags::empty()).map_err(io::Error::from);
+        let written = super::write_through(&path, access, file, fill, rename);
+        written.map_err(|error| error.unless_removed(&self.at(&hidden), remove))?;
+        self.sync().map_err(|error| error.after(&path, "has its new content, and may have the old one"))
+    }
+
+    /// As [`Self::write_file`], but leaves a file alone that has these bytes already.
+    ///
+    /// # Errors
+    /// As [`Self::write_file`].
+    pub fn write_if_changed(&self, name: impl AsRef<OsStr>, bytes: &[u8], mode: u32) -> Result<bool, WriteError> {
+        let present = self.read(name.as_ref(), bytes.len() as u64);
+        if present.is_ok_and(|present| present.is_some_and(|present| present == bytes)) {
+            return Ok(false);
+        }
+        self.write_file(name, bytes, mode).map(|()| true)
+    }
+
+    /// Removes a file or link, durably. True if it was there.
+    ///
+    /// # Errors
+    /// If it is there and cannot be removed.
+    pub fn remove_file(&self, name: impl AsRef<OsStr>) -> Result<bool, WriteError> {
+        match rustix::fs::unlinkat(self.file_itself(), name.as_ref(), AtFlags::empty()) {
+            Ok(()) => {
+                let path = self.at(name);
+                let synced = self.sync().map_err(|error| error.after(&path, "is removed, and may be back"));
+                synced.map(|()| true)
+            }
+            Err(Errno::NOENT) => Ok(false),
+            Err(error) => Err(WriteError { act: "remove", path: self.at(name), source: error.into() }),
+        }
+    }
+}
