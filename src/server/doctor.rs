@@ -14,18 +14,20 @@ use super::survey::data_state;
 use super::{cluster, disk, ports};
 use crate::clock;
 use crate::config::Config;
-use crate::control::routes::status::Status;
+use crate::control::routes::status::{Drills, Status};
 use crate::datadir::DataDir;
 use crate::error::{Explained, Failure};
 use crate::etcd::binary::{self, Unpacking};
 use crate::host::disk::disk_usage;
 use crate::host::{self, FileSystem};
 use crate::pki;
+use crate::plan::age;
 use crate::plan::command;
 use crate::plan::finding::{self, Finding};
 use crate::plan::health::{self, Condition, Disk, Observed, StorageFacts};
 use crate::plan::space::human;
 use crate::plan::start::{self, DataState};
+use crate::shell;
 use crate::snapshot::list::{self, Status as SnapshotStatus};
 
 /// Checks, in the order in which a start needs things.
@@ -263,6 +265,7 @@ fn snapshots(config: &Config, data: &DataDir, running: Option<&Status>) -> Vec<F
     } else {
         finding::snapshot_age(newest.map(|at| seconds.saturating_sub(at)), interval, &save)
     }];
+    found.extend(running.and_then(|status| status.snapshots.drill.as_ref()).and_then(drill));
     if let Some(s3) = running.and_then(|status| status.snapshots.s3.as_ref())
         && let Some(pending) = s3.pending.iter().max_by_key(|pending| pending.failures)
         && pending.failures > 0
@@ -272,6 +275,20 @@ fn snapshots(config: &Config, data: &DataDir, running: Option<&Status>) -> Vec<F
         found.push(Finding::bad("uploads", what, Some("quorate etcd-snapshot s3-check".into())));
     }
     found
+}
+
+/// What the last drill found, if drills are scheduled.
+fn drill(drills: &Drills) -> Option<Finding> {
+    let last = drills.last.as_ref()?;
+    let now = clock::unix_seconds(clock::now());
+    let at = clock::parse_rfc3339(&last.at).map_or(now, clock::unix_seconds);
+    let when = age::ago(at, now);
+    if last.passed {
+        return Some(Finding::ok("drill", format!("passed {when}: {}", last.snapshot)));
+    }
+    let why = last.failure.as_deref().unwrap_or("see the log");
+    let next = format!("quorate etcd-snapshot verify --drill {}", shell::quoted(&last.snapshot));
+    Some(Finding::bad("drill", format!("failed {when}: {}: {why}", last.snapshot), Some(next)))
 }
 
 /// The findings about a configuration that cannot be used.

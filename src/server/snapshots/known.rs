@@ -14,6 +14,7 @@ use crate::plan::owner::Owner;
 use crate::plan::start::KnownSnapshot;
 use crate::server::cluster;
 use crate::snapshot::list::{self, Listed, Status};
+use crate::snapshot::name::Base;
 use crate::snapshot::prune;
 use crate::snapshot::store::Store as _;
 use crate::snapshot::store::s3::Bucket;
@@ -63,7 +64,12 @@ async fn in_bucket(config: &Config, data: &DataDir) -> Result<(Vec<Listed>, Stri
 fn choose(found: Vec<(Listed, String)>, owner: &Owner, now: u64) -> Option<KnownSnapshot> {
     let is_usable = |listed: &Listed| !matches!(listed.status, Status::Corrupt | Status::Partial);
     let own = found.into_iter().filter(|(listed, _)| owner.of(&prune::origin(listed)).is_own() && is_usable(listed));
-    let (listed, place) = own.max_by_key(|(listed, _)| (listed.created <= now, listed.created))?;
+    // As `latest` has it: what was taken of data that a restore replaced comes last.
+    let is_no_safety_copy = |listed: &Listed| {
+        owner.base_of(&prune::origin(listed)).is_none_or(|base| base != Base::pre_restore().to_string())
+    };
+    let newest = own.max_by_key(|(listed, _)| (is_no_safety_copy(listed), listed.created <= now, listed.created));
+    let (listed, place) = newest?;
     Some(KnownSnapshot {
         taken: age::ago(listed.created, now),
         revision: listed.manifest.as_ref().map(|manifest| manifest.revision).filter(|revision| *revision > 0),
