@@ -347,13 +347,13 @@ impl Server {
                 }
                 _ = certificate_check.tick() => self.renew_certificates().await,
                 _ = watchdog.tick() => self.watchdog.feed(),
-                Ok(()) = self.storage.changed() => self.announced.update(&condition::now(&self.shared)),
-                _ = assessed.tick() => {
+                Ok(()) = self.storage.changed() => {
                     self.announced.update(&condition::now(&self.shared));
-                    // Also where the file was removed, or put back as it had been a moment before.
+                    // The record of the cluster was removed, or put back as it had been a moment before: the next start goes by it.
                     let health = self.health.borrow().clone();
                     self.remember(&health);
                 }
+                _ = assessed.tick() => self.announced.update(&condition::now(&self.shared)),
                 // Each of them runs as long as the server: without one of them, what is shown would be wrong for ever.
                 Some(ended) = helpers.join_next(), if stops.first.is_none() => {
                     let why = ended.err().map_or_else(|| "it returned".to_owned(), |error| error.to_string());
