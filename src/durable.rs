@@ -197,11 +197,28 @@ pub fn copy_range(from: &File, to: &File, offset: u64, length: usize) -> io::Res
     }
 }
 
-/// Asks the kernel to begin writing a range of the file to the disk, without waiting for it: the sync at the end then has little
-/// left to write at once, which others' syncs on the same disk would have to wait for. A hint, so a refusal is no failure
-/// (`generic_fadvise` in the kernel's mm/fadvise.c begins writeback for `POSIX_FADV_DONTNEED`; what is still dirty stays in memory).
-pub fn begin_writeback(file: &File, offset: u64, length: u64) {
-    let _ = rustix::fs::fadvise(file, offset, std::num::NonZeroU64::new(length), rustix::fs::Advice::DontNeed);
+/// Begins to write a range of the file to the disk, and waits for another that was begun before. So little is ever on its way
+/// that a sync of somebody else's on the same disk does not wait long, and the sync at the end has little left. Nothing is durable by it:
+/// neither metadata nor the disk's own cache are written (sync_file_range(2)). Where a file system cannot do it, the sync at the end
+/// does it all.
+pub fn write_back(file: &File, begin: std::ops::Range<u64>, wait_for: std::ops::Range<u64>) {
+    use std::os::fd::AsRawFd as _;
+    let range = |range: std::ops::Range<u64>, flags: libc::c_uint| {
+        let (Ok(from), Ok(length)) = (i64::try_from(range.start), i64::try_from(range.end - range.start)) else {
+            return;
+        };
+        // A length of 0 would be the rest of the file.
+        if length > 0 {
+            #[allow(
+                unsafe_code,
+                reason = "no crate here wraps the call; it takes a descriptor that is open, and numbers"
+            )]
+            // SAFETY: no pointer is passed, and the descriptor is borrowed from `file` for the time of the call.
+            let _ = unsafe { libc::sync_file_range(file.as_raw_fd(), from, length, flags) };
+        }
+    };
+    range(begin, libc::SYNC_FILE_RANGE_WRITE);
+    range(wait_for, libc::SYNC_FILE_RANGE_WAIT_BEFORE);
 }
 
 /// Makes the names in directories durable.

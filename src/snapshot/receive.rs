@@ -23,8 +23,8 @@ use crate::plan::space::human;
 const WAITING: usize = 32;
 /// After so many bytes it is looked how much room is left.
 const STRIDE: u64 = 32 << 20;
-/// So many bytes are handed to the disk at a time, so that a sync of etcd's never waits for more than a few of these.
-const WRITEBACK: u64 = 4 << 20;
+/// So many bytes are handed to the disk at a time, and at most twice as many are on their way.
+const WRITEBACK: u64 = 1 << 20;
 /// What stays free: etcd's log grows on the same disk, most likely.
 const SPARE: u64 = 96 << 20;
 
@@ -74,20 +74,22 @@ pub(super) fn check_space(dir: &Path, needed: u64) -> Result<(), PaceError> {
 ///
 /// The room is reserved beforehand where that can be, and nothing is synced before the end: either way etcd's own fsyncs, which its
 /// clients wait for, would have to wait for our data (a put's 99th percentile is half as long, measured on ext4). Writeback begins
-/// all along: left to the end, one fsync of gigabytes made the slowest put wait for 0.6 s.
+/// all along, a little at a time: left to the end, one fsync of gigabytes made the slowest put wait for 0.6 s; begun without a bound
+/// on what is on its way, each put waited for a full queue of the disk.
 #[derive(Debug)]
 pub struct Pace {
     dir: PathBuf,
     unchecked: u64,
     written: u64,
     handed_over: u64,
+    on_its_way: std::ops::Range<u64>,
 }
 
 impl Pace {
     /// For a file in `dir`.
     #[must_use]
     pub fn new(dir: &Path) -> Self {
-        Self { dir: dir.to_path_buf(), unchecked: 0, written: 0, handed_over: 0 }
+        Self { dir: dir.to_path_buf(), unchecked: 0, written: 0, handed_over: 0, on_its_way: 0..0 }
     }
 
     /// Reserves room for all of it.
@@ -111,7 +113,8 @@ impl Pace {
         self.unchecked += bytes.len() as u64;
         self.written += bytes.len() as u64;
         if self.written - self.handed_over >= WRITEBACK {
-            durable::begin_writeback(file, self.handed_over, self.written - self.handed_over);
+            let range = self.handed_over..self.written;
+            durable::write_back(file, range.clone(), std::mem::replace(&mut self.on_its_way, range));
             self.handed_over = self.written;
         }
         if self.unchecked >= STRIDE {
