@@ -199,7 +199,7 @@ pub fn copy_range(from: &File, to: &File, offset: u64, length: usize) -> io::Res
 
 /// Begins to write a range of the file to the disk, and waits for another that was begun before. So little is ever on its way
 /// that a sync of somebody else's on the same disk does not wait long, and the sync at the end has little left. Nothing is durable by it:
-/// neither metadata nor the disk's own cache are written (sync_file_range(2)). Where a file system cannot do it, the sync at the end
+/// neither metadata nor the disk's own cache are written (`sync_file_range(2)`). Where a file system cannot do it, the sync at the end
 /// does it all.
 pub fn write_back(file: &File, begin: std::ops::Range<u64>, wait_for: std::ops::Range<u64>) {
     use std::os::fd::AsRawFd as _;
