@@ -347,7 +347,7 @@ pub fn is_mount_point(path: &Path) -> bool {
 /// Bytes that an unprivileged writer could still write under `path`.
 #[must_use]
 pub fn free_bytes(path: &Path) -> Option<u64> {
-    statvfs::statvfs(path).ok().map(|found| found.blocks_available().saturating_mul(found.fragment_size()))
+    disk::disk_usage(path).ok().map(|usage| usage.free)
 }
 
 /// Gives the calling thread, and what it starts from now on, the lowest priority. That it cannot be had changes nothing but that.

@@ -495,6 +495,14 @@ impl Node {
         found.filter(|path| path.file_name().unwrap().to_string_lossy().starts_with("etcd-old-")).collect()
     }
 
+    /// Every file of the data directory with the time of its last change: the same before and after means untouched.
+    pub fn files_with_times(&self) -> Vec<(std::time::SystemTime, PathBuf)> {
+        let stat = |path: &PathBuf| fs::symlink_metadata(path).unwrap().modified().unwrap();
+        let mut all: Vec<_> = self.files().into_iter().map(|path| (stat(&path), path)).collect();
+        all.sort();
+        all
+    }
+
     /// Every file below the data directory, for "untouched".
     pub fn files(&self) -> Vec<PathBuf> {
         files_under(&self.data_dir)

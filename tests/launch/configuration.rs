@@ -263,12 +263,7 @@ fn a_bad_configuration_leaves_existing_data_as_it_is() {
     node.start_ready();
     node.etcdctl(&["put", "a", "1"]);
     node.stop();
-    let look = || {
-        let stat = |path: &std::path::PathBuf| fs::symlink_metadata(path).unwrap().modified().unwrap();
-        let mut all: Vec<_> = node.files().into_iter().map(|path| (stat(&path), path)).collect();
-        all.sort();
-        all
-    };
+    let look = || node.files_with_times();
     let before = look();
     for bad in ["--etcd-client-port=0", "--etcd-arg=no-such=1", "--etcd-arg=name=x", "--tls-san=not ok"] {
         let mut command = node.server_command();

@@ -13,12 +13,7 @@ fn an_empty_restore_path_is_never_a_reset() {
     node.start_ready();
     node.etcdctl(&["put", "a", "1"]);
     node.stop();
-    let look = || {
-        let stat = |path: &std::path::PathBuf| fs::symlink_metadata(path).unwrap().modified().unwrap();
-        let mut all: Vec<_> = node.files().into_iter().map(|path| (stat(&path), path)).collect();
-        all.sort();
-        all
-    };
+    let look = || node.files_with_times();
     let before = look();
     let reset = |args: &[&str]| node.run_server_with(&[&["--cluster-reset"], args].concat());
     for args in [
