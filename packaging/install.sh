@@ -56,7 +56,7 @@ exec_arguments=${INSTALL_QUORATE_EXEC:-}
 [ $# = 0 ] || fail 2 "it takes no arguments, and \`$1\` is one; nothing was changed" "set the variables in its first lines instead"
 
 work=$(mktemp -d)
-# Until something is installed, what was made on the way is taken back.
+# Until something is installed, what was made on the way is removed again.
 trial=
 made=
 clean_up() {
@@ -127,7 +127,7 @@ is_writable() { # DIR, which may have to be made later
     while [ ! -e "$there" ]; do there=$(dirname "$there"); done
     [ -d "$there" ] && ( : >"$there/.quorate-install-$$" ) 2>/dev/null && rm -f "$there/.quorate-install-$$"
 }
-make_dir() { # DIR, taken back if nothing is installed
+make_dir() { # DIR, removed again if nothing is installed
     there=$1
     while [ ! -e "$there" ]; do
         made="$made $there"

@@ -37,7 +37,7 @@ pub enum HeldError {
     /// Something else is where a file or directory belongs.
     #[error("{} is a {found}, and should be a {wanted}", path.display())]
     Kind {
-        /// What.
+        /// The path that was refused.
         path: PathBuf,
         /// What it is.
         found: &'static str,
@@ -47,7 +47,7 @@ pub enum HeldError {
     /// It belongs to the wrong user.
     #[error("{} belongs to user {found}, and should belong to user {wanted}", path.display())]
     Owner {
-        /// What.
+        /// The path that was refused.
         path: PathBuf,
         /// Whose it is.
         found: u32,
@@ -60,11 +60,11 @@ pub enum HeldError {
     /// Too large to be what it should be.
     #[error("{} has {}, and should have at most {}", path.display(), human(*size), human(*limit))]
     Large {
-        /// What.
+        /// The path that was refused.
         path: PathBuf,
-        /// Bytes.
+        /// Size in bytes.
         size: u64,
-        /// Bytes.
+        /// Size in bytes.
         limit: u64,
     },
     /// A file or directory that must be there is not.
