@@ -14,14 +14,46 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Command, CommandFactory, FromArgMatches};
 
 use crate::config::{kubernetes, suggest};
+use crate::error::{Code, Diagnostic};
+
+/// A command line that clap does not accept, with clap's own message.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct UsageError(String);
+
+impl UsageError {
+    /// What clap prints, without the parts that are for a terminal: the first line, and the usage.
+    pub(super) fn of(error: &clap::Error) -> Self {
+        let text = error.to_string();
+        let message = text.lines().next().unwrap_or_default();
+        Self(message.strip_prefix("error: ").unwrap_or(message).to_owned())
+    }
+}
+
+impl Diagnostic for UsageError {
+    fn code(&self) -> Code {
+        Code::Usage
+    }
+
+    fn next_step(&self) -> Option<String> {
+        Some("quorate --help, or --help of the command".into())
+    }
+}
+
+/// True if the result is to be printed as JSON. Also for a command line that clap does not accept, so that a program that asked for JSON
+/// can read why.
+pub(super) fn asks_for_json(argv: &[OsString]) -> bool {
+    let words = || argv.iter().map(|word| word.to_str().unwrap_or_default()).take_while(|word| *word != "--");
+    let is_pair =
+        words().zip(words().skip(1)).any(|(option, value)| matches!(option, "-o" | "--output") && value == "json");
+    is_pair || words().any(|word| matches!(word, "-ojson" | "-o=json" | "--output=json"))
+}
 
 /// Parses `argv` as `T` is defined.
 ///
 /// # Errors
 /// clap's, which knows how to print itself; also what asks for help or the version.
-pub(super) fn parse<T: CommandFactory + FromArgMatches>(
-    argv: impl Iterator<Item = OsString>,
-) -> Result<T, clap::Error> {
+pub(super) fn parse<T: CommandFactory + FromArgMatches>(argv: &[OsString]) -> Result<T, clap::Error> {
     let mut command = T::command();
     let matches = command.try_get_matches_from_mut(argv).map_err(with_fair_suggestions)?;
     reject_empty_values(&mut command, &matches)?;

@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::control::client;
 use crate::control::routes::stream::Line;
 use crate::datadir::DataDir;
-use crate::error::{Explained, Failure, Told};
+use crate::error::{AppError, Code, Diagnostic, ErrorReport};
 
 /// The server says something every half second.
 const STALL: Duration = Duration::from_secs(60);
@@ -22,8 +22,12 @@ struct NoLastWord {
     look: &'static str,
 }
 
-impl Explained for NoLastWord {
-    fn next(&self) -> Option<String> {
+impl Diagnostic for NoLastWord {
+    fn code(&self) -> Code {
+        Code::OutcomeUnknown
+    }
+
+    fn next_step(&self) -> Option<String> {
         Some(format!("see {}", self.look))
     }
 }
@@ -36,9 +40,9 @@ pub(super) fn ask<T: DeserializeOwned>(
     request: &impl Serialize,
     look: &'static str,
     mut progress: impl FnMut(&str, u64, u64),
-) -> Result<T, Failure> {
+) -> Result<T, AppError> {
     let body = serde_json::to_vec(request).unwrap_or_default();
-    let mut last: Option<Result<T, Told>> = None;
+    let mut last: Option<Result<T, ErrorReport>> = None;
     block_on(client::post(&DataDir::new(&config.data_dir), path, body, STALL, |line| {
         match serde_json::from_slice(line) {
             Ok(Line::Progress(what, done, all)) => progress(&what, done, all),

@@ -13,7 +13,7 @@ use crate::clock;
 use crate::config::options::RESTORE_PATH;
 use crate::config::{self, Given};
 use crate::datadir::DataDir;
-use crate::error::{Exit, Failure};
+use crate::error::{AppError, Exit};
 use crate::host::HostFacts;
 use crate::plan::age;
 use crate::plan::select::LATEST;
@@ -43,7 +43,7 @@ pub(super) fn answer() {
 }
 
 /// Prints the script.
-pub(super) fn run(args: &Args) -> Result<Exit, Failure> {
+pub(super) fn run(args: &Args) -> Result<Exit, AppError> {
     let mut script = Vec::new();
     if let Some(shell) = Shells::builtins().completer(&args.shell.to_string()) {
         shell

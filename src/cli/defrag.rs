@@ -5,7 +5,7 @@ use super::output::{self, Format};
 use super::{Intent, locate};
 use crate::config::Given;
 use crate::control::routes::maintenance::Request;
-use crate::error::{Exit, Failure};
+use crate::error::{AppError, Exit};
 use crate::plan::space::human;
 use crate::server::maintenance::Defragmented;
 
@@ -25,7 +25,7 @@ pub(super) struct Args {
     output: Format,
 }
 
-pub(super) fn run(given: &Given, args: &Args) -> Result<Exit, Failure> {
+pub(super) fn run(given: &Given, args: &Args) -> Result<Exit, AppError> {
     let config = locate(given, Intent::Write)?;
     let request = Request { wait: args.wait };
     let done: Defragmented = ask(&config, "/v1/defrag", &request, "quorate status", |_, _, _| {})?;

@@ -10,7 +10,7 @@ use super::output::{self, Format, WIDTH, wrapped};
 use super::{Intent, locate, runtime, status};
 use crate::config::{self, Config, Given, Loaded};
 use crate::datadir::DataDir;
-use crate::error::{Exit, Failure};
+use crate::error::{AppError, Exit};
 use crate::host::HostFacts;
 use crate::plan::finding::{Finding, Verdict};
 use crate::server::doctor;
@@ -37,7 +37,7 @@ const STATUS_TIMEOUT: Duration = Duration::from_secs(10);
 /// Where the second column begins.
 const COLUMN: usize = 14;
 
-pub(super) fn run(given: &Given, args: &Args) -> Result<Exit, Failure> {
+pub(super) fn run(given: &Given, args: &Args) -> Result<Exit, AppError> {
     let mut found = configuration(given);
     let config = locate(given, Intent::Read)?;
     let data = DataDir::new(&config.data_dir);
@@ -61,7 +61,7 @@ fn configuration(given: &Given) -> Vec<Finding> {
     let mut found: Vec<Finding> = match config {
         Ok(_) => vec![Finding::ok("configuration", "no mistakes")],
         Err(errors) => {
-            let next = crate::error::Explained::next(&errors);
+            let next = crate::error::Diagnostic::next_step(&errors);
             errors
                 .problems
                 .iter()
@@ -101,7 +101,7 @@ fn table(found: &[Finding], bad: usize) -> String {
 }
 
 /// A failure to check something at all is a finding, too.
-pub(super) fn s3_failed(failure: &Failure, config: &Config) -> Finding {
+pub(super) fn s3_failed(failure: &AppError, config: &Config) -> Finding {
     let mut finding = doctor::of_failure("s3", failure);
     finding.next = finding.next.or_else(|| Some(config.invocation.command("etcd-snapshot s3-check")));
     finding

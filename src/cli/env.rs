@@ -7,7 +7,7 @@ use super::{Intent, block_on, locate, output, status};
 use crate::config::{Config, Given};
 use crate::control::client::ControlError;
 use crate::datadir::DataDir;
-use crate::error::{Exit, Failure};
+use crate::error::{AppError, Exit};
 use crate::etcd::settings::Addresses;
 use crate::shell::quoted;
 
@@ -35,7 +35,7 @@ pub(super) struct Access {
 impl Access {
     /// From the running server, whose ports may have been given on its command line; from the configuration if it does not
     /// run.
-    pub(super) fn find(config: &Config) -> Result<Self, Failure> {
+    pub(super) fn find(config: &Config) -> Result<Self, AppError> {
         let data = DataDir::new(&config.data_dir);
         let (endpoint, etcd_binary) = match block_on(status::fetch(&data, PATIENCE))? {
             Ok(status) => (status.local_client_url, Some(PathBuf::from(status.etcd.binary))),
@@ -77,7 +77,7 @@ pub(super) fn variable(flag: &str) -> String {
     format!("ETCDCTL_{}", flag.to_uppercase())
 }
 
-pub(super) fn run(given: &Given) -> Result<Exit, Failure> {
+pub(super) fn run(given: &Given) -> Result<Exit, AppError> {
     let access = Access::find(&locate(given, Intent::Read)?)?;
     for (flag, value) in access.settings() {
         output::data(&format!("export {}={}\n", variable(flag), quoted(&value)))?;

@@ -11,7 +11,7 @@ use super::env::{Access, variable};
 use super::{Intent, locate};
 use crate::config::Given;
 use crate::datadir::DataDir;
-use crate::error::{Exit, Explained, Failure};
+use crate::error::{AppError, Code, Diagnostic, Exit};
 use crate::etcd::binary;
 
 /// Runs the etcdctl inside quorate, beside etcd-binary, or in PATH. From the first argument that is not quorate's, or from `--`
@@ -35,9 +35,13 @@ struct CannotRun {
     source: io::Error,
 }
 
-impl Explained for CannotRun {}
+impl Diagnostic for CannotRun {
+    fn code(&self) -> Code {
+        Code::EtcdctlFailed
+    }
+}
 
-pub(super) fn run(given: &Given, args: &Args) -> Result<Exit, Failure> {
+pub(super) fn run(given: &Given, args: &Args) -> Result<Exit, AppError> {
     // It may put and delete.
     let config = locate(given, Intent::Write)?;
     let data = DataDir::new(&config.data_dir);

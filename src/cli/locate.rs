@@ -2,7 +2,7 @@
 
 use super::output;
 use crate::config::{self, Config, Given, Loaded, Origin, Problem, options};
-use crate::error::Failure;
+use crate::error::AppError;
 use crate::host::HostFacts;
 
 /// What a verb does to what it finds. Each verb has to say it.
@@ -16,7 +16,7 @@ pub(super) enum Intent {
 }
 
 /// The configuration. With mistakes in it, an error for what writes or deletes, and a warning for what reads.
-pub(super) fn locate(given: &Given, intent: Intent) -> Result<Config, Failure> {
+pub(super) fn locate(given: &Given, intent: Intent) -> Result<Config, AppError> {
     let Loaded { config, tentative, resolved, .. } = config::load_for_command(given, &HostFacts::observe());
     let errors = match config {
         Ok(config) => return Ok(config),

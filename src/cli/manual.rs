@@ -8,7 +8,7 @@ use roff::{Roff, bold, roman};
 
 use super::output;
 use crate::durable;
-use crate::error::{Exit, Failure};
+use crate::error::{AppError, Exit};
 
 /// `quorate man`, for packages.
 #[derive(Debug, clap::Args)]
@@ -38,7 +38,7 @@ const FILES: [(&str, &str); 3] = [
     ("/var/lib/quorate/server/db/snapshots", "the snapshots, unless etcd-snapshot-dir says otherwise"),
 ];
 
-pub(super) fn write(args: &Args, command: Command) -> Result<Exit, Failure> {
+pub(super) fn write(args: &Args, command: Command) -> Result<Exit, AppError> {
     durable::create_dir_all(&args.dir, durable::EXECUTABLE)?;
     let mut command = command;
     command.build();
@@ -60,7 +60,7 @@ fn collect(name: &str, command: &Command, names: &mut Vec<String>) {
 }
 
 /// The page of a command, and those of its verbs.
-fn page(name: &str, command: &Command, names: &[String], dir: &Path) -> Result<(), Failure> {
+fn page(name: &str, command: &Command, names: &[String], dir: &Path) -> Result<(), AppError> {
     let text = render(name, command, names).map_err(output::OutputError)?;
     durable::write_file(&dir.join(format!("{name}.1")), &text, READABLE)?;
     for verb in verbs(command) {

@@ -11,6 +11,7 @@ mod doctor;
 mod env;
 mod etcd_snapshot;
 mod etcdctl;
+mod explain;
 mod interrupt;
 mod locate;
 mod manual;
@@ -31,9 +32,10 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::config::Given;
-use crate::error::{Exit, Failure};
+use crate::error::{AppError, Code, Exit};
 use crate::faults;
 
+use arguments::UsageError;
 use locate::{Intent, locate};
 use options::{GlobalOptions, ServerOptions};
 
@@ -72,6 +74,8 @@ enum Verb {
     Etcdctl(etcdctl::Args),
     /// Print this server's address and certificates as shell variables for etcdctl
     Env(env::Args),
+    /// Explain an error code: what has happened, and what to do
+    Explain(explain::Args),
     /// Print the versions of quorate and of the etcd inside it
     Version(version::Args),
     /// Print a completion script for a shell
@@ -85,13 +89,14 @@ enum Verb {
 pub fn run(argv: impl Iterator<Item = OsString>) -> ExitCode {
     faults::arm();
     completion::answer();
-    let cli: Cli = match arguments::parse(argv) {
+    let argv: Vec<OsString> = argv.collect();
+    let is_json = arguments::asks_for_json(&argv);
+    if is_json {
+        output::print_failures_as_json();
+    }
+    let cli: Cli = match arguments::parse(&argv) {
         Ok(cli) => cli,
-        Err(error) => {
-            let _ = error.print();
-            // Asking for help or the version is no error.
-            return ExitCode::from(if error.use_stderr() { Exit::Usage as u8 } else { Exit::Done as u8 });
-        }
+        Err(error) => return ExitCode::from(unparsed(&error, is_json) as u8),
     };
     // Before the secrets in it are overwritten.
     let global = Given::from_environment().overridden_by(cli.global.given());
@@ -105,6 +110,7 @@ pub fn run(argv: impl Iterator<Item = OsString>) -> ExitCode {
         Verb::Doctor(args) => doctor::run(&global, &args),
         Verb::Etcdctl(args) => etcdctl::run(&global, &args),
         Verb::Env(_) => env::run(&global),
+        Verb::Explain(args) => explain::run(&args),
         Verb::Version(args) => version::run(&args),
         Verb::Completion(args) => completion::run(&args),
         Verb::Man(args) => manual::write(&args, Cli::command()),
@@ -112,19 +118,34 @@ pub fn run(argv: impl Iterator<Item = OsString>) -> ExitCode {
     match done {
         Ok(exit) => ExitCode::from(exit as u8),
         Err(failure) => {
-            output::talk(&failure.report());
+            output::failure(&failure);
             ExitCode::from(failure.exit() as u8)
         }
     }
 }
 
+/// Prints what clap says of a command line that it does not accept, or the help or version that was asked for.
+fn unparsed(error: &clap::Error, is_json: bool) -> Exit {
+    if !error.use_stderr() {
+        let _ = error.print();
+        return Exit::Done;
+    }
+    if is_json {
+        output::failure(&UsageError::of(error).into());
+    } else {
+        let _ = error.print();
+        output::talk(&format!("\ncode: {}\n", Code::Usage));
+    }
+    Exit::Usage
+}
+
 /// A small runtime for a verb that asks a question or two.
-fn block_on<T>(asked: impl Future<Output = T>) -> Result<T, Failure> {
+fn block_on<T>(asked: impl Future<Output = T>) -> Result<T, AppError> {
     Ok(runtime()?.block_on(asked))
 }
 
 /// For several that go over the same connections.
-fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+fn runtime() -> Result<tokio::runtime::Runtime, AppError> {
     Ok(tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(output::RuntimeError)?)
 }
 

@@ -9,7 +9,7 @@ use clap::ValueEnum;
 use serde::Serialize;
 use unicode_width::UnicodeWidthStr as _;
 
-use crate::error::Explained;
+use crate::error::{AppError, Code, Diagnostic};
 use crate::host::{is_unprintable, stderr_is_journal};
 use crate::terminal::Stderr;
 use crate::text::json_escaped;
@@ -36,14 +36,22 @@ pub(super) enum Format {
 #[error("the system gives no thread or no poller")]
 pub(super) struct RuntimeError(#[source] pub(super) io::Error);
 
-impl Explained for RuntimeError {}
+impl Diagnostic for RuntimeError {
+    fn code(&self) -> Code {
+        Code::OsError
+    }
+}
 
 /// What was asked for could not be printed.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot write to standard output")]
 pub(super) struct OutputError(#[source] pub(super) io::Error);
 
-impl Explained for OutputError {}
+impl Diagnostic for OutputError {
+    fn code(&self) -> Code {
+        Code::OutputFailed
+    }
+}
 
 /// Writes to standard output. A reader that went away (`| head`) is no failure; a full disk under a redirection is.
 pub(super) fn data(text: &str) -> Result<(), OutputError> {
@@ -75,6 +83,20 @@ pub(super) fn be_quiet() {
 /// True if nothing but results and failures is to be printed.
 pub(super) fn is_quiet() -> bool {
     QUIET.load(Ordering::Relaxed)
+}
+
+/// Failures are printed as JSON.
+static FAILURES_AS_JSON: AtomicBool = AtomicBool::new(false);
+
+/// From now on failures are printed as JSON, one object a line, for the program that reads the result.
+pub(super) fn print_failures_as_json() {
+    FAILURES_AS_JSON.store(true, Ordering::Relaxed);
+}
+
+/// Writes a failure to standard error: as JSON for a program, otherwise for people.
+pub(super) fn failure(failure: &AppError) {
+    let as_json = FAILURES_AS_JSON.load(Ordering::Relaxed);
+    talk(&if as_json { failure.json_line() } else { failure.report() });
 }
 
 /// As [`talk`], of what is worth knowing and can be left out.

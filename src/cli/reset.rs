@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::output;
 use super::progress::Progress;
 use crate::config::LogFormat;
-use crate::error::{Exit, Explained, Failure};
+use crate::error::{AppError, Code, Diagnostic, Exit};
 use crate::host::printable;
 use crate::plan::space::human;
 use crate::restore::journal::Act;
@@ -20,12 +20,12 @@ use crate::server::reset::{Asked, Report, Tell};
 )]
 pub(super) struct Pointless;
 
-impl Explained for Pointless {
-    fn exit(&self) -> Exit {
-        Exit::Usage
+impl Diagnostic for Pointless {
+    fn code(&self) -> Code {
+        Code::FlagsRequireReset
     }
 
-    fn next(&self) -> Option<String> {
+    fn next_step(&self) -> Option<String> {
         Some("say --cluster-reset too, or leave them out".into())
     }
 }
@@ -47,7 +47,7 @@ pub(super) fn progress() -> Tell {
 }
 
 /// Says it.
-pub(super) fn tell(report: &Report, asked: &Asked, format: LogFormat) -> Result<Exit, Failure> {
+pub(super) fn tell(report: &Report, asked: &Asked, format: LogFormat) -> Result<Exit, AppError> {
     let text = if asked.dry_run { outline(report) } else { done(report) };
     if asked.dry_run {
         output::data(&text)?;

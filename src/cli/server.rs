@@ -2,7 +2,7 @@
 
 use super::{ServerOptions, output, reset};
 use crate::config::{self, Given, Loaded, LogFormat};
-use crate::error::{Exit, Failure};
+use crate::error::{AppError, Exit};
 use crate::host::HostFacts;
 use crate::server::reload::Reloader;
 use crate::server::reset::Asked;
@@ -41,7 +41,7 @@ pub(super) struct Args {
     options: ServerOptions,
 }
 
-pub(super) fn run(global: Given, args: &Args) -> Result<Exit, Failure> {
+pub(super) fn run(global: Given, args: &Args) -> Result<Exit, AppError> {
     let given = args.options.joined(global);
     let Loaded { config, resolved, warnings, .. } = config::load(&given, &HostFacts::observe());
     let config = config?;
@@ -57,6 +57,9 @@ pub(super) fn run(global: Given, args: &Args) -> Result<Exit, Failure> {
         return Err(reset::Pointless.into());
     }
     let log_format = config.log_format;
+    if log_format == LogFormat::Json {
+        output::print_failures_as_json();
+    }
     let (logging, last_lines) = logging::start(log_format, config.debug)?;
     for warning in warnings {
         tracing::warn!(origin = %warning.origin, "{}", warning.message);
@@ -85,10 +88,6 @@ pub(super) fn run(global: Given, args: &Args) -> Result<Exit, Failure> {
     match done {
         Ok(None) => Ok(Exit::Done),
         Ok(Some((report, asked))) => reset::tell(&report, &asked, log_format),
-        Err(failure) if log_format == LogFormat::Json => {
-            output::talk(&failure.json_line());
-            Ok(failure.exit())
-        }
         Err(failure) => Err(failure),
     }
 }

@@ -14,7 +14,7 @@ use crate::config::{Config, Given};
 use crate::control::routes::maintenance::Request;
 use crate::control::routes::status::Status;
 use crate::datadir::DataDir;
-use crate::error::{Exit, Explained, Failure};
+use crate::error::{AppError, Code, Diagnostic, Exit};
 use crate::etcd::client::{EtcdClient, Size};
 use crate::host::printable;
 use crate::plan::defrag;
@@ -97,8 +97,16 @@ enum SpaceError {
     StillFull { size: u64, quota: u64 },
 }
 
-impl Explained for SpaceError {
-    fn next(&self) -> Option<String> {
+impl Diagnostic for SpaceError {
+    fn code(&self) -> Code {
+        match self {
+            Self::Damaged(_) => Code::DatabaseDamaged,
+            Self::Lost => Code::InternalError,
+            Self::StillFull { .. } => Code::QuotaStillFull,
+        }
+    }
+
+    fn next_step(&self) -> Option<String> {
         Some(match self {
             Self::Damaged(_) => "quorate etcd-snapshot save, which checks all of it, and journalctl -u quorate-server -e".into(),
             Self::Lost => "try again".into(),
@@ -109,7 +117,7 @@ impl Explained for SpaceError {
     }
 }
 
-pub(super) fn run(given: &Given, args: &Args) -> Result<Exit, Failure> {
+pub(super) fn run(given: &Given, args: &Args) -> Result<Exit, AppError> {
     let config = locate(given, if args.free { Intent::Write } else { Intent::Read })?;
     if args.free {
         return free(&config, args);
@@ -128,7 +136,7 @@ pub(super) fn run(given: &Given, args: &Args) -> Result<Exit, Failure> {
             live.check().map(|()| usage)
         });
         let usage = read.await.map_err(|_| SpaceError::Lost)???;
-        Ok::<_, Failure>((status, size, alarms.unwrap_or_default(), usage))
+        Ok::<_, AppError>((status, size, alarms.unwrap_or_default(), usage))
     })??;
     let report = report(&status, size, alarms, &usage, args.top);
     if !output::structured(&report, args.output)? {
@@ -137,7 +145,7 @@ pub(super) fn run(given: &Given, args: &Args) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-fn free(config: &Config, args: &Args) -> Result<Exit, Failure> {
+fn free(config: &Config, args: &Args) -> Result<Exit, AppError> {
     let request = Request { wait: args.wait };
     let freed: Freed = ask(config, "/v1/free", &request, "quorate space", |_, _, _| {})?;
     if !output::structured(&freed, args.output)? {

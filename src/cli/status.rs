@@ -12,7 +12,7 @@ use crate::config::Given;
 use crate::control::client::{self, ControlError};
 use crate::control::routes::status::{Drills, Snapshots, Status};
 use crate::datadir::DataDir;
-use crate::error::{Exit, Failure};
+use crate::error::{AppError, Exit};
 use crate::etcd::output::short;
 use crate::host::printable;
 use crate::plan::age;
@@ -39,7 +39,7 @@ const COLUMN: usize = 13;
 /// Below this a certificate is worth a word.
 const FEW_DAYS: u64 = 30;
 
-pub(super) fn run(given: &Given, args: &Args) -> Result<Exit, Failure> {
+pub(super) fn run(given: &Given, args: &Args) -> Result<Exit, AppError> {
     let config = locate(given, Intent::Read)?;
     let status = block_on(fetch(&DataDir::new(&config.data_dir), PATIENCE))??;
     if !output::structured(&status, args.output)? {

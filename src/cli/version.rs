@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::output::{self, Format};
-use crate::error::{Exit, Failure};
+use crate::error::{AppError, Exit};
 use crate::etcd::embedded;
 
 /// `quorate version`.
@@ -33,7 +33,7 @@ struct Embedded {
     sha256: &'static str,
 }
 
-pub(super) fn run(args: &Args) -> Result<Exit, Failure> {
+pub(super) fn run(args: &Args) -> Result<Exit, AppError> {
     let etcd = embedded::facts("etcd").map(|(version, sha256)| Embedded { version, sha256 });
     let versions = Versions { version: env!("CARGO_PKG_VERSION"), commit: option_env!("QUORATE_COMMIT"), etcd };
     if !output::structured(&versions, args.output)? {

@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::texts::{Given, Origin};
 use super::{options, recheck};
-use crate::error::{Exit, Explained};
+use crate::error::{Code, Diagnostic};
 
 /// One thing that is wrong with the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,12 +62,12 @@ pub(super) fn log_filter_problem(filter: &str, error: &impl fmt::Display) -> Pro
     }
 }
 
-impl Explained for ConfigErrors {
-    fn exit(&self) -> Exit {
-        Exit::Usage
+impl Diagnostic for ConfigErrors {
+    fn code(&self) -> Code {
+        Code::InvalidConfiguration
     }
 
-    fn next(&self) -> Option<String> {
+    fn next_step(&self) -> Option<String> {
         let these = if self.problems.len() == 1 { "it" } else { "them" };
         Some(format!("fix {these}, then check with: {}", self.check))
     }

@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::socket;
 use crate::datadir::DataDir;
-use crate::error::{Exit, Explained};
+use crate::error::{Code, Diagnostic};
 
 /// How large it may be, in bytes.
 const LARGEST_ANSWER: usize = 16 << 20;
@@ -44,15 +44,17 @@ pub enum ControlError {
     },
 }
 
-impl Explained for ControlError {
-    fn exit(&self) -> Exit {
+impl Diagnostic for ControlError {
+    fn code(&self) -> Code {
         match self {
-            Self::NotRunning(_) | Self::NotAllowed(_) | Self::NoAnswer { .. } => Exit::NotRunning,
-            Self::Refused { .. } => Exit::Failed,
+            Self::NotRunning(_) => Code::NotRunning,
+            Self::NotAllowed(_) => Code::ControlDenied,
+            Self::NoAnswer { .. } => Code::NoAnswer,
+            Self::Refused { .. } => Code::RequestRefused,
         }
     }
 
-    fn next(&self) -> Option<String> {
+    fn next_step(&self) -> Option<String> {
         match self {
             Self::NotRunning(_) => Some("start it (systemctl start quorate-server), or name its --data-dir".into()),
             Self::NotAllowed(_) => Some("run this as root, or as the user that runs the server".into()),

@@ -13,7 +13,7 @@ use tokio::net::{UnixListener, UnixStream};
 
 use crate::datadir::DataDir;
 use crate::durable::{self, PRIVATE};
-use crate::error::{Exit, Explained};
+use crate::error::{Code, Diagnostic};
 
 /// Why the socket is not to be had.
 #[derive(Debug, thiserror::Error)]
@@ -31,15 +31,15 @@ pub enum SocketError {
     },
 }
 
-impl Explained for SocketError {
-    fn exit(&self) -> Exit {
+impl Diagnostic for SocketError {
+    fn code(&self) -> Code {
         match self {
-            Self::Foreign(_) => Exit::Refused,
-            Self::Bind { .. } => Exit::Failed,
+            Self::Foreign(_) => Code::SocketPathTaken,
+            Self::Bind { .. } => Code::ListenFailed,
         }
     }
 
-    fn next(&self) -> Option<String> {
+    fn next_step(&self) -> Option<String> {
         match self {
             Self::Foreign(path) => Some(format!("look at it (ls -l {0}), and move it away", path.display())),
             Self::Bind { .. } => None,

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use super::{CertificatePaths, DataDir};
 use crate::durable::{self, Access, HeldDir, HeldError, OnPath as _, PRIVATE_DIR, WriteError};
-use crate::error::{Exit, Explained};
+use crate::error::{Code, Diagnostic};
 use crate::faults;
 use crate::host::User;
 
@@ -56,21 +56,24 @@ pub enum DataDirError {
     Dangling(PathBuf),
 }
 
-impl Explained for DataDirError {
-    fn exit(&self) -> Exit {
+impl Diagnostic for DataDirError {
+    fn code(&self) -> Code {
         match self {
-            Self::Write(error) => error.exit(),
-            Self::Held(error) => error.exit(),
+            Self::Write(error) => error.code(),
+            Self::Held(error) => error.code(),
+            Self::ForeignOwner { .. } => Code::WrongOwner,
+            Self::Writable(_) => Code::UntrustedPath,
             // What a link led to may be a disk with data that is not mounted.
-            Self::ForeignOwner { .. } | Self::Dangling(_) | Self::Writable(_) => Exit::Refused,
-            Self::NotADirectory(_) | Self::NoPassage { .. } => Exit::Usage,
+            Self::Dangling(_) => Code::DanglingLink,
+            Self::NotADirectory(_) => Code::NotADirectory,
+            Self::NoPassage { .. } => Code::NotTraversable,
         }
     }
 
-    fn next(&self) -> Option<String> {
+    fn next_step(&self) -> Option<String> {
         match self {
-            Self::Write(error) => error.next(),
-            Self::Held(error) => error.next(),
+            Self::Write(error) => error.next_step(),
+            Self::Held(error) => error.next_step(),
             Self::ForeignOwner { path, owner, wanted } => Some(format!(
                 "if etcd ran as user {owner} before, set etcd-user to it; or hand everything over: chown -R {wanted} {}",
                 path.display()

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::error::Explained;
+use crate::error::{Code, Diagnostic};
 
 /// A write, rename or removal that did not happen.
 #[derive(Debug, thiserror::Error)]
@@ -17,8 +17,17 @@ pub struct WriteError {
     pub source: io::Error,
 }
 
-impl Explained for WriteError {
-    fn next(&self) -> Option<String> {
+impl Diagnostic for WriteError {
+    fn code(&self) -> Code {
+        match self.source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Code::NoSpace,
+            io::ErrorKind::ReadOnlyFilesystem => Code::ReadOnlyFileSystem,
+            io::ErrorKind::PermissionDenied => Code::PermissionDenied,
+            _ => Code::WriteFailed,
+        }
+    }
+
+    fn next_step(&self) -> Option<String> {
         let advice = match self.source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                 "free some space there (df -h), then start again"

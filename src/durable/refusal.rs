@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::WriteError;
-use crate::error::{Exit, Explained};
+use crate::error::{Code, Diagnostic};
 use crate::plan::space::human;
 
 /// More entries than any directory of etcd's or ours has.
@@ -78,17 +78,24 @@ pub enum HeldError {
     Mounted(PathBuf),
 }
 
-impl Explained for HeldError {
-    fn exit(&self) -> Exit {
+impl Diagnostic for HeldError {
+    fn code(&self) -> Code {
         match self {
-            Self::System(error) => error.exit(),
-            _ => Exit::Refused,
+            Self::System(error) => error.code(),
+            Self::Link { .. } | Self::LedAway { .. } => Code::UntrustedPath,
+            Self::Owner { .. } => Code::WrongOwner,
+            Self::Dangling(_) => Code::DanglingLink,
+            Self::Kind { .. } | Self::Large { .. } => Code::UnexpectedFile,
+            Self::Crowded(_) => Code::TooManyEntries,
+            Self::Missing(_) => Code::FileMissing,
+            Self::Replaced(_) => Code::FileReplaced,
+            Self::Mounted(_) => Code::MountPoint,
         }
     }
 
-    fn next(&self) -> Option<String> {
+    fn next_step(&self) -> Option<String> {
         Some(match self {
-            Self::System(error) => return error.next(),
+            Self::System(error) => return error.next_step(),
             Self::Link { path, .. } | Self::LedAway { path, .. } => format!(
                 "see who made it (ls -ld {0}). If you did, remove the link and mount its target there instead: rm {0} && mkdir {0} && \
                  mount --bind TARGET {0}",

@@ -21,7 +21,7 @@ use super::version::{self, NotAVersion, Version};
 use crate::config::{EtcdArg, suggest};
 use crate::datadir::DataDir;
 use crate::durable::WriteError;
-use crate::error::{Exit, Explained};
+use crate::error::{Code, Diagnostic};
 use crate::host::User;
 
 /// How long `etcd --version` may take.
@@ -141,16 +141,20 @@ fn list(lines: &[String]) -> String {
     lines.iter().map(|line| format!("\n  etcd-arg {line}")).collect()
 }
 
-impl Explained for BinaryError {
-    fn exit(&self) -> Exit {
+impl Diagnostic for BinaryError {
+    fn code(&self) -> Code {
         match self {
-            Self::NotFound(_) => Exit::NotFound,
-            Self::Unpack { source, .. } => source.exit(),
-            _ => Exit::Usage,
+            Self::NotFound(_) => Code::EtcdNotFound,
+            Self::Unpack { source, .. } => source.code(),
+            Self::Run { .. } | Self::Unreachable { .. } | Self::Silent(_) | Self::NotEtcd { .. } => {
+                Code::EtcdNotRunnable
+            }
+            Self::Unsupported { .. } => Code::EtcdUnsupported,
+            Self::Arguments { .. } => Code::EtcdArgument,
         }
     }
 
-    fn next(&self) -> Option<String> {
+    fn next_step(&self) -> Option<String> {
         match self {
             Self::NotFound("etcd") => Some(
                 "install one without starting the distribution's own service (systemctl mask etcd; apt-get install etcd-server), \
@@ -158,7 +162,7 @@ impl Explained for BinaryError {
                     .into(),
             ),
             Self::NotFound(_) => Some("apt-get install etcd-client, or put etcdctl beside the etcd binary".into()),
-            Self::Unpack { source, .. } => source.next(),
+            Self::Unpack { source, .. } => source.next_step(),
             Self::Unreachable { path, .. } => {
                 Some(format!("see with namei -l {} which directory is closed, or name another etcd-binary", path.display()))
             }

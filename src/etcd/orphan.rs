@@ -13,7 +13,7 @@ use super::process::ProcessHandle;
 use crate::clock;
 use crate::datadir::DataDir;
 use crate::durable::{self, WriteError};
-use crate::error::{Exit, Explained};
+use crate::error::{Code, Diagnostic};
 use crate::host::{self, ProcessIdentity};
 use crate::plan::orphan::{Verdict, judge};
 
@@ -53,12 +53,15 @@ pub enum OrphanError {
     },
 }
 
-impl Explained for OrphanError {
-    fn exit(&self) -> Exit {
-        Exit::InUse
+impl Diagnostic for OrphanError {
+    fn code(&self) -> Code {
+        match self {
+            Self::InUse { .. } | Self::Unknown { .. } => Code::EtcdDataInUse,
+            Self::Stuck { .. } => Code::OrphanNotStopping,
+        }
     }
 
-    fn next(&self) -> Option<String> {
+    fn next_step(&self) -> Option<String> {
         Some(match self {
             Self::InUse { .. } | Self::Unknown { .. } => "stop that process first, or use another --data-dir".into(),
             Self::Stuck { pid, .. } => {

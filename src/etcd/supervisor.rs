@@ -31,8 +31,9 @@ use super::process::{self, ProcessHandle, Spawner, become_user, etcd_environment
 use crate::clock;
 use crate::datadir::DataDir;
 use crate::durable::WriteError;
-use crate::error::{Explained, Failure};
+use crate::error::{AppError, Code, Diagnostic, ErrorReport};
 use crate::host::{self, MemoryKills, User};
+use crate::log_failure;
 use crate::plan::child::{History, Life, Next};
 
 /// How long after its end a child's pipes may still give lines.
@@ -60,7 +61,7 @@ pub struct Launch {
 
 /// Whether etcd may be started again on its data: an etcd whose data is gone would silently begin an empty cluster.
 #[derive(Clone)]
-pub struct RestartCheck(pub Arc<dyn Fn() -> Result<(), Failure> + Send + Sync>);
+pub struct RestartCheck(pub Arc<dyn Fn() -> Result<(), AppError> + Send + Sync>);
 
 impl std::fmt::Debug for RestartCheck {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -78,7 +79,7 @@ pub enum Ended {
     /// The child was killed and is still there.
     Stuck(Stuck),
     /// The data is gone, so the child is not started again.
-    DataLost(Failure),
+    DataLost(AppError),
 }
 
 /// The child was killed and is still there.
@@ -86,8 +87,12 @@ pub enum Ended {
 #[error("etcd (pid {0}) was killed and does not end: it waits for a disk that does not answer")]
 pub struct Stuck(i32);
 
-impl Explained for Stuck {
-    fn next(&self) -> Option<String> {
+impl Diagnostic for Stuck {
+    fn code(&self) -> Code {
+        Code::EtcdUnkillable
+    }
+
+    fn next_step(&self) -> Option<String> {
         Some(format!("see dmesg, and cat /proc/{}/stack; a later start waits until it is gone", self.0))
     }
 }
@@ -110,8 +115,12 @@ pub fn indented(lines: &[String]) -> String {
     lines.iter().map(|line| format!("\n    {}", output::short(line))).collect()
 }
 
-impl Explained for GaveUp {
-    fn next(&self) -> Option<String> {
+impl Diagnostic for GaveUp {
+    fn code(&self) -> Code {
+        Code::EtcdKeepsExiting
+    }
+
+    fn next_step(&self) -> Option<String> {
         Some("the reason is in etcd's lines above; mend it and start again. The data was not touched by quorate".into())
     }
 }
@@ -444,7 +453,7 @@ fn describe(status: ExitStatus, killer: Killer) -> String {
 
 fn note_failure(done: Result<(), WriteError>) {
     if let Err(error) = done {
-        tracing::warn!(error = %error, because = %error.source, "the record of the etcd process could not be kept up to date");
+        log_failure!(warn, ErrorReport::of(&error), "the record of the etcd process could not be kept up to date");
     }
 }
 

@@ -16,7 +16,7 @@ use std::time::{Duration, SystemTime};
 use crate::clock;
 use crate::datadir::DataDir;
 use crate::durable::WriteError;
-use crate::error::{Exit, Explained};
+use crate::error::{Code, Diagnostic};
 use crate::plan::renewal::Verdict;
 
 use authority::Authority;
@@ -95,18 +95,26 @@ pub enum PkiError {
     ForeignToken,
 }
 
-impl Explained for PkiError {
-    fn exit(&self) -> Exit {
+impl Diagnostic for PkiError {
+    fn code(&self) -> Code {
         match self {
-            Self::WrongToken(_) | Self::ForeignToken => Exit::Refused,
-            Self::TokenForm => Exit::Usage,
-            _ => Exit::Failed,
+            Self::Write(error) => error.code(),
+            Self::Read { .. } => Code::ReadFailed,
+            Self::AuthorityKeyMissing { .. } => Code::CaKeyMissing,
+            Self::NotAnAuthority { .. } => Code::CaInvalid,
+            Self::AuthorityExpired { .. } => Code::CaExpired,
+            Self::Make { .. } => Code::CertificateFailed,
+            Self::Random(_) => Code::OsError,
+            Self::NeedsRestart(_) => Code::RestartRequired,
+            Self::TokenForm => Code::TokenMalformed,
+            Self::WrongToken(_) => Code::WrongToken,
+            Self::ForeignToken => Code::ForeignToken,
         }
     }
 
-    fn next(&self) -> Option<String> {
+    fn next_step(&self) -> Option<String> {
         match self {
-            Self::Write(error) => error.next(),
+            Self::Write(error) => error.next_step(),
             Self::AuthorityKeyMissing { key, .. } => Some(format!("bring back {} from a backup", key.display())),
             Self::NotAnAuthority { path, .. } => {
                 Some(format!("bring back {} and its key from a backup", path.display()))

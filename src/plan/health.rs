@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::command::{Invocation, shell_word};
 use super::space::human;
+use crate::error::Code;
 use crate::host::disk::DiskUsage;
 
 /// Below this, in bytes, the next page or log segment of etcd may not fit any more.
@@ -22,8 +23,6 @@ pub const INODES_LOW: u64 = 1000;
 pub const INODES_GONE: u64 = 16;
 /// The database is near its quota from this share of it on, in percent.
 pub const QUOTA_PERCENT: u64 = 90;
-/// The code of the problem that etcd does not serve clients.
-pub const NOT_SERVING: &str = "etcd-not-serving";
 /// So many exits of etcd within [`EXIT_WINDOW`] are a pattern.
 pub const EXITS_ENOUGH: usize = 2;
 /// How long an exit of etcd counts.
@@ -62,8 +61,8 @@ impl Condition {
 /// Something that an operator should know of.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
-    /// Stable, for programs: `database-missing`, `disk-full` and so on (docs/status.md lists them).
-    pub code: String,
+    /// Stable, for programs: `database-missing`, `disk-full` and so on.
+    pub code: Code,
     /// How bad it is.
     pub condition: Condition,
     /// What is wrong, with what, and why.
@@ -184,8 +183,8 @@ pub fn assess(seen: &Observed) -> Assessment {
     Assessment { condition, problems }
 }
 
-fn problem(condition: Condition, code: &str, message: String, next: impl Into<Option<String>>) -> Problem {
-    Problem { code: code.into(), condition, message, next: next.into() }
+fn problem(condition: Condition, code: Code, message: String, next: impl Into<Option<String>>) -> Problem {
+    Problem { code, condition, message, next: next.into() }
 }
 
 fn files(seen: &Observed) -> Vec<Problem> {
@@ -194,11 +193,21 @@ fn files(seen: &Observed) -> Vec<Problem> {
     let is_same_kind = std::mem::discriminant(database) == std::mem::discriminant(log);
     let (data, log_directory) = (moved(database, 2), moved(log, 1));
     let named = if is_same_kind {
-        vec![("data", "data", member, &data)]
+        vec![([Code::DataMissing, Code::DataMoved, Code::DataReplaced], "data", member, &data)]
     } else {
         vec![
-            ("database", "database", member.join("snap").join("db"), database),
-            ("log", "write-ahead log", member.join("wal"), &log_directory),
+            (
+                [Code::DatabaseMissing, Code::DatabaseMoved, Code::DatabaseReplaced],
+                "database",
+                member.join("snap").join("db"),
+                database,
+            ),
+            (
+                [Code::LogMissing, Code::LogMoved, Code::LogReplaced],
+                "write-ahead log",
+                member.join("wal"),
+                &log_directory,
+            ),
         ]
     };
     let save = format!("{} --wait --dir=/var/tmp", seen.invocation.command("etcd-snapshot save"));
@@ -212,26 +221,26 @@ fn files(seen: &Observed) -> Vec<Problem> {
         ),
     };
     let mut problems = Vec::new();
-    for (code, what, path, presence) in named {
+    for ([missing, moved, replaced], what, path, presence) in named {
         let path = path.display().to_string();
-        let (kind, message) = match presence {
+        let (code, message) = match presence {
             Presence::Unknown | Presence::Present => continue,
             Presence::Missing => (
-                "missing",
+                missing,
                 format!(
                     "etcd's {what} {path} is gone (deleted, or its disk was unmounted) while etcd runs: all is lost when \
                      etcd stops"
                 ),
             ),
             Presence::Moved(to) => (
-                "moved",
+                moved,
                 format!(
                     "etcd's {what} {path} was moved to {} while etcd runs: etcd ends when it looks for it",
                     to.display()
                 ),
             ),
             Presence::Replaced => (
-                "replaced",
+                replaced,
                 format!(
                     "another file was put in the place of etcd's {what} {path} while etcd runs: what is written now is lost \
                      when etcd stops"
@@ -242,7 +251,7 @@ fn files(seen: &Observed) -> Vec<Problem> {
             Presence::Moved(to) => format!("move it back: mv {} {}", shell_word(to), shell_word(Path::new(&path))),
             _ => rescue.clone(),
         };
-        problems.push(problem(Condition::Unhealthy, &format!("{code}-{kind}"), message, next));
+        problems.push(problem(Condition::Unhealthy, code, message, next));
     }
     problems
 }
@@ -261,7 +270,7 @@ fn disks(seen: &Observed) -> Vec<Problem> {
     if let Some(waited) = storage.unanswered {
         problems.push(problem(
             Condition::Unhealthy,
-            "disk-not-answering",
+            Code::DiskNotAnswering,
             format!("the disk under {} has not answered for {} s", seen.data_dir.display(), waited.as_secs()),
             "see what the kernel says: dmesg | tail; is a network file system or device gone?".to_owned(),
         ));
@@ -278,58 +287,85 @@ fn disks(seen: &Observed) -> Vec<Problem> {
     problems
 }
 
+/// The codes of what can be wrong with a disk.
+struct DiskCodes {
+    full: Code,
+    low: Code,
+    inodes_full: Code,
+    inodes_low: Code,
+    read_only: Code,
+}
+
+const DATA_DISK: DiskCodes = DiskCodes {
+    full: Code::DiskFull,
+    low: Code::DiskLow,
+    inodes_full: Code::DiskInodesFull,
+    inodes_low: Code::DiskInodesLow,
+    read_only: Code::DiskReadOnly,
+};
+
+const SNAPSHOT_DISK: DiskCodes = DiskCodes {
+    full: Code::SnapshotDiskFull,
+    low: Code::SnapshotDiskLow,
+    inodes_full: Code::SnapshotDiskInodesFull,
+    inodes_low: Code::SnapshotDiskInodesLow,
+    read_only: Code::SnapshotDiskReadOnly,
+};
+
 fn room(path: &Path, usage: DiskUsage, of_data: bool) -> Option<Problem> {
-    let (what, worst, place) = if of_data {
-        ("etcd's data", Condition::Unhealthy, "disk")
+    let (what, worst, codes) = if of_data {
+        ("etcd's data", Condition::Unhealthy, DATA_DISK)
     } else {
-        ("the snapshots", Condition::Degraded, "snapshot-disk")
+        ("the snapshots", Condition::Degraded, SNAPSHOT_DISK)
     };
     let shown = path.display();
     let find = format!("see what takes the space: du -xsh {}/*", shell_word(path));
     if usage.is_read_only {
         let message = format!("the file system under {shown} is read-only: {what} cannot be written");
         let next = "see why: dmesg | tail; after a repair: mount -o remount,rw on it";
-        return Some(problem(worst, &format!("{place}-read-only"), message, next.to_owned()));
+        return Some(problem(worst, codes.read_only, message, next.to_owned()));
     }
     if usage.free < DISK_FULL {
         let message = format!("{} free under {shown}: there is no room for {what}", human(usage.free));
-        return Some(problem(worst, &format!("{place}-full"), message, find));
+        return Some(problem(worst, codes.full, message, find));
     }
     if usage.free_inodes.is_some_and(|free| free < INODES_GONE) {
         let message = format!("no inodes are free under {shown}: no file can be created for {what}");
         let next = format!("remove files there; df -i {}", shell_word(path));
-        return Some(problem(worst, &format!("{place}-inodes-full"), message, next));
+        return Some(problem(worst, codes.inodes_full, message, next));
     }
     if usage.free < DISK_LOW {
         let message = format!("only {} free for {what} under {shown}", human(usage.free));
-        return Some(problem(Condition::Degraded, &format!("{place}-low"), message, find));
+        return Some(problem(Condition::Degraded, codes.low, message, find));
     }
     if let Some(free) = usage.free_inodes.filter(|free| *free < INODES_LOW) {
         let message = format!("only {free} inodes are free for {what} under {shown}");
         let next = format!("remove files there; df -i {}", shell_word(path));
-        return Some(problem(Condition::Degraded, &format!("{place}-inodes-low"), message, next));
+        return Some(problem(Condition::Degraded, codes.inodes_low, message, next));
     }
     None
 }
 
 fn serving(seen: &Observed) -> Vec<Problem> {
     if let Some(why) = &seen.not_serving {
-        return vec![problem(Condition::Unhealthy, NOT_SERVING, why.clone(), None)];
+        return vec![problem(Condition::Unhealthy, Code::EtcdNotServing, why.clone(), None)];
     }
     let alarm = |alarm: &String| {
-        let (what, next) = match alarm.as_str() {
+        let (code, what, next) = match alarm.as_str() {
             "NOSPACE" => (
+                Code::AlarmNoSpace,
                 "NOSPACE (the database has reached its quota, and writes are refused)",
                 format!("see what takes the space: {}; then --free", seen.invocation.command("space")),
             ),
             "CORRUPT" => (
+                Code::AlarmCorrupt,
                 "CORRUPT (members differ in their data, and requests are refused)",
                 "find the member whose hash differs: quorate etcdctl endpoint hashkv --cluster".into(),
             ),
-            other => (other, format!("{} alarm list", seen.invocation.command("etcdctl"))),
+            other => (Code::AlarmOther, other, format!("{} alarm list", seen.invocation.command("etcdctl"))),
         };
         let message = format!("etcd has raised an alarm: {what}");
-        problem(Condition::Unhealthy, &format!("alarm-{}", alarm.to_lowercase()), message, next)
+        problem(Condition::Unhealthy, code, message, next)
     };
     seen.alarms.iter().map(alarm).collect()
 }
@@ -340,7 +376,7 @@ fn warnings(seen: &Observed) -> Vec<Problem> {
         let last = seen.last_exit.as_deref().unwrap_or("an unknown exit status");
         problems.push(problem(
             Condition::Degraded,
-            "etcd-restarting",
+            Code::EtcdRestarting,
             format!(
                 "etcd exited {} times in the last {} minutes, the last time with {last}",
                 seen.recent_exits,
@@ -353,7 +389,7 @@ fn warnings(seen: &Observed) -> Vec<Problem> {
     if is_near && !seen.alarms.iter().any(|alarm| alarm == "NOSPACE") {
         problems.push(problem(
             Condition::Degraded,
-            "quota-near",
+            Code::QuotaNear,
             format!(
                 "the database is {} large and may have {}; then etcd refuses writes",
                 human(seen.db_size),
@@ -366,7 +402,7 @@ fn warnings(seen: &Observed) -> Vec<Problem> {
         let why = seen.snapshot_failure.as_deref().unwrap_or("see the log");
         problems.push(problem(
             Condition::Degraded,
-            "snapshots-failing",
+            Code::SnapshotsFailing,
             format!("the last {} snapshots failed: {}", seen.snapshot_failures, why.replace("\n  because: ", ": ")),
             format!("try one by hand: {}", seen.invocation.command("etcd-snapshot save")),
         ));
@@ -374,7 +410,7 @@ fn warnings(seen: &Observed) -> Vec<Problem> {
     if let Some(why) = &seen.snapshots_unlisted {
         problems.push(problem(
             Condition::Degraded,
-            "snapshots-unlisted",
+            Code::SnapshotsUnlisted,
             format!("the snapshots cannot be listed: {}", why.replace("\n  because: ", ": ")),
             "see dmesg for what the disk says, and who may read the directory".to_owned(),
         ));
@@ -392,7 +428,7 @@ mod tests {
         Some(Disk { path: "/d".into(), usage: Some(DiskUsage { free, size: 1 << 40, free_inodes, is_read_only }) })
     }
 
-    fn seen(change: impl FnOnce(&mut Observed)) -> (Condition, Vec<String>) {
+    fn seen(change: impl FnOnce(&mut Observed)) -> (Condition, Vec<&'static str>) {
         let mut observed = Observed {
             storage: StorageFacts {
                 database: Presence::Present,
@@ -405,7 +441,7 @@ mod tests {
         };
         change(&mut observed);
         let Assessment { condition, problems } = assess(&observed);
-        (condition, problems.into_iter().map(|problem| problem.code).collect())
+        (condition, problems.into_iter().map(|problem| problem.code.name()).collect())
     }
 
     #[test]

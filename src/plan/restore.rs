@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Exit, Explained};
+use crate::error::{Code, Diagnostic};
 use crate::etcd::version::Version;
 
 /// By how much the revision is raised by a restore unless told otherwise: more than any cluster makes between a snapshot and its
@@ -39,15 +39,17 @@ pub enum Refusal {
     },
 }
 
-impl Explained for Refusal {
-    fn exit(&self) -> Exit {
+impl Diagnostic for Refusal {
+    fn code(&self) -> Code {
         match self {
-            Self::Raise { .. } => Exit::Usage,
-            _ => Exit::Refused,
+            Self::TooOld { .. } => Code::SnapshotNeedsOtherEtcd,
+            Self::Raise { .. } => Code::RevisionOverflow,
+            Self::Empty => Code::SnapshotEmpty,
+            Self::Flag { .. } => Code::ResetFlag,
         }
     }
 
-    fn next(&self) -> Option<String> {
+    fn next_step(&self) -> Option<String> {
         Some(match self {
             Self::TooOld { written, .. } => format!("restore it with etcd {written}, named with --etcd-binary"),
             Self::Raise { .. } => "give a smaller --cluster-reset-bump-revision".into(),
@@ -158,6 +160,7 @@ pub fn outdated<T: Clone>(mut aside: Vec<(u64, T)>, keep: usize) -> Vec<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Exit;
     use proptest::prelude::*;
 
     #[test]

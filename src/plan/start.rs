@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::command::Invocation;
 use super::owner::{self, Life};
-use crate::error::{Exit, Explained};
+use crate::error::{Code, Diagnostic};
 use crate::etcd::version::Version;
 
 /// What `S/cluster.json` remembers, outside `db`, so that a lost `db` is noticed.
@@ -238,12 +238,19 @@ pub enum Refusal {
     },
 }
 
-impl Explained for Refusal {
-    fn exit(&self) -> Exit {
-        Exit::Refused
+impl Diagnostic for Refusal {
+    fn code(&self) -> Code {
+        match self {
+            Self::DataLost { .. } => Code::DataLost,
+            Self::SnapshotsExist { .. } => Code::SnapshotsExist,
+            Self::Torn => Code::DataIncomplete,
+            Self::OtherMember { .. } => Code::MemberMismatch,
+            Self::OlderBinary { .. } => Code::EtcdOlderThanData,
+            Self::TooNewBinary { .. } => Code::EtcdTooNew,
+        }
     }
 
-    fn next(&self) -> Option<String> {
+    fn next_step(&self) -> Option<String> {
         Some(match self {
             Self::DataLost { invocation, newest: Some(newest), .. }
             | Self::SnapshotsExist { invocation, newest, .. } => {
@@ -367,6 +374,7 @@ pub fn check_versions(last: Version, binary: Version) -> Result<Vec<String>, Ref
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Exit;
     use proptest::prelude::*;
 
     fn record(version: &str) -> ClusterRecord {
@@ -443,10 +451,10 @@ mod tests {
         let with = |cluster, data| Observed { newest: Some(newest.clone()), ..observed(cluster, data) };
         let refused = plan(&with(None, DataState::Absent)).unwrap_err();
         assert_eq!(refused.exit(), Exit::Refused);
-        let next = refused.next().unwrap();
+        let next = refused.next_step().unwrap();
         assert!(next.contains("quorate server --data-dir=/d --cluster-reset --cluster-reset-restore-path=s-node-7"));
         let lost = plan(&with(Some(record("3.5.30")), DataState::Absent)).unwrap_err();
-        assert!(lost.next().unwrap().contains("s-node-7, taken 12s ago, revision 431"), "{lost:?}");
+        assert!(lost.next_step().unwrap().contains("s-node-7, taken 12s ago, revision 431"), "{lost:?}");
         let mut told = with(None, DataState::Absent);
         told.new_cluster = true;
         assert_eq!(plan(&told).unwrap().beginning, Beginning::NewCluster);

@@ -17,7 +17,7 @@ use crate::boltdb::membership::Membership;
 use crate::boltdb::page::{Finding, NO_FREELIST, ReadError};
 use crate::boltdb::{raft_snapshot, wal};
 use crate::durable::{self, HeldDir, HeldError, OnPath as _, PRIVATE, PRIVATE_DIR, WriteError};
-use crate::error::{Exit, Explained};
+use crate::error::{Code, Diagnostic};
 use crate::etcd::version::Version;
 use crate::faults;
 use crate::plan::restore::{self as plan, Refusal};
@@ -102,22 +102,23 @@ pub enum BuildError {
     BrokenOff,
 }
 
-impl Explained for BuildError {
-    fn exit(&self) -> Exit {
+impl Diagnostic for BuildError {
+    fn code(&self) -> Code {
         match self {
-            Self::Snapshot(error) => error.exit(),
-            Self::Refused(error) => error.exit(),
-            Self::Write(error) => error.exit(),
-            Self::NoSuchMember(_) => Exit::Usage,
-            Self::Lost | Self::BrokenOff => Exit::Failed,
+            Self::Snapshot(error) => error.code(),
+            Self::Refused(error) => error.code(),
+            Self::Write(error) => error.code(),
+            Self::NoSuchMember(_) => Code::InvalidMembership,
+            Self::Lost => Code::InternalError,
+            Self::BrokenOff => Code::Cancelled,
         }
     }
 
-    fn next(&self) -> Option<String> {
+    fn next_step(&self) -> Option<String> {
         match self {
-            Self::Snapshot(error) => error.next(),
-            Self::Refused(error) => error.next(),
-            Self::Write(error) => error.next(),
+            Self::Snapshot(error) => error.next_step(),
+            Self::Refused(error) => error.next_step(),
+            Self::Write(error) => error.next_step(),
             Self::NoSuchMember(_) => Some("name it in --initial-cluster too".into()),
             Self::Lost | Self::BrokenOff => Some("start it again".into()),
         }

@@ -9,7 +9,7 @@ use super::journal::{Act, Journal, Unreadable};
 use super::place::{Exchanged, Place};
 use crate::datadir::{DataDir, DataDirError};
 use crate::durable::{self, HeldError, WriteError};
-use crate::error::{Exit, Explained};
+use crate::error::{Code, Diagnostic};
 use crate::faults;
 use crate::plan::restore::{Interrupted, Recovery, recover};
 
@@ -38,23 +38,23 @@ pub enum ExchangeError {
     },
 }
 
-impl Explained for ExchangeError {
-    fn exit(&self) -> Exit {
+impl Diagnostic for ExchangeError {
+    fn code(&self) -> Code {
         match self {
-            Self::Write(error) => error.exit(),
-            Self::Held(error) => error.exit(),
-            Self::Journal(error) => error.exit(),
-            Self::Place(error) => error.exit(),
-            Self::InTheWay { .. } => Exit::Refused,
+            Self::Write(error) => error.code(),
+            Self::Held(error) => error.code(),
+            Self::Journal(error) => error.code(),
+            Self::Place(error) => error.code(),
+            Self::InTheWay { .. } => Code::PathInTheWay,
         }
     }
 
-    fn next(&self) -> Option<String> {
+    fn next_step(&self) -> Option<String> {
         match self {
-            Self::Write(error) => error.next(),
-            Self::Held(error) => error.next(),
-            Self::Journal(error) => error.next(),
-            Self::Place(error) => error.next(),
+            Self::Write(error) => error.next_step(),
+            Self::Held(error) => error.next_step(),
+            Self::Journal(error) => error.next_step(),
+            Self::Place(error) => error.next_step(),
             Self::InTheWay { path, .. } => Some(format!("move {} away, and start again", path.display())),
         }
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::build::Built;
 use super::trial::{Program, Running, Trial, TrialError, patience};
-use crate::error::{Exit, Explained};
+use crate::error::{Code, Diagnostic};
 use crate::etcd::client::{ClientError, EtcdClient, Expected, MemberFacts, NotHealthy};
 use crate::etcd::embedded::hex;
 use crate::faults;
@@ -41,11 +41,13 @@ pub enum GateError {
     System(#[source] std::io::Error),
 }
 
-impl Explained for GateError {
-    fn exit(&self) -> Exit {
+impl Diagnostic for GateError {
+    fn code(&self) -> Code {
         match self {
-            Self::Trial(error) => error.exit(),
-            _ => Exit::Failed,
+            Self::Trial(error) => error.code(),
+            Self::Differs { .. } => Code::RestoreCheckFailed,
+            Self::Client { .. } => Code::EtcdRequestFailed,
+            Self::System(_) => Code::OsError,
         }
     }
 }

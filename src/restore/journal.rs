@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::place::Paths;
 use crate::datadir::DataDir;
 use crate::durable::{self, PRIVATE, WriteError};
-use crate::error::{Exit, Explained};
+use crate::error::{Code, Diagnostic};
 use crate::host;
 use crate::plan::restore::Phase;
 use crate::plan::start::ClusterRecord;
@@ -73,12 +73,12 @@ pub struct Unreadable {
     source: io::Error,
 }
 
-impl Explained for Unreadable {
-    fn exit(&self) -> Exit {
-        Exit::Refused
+impl Diagnostic for Unreadable {
+    fn code(&self) -> Code {
+        Code::JournalUnreadable
     }
 
-    fn next(&self) -> Option<String> {
+    fn next_step(&self) -> Option<String> {
         let dir = self.path.parent().unwrap_or(&self.path).display();
         Some(format!(
             "the data in use are db/etcd; those from before are the newest db/etcd-old-…. See which of them is whole (quorate \

@@ -13,7 +13,7 @@ use super::trial::{Program, Trial, TrialError, patience};
 use crate::boltdb::wal::{self, End, HardState};
 use crate::datadir::DataDir;
 use crate::durable::{self, HeldDir, HeldError, OnPath as _, PRIVATE, PRIVATE_DIR, WriteError};
-use crate::error::{Exit, Explained};
+use crate::error::{Code, Diagnostic};
 use crate::etcd::client::EtcdClient;
 use crate::faults;
 use crate::snapshot::aside::Course;
@@ -46,21 +46,21 @@ pub enum ReplayError {
     Trial(#[from] TrialError),
 }
 
-impl Explained for ReplayError {
-    fn exit(&self) -> Exit {
+impl Diagnostic for ReplayError {
+    fn code(&self) -> Code {
         match self {
-            Self::Write(error) => error.exit(),
-            Self::Held(error) => error.exit(),
-            Self::NoLog(_) => Exit::Refused,
-            Self::Trial(error) => error.exit(),
-            Self::Read { .. } => Exit::Failed,
+            Self::Write(error) => error.code(),
+            Self::Held(error) => error.code(),
+            Self::NoLog(_) => Code::WalMissing,
+            Self::Trial(error) => error.code(),
+            Self::Read { .. } => Code::ReadFailed,
         }
     }
 
-    fn next(&self) -> Option<String> {
+    fn next_step(&self) -> Option<String> {
         match self {
-            Self::Write(error) => error.next(),
-            Self::Held(error) => error.next(),
+            Self::Write(error) => error.next_step(),
+            Self::Held(error) => error.next_step(),
             Self::Read { .. } => Some("see dmesg for what the disk says".into()),
             // What the log would have added is lost then; what the database holds is not.
             Self::NoLog(_) | Self::Trial(TrialError::Ended { .. }) => Some(
@@ -68,7 +68,7 @@ impl Explained for ReplayError {
                  --cluster-reset-restore-path=…/server/db/etcd/member/snap/db --skip-hash-check"
                     .into(),
             ),
-            Self::Trial(error) => error.next(),
+            Self::Trial(error) => error.next_step(),
         }
     }
 }

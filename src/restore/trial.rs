@@ -11,7 +11,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::datadir::{DataDir, DataDirError};
 use crate::durable::WriteError;
-use crate::error::{Exit, Explained};
+use crate::error::{Code, Diagnostic};
 use crate::etcd::child::{Handle, Order, State};
 use crate::etcd::client::{ClientError, EtcdClient};
 use crate::etcd::pinned::Pinned;
@@ -86,12 +86,16 @@ pub enum TrialError {
     BrokenOff,
 }
 
-impl Explained for TrialError {
-    fn exit(&self) -> Exit {
+impl Diagnostic for TrialError {
+    fn code(&self) -> Code {
         match self {
-            Self::Certificates(error) => error.exit(),
-            Self::Place(error) => error.exit(),
-            _ => Exit::Failed,
+            Self::System { .. } => Code::OsError,
+            Self::Certificates(error) => error.code(),
+            Self::Place(error) => error.code(),
+            Self::Write(error) => error.code(),
+            Self::Client(_) => Code::EtcdRequestFailed,
+            Self::Ended { .. } | Self::Late { .. } => Code::IsolatedEtcdFailed,
+            Self::BrokenOff => Code::Cancelled,
         }
     }
 }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use super::state::Shared;
 use crate::datadir::DataDir;
 use crate::durable::{self, PRIVATE, WriteError};
-use crate::error::{Exit, Explained};
+use crate::error::{Code, Diagnostic};
 use crate::etcd::client::MemberFacts;
 use crate::plan::owner::{Life, Owner};
 use crate::plan::start::ClusterRecord;
@@ -20,12 +20,12 @@ pub struct Unreadable {
     source: io::Error,
 }
 
-impl Explained for Unreadable {
-    fn exit(&self) -> Exit {
-        Exit::Refused
+impl Diagnostic for Unreadable {
+    fn code(&self) -> Code {
+        Code::ClusterRecordUnreadable
     }
 
-    fn next(&self) -> Option<String> {
+    fn next_step(&self) -> Option<String> {
         let path = self.path.display();
         Some(format!(
             "bring it back from a backup. If db/etcd/member is there and whole, `mv {path} {path}.bad` also lets it start; \

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use super::health::Health;
 use super::state::Shared;
+use crate::error::Code;
 use crate::etcd::child::State;
-use crate::plan::health::{Assessment, Condition, EXIT_WINDOW, NOT_SERVING, Observed, assess};
+use crate::plan::health::{Assessment, Condition, EXIT_WINDOW, Observed, assess};
 
 /// Assesses what was seen last.
 #[must_use]
@@ -54,16 +55,16 @@ fn not_serving(state: State, last_exit: Option<&str>, health: &Health) -> Option
 
 /// Remembers which problems were logged, so that each is logged once, and once more when it is over.
 #[derive(Debug, Default)]
-pub struct Announced(Vec<String>);
+pub struct Announced(Vec<Code>);
 
 impl Announced {
     /// Logs what is new and what is over. What the health check logs itself is left out.
     pub fn update(&mut self, found: &Assessment) {
         for problem in &found.problems {
-            if problem.code == NOT_SERVING || self.0.contains(&problem.code) {
+            if problem.code == Code::EtcdNotServing || self.0.contains(&problem.code) {
                 continue;
             }
-            let (code, next, message) = (&problem.code, problem.next.as_deref(), &problem.message);
+            let (code, next, message) = (problem.code.name(), problem.next.as_deref(), &problem.message);
             if problem.condition == Condition::Unhealthy {
                 tracing::error!(code, next, "{message}");
             } else {
@@ -71,11 +72,11 @@ impl Announced {
             }
         }
         for code in self.0.iter().filter(|code| found.problems.iter().all(|problem| problem.code != **code)) {
-            if code != NOT_SERVING {
-                tracing::info!(code, "this problem is over");
+            if *code != Code::EtcdNotServing {
+                tracing::info!(code = code.name(), "this problem is over");
             }
         }
-        self.0 = found.problems.iter().map(|problem| problem.code.clone()).collect();
+        self.0 = found.problems.iter().map(|problem| problem.code).collect();
     }
 }
 

@@ -16,7 +16,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::control::routes::status::{Drills, Status};
 use crate::datadir::DataDir;
-use crate::error::{Explained, Failure};
+use crate::error::{AppError, Diagnostic};
 use crate::etcd::binary::{self, Unpacking};
 use crate::host::disk::disk_usage;
 use crate::host::{self, FileSystem};
@@ -56,10 +56,10 @@ pub async fn examine(config: &Config, data: &DataDir, running: Option<&Status>) 
     found
 }
 
-fn failed(check: &'static str, error: &impl Explained) -> Finding {
+fn failed(check: &'static str, error: &impl Diagnostic) -> Finding {
     let because: Vec<String> = crate::error::causes(error).map(ToString::to_string).collect();
     let what = if because.is_empty() { error.to_string() } else { format!("{error}: {}", because.join(": ")) };
-    Finding::bad(check, what, error.next())
+    Finding::bad(check, what, error.next_step())
 }
 
 fn server(data: &DataDir, running: Option<&Status>) -> Finding {
@@ -182,8 +182,8 @@ fn fsync(data: &DataDir) -> Finding {
     if !dir.is_dir() {
         return Finding::ok("fsync", "not measured: there is no data directory yet");
     }
-    let measured = data.hold_storage().map_err(Failure::from);
-    match measured.and_then(|dir| disk::fsync_p99(&dir).map_err(Failure::from)) {
+    let measured = data.hold_storage().map_err(AppError::from);
+    match measured.and_then(|dir| disk::fsync_p99(&dir).map_err(AppError::from)) {
         Err(failure) => of_failure("fsync", &failure),
         Ok(p99) if p99 > disk::SLOW => Finding::note(
             "fsync",
@@ -293,7 +293,7 @@ fn drill(drills: &Drills) -> Option<Finding> {
 
 /// The findings about a configuration that cannot be used.
 #[must_use]
-pub fn of_failure(check: &'static str, failure: &Failure) -> Finding {
-    let told = failure.told();
+pub fn of_failure(check: &'static str, failure: &AppError) -> Finding {
+    let told = failure.to_report();
     Finding::bad(check, told.to_string().replace("\n  because: ", ": ").replace('\n', " "), told.next)
 }

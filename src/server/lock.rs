@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock;
 use crate::datadir::DataDir;
 use crate::durable::{self, OnPath as _, WriteError};
-use crate::error::{Exit, Explained};
+use crate::error::{Code, Diagnostic};
 use crate::host;
 use crate::host::open_files::identity;
 
@@ -41,20 +41,20 @@ pub enum LockError {
     Write(#[from] WriteError),
 }
 
-impl Explained for LockError {
-    fn exit(&self) -> Exit {
+impl Diagnostic for LockError {
+    fn code(&self) -> Code {
         match self {
-            Self::InUse { .. } => Exit::InUse,
-            Self::Write(error) => error.exit(),
+            Self::InUse { .. } => Code::DataDirInUse,
+            Self::Write(error) => error.code(),
         }
     }
 
-    fn next(&self) -> Option<String> {
+    fn next_step(&self) -> Option<String> {
         match self {
             Self::InUse { .. } => {
                 Some("stop that one first (systemctl stop quorate-server), or use another --data-dir".into())
             }
-            Self::Write(error) => error.next(),
+            Self::Write(error) => error.next_step(),
         }
     }
 }

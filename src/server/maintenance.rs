@@ -15,11 +15,12 @@ use super::state::Shared;
 use crate::boltdb::page::ReadError;
 use crate::clock;
 use crate::config::MaintenanceConfig;
-use crate::error::{Exit, Explained, Failure};
+use crate::error::{AppError, Code, Diagnostic, Exit};
 use crate::etcd::client::{ClientError, EtcdClient, Size};
 use crate::etcd::settings::Addresses;
 use crate::faults;
 use crate::host;
+use crate::log_failure;
 use crate::plan::defrag::{self, Advice, Situation};
 use crate::plan::space::human;
 use crate::snapshot::live::Live;
@@ -64,15 +65,18 @@ pub enum MaintenanceError {
     },
 }
 
-impl Explained for MaintenanceError {
-    fn exit(&self) -> Exit {
+impl Diagnostic for MaintenanceError {
+    fn code(&self) -> Code {
         match self {
-            Self::Stopping | Self::NotReady(_) => Exit::NotRunning,
-            _ => Exit::Failed,
+            Self::Space { .. } => Code::NoSpace,
+            Self::NotReady(_) => Code::EtcdUnreachable,
+            Self::Count(_) => Code::DatabaseDamaged,
+            Self::Stopping => Code::Stopping,
+            Self::Etcd { .. } => Code::EtcdRequestFailed,
         }
     }
 
-    fn next(&self) -> Option<String> {
+    fn next_step(&self) -> Option<String> {
         Some(match self {
             Self::Space { .. } => {
                 "free some space there: older snapshots, for example (quorate etcd-snapshot ls)".into()
@@ -179,7 +183,7 @@ impl Drop for Defragmenting<'_> {
 ///
 /// # Errors
 /// If a snapshot is being taken and `wait` is false, etcd is not healthy, there is no room, or etcd fails.
-pub async fn defragment(shared: Arc<Shared>, wait: bool) -> Result<Defragmented, Failure> {
+pub async fn defragment(shared: Arc<Shared>, wait: bool) -> Result<Defragmented, AppError> {
     // Waiting for the turn can be given up.
     let turn = turn(&shared, wait).await?;
     going_on(Box::pin(async move {
@@ -193,7 +197,7 @@ pub async fn defragment(shared: Arc<Shared>, wait: bool) -> Result<Defragmented,
 ///
 /// # Errors
 /// As [`defragment`].
-pub async fn free(shared: Arc<Shared>, wait: bool) -> Result<Freed, Failure> {
+pub async fn free(shared: Arc<Shared>, wait: bool) -> Result<Freed, AppError> {
     let turn = turn(&shared, wait).await?;
     going_on(Box::pin(async move {
         let _turn = turn;
@@ -210,12 +214,12 @@ pub async fn free(shared: Arc<Shared>, wait: bool) -> Result<Freed, Failure> {
 }
 
 async fn going_on<T: Send + 'static>(
-    work: Pin<Box<dyn Future<Output = Result<T, Failure>> + Send>>,
-) -> Result<T, Failure> {
+    work: Pin<Box<dyn Future<Output = Result<T, AppError>> + Send>>,
+) -> Result<T, AppError> {
     tokio::spawn(work).await.unwrap_or_else(|_| Err(MaintenanceError::Stopping.into()))
 }
 
-async fn turn(shared: &Shared, wait: bool) -> Result<OwnedMutexGuard<()>, Failure> {
+async fn turn(shared: &Shared, wait: bool) -> Result<OwnedMutexGuard<()>, AppError> {
     let turn = shared.snapshots.turn("the database is being defragmented", wait).await?;
     match &*shared.health.borrow() {
         Health::Healthy(_) => Ok(turn),
@@ -229,7 +233,7 @@ async fn connect(shared: &Shared, patience: Duration) -> Result<EtcdClient, Refu
     EtcdClient::connect_for(&shared.data, &url, patience).await.map_err(RefusedError::Client)
 }
 
-async fn try_to_defragment(shared: &Shared) -> Result<Defragmented, Failure> {
+async fn try_to_defragment(shared: &Shared) -> Result<Defragmented, AppError> {
     let failed = |act| move |source| MaintenanceError::Etcd { act, source };
     let before = connect(shared, Duration::from_secs(5)).await?.size().await;
     let before = before.map_err(failed("say how large its database is"))?;
@@ -267,7 +271,7 @@ async fn try_to_defragment(shared: &Shared) -> Result<Defragmented, Failure> {
 
 /// Makes sure that a copy of what is in use fits on the disk. Says how much is in use: what etcd believes, or what was counted if that
 /// would not fit.
-async fn require_room(shared: &Shared, in_use: u64) -> Result<u64, Failure> {
+async fn require_room(shared: &Shared, in_use: u64) -> Result<u64, AppError> {
     let needed = |in_use: u64| in_use.saturating_add(SPARE);
     let Some(free) = host::free_bytes(&shared.data.etcd()).filter(|free| *free < needed(in_use)) else {
         return Ok(in_use);
@@ -281,7 +285,7 @@ async fn require_room(shared: &Shared, in_use: u64) -> Result<u64, Failure> {
 async fn looked_into<T: Send + 'static>(
     shared: &Shared,
     work: impl FnOnce(&Live) -> Result<T, ReadError> + Send + 'static,
-) -> Result<T, Failure> {
+) -> Result<T, AppError> {
     let mut client = connect(shared, Duration::from_secs(5)).await?;
     let live = Live::hold(&mut client, &shared.data).await?;
     let read = tokio::task::spawn_blocking(move || {
@@ -292,7 +296,7 @@ async fn looked_into<T: Send + 'static>(
 }
 
 /// What is really in use, counted once after each compaction: nothing else frees much.
-async fn count(shared: &Shared) -> Result<u64, Failure> {
+async fn count(shared: &Shared) -> Result<u64, AppError> {
     let known = *shared.maintenance.counted();
     let counted = looked_into(shared, move |live| {
         let compaction = usage::last_compaction(live, live.size())?;
@@ -331,14 +335,14 @@ pub async fn keep(shared: Arc<Shared>) {
         let Some(seen) = look(&shared, &config) else { continue };
         match see_to(&shared, seen).await {
             Err(failure) if failure.exit() != Exit::Busy => {
-                tracing::error!(error = %failure.told(), "the database's space could not be seen to");
+                log_failure!(error, failure.to_report(), "the database's space could not be seen to");
             }
             _ => {}
         }
     }
 }
 
-async fn see_to(shared: &Arc<Shared>, mut seen: Situation) -> Result<(), Failure> {
+async fn see_to(shared: &Arc<Shared>, mut seen: Situation) -> Result<(), AppError> {
     if defrag::should_count(&seen) {
         seen.in_use = count(shared).await?;
     }
@@ -355,7 +359,7 @@ async fn see_to(shared: &Arc<Shared>, mut seen: Situation) -> Result<(), Failure
     defragment(shared.clone(), false).await.map(drop)
 }
 
-async fn take_back(shared: &Shared) -> Result<(), Failure> {
+async fn take_back(shared: &Shared) -> Result<(), AppError> {
     let mut client = connect(shared, Duration::from_secs(5)).await?;
     disarm(shared, &mut client).await?;
     Ok(())

@@ -36,7 +36,7 @@ use crate::config::{Config, MaintenanceConfig, SnapshotConfig};
 use crate::control;
 use crate::datadir::DataDir;
 use crate::durable;
-use crate::error::{Explained, Failure};
+use crate::error::{AppError, Code, Diagnostic, ErrorReport};
 use crate::etcd::binary::{self, Source, Unpacking};
 use crate::etcd::child::{ChildStatus, Handle, Order, State};
 use crate::etcd::embedded;
@@ -44,6 +44,7 @@ use crate::etcd::process::{self, Spawner};
 use crate::etcd::settings::{Addresses, settings};
 use crate::etcd::supervisor::{Ended, Launch, Supervisor};
 use crate::faults;
+use crate::log_failure;
 use crate::pki::{self, Occasion};
 use crate::plan::health::{Rescued, StorageFacts};
 use crate::plan::space::human;
@@ -78,7 +79,11 @@ pub struct SystemError {
     source: std::io::Error,
 }
 
-impl Explained for SystemError {}
+impl Diagnostic for SystemError {
+    fn code(&self) -> Code {
+        Code::OsError
+    }
+}
 
 fn system(act: &'static str) -> impl Fn(std::io::Error) -> SystemError {
     move |source| SystemError { act, source }
@@ -88,7 +93,7 @@ fn system(act: &'static str) -> impl Fn(std::io::Error) -> SystemError {
 ///
 /// # Errors
 /// Whatever keeps it from starting, or from keeping etcd running.
-pub async fn run(config: Config, reloader: Reloader) -> Result<(), Failure> {
+pub async fn run(config: Config, reloader: Reloader) -> Result<(), AppError> {
     let begun = clock::monotonic();
     let mut signals = Signals::listen().map_err(system("listen for signals"))?;
     let mut reload_asked = false;
@@ -114,7 +119,7 @@ pub async fn run(config: Config, reloader: Reloader) -> Result<(), Failure> {
 }
 
 /// Everything before the child: nothing of the data directory is touched until the binary is known to be good.
-async fn prepare(config: &Config) -> Result<(DataDir, BinaryFacts, Prepared), Failure> {
+async fn prepare(config: &Config) -> Result<(DataDir, BinaryFacts, Prepared), AppError> {
     let user = config.etcd.user.clone();
     let data = DataDir::new(&config.data_dir).with_etcd_user(user.clone());
     if !data.certificate("server-ca").key.exists() {
@@ -142,13 +147,13 @@ async fn prepare(config: &Config) -> Result<(DataDir, BinaryFacts, Prepared), Fa
 ///
 /// # Errors
 /// If there is none, or it is none that quorate knows.
-pub async fn program_for_drill(config: &Config, data: &DataDir) -> Result<(Program, BinaryFacts), Failure> {
+pub async fn program_for_drill(config: &Config, data: &DataDir) -> Result<(Program, BinaryFacts), AppError> {
     let binary = find_etcd(config, data).await?;
     Ok((Program { checked: binary.checked.clone(), version: binary.version, grace: grace() }, binary))
 }
 
 /// The etcd that is to run, looked at; the one inside quorate is in memory.
-async fn find_etcd(config: &Config, data: &DataDir) -> Result<BinaryFacts, Failure> {
+async fn find_etcd(config: &Config, data: &DataDir) -> Result<BinaryFacts, AppError> {
     let program = binary::find_etcd(config.etcd.binary.as_deref(), data, Unpacking::No)?;
     let checked = program.pin()?;
     // What somebody else made is run as etcd's user from the first moment on; what we carry is ours.
@@ -165,7 +170,7 @@ fn grace() -> Duration {
 /// Makes etcdctl ready for people, and removes what older executables left. After the start, which need not wait for it.
 fn tidy_unpacked(data: &DataDir) {
     if let Err(error) = embedded::unpack("etcdctl", data) {
-        tracing::warn!(error = %error, because = %error.source, "etcdctl could not be unpacked; it runs from memory");
+        log_failure!(warn, ErrorReport::of(&error), "etcdctl could not be unpacked; it runs from memory");
     }
     for path in embedded::prune(data) {
         tracing::info!(path = %path.display(), "removed an older unpacked etcd");
@@ -180,7 +185,7 @@ fn tidy_old(data: &DataDir, keep: u32) {
                 tracing::info!(path = %old.path.display(), freed = human(old.bytes), "removed old data that a reset had set aside; etcd-old-retention is {keep}");
             }
         }
-        Err(error) => tracing::warn!(error = %Failure::from(error).told(), "old data could not be removed"),
+        Err(error) => log_failure!(warn, AppError::from(error).to_report(), "old data could not be removed"),
     }
 }
 
@@ -221,7 +226,7 @@ impl Server {
         config: Config,
         reloader: Reloader,
         (data, binary, prepared): (DataDir, BinaryFacts, Prepared),
-    ) -> Result<(Self, Supervisor), Failure> {
+    ) -> Result<(Self, Supervisor), AppError> {
         let flags = settings(&config, &data, &prepared.identity, binary.version);
         let args: Vec<String> = flags.iter().map(crate::etcd::settings::Setting::flag).collect();
         preflight::write_identity(&data, &prepared, &args)?;
@@ -296,7 +301,7 @@ impl Server {
     }
 
     /// Runs the child and everything around it until told to stop.
-    async fn live(mut self, supervisor: Supervisor, mut signals: Signals, reload_asked: bool) -> Result<(), Failure> {
+    async fn live(mut self, supervisor: Supervisor, mut signals: Signals, reload_asked: bool) -> Result<(), AppError> {
         if reload_asked {
             self.reload().await;
         }
@@ -433,7 +438,7 @@ impl Server {
                     Ok(true) => tracing::info!("the reset or restore is complete; its mark is removed"),
                     Ok(false) => {}
                     // Serving clients matters more than the mark.
-                    Err(error) => tracing::error!(error = %error, because = %error.source, "the mark of a reset stays"),
+                    Err(error) => log_failure!(error, ErrorReport::of(&error), "the mark of a reset stays"),
                 }
                 let health = self.health.borrow().clone();
                 self.health_changed(&health);
@@ -483,7 +488,7 @@ impl Server {
                 "this server is no longer the only member; restart it, so that etcd gets the timing of a cluster"
             ),
             Ok(_) => {}
-            Err(error) => tracing::error!(error = %error, because = %error.source, "the cluster cannot be remembered"),
+            Err(error) => log_failure!(error, ErrorReport::of(&error), "the cluster cannot be remembered"),
         }
     }
 
@@ -503,14 +508,17 @@ impl Server {
                     tracing::warn!("somebody has put other CAs in place; restarting etcd, so that it trusts them");
                     self.authorities = ensured.authorities;
                     if let Err(error) = pki::token::ensure(&self.shared.data, None) {
-                        tracing::error!(%error, "the token could not be made to name the new CA");
+                        log_failure!(error, ErrorReport::of(&error), "the token could not be made to name the new CA");
                     }
                     self.handle.order(Order::Restart).await;
                 }
             }
             Err(error) => {
-                let next = error.next().unwrap_or_default();
-                tracing::error!(%error, next, "the certificates could not be checked; tried again later");
+                log_failure!(
+                    error,
+                    ErrorReport::of(&error),
+                    "the certificates could not be checked; they are checked again later"
+                );
             }
         }
     }

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 
 use crate::config::Config;
-use crate::error::{Exit, Explained};
+use crate::error::{Code, Diagnostic};
 use crate::etcd::settings::Addresses;
 use crate::host;
 
@@ -29,15 +29,16 @@ fn by(holder: Option<&str>) -> String {
     holder.map(|holder| format!(" by {holder}")).unwrap_or_default()
 }
 
-impl Explained for PortError {
-    fn exit(&self) -> Exit {
+impl Diagnostic for PortError {
+    fn code(&self) -> Code {
         match self {
-            Self::OfQuorate { .. } => Exit::InUse,
-            Self::Taken { .. } | Self::Refused { .. } => Exit::Failed,
+            Self::Taken { .. } => Code::PortInUse,
+            Self::OfQuorate { .. } => Code::PortInUseByQuorate,
+            Self::Refused { .. } => Code::ListenFailed,
         }
     }
 
-    fn next(&self) -> Option<String> {
+    fn next_step(&self) -> Option<String> {
         Some(match self {
             Self::Taken { option, holder, .. } => {
                 let is_etcd = holder.as_ref().is_some_and(|holder| holder.contains("(etcd)"));

@@ -15,13 +15,14 @@ use crate::clock;
 use crate::config::Config;
 use crate::datadir::{DataDir, DataDirError, Mended};
 use crate::durable::{self, HeldError, PRIVATE};
-use crate::error::{Exit, Explained, Failure};
+use crate::error::{AppError, Code, Diagnostic};
 use crate::etcd::embedded::hex;
 use crate::etcd::orphan;
 use crate::etcd::settings::{Beginning, Identity};
 use crate::etcd::version::Version;
 use crate::faults;
 use crate::host::{self, FileSystem};
+use crate::log_failure;
 use crate::pki::{self, Ensured, Expiry, Names, Occasion};
 use crate::plan::space::{self, Room};
 use crate::plan::start::{self, ClusterRecord, DataState, Observed};
@@ -51,15 +52,17 @@ pub(super) enum UnfitError {
     Random(#[source] std::io::Error),
 }
 
-impl Explained for UnfitError {
-    fn exit(&self) -> Exit {
+impl Diagnostic for UnfitError {
+    fn code(&self) -> Code {
         match self {
-            Self::Join(_) => Exit::Usage,
-            _ => Exit::Failed,
+            Self::Clock(_) => Code::ClockWrong,
+            Self::Space { .. } => Code::NoSpace,
+            Self::Join(_) => Code::JoinNotSupported,
+            Self::Random(_) => Code::OsError,
         }
     }
 
-    fn next(&self) -> Option<String> {
+    fn next_step(&self) -> Option<String> {
         match self {
             Self::Clock(_) => Some("set it, for example with: timedatectl set-ntp true".into()),
             Self::Space { path, .. } => Some(format!("see what takes the space: du -xsh {}/*", path.display())),
@@ -92,7 +95,7 @@ pub(super) async fn prepare(
     data: &DataDir,
     binary: Version,
     grace: Duration,
-) -> Result<Prepared, Failure> {
+) -> Result<Prepared, AppError> {
     data.prepare_for_lock()?.iter().for_each(tell);
     let lock = lock::take(data)?;
     faults::point("server::locked").map_err(super::system("go on after the lock"))?;
@@ -121,7 +124,7 @@ pub(super) async fn prepare(
         random: random_digits()?,
     })?;
     if let Some(failure) = known.unseen {
-        tracing::warn!(error = %failure.told(), next = "quorate etcd-snapshot s3-check", "object storage cannot be asked for snapshots of this server");
+        log_failure!(warn, failure.to_report(), "cannot list the snapshots of this server in object storage");
     }
     let metrics_listener = ports::claim(config)?;
     if let Some(behind) = check_clock(data)? {
@@ -174,7 +177,7 @@ pub(super) async fn prepare(
 }
 
 /// On a thread for blocking work, most likely the one that `pki::warm_up` ran on.
-pub(super) async fn ensure_certificates(data: &DataDir, names: Names) -> Result<Ensured, Failure> {
+pub(super) async fn ensure_certificates(data: &DataDir, names: Names) -> Result<Ensured, AppError> {
     let data = data.clone();
     let done = tokio::task::spawn_blocking(move || pki::ensure(&data, &names, Occasion::Start)).await;
     let lost = |error| super::system("make certificates")(std::io::Error::other(error));
@@ -284,7 +287,7 @@ fn set_aside(data: &DataDir, found: DataState) -> Result<(), HeldError> {
 }
 
 /// Makes `db/etcd` with the member's name and, for people, its flags. A new beginning is first written down as intended.
-pub(super) fn write_identity(data: &DataDir, prepared: &Prepared, flags: &[String]) -> Result<(), Failure> {
+pub(super) fn write_identity(data: &DataDir, prepared: &Prepared, flags: &[String]) -> Result<(), AppError> {
     let identity = &prepared.identity;
     if let Some(intended) = &prepared.intended {
         cluster::write(data, intended)?;

@@ -5,7 +5,9 @@
 use super::logging::Control;
 use crate::config::options::DEFAULT_CONFIG;
 use crate::config::{self, Config, Given, Loaded, Resolved};
+use crate::error::{Diagnostic, ErrorReport};
 use crate::host::HostFacts;
+use crate::log_failure;
 use crate::plan::reload::compare;
 use crate::snapshot::save;
 
@@ -41,6 +43,7 @@ impl Reloader {
                     tracing::error!(origin = %problem.origin, "{}", problem.message);
                 }
                 tracing::error!(
+                    code = errors.code().name(),
                     problems = errors.problems.len(),
                     "the configuration was not reloaded; nothing has changed"
                 );
@@ -48,7 +51,7 @@ impl Reloader {
             }
         };
         if let Some(Err(error)) = wanted.snapshot.dir.as_deref().map(save::prepare_own_dir) {
-            tracing::error!(%error, "the configuration was not reloaded; nothing has changed");
+            log_failure!(error, ErrorReport::of(&error), "the configuration was not reloaded; nothing has changed");
             return "the directory of snapshots cannot be used; the configuration was not reloaded".into();
         }
         let changes = compare(&self.running, &resolved);

@@ -20,11 +20,12 @@ use crate::clock;
 use crate::config::SnapshotConfig;
 use crate::datadir::DataDir;
 use crate::durable::{self, Access, PRIVATE, WriteError};
-use crate::error::Failure;
+use crate::error::{AppError, ErrorReport};
 use crate::etcd::child::{ChildStatus, State};
 use crate::faults;
 use crate::host::disk::disk_usage;
 use crate::host::open_files::{OpenFile, identity, open_files};
+use crate::log_failure;
 use crate::plan::health::{Disk, Presence, StorageFacts};
 
 /// Between looks.
@@ -172,7 +173,7 @@ impl OwnFiles {
             if self.was_lost.load(Ordering::Relaxed)
                 && let Err(error) = Self::write_missing(&kept)
             {
-                tracing::error!(%error, "the server's directory is not complete");
+                log_failure!(error, ErrorReport::of(&error), "the server's directory is not complete");
             }
             return;
         }
@@ -189,8 +190,7 @@ impl OwnFiles {
         match self.put_back(&kept) {
             Ok(new) => *lock = new,
             Err(failure) => {
-                let failure = failure.told();
-                tracing::error!(error = %failure, next = failure.next, "the server's directory could not be made again");
+                log_failure!(error, failure.to_report(), "the server's directory could not be restored");
             }
         }
     }
@@ -209,7 +209,7 @@ impl OwnFiles {
         small.map(|(bytes, path, access)| (path, bytes, access)).collect()
     }
 
-    fn put_back(&self, kept: &[(PathBuf, Vec<u8>, Access)]) -> Result<Lock, Failure> {
+    fn put_back(&self, kept: &[(PathBuf, Vec<u8>, Access)]) -> Result<Lock, AppError> {
         self.data.prepare_for_lock()?;
         self.data.prepare()?;
         let lock = lock::take(&self.data)?;

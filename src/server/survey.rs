@@ -13,7 +13,7 @@ use crate::boltdb::page::ReadError;
 use crate::boltdb::wal::{self, Segment};
 use crate::datadir::DataDir;
 use crate::durable::{HeldDir, HeldError, WriteError};
-use crate::error::{Exit, Explained};
+use crate::error::{Code, Diagnostic};
 use crate::etcd::supervisor::RestartCheck;
 use crate::plan::command::Invocation;
 use crate::plan::start::DataState;
@@ -41,21 +41,21 @@ impl From<HeldError> for Unreadable {
     }
 }
 
-impl Explained for Unreadable {
-    fn exit(&self) -> Exit {
+impl Diagnostic for Unreadable {
+    fn code(&self) -> Code {
         match self {
-            Self::Io { .. } => Exit::Failed,
-            Self::Held(error) => error.exit(),
+            Self::Io { .. } => Code::DataUnreadable,
+            Self::Held(error) => error.code(),
         }
     }
 
-    fn next(&self) -> Option<String> {
+    fn next_step(&self) -> Option<String> {
         match self {
             Self::Io { path, source } if source.kind() == ErrorKind::PermissionDenied => {
                 Some(format!("run quorate as the user that owns it: ls -ld {}", path.display()))
             }
             Self::Io { .. } => Some("see dmesg for what the disk says; nothing was changed".into()),
-            Self::Held(error) => error.next(),
+            Self::Held(error) => error.next_step(),
         }
     }
 }
@@ -82,12 +82,12 @@ struct DataGone {
     invocation: Invocation,
 }
 
-impl Explained for DataGone {
-    fn exit(&self) -> Exit {
-        Exit::Refused
+impl Diagnostic for DataGone {
+    fn code(&self) -> Code {
+        Code::DataMissing
     }
 
-    fn next(&self) -> Option<String> {
+    fn next_step(&self) -> Option<String> {
         Some(format!(
             "is its disk mounted? If the data is lost, restore the newest snapshot: {}",
             self.invocation.restore("latest")

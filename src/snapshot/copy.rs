@@ -18,7 +18,7 @@ use crate::boltdb::database::{Database, Length};
 use crate::boltdb::image::Image as _;
 use crate::boltdb::page::ReadError;
 use crate::boltdb::pages::Pages;
-use crate::error::Explained;
+use crate::error::{Code, Diagnostic};
 use crate::etcd::embedded::hex;
 use crate::faults;
 
@@ -50,7 +50,18 @@ pub enum CopyError {
     BrokenOff,
 }
 
-impl Explained for CopyError {}
+impl Diagnostic for CopyError {
+    fn code(&self) -> Code {
+        match self {
+            Self::Live(error) => error.code(),
+            Self::Damaged(_) => Code::DatabaseDamaged,
+            Self::Write(error) => error.code(),
+            Self::OtherEtcd => Code::DatabaseChanged,
+            Self::Lost => Code::InternalError,
+            Self::BrokenOff => Code::Cancelled,
+        }
+    }
+}
 
 /// Writes what `live` holds, and its SHA-256, to `sink`, and inspects it while the hash is still computed: what was written, where it
 /// can be read again, and otherwise what it was written from. Also gives the SHA-256 of all of it, hexadecimal.

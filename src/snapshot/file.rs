@@ -15,7 +15,7 @@ use super::{manifest, zip_entries};
 use crate::boltdb::database;
 use crate::boltdb::page::{HEADER, META, Meta};
 use crate::durable;
-use crate::error::{Exit, Explained};
+use crate::error::{Code, Diagnostic};
 use crate::host;
 use crate::plan::space::human;
 
@@ -116,15 +116,18 @@ impl OpenError {
     }
 }
 
-impl Explained for OpenError {
-    fn exit(&self) -> Exit {
+impl Diagnostic for OpenError {
+    fn code(&self) -> Code {
         match self {
-            Self::NotFound(_) => Exit::NotFound,
-            _ => Exit::Failed,
+            Self::NotFound(_) => Code::SnapshotNotFound,
+            Self::Read { source, .. } if source.kind() == ErrorKind::PermissionDenied => Code::PermissionDenied,
+            Self::Read { .. } => Code::ReadFailed,
+            Self::Archive { .. } | Self::Truncated { .. } => Code::ArchiveInvalid,
+            Self::Space { .. } => Code::NoSpace,
         }
     }
 
-    fn next(&self) -> Option<String> {
+    fn next_step(&self) -> Option<String> {
         Some(match self {
             Self::NotFound(_) => "quorate etcd-snapshot ls shows what there is; anything with a / is a path".into(),
             Self::Read { source, .. } if source.kind() == ErrorKind::PermissionDenied => {
@@ -369,7 +372,7 @@ mod tests {
         let failed = open(&cut).unwrap_err();
         assert!(failed.to_string().ends_with("is truncated: it has 12.0 KiB of 20.0 KiB"), "{failed}");
         assert!(failed.is_damage());
-        assert!(failed.next().unwrap().starts_with("quorate etcd-snapshot ls"));
+        assert!(failed.next_step().unwrap().starts_with("quorate etcd-snapshot ls"));
         for (name, status) in [("a-n-1700000001", "good"), ("a-n-1700000002", "good"), ("a-n-1700000003", "corrupt")] {
             fs::write(dir.path().join(name), &seed).unwrap();
             let found = fs::metadata(dir.path().join(name)).unwrap();
@@ -378,7 +381,7 @@ mod tests {
             let manifest = Manifest { name: name.into(), verification: Some(verification), ..Manifest::default() };
             manifest.write(dir.path()).unwrap();
         }
-        let next = open(&cut).unwrap_err().next().unwrap();
+        let next = open(&cut).unwrap_err().next_step().unwrap();
         let newest = dir.path().join("a-n-1700000002");
         assert!(next.ends_with(&format!("--cluster-reset-restore-path={}", newest.display())), "{next}");
     }

@@ -18,7 +18,7 @@ use crate::boltdb::image::Image;
 use crate::boltdb::page::{Finding, Meta, ReadError};
 use crate::datadir::DataDir;
 use crate::durable::{self, HeldError, WriteError};
-use crate::error::{Exit, Explained};
+use crate::error::{Code, Diagnostic};
 use crate::etcd::client::{ClientError, EtcdClient};
 
 /// etcd sends nothing for this long: it hangs.
@@ -57,21 +57,25 @@ pub enum LiveError {
     Write(#[from] WriteError),
 }
 
-impl Explained for LiveError {
-    fn exit(&self) -> Exit {
+impl Diagnostic for LiveError {
+    fn code(&self) -> Code {
         match self {
-            Self::Held(error) => error.exit(),
-            _ => Exit::Failed,
+            Self::Stream(_) => Code::EtcdRequestFailed,
+            Self::Head(_) => Code::DatabaseDamaged,
+            Self::Read { .. } => Code::ReadFailed,
+            Self::Held(error) => error.code(),
+            Self::Replaced(_) => Code::DatabaseChanged,
+            Self::Write(error) => error.code(),
         }
     }
 
-    fn next(&self) -> Option<String> {
+    fn next_step(&self) -> Option<String> {
         Some(match self {
             Self::Stream(_) | Self::Head(_) => "see quorate status".into(),
             Self::Read { .. } => "see dmesg for what the disk says".into(),
             Self::Replaced(_) => "try again".into(),
-            Self::Held(error) => return error.next(),
-            Self::Write(error) => return error.next(),
+            Self::Held(error) => return error.next_step(),
+            Self::Write(error) => return error.next_step(),
         })
     }
 }

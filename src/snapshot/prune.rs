@@ -9,7 +9,7 @@ use super::list::{Listed, Status};
 use super::manifest::{self, Manifest};
 use super::name::{self, Base};
 use crate::durable::WriteError;
-use crate::error::{Exit, Explained};
+use crate::error::{Code, Diagnostic};
 use crate::plan::owner::{Origin, Owner, Ownership};
 use crate::plan::retention::{self, Candidate, LocalTime, Policy, Verdict};
 
@@ -36,24 +36,26 @@ pub enum PruneError {
     Write(#[from] WriteError),
 }
 
-impl Explained for PruneError {
-    fn exit(&self) -> Exit {
+impl Diagnostic for PruneError {
+    fn code(&self) -> Code {
         match self {
-            Self::NotFound(_) => Exit::NotFound,
-            Self::Held(_) | Self::Unreadable(_) | Self::LastGood(_) => Exit::Refused,
-            Self::Lost => Exit::Failed,
-            Self::Write(error) => error.exit(),
+            Self::NotFound(_) => Code::SnapshotNotFound,
+            Self::Held(_) => Code::SnapshotHeld,
+            Self::Unreadable(_) => Code::ManifestUnreadable,
+            Self::LastGood(_) => Code::LastGoodSnapshot,
+            Self::Lost => Code::InternalError,
+            Self::Write(error) => error.code(),
         }
     }
 
-    fn next(&self) -> Option<String> {
+    fn next_step(&self) -> Option<String> {
         Some(match self {
             Self::NotFound(_) => "quorate etcd-snapshot ls shows what there is; a name has no directories in it".into(),
             Self::Held(name) => format!("if it may go: quorate etcd-snapshot release {}", crate::host::printable(name)),
             Self::Unreadable(_) => "look at it, in .metadata beside the snapshot; --force deletes both".into(),
             Self::LastGood(_) => "take another one first, or say --force".into(),
             Self::Lost => "try again".into(),
-            Self::Write(error) => return error.next(),
+            Self::Write(error) => return error.next_step(),
         })
     }
 }

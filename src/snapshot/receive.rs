@@ -13,7 +13,7 @@ use super::live;
 use super::save::SaveError;
 use super::sink::Sink;
 use crate::durable::{self, WriteError};
-use crate::error::Explained;
+use crate::error::{Code, Diagnostic};
 use crate::etcd::client::EtcdClient;
 use crate::etcd::embedded::hex;
 use crate::host;
@@ -46,14 +46,21 @@ pub enum PaceError {
     Write(#[from] WriteError),
 }
 
-impl Explained for PaceError {
-    fn next(&self) -> Option<String> {
+impl Diagnostic for PaceError {
+    fn code(&self) -> Code {
+        match self {
+            Self::Space { .. } => Code::NoSpace,
+            Self::Write(error) => error.code(),
+        }
+    }
+
+    fn next_step(&self) -> Option<String> {
         match self {
             Self::Space { dir, .. } => Some(format!(
                 "free some space in {0} (du -sh {0}/*), or choose another directory with --dir",
                 dir.display()
             )),
-            Self::Write(error) => error.next(),
+            Self::Write(error) => error.next_step(),
         }
     }
 }

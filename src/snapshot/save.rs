@@ -25,7 +25,7 @@ use crate::boltdb::database::Length;
 use crate::clock;
 use crate::datadir::DataDir;
 use crate::durable::{self, Draft, OnPath as _, PRIVATE, PRIVATE_DIR, WriteError};
-use crate::error::{Exit, Explained, Failure, says_full};
+use crate::error::{AppError, Code, Diagnostic, is_disk_full};
 use crate::etcd::client::{self, ClientError, EtcdClient};
 use crate::faults;
 use crate::host::{self, FileSystem};
@@ -140,26 +140,33 @@ pub enum SaveError {
     Lost,
 }
 
-impl Explained for SaveError {
-    fn exit(&self) -> Exit {
+impl Diagnostic for SaveError {
+    fn code(&self) -> Code {
         match self {
-            Self::Place { .. } => Exit::Usage,
-            Self::Exposed { .. } => Exit::Refused,
-            _ => Exit::Failed,
+            Self::Pace(error) => error.code(),
+            Self::Stream { .. } | Self::Cut(_) | Self::Hash => Code::SnapshotStreamFailed,
+            Self::Bad(_) => Code::SnapshotCorrupt,
+            Self::Packed(_) => Code::SnapshotNotReadBack,
+            Self::Place { .. } => Code::SnapshotDirUnusable,
+            Self::Exposed { .. } => Code::SnapshotDirExposed,
+            Self::Write(error) => error.code(),
+            Self::Left { .. } => Code::SnapshotLeftover,
+            Self::BrokenOff => Code::Cancelled,
+            Self::Lost => Code::InternalError,
         }
     }
 
-    fn is_for_want_of_space(&self) -> bool {
+    fn is_out_of_space(&self) -> bool {
         match self {
             Self::Pace(PaceError::Space { .. }) => true,
-            Self::Pace(PaceError::Write(error)) | Self::Write(error) => says_full(&error.source),
+            Self::Pace(PaceError::Write(error)) | Self::Write(error) => is_disk_full(&error.source),
             _ => false,
         }
     }
 
-    fn next(&self) -> Option<String> {
+    fn next_step(&self) -> Option<String> {
         match self {
-            Self::Pace(error) => error.next(),
+            Self::Pace(error) => error.next_step(),
             Self::Stream { .. } | Self::Cut(_) | Self::Hash | Self::Lost | Self::BrokenOff => {
                 Some("see quorate status, and try again".into())
             }
@@ -173,7 +180,7 @@ impl Explained for SaveError {
             }
             Self::Left { path, .. } => Some(format!("see dmesg for what the disk says; then: rm {}", path.display())),
             Self::Place { .. } => Some("make the directory, or choose another one".into()),
-            Self::Write(error) => error.next(),
+            Self::Write(error) => error.next_step(),
         }
     }
 }
@@ -240,7 +247,7 @@ pub async fn save(
     client: &mut EtcdClient,
     facts: &client::Source,
     mut progress: impl FnMut(u64, u64),
-) -> Result<Manifest, Failure> {
+) -> Result<Manifest, AppError> {
     let place = wish.dir.clone();
     blocking(move || {
         prepare_dir(&place)?;
@@ -282,7 +289,7 @@ struct Made {
 ///
 /// # Errors
 /// As [`save`].
-pub fn save_at_rest(wish: &Wish, data: &DataDir, facts: &client::Source) -> Result<Manifest, Failure> {
+pub fn save_at_rest(wish: &Wish, data: &DataDir, facts: &client::Source) -> Result<Manifest, AppError> {
     prepare_dir(&wish.dir)?;
     let held = Live::at_rest(data)?;
     receive::check_space(&wish.dir, held.size())?;
@@ -325,8 +332,8 @@ async fn copied(
     expected: u64,
     progress: &mut impl FnMut(u64, u64),
 ) -> Result<Option<Made>, SaveError> {
-    let give_up = |why: Failure| {
-        tracing::warn!(because = %why.told(), "the database cannot be copied where it lies; etcd is asked to send it");
+    let give_up = |why: AppError| {
+        tracing::warn!(because = %why.to_report(), "the database cannot be copied where it lies; etcd is asked to send it");
         Ok(None)
     };
     let held = match Live::hold(client, &source.data).await {

@@ -15,7 +15,7 @@ use super::hash;
 use super::inspect::{self, Inspection};
 use crate::boltdb::database::Length;
 use crate::boltdb::page::{Finding, ReadError};
-use crate::error::{Exit, Explained};
+use crate::error::{Code, Diagnostic};
 use crate::etcd::embedded::hex;
 
 /// Why a snapshot is not good.
@@ -66,17 +66,19 @@ fn beside(hash_is_right: Option<bool>) -> &'static str {
     }
 }
 
-impl Explained for VerifyError {
-    fn exit(&self) -> Exit {
+impl Diagnostic for VerifyError {
+    fn code(&self) -> Code {
         match self {
-            Self::Open(error) => error.exit(),
-            _ => Exit::Failed,
+            Self::Open(error) => error.code(),
+            Self::Corrupt { .. } => Code::SnapshotCorrupt,
+            Self::NoHash(_) => Code::SnapshotUnhashed,
+            Self::Read { .. } => Code::ReadFailed,
         }
     }
 
-    fn next(&self) -> Option<String> {
+    fn next_step(&self) -> Option<String> {
         match self {
-            Self::Open(error) => error.next(),
+            Self::Open(error) => error.next_step(),
             Self::Corrupt { path, .. } => Some(file::another(path)),
             Self::NoHash(_) => {
                 Some("if it is a plain copy of member/snap/db: --skip-hash-check checks all the rest".into())

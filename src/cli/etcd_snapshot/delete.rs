@@ -2,7 +2,7 @@
 
 use super::super::{block_on, output};
 use super::place::{Place, Which};
-use crate::error::{Exit, Explained, Failure};
+use crate::error::{AppError, Code, Diagnostic, Exit};
 use crate::host::printable;
 use crate::snapshot::list::Listed;
 use crate::snapshot::prune;
@@ -70,12 +70,12 @@ struct NotThere {
     similar: Option<String>,
 }
 
-impl Explained for NotThere {
-    fn exit(&self) -> Exit {
-        Exit::NotFound
+impl Diagnostic for NotThere {
+    fn code(&self) -> Code {
+        Code::SnapshotNotFound
     }
 
-    fn next(&self) -> Option<String> {
+    fn next_step(&self) -> Option<String> {
         const LIST: &str = "quorate etcd-snapshot ls shows all";
         Some(match &self.similar {
             Some(name) => format!("did you mean {}? {LIST}", printable(name)),
@@ -92,7 +92,7 @@ struct In<S> {
 }
 
 impl<S: Store> In<S> {
-    async fn of(store: S) -> Result<Self, Failure> {
+    async fn of(store: S) -> Result<Self, AppError> {
         Ok(Self { all: store.list().await?, store, named: Vec::new() })
     }
 
@@ -116,7 +116,7 @@ struct Found {
 
 impl Found {
     /// Each name must be in one of the places at least.
-    async fn of(place: &Place, args: &Names, act: Act) -> Result<Self, Failure> {
+    async fn of(place: &Place, args: &Names, act: Act) -> Result<Self, AppError> {
         let mut found = Self::default();
         let is_url = |name: &String| name.starts_with("s3://");
         if !args.names.iter().all(is_url) {
@@ -170,7 +170,7 @@ impl Found {
         (is_there, vec![place.dir.display().to_string()])
     }
 
-    async fn take_url(&mut self, place: &Place, url: &str) -> Result<(bool, Vec<String>), Failure> {
+    async fn take_url(&mut self, place: &Place, url: &str) -> Result<(bool, Vec<String>), AppError> {
         let Some((remote, name)) = place.at(url).await? else { return Ok((false, Vec::new())) };
         let shown = remote.place();
         let known = self.remote.iter().position(|known| known.store.place() == shown);
@@ -200,7 +200,7 @@ impl Found {
     }
 }
 
-pub(super) fn delete(place: &Place, args: &Delete) -> Result<Exit, Failure> {
+pub(super) fn delete(place: &Place, args: &Delete) -> Result<Exit, AppError> {
     block_on(async {
         let found = Found::of(place, &args.names, Act::Delete).await?;
         // All of it is looked at before any is deleted.
@@ -217,7 +217,7 @@ pub(super) fn delete(place: &Place, args: &Delete) -> Result<Exit, Failure> {
     })?
 }
 
-async fn remove(place: &In<impl Store>, shown: impl Fn(&str) -> String) -> Result<(), Failure> {
+async fn remove(place: &In<impl Store>, shown: impl Fn(&str) -> String) -> Result<(), AppError> {
     let names: Vec<String> = place.named.iter().map(|listed| listed.name.clone()).collect();
     if names.is_empty() {
         return Ok(());
@@ -232,7 +232,7 @@ async fn remove(place: &In<impl Store>, shown: impl Fn(&str) -> String) -> Resul
     failed.map_or(Ok(()), Err)
 }
 
-pub(super) fn hold(place: &Place, args: &Names, held: bool) -> Result<Exit, Failure> {
+pub(super) fn hold(place: &Place, args: &Names, held: bool) -> Result<Exit, AppError> {
     block_on(async {
         let found = Found::of(place, args, if held { Act::Hold } else { Act::Release }).await?;
         for (_, named) in found.all() {
@@ -248,7 +248,7 @@ pub(super) fn hold(place: &Place, args: &Names, held: bool) -> Result<Exit, Fail
     })?
 }
 
-async fn set(place: &In<impl Store>, held: bool, shown: impl Fn(&str) -> String) -> Result<(), Failure> {
+async fn set(place: &In<impl Store>, held: bool, shown: impl Fn(&str) -> String) -> Result<(), AppError> {
     for listed in &place.named {
         place.store.hold(listed, held).await?;
         let word = if held { "held: it is never pruned" } else { "released" };

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::super::output::{self, Format};
 use super::place::{Got, Place};
-use crate::error::{Exit, Explained, Failure};
+use crate::error::{AppError, Code, Diagnostic, Exit};
 use crate::etcd::embedded::hex;
 use crate::host::printable;
 use crate::plan::space::human;
@@ -66,12 +66,12 @@ struct NoKey {
     revision: Option<i64>,
 }
 
-impl Explained for NoKey {
-    fn exit(&self) -> Exit {
-        Exit::NotFound
+impl Diagnostic for NoKey {
+    fn code(&self) -> Code {
+        Code::KeyNotFound
     }
 
-    fn next(&self) -> Option<String> {
+    fn next_step(&self) -> Option<String> {
         Some("quorate etcd-snapshot ls NAME-OR-PATH [PREFIX] shows its keys, and history what became of one".into())
     }
 }
@@ -125,12 +125,12 @@ fn shown(bytes: &[u8]) -> String {
 }
 
 /// What is open, and what keeps it there.
-fn open(place: &Place, named: &str) -> Result<(SnapshotFile, Got), Failure> {
+fn open(place: &Place, named: &str) -> Result<(SnapshotFile, Got), AppError> {
     let got = place.get(named, None)?;
     Ok((file::open(&got.path)?, got))
 }
 
-fn failed(path: &Path) -> impl Fn(LookError) -> Failure + '_ {
+fn failed(path: &Path) -> impl Fn(LookError) -> AppError + '_ {
     move |error| match error {
         LookError::Read(error) => VerifyError::of(error, path, None).into(),
         LookError::Future { .. } | LookError::Compacted { .. } => {
@@ -147,8 +147,15 @@ struct NoRevision {
     why: LookError,
 }
 
-impl Explained for NoRevision {
-    fn next(&self) -> Option<String> {
+impl Diagnostic for NoRevision {
+    fn code(&self) -> Code {
+        match self.why {
+            LookError::Future { .. } | LookError::Compacted { .. } => Code::RevisionUnavailable,
+            LookError::Read(_) => Code::SnapshotCorrupt,
+        }
+    }
+
+    fn next_step(&self) -> Option<String> {
         Some(match &self.why {
             LookError::Future { newest, .. } => format!("leave out --rev, or give one up to {newest}"),
             LookError::Compacted { compacted, .. } => format!("leave out --rev, or give one from {compacted} on"),
@@ -157,7 +164,7 @@ impl Explained for NoRevision {
     }
 }
 
-pub(super) fn get(place: &Place, args: &OfKey) -> Result<Exit, Failure> {
+pub(super) fn get(place: &Place, args: &OfKey) -> Result<Exit, AppError> {
     let (snapshot, got) = open(place, &args.snapshot)?;
     let found = look::get(&snapshot, args.key.as_bytes(), args.rev).map_err(failed(&snapshot.path))?;
     let missing = || NoKey { snapshot: got.shown.clone(), key: printable(&args.key), revision: args.rev };
@@ -175,7 +182,7 @@ pub(super) fn list(
     prefix: &str,
     revision: Option<i64>,
     format: Format,
-) -> Result<Exit, Failure> {
+) -> Result<Exit, AppError> {
     let (snapshot, _got) = open(place, named)?;
     let keys = look::keys(&snapshot, prefix.as_bytes(), revision, Wanted::Length).map_err(failed(&snapshot.path))?;
     let items: Vec<Item> = keys.iter().map(|(key, value)| Item::of(key, value)).collect();
@@ -196,7 +203,7 @@ pub(super) fn list(
     Ok(Exit::Done)
 }
 
-pub(super) fn history(place: &Place, args: &OfKey) -> Result<Exit, Failure> {
+pub(super) fn history(place: &Place, args: &OfKey) -> Result<Exit, AppError> {
     let (snapshot, got) = open(place, &args.snapshot)?;
     let events = look::history(&snapshot, args.key.as_bytes(), args.rev).map_err(failed(&snapshot.path))?;
     if events.is_empty() {
@@ -229,8 +236,8 @@ pub(super) fn history(place: &Place, args: &OfKey) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-pub(super) fn diff(place: &Place, args: &Two) -> Result<Exit, Failure> {
-    let keys = |named: &str| -> Result<_, Failure> {
+pub(super) fn diff(place: &Place, args: &Two) -> Result<Exit, AppError> {
+    let keys = |named: &str| -> Result<_, AppError> {
         let (snapshot, _got) = open(place, named)?;
         look::keys(&snapshot, args.prefix.as_bytes(), None, Wanted::Digest).map_err(failed(&snapshot.path))
     };

@@ -8,7 +8,7 @@ use aws_credential_types::provider::{ProvideCredentials, future};
 
 use crate::control::client;
 use crate::datadir::DataDir;
-use crate::error::Told;
+use crate::error::ErrorReport;
 use crate::snapshot::store::s3::credentials::{Lent, PATIENCE};
 
 /// Asks the server, again when what it lent expires.
@@ -40,7 +40,7 @@ impl FromServer {
     }
 
     async fn ask(&self) -> Result<Credentials, CredentialsError> {
-        let mut answer: Option<Result<Lent, Told>> = None;
+        let mut answer: Option<Result<Lent, ErrorReport>> = None;
         let body = serde_json::to_vec(&self.said.0).unwrap_or_default();
         let asked = client::post(&self.data, "/v1/s3/credentials", body, PATIENCE + PATIENCE / 2, |line| {
             answer = serde_json::from_slice(line).ok();

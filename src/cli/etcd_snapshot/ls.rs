@@ -10,7 +10,7 @@ use super::item::Item;
 use super::place::{Place, Which};
 use super::rows::{self, SortBy};
 use crate::clock;
-use crate::error::{Exit, Explained, Failure};
+use crate::error::{AppError, Code, Diagnostic, Exit};
 use crate::snapshot::store::Store as _;
 
 /// The status is that of the last verification; run `verify` to check again.
@@ -68,12 +68,12 @@ enum Layout {
 #[error("{0} is for the list of snapshots, not for the keys in one")]
 struct NotForKeys(&'static str);
 
-impl Explained for NotForKeys {
-    fn exit(&self) -> Exit {
-        Exit::Usage
+impl Diagnostic for NotForKeys {
+    fn code(&self) -> Code {
+        Code::Usage
     }
 
-    fn next(&self) -> Option<String> {
+    fn next_step(&self) -> Option<String> {
         Some("leave it out, or name no snapshot".into())
     }
 }
@@ -84,7 +84,7 @@ struct Items<'a> {
     items: &'a [Item],
 }
 
-pub(super) fn run(place: &Place, args: &Args) -> Result<Exit, Failure> {
+pub(super) fn run(place: &Place, args: &Args) -> Result<Exit, AppError> {
     let format = match args.output {
         Layout::Json => Format::Json,
         Layout::Yaml => Format::Yaml,
@@ -127,7 +127,7 @@ fn text(items: &[Item], args: &Args) -> String {
 }
 
 /// What is in each place, the oldest first. If one cannot be looked into, the other is shown all the same.
-async fn collect(place: &Place, which: Which) -> (Vec<Item>, Vec<String>, Option<Failure>) {
+async fn collect(place: &Place, which: Which) -> (Vec<Item>, Vec<String>, Option<AppError>) {
     let (mut items, mut places, mut failed) = (Vec::new(), Vec::new(), None);
     match place.local(which) {
         Ok(Some(local)) => {

@@ -21,7 +21,7 @@ use clap::Subcommand;
 use super::options::S3Options;
 use super::{Intent, interrupt, locate, output};
 use crate::config::{Config, Given};
-use crate::error::{Exit, Explained, Failure};
+use crate::error::{AppError, Code, Diagnostic, Exit};
 use crate::plan::finding::Finding;
 use place::Place;
 
@@ -76,9 +76,9 @@ enum Verb {
 #[error("--dir cannot be made an absolute path")]
 struct NoDirectory(#[source] std::io::Error);
 
-impl Explained for NoDirectory {
-    fn exit(&self) -> Exit {
-        Exit::Usage
+impl Diagnostic for NoDirectory {
+    fn code(&self) -> Code {
+        Code::Usage
     }
 }
 
@@ -99,12 +99,12 @@ impl Verb {
 }
 
 /// What `s3-check` finds, for `quorate doctor`.
-pub(super) fn s3_findings(config: &Config, given: &Given) -> Result<Vec<Finding>, Failure> {
+pub(super) fn s3_findings(config: &Config, given: &Given) -> Result<Vec<Finding>, AppError> {
     let place = Place::of(config, given, None)?;
     Ok(s3_check::findings(&place).unwrap_or_else(|failure| vec![super::doctor::s3_failed(&failure, config)]))
 }
 
-pub(super) fn run(given: &Given, args: &Args) -> Result<Exit, Failure> {
+pub(super) fn run(given: &Given, args: &Args) -> Result<Exit, AppError> {
     let given = args.s3.joined(given.clone());
     let config = locate(&given, args.verb.intent())?;
     interrupt::listen();

@@ -15,7 +15,7 @@ use crate::config::{Config, Given, Origin};
 use crate::control::client::{self, ControlError};
 use crate::datadir::DataDir;
 use crate::durable::{self, DraftDir};
-use crate::error::{Exit, Explained, Failure};
+use crate::error::{AppError, Code, Diagnostic};
 use crate::plan::owner::Owner;
 use crate::server::cluster;
 use crate::snapshot::aside::Course;
@@ -41,12 +41,12 @@ struct NoDirectory {
     path: PathBuf,
 }
 
-impl Explained for NoDirectory {
-    fn exit(&self) -> Exit {
-        Exit::NotFound
+impl Diagnostic for NoDirectory {
+    fn code(&self) -> Code {
+        Code::DirectoryNotFound
     }
 
-    fn next(&self) -> Option<String> {
+    fn next_step(&self) -> Option<String> {
         Some("name the right one with --data-dir or --dir; --s3 is for the snapshots in object storage alone".into())
     }
 }
@@ -93,12 +93,12 @@ pub(super) struct Got {
 #[error("no bucket is configured")]
 struct NoBucket;
 
-impl Explained for NoBucket {
-    fn exit(&self) -> Exit {
-        Exit::Usage
+impl Diagnostic for NoBucket {
+    fn code(&self) -> Code {
+        Code::S3NotConfigured
     }
 
-    fn next(&self) -> Option<String> {
+    fn next_step(&self) -> Option<String> {
         Some("set etcd-s3-bucket, or say --s3-bucket".into())
     }
 }
@@ -137,13 +137,13 @@ async fn theirs(data: &DataDir, said: &BTreeMap<String, String>) -> Option<BTree
 impl Place {
     /// As the running server has them: its command line and environment may say something else than ours. Without one, as configured. What
     /// our own command line says counts more than either.
-    pub(super) fn of(config: &Config, given: &Given, dir: Option<PathBuf>) -> Result<Self, Failure> {
+    pub(super) fn of(config: &Config, given: &Given, dir: Option<PathBuf>) -> Result<Self, AppError> {
         let data = DataDir::new(&config.data_dir);
         let said = said(given);
         let mut lender = None;
         let running = match block_on(server_status::fetch(&data, PATIENCE))? {
             Err(error) if !matches!(error, ControlError::NotRunning(_)) => {
-                let why = Failure::from(error).told();
+                let why = AppError::from(error).to_report();
                 output::talk(&format!("quorate: warning: {}; what follows is by the configuration\n", why.message));
                 None
             }
@@ -199,7 +199,13 @@ impl Place {
         let tell: fn(Notice<'_>) = |notice| match notice {
             Notice::Unseen(failure) => output::talk(&format!(
                 "quorate: warning: object storage was not looked into, and the snapshot on this node is taken\n{}\n",
-                failure.told().because.iter().map(|why| format!("  because: {why}\n")).collect::<String>().trim_end()
+                failure
+                    .to_report()
+                    .because
+                    .iter()
+                    .map(|why| format!("  because: {why}\n"))
+                    .collect::<String>()
+                    .trim_end()
             )),
             Notice::Considered(line) | Notice::Chosen(line) => output::note(&format!("quorate: {line}\n")),
         };
@@ -214,14 +220,14 @@ impl Place {
     }
 
     /// What an `s3://` URL names; nothing for anything else.
-    pub(super) async fn at(&self, named: &str) -> Result<Option<(Remote, String)>, Failure> {
+    pub(super) async fn at(&self, named: &str) -> Result<Option<(Remote, String)>, AppError> {
         let found = self.places(Which::default()).at(named).await?;
         Ok(found.map(|(bucket, name)| (Remote::new(bucket, &self.data), name.to_owned())))
     }
 
     /// A snapshot, by name, path or `s3://` URL, as a file: one in object storage is downloaded into a directory that is gone afterwards.
     /// It lies beside `near`, or among temporary files.
-    pub(super) fn get(&self, named: &str, near: Option<&Path>) -> Result<Got, Failure> {
+    pub(super) fn get(&self, named: &str, near: Option<&Path>) -> Result<Got, AppError> {
         let places = self.places(Which::default());
         block_on(async {
             let there = match places.find(named).await? {
@@ -250,7 +256,7 @@ impl Place {
     ///
     /// # Errors
     /// If it is meant, and the directory is not there.
-    pub(super) fn local(&self, which: Which) -> Result<Option<Directory>, Failure> {
+    pub(super) fn local(&self, which: Which) -> Result<Option<Directory>, AppError> {
         if !self.is_local(which) {
             return Ok(None);
         }
@@ -274,12 +280,12 @@ impl Place {
     }
 
     /// Object storage, if it is meant.
-    pub(super) async fn remote(&self, which: Which) -> Result<Option<Remote>, Failure> {
+    pub(super) async fn remote(&self, which: Which) -> Result<Option<Remote>, AppError> {
         if self.is_remote(which) { self.bucket().await.map(Some) } else { Ok(None) }
     }
 
     /// The settings of object storage, if it is meant, are complete.
-    pub(super) fn check_remote(&self, which: Which) -> Result<(), Failure> {
+    pub(super) fn check_remote(&self, which: Which) -> Result<(), AppError> {
         if self.is_remote(which) { self.target().map(drop) } else { Ok(()) }
     }
 
@@ -296,17 +302,17 @@ impl Place {
         self.lender.is_some()
     }
 
-    async fn bucket(&self) -> Result<Remote, Failure> {
+    async fn bucket(&self) -> Result<Remote, AppError> {
         let bucket = Bucket::connect(self.target()?, self.lender()).await?;
         Ok(Remote::new(bucket, &self.data))
     }
 
     /// The bucket, whether it is meant or not; nobody is asked for credentials yet.
-    pub(super) async fn bucket_to_check(&self) -> Result<Bucket, Failure> {
+    pub(super) async fn bucket_to_check(&self) -> Result<Bucket, AppError> {
         Ok(Bucket::prepare(self.target()?, self.lender()).await?)
     }
 
-    fn target(&self) -> Result<Target, Failure> {
+    fn target(&self) -> Result<Target, AppError> {
         if self.s3.has_bucket() { Ok(self.s3.target()?) } else { Err(NoBucket.into()) }
     }
 }

@@ -7,7 +7,7 @@ use super::super::output::{self, Format};
 use super::place::{Place, Which};
 use crate::clock;
 use crate::config::Config;
-use crate::error::{Exit, Explained, Failure};
+use crate::error::{AppError, Code, Diagnostic, Exit};
 use crate::host::printable;
 use crate::plan::duration;
 use crate::plan::owner::Owner;
@@ -75,17 +75,17 @@ struct Decided {
 #[error(transparent)]
 struct BadName(#[from] NotABase);
 
-impl Explained for BadName {
-    fn exit(&self) -> Exit {
-        Exit::Usage
+impl Diagnostic for BadName {
+    fn code(&self) -> Code {
+        Code::InvalidSnapshotName
     }
 
-    fn next(&self) -> Option<String> {
+    fn next_step(&self) -> Option<String> {
         Some("choose another --name".into())
     }
 }
 
-pub(super) fn run(config: &Config, place: &Place, args: &Args) -> Result<Exit, Failure> {
+pub(super) fn run(config: &Config, place: &Place, args: &Args) -> Result<Exit, AppError> {
     let owner = match &args.node {
         Some(node) => &Owner::named(node),
         None => &place.owner,
@@ -128,7 +128,7 @@ pub(super) fn run(config: &Config, place: &Place, args: &Args) -> Result<Exit, F
             items.extend(decided);
             failed = failed.take().or(failure);
         }
-        Ok::<_, Failure>(())
+        Ok::<_, AppError>(())
     })?;
     if !output::structured(&serde_json::json!({ "items": items }), args.output)? {
         tell(&items, args.dry_run)?;
@@ -142,7 +142,7 @@ pub(super) fn run(config: &Config, place: &Place, args: &Args) -> Result<Exit, F
 }
 
 /// What was done with each, or would be, and how many there are of each kind.
-fn tell(items: &[Decided], dry_run: bool) -> Result<(), Failure> {
+fn tell(items: &[Decided], dry_run: bool) -> Result<(), AppError> {
     let line = |text: String| output::fitted(&text) + "\n";
     for item in items {
         let shown = printable(if item.location.starts_with("s3://") { &item.location } else { &item.name });
@@ -174,7 +174,7 @@ async fn one(
     policy: &Policy,
     now: u64,
     dry_run: bool,
-) -> Result<(Vec<Decided>, Option<Failure>), Failure> {
+) -> Result<(Vec<Decided>, Option<AppError>), AppError> {
     let all = store.list().await?;
     let namesakes = prune::renamed(&all, base, owner).namesakes;
     if namesakes > 0 {

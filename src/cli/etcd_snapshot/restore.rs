@@ -8,7 +8,7 @@ use super::super::progress::Progress;
 use super::place::Place;
 use crate::boltdb::membership::{Membership, MembershipError};
 use crate::durable::{self, DraftDir, HeldDir};
-use crate::error::{Exit, Explained, Failure};
+use crate::error::{AppError, Code, Diagnostic, Exit};
 use crate::etcd::version::Version;
 use crate::host::{self, printable};
 use crate::plan::space::human;
@@ -90,16 +90,16 @@ enum Wrong {
     Space { needed: u64, free: u64, dir: PathBuf },
 }
 
-impl Explained for Wrong {
-    fn exit(&self) -> Exit {
+impl Diagnostic for Wrong {
+    fn code(&self) -> Code {
         match self {
-            Self::NotEmpty(_) => Exit::Refused,
-            Self::Space { .. } => Exit::Failed,
-            _ => Exit::Usage,
+            Self::NotEmpty(_) => Code::DirectoryNotEmpty,
+            Self::Space { .. } => Code::NoSpace,
+            _ => Code::InvalidMembership,
         }
     }
 
-    fn next(&self) -> Option<String> {
+    fn next_step(&self) -> Option<String> {
         Some(match self {
             Self::NotEmpty(_) => "choose another directory, or move that one away".into(),
             Self::Space { .. } => "free some space there, or choose another directory".into(),
@@ -120,7 +120,7 @@ struct Output {
 const INSIDE: &str = "restore";
 
 impl Output {
-    fn of(out: &Path) -> Result<Self, Failure> {
+    fn of(out: &Path) -> Result<Self, AppError> {
         if std::fs::symlink_metadata(out).is_err() {
             return Ok(Self { draft: out.to_path_buf(), present: None });
         }
@@ -141,7 +141,7 @@ impl Output {
         self.draft.file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
 
-    fn publish(&self, draft: DraftDir) -> Result<(), Failure> {
+    fn publish(&self, draft: DraftDir) -> Result<(), AppError> {
         match &self.present {
             // etcd takes a directory with `member` in it for its own, so that comes last.
             Some(present) => Ok(draft.publish_into(&["name", "member"], present)?),
@@ -179,7 +179,7 @@ fn membership(args: &Args) -> Result<Membership, Wrong> {
     Ok(membership)
 }
 
-pub(super) fn run(place: &Place, args: &Args) -> Result<Exit, Failure> {
+pub(super) fn run(place: &Place, args: &Args) -> Result<Exit, AppError> {
     let membership = membership(args)?;
     let output = Output::of(&args.data_dir_out)?;
     let (out, beside) = (&args.data_dir_out, output.dir());
@@ -220,7 +220,7 @@ pub(super) fn run(place: &Place, args: &Args) -> Result<Exit, Failure> {
     let built = build::build(&snapshot, &through, &blueprint, &Course::default(), tell);
     drop(progress);
     let (held, shown) = (through.display().to_string(), draft.path().display().to_string());
-    let built = built.map_err(|error| Failure::from(error).told().renamed(&held, &shown))?;
+    let built = built.map_err(|error| AppError::from(error).to_report().renamed(&held, &shown))?;
     output.publish(draft)?;
     output::data(&format!(
         "{}: {}, revision {}, for etcd {}; member {} ({member:x}) of cluster {cluster:x}, {}\n",

@@ -8,7 +8,7 @@ use super::super::output::{self, Format, WIDTH, wrapped};
 use super::super::runtime;
 use super::place::Place;
 use crate::config::s3::Encryption;
-use crate::error::{Exit, Failure};
+use crate::error::{AppError, Exit};
 use crate::host::printable;
 use crate::plan::finding::{self, Finding};
 use crate::snapshot::store::s3::check::{self, Step, Verdict};
@@ -36,13 +36,13 @@ struct Item<'a> {
 /// Where the second column begins.
 const COLUMN: usize = 18;
 
-pub(super) fn run(place: &Place, args: &Args) -> Result<Exit, Failure> {
+pub(super) fn run(place: &Place, args: &Args) -> Result<Exit, AppError> {
     let (mut steps, policy, shown) = runtime()?.block_on(async {
         let bucket = place.bucket_to_check().await?;
         let target = bucket.target();
         let has_kms = matches!(target.encryption, Some(Encryption::Kms(_)));
         let policy = check::policy(&target.bucket, &target.prefix(), has_kms);
-        Ok::<_, Failure>((check::check(&bucket).await, policy, target.to_string()))
+        Ok::<_, AppError>((check::check(&bucket).await, policy, target.to_string()))
     })?;
     if place.has_key_of_environment() {
         for step in steps.iter_mut().filter(|step| step.name == "credentials") {
@@ -63,10 +63,10 @@ pub(super) fn run(place: &Place, args: &Args) -> Result<Exit, Failure> {
 }
 
 /// The steps as findings: those that are good in one.
-pub(super) fn findings(place: &Place) -> Result<Vec<Finding>, Failure> {
+pub(super) fn findings(place: &Place) -> Result<Vec<Finding>, AppError> {
     let steps = runtime()?.block_on(async {
         let bucket = place.bucket_to_check().await?;
-        Ok::<_, Failure>(check::check(&bucket).await)
+        Ok::<_, AppError>(check::check(&bucket).await)
     })?;
     let good = steps.iter().filter(|step| step.verdict == Verdict::Good).count();
     let mut found: Vec<Finding> = steps

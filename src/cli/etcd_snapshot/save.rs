@@ -11,7 +11,7 @@ use super::item::Item;
 use super::place;
 use crate::config::{Config, Given};
 use crate::control::routes::snapshots::Request;
-use crate::error::{Exit, Failure};
+use crate::error::{AppError, Exit};
 use crate::host::printable;
 use crate::plan::space::human;
 use crate::server::snapshots::Saved;
@@ -56,7 +56,7 @@ fn label(text: &str) -> Result<(String, String), String> {
     Ok((key.to_owned(), value.to_owned()))
 }
 
-pub(super) fn run(config: &Config, given: &Given, dir: Option<PathBuf>, args: &Args) -> Result<Exit, Failure> {
+pub(super) fn run(config: &Config, given: &Given, dir: Option<PathBuf>, args: &Args) -> Result<Exit, AppError> {
     let request = Request {
         name: args.name.clone(),
         dir,

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::super::output::{self, Format};
 use super::super::progress::Progress;
 use super::place::Place;
-use crate::error::{Exit, Failure};
+use crate::error::{AppError, Exit};
 use crate::host::printable;
 use crate::plan::space::human;
 use crate::snapshot::file;
@@ -30,7 +30,7 @@ pub(super) struct Args {
     output: Format,
 }
 
-pub(super) fn run(place: &Place, args: &Args) -> Result<Exit, Failure> {
+pub(super) fn run(place: &Place, args: &Args) -> Result<Exit, AppError> {
     let got = place.get(&args.snapshot, None)?;
     let path = &got.path;
     let mut progress = Progress::new("verifying");

@@ -17,7 +17,7 @@ use super::super::progress::Progress;
 use super::super::runtime;
 use super::place::{Place, Which};
 use crate::config::Config;
-use crate::error::{Exit, Explained, Failure};
+use crate::error::{AppError, Code, Diagnostic, Exit};
 use crate::host::printable;
 use crate::plan::space::human;
 use crate::snapshot::dir;
@@ -170,12 +170,12 @@ enum NotThere {
     Flags,
 }
 
-impl Explained for NotThere {
-    fn exit(&self) -> Exit {
-        Exit::Usage
+impl Diagnostic for NotThere {
+    fn code(&self) -> Code {
+        Code::Usage
     }
 
-    fn next(&self) -> Option<String> {
+    fn next_step(&self) -> Option<String> {
         Some(match self {
             Self::Path(_) => "say its name or URL as ls shows it, or --local too".into(),
             Self::Flags => "leave them out, or verify the one on this node".into(),
@@ -188,17 +188,17 @@ impl Explained for NotThere {
 #[error("there is no snapshot to verify in {0}")]
 struct NothingToVerify(String);
 
-impl Explained for NothingToVerify {
-    fn exit(&self) -> Exit {
-        Exit::NotFound
+impl Diagnostic for NothingToVerify {
+    fn code(&self) -> Code {
+        Code::NoSnapshots
     }
 
-    fn next(&self) -> Option<String> {
+    fn next_step(&self) -> Option<String> {
         Some("take one: quorate etcd-snapshot save; or name the right directory with --data-dir or --dir".into())
     }
 }
 
-pub(super) fn run(config: &Config, place: &Place, args: &Args) -> Result<Exit, Failure> {
+pub(super) fn run(config: &Config, place: &Place, args: &Args) -> Result<Exit, AppError> {
     if args.drill {
         return drill::run(config, place, args);
     }
@@ -254,7 +254,7 @@ pub(super) fn run(config: &Config, place: &Place, args: &Args) -> Result<Exit, F
 }
 
 /// What does not go together.
-fn check_flags(place: &Place, args: &Args) -> Result<(), Failure> {
+fn check_flags(place: &Place, args: &Args) -> Result<(), AppError> {
     let only_there = !place.is_local(args.which);
     if let Some(name) = args.names.iter().find(|name| only_there && named::is_path(name)) {
         return Err(NotThere::Path(printable(name)).into());
@@ -266,7 +266,7 @@ fn check_flags(place: &Place, args: &Args) -> Result<(), Failure> {
 }
 
 /// Flags that are not for what is in object storage.
-fn check_url_flags(args: &Args) -> Result<(), Failure> {
+fn check_url_flags(args: &Args) -> Result<(), AppError> {
     if args.against_live || args.skip_hash_check { Err(NotThere::Flags.into()) } else { Ok(()) }
 }
 
@@ -293,7 +293,7 @@ async fn bucket(place: &Place, args: &Args, outcome: &mut Outcome) -> (Option<Re
     }
 }
 
-fn one(config: &Config, place: &Place, args: &Args, path: &Path) -> Result<Item, Failure> {
+fn one(config: &Config, place: &Place, args: &Args, path: &Path) -> Result<Item, AppError> {
     let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
     let mut progress = Progress::new(&format!("verifying {}", output::cut(&printable(&name), 24)));
     let demands = Demands { skip_hash: args.skip_hash_check };

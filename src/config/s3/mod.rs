@@ -16,7 +16,7 @@ use std::time::Duration;
 use super::kinds::switch;
 use super::options::{self, OPTIONS};
 use super::{Problem, Reader, Resolved, Secret};
-use crate::error::{Exit, Explained};
+use crate::error::{Code, Diagnostic};
 use crate::host;
 use crate::plan::duration;
 use endpoint::Endpoint;
@@ -55,12 +55,12 @@ pub struct S3ConfigError {
     pub what: String,
 }
 
-impl Explained for S3ConfigError {
-    fn exit(&self) -> Exit {
-        Exit::Usage
+impl Diagnostic for S3ConfigError {
+    fn code(&self) -> Code {
+        Code::InvalidConfiguration
     }
 
-    fn next(&self) -> Option<String> {
+    fn next_step(&self) -> Option<String> {
         Some("fix it, then: quorate etcd-snapshot s3-check".into())
     }
 }

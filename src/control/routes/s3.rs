@@ -9,7 +9,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse as _, Response};
 
 use crate::config::s3::{S3Config, S3ConfigError};
-use crate::error::Failure;
+use crate::error::AppError;
 use crate::server::state::Shared;
 use crate::snapshot::store::s3::{connector, credentials};
 
@@ -38,6 +38,6 @@ pub async fn s3(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
 
 /// Credentials that this server finds, for a place that the request describes by options; or why there are none.
 pub async fn lend(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
-    let lent = async { Ok::<_, Failure>(credentials::lend(&with_more(&shared, &body)?.target()?).await?) };
-    json(&lent.await.map_err(|failure| failure.told()))
+    let lent = async { Ok::<_, AppError>(credentials::lend(&with_more(&shared, &body)?.target()?).await?) };
+    json(&lent.await.map_err(|failure| failure.to_report()))
 }

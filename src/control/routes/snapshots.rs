@@ -12,7 +12,7 @@ use hyper::body::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::stream::{self, Fate, Progress};
-use crate::error::{Exit, Explained, Failure};
+use crate::error::{AppError, Code, Diagnostic};
 use crate::server::snapshots::{self, Order, Saved};
 use crate::server::state::Shared;
 use crate::snapshot::file::Packing;
@@ -48,9 +48,12 @@ enum RequestError {
     Compression(String),
 }
 
-impl Explained for RequestError {
-    fn exit(&self) -> Exit {
-        Exit::Usage
+impl Diagnostic for RequestError {
+    fn code(&self) -> Code {
+        match self {
+            Self::Name(_) => Code::InvalidSnapshotName,
+            Self::Compression(_) => Code::Usage,
+        }
     }
 }
 
@@ -62,7 +65,7 @@ pub async fn save(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
     stream::answer(shared, FATE, |shared, progress| async move { take(&shared, request, progress).await })
 }
 
-async fn take(shared: &Arc<Shared>, request: Request, progress: Progress) -> Result<Saved, Failure> {
+async fn take(shared: &Arc<Shared>, request: Request, progress: Progress) -> Result<Saved, AppError> {
     let order = Order {
         base: request.name.parse().map_err(RequestError::Name)?,
         dir: request.dir,

@@ -10,11 +10,12 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 
 use crate::clock;
+use crate::error::Code;
 use crate::etcd::child::State as ChildState;
 use crate::etcd::output;
 use crate::etcd::settings::Addresses;
 use crate::host;
-use crate::plan::health::{Assessment, Condition, NOT_SERVING, Problem};
+use crate::plan::health::{Assessment, Condition, Problem};
 use crate::restore::drill::record::{Outcome, Record};
 use crate::restore::old::{self, Aside};
 use crate::server;
@@ -231,7 +232,7 @@ pub async fn status(State(shared): State<Arc<Shared>>) -> Response {
 
 fn observe(shared: &Shared) -> Status {
     let Assessment { condition, problems } = condition::now(shared);
-    let is_serving = problems.iter().all(|problem| problem.code != NOT_SERVING);
+    let is_serving = problems.iter().all(|problem| problem.code != Code::EtcdNotServing);
     let child = shared.child.borrow().clone();
     let member = match &*shared.health.borrow() {
         Health::Healthy(facts) if child.state == ChildState::Ready => Some(Member {

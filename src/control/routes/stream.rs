@@ -12,7 +12,7 @@ use hyper::body::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use crate::error::{Failure, Told};
+use crate::error::{AppError, ErrorReport};
 use crate::server::state::Shared;
 
 /// How often the one who asked hears something.
@@ -27,7 +27,7 @@ pub enum Line<T> {
     /// It is done.
     Done(T),
     /// It is not.
-    Failed(Told),
+    Failed(ErrorReport),
 }
 
 /// Where work says how far it is.
@@ -39,14 +39,14 @@ pub(super) struct Fate {
     /// To the log, if whoever asked has gone away.
     pub(super) gone: &'static str,
     /// To whoever asked, if the server is told to stop; nothing if the work itself ends then, and says how.
-    pub(super) stopping: Option<fn() -> Failure>,
+    pub(super) stopping: Option<fn() -> AppError>,
 }
 
 /// Answers with what becomes of `work`, which is dropped if whoever asked goes away or the server stops.
 pub(super) fn answer<T, W>(shared: Arc<Shared>, fate: Fate, work: impl FnOnce(Arc<Shared>, Progress) -> W) -> Response
 where
     T: Serialize + Send + 'static,
-    W: Future<Output = Result<T, Failure>> + Send + 'static,
+    W: Future<Output = Result<T, AppError>> + Send + 'static,
 {
     let (sender, channel) = Channel::<Bytes, std::convert::Infallible>::new(16);
     let (progress, seen) = watch::channel((Cow::Borrowed(""), 0, 0));
@@ -58,7 +58,7 @@ where
 async fn relay<T: Serialize>(
     shared: Arc<Shared>,
     fate: Fate,
-    work: impl Future<Output = Result<T, Failure>>,
+    work: impl Future<Output = Result<T, AppError>>,
     mut seen: watch::Receiver<(Cow<'static, str>, u64, u64)>,
     mut sender: Sender<Bytes>,
 ) {
@@ -81,13 +81,13 @@ async fn relay<T: Serialize>(
     };
     let last = match done {
         Ok(result) => Line::Done(result),
-        Err(failure) => Line::Failed(failure.told()),
+        Err(failure) => Line::Failed(failure.to_report()),
     };
     let _ = sender.send_data(line(&last)).await;
 }
 
 /// What to say when the server is told to stop.
-async fn told(shared: &Shared, fate: Fate) -> Option<fn() -> Failure> {
+async fn told(shared: &Shared, fate: Fate) -> Option<fn() -> AppError> {
     if fate.stopping.is_some() {
         shared.snapshots.stopped().await;
     }

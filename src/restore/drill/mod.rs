@@ -18,7 +18,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::datadir::{DataDir, DataDirError};
 use crate::durable::{self, DraftDir, HeldDir, HeldError, WriteError};
-use crate::error::{Exit, Explained};
+use crate::error::{Code, Diagnostic};
 use crate::etcd::client::Expected;
 use crate::etcd::embedded::hex;
 use crate::etcd::settings::Addresses;
@@ -107,26 +107,32 @@ impl DrillError {
     }
 }
 
-impl Explained for DrillError {
-    fn exit(&self) -> Exit {
+impl Diagnostic for DrillError {
+    fn code(&self) -> Code {
         match self {
-            Self::Open(error) => error.exit(),
-            Self::Verify(error) => error.exit(),
-            Self::Build(error) => error.exit(),
-            Self::Gate(error) => error.exit(),
-            Self::Place(error) => error.exit(),
-            _ => Exit::Failed,
+            Self::Open(error) => error.code(),
+            Self::Verify(error) => error.code(),
+            Self::Space { .. } => Code::NoSpace,
+            Self::Build(error) => error.code(),
+            Self::Gate(error) => error.code(),
+            Self::Differs { .. } => Code::DrillFailed,
+            Self::Place(error) => error.code(),
+            Self::Held(error) => error.code(),
+            Self::Write(error) => error.code(),
+            Self::Member(_) => Code::InvalidMembership,
+            Self::System(_) => Code::OsError,
+            Self::Cancelled => Code::Cancelled,
         }
     }
 
-    fn next(&self) -> Option<String> {
+    fn next_step(&self) -> Option<String> {
         match self {
-            Self::Open(error) => error.next(),
-            Self::Verify(error) => error.next(),
-            Self::Build(error) => error.next(),
-            Self::Place(error) => error.next(),
-            Self::Held(error) => error.next(),
-            Self::Write(error) => error.next(),
+            Self::Open(error) => error.next_step(),
+            Self::Verify(error) => error.next_step(),
+            Self::Build(error) => error.next_step(),
+            Self::Place(error) => error.next_step(),
+            Self::Held(error) => error.next_step(),
+            Self::Write(error) => error.next_step(),
             Self::Space { .. } => Some("free some space there, or name another place with --drill-dir".into()),
             Self::Gate(_) | Self::Differs { .. } => Some(
                 "do not rely on this snapshot: take another one (quorate etcd-snapshot save), and drill that with --drill latest"

@@ -8,7 +8,7 @@ use super::Passed;
 use crate::clock;
 use crate::datadir::DataDir;
 use crate::durable::{self, PRIVATE, WriteError};
-use crate::error::Told;
+use crate::error::ErrorReport;
 
 /// What was found so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,7 +56,7 @@ impl Outcome {
 
     /// One that failed, as it is reported.
     #[must_use]
-    pub fn failed(snapshot: &str, report: &Told, at: SystemTime) -> Self {
+    pub fn failed(snapshot: &str, report: &ErrorReport, at: SystemTime) -> Self {
         let causes: String = report.because.iter().map(|cause| format!(": {cause}")).collect();
         let failure = Some(format!("{}{causes}", report.message));
         Self { snapshot: snapshot.to_owned(), at: clock::rfc3339(at), failure, ..Self::default() }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::boltdb::membership::MembershipError;
-use crate::error::{Exit, Explained, Told};
+use crate::error::{Code, Diagnostic, ErrorReport, Exit};
 use crate::plan::command::Invocation;
 use crate::plan::space::human;
 use crate::plan::start::KnownSnapshot;
@@ -47,7 +47,7 @@ pub enum ResetError {
         act: &'static str,
         /// Why.
         #[source]
-        why: Told,
+        why: ErrorReport,
     },
     /// It failed after that.
     #[error("the {act} failed and was rolled back: everything is as it was before")]
@@ -56,7 +56,7 @@ pub enum ResetError {
         act: &'static str,
         /// Why.
         #[source]
-        why: Told,
+        why: ErrorReport,
     },
     /// It failed, and could not be undone now.
     #[error("the {act} failed, and cannot be rolled back now: {why}")]
@@ -67,7 +67,7 @@ pub enum ResetError {
         why: String,
         /// Why it cannot be undone.
         #[source]
-        source: Told,
+        source: ErrorReport,
     },
     /// The data are in place, and something after that failed.
     #[error("the {act} is done, and its data is in place and good, but this could not be recorded")]
@@ -76,27 +76,39 @@ pub enum ResetError {
         act: &'static str,
         /// Why.
         #[source]
-        source: Told,
+        source: ErrorReport,
     },
 }
 
-impl Explained for ResetError {
+impl Diagnostic for ResetError {
+    fn code(&self) -> Code {
+        match self {
+            Self::NoData { .. } => Code::NoEtcdData,
+            Self::Torn(_) => Code::DataIncomplete,
+            Self::NothingAside(_) => Code::NoEarlierData,
+            Self::Space { .. } => Code::NoSpace,
+            Self::Membership(_) => Code::InvalidMembership,
+            Self::Untouched { why, .. } => why.code,
+            Self::Undone { .. } => Code::ResetRolledBack,
+            Self::NotUndone { .. } => Code::ResetNotRolledBack,
+            Self::NotFinished { .. } => Code::ResetNotRecorded,
+        }
+    }
+
     fn exit(&self) -> Exit {
         match self {
-            Self::NoData { .. } | Self::NothingAside(_) => Exit::NotFound,
-            Self::Torn(_) => Exit::Refused,
-            Self::Untouched { why, .. } => why.exit(),
             // Somebody exchanged the data: trying again is no remedy.
             Self::Undone { why, .. } | Self::NotUndone { source: why, .. } | Self::NotFinished { source: why, .. }
                 if why.exit() == Exit::Refused =>
             {
                 Exit::Refused
             }
-            _ => Exit::Failed,
+            Self::Untouched { why, .. } => why.exit(),
+            _ => self.code().exit(),
         }
     }
 
-    fn next(&self) -> Option<String> {
+    fn next_step(&self) -> Option<String> {
         Some(match self {
             Self::NoData { invocation, newest: Some(newest), .. } => format!(
                 "is the disk of the data mounted? If the data is lost, the newest snapshot is {newest}. Restore it: {}",
@@ -114,12 +126,12 @@ impl Explained for ResetError {
             Self::NothingAside(_) => "quorate etcd-snapshot ls shows the snapshots that can be restored".into(),
             Self::Space { dir, .. } => format!("see what takes the space: du -xsh {}/*", dir.display()),
             Self::Membership(_) => return None,
-            Self::Untouched { why, .. } => return why.next(),
+            Self::Untouched { why, .. } => return why.next_step(),
             Self::Undone { why, .. } => {
-                return why.next().or_else(|| Some("fix the cause above, then run the same command again".into()));
+                return why.next_step().or_else(|| Some("fix the cause above, then run the same command again".into()));
             }
             Self::NotUndone { source, .. } | Self::NotFinished { source, .. } if source.exit() == Exit::Refused => {
-                return source.next();
+                return source.next_step();
             }
             Self::NotUndone { .. } | Self::NotFinished { .. } => {
                 "fix that, then start the server without the flags: the next start finishes or rolls back from its journal"

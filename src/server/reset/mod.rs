@@ -25,12 +25,13 @@ use crate::boltdb::wal;
 use crate::config::Config;
 use crate::datadir::DataDir;
 use crate::durable;
-use crate::error::Failure;
+use crate::error::AppError;
 use crate::etcd::client::Expected;
 use crate::etcd::orphan;
 use crate::etcd::settings::Addresses;
 use crate::faults;
 use crate::host;
+use crate::log_failure;
 use crate::plan::owner::Life;
 use crate::plan::restore::{self as plan, Phase};
 use crate::plan::start::{DataState, KnownSnapshot};
@@ -114,7 +115,7 @@ enum Tried {
 ///
 /// # Errors
 /// Whatever keeps it from being done; the data are then as they were.
-pub async fn run(config: &Config, asked: &Asked, tell: Tell) -> Result<Report, Failure> {
+pub async fn run(config: &Config, asked: &Asked, tell: Tell) -> Result<Report, AppError> {
     let mut signals = Signals::listen().map_err(system("listen for signals"))?;
     let course = Course::default();
     let mut acting = std::pin::pin!(act(config, asked, &course, &tell));
@@ -129,13 +130,17 @@ pub async fn run(config: &Config, asked: &Asked, tell: Tell) -> Result<Report, F
     }
 }
 
-async fn act(config: &Config, asked: &Asked, course: &Course, tell: &Tell) -> Result<Report, Failure> {
+async fn act(config: &Config, asked: &Asked, course: &Course, tell: &Tell) -> Result<Report, AppError> {
     let data = &DataDir::new(&config.data_dir).with_etcd_user(config.etcd.user.clone());
     let named = config.cluster_reset_restore_path.as_deref().filter(|_| !asked.undo);
     let dirs = vec![config.snapshot.place(data), PathBuf::from(host::RKE1_SNAPSHOTS)];
     let tell_of_search: fn(Notice<'_>) = |notice| match notice {
         Notice::Unseen(failure) => {
-            tracing::warn!(error = %failure.told(), "object storage was not looked into; the snapshot on this node is taken");
+            log_failure!(
+                warn,
+                failure.to_report(),
+                "object storage was not looked into; the snapshot on this node is taken"
+            );
         }
         Notice::Considered(line) => tracing::warn!("{line}"),
         Notice::Chosen(line) => tracing::info!("{line}"),
@@ -204,10 +209,10 @@ async fn act(config: &Config, asked: &Asked, course: &Course, tell: &Tell) -> Re
         Some(Found::There(there)) => {
             let downloads = data.downloads();
             let path = there.fetch(&downloads, course, &mut run.downloading()).await;
-            let path = path.map_err(|why| ResetError::Untouched { act: what.word(), why: why.told() })?;
+            let path = path.map_err(|why| ResetError::Untouched { act: what.word(), why: why.to_report() })?;
             let named = path.display().to_string();
             let report = run.all(what, Some(path)).await;
-            let report = report.map_err(|failure| failure.told().renamed(&named, &there.url()))?;
+            let report = report.map_err(|failure| failure.to_report().renamed(&named, &there.url()))?;
             // What was restored is not needed any more; what could not be need not come again.
             let _ = durable::remove_dir_all(&downloads);
             Ok(Report { from: Some(there.url().into()), ..report })
@@ -249,7 +254,7 @@ impl Run<'_> {
     }
 
     /// For a dry run: into a directory that is gone afterwards.
-    async fn fetch_for_outline(&self, there: &There) -> Result<(PathBuf, durable::DraftDir), Failure> {
+    async fn fetch_for_outline(&self, there: &There) -> Result<(PathBuf, durable::DraftDir), AppError> {
         let temporary = std::env::temp_dir();
         let _ = durable::sweep_named(&temporary, DRY_RUN);
         let dir = durable::draft_dir(&temporary.join(DRY_RUN))?;
@@ -262,12 +267,12 @@ impl Run<'_> {
         if flag.exists() { Err(plan::Refusal::Flag { flag: flag.display().to_string() }) } else { Ok(()) }
     }
 
-    async fn all(&mut self, what: Act, snapshot: Option<PathBuf>) -> Result<Report, Failure> {
+    async fn all(&mut self, what: Act, snapshot: Option<PathBuf>) -> Result<Report, AppError> {
         let act = what.word();
-        let untouched = |run: &Self, why: &Failure| {
+        let untouched = |run: &Self, why: &AppError| {
             // Swept at the next start if this does not work; the first failure is the one that matters.
             let _ = exchange::tidy(run.data);
-            ResetError::Untouched { act, why: why.told() }
+            ResetError::Untouched { act, why: why.to_report() }
         };
         let staged = match what {
             Act::Undo => self.plan_undo().and_then(|staged| {
@@ -298,7 +303,7 @@ impl Run<'_> {
             Err(why) => return Err(self.undo(&mut journal, before, &why).into()),
         }
         let finished = settle::finish(self.data, &journal);
-        finished.map_err(|source| ResetError::NotFinished { act, source: Failure::from(source).told() })?;
+        finished.map_err(|source| ResetError::NotFinished { act, source: AppError::from(source).to_report() })?;
         if report.safety_net.is_some() {
             self.prune_safety_nets().await;
         }
@@ -307,10 +312,10 @@ impl Run<'_> {
 
     /// Everything goes back. First the journal must not say that the new data passed, if it does: who read that later would take what is in
     /// place for them.
-    fn undo(&self, journal: &mut Journal, before: Option<(u64, u64)>, why: &Failure) -> ResetError {
+    fn undo(&self, journal: &mut Journal, before: Option<(u64, u64)>, why: &AppError) -> ResetError {
         let act = journal.act.word();
         let rewritten = match std::mem::replace(&mut journal.phase, Phase::Trying) {
-            Phase::Passed => journal.write(self.data).map_err(Failure::from),
+            Phase::Passed => journal.write(self.data).map_err(AppError::from),
             Phase::Trying => Ok(()),
         };
         let undone = rewritten.and_then(|()| Ok(settle::undo(self.data, journal)?));
@@ -318,8 +323,8 @@ impl Run<'_> {
         let checked =
             undone.and_then(|_| Ok(before.map_or(Ok(()), |before| place::check_in_place(self.data, before))?));
         match checked {
-            Ok(()) => ResetError::Undone { act, why: why.told() },
-            Err(source) => ResetError::NotUndone { act, why: why.told().to_string(), source: source.told() },
+            Ok(()) => ResetError::Undone { act, why: why.to_report() },
+            Err(source) => ResetError::NotUndone { act, why: why.to_report().to_string(), source: source.to_report() },
         }
     }
 
@@ -335,7 +340,7 @@ impl Run<'_> {
         journal: &Journal,
         built: Option<&Built>,
         member: (u64, u64),
-    ) -> Result<Option<i64>, Failure> {
+    ) -> Result<Option<i64>, AppError> {
         if journal.act == Act::Undo
             && let Some(staged) = place::staged(self.data, journal)?
         {

@@ -3,6 +3,7 @@
 use super::{Report, Run, blocking};
 use crate::clock;
 use crate::etcd::client;
+use crate::log_failure;
 use crate::plan::retention::Policy;
 use crate::plan::start::ClusterRecord;
 use crate::server::cluster;
@@ -47,7 +48,7 @@ impl Run<'_> {
             }
             Ok(Err(why)) => report.notes.push(format!(
                 "no snapshot of the data in use was taken first ({}); the data themselves are kept",
-                why.told().message
+                why.to_report().message
             )),
             Err(why) => report.notes.push(format!("no snapshot of the data in use was taken first: {why}")),
         }
@@ -70,10 +71,12 @@ impl Run<'_> {
                     tracing::info!(name, "pruned; etcd-old-retention is for these, too");
                 }
                 if let Some(failure) = failed {
-                    tracing::warn!(error = %failure.told(), "some older snapshots of this kind could not be pruned");
+                    log_failure!(warn, failure.to_report(), "some older snapshots of this kind could not be pruned");
                 }
             }
-            Err(failure) => tracing::warn!(error = %failure.told(), "older snapshots of this kind could not be pruned"),
+            Err(failure) => {
+                log_failure!(warn, failure.to_report(), "older snapshots of this kind could not be pruned");
+            }
         }
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::{Report, Run};
 use crate::boltdb::database::Length;
 use crate::clock;
-use crate::error::Failure;
+use crate::error::AppError;
 use crate::etcd::version::Version;
 use crate::host;
 use crate::plan::restore as plan;
@@ -20,7 +20,7 @@ use crate::snapshot::verify::{self, Demands, VerifyError};
 
 impl Run<'_> {
     /// Looks at everything that the act itself looks at before it changes something.
-    pub(super) fn outline(&self, what: Act, snapshot: Option<&Path>) -> Result<Report, Failure> {
+    pub(super) fn outline(&self, what: Act, snapshot: Option<&Path>) -> Result<Report, AppError> {
         if what != Act::Undo {
             self.check_flag()?;
         }
@@ -39,7 +39,7 @@ impl Run<'_> {
         Ok(report)
     }
 
-    fn outline_restore(&self, path: &Path) -> Result<Report, Failure> {
+    fn outline_restore(&self, path: &Path) -> Result<Report, AppError> {
         let demands = Demands { skip_hash: self.asked.skip_hash };
         let verified =
             verify::verify(path, demands, &mut |done, all| (self.tell)("verifying the snapshot", done, all))?;
@@ -55,7 +55,7 @@ impl Run<'_> {
         Ok(report)
     }
 
-    fn outline_reset(&self) -> Result<Report, Failure> {
+    fn outline_reset(&self) -> Result<Report, AppError> {
         let before = cluster::recall(self.data)?;
         self.check_data(data_state(self.data)?, before.as_ref())?;
         let held = Live::at_rest(self.data)?;
@@ -66,7 +66,7 @@ impl Run<'_> {
         Ok(report)
     }
 
-    fn common(&self, act: Act, needed: u64, inspection: &Inspection, after: i64) -> Result<Report, Failure> {
+    fn common(&self, act: Act, needed: u64, inspection: &Inspection, after: i64) -> Result<Report, AppError> {
         let paths = Paths::of(self.data, clock::unix_seconds(clock::now()))?;
         let needed = needed + super::SPARE;
         let dir = paths.work.ancestors().find(|dir| dir.is_dir()).unwrap_or(Path::new("/"));

@@ -2,7 +2,7 @@
 
 use crate::datadir::DataDir;
 use crate::durable::{self, HeldError, PRIVATE, WriteError};
-use crate::error::Failure;
+use crate::error::AppError;
 use crate::faults;
 use crate::plan::restore::{Phase, Recovery};
 use crate::restore::exchange::{self, ExchangeError};
@@ -12,7 +12,7 @@ use crate::restore::place::{self, Place};
 use crate::server::cluster;
 
 /// Looks whether one broke off, and finishes or undoes it. To be called with the lock held and no etcd running.
-pub(in crate::server) fn settle(data: &DataDir) -> Result<(), Failure> {
+pub(in crate::server) fn settle(data: &DataDir) -> Result<(), AppError> {
     let Some(journal) = Journal::read(data)? else {
         // What is there without a journal was being built.
         let has_work = Place::of(data)?.map_or(Ok(false), |place| place.has_work())?;

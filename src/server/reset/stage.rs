@@ -7,7 +7,7 @@ use crate::boltdb::membership::Membership;
 use crate::clock;
 use crate::datadir::DataDir;
 use crate::durable::{self, HeldError, OnPath as _, PRIVATE, PRIVATE_DIR};
-use crate::error::Failure;
+use crate::error::AppError;
 use crate::etcd::settings::Addresses;
 use crate::faults;
 use crate::host;
@@ -30,7 +30,7 @@ const REPLAY: &str = "replay";
 
 impl Run<'_> {
     /// Builds the new data beside those in use.
-    pub(super) async fn stage(&mut self, what: Act, snapshot: Option<PathBuf>) -> Result<Staged, Failure> {
+    pub(super) async fn stage(&mut self, what: Act, snapshot: Option<PathBuf>) -> Result<Staged, AppError> {
         let data = self.data;
         let before = cluster::recall(data)?;
         let found = data_state(data)?;
@@ -61,7 +61,7 @@ impl Run<'_> {
             None => self.replay(&work, &blueprint, &mut report).await,
         };
         let (held, shown) = work.names();
-        let built = built.map_err(|failure| failure.told().renamed(&held, &shown))?;
+        let built = built.map_err(|failure| failure.to_report().renamed(&held, &shown))?;
         // Only now: what cannot be restored leaves nothing behind, however often it is tried.
         if found == DataState::Present && !self.asked.no_safety_net {
             self.safety_net(before.as_ref(), &mut report).await;
@@ -92,7 +92,7 @@ impl Run<'_> {
     }
 
     /// What is reset must be there, and readable for this etcd.
-    pub(super) fn check_data(&self, found: DataState, before: Option<&ClusterRecord>) -> Result<(), Failure> {
+    pub(super) fn check_data(&self, found: DataState, before: Option<&ClusterRecord>) -> Result<(), AppError> {
         match found {
             DataState::Present => {}
             DataState::Absent | DataState::NeverBegun => {
@@ -107,7 +107,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    async fn open(&self, path: PathBuf) -> Result<SnapshotFile, Failure> {
+    async fn open(&self, path: PathBuf) -> Result<SnapshotFile, AppError> {
         let opened = blocking(move || file::open(&path)).await??;
         if opened.trailer.is_none() && !self.asked.skip_hash {
             return Err(VerifyError::NoHash(opened.path).into());
@@ -124,7 +124,7 @@ impl Run<'_> {
     }
 
     /// CAs and token: those that are there stay. A token that was given is the server's once all is done.
-    async fn secrets(&self, report: &mut Report) -> Result<Option<String>, Failure> {
+    async fn secrets(&self, report: &mut Report) -> Result<Option<String>, AppError> {
         let had_none = !self.data.certificate("server-ca").certificate.exists();
         preflight::ensure_certificates(self.data, Names::of(self.config)).await?;
         if had_none {
@@ -149,7 +149,7 @@ impl Run<'_> {
         Ok(Some(token))
     }
 
-    fn name(&self, before: Option<&ClusterRecord>) -> Result<String, Failure> {
+    fn name(&self, before: Option<&ClusterRecord>) -> Result<String, AppError> {
         let known = preflight::read_name(self.data).or_else(|| before.map(|cluster| cluster.member_name.clone()));
         match known.filter(|name| !name.is_empty()) {
             Some(name) => Ok(name),
@@ -158,7 +158,7 @@ impl Run<'_> {
     }
 
     /// A token that nobody else has makes a cluster that nobody else is in: members of the one before can never mix with it.
-    fn blueprint(&self, name: String, raise: u64) -> Result<Blueprint, Failure> {
+    fn blueprint(&self, name: String, raise: u64) -> Result<Blueprint, AppError> {
         let token = format!("quorate-{}{}", random_digits()?, random_digits()?);
         let membership = Membership::new(&[(name.clone(), vec![Addresses::peer_url(self.config)])], &token);
         let membership = membership.map_err(ResetError::from)?;
@@ -180,7 +180,7 @@ impl Run<'_> {
         }
     }
 
-    async fn build(&self, snapshot: SnapshotFile, work: &Work, blueprint: &Blueprint) -> Result<Built, Failure> {
+    async fn build(&self, snapshot: SnapshotFile, work: &Work, blueprint: &Blueprint) -> Result<Built, AppError> {
         let (dir, blueprint, course, tell) =
             (work.through(Work::BUILT), blueprint.clone(), self.course.clone(), self.tell.clone());
         let built = blocking(move || {
@@ -192,7 +192,7 @@ impl Run<'_> {
     }
 
     /// Lets an etcd read the log to its end in a copy, and builds from what comes out.
-    async fn replay(&self, work: &Work, blueprint: &Blueprint, report: &mut Report) -> Result<Built, Failure> {
+    async fn replay(&self, work: &Work, blueprint: &Blueprint, report: &mut Report) -> Result<Built, AppError> {
         let member = self.data.hold_member()?.ok_or_else(|| HeldError::Missing(self.data.etcd_member()))?;
         let (copy, tell) = (work.through(REPLAY).join(DataDir::MEMBER_NAME), self.tell.clone());
         let kept =

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::{Report, ResetError, Run, Staged, Tried};
 use crate::boltdb::database::Length;
 use crate::clock;
-use crate::error::Failure;
+use crate::error::AppError;
 use crate::plan::start::{self, ClusterRecord};
 use crate::restore::journal::{Act, Journal};
 use crate::restore::old;
@@ -18,7 +18,7 @@ use crate::snapshot::verify::VerifyError;
 
 impl Run<'_> {
     /// What goes back to what.
-    pub(super) fn plan_undo(&self) -> Result<Staged, Failure> {
+    pub(super) fn plan_undo(&self) -> Result<Staged, AppError> {
         let data = self.data;
         let mut paths = Paths::of(data, clock::unix_seconds(clock::now()))?;
         let (aside, held) = old::newest(data)?.ok_or_else(|| ResetError::NothingAside(data.db()))?;
@@ -54,7 +54,7 @@ impl Run<'_> {
 }
 
 /// The database must be whole.
-fn check(file: File, bolt: &Path) -> Result<u64, Failure> {
+fn check(file: File, bolt: &Path) -> Result<u64, AppError> {
     let held = Live::of(file, bolt)?;
     inspect::inspect(&held, held.size(), Length::Exact, &mut |_, _| {})
         .map_err(|error| VerifyError::of(error, bolt, None))?;

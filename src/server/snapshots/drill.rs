@@ -11,7 +11,8 @@ use super::super::health::Health;
 use super::super::state::Shared;
 use super::{dir, on_failure, owner, schedule};
 use crate::clock;
-use crate::error::Failure;
+use crate::error::{AppError, ErrorReport};
+use crate::log_failure;
 use crate::plan::schedule::{Due, newest};
 use crate::plan::select::LATEST;
 use crate::restore::drill::record::{Outcome, Record};
@@ -97,9 +98,8 @@ async fn run_slot(shared: &Arc<Shared>) {
             Outcome::passed(&snapshot, &passed, clock::now())
         }
         Err(failure) => {
-            let told = failure.told();
-            let because = (!told.because.is_empty()).then(|| told.because.join(": "));
-            tracing::error!(snapshot, error = %told.message, because, next = told.next, "restore drill failed");
+            let told = failure.to_report();
+            log_failure!(error, told.clone(), snapshot, "restore drill failed");
             if let Some(command) = shared.snapshots.settings.borrow().on_failure.clone() {
                 tokio::spawn(on_failure::run(command, told.clone(), shared.config.node_name.clone()));
             }
@@ -108,12 +108,12 @@ async fn run_slot(shared: &Arc<Shared>) {
     };
     let written = Record::read(&shared.data).with(outcome).write(&shared.data);
     if let Err(error) = written {
-        tracing::error!(error = %error, because = %error.source, "the result of a restore drill cannot be written down");
+        log_failure!(error, ErrorReport::of(&error), "the result of a restore drill cannot be written down");
     }
 }
 
 /// On a thread of its own, which may wait: what a drill asks its etcd cannot move between threads.
-async fn drill_aside(shared: &Arc<Shared>, course: &Course) -> (String, Result<Passed, Failure>) {
+async fn drill_aside(shared: &Arc<Shared>, course: &Course) -> (String, Result<Passed, AppError>) {
     let (shared, course) = (shared.clone(), course.clone());
     let runtime = tokio::runtime::Handle::current();
     let drilling = tokio::task::spawn_blocking(move || {
@@ -128,10 +128,10 @@ async fn drill_aside(shared: &Arc<Shared>, course: &Course) -> (String, Result<P
 }
 
 /// Drills the newest good snapshot, on this node or in object storage; `name` becomes what it is called.
-async fn drill(shared: &Arc<Shared>, course: &Course, name: &mut String) -> Result<Passed, Failure> {
+async fn drill(shared: &Arc<Shared>, course: &Course, name: &mut String) -> Result<Passed, AppError> {
     let tell: fn(Notice<'_>) = |notice| match notice {
         Notice::Unseen(failure) => {
-            tracing::warn!(error = %failure.told(), "object storage was not looked into for the drill");
+            log_failure!(warn, failure.to_report(), "object storage was not looked into for the drill");
         }
         Notice::Considered(line) => tracing::warn!("{line}"),
         Notice::Chosen(line) => tracing::debug!("{line}"),

@@ -5,7 +5,8 @@ use std::time::{Duration, SystemTime};
 use super::super::state::Shared;
 use super::{SCHEDULED, dir, owner};
 use crate::clock;
-use crate::error::Failure;
+use crate::error::ErrorReport;
+use crate::log_failure;
 use crate::snapshot::list::{self, Status};
 use crate::snapshot::manifest::Manifest;
 use crate::snapshot::prune;
@@ -36,8 +37,9 @@ pub(super) fn look_around(shared: &Shared) {
     let mut listed = match list::list(&dir(shared)) {
         Ok(listed) => listed,
         Err(error) => {
-            let why = Failure::from(error).told().to_string();
-            tracing::error!(error = why, "the snapshots cannot be listed; what was known of them is kept");
+            let report = ErrorReport::of(&error);
+            let why = report.to_string();
+            log_failure!(error, report, "the snapshots cannot be listed; what was known of them is kept");
             shared.snapshots.note(|history| history.unlisted = Some(why));
             return;
         }

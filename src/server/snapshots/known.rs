@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::clock;
 use crate::config::Config;
 use crate::datadir::DataDir;
-use crate::error::Failure;
+use crate::error::AppError;
 use crate::plan::age;
 use crate::plan::owner::Owner;
 use crate::plan::start::KnownSnapshot;
@@ -29,7 +29,7 @@ pub struct Known {
     /// The newest one that is not known to be damaged.
     pub newest: Option<KnownSnapshot>,
     /// Why object storage could not be asked, if it was to be.
-    pub unseen: Option<Failure>,
+    pub unseen: Option<AppError>,
 }
 
 /// Looks on this node, and in object storage if snapshots are uploaded there.
@@ -50,7 +50,7 @@ pub async fn newest(config: &Config, data: &DataDir) -> Known {
     Known { newest: choose(found, &owner, clock::unix_seconds(clock::now())), unseen }
 }
 
-async fn in_bucket(config: &Config, data: &DataDir) -> Result<(Vec<Listed>, String), Failure> {
+async fn in_bucket(config: &Config, data: &DataDir) -> Result<(Vec<Listed>, String), AppError> {
     let listing = async {
         let remote = Remote::new(Bucket::connect(config.snapshot.s3.target()?, None).await?, data);
         Ok((remote.list().await?, remote.place()))

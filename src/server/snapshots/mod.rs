@@ -24,9 +24,10 @@ use super::health::Health;
 use super::state::Shared;
 use crate::clock;
 use crate::config::SnapshotConfig;
-use crate::error::{Exit, Explained, Failure};
+use crate::error::{AppError, Code, Diagnostic, Exit};
 use crate::etcd::client::{ClientError, EtcdClient};
 use crate::etcd::settings::Addresses;
+use crate::log_failure;
 use crate::plan::owner::{Life, Owner};
 use crate::snapshot::aside::Course;
 use crate::snapshot::file::Packing;
@@ -66,16 +67,18 @@ pub enum RefusedError {
     Client(#[source] ClientError),
 }
 
-impl Explained for RefusedError {
-    fn exit(&self) -> Exit {
+impl Diagnostic for RefusedError {
+    fn code(&self) -> Code {
         match self {
-            Self::Busy(_) => Exit::Busy,
-            Self::TooLong(_) | Self::StoreTimeout(_) => Exit::Failed,
-            Self::NotReady(_) | Self::Stopping | Self::Client(_) => Exit::NotRunning,
+            Self::Busy(_) => Code::Busy,
+            Self::TooLong(_) => Code::SnapshotTimeout,
+            Self::StoreTimeout(_) => Code::S3Timeout,
+            Self::NotReady(_) | Self::Client(_) => Code::EtcdUnreachable,
+            Self::Stopping => Code::Stopping,
         }
     }
 
-    fn next(&self) -> Option<String> {
+    fn next_step(&self) -> Option<String> {
         Some(match self {
             Self::TooLong(_) => "see quorate status, and give it more time if the database has grown".into(),
             Self::StoreTimeout(_) => "quorate etcd-snapshot s3-check".into(),
@@ -227,7 +230,7 @@ pub async fn take_and_upload(
     shared: &Arc<Shared>,
     order: Order,
     progress: impl Fn(&'static str, u64, u64) + Clone + Send + 'static,
-) -> Result<Saved, Failure> {
+) -> Result<Saved, AppError> {
     let options = order.s3.clone();
     let s3 = shared.snapshots.settings.borrow().s3.with(&options)?;
     if s3.is_on && !options.is_empty() {
@@ -243,9 +246,9 @@ pub async fn take_and_upload(
     let uploads = &shared.snapshots.uploads;
     let dir = path.parent().unwrap_or(&path);
     let outcome = match uploads.submit(&shared.data, dir, &manifest.name, options) {
-        Err(error) => Err(Failure::from(error).told()),
+        Err(error) => Err(AppError::from(error).to_report()),
         Ok(mut outcome) => loop {
-            let stopping = || Failure::from(uploads::UploadError::Stopping).told();
+            let stopping = || AppError::from(uploads::UploadError::Stopping).to_report();
             tokio::select! {
                 outcome = &mut outcome => break outcome.unwrap_or_else(|_| Err(stopping())),
                 () = shared.snapshots.stopped() => break Err(stopping()),
@@ -268,7 +271,7 @@ pub async fn take(
     shared: &Arc<Shared>,
     order: Order,
     progress: impl FnMut(u64, u64) + Send + 'static,
-) -> Result<(Manifest, PathBuf), Failure> {
+) -> Result<(Manifest, PathBuf), AppError> {
     let turn = shared.snapshots.turn("a snapshot is being taken already", order.wait).await?;
     let course = Course::default();
     let unwanted = BreakOff(course.clone());
@@ -298,7 +301,7 @@ async fn take_alone(
     order: Order,
     course: Course,
     progress: impl FnMut(u64, u64),
-) -> Result<(Manifest, PathBuf), Failure> {
+) -> Result<(Manifest, PathBuf), AppError> {
     let begun = clock::monotonic();
     let limit = shared.snapshots.settings.borrow().timeout;
     // What somebody does elsewhere says nothing about this node's own snapshots.
@@ -312,7 +315,7 @@ async fn take_alone(
             tokio::select! {
                 done = &mut saving => {
                     let is_late = matches!(why, Some(RefusedError::TooLong(_)));
-                    break (done.map_err(|failure| why.map_or(failure, Failure::from)), is_late);
+                    break (done.map_err(|failure| why.map_or(failure, AppError::from)), is_late);
                 }
                 () = shared.snapshots.stopped(), if why.is_none() => why = Some(RefusedError::Stopping),
                 () = &mut late, if limit.is_some() && why.is_none() => why = limit.map(RefusedError::TooLong),
@@ -338,8 +341,8 @@ async fn take_alone(
             tracing::info!("the snapshot was cancelled, as its client disconnected; nothing of it is left");
         }
         Err(failure) => {
-            let told = failure.told();
-            tracing::error!(error = %told.message, because = (!told.because.is_empty()).then(|| told.because.join(": ")), next = told.next, "no snapshot was saved");
+            let told = failure.to_report();
+            log_failure!(error, told.clone(), "no snapshot was saved");
             shared.snapshots.durations(false).observe(begun.elapsed().as_secs_f64());
             // Neither a mistake of the client's, nor that the server stops.
             let is_failure = failure.exit() != Exit::Usage && (!course.is_broken_off() || is_late);
@@ -359,7 +362,7 @@ async fn try_to_take(
     order: Order,
     course: &Course,
     progress: impl FnMut(u64, u64),
-) -> Result<(Manifest, PathBuf), Failure> {
+) -> Result<(Manifest, PathBuf), AppError> {
     let snapshots = &shared.snapshots;
     // Where an operator says --dir, that is where it goes.
     if order.dir.is_none() {

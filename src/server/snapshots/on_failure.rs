@@ -3,14 +3,14 @@
 use std::process::Stdio;
 use std::time::Duration;
 
-use crate::error::Told;
+use crate::error::ErrorReport;
 use crate::etcd::process::{kill_group, operator_environment};
 
 /// How long it may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Runs it in the shell, with what went wrong in its environment.
-pub(super) async fn run(command: String, told: Told, node: String) {
+pub(super) async fn run(command: String, told: ErrorReport, node: String) {
     let mut shell = std::process::Command::new("/bin/sh");
     operator_environment(&mut shell);
     std::os::unix::process::CommandExt::process_group(&mut shell, 0);

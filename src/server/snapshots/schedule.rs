@@ -17,8 +17,9 @@ use super::super::state::Shared;
 use super::{Order, SCHEDULED, dir, look_around, on_failure, owner, take};
 use crate::clock;
 use crate::config::SnapshotConfig;
-use crate::error::Failure;
+use crate::error::{AppError, ErrorReport};
 use crate::faults;
+use crate::log_failure;
 use crate::plan::duration;
 use crate::plan::schedule::{Due, Schedule, newest};
 use crate::snapshot::name::Base;
@@ -198,7 +199,7 @@ async fn run_slot(shared: &Arc<Shared>, config: &SnapshotConfig) {
     };
     let Some(mut done) = attempt().await else { return };
     // Room that older ones take can be made: then there is another try.
-    let is_full = done.as_ref().is_err_and(Failure::is_for_want_of_space);
+    let is_full = done.as_ref().is_err_and(AppError::is_for_want_of_space);
     let gone = if done.is_ok() || is_full { retain(shared, config).await } else { 0 };
     if is_full && gone > 0 {
         let Some(again) = attempt().await else { return };
@@ -216,7 +217,7 @@ async fn run_slot(shared: &Arc<Shared>, config: &SnapshotConfig) {
         Err(failure) => {
             if let Some(command) = config.on_failure.clone() {
                 // The next slot does not wait for it.
-                tokio::spawn(on_failure::run(command, failure.told(), shared.config.node_name.clone()));
+                tokio::spawn(on_failure::run(command, failure.to_report(), shared.config.node_name.clone()));
             }
         }
     }
@@ -226,7 +227,7 @@ async fn run_slot(shared: &Arc<Shared>, config: &SnapshotConfig) {
 fn upload(shared: &Shared, name: &str, path: &Path) {
     let dir = path.parent().unwrap_or(path);
     if let Err(error) = shared.snapshots.uploads.submit(&shared.data, dir, name, BTreeMap::new()) {
-        tracing::error!(error = %error, because = %error.source, "a snapshot is not uploaded");
+        log_failure!(error, ErrorReport::of(&error), "a snapshot is not uploaded");
     }
 }
 
@@ -245,12 +246,12 @@ async fn retain(shared: &Shared, config: &SnapshotConfig) -> usize {
                 tracing::info!(name, "an older snapshot was deleted, as no rule of retention keeps it");
             }
             if let Some(failure) = failed {
-                tracing::error!(error = %failure.told(), "some older snapshots could not be deleted");
+                log_failure!(error, failure.to_report(), "some older snapshots could not be deleted");
             }
             gone.len()
         }
         Err(failure) => {
-            tracing::error!(error = %failure.told(), "older snapshots could not be deleted");
+            log_failure!(error, failure.to_report(), "older snapshots could not be deleted");
             0
         }
     }

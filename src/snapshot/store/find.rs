@@ -17,7 +17,7 @@ use super::select::{self, Known};
 pub use super::there::There;
 use crate::config::s3::{S3Config, Target};
 use crate::datadir::DataDir;
-use crate::error::{Exit, Explained, Failure};
+use crate::error::{AppError, Code, Diagnostic, Exit};
 use crate::host::printable;
 use crate::plan::owner::Owner;
 use crate::plan::select::LATEST;
@@ -49,7 +49,7 @@ pub struct Places {
 /// What people are told while a snapshot is looked for.
 pub enum Notice<'a> {
     /// Object storage could not be looked into, and that does not matter: this is why.
-    Unseen(&'a Failure),
+    Unseen(&'a AppError),
     /// This one is passed over, or verified first.
     Considered(String),
     /// This one is taken.
@@ -91,16 +91,20 @@ pub(super) enum FindError {
     NoneGood { name: String, places: Vec<String>, why: Vec<String>, list: &'static str },
 }
 
-impl Explained for FindError {
-    fn exit(&self) -> Exit {
+impl Diagnostic for FindError {
+    fn code(&self) -> Code {
         match self {
-            Self::Ambiguous { .. } | Self::NoKey(_) => Exit::Usage,
-            Self::NotFound { .. } | Self::NoneGood { .. } => Exit::NotFound,
-            Self::Late | Self::BrokenOff | Self::Lost => Exit::Failed,
+            Self::Ambiguous { .. } => Code::SnapshotAmbiguous,
+            Self::NoKey(_) => Code::Usage,
+            Self::NotFound { .. } => Code::SnapshotNotFound,
+            Self::NoneGood { .. } => Code::NoGoodSnapshot,
+            Self::Late => Code::S3Timeout,
+            Self::BrokenOff => Code::Cancelled,
+            Self::Lost => Code::InternalError,
         }
     }
 
-    fn next(&self) -> Option<String> {
+    fn next_step(&self) -> Option<String> {
         Some(match self {
             Self::Ambiguous { here, there, .. } => format!("name one of them: {} or {there}", here.display()),
             Self::NoKey(url) => format!("name one in it, such as {}/{LATEST}", url.trim_end_matches('/')),
@@ -118,7 +122,7 @@ impl Places {
     ///
     /// # Errors
     /// If there is none, or two, or the store does not say.
-    pub async fn find(&self, named: &str) -> Result<Found, Failure> {
+    pub async fn find(&self, named: &str) -> Result<Found, AppError> {
         if let Some((bucket, name)) = self.at(named).await? {
             return self.find_in(bucket, name).await;
         }
@@ -134,7 +138,7 @@ impl Places {
     }
 
     /// In one bucket alone.
-    async fn find_in(&self, bucket: Bucket, name: &str) -> Result<Found, Failure> {
+    async fn find_in(&self, bucket: Bucket, name: &str) -> Result<Found, AppError> {
         match There::look(bucket.clone(), name).await {
             Err(error) if error.kind == Kind::NoObject => {}
             looked => return Ok(Found::There(Box::new(looked?))),
@@ -144,7 +148,7 @@ impl Places {
     }
 
     /// On this node and in object storage.
-    async fn find_bare(&self, named: &str) -> Result<Found, Failure> {
+    async fn find_bare(&self, named: &str) -> Result<Found, AppError> {
         let mut here = None;
         for dir in &self.dirs {
             here = here.or(look(&dir.join(named))?);
@@ -166,7 +170,7 @@ impl Places {
     }
 
     /// No file has that very name.
-    async fn choose(&self, named: &str, mut unseen: Option<Failure>) -> Result<Found, Failure> {
+    async fn choose(&self, named: &str, mut unseen: Option<AppError>) -> Result<Found, AppError> {
         let mut known = Vec::new();
         for dir in &self.dirs {
             known.push(Known::in_directory(dir).await?);
@@ -191,11 +195,11 @@ impl Places {
         }
     }
 
-    async fn look_there(&self, name: &str, is_here: bool) -> Result<Option<There>, Failure> {
+    async fn look_there(&self, name: &str, is_here: bool) -> Result<Option<There>, AppError> {
         let looking = async {
             match There::look(self.connect(None).await?, name).await {
                 Err(error) if error.kind == Kind::NoObject => Ok(None),
-                looked => Ok::<_, Failure>(Some(looked?)),
+                looked => Ok::<_, AppError>(Some(looked?)),
             }
         };
         match tokio::time::timeout(if is_here { SHORT } else { Duration::MAX }, looking).await {
@@ -204,7 +208,7 @@ impl Places {
         }
     }
 
-    async fn in_bucket(&self, bucket: Bucket) -> Result<Known, Failure> {
+    async fn in_bucket(&self, bucket: Bucket) -> Result<Known, AppError> {
         let remote = Remote::new(bucket, &self.data);
         let all = listing::list(&remote.bucket, remote.cache.as_deref()).await?;
         Ok(Known::in_bucket(remote.bucket, all))
@@ -214,7 +218,7 @@ impl Places {
     ///
     /// # Errors
     /// If object storage is not configured as it would have to be, or the URL is none of a snapshot.
-    pub async fn at<'n>(&self, named: &'n str) -> Result<Option<(Bucket, &'n str)>, Failure> {
+    pub async fn at<'n>(&self, named: &'n str) -> Result<Option<(Bucket, &'n str)>, AppError> {
         let Some(rest) = named.strip_prefix("s3://") else { return Ok(None) };
         let no_key = || FindError::NoKey(printable(named));
         let (bucket, key) = rest.split_once('/').ok_or_else(no_key)?;
@@ -226,7 +230,7 @@ impl Places {
     }
 
     /// As configured, or with another bucket and folder.
-    async fn connect(&self, instead: Option<(&str, &str)>) -> Result<Bucket, Failure> {
+    async fn connect(&self, instead: Option<(&str, &str)>) -> Result<Bucket, AppError> {
         let target = match instead {
             None => self.s3.target()?,
             Some((bucket, folder)) => {

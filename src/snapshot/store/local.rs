@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::{Removed, Store};
 use crate::durable;
-use crate::error::Failure;
+use crate::error::AppError;
 use crate::snapshot::list::{self, Listed};
 use crate::snapshot::manifest::{self, Manifest};
 use crate::snapshot::prune::{self, PruneError};
@@ -18,7 +18,7 @@ impl Directory {
     async fn aside<T: Send + 'static>(
         &self,
         work: impl FnOnce(&std::path::Path) -> Result<T, PruneError> + Send + 'static,
-    ) -> Result<T, Failure> {
+    ) -> Result<T, AppError> {
         let dir = self.0.clone();
         let done = tokio::task::spawn_blocking(move || work(&dir)).await;
         Ok(done.map_err(|_| PruneError::Lost)??)
@@ -34,11 +34,11 @@ impl Store for Directory {
         format!("file://{}", self.0.join(name).display())
     }
 
-    async fn list(&self) -> Result<Vec<Listed>, Failure> {
+    async fn list(&self) -> Result<Vec<Listed>, AppError> {
         self.aside(|dir| Ok(list::list(dir)?)).await
     }
 
-    async fn remove(&self, names: &[String]) -> Result<Removed, Failure> {
+    async fn remove(&self, names: &[String]) -> Result<Removed, AppError> {
         let names = names.to_vec();
         self.aside(move |dir| {
             let mut removed = Removed::default();
@@ -58,7 +58,7 @@ impl Store for Directory {
         .await
     }
 
-    async fn hold(&self, listed: &Listed, held: bool) -> Result<(), Failure> {
+    async fn hold(&self, listed: &Listed, held: bool) -> Result<(), AppError> {
         let manifest = Manifest { held, ..listed.manifest.clone().unwrap_or_else(|| prune::unknown(listed)) };
         self.aside(move |dir| Ok(manifest.write(dir)?)).await
     }

@@ -7,7 +7,7 @@ mod select;
 mod there;
 
 use super::list::Listed;
-use crate::error::Failure;
+use crate::error::AppError;
 
 /// What became of snapshots that were to be removed.
 #[derive(Debug, Default)]
@@ -17,7 +17,7 @@ pub struct Removed {
     /// These are kept by a lock, with what the store said.
     pub kept: Vec<(String, String)>,
     /// Some of the others are not, and why the first of them is not.
-    pub failed: Option<Failure>,
+    pub failed: Option<AppError>,
 }
 
 /// A place for snapshots.
@@ -32,17 +32,17 @@ pub trait Store {
     ///
     /// # Errors
     /// If that cannot be told.
-    fn list(&self) -> impl Future<Output = Result<Vec<Listed>, Failure>> + Send;
+    fn list(&self) -> impl Future<Output = Result<Vec<Listed>, AppError>> + Send;
 
     /// Removes some, with all that belongs to them.
     ///
     /// # Errors
     /// If nothing can be removed at all.
-    fn remove(&self, names: &[String]) -> impl Future<Output = Result<Removed, Failure>> + Send;
+    fn remove(&self, names: &[String]) -> impl Future<Output = Result<Removed, AppError>> + Send;
 
     /// Holds one, or releases it.
     ///
     /// # Errors
     /// If that cannot be written down.
-    fn hold(&self, listed: &Listed, held: bool) -> impl Future<Output = Result<(), Failure>> + Send;
+    fn hold(&self, listed: &Listed, held: bool) -> impl Future<Output = Result<(), AppError>> + Send;
 }

@@ -7,7 +7,7 @@ use super::s3::listing::InBucket;
 use super::s3::{Bucket, verify as remote};
 use super::there::There;
 use crate::clock;
-use crate::error::Failure;
+use crate::error::AppError;
 use crate::host::printable;
 use crate::plan::age;
 use crate::plan::owner::Owner;
@@ -34,7 +34,7 @@ pub(super) struct Known {
 }
 
 impl Known {
-    pub(super) async fn in_directory(dir: &Path) -> Result<Self, Failure> {
+    pub(super) async fn in_directory(dir: &Path) -> Result<Self, AppError> {
         let path = dir.to_path_buf();
         let listed = tokio::task::spawn_blocking(move || list::list(&path)).await.map_err(|_| FindError::Lost)?;
         Ok(Self { place: Place::Here(dir.to_path_buf()), all: listed?, objects: Vec::new() })
@@ -60,7 +60,7 @@ impl Known {
         })
     }
 
-    async fn found(&self, index: usize) -> Result<Found, Failure> {
+    async fn found(&self, index: usize) -> Result<Found, AppError> {
         Ok(match &self.place {
             Place::Here(dir) => Found::Here(dir.join(&self.all[index].name)),
             Place::There(bucket) => {
@@ -114,7 +114,7 @@ fn candidate(listed: &Listed, is_here: bool, owner: &Owner) -> Candidate {
 ///
 /// # Errors
 /// If it means none, or none that is good.
-pub(super) async fn newest(places: &Places, known: &[Known], word: &str) -> Result<Found, Failure> {
+pub(super) async fn newest(places: &Places, known: &[Known], word: &str) -> Result<Found, AppError> {
     let mut origins = Vec::new();
     let mut candidates = Vec::new();
     for known in known {

@@ -13,7 +13,7 @@ use super::s3::error::{Kind, S3Error};
 use super::s3::{Bucket, listing, upload};
 use crate::clock;
 use crate::durable::{self, PRIVATE_DIR};
-use crate::error::Failure;
+use crate::error::AppError;
 use crate::etcd::embedded::hex;
 use crate::host::{self, printable};
 use crate::snapshot::aside::Course;
@@ -71,7 +71,7 @@ impl There {
     }
 
     /// Two places may have the same snapshot.
-    pub(super) async fn is_the_same(&self, path: &Path) -> Result<(), Failure> {
+    pub(super) async fn is_the_same(&self, path: &Path) -> Result<(), AppError> {
         let known = path.parent().zip(path.file_name()).and_then(|(dir, name)| list::one(dir, name));
         let size = known.as_ref().map_or(0, |known| known.size);
         // What is written down of a file counts for that file only while it is what it was.
@@ -98,7 +98,7 @@ impl There {
     }
 
     /// SHA-256 of all of it.
-    async fn streamed(&self) -> Result<String, Failure> {
+    async fn streamed(&self) -> Result<String, AppError> {
         let mut stream = download::stream(&self.bucket, &self.remote).await?;
         let mut hash = Context::new(&digest::SHA256);
         while let Some(chunk) = stream.next().await? {
@@ -108,7 +108,7 @@ impl There {
     }
 
     /// Makes sure that what came is the snapshot that its manifest speaks of, where its checksum did not tell.
-    async fn check(&self, path: &Path) -> Result<(), Failure> {
+    async fn check(&self, path: &Path) -> Result<(), AppError> {
         let Some(expected) = self.remote.sha256.clone().filter(|_| !self.remote.is_as_described) else { return Ok(()) };
         let to = path.to_path_buf();
         let found = blocking(move || sha256_of(&to)).await?;
@@ -129,7 +129,7 @@ impl There {
         dir: &Path,
         course: &Course,
         progress: &mut (dyn FnMut(u64, u64) + Send),
-    ) -> Result<PathBuf, Failure> {
+    ) -> Result<PathBuf, AppError> {
         durable::create_dir_all(dir, PRIVATE_DIR)?;
         let to = dir.join(Path::new(&self.name).file_name().unwrap_or_default());
         tracing::info!(from = self.url(), size = self.remote.size, "downloading the snapshot");

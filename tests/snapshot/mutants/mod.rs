@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use quorate::boltdb::membership::Membership;
-use quorate::error::Explained as _;
+use quorate::error::Diagnostic as _;
 use quorate::etcd::version::Version;
 use quorate::plan::restore::Refusal;
 use quorate::restore::build::{self, Blueprint, BuildError};
@@ -152,7 +152,7 @@ fn try_good(base: &Base, path: &Path, dir: &Path, inspection: &Inspection, ports
                 Err(error) => return refused(error.to_string()),
             }
         }
-        Err(error) => return refused(format!("quorate's own restore: {error} {:?}", error.next())),
+        Err(error) => return refused(format!("quorate's own restore: {error} {:?}", error.next_step())),
     };
     if let Err(why) = etcd::restore(&etcd, path, &dir.join("theirs"), ports) {
         return refused(why);

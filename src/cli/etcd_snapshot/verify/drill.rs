@@ -12,7 +12,7 @@ use super::Args;
 use super::outcome::Outcome as Verified;
 use crate::clock;
 use crate::config::Config;
-use crate::error::{Exit, Failure};
+use crate::error::{AppError, Exit};
 use crate::host::printable;
 use crate::restore::drill::record::{Outcome, Record};
 use crate::restore::drill::{Drill, DrillError, Passed};
@@ -49,7 +49,7 @@ impl Item {
     }
 }
 
-pub(super) fn run(config: &Config, place: &Place, args: &Args) -> Result<Exit, Failure> {
+pub(super) fn run(config: &Config, place: &Place, args: &Args) -> Result<Exit, AppError> {
     let dir = directory(place, args);
     let course = Course::default();
     let runtime = runtime()?;
@@ -75,7 +75,7 @@ pub(super) fn run(config: &Config, place: &Place, args: &Args) -> Result<Exit, F
         let drill = Drill { config, program: &program, dir: &dir, skip_hash: args.skip_hash_check };
         let passed = one(&runtime, &drill, &got, &course);
         let is_cancelled = passed.as_ref().is_err_and(DrillError::is_cancelled);
-        let passed = passed.map_err(|error| Failure::from(if is_cancelled { DrillError::Cancelled } else { error }));
+        let passed = passed.map_err(|error| AppError::from(if is_cancelled { DrillError::Cancelled } else { error }));
         if !is_cancelled {
             remember(place, &got, passed.as_ref());
         }
@@ -122,7 +122,7 @@ fn one(runtime: &tokio::runtime::Runtime, drill: &Drill<'_>, got: &Got, course: 
 }
 
 /// Drills of this server's own snapshots are in its status.
-fn remember(place: &Place, got: &Got, passed: Result<&Passed, &Failure>) {
+fn remember(place: &Place, got: &Got, passed: Result<&Passed, &AppError>) {
     let name = Path::new(&got.path).file_name().unwrap_or_default().to_string_lossy().into_owned();
     let manifest = got.manifest.clone();
     let listed = match manifest {
@@ -137,7 +137,7 @@ fn remember(place: &Place, got: &Got, passed: Result<&Passed, &Failure>) {
     let shown = if is_among_them { &name } else { &got.shown };
     let outcome = match passed {
         Ok(passed) => Outcome::passed(shown, passed, clock::now()),
-        Err(failure) => Outcome::failed(shown, &failure.told(), clock::now()),
+        Err(failure) => Outcome::failed(shown, &failure.to_report(), clock::now()),
     };
     if let Err(error) = Record::read(&place.data).with(outcome).write(&place.data) {
         output::note(&format!(

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::super::super::{block_on, status};
 use crate::config::Config;
 use crate::datadir::DataDir;
-use crate::error::{Explained, Failure};
+use crate::error::{AppError, Code, Diagnostic};
 use crate::etcd::client::{ClientError, EtcdClient, LiveHash};
 use crate::snapshot::verify::Verified;
 
@@ -27,8 +27,16 @@ enum AgainstLive {
     Differs { path: PathBuf, revision: i64, live: u32, ours: u32 },
 }
 
-impl Explained for AgainstLive {
-    fn next(&self) -> Option<String> {
+impl Diagnostic for AgainstLive {
+    fn code(&self) -> Code {
+        match self {
+            Self::Unreachable(_) => Code::EtcdRequestFailed,
+            Self::Incomparable { .. } => Code::NotComparable,
+            Self::Differs { .. } => Code::LiveMemberDiffers,
+        }
+    }
+
+    fn next_step(&self) -> Option<String> {
         Some(match self {
             Self::Unreachable(_) => "quorate status".into(),
             Self::Incomparable { .. } => "verify it without --against-live".into(),
@@ -45,14 +53,14 @@ impl Explained for AgainstLive {
 ///
 /// # Errors
 /// If they have not, or that cannot be told.
-pub(super) fn compare(config: &Config, verified: &Verified) -> Result<bool, Failure> {
+pub(super) fn compare(config: &Config, verified: &Verified) -> Result<bool, AppError> {
     let data = DataDir::new(&config.data_dir);
     let (revision, ours) = (verified.inspection.revision, verified.inspection.hash_kv);
     let live = block_on(async {
         let status = status::fetch(&data, PATIENCE).await?;
         let mut client =
             EtcdClient::connect(&data, &status.local_client_url).await.map_err(AgainstLive::Unreachable)?;
-        Ok::<_, Failure>(client.hash_kv(revision).await)
+        Ok::<_, AppError>(client.hash_kv(revision).await)
     })??;
     let path = verified.path.clone();
     let incomparable = |why: String| AgainstLive::Incomparable { path: path.clone(), why };

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::super::super::output;
 use super::Args;
-use crate::error::{Exit, Failure};
+use crate::error::{AppError, Exit};
 
 /// What came of all of them.
 #[derive(Default)]
@@ -32,19 +32,21 @@ impl Outcome {
     }
 
     /// All of them are looked at. The exit code is that of the first failure, but for 1: what is damaged is worse than what is missing.
-    pub(super) fn bad(&mut self, path: &str, failure: &Failure) {
-        output::talk(&failure.report());
+    pub(super) fn bad(&mut self, path: &str, failure: &AppError) {
+        output::failure(failure);
         let status = match failure.exit() {
             Exit::NotFound => "missing",
             _ => "failed",
         };
-        self.all.push(serde_json::json!({ "path": path, "status": status, "finding": failure.told().to_string() }));
+        self.all.push(serde_json::json!({
+            "path": path, "status": status, "code": failure.code(), "finding": failure.to_report().to_string()
+        }));
         let exit = failure.exit();
         self.worst = Some(if exit == Exit::Failed { exit } else { self.worst.unwrap_or(exit) });
     }
 
     /// Prints the good ones, and how many there are of each kind.
-    pub(super) fn tell(&self, args: &Args) -> Result<Exit, Failure> {
+    pub(super) fn tell(&self, args: &Args) -> Result<Exit, AppError> {
         if !output::structured(&serde_json::json!({ "items": self.all }), args.output)? && !output::is_quiet() {
             for told in &self.told {
                 output::data(told)?;

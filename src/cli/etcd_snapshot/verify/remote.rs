@@ -9,7 +9,7 @@ use super::super::super::output;
 use super::super::super::progress::Progress;
 use super::super::place::Place;
 use super::outcome::Outcome;
-use crate::error::Failure;
+use crate::error::AppError;
 use crate::host::printable;
 use crate::plan::space::human;
 use crate::snapshot::prune::PruneError;
@@ -72,13 +72,13 @@ impl Item {
 }
 
 /// All that are there.
-pub(super) async fn list(remote: &Remote) -> Result<Vec<InBucket>, Failure> {
+pub(super) async fn list(remote: &Remote) -> Result<Vec<InBucket>, AppError> {
     Ok(listing::list(&remote.bucket, remote.cache.as_deref()).await?)
 }
 
 /// What a URL names.
-pub(super) async fn named(place: &Place, url: &str, outcome: &mut Outcome) -> Result<(), Failure> {
-    let missing = || Failure::from(PruneError::NotFound(printable(url)));
+pub(super) async fn named(place: &Place, url: &str, outcome: &mut Outcome) -> Result<(), AppError> {
+    let missing = || AppError::from(PruneError::NotFound(printable(url)));
     let (remote, name) = place.at(url).await?.ok_or_else(missing)?;
     let there = list(&remote).await?;
     let found = there.iter().find(|known| known.listed.name == name).ok_or_else(missing)?;

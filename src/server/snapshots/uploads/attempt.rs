@@ -7,7 +7,8 @@ use std::sync::atomic::Ordering;
 use super::error::UploadError;
 use super::queue::{Begun, Pending};
 use crate::config::s3::{S3Config, Target};
-use crate::error::Failure;
+use crate::error::{AppError, ErrorReport};
+use crate::log_failure;
 use crate::server::snapshots;
 use crate::server::state::Shared;
 use crate::snapshot::file::Packing;
@@ -25,11 +26,11 @@ pub(super) async fn attempt(
     connected: &mut Option<(Target, Bucket)>,
 ) -> Result<(String, Manifest), UploadError> {
     let manifest = still_good(pending)?;
-    let failed = |place: &str, failure: Failure| UploadError::Failed {
+    let failed = |place: &str, failure: AppError| UploadError::Failed {
         name: pending.name.clone(),
         place: place.to_owned(),
         cancel: cancel(shared, pending),
-        source: Box::new(failure.told()),
+        source: Box::new(failure.to_report()),
     };
     let target = config.with(&pending.options).and_then(|config| config.target());
     let target = target.map_err(|error| failed("object storage", error.into()))?;
@@ -51,13 +52,13 @@ pub(super) async fn attempt(
             Err(error) if error.kind == Kind::Taken => {
                 return Err(UploadError::Taken {
                     name: pending.name.clone(),
-                    source: Box::new(Failure::from(error).told()),
+                    source: Box::new(AppError::from(error).to_report()),
                 });
             }
             Err(error) if error.kind == Kind::Damaged => {
                 return Err(UploadError::Damaged {
                     name: pending.name.clone(),
-                    source: Box::new(Failure::from(error).told()),
+                    source: Box::new(AppError::from(error).to_report()),
                 });
             }
             // Once, with credentials that were asked for anew.
@@ -103,11 +104,7 @@ pub(super) async fn take_back(shared: &Shared, bucket: &Bucket) {
         match upload::abort(bucket, &begun.key, &begun.id).await {
             Ok(()) => forget(shared, &begun.id),
             Err(error) => {
-                tracing::warn!(
-                    error = %error,
-                    because = error.why(),
-                    "an upload in parts that broke off cannot be taken back now"
-                );
+                log_failure!(warn, ErrorReport::of(&error), "an interrupted multipart upload cannot be aborted now");
                 // The others neither, most likely.
                 return;
             }

@@ -1,6 +1,6 @@
 //! Why a snapshot is not uploaded.
 
-use crate::error::{Explained, Told};
+use crate::error::{Code, Diagnostic, ErrorReport};
 
 /// Why a snapshot is not uploaded.
 #[derive(Debug, thiserror::Error)]
@@ -15,7 +15,7 @@ pub enum UploadError {
         /// The command that cancels the upload.
         cancel: String,
         /// Why.
-        source: Box<Told>,
+        source: Box<ErrorReport>,
     },
     /// It is not what was saved.
     #[error("the snapshot {name} is not uploaded: it is {status} now")]
@@ -31,7 +31,7 @@ pub enum UploadError {
         /// Which.
         name: String,
         /// What was found.
-        source: Box<Told>,
+        source: Box<ErrorReport>,
     },
     /// Its name is not free there.
     #[error("the snapshot {name} is whole and safe on this node, and is not uploaded")]
@@ -39,7 +39,7 @@ pub enum UploadError {
         /// Which.
         name: String,
         /// What is there.
-        source: Box<Told>,
+        source: Box<ErrorReport>,
     },
     /// Somebody removed it.
     #[error("the snapshot {0} is gone, and was not uploaded")]
@@ -62,8 +62,17 @@ impl UploadError {
     }
 }
 
-impl Explained for UploadError {
-    fn next(&self) -> Option<String> {
+impl Diagnostic for UploadError {
+    fn code(&self) -> Code {
+        match self {
+            Self::Failed { .. } | Self::Stopping => Code::UploadPending,
+            Self::NotGood { .. } | Self::Damaged { .. } | Self::Taken { .. } => Code::UploadRefused,
+            Self::Gone(_) | Self::Away(_) => Code::UploadSourceMissing,
+            Self::SwitchedOff(_) => Code::UploadDisabled,
+        }
+    }
+
+    fn next_step(&self) -> Option<String> {
         Some(match self {
             Self::Failed { source, cancel, .. } => {
                 let fix = source.next.as_deref().unwrap_or("quorate etcd-snapshot s3-check");

@@ -18,9 +18,10 @@ use super::{SCHEDULED, on_failure};
 use crate::clock;
 use crate::config::s3::{S3Config, Target};
 use crate::durable::{self, OnPath as _, WriteError};
-use crate::error::Failure;
+use crate::error::{AppError, ErrorReport};
 use crate::faults;
 use crate::host;
+use crate::log_failure;
 use crate::plan::uploads::{self, Turn};
 use crate::snapshot::list::{self, Status};
 use crate::snapshot::manifest;
@@ -49,7 +50,7 @@ pub async fn keep(shared: Arc<Shared>) {
         let wanted = |pending: &Pending| config.is_on || !pending.options.is_empty();
         let all = uploads.pending();
         for unwanted in all.iter().filter(|pending| !wanted(pending) && uploads.is_waited_for(pending)) {
-            uploads.tell(unwanted, &Err(Failure::from(UploadError::SwitchedOff(unwanted.name.clone())).told()));
+            uploads.tell(unwanted, &Err(AppError::from(UploadError::SwitchedOff(unwanted.name.clone())).to_report()));
         }
         let wanted: Vec<&Pending> = all.iter().filter(|pending| wanted(pending)).collect();
         let turn = |pending: &&Pending| Turn { is_waited_for: uploads.is_waited_for(pending), due: pending.due };
@@ -130,14 +131,13 @@ async fn one(shared: &Arc<Shared>, config: &S3Config, pending: Pending, connecte
         }
         Err(error) => {
             let is_over = error.is_final();
-            let told = Failure::from(error).told();
+            let told = AppError::from(error).to_report();
             let failures = pending.failures + 1;
             let first = faults::tunable("QUORATE_TEST_UPLOAD_MS", uploads::first_pause());
             let pause = uploads::pause(failures, first, host::dice());
-            tracing::error!(
-                error = %told.message,
-                because = (!told.because.is_empty()).then(|| told.because.join(": ")),
-                next = told.next,
+            log_failure!(
+                error,
+                told.clone(),
                 again_in_s = (!is_over).then_some(pause.as_secs()),
                 "a snapshot was not uploaded"
             );
@@ -189,7 +189,11 @@ async fn remove_unwanted(shared: &Shared) {
                 "etcd-s3-only: the uploaded snapshot, or its manifest, cannot be read on this node; it stays for now"
             ),
             Ok(Err(error)) => {
-                tracing::error!(error = %error, because = %error.source, "etcd-s3-only: the uploaded snapshot stays on this node for now");
+                log_failure!(
+                    error,
+                    ErrorReport::of(&error),
+                    "etcd-s3-only: the uploaded snapshot stays on this node for now"
+                );
             }
             Err(_) => {}
         }
@@ -233,14 +237,19 @@ async fn retain(shared: &Shared, config: &S3Config, bucket: &Bucket, base: &Base
                 );
             }
             if let Some(failure) = removed.failed {
-                tracing::error!(error = %failure.told(), place = remote.place(), "some older snapshots could not be deleted");
+                log_failure!(
+                    error,
+                    failure.to_report(),
+                    place = remote.place(),
+                    "some older snapshots could not be deleted"
+                );
             }
             for (name, why) in removed.kept {
                 tracing::info!(name, place = remote.place(), why, "an older snapshot is kept by a lock");
             }
         }
         Err(failure) => {
-            tracing::error!(error = %failure.told(), place = remote.place(), "older snapshots could not be deleted");
+            log_failure!(error, failure.to_report(), place = remote.place(), "older snapshots could not be deleted");
         }
     }
 }

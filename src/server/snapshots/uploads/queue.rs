@@ -16,7 +16,8 @@ use super::super::{SaveLabels, histogram};
 use crate::clock;
 use crate::datadir::DataDir;
 use crate::durable::{self, PRIVATE, WriteError};
-use crate::error::Told;
+use crate::error::ErrorReport;
+use crate::log_failure;
 use crate::snapshot::manifest::{self, Manifest};
 
 /// A snapshot that is to be uploaded.
@@ -116,7 +117,7 @@ impl File {
 }
 
 /// The outcome of the first attempt, for whoever waits for it.
-pub type Outcome = Result<String, Told>;
+pub type Outcome = Result<String, ErrorReport>;
 
 /// Who waits for the first attempt, by directory and name.
 type Waiting = HashMap<(PathBuf, String), Vec<oneshot::Sender<Outcome>>>;
@@ -262,7 +263,7 @@ impl Uploads {
             Self::write(data, &after)
         });
         if let Err(error) = written {
-            tracing::error!(error = %error, because = %error.source, "what is to be uploaded cannot be written down");
+            log_failure!(error, ErrorReport::of(&error), "what is to be uploaded cannot be written down");
         }
     }
 

@@ -97,8 +97,8 @@ impl Check<'_> {
     }
 
     fn bad(&mut self, name: &'static str, error: &S3Error) {
-        use crate::error::Explained as _;
-        self.add(name, error.why(), Verdict::Bad, error.next());
+        use crate::error::Diagnostic as _;
+        self.add(name, error.why(), Verdict::Bad, error.next_step());
     }
 
     /// Nothing that follows could work if it is bad.

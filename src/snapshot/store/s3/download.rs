@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 use super::error::{Kind, S3Error, deepest};
 use super::{Bucket, upload, with_customer_key};
 use crate::durable::{self, PRIVATE, WriteError};
-use crate::error::{Exit, Explained, says_full};
+use crate::error::{Code, Diagnostic, is_disk_full};
 use crate::host;
 use crate::plan::parts::Parts;
 use crate::plan::space::human;
@@ -58,22 +58,23 @@ pub enum DownloadError {
     Write(#[from] WriteError),
 }
 
-impl Explained for DownloadError {
-    fn exit(&self) -> Exit {
+impl Diagnostic for DownloadError {
+    fn code(&self) -> Code {
         match self {
-            Self::S3(error) => error.exit(),
-            _ => Exit::Failed,
+            Self::S3(error) => error.code(),
+            Self::Space { .. } => Code::NoSpace,
+            Self::Write(error) => error.code(),
         }
     }
 
-    fn next(&self) -> Option<String> {
+    fn next_step(&self) -> Option<String> {
         match self {
-            Self::S3(error) => error.next(),
+            Self::S3(error) => error.next_step(),
             Self::Space { .. } => Some("free some space there, and say the same again: it goes on where it was".into()),
-            Self::Write(error) if says_full(&error.source) => {
+            Self::Write(error) if is_disk_full(&error.source) => {
                 Some("free some space there, and say the same again: it goes on where it was".into())
             }
-            Self::Write(error) => error.next(),
+            Self::Write(error) => error.next_step(),
         }
     }
 }

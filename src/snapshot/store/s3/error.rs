@@ -9,7 +9,7 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
 use super::connector;
 use crate::config::s3::Target;
-use crate::error::{Exit, Explained, causes};
+use crate::error::{Code, Diagnostic, causes};
 use crate::host::printable;
 
 /// What kind of failure it is: what decides about the exit code, the next step, and whether it is worth trying again.
@@ -157,15 +157,35 @@ impl S3Error {
     }
 }
 
-impl Explained for S3Error {
-    fn exit(&self) -> Exit {
-        match self.kind {
-            Kind::NoObject => Exit::NotFound,
-            _ => Exit::Failed,
+impl Diagnostic for S3Error {
+    fn code(&self) -> Code {
+        match &self.kind {
+            Kind::Unreachable => Code::S3Unreachable,
+            Kind::Silent => Code::S3Timeout,
+            Kind::Tls => Code::S3Tls,
+            Kind::Proxy => Code::S3Proxy,
+            Kind::NoCredentials => Code::S3NoCredentials,
+            Kind::Denied => Code::S3AccessDenied,
+            Kind::UnknownKey => Code::S3UnknownAccessKey,
+            Kind::WrongSecret => Code::S3WrongSecretKey,
+            Kind::Expired => Code::S3CredentialsExpired,
+            Kind::Skewed => Code::S3ClockSkewed,
+            Kind::NoBucket => Code::S3BucketNotFound,
+            Kind::NoObject => Code::S3ObjectNotFound,
+            Kind::OtherRegion(_) => Code::S3WrongRegion,
+            Kind::Locked => Code::S3ObjectLocked,
+            Kind::Archived => Code::S3ObjectArchived,
+            Kind::Busy => Code::S3Throttled,
+            Kind::Differs => Code::S3ChecksumMismatch,
+            Kind::Replaced => Code::S3ObjectReplaced,
+            Kind::Taken => Code::S3NameConflict,
+            Kind::Damaged => Code::S3SourceChanged,
+            Kind::Endless | Kind::Unsupported => Code::S3Unsupported,
+            Kind::Other => Code::S3RequestFailed,
         }
     }
 
-    fn next(&self) -> Option<String> {
+    fn next_step(&self) -> Option<String> {
         Some(match &self.kind {
             Kind::Unreachable | Kind::Silent => {
                 "check etcd-s3-endpoint and the network (curl -v, from this node), then: quorate etcd-snapshot s3-check".into()

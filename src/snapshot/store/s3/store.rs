@@ -7,7 +7,7 @@ use aws_lc_rs::digest;
 use super::error::{Kind, S3Error};
 use super::{BATCH, Bucket, listing};
 use crate::datadir::DataDir;
-use crate::error::Failure;
+use crate::error::AppError;
 use crate::etcd::embedded::hex;
 use crate::snapshot::list::Listed;
 use crate::snapshot::store::{Removed, Store};
@@ -69,12 +69,12 @@ impl Store for Remote {
         self.bucket.url(&self.bucket.key(name))
     }
 
-    async fn list(&self) -> Result<Vec<Listed>, Failure> {
+    async fn list(&self) -> Result<Vec<Listed>, AppError> {
         let all = listing::list(&self.bucket, self.cache.as_deref()).await?;
         Ok(all.into_iter().map(|found| found.listed).collect())
     }
 
-    async fn remove(&self, names: &[String]) -> Result<Removed, Failure> {
+    async fn remove(&self, names: &[String]) -> Result<Removed, AppError> {
         let mut removed = Removed::default();
         for batch in names.chunks(BATCH) {
             match self.remove_batch(batch, &mut removed).await {
@@ -90,7 +90,7 @@ impl Store for Remote {
         Ok(removed)
     }
 
-    async fn hold(&self, listed: &Listed, held: bool) -> Result<(), Failure> {
+    async fn hold(&self, listed: &Listed, held: bool) -> Result<(), AppError> {
         Ok(listing::hold(&self.bucket, &listed.name, held).await?)
     }
 }

@@ -11,7 +11,7 @@ use super::error::S3Error;
 use super::index::Finding;
 use super::listing::InBucket;
 use crate::clock;
-use crate::error::{Exit, Explained};
+use crate::error::{Code, Diagnostic};
 use crate::snapshot::manifest::Verification;
 use crate::snapshot::stream::{self, StreamError, Streamed};
 
@@ -37,17 +37,18 @@ pub enum RemoteError {
     Lost,
 }
 
-impl Explained for RemoteError {
-    fn exit(&self) -> Exit {
+impl Diagnostic for RemoteError {
+    fn code(&self) -> Code {
         match self {
-            Self::S3(error) => error.exit(),
-            _ => Exit::Failed,
+            Self::S3(error) => error.code(),
+            Self::Corrupt { .. } => Code::SnapshotCorrupt,
+            Self::Lost => Code::InternalError,
         }
     }
 
-    fn next(&self) -> Option<String> {
+    fn next_step(&self) -> Option<String> {
         match self {
-            Self::S3(error) => error.next(),
+            Self::S3(error) => error.next_step(),
             Self::Corrupt { .. } => {
                 Some("do not restore it; if it is on a node, too, upload that one or take another".into())
             }

@@ -1,8 +1,12 @@
-//! What a failure tells an operator, and the exit code it ends with.
+//! What a failure tells an operator, its stable code, and the exit code that it ends with.
 //!
-//! Each room has an error enum of its own whose variants say what failed on what; the chain of sources says why.
-//! [`Explained`] adds the two things that a person at a terminal needs beyond that: the exit code (README.md, "When
-//! something is wrong") and the next command to type. Errors are returned, never logged and swallowed.
+//! Each module has an error enum of its own whose variants say what failed on what; the chain of sources says why.
+//! [`Diagnostic`] adds what operators and their programs need beyond that: a stable [`Code`] (docs/errors.md), which also decides the
+//! exit code, and the next command to type. Errors are returned, never logged and swallowed.
+
+mod code;
+
+pub use code::Code;
 
 use std::error::Error;
 use std::fmt::{self, Write as _};
@@ -35,27 +39,30 @@ pub enum Exit {
     Busy = 75,
 }
 
-/// An error that knows how it ends the program and what to do about it.
-pub trait Explained: Error + Send + Sync + 'static {
+/// An error that knows its code, how it ends the program, and what to do about it.
+pub trait Diagnostic: Error + Send + Sync + 'static {
+    /// Its stable code. An error that only wraps another one has the code of that one.
+    fn code(&self) -> Code;
+
     /// The exit code of a program that ends because of this.
     fn exit(&self) -> Exit {
-        Exit::Failed
+        self.code().exit()
     }
 
     /// What the operator should do or type next.
-    fn next(&self) -> Option<String> {
+    fn next_step(&self) -> Option<String> {
         None
     }
 
     /// True if there was too little space for it.
-    fn is_for_want_of_space(&self) -> bool {
+    fn is_out_of_space(&self) -> bool {
         false
     }
 }
 
 /// True if the system said that a disk is full.
 #[must_use]
-pub fn says_full(error: &io::Error) -> bool {
+pub fn is_disk_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
@@ -69,9 +76,11 @@ pub fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a 
     })
 }
 
-/// A failure that another process of ours has told of.
+/// A failure as it is sent from one quorate process to another, and printed as JSON.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Told {
+pub struct ErrorReport {
+    /// Its stable code.
+    pub code: Code,
     /// What failed.
     pub message: String,
     /// Why, from the nearest cause to the bottom.
@@ -82,7 +91,24 @@ pub struct Told {
     pub exit_code: u8,
 }
 
-impl Told {
+impl ErrorReport {
+    /// What is said of `error`.
+    pub fn of(error: &dyn Diagnostic) -> Self {
+        Self {
+            code: error.code(),
+            message: error.to_string(),
+            because: causes(error).map(ToString::to_string).collect(),
+            next: error.next_step(),
+            exit_code: error.exit() as u8,
+        }
+    }
+
+    /// The causes in one line; none if there are none.
+    #[must_use]
+    pub fn because_line(&self) -> Option<String> {
+        (!self.because.is_empty()).then(|| self.because.join(": "))
+    }
+
     /// With another word for something that only we know by its name.
     #[must_use]
     pub fn renamed(self, from: &str, to: &str) -> Self {
@@ -91,12 +117,12 @@ impl Told {
             message: other(self.message),
             because: self.because.into_iter().map(other).collect(),
             next: self.next.map(other),
-            exit_code: self.exit_code,
+            ..self
         }
     }
 }
 
-impl fmt::Display for Told {
+impl fmt::Display for ErrorReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)?;
         for cause in &self.because {
@@ -106,9 +132,13 @@ impl fmt::Display for Told {
     }
 }
 
-impl Error for Told {}
+impl Error for ErrorReport {}
 
-impl Explained for Told {
+impl Diagnostic for ErrorReport {
+    fn code(&self) -> Code {
+        self.code
+    }
+
     fn exit(&self) -> Exit {
         [Exit::Usage, Exit::InUse, Exit::Refused, Exit::NotFound, Exit::NotRunning, Exit::Busy]
             .into_iter()
@@ -116,22 +146,45 @@ impl Explained for Told {
             .unwrap_or(Exit::Failed)
     }
 
-    fn next(&self) -> Option<String> {
+    fn next_step(&self) -> Option<String> {
         self.next.clone()
     }
 }
 
-/// Any [`Explained`] error, on its way to `main`.
-#[derive(Debug)]
-pub struct Failure(Box<dyn Explained>);
+/// Logs a failure that does not end the program: what it means for the server, with code, message, causes and next step as fields.
+///
+/// `log_failure!(warn, report, name, "the snapshot was not uploaded")`, where `name` is one of tracing's fields.
+#[macro_export]
+macro_rules! log_failure {
+    ($level:ident, $report:expr, $($field:tt)*) => {{
+        let report: $crate::error::ErrorReport = $report;
+        tracing::$level!(
+            code = report.code.name(),
+            error = report.message,
+            because = report.because_line(),
+            next = report.next,
+            $($field)*
+        );
+    }};
+}
 
-impl<E: Explained> From<E> for Failure {
+/// Any [`Diagnostic`] error, on its way to `main`.
+#[derive(Debug)]
+pub struct AppError(Box<dyn Diagnostic>);
+
+impl<E: Diagnostic> From<E> for AppError {
     fn from(error: E) -> Self {
         Self(Box::new(error))
     }
 }
 
-impl Failure {
+impl AppError {
+    /// Its stable code.
+    #[must_use]
+    pub fn code(&self) -> Code {
+        self.0.code()
+    }
+
     /// The exit code that the program ends with.
     #[must_use]
     pub fn exit(&self) -> Exit {
@@ -141,18 +194,13 @@ impl Failure {
     /// True if there was too little space for it.
     #[must_use]
     pub fn is_for_want_of_space(&self) -> bool {
-        self.0.is_for_want_of_space()
+        self.0.is_out_of_space()
     }
 
-    /// For another process of ours, which reports it as its own.
+    /// For another process of quorate, the log, or a program that reads JSON.
     #[must_use]
-    pub fn told(&self) -> Told {
-        Told {
-            message: self.0.to_string(),
-            because: causes(&*self.0).map(ToString::to_string).collect(),
-            next: self.0.next(),
-            exit_code: self.exit() as u8,
-        }
+    pub fn to_report(&self) -> ErrorReport {
+        ErrorReport::of(&*self.0)
     }
 
     /// The same as [`Self::report`] as a log line in JSON, for those who read the log with a program.
@@ -162,24 +210,26 @@ impl Failure {
         json_line([
             ("time", clock::rfc3339_millis(clock::now()).into()),
             ("level", "error".into()),
+            ("code", self.code().name().into()),
             ("message", self.0.to_string().into()),
             ("target", "quorate".into()),
             ("because", because.into()),
-            ("next", self.0.next().into()),
+            ("next", self.0.next_step().into()),
             ("exit_code", (self.exit() as u8).into()),
         ])
     }
 
-    /// The error, then why (the chain of sources), then what to do: what goes to standard error.
+    /// The error, then why (the chain of sources), what to do, and its code: what goes to standard error.
     #[must_use]
     pub fn report(&self) -> String {
         let mut text = format!("quorate: {}\n", paragraph(&self.0.to_string()));
         for cause in causes(&*self.0) {
             let _ = writeln!(text, "  because: {}", paragraph(&cause.to_string()));
         }
-        if let Some(next) = self.0.next() {
+        if let Some(next) = self.0.next_step() {
             let _ = writeln!(text, "  next: {}", paragraph(&next));
         }
+        let _ = writeln!(text, "  code: {}", self.code());
         text
     }
 }
@@ -204,29 +254,36 @@ mod tests {
     #[error("cannot read /x")]
     struct Sample(#[source] std::io::Error);
 
-    impl Explained for Sample {
-        fn exit(&self) -> Exit {
-            Exit::NotFound
+    impl Diagnostic for Sample {
+        fn code(&self) -> Code {
+            Code::SnapshotNotFound
         }
-        fn next(&self) -> Option<String> {
+        fn next_step(&self) -> Option<String> {
             Some("look for it".into())
         }
     }
 
     #[test]
     fn a_report_has_what_why_and_next() {
-        let failure = Failure::from(Sample(std::io::Error::other("it is gone")));
-        assert_eq!(failure.report(), "quorate: cannot read /x\n  because: it is gone\n  next: look for it\n");
-        let hostile = Failure::from(Sample(std::io::Error::other("\u{1b}[2J")));
-        assert_eq!(hostile.report(), "quorate: cannot read /x\n  because: ?[2J\n  next: look for it\n");
+        let failure = AppError::from(Sample(std::io::Error::other("it is gone")));
+        assert_eq!(
+            failure.report(),
+            "quorate: cannot read /x\n  because: it is gone\n  next: look for it\n  code: snapshot-not-found\n"
+        );
+        let hostile = AppError::from(Sample(std::io::Error::other("\u{1b}[2J")));
+        assert_eq!(
+            hostile.report(),
+            "quorate: cannot read /x\n  because: ?[2J\n  next: look for it\n  code: snapshot-not-found\n"
+        );
         // A name with a line break in it, and lines of our own.
-        let broken = Failure::from(Sample(std::io::Error::other("a\nb: good\n    its last line")));
+        let broken = AppError::from(Sample(std::io::Error::other("a\nb: good\n    its last line")));
         assert_eq!(
             broken.report(),
-            "quorate: cannot read /x\n  because: a?b: good\n    its last line\n  next: look for it\n"
+            "quorate: cannot read /x\n  because: a?b: good\n    its last line\n  next: look for it\n  code: snapshot-not-found\n"
         );
         assert_eq!(failure.exit(), Exit::NotFound);
         let line: serde_json::Value = serde_json::from_str(&failure.json_line()).unwrap();
         assert_eq!((&line["because"][0], &line["exit_code"]), (&"it is gone".into(), &5.into()));
+        assert_eq!(line["code"], "snapshot-not-found");
     }
 }
