@@ -65,14 +65,14 @@ bench: setup-test matrix ## Measure against a bare etcd, etcdctl, zip, openssl a
 soak: setup-test matrix embedded ## Run the tests again and again for SOAK seconds
 	end=$$(( $$(date +%s) + $(SOAK) )); runs=0; \
 	while [ $$(date +%s) -lt $$end ]; do \
-	    cargo test --locked --features fault-injection --test launch --test snapshot --test restore -q; \
+	    cargo test --locked --features fault-injection --test it -q -- launch:: snapshot:: restore::; \
 	    runs=$$((runs + 1)); echo "soak: $$runs runs without a failure"; \
 	done
 
 proof: setup-test matrix ## Try MUTANTS broken snapshots on real etcds; compare SAVES copied snapshots of each with what etcd sends
-	QUORATE_PROOF_MUTANTS=$(MUTANTS) $(SAME_BYTES) cargo test --locked --release --features fault-injection --test snapshot \
+	QUORATE_PROOF_MUTANTS=$(MUTANTS) $(SAME_BYTES) cargo test --locked --release --features fault-injection --test it \
 	    mutants_that_no_etcd_runs_on -- --ignored --nocapture
-	QUORATE_SOAK_SAVES=$(SAVES) $(SAME_BYTES) cargo test --locked --release --features fault-injection --test snapshot \
+	QUORATE_SOAK_SAVES=$(SAVES) $(SAME_BYTES) cargo test --locked --release --features fault-injection --test it \
 	    copies_are_what_etcd_has -- --ignored --nocapture --test-threads=1
 
 fuzz: ## Feed the readers of databases, archives and logs, and the editor, with nonsense for FUZZ seconds each

@@ -6,7 +6,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::disallowed_methods, missing_docs)]
 
-#[path = "../tests/kit/mod.rs"]
+#[path = "../tests/it/kit/mod.rs"]
 mod kit;
 #[path = "measure/mod.rs"]
 mod measure;

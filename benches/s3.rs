@@ -5,13 +5,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::disallowed_methods, missing_docs)]
 
-#[path = "../tests/kit/mod.rs"]
+#[path = "../tests/it/kit/mod.rs"]
 mod kit;
 #[path = "measure/mod.rs"]
 mod measure;
-#[allow(dead_code, reason = "no bench injects faults")]
-#[path = "../tests/kit/s3.rs"]
-mod store;
 
 use std::fs;
 use std::path::PathBuf;
@@ -20,9 +17,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use kit::s3::{ACCESS_KEY, BUCKET, SECRET_KEY, Store};
 use kit::{Etcd, Node, Ran};
 use measure::{fill, mib, row, spread, status_field_of};
-use store::{ACCESS_KEY, BUCKET, SECRET_KEY, Store};
 
 const RUNS: usize = 5;
 

@@ -1,0 +1,15 @@
+//! `quorate server` runs and looks after a real etcd: the launch tests.
+
+mod child_life;
+mod command_line;
+mod configuration;
+mod embedded;
+mod empty_values;
+mod faults;
+mod health;
+mod mistakes;
+mod monitoring;
+mod reload;
+mod secrets;
+mod start;
+mod user;

@@ -1,0 +1,11 @@
+//! The integration tests, in one crate: real `quorate` servers with real etcds.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::disallowed_methods, missing_docs)]
+
+mod kit;
+
+mod install;
+mod launch;
+mod restore;
+mod s3;
+mod snapshot;

@@ -1,0 +1,234 @@
+//! Every named step, failing and killed: afterwards there are the old data or the new ones, whole, and the same command works.
+
+use std::path::Path;
+use std::process::Command;
+
+use super::{keys, left_nothing, restored, save, snapshot_dir};
+use crate::kit::{Etcd, Node, Ran, Timed, etcds_on, eventually};
+
+/// A server that was stopped, with a snapshot in which `b` is not.
+pub struct Template {
+    pub node: Node,
+    pub name: String,
+}
+
+impl Template {
+    pub fn new() -> Self {
+        let mut node = Node::new(&Etcd::usual());
+        node.start_ready();
+        node.etcdctl(&["put", "a", "1"]);
+        let name = save(&node);
+        node.etcdctl(&["put", "b", "1"]);
+        node.stop();
+        assert!(snapshot_dir(&node).join(&name).exists());
+        Self { node, name }
+    }
+
+    pub fn copy(&self) -> Node {
+        let node = Node::new(&Etcd::usual());
+        copy(&self.node.data_dir, &node.data_dir);
+        node
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    let done = Command::new("cp").args(["-a", "--sparse=always"]).arg(from).arg(to).status().unwrap();
+    assert!(done.success());
+}
+
+/// Runs the act with a fault; then a normal start, and the act again.
+fn survives(template: &Template, act: &[&str], faults: &str, new: &str) {
+    let mut node = template.copy();
+    node.env = vec![("FAILPOINTS".into(), faults.into())];
+    let ran = node.run_server_with(act);
+    node.env.clear();
+    let context = format!("{act:?} with {faults}: {ran:#?}");
+    assert_ne!(ran.code, Some(0), "the fault was not met: {context}");
+    // One etcd, with the old data or the new.
+    node.start_ready();
+    assert_eq!(etcds_on(&node.etcd_dir()).len(), 1, "{context}");
+    let found = keys(&node);
+    assert!(found == "a b" || found == new, "{found}: {context}");
+    let says_undone =
+        ["nothing was changed", "everything is as it was before"].iter().any(|words| ran.err.contains(words));
+    let says_done = ran.err.contains("its data is in place and good");
+    if ran.code.is_some() {
+        assert!(says_undone != says_done, "{context}");
+        assert_eq!(found, if says_undone { "a b" } else { new }, "{context}");
+    }
+    left_nothing(&node);
+    node.stop();
+    again(&mut node, act, new, &context);
+    // And the same command without a start between: it finishes or undoes, and then does it, or says that it was done.
+    let mut node = template.copy();
+    node.env = vec![("FAILPOINTS".into(), faults.into())];
+    node.run_server_with(act);
+    node.env.clear();
+    let ran: Ran = node.run_server_with(act);
+    if ran.code == Some(4) {
+        assert!(ran.err.contains("reset-flag"), "{context} then {ran:#?}");
+        node.start_ready();
+        assert_eq!(keys(&node), new, "{context} then {ran:#?}");
+        node.stop();
+    } else {
+        restored(&ran);
+        node.start_ready();
+        assert_eq!(keys(&node), new, "{context}");
+        node.stop();
+    }
+    left_nothing(&node);
+}
+
+fn again(node: &mut Node, act: &[&str], new: &str, context: &str) {
+    if act[0] == "--undo-reset" {
+        return;
+    }
+    restored(&node.run_server_with(act));
+    left_nothing(node);
+    node.start_ready();
+    assert_eq!(keys(node), new, "{context}");
+    node.stop();
+}
+
+fn sweep(steps: &[&str], fault: &str) {
+    let template = Template::new();
+    let path = format!("--cluster-reset-restore-path={}", template.name);
+    for step in steps {
+        survives(&template, &["--cluster-reset", &path], &format!("restore::{step}=return({fault})"), "a");
+    }
+}
+
+const BUILDING: [&str; 3] = ["copy", "edited", "built"];
+const EXCHANGING: [&str; 5] = ["old_aside", "new_in_place", "exchanged", "gate", "passed"];
+const FINISHING: [&str; 6] = ["label", "name", "remember", "token", "flag", "tidy"];
+
+#[test]
+fn building_fails() {
+    let _timed = Timed::start();
+    sweep(&BUILDING, "eio");
+}
+
+#[test]
+fn building_is_killed() {
+    let _timed = Timed::start();
+    sweep(&BUILDING, "kill");
+}
+
+#[test]
+fn exchanging_fails() {
+    let _timed = Timed::start();
+    sweep(&EXCHANGING, "eio");
+}
+
+#[test]
+fn exchanging_is_killed() {
+    let _timed = Timed::start();
+    sweep(&EXCHANGING, "kill");
+}
+
+#[test]
+fn finishing_fails() {
+    let _timed = Timed::start();
+    sweep(&FINISHING, "eio");
+}
+
+#[test]
+fn finishing_is_killed() {
+    let _timed = Timed::start();
+    sweep(&FINISHING, "kill");
+}
+
+/// What does not pass the gate goes back; killed on the way back, the next start goes on with that.
+#[test]
+fn the_way_back_fails_or_is_killed() {
+    let _timed = Timed::start();
+    let template = Template::new();
+    let path = format!("--cluster-reset-restore-path={}", template.name);
+    for step in ["new_back", "old_back", "tidy"] {
+        let faults = format!("restore::gate=return;restore::{step}=return(kill)");
+        survives(&template, &["--cluster-reset", &path], &faults, "a");
+    }
+    let mut node = template.copy();
+    node.env = vec![("FAILPOINTS".into(), "restore::gate=return;restore::old_back=return".into())];
+    let ran = node.run_server_with(&["--cluster-reset", &path]);
+    ran.fails(1, &["failed, and cannot be rolled back now", "next: fix that, then start the server"]);
+    node.env.clear();
+    node.start_ready();
+    node.wait_log("the data from before are back in place");
+    assert_eq!(keys(&node), "a b");
+    node.stop();
+    left_nothing(&node);
+}
+
+/// Told to stop in the middle of it, it goes back and says so.
+#[test]
+fn told_to_stop_it_undoes_what_it_did() {
+    let _timed = Timed::start();
+    let template = Template::new();
+    let path = format!("--cluster-reset-restore-path={}", template.name);
+    // Before anything was changed, while etcd is tried, and after it passed.
+    for (step, words) in [
+        ("copy", "nothing was changed"),
+        ("exchanged", "everything is as it was before"),
+        ("gate", "everything is as it was before"),
+        ("passed", "everything is as it was before"),
+    ] {
+        let mut node = template.copy();
+        node.env = vec![("FAILPOINTS".into(), format!("restore::{step}=sleep(1500)"))];
+        let mut command = node.server_command();
+        let log = std::fs::File::create(node.log_path()).unwrap();
+        command.args(["--cluster-reset", &path]).stderr(log);
+        let child = command.spawn().unwrap();
+        let pid = nix::unistd::Pid::from_raw(child.id().cast_signed());
+        node.adopt(child);
+        let begun = if step == "copy" { "db/restore/etcd/member" } else { "db/restore/journal.json" };
+        eventually("it to be on its way", || node.server_dir().join(begun).exists().then_some(()));
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+        assert_eq!(node.wait_end().code(), Some(1), "{step}: {}", node.log());
+        assert!(node.log().contains(words) && node.log().contains("it was broken off"), "{step}: {}", node.log());
+        left_nothing(&node);
+        node.env.clear();
+        node.start_ready();
+        assert_eq!(keys(&node), "a b", "{step}");
+        node.stop();
+    }
+}
+
+#[test]
+fn a_reset_fails_or_is_killed() {
+    let _timed = Timed::start();
+    let template = Template::new();
+    for step in ["edited", "exchanged", "gate", "remember"] {
+        for fault in ["eio", "kill"] {
+            survives(&template, &["--cluster-reset"], &format!("restore::{step}=return({fault})"), "a b");
+        }
+    }
+}
+
+#[test]
+fn an_undoing_fails_or_is_killed() {
+    let _timed = Timed::start();
+    let template = Template::new();
+    let path = format!("--cluster-reset-restore-path={}", template.name);
+    // In use is what was restored, without b; back goes what has it.
+    restored(&template.node.run_server_with(&["--cluster-reset", &path]));
+    for step in ["old_aside", "new_in_place", "exchanged", "passed", "label", "remember", "flag", "tidy"] {
+        for fault in ["eio", "kill"] {
+            let mut node = template.copy();
+            node.env = vec![("FAILPOINTS".into(), format!("restore::{step}=return({fault})"))];
+            let ran = node.run_server_with(&["--undo-reset"]);
+            assert_ne!(ran.code, Some(0), "{step} {fault}: {ran:#?}");
+            node.env.clear();
+            node.start_ready();
+            let found = keys(&node);
+            let is_done = ran.err.contains("its data is in place and good");
+            if ran.code.is_some() {
+                assert_eq!(found, if is_done { "a b" } else { "a" }, "{step} {fault}: {ran:#?}");
+            }
+            assert!(found == "a" || found == "a b", "{step} {fault}: {found}");
+            assert_eq!(node.set_aside().len(), 1, "{step} {fault}");
+            node.stop();
+            left_nothing(&node);
+        }
+    }
+}

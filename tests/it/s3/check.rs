@@ -1,0 +1,150 @@
+//! `etcd-snapshot s3-check`: says what works, and what to do about what does not.
+
+use serde_json::Value;
+
+use crate::kit::s3::{BUCKET, Fault, Store};
+use crate::kit::{Etcd, Node, Ran, Timed};
+
+fn check(node: &Node, more: &[&str]) -> (Ran, Value) {
+    let ran = node.quorate(&[&["etcd-snapshot", "s3-check", "-o", "json"], more].concat());
+    let json = serde_json::from_str(&ran.out).unwrap_or_default();
+    (ran, json)
+}
+
+fn result<'j>(json: &'j Value, name: &str) -> &'j Value {
+    let items = json["items"].as_array().unwrap();
+    items.iter().find(|item| item["check"] == name).unwrap_or_else(|| panic!("no {name} in {json:#}"))
+}
+
+#[test]
+fn a_good_store_passes_and_nothing_stays_there() {
+    let _timed = Timed::start();
+    let store = Store::start_tls();
+    let node = Node::new(&Etcd::usual()).config(&store.config());
+    let (ran, json) = check(&node, &[]);
+    ran.succeeds();
+    for name in
+        ["dns", "credentials", "tls", "bucket", "list", "put", "get", "overwrite", "multipart", "checksums", "delete"]
+    {
+        assert_eq!(result(&json, name)["result"], "good", "{name}: {json:#}");
+    }
+    assert_eq!(result(&json, "credentials")["what"], "QUOR…TKEY, from etcd-s3-access-key");
+    assert!(json["policy"].as_str().unwrap().contains(&format!("arn:aws:s3:::{BUCKET}/prod/*")), "{json:#}");
+    assert!(store.objects("prod").iter().all(|name| name.starts_with(".quorate.")), "{:?}", store.objects("prod"));
+    let table = node.quorate(&["etcd-snapshot", "s3-check"]);
+    let said = table.succeeds();
+    assert!(said.contains("snapshots can be kept in s3://backups/prod/"), "{said}");
+    let checks = said.split("The least").next().unwrap();
+    assert!(checks.lines().all(|line| line.chars().count() <= 80), "{checks}");
+}
+
+#[test]
+fn several_at_a_time_do_not_disturb_each_other() {
+    let _timed = Timed::start();
+    let store = Store::start();
+    let node = Node::new(&Etcd::usual()).config(&store.config());
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| node.quorate(&["etcd-snapshot", "s3-check"]).succeeds().to_owned());
+        }
+    });
+    assert_eq!(store.objects("prod"), Vec::<String>::new());
+}
+
+#[test]
+fn each_thing_that_may_be_wrong_is_one_clear_message_with_the_fix() {
+    let _timed = Timed::start();
+    let store = Store::start();
+    let tls = Store::start_tls();
+    let node = Node::new(&Etcd::usual()).config(&store.config());
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let tls_endpoint = format!("--s3-endpoint={}", tls.endpoint());
+    let plain_to_tls = format!("--s3-endpoint=http://{}", tls.address);
+    let tls_to_plain = format!("--s3-endpoint=https://{}", store.address);
+    let nobody_there = format!("--s3-endpoint=http://{nobody}");
+    let no_proxy = format!("--s3-proxy=http://{nobody}");
+    for (more, name, what, next) in [
+        (&["--s3-secret-key=wrong"][..], "list", "", "etcd-s3-secret-key"),
+        (&["--s3-access-key=UNKNOWNACCESSKEY"], "list", "", "etcd-s3-"),
+        (&["--s3-bucket=another"], "bucket", "there is no bucket another", "the bucket has to be made first"),
+        (&[&tls_endpoint], "tls", "certificate", "etcd-s3-endpoint-ca"),
+        (&[&plain_to_tls], "connection", "", "etcd-s3-endpoint"),
+        (&[&tls_to_plain], "tls", "does not seem to speak TLS", "etcd-s3-insecure"),
+        (&[&nobody_there], "connection", "refused", "etcd-s3-endpoint"),
+        (&["--s3-endpoint=no-such-host.invalid"], "connection", "", "etcd-s3-endpoint"),
+        (&[&no_proxy], "proxy", "refused", "etcd-s3-proxy"),
+    ] {
+        let (ran, json) = check(&node, more);
+        assert_eq!(ran.code, Some(1), "{more:?}: {ran:?}");
+        let items = json["items"].as_array().unwrap();
+        let bad: Vec<&Value> = items.iter().filter(|item| item["result"] == "BAD").collect();
+        assert_eq!(bad.len(), 1, "{more:?}: {json:#}");
+        let said = bad[0]["what"].as_str().unwrap().to_lowercase();
+        assert_eq!(bad[0]["check"], name, "{more:?}: {json:#}");
+        assert!(said.contains(&what.to_lowercase()), "{more:?}: {json:#}");
+        assert!(bad[0]["next"].as_str().unwrap().contains(next), "{more:?}: {json:#}");
+    }
+    // Believing anybody is possible, and said.
+    let (ran, json) = check(&node, &[&tls_endpoint, "--s3-skip-ssl-verify"]);
+    ran.succeeds();
+    assert!(result(&json, "tls")["what"].as_str().unwrap().contains("whoever answers is believed"), "{json:#}");
+    for (more, words) in [
+        (&["--s3-bucket=Not/A/Name"][..], "is no name of a bucket"),
+        (&["--s3-endpoint=ftp://x"], "wants a host, or a URL with http or https"),
+        (&["--s3-endpoint=https://x", "--s3-insecure"], "keep one"),
+        (&["--s3-proxy=nonsense"], "wants a URL such as"),
+        (&["--s3-sse=rot13"], "wants AES256"),
+        (&["--s3-sse=sse-c:/does/not/exist"], "there is no such file"),
+        (&["--s3-endpoint-ca=/does/not/exist"], "there is no such file"),
+    ] {
+        let (ran, _) = check(&node, more);
+        assert_eq!(ran.code, Some(2), "{more:?}: {ran:?}");
+        assert!(ran.err.contains(words), "{more:?}: {}", ran.err);
+    }
+}
+
+#[test]
+fn what_a_store_says_is_understood() {
+    let _timed = Timed::start();
+    let store = Store::start();
+    let node = Node::new(&Etcd::usual()).config(&store.config());
+    for (fault, what, next) in [
+        (Fault::Answer(403, "RequestTimeTooSkewed", "The difference is too large.", vec![]), "clock", "timedatectl"),
+        (
+            Fault::Answer(
+                400,
+                "AuthorizationHeaderMalformed",
+                "the region 'us-east-1' is wrong; expecting 'eu-west-3'",
+                vec![],
+            ),
+            "eu-west-3",
+            "set etcd-s3-region to eu-west-3",
+        ),
+        (
+            Fault::Answer(301, "", "", vec![("x-amz-bucket-region", "eu-north-1")]),
+            "eu-north-1",
+            "set etcd-s3-region to eu-north-1",
+        ),
+        (
+            Fault::Answer(403, "InvalidAccessKeyId", "does not exist in our records", vec![]),
+            "InvalidAccessKeyId",
+            "etcd-s3-access-key",
+        ),
+        (Fault::Answer(403, "ExpiredToken", "The provided token has expired.", vec![]), "expired", "new credentials"),
+        (Fault::Answer(403, "AccessDenied", "Access Denied", vec![]), "AccessDenied", "the rights that"),
+    ] {
+        store.inject(fault.clone(), 0, usize::MAX, |seen| seen.is("GET", "list-type=2"));
+        let ran = node.quorate(&["etcd-snapshot", "ls", "--s3"]);
+        store.heal();
+        ran.fails(1, &["cannot list s3://backups/prod/", what, next]);
+    }
+    // A node may still see its own when the store cannot be reached.
+    let mut node = Node::new(&Etcd::usual()).config(&store.config());
+    node.start_ready();
+    node.quorate(&["etcd-snapshot", "save", "--s3=false"]).succeeds();
+    store.inject(Fault::Close, 0, usize::MAX, |_| true);
+    let ran = node.quorate(&["etcd-snapshot", "ls"]);
+    ran.fails(1, &["cannot list s3://backups/prod/", "next:"]);
+    assert!(ran.out.contains("on-demand-node-"), "{ran:?}");
+    node.stop();
+}

@@ -1,0 +1,15 @@
+//! Snapshots: taken, verified, listed, pruned, against real etcds.
+
+mod bounds;
+mod copy;
+mod drill;
+mod faults;
+mod leftovers;
+mod mutants;
+mod names;
+mod prune;
+mod rke1;
+mod save;
+mod schedule;
+mod space;
+mod verify;
