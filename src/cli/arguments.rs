@@ -161,7 +161,7 @@ mod tests {
     }
 
     fn kind_of(argv: &[String]) -> Option<ErrorKind> {
-        parse::<Cli>(argv.iter().map(OsString::from)).err().map(|error| error.kind())
+        parse::<Cli>(&argv.iter().map(OsString::from).collect::<Vec<_>>()).err().map(|error| error.kind())
     }
 
     #[test]
@@ -240,8 +240,8 @@ mod tests {
             ("quorate|space|--freeze", None, "'--free'"),
             ("quorate|stats", Some("'status'"), "tip: here"),
         ] {
-            let argv = line.split('|').map(OsString::from);
-            let error = parse::<Cli>(argv).unwrap_err().to_string();
+            let argv: Vec<OsString> = line.split('|').map(OsString::from).collect();
+            let error = parse::<Cli>(&argv).unwrap_err().to_string();
             let tips: String = error.lines().filter(|line| line.contains("tip:")).collect();
             match expected {
                 Some(expected) => assert!(tips.contains(expected), "{line}: {error}"),

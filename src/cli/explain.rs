@@ -1,4 +1,4 @@
-//! `quorate explain`: what an error code means, and what to do about it. docs/errors.md is made by `quorate explain --all`.
+//! `quorate explain`: what an error code means, and what to do about it. docs/errors.md is made by `quorate explain`.
 
 use std::fmt::Write as _;
 
@@ -13,14 +13,12 @@ use crate::error::{AppError, Code, Diagnostic, Exit};
 #[command(after_help = "\
 Examples:
   quorate explain data-lost
-  quorate explain --all")]
+  quorate explain | less")]
 pub(super) struct Args {
     /// The code, as the line `code:` of an error or `quorate status` shows it
-    #[arg(required_unless_present = "all")]
+    ///
+    /// Without it: all codes, as the table of docs/errors.md
     code: Option<String>,
-    /// All codes, as the table of docs/errors.md
-    #[arg(long, conflicts_with = "code")]
-    all: bool,
     /// Output format
     #[arg(long, short, value_enum, default_value_t)]
     output: Format,
@@ -55,8 +53,8 @@ impl Diagnostic for NoSuchCode {
 
     fn next_step(&self) -> Option<String> {
         Some(match self.similar {
-            Some(similar) => format!("did you mean {similar}? quorate explain --all lists every code"),
-            None => "quorate explain --all lists every code".into(),
+            Some(similar) => format!("did you mean {similar}? quorate explain lists every code"),
+            None => "quorate explain lists every code".into(),
         })
     }
 }
@@ -101,7 +99,7 @@ field `code` of an error with `-o json` or `--log-format json`, and the field `c
 An error in JSON has the fields `code`, `message`, `because` (the causes, the nearest first), `next` (what to do or type, or null) and
 `exit_code`. A wrapped failure, such as a restore that was not begun because the snapshot is corrupt, has the code of its cause.
 
-This page is made by `quorate explain --all`.
+This page is made by `quorate explain`.
 
 | code | exit | what has happened | what to do |
 |---|---|---|---|
@@ -113,11 +111,7 @@ mod tests {
 
     #[test]
     fn the_page_of_error_codes_is_that_of_the_table() {
-        assert_eq!(
-            include_str!("../../docs/errors.md"),
-            markdown(),
-            "make it with: quorate explain --all > docs/errors.md"
-        );
+        assert_eq!(include_str!("../../docs/errors.md"), markdown(), "make it with: quorate explain > docs/errors.md");
     }
 
     #[test]

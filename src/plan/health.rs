@@ -486,8 +486,7 @@ mod tests {
             ),
         ];
         for (number, (change, condition, codes)) in table.iter().enumerate() {
-            let expected = codes.iter().map(|code| (*code).to_owned()).collect::<Vec<_>>();
-            assert_eq!(seen(change), (*condition, expected), "row {number}");
+            assert_eq!(seen(change), (*condition, codes.to_vec()), "row {number}");
         }
     }
 
@@ -497,7 +496,7 @@ mod tests {
             o.storage.data_disk = disk(1, None, false);
             o.storage.snapshot_disk = disk(1, None, false);
         });
-        assert_eq!((condition, codes), (Condition::Unhealthy, vec!["disk-full".into()]));
+        assert_eq!((condition, codes), (Condition::Unhealthy, vec!["disk-full"]));
     }
 
     proptest! {
