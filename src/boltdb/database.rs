@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use super::edge::{Edge, Leaf};
-use super::image::Image;
-use super::page::{self, BUCKET, Finding, HEADER, Kind, META, Meta, PAGE_SIZES, ReadError};
+use super::page::{self, BUCKET, Corruption, HEADER, Kind, META, Meta, PAGE_SIZES, ReadError};
 use super::pages::Pages;
+use super::read_at::ReadAt;
 use super::table;
-use super::walk::{Bounds, Flow, LARGEST_BRANCH, ON, Visitor, Walk, Walked, read};
+use super::walk::{Bounds, CONTINUE, Flow, MAX_BRANCH_BYTES, Visitor, Walk, Walked, read};
 
 /// How long the file must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,12 +20,12 @@ pub enum Length {
 
 /// A database whose head was read.
 #[derive(Debug)]
-pub struct Database<'a, I: Image + ?Sized> {
+pub struct Database<'a, I: ReadAt + ?Sized> {
     image: &'a I,
     meta: Meta,
 }
 
-impl<'a, I: Image + ?Sized> Database<'a, I> {
+impl<'a, I: ReadAt + ?Sized> Database<'a, I> {
     /// Reads both heads of a database of `length` bytes. Both must be good: etcd goes on with one, and says nothing.
     ///
     /// # Errors
@@ -35,7 +35,7 @@ impl<'a, I: Image + ?Sized> Database<'a, I> {
         let second = read_meta(image, u64::from(first.page_size))?;
         let meta = if second.transaction > first.transaction { second } else { first };
         if first.page_size != second.page_size {
-            return Err(Finding::new(0, "the two heads of the database differ in the size of a page").into());
+            return Err(Corruption::new(0, "the two heads of the database differ in the size of a page").into());
         }
         let needed = meta.length();
         let is_right = needed.is_some_and(|needed| match wanted {
@@ -43,7 +43,7 @@ impl<'a, I: Image + ?Sized> Database<'a, I> {
             Length::AtLeast => length >= needed && length.is_multiple_of(u64::from(meta.page_size)),
         });
         if !is_right {
-            return Err(Finding::new(length.min(needed.unwrap_or(length)), meta.too_short(length)).into());
+            return Err(Corruption::new(length.min(needed.unwrap_or(length)), meta.too_short(length)).into());
         }
         Ok(Self { image, meta })
     }
@@ -54,11 +54,11 @@ impl<'a, I: Image + ?Sized> Database<'a, I> {
     /// # Errors
     /// If there is no good head, or the file is shorter than it says.
     pub fn open_newest(image: &'a I) -> Result<Self, ReadError> {
-        let meta = newest_head(image)?;
+        let meta = newest_meta_page(image)?;
         let length = image.length().map_err(|source| ReadError::Io { offset: 0, source })?;
         // Nothing is sized by what a head says of pages that are not there.
         if meta.length().is_none_or(|needed| needed > length) {
-            return Err(Finding::new(length, meta.too_short(length)).into());
+            return Err(Corruption::new(length, meta.too_short(length)).into());
         }
         Ok(Self { image, meta })
     }
@@ -78,26 +78,26 @@ impl<'a, I: Image + ?Sized> Database<'a, I> {
         if walk.tree(self.meta.root, None, visitor)?.is_continue() {
             walk.freelist()?;
         }
-        Ok(Walked { used_pages: walk.seen.count(), free_pages: self.meta.high_water_mark - walk.seen.count() })
+        Ok(Walked { used_pages: walk.visited.count(), free_pages: self.meta.high_water_mark - walk.visited.count() })
     }
 
     /// The pages that are reached. Of what leaves hold nothing is read, so that this is fast and proves nothing about it.
     ///
     /// # Errors
     /// The first thing that is wrong.
-    pub fn reached(&self) -> Result<Pages, ReadError> {
+    pub fn reachable_pages(&self) -> Result<Pages, ReadError> {
         let mut walk = Walk::new(self.image, self.meta)?;
         let _ = walk.node(self.meta.root, &Bounds::default(), 0, &mut |walk, pair, offset| match page::u64_at(
             pair.value, 0,
         )
         .filter(|_| pair.is_bucket)
         {
-            Some(0) => Ok(ON),
-            Some(root) => walk.outline(root, 0).map(|()| ON),
-            None => Err(Finding::new(offset, "these are not the buckets of an etcd").into()),
+            Some(0) => Ok(CONTINUE),
+            Some(root) => walk.mark_reachable_pages(root, 0).map(|()| CONTINUE),
+            None => Err(Corruption::new(offset, "these are not the buckets of an etcd").into()),
         })?;
         walk.freelist()?;
-        Ok(walk.seen)
+        Ok(walk.visited)
     }
 
     /// Reads one top-level bucket again, without the checks of [`Self::walk`] that look beyond it. Nothing if it is not there.
@@ -124,17 +124,17 @@ impl<'a, I: Image + ?Sized> Database<'a, I> {
     /// If they are damaged, or there are more than etcd has.
     pub fn top_level(&self) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, ReadError> {
         /// etcd has a dozen.
-        const MOST: usize = 1000;
+        const MAX_BUCKETS: usize = 1000;
         /// A small bucket lies in the page of the one above, in at most a quarter of it (bbolt `bucket.go`, `maxInlineBucketSize`).
-        const LARGEST_BUCKET: usize = 1 << 16;
+        const MAX_INLINE_BUCKET_BYTES: usize = 1 << 16;
         let mut buckets = BTreeMap::new();
         let mut walk = Walk::new(self.image, self.meta)?;
         let _ = walk.node(self.meta.root, &Bounds::default(), 0, &mut |_, pair, offset| {
-            if !pair.is_bucket || buckets.len() == MOST || pair.value.len() > LARGEST_BUCKET {
-                return Err(Finding::new(offset, "these are not the buckets of an etcd").into());
+            if !pair.is_bucket || buckets.len() == MAX_BUCKETS || pair.value.len() > MAX_INLINE_BUCKET_BYTES {
+                return Err(Corruption::new(offset, "these are not the buckets of an etcd").into());
             }
             buckets.insert(pair.key.to_vec(), pair.value.to_vec());
-            Ok(ON)
+            Ok(CONTINUE)
         })?;
         Ok(buckets)
     }
@@ -153,16 +153,16 @@ impl<'a, I: Image + ?Sized> Database<'a, I> {
         let mut branches = Vec::new();
         loop {
             let mut buffer = Vec::new();
-            let page = walk.begin(next, branches.len(), &mut buffer)?;
+            let page = walk.open_page(next, branches.len(), &mut buffer)?;
             match page.header.kind {
                 Some(Kind::Leaf) => return Ok(Edge { branches, leaf: Leaf::Page(next, page) }),
                 Some(Kind::Branch) => {
-                    walk.rest(&page, &mut buffer, LARGEST_BRANCH)?;
-                    let children = table::children(&buffer, page.header).map_err(|what| page.wrong(what))?;
+                    walk.rest(&page, &mut buffer, MAX_BRANCH_BYTES)?;
+                    let children = table::children(&buffer, page.header).map_err(|what| page.corruption(what))?;
                     next = children.last().map_or(0, |(_, child)| *child);
                     branches.push((buffer, page.header));
                 }
-                _ => return Err(page.wrong("a page is neither branch nor leaf")),
+                _ => return Err(page.corruption("a page is neither branch nor leaf")),
             }
         }
     }
@@ -172,7 +172,7 @@ impl<'a, I: Image + ?Sized> Database<'a, I> {
     /// # Errors
     /// If it is too damaged to tell.
     pub fn any_bucket_holds(&self, names: &[&[u8]]) -> Result<bool, ReadError> {
-        let mut any = Any;
+        let mut any = FirstPair;
         let mut walk = Walk::new(self.image, self.meta)?;
         Ok(walk.tree(self.meta.root, Some(names), &mut any)?.is_break())
     }
@@ -182,7 +182,7 @@ impl<'a, I: Image + ?Sized> Database<'a, I> {
 ///
 /// # Errors
 /// If neither is good, or they cannot be read.
-pub fn newest_head<I: Image + ?Sized>(image: &I) -> Result<Meta, ReadError> {
+pub fn newest_meta_page<I: ReadAt + ?Sized>(image: &I) -> Result<Meta, ReadError> {
     let heads = [0].into_iter().chain(PAGE_SIZES.map(u64::from));
     // The second head lies where the first page ends, and the size of that is in the first, which may be damaged.
     let good = heads.filter_map(|offset| {
@@ -190,24 +190,24 @@ pub fn newest_head<I: Image + ?Sized>(image: &I) -> Result<Meta, ReadError> {
         (offset == 0 || offset == u64::from(meta.page_size)).then_some(meta)
     });
     let meta = good.max_by_key(|meta| meta.transaction);
-    Ok(meta.ok_or_else(|| Finding::new(0, "there is no database: neither of its heads can be read"))?)
+    Ok(meta.ok_or_else(|| Corruption::new(0, "there is no database: neither of its heads can be read"))?)
 }
 
-fn read_meta<I: Image + ?Sized>(image: &I, offset: u64) -> Result<Meta, ReadError> {
+fn read_meta<I: ReadAt + ?Sized>(image: &I, offset: u64) -> Result<Meta, ReadError> {
     let mut bytes = [0; HEADER + META];
     read(image, &mut bytes, offset)?;
     Ok(Meta::read(&bytes, offset)?)
 }
 
 /// Stops at the first pair.
-struct Any;
+struct FirstPair;
 
-impl Visitor for Any {
-    fn bucket(&mut self, _: &[u8], _: u64) -> Result<(), Finding> {
+impl Visitor for FirstPair {
+    fn bucket(&mut self, _: &[u8], _: u64) -> Result<(), Corruption> {
         Ok(())
     }
 
-    fn pair(&mut self, _: &[u8], _: &[u8], _: u64) -> Result<Flow, Finding> {
+    fn pair(&mut self, _: &[u8], _: &[u8], _: u64) -> Result<Flow, Corruption> {
         Ok(Flow::Break(()))
     }
 }
@@ -216,7 +216,7 @@ impl Visitor for Any {
 pub(super) mod tests {
     use super::super::page::Pair;
     use super::super::page::tests::meta;
-    use super::super::walk::{LARGEST_WHOLE, Visitor};
+    use super::super::walk::{MAX_WHOLE_LEAF_BYTES, Visitor};
     use super::*;
     use proptest::prelude::*;
 
@@ -226,12 +226,12 @@ pub(super) mod tests {
     pub struct Ignore;
 
     impl Visitor for Ignore {
-        fn bucket(&mut self, _: &[u8], _: u64) -> Result<(), Finding> {
+        fn bucket(&mut self, _: &[u8], _: u64) -> Result<(), Corruption> {
             Ok(())
         }
 
-        fn pair(&mut self, _: &[u8], _: &[u8], _: u64) -> Result<Flow, Finding> {
-            Ok(ON)
+        fn pair(&mut self, _: &[u8], _: &[u8], _: u64) -> Result<Flow, Corruption> {
+            Ok(CONTINUE)
         }
     }
 
@@ -295,14 +295,14 @@ pub(super) mod tests {
     struct Seen(Vec<String>);
 
     impl Visitor for Seen {
-        fn bucket(&mut self, name: &[u8], _: u64) -> Result<(), Finding> {
+        fn bucket(&mut self, name: &[u8], _: u64) -> Result<(), Corruption> {
             self.0.push(String::from_utf8_lossy(name).into_owned());
             Ok(())
         }
-        fn pair(&mut self, key: &[u8], value: &[u8], _: u64) -> Result<Flow, Finding> {
+        fn pair(&mut self, key: &[u8], value: &[u8], _: u64) -> Result<Flow, Corruption> {
             assert_eq!(value, b"value");
             self.0.push(format!("/{}", String::from_utf8_lossy(key)));
-            Ok(ON)
+            Ok(CONTINUE)
         }
     }
 
@@ -388,20 +388,20 @@ pub(super) mod tests {
     fn large_leaves_are_read_one_element_at_a_time() {
         struct Sizes(Vec<usize>);
         impl Visitor for Sizes {
-            fn bucket(&mut self, _: &[u8], _: u64) -> Result<(), Finding> {
+            fn bucket(&mut self, _: &[u8], _: u64) -> Result<(), Corruption> {
                 Ok(())
             }
-            fn pair(&mut self, key: &[u8], value: &[u8], _: u64) -> Result<Flow, Finding> {
+            fn pair(&mut self, key: &[u8], value: &[u8], _: u64) -> Result<Flow, Corruption> {
                 assert!(key.len() == 1 && value.iter().all(|byte| *byte == 7));
                 self.0.push(value.len());
-                Ok(ON)
+                Ok(CONTINUE)
             }
         }
         let mut sizes = Sizes(Vec::new());
-        let bytes = with_large_leaf(LARGEST_WHOLE);
+        let bytes = with_large_leaf(MAX_WHOLE_LEAF_BYTES);
         let database = Database::open(&bytes[..], bytes.len() as u64, Length::Exact).unwrap();
         database.walk(&mut sizes).unwrap();
-        assert_eq!(sizes.0, [LARGEST_WHOLE; 2]);
+        assert_eq!(sizes.0, [MAX_WHOLE_LEAF_BYTES; 2]);
         assert_eq!(database.last_key(b"key").unwrap(), Some(b"b".to_vec()));
         // Larger than anything that etcd writes: refused by its table, not read.
         let mut bytes = bytes;
@@ -419,7 +419,7 @@ pub(super) mod tests {
             put(&mut bytes, usize::try_from(id).unwrap() * PAGE, &meta(id, 6 + id, 1 << 33, 3));
         }
         assert!(Database::open_newest(&bytes[..]).unwrap_err().to_string().contains("its head says 8589934592 pages"));
-        assert_eq!(newest_head(&bytes[..]).unwrap().high_water_mark, 1 << 33);
+        assert_eq!(newest_meta_page(&bytes[..]).unwrap().high_water_mark, 1 << 33);
     }
 
     proptest! {

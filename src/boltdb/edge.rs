@@ -1,9 +1,9 @@
 //! The right edge of a bucket's tree: its last keys, without reading what lies before.
 
-use super::image::Image;
-use super::page::{Finding, Header, Kind, Pair, ReadError};
+use super::page::{Corruption, Header, Kind, Pair, ReadError};
+use super::read_at::ReadAt;
 use super::table::{Pairs, Table};
-use super::walk::{Begun, LARGEST_WHOLE, read};
+use super::walk::{MAX_WHOLE_LEAF_BYTES, OpenPage, read};
 
 /// The pages along the right edge of a bucket's tree.
 #[derive(Debug)]
@@ -20,7 +20,7 @@ pub enum Leaf {
     /// It lies in the page of the bucket above.
     Inline(Vec<u8>),
     /// The page with this number.
-    Page(u64, Begun),
+    Page(u64, OpenPage),
 }
 
 impl Leaf {
@@ -28,11 +28,11 @@ impl Leaf {
     ///
     /// # Errors
     /// If they cannot be read.
-    pub(super) fn bytes<I: Image + ?Sized>(&self, image: &I) -> Result<Option<Vec<u8>>, ReadError> {
+    pub(super) fn bytes<I: ReadAt + ?Sized>(&self, image: &I) -> Result<Option<Vec<u8>>, ReadError> {
         match self {
             Self::Inline(bytes) => Ok(Some(bytes.clone())),
             Self::Page(_, page) => {
-                let length = usize::try_from(page.length).ok().filter(|length| *length <= LARGEST_WHOLE);
+                let length = usize::try_from(page.length).ok().filter(|length| *length <= MAX_WHOLE_LEAF_BYTES);
                 let Some(length) = length else { return Ok(None) };
                 let mut bytes = vec![0; length];
                 read(image, &mut bytes, page.offset)?;
@@ -42,7 +42,7 @@ impl Leaf {
     }
 
     /// Its first key, and its last one: only its table and that key are read.
-    fn key<I: Image + ?Sized>(&self, image: &I, is_last: bool) -> Result<Option<Vec<u8>>, ReadError> {
+    fn key<I: ReadAt + ?Sized>(&self, image: &I, is_last: bool) -> Result<Option<Vec<u8>>, ReadError> {
         let page = match self {
             Self::Inline(bytes) => {
                 let Some(header) = Header::read(bytes) else { return Ok(None) };
@@ -56,7 +56,7 @@ impl Leaf {
         read(image, &mut head, page.offset)?;
         let mut table = Table::new(&head, Kind::Leaf, page.header.count);
         let mut found = None;
-        while let Some(entry) = table.entry().map_err(|what| page.wrong(what))? {
+        while let Some(entry) = table.entry().map_err(|what| page.corruption(what))? {
             found = Some(entry);
             if !is_last {
                 break;
@@ -64,7 +64,7 @@ impl Leaf {
         }
         let Some(entry) = found else { return Ok(None) };
         if entry.end() > page.length {
-            return Err(page.wrong("an element of a leaf does not lie within it"));
+            return Err(page.corruption("an element of a leaf does not lie within it"));
         }
         let mut key = vec![0; entry.key as usize];
         read(image, &mut key, page.offset + entry.start)?;
@@ -72,21 +72,21 @@ impl Leaf {
     }
 
     /// Its first key.
-    pub(super) fn first_key<I: Image + ?Sized>(&self, image: &I) -> Result<Option<Vec<u8>>, ReadError> {
+    pub(super) fn first_key<I: ReadAt + ?Sized>(&self, image: &I) -> Result<Option<Vec<u8>>, ReadError> {
         self.key(image, false)
     }
 
     /// Its last key.
-    pub(super) fn last_key<I: Image + ?Sized>(&self, image: &I) -> Result<Option<Vec<u8>>, ReadError> {
+    pub(super) fn last_key<I: ReadAt + ?Sized>(&self, image: &I) -> Result<Option<Vec<u8>>, ReadError> {
         self.key(image, true)
     }
 }
 
 /// All pairs of a leaf that is there as a whole.
-pub(super) fn pairs(bytes: &[u8], header: Header) -> Result<Vec<Pair<'_>>, Finding> {
+pub(super) fn pairs(bytes: &[u8], header: Header) -> Result<Vec<Pair<'_>>, Corruption> {
     let mut pairs = Pairs::new(bytes, header);
     let mut all = Vec::new();
-    while let Some(pair) = pairs.pair().map_err(|what| Finding::new(0, what))? {
+    while let Some(pair) = pairs.pair().map_err(|what| Corruption::new(0, what))? {
         all.push(pair);
     }
     Ok(all)

@@ -9,9 +9,9 @@ use std::path::Path;
 
 use super::database::Database;
 use super::edge::{self, Edge, Leaf};
-use super::page::{self, BUCKET, Finding, Header, Meta, NO_FREELIST, Pair, ReadError};
+use super::page::{self, BUCKET, Corruption, Header, Meta, NO_FREELIST, Pair, ReadError};
 use super::table;
-use super::walk::{Flow, ON, Visitor};
+use super::walk::{CONTINUE, Flow, Visitor};
 use crate::durable::{self, WriteError};
 
 /// What a small bucket holds.
@@ -31,8 +31,8 @@ pub enum EditError {
     Write(#[from] WriteError),
 }
 
-impl From<Finding> for EditError {
-    fn from(finding: Finding) -> Self {
+impl From<Corruption> for EditError {
+    fn from(finding: Corruption) -> Self {
         Self::Read(finding.into())
     }
 }
@@ -87,7 +87,7 @@ impl<'f> Editor<'f> {
         let bucket = self.buckets.get(name).cloned().unwrap_or_else(|| empty_bucket(&[]));
         let Edge { branches, leaf } = self.database.right_edge(&bucket)?;
         if leaf.last_key(self.file)?.is_some_and(|last| last.as_slice() >= key) {
-            return Err(Finding::new(0, "what is to be put behind the last key does not belong there").into());
+            return Err(Corruption::new(0, "what is to be put behind the last key does not belong there").into());
         }
         let pair = Pair { key, value, is_bucket: false };
         // What takes the place of the last page of a level, and what comes behind it.
@@ -99,10 +99,10 @@ impl<'f> Editor<'f> {
                 (self.put_leaf(&pairs)?, None)
             }
             // Too large to be copied: it stays where it is.
-            None => (page_of(&leaf), Some(self.put_leaf(&[pair])?)),
+            None => (encode_page(&leaf), Some(self.put_leaf(&[pair])?)),
         };
         for (bytes, header) in branches.iter().rev() {
-            let children = table::children(bytes, *header).map_err(|what| Finding::new(0, what))?;
+            let children = table::children(bytes, *header).map_err(|what| Corruption::new(0, what))?;
             let mut children: Vec<(&[u8], u64)> = children;
             if let Some(child) = children.last_mut() {
                 child.1 = last;
@@ -114,7 +114,7 @@ impl<'f> Editor<'f> {
             let first = leaf.first_key(self.file)?.unwrap_or_default();
             last = self.put_branch(&[(&first, last), (key, behind)])?;
         }
-        self.buckets.insert(name.to_vec(), lead_to(last, &bucket, &[]));
+        self.buckets.insert(name.to_vec(), point_to(last, &bucket, &[]));
         Ok(())
     }
 
@@ -127,8 +127,8 @@ impl<'f> Editor<'f> {
             let pairs: Vec<Pair<'_>> = pairs.iter().map(|(key, value)| Pair { key, value, is_bucket: false }).collect();
             let before = self.buckets.remove(&name).unwrap_or_default();
             let after = match self.inline(&pairs) {
-                Some(page) => lead_to(0, &before, &page),
-                None => lead_to(self.put_leaf(&pairs)?, &before, &[]),
+                Some(page) => point_to(0, &before, &page),
+                None => point_to(self.put_leaf(&pairs)?, &before, &[]),
             };
             self.buckets.insert(name, after);
         }
@@ -158,18 +158,19 @@ impl<'f> Editor<'f> {
         meta.high_water_mark + self.appended.len() as u64 / u64::from(meta.page_size)
     }
 
-    fn put_leaf(&mut self, pairs: &[Pair<'_>]) -> Result<u64, Finding> {
+    fn put_leaf(&mut self, pairs: &[Pair<'_>]) -> Result<u64, Corruption> {
         let (id, page_size) = (self.next_page(), self.database.meta().page_size);
-        let page = page::leaf(id, pairs, page_size).ok_or_else(|| Finding::new(0, "there is too much for one page"))?;
+        let page =
+            page::leaf(id, pairs, page_size).ok_or_else(|| Corruption::new(0, "there is too much for one page"))?;
         self.appended.extend_from_slice(&page);
         self.appended.resize(self.appended.len().next_multiple_of(page_size as usize), 0);
         Ok(id)
     }
 
-    fn put_branch(&mut self, children: &[(&[u8], u64)]) -> Result<u64, Finding> {
+    fn put_branch(&mut self, children: &[(&[u8], u64)]) -> Result<u64, Corruption> {
         let (id, page_size) = (self.next_page(), self.database.meta().page_size);
         let page = page::branch(id, children, page_size);
-        let page = page.ok_or_else(|| Finding::new(0, "there is too much for one page"))?;
+        let page = page.ok_or_else(|| Corruption::new(0, "there is too much for one page"))?;
         self.appended.extend_from_slice(&page);
         self.appended.resize(self.appended.len().next_multiple_of(page_size as usize), 0);
         Ok(id)
@@ -183,12 +184,12 @@ impl<'f> Editor<'f> {
 }
 
 /// What leads to a bucket: its root page, or 0 and the page itself; what it counts in between is kept.
-fn lead_to(root: u64, before: &[u8], inline: &[u8]) -> Vec<u8> {
+fn point_to(root: u64, before: &[u8], inline: &[u8]) -> Vec<u8> {
     let sequence = page::u64_at(before, 8).unwrap_or_default();
     [&root.to_le_bytes()[..], &sequence.to_le_bytes(), inline].concat()
 }
 
-fn page_of(leaf: &Leaf) -> u64 {
+fn encode_page(leaf: &Leaf) -> u64 {
     match leaf {
         Leaf::Page(id, _) => *id,
         Leaf::Inline(_) => 0,
@@ -197,7 +198,7 @@ fn page_of(leaf: &Leaf) -> u64 {
 
 fn empty_bucket(before: &[u8]) -> Vec<u8> {
     debug_assert!(before.len() <= BUCKET);
-    lead_to(0, before, &page::leaf(0, &[], 4096).unwrap_or_default())
+    point_to(0, before, &page::leaf(0, &[], 4096).unwrap_or_default())
 }
 
 /// Everything in a bucket.
@@ -208,17 +209,17 @@ struct All {
 }
 
 impl Visitor for All {
-    fn bucket(&mut self, _: &[u8], _: u64) -> Result<(), Finding> {
+    fn bucket(&mut self, _: &[u8], _: u64) -> Result<(), Corruption> {
         Ok(())
     }
 
-    fn pair(&mut self, key: &[u8], value: &[u8], offset: u64) -> Result<Flow, Finding> {
+    fn pair(&mut self, key: &[u8], value: &[u8], offset: u64) -> Result<Flow, Corruption> {
         self.bytes += key.len() + value.len();
         if self.bytes > LARGEST {
-            return Err(Finding::new(offset, "a bucket that etcd keeps small is large"));
+            return Err(Corruption::new(offset, "a bucket that etcd keeps small is large"));
         }
         self.pairs.insert(key.to_vec(), value.to_vec());
-        Ok(ON)
+        Ok(CONTINUE)
     }
 }
 
@@ -226,7 +227,7 @@ impl Visitor for All {
 mod tests {
     use super::super::database::Length;
     use super::super::database::tests::{Ignore, database, with_large_leaf};
-    use super::super::walk::{LARGEST_WHOLE, Walked};
+    use super::super::walk::{MAX_WHOLE_LEAF_BYTES, Walked};
     use super::*;
     use proptest::prelude::*;
     use std::io::Write as _;
@@ -292,7 +293,7 @@ mod tests {
     /// A leaf that is too large to be copied gets a neighbour.
     #[test]
     fn a_pair_is_put_behind_a_large_leaf() {
-        let file = file(&with_large_leaf(LARGEST_WHOLE));
+        let file = file(&with_large_leaf(MAX_WHOLE_LEAF_BYTES));
         for key in [b"c", b"d"] {
             let mut editor = Editor::open(&file).unwrap();
             editor.append(b"key", key, b"v").unwrap();

@@ -11,7 +11,7 @@
 use super::protobuf::{Fields, Malformed};
 
 /// Far more than any etcd counts to, and there is still room above it.
-pub const LARGEST_REVISION: i64 = i64::MAX / 2;
+pub const MAX_REVISION: i64 = i64::MAX / 2;
 
 /// A revision of the keyspace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,14 +36,14 @@ pub struct Record<'a> {
 impl Record<'_> {
     /// It only raises the revision.
     #[must_use]
-    pub const fn is_raise(&self) -> bool {
+    pub const fn is_revision_bump(&self) -> bool {
         self.key.is_empty()
     }
 
     /// It gives a value to a key.
     #[must_use]
     pub const fn is_put(&self) -> bool {
-        !self.is_tombstone && !self.is_raise()
+        !self.is_tombstone && !self.is_revision_bump()
     }
 }
 
@@ -59,7 +59,7 @@ pub fn revision(bytes: &[u8]) -> Result<(Revision, bool), &'static str> {
     };
     let long = |at: usize| bytes[at..at + 8].try_into().map_or(-1, i64::from_be_bytes);
     let revision = Revision { main: long(0), sub: long(9) };
-    if bytes[8] != b'_' || revision.sub < 0 || !(0..=LARGEST_REVISION).contains(&revision.main) {
+    if bytes[8] != b'_' || revision.sub < 0 || !(0..=MAX_REVISION).contains(&revision.main) {
         return Err("a revision is malformed");
     }
     Ok((revision, is_tombstone))
@@ -190,7 +190,7 @@ mod tests {
         assert_eq!((read.create_revision, read.version, read.lease, read.value), (2, 2, 9, &b"x"[..]));
         assert!(read.record.is_put());
         assert!(record(&key(5, 0, b"t"), &[0x0a, 1, b'b']).unwrap().is_tombstone);
-        assert!(record(&key(9, 0, b""), b"").unwrap().is_raise());
+        assert!(record(&key(9, 0, b""), b"").unwrap().is_revision_bump());
         // Fields that only a later etcd knows are passed over.
         for unknown in [&[0x38, 1][..], &[0x3a, 2, 1, 2], &[0x3d, 1, 2, 3, 4], &[0x39, 1, 2, 3, 4, 5, 6, 7, 8]] {
             assert_eq!(change(&key(5, 0, b""), &[&VALUE, unknown].concat()), Ok(read));

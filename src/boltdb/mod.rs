@@ -5,13 +5,13 @@
 pub mod database;
 pub mod edge;
 pub mod edit;
-pub mod image;
 pub mod keyspace;
 pub mod membership;
 pub mod page;
 pub mod pages;
 pub mod protobuf;
 pub mod raft_snapshot;
+pub mod read_at;
 pub mod schema;
 pub mod table;
 pub mod wal;

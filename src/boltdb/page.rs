@@ -32,34 +32,34 @@ pub const PAGE_SIZES: [u32; 7] = [1024, 2048, 4096, 8192, 16384, 32768, 65536];
 
 /// Something that is not as it must be.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Finding {
+pub struct Corruption {
     /// Where in the file, in bytes.
     pub offset: u64,
     /// What.
     pub what: String,
 }
 
-impl Finding {
+impl Corruption {
     /// A finding.
     pub fn new(offset: u64, what: impl Into<String>) -> Self {
         Self { offset, what: what.into() }
     }
 }
 
-impl fmt::Display for Finding {
+impl fmt::Display for Corruption {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "at byte {}: {}", self.offset, self.what)
     }
 }
 
-impl std::error::Error for Finding {}
+impl std::error::Error for Corruption {}
 
 /// Why a database cannot be read to its end.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     /// It is damaged.
     #[error(transparent)]
-    Damaged(#[from] Finding),
+    Damaged(#[from] Corruption),
     /// The system could not read it.
     #[error("cannot read at byte {offset}")]
     Io {
@@ -92,8 +92,8 @@ impl Meta {
     ///
     /// # Errors
     /// What is wrong with it.
-    pub fn read(page: &[u8], offset: u64) -> Result<Self, Finding> {
-        let wrong = |what: &str| Finding::new(offset, format!("the head of the database is damaged: {what}"));
+    pub fn read(page: &[u8], offset: u64) -> Result<Self, Corruption> {
+        let wrong = |what: &str| Corruption::new(offset, format!("the head of the database is damaged: {what}"));
         let meta = page.get(HEADER..HEADER + META).ok_or_else(|| wrong("it is cut off"))?;
         let (word, long) = (|at| u32_at(meta, at).unwrap_or_default(), |at| u64_at(meta, at).unwrap_or_default());
         if word(0) != MAGIC {

@@ -1,6 +1,6 @@
 //! Which pages were reached: a bit for each.
 
-use super::page::{Finding, Meta, ReadError};
+use super::page::{Corruption, Meta, ReadError};
 
 /// A bit for each page that was reached.
 #[derive(Clone, Debug)]
@@ -17,12 +17,13 @@ impl Pages {
     /// If there would be more than any file has.
     pub(super) fn new(meta: Meta) -> Result<Self, ReadError> {
         // A bound against heads that promise more than any file holds.
-        const MOST: u64 = 1 << 34;
-        let words = usize::try_from(meta.high_water_mark.div_ceil(64)).ok().filter(|_| meta.high_water_mark <= MOST);
-        let words = words.ok_or_else(|| Finding::new(0, "the head of the database promises too many pages"))?;
+        const MAX_PAGES: u64 = 1 << 34;
+        let words =
+            usize::try_from(meta.high_water_mark.div_ceil(64)).ok().filter(|_| meta.high_water_mark <= MAX_PAGES);
+        let words = words.ok_or_else(|| Corruption::new(0, "the head of the database promises too many pages"))?;
         let mut pages = Self { bits: vec![0; words], count: 0, end: meta.high_water_mark };
         for head in 0..2.min(pages.end) {
-            pages.reach(head, 0, 0)?;
+            pages.mark(head, 0, 0)?;
         }
         Ok(pages)
     }
@@ -31,21 +32,21 @@ impl Pages {
     ///
     /// # Errors
     /// If one of them does not exist, or is marked already.
-    pub(super) fn reach(&mut self, first: u64, further: u32, offset: u64) -> Result<(), Finding> {
+    pub(super) fn mark(&mut self, first: u64, further: u32, offset: u64) -> Result<(), Corruption> {
         let last = first.saturating_add(u64::from(further));
         if last >= self.end {
             let what = format!("page {last} is meant, and the last page is {}", self.end.saturating_sub(1));
-            return Err(Finding::new(offset, what));
+            return Err(Corruption::new(offset, what));
         }
-        (first..=last).try_for_each(|id| self.mark(id, offset))
+        (first..=last).try_for_each(|id| self.mark_one(id, offset))
     }
 
-    fn mark(&mut self, id: u64, offset: u64) -> Result<(), Finding> {
+    fn mark_one(&mut self, id: u64, offset: u64) -> Result<(), Corruption> {
         let word = usize::try_from(id / 64).ok().and_then(|index| self.bits.get_mut(index));
-        let word = word.ok_or_else(|| Finding::new(offset, format!("page {id} is out of range")))?;
+        let word = word.ok_or_else(|| Corruption::new(offset, format!("page {id} is out of range")))?;
         let bit = 1 << (id % 64);
         if *word & bit != 0 {
-            return Err(Finding::new(offset, format!("page {id} is reached a second time")));
+            return Err(Corruption::new(offset, format!("page {id} is reached a second time")));
         }
         *word |= bit;
         self.count += 1;
@@ -54,7 +55,7 @@ impl Pages {
 
     /// Whether it is marked.
     #[must_use]
-    pub fn has(&self, id: u64) -> bool {
+    pub fn is_marked(&self, id: u64) -> bool {
         usize::try_from(id / 64)
             .ok()
             .and_then(|index| self.bits.get(index))
@@ -62,7 +63,7 @@ impl Pages {
     }
 
     /// As long, with nothing marked.
-    pub(super) fn empty_again(&self) -> Self {
+    pub(super) fn cleared(&self) -> Self {
         Self { bits: vec![0; self.bits.len()], count: 0, end: self.end }
     }
 

@@ -33,9 +33,9 @@ impl<'m> Fields<'m> {
     }
 
     fn next_field(&mut self) -> Result<(u64, Value<'m>), Malformed> {
-        const LARGEST: u64 = (1 << 29) - 1;
+        const MAX_FIELD_NUMBER: u64 = (1 << 29) - 1;
         let tag = varint(&mut self.0)?;
-        let number = Some(tag >> 3).filter(|number| (1..=LARGEST).contains(number)).ok_or(Malformed)?;
+        let number = Some(tag >> 3).filter(|number| (1..=MAX_FIELD_NUMBER).contains(number)).ok_or(Malformed)?;
         let value = match tag & 7 {
             0 => Value::Varint(varint(&mut self.0)?),
             1 => self.skip(8)?,

@@ -66,12 +66,12 @@ pub fn decode(bytes: &[u8]) -> Result<RaftSnapshot, &'static str> {
     })
 }
 
-const NEVER: &str = r#""ExpireTime":"0001-01-01T00:00:00Z""#;
+const NEVER_EXPIRES: &str = r#""ExpireTime":"0001-01-01T00:00:00Z""#;
 
 /// A directory of the old store; `children` are its entries as JSON.
 fn directory(path: &str, index: u64, children: &str) -> String {
     format!(
-        r#"{{"Path":"{path}","CreatedIndex":{index},"ModifiedIndex":{index},{NEVER},"Value":"","Children":{{{children}}}}}"#
+        r#"{{"Path":"{path}","CreatedIndex":{index},"ModifiedIndex":{index},{NEVER_EXPIRES},"Value":"","Children":{{{children}}}}}"#
     )
 }
 
@@ -99,7 +99,7 @@ fn value(member: &Member) -> String {
 fn member_json(index: u64, member: &Member) -> String {
     let path = format!("/0/members/{}", member.key());
     let attributes = format!(
-        r#""raftAttributes":{{"Path":"{path}/raftAttributes","CreatedIndex":{index},"ModifiedIndex":{index},{NEVER},"Value":{},"Children":null}}"#,
+        r#""raftAttributes":{{"Path":"{path}/raftAttributes","CreatedIndex":{index},"ModifiedIndex":{index},{NEVER_EXPIRES},"Value":{},"Children":null}}"#,
         value(member)
     );
     format!("\"{}\":{}", member.key(), directory(&path, index, &attributes))

@@ -19,7 +19,7 @@ pub const BUCKETS: [&str; 10] =
     ["alarm", "auth", "authRoles", "authUsers", "cluster", "key", "lease", "members", "members_removed", "meta"];
 
 /// A lease lives at most so long, in seconds (etcd `lease/lessor.go`, `MaxLeaseTTL`).
-const LONGEST_LEASE: i64 = 9_000_000_000;
+const MAX_LEASE_TTL: i64 = 9_000_000_000;
 
 type Checked<T = ()> = Result<T, &'static str>;
 
@@ -45,7 +45,7 @@ pub fn lease(key: &[u8], value: &[u8]) -> Checked {
     if key != id.to_be_bytes() {
         return Err("a lease is not the one that its key says");
     }
-    if !(1..=LONGEST_LEASE).contains(&ttl) || remaining < 0 {
+    if !(1..=MAX_LEASE_TTL).contains(&ttl) || remaining < 0 {
         return Err("a lease has a time to live that etcd never gives");
     }
     Ok(())

@@ -3,7 +3,7 @@
 use super::page::{HEADER, Header, IS_BUCKET, Kind, Pair, u32_at, u64_at};
 
 /// A key has at most so many bytes (bbolt `MaxKeySize`).
-const LARGEST_KEY: u32 = 32768;
+const MAX_KEY_BYTES: u32 = 32768;
 
 /// Where the body of an element lies, as the element table at the beginning of a page says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +68,7 @@ impl<'p> Table<'p> {
         if entry.start != self.next {
             return Err(format!("element {index} of a page does not begin where the one before it ends"));
         }
-        if entry.key == 0 || entry.key > LARGEST_KEY {
+        if entry.key == 0 || entry.key > MAX_KEY_BYTES {
             return Err(format!("element {index} of a page has a key of {} bytes", entry.key));
         }
         self.next = entry.end();

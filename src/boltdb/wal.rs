@@ -29,18 +29,18 @@ const HARD_STATE_COMMIT: u64 = 3;
 const ENTRY_INDEX: u64 = 3;
 
 /// Bytes that etcd reserves for a segment.
-pub const SEGMENT: u64 = 64_000_000;
+pub const SEGMENT_BYTES: u64 = 64_000_000;
 /// The name of the first segment.
-pub const FIRST: &str = "0000000000000000-0000000000000000.wal";
+pub const FIRST_SEGMENT: &str = "0000000000000000-0000000000000000.wal";
 
 /// Larger than any record: etcd refuses requests of more than a few MiB.
-const LONGEST_RECORD: u64 = 512 << 20;
+const MAX_RECORD_BYTES: u64 = 512 << 20;
 /// Larger than any segment, in bytes: etcd begins another one with the first record beyond [`SEGMENT`].
-pub const LARGEST_SEGMENT: u64 = SEGMENT + LONGEST_RECORD;
+pub const MAX_SEGMENT_BYTES: u64 = SEGMENT_BYTES + MAX_RECORD_BYTES;
 
 /// What a segment says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Segment {
+pub enum SegmentState {
     /// Nothing at all. etcd never leaves that: it puts a log into place with its first records in it.
     Blank,
     /// Records, but none that says that an entry was committed.
@@ -54,17 +54,17 @@ pub enum Segment {
 ///
 /// # Errors
 /// If the segment cannot be read, or is damaged, so that it does not tell.
-pub fn read(mut segment: impl Read) -> io::Result<Segment> {
-    let mut so_far = Segment::Blank;
+pub fn segment_state(mut segment: impl Read) -> io::Result<SegmentState> {
+    let mut so_far = SegmentState::Blank;
     loop {
         let Some(record) = next_record(&mut segment)? else {
             return ends_in_zeros(segment).map(|()| so_far);
         };
-        so_far = Segment::Uncommitted;
+        so_far = SegmentState::Uncommitted;
         if protobuf::number(&record, RECORD_TYPE).map_err(|_| damaged())? == Some(HARD_STATE) {
             let state = protobuf::bytes(&record, RECORD_DATA).map_err(|_| damaged())?.unwrap_or_default();
             if protobuf::number(state, HARD_STATE_COMMIT).map_err(|_| damaged())?.unwrap_or(0) > 0 {
-                return Ok(Segment::Committed);
+                return Ok(SegmentState::Committed);
             }
         }
     }
@@ -85,7 +85,7 @@ fn next_record(segment: &mut impl Read) -> io::Result<Option<Vec<u8>>> {
     let length = field & 0x00ff_ffff_ffff_ffff;
     let padding = if field >> 63 == 1 { (field >> 56) & 0x7 } else { 0 };
     // Frames end at multiples of eight: where the next one begins depends on it.
-    if length > LONGEST_RECORD || !(length + padding).is_multiple_of(8) {
+    if length > MAX_RECORD_BYTES || !(length + padding).is_multiple_of(8) {
         return Err(damaged());
     }
     let mut record = Vec::new();
@@ -161,7 +161,7 @@ impl Writer {
 /// What the log of `member` begins with in a cluster that is made of these members: as `etcdutl snapshot restore` writes it. An entry
 /// makes each member, all of them are committed, and a raft snapshot of them is there (`raft_snapshot`).
 #[must_use]
-pub fn beginning(member: u64, membership: &Membership) -> Vec<u8> {
+pub fn new_log(member: u64, membership: &Membership) -> Vec<u8> {
     let mut log = Writer { bytes: Vec::new(), crc: 0 };
     log.frame(&Message::default().number(RECORD_TYPE, CRC).number(RECORD_CRC, 0).encoded());
     log.record(METADATA, &Message::default().number(1, member).number(2, membership.cluster_id).encoded());
@@ -182,7 +182,7 @@ pub fn beginning(member: u64, membership: &Membership) -> Vec<u8> {
 
 /// The end of a log's last segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct End {
+pub struct WalTail {
     /// Bytes up to the end of its last whole record.
     pub at: u64,
     /// The last state that it says.
@@ -192,7 +192,7 @@ pub struct End {
     crc: u32,
 }
 
-impl End {
+impl WalTail {
     /// Reads a segment to its end. A record that a crash tore at the end is none, as for etcd.
     ///
     /// # Errors
@@ -206,8 +206,8 @@ impl End {
             let read = || Ok::<_, io::Error>((number(RECORD_TYPE)?, number(RECORD_CRC)?));
             let data = protobuf::bytes(&record, RECORD_DATA).map_err(malformed);
             let torn = || is_torn(end.at + 8, &record);
-            let ((kind, crc), data) = match (read(), data) {
-                (Ok(read), Ok(data)) => (read, data.unwrap_or_default()),
+            let ((kind, crc), data) = match (segment_state(), data) {
+                (Ok(read), Ok(data)) => (segment_state, data.unwrap_or_default()),
                 _ if torn() => return Ok(end),
                 (Err(error), _) | (_, Err(error)) => return Err(error),
             };
@@ -231,7 +231,7 @@ impl End {
 
     /// The bytes that go to [`Self::at`] so that the log ends with this state.
     #[must_use]
-    pub fn go_on_with(&self, state: HardState) -> Vec<u8> {
+    pub fn append_hard_state(&self, state: HardState) -> Vec<u8> {
         let mut log = Writer { bytes: Vec::new(), crc: self.crc };
         log.record(HARD_STATE, &state.encode());
         log.bytes
@@ -294,14 +294,18 @@ mod tests {
     #[test]
     fn a_real_log_has_a_commit_from_its_state_record_on() {
         let log = golden();
-        assert_eq!(read(log.as_slice()).unwrap(), Segment::Committed);
+        assert_eq!(segment_state(log.as_slice()).unwrap(), SegmentState::Committed);
         let before = &log[..state_at(&log)];
-        assert_eq!(read(before).unwrap(), Segment::Uncommitted);
+        assert_eq!(segment_state(before).unwrap(), SegmentState::Uncommitted);
         let reserved = [before, &[0; 4096]].concat();
-        assert_eq!(read(reserved.as_slice()).unwrap(), Segment::Uncommitted);
-        assert_eq!(read(&log[..state_at(&log) + 12]).unwrap(), Segment::Uncommitted, "a record that was cut off");
+        assert_eq!(segment_state(reserved.as_slice()).unwrap(), SegmentState::Uncommitted);
+        assert_eq!(
+            segment_state(&log[..state_at(&log) + 12]).unwrap(),
+            SegmentState::Uncommitted,
+            "a record that was cut off"
+        );
         for blank in [&[0; 4096][..], &[]] {
-            assert_eq!(read(blank).unwrap(), Segment::Blank);
+            assert_eq!(segment_state(blank).unwrap(), SegmentState::Blank);
         }
     }
 
@@ -311,29 +315,29 @@ mod tests {
         let commit = state_at(&log) + 8 + 24;
         assert_eq!(log[commit - 1..=commit], [0x18, 1]);
         log[commit] = 0;
-        assert_eq!(read(log.as_slice()).unwrap(), Segment::Uncommitted);
+        assert_eq!(segment_state(log.as_slice()).unwrap(), SegmentState::Uncommitted);
     }
 
     #[test]
     fn the_bytes_are_those_that_etcd_writes() {
         let one = Membership::new(&[("n1".into(), vec!["http://127.0.0.1:25380".into()])], "etcd-cluster").unwrap();
-        let log = beginning(one.members[0].id, &one);
+        let log = new_log(one.members[0].id, &one);
         assert_eq!(log, golden()[..log.len()]);
         assert!(golden()[log.len()..].iter().all(|byte| *byte == 0));
     }
 
     #[test]
     fn the_end_is_found_and_gone_on_with() {
-        let log = beginning(
+        let log = new_log(
             1,
             &Membership::new(&[("a".into(), vec!["http://h:1".into()]), ("b".into(), vec!["http://h:2".into()])], "t")
                 .unwrap(),
         );
-        let end = End::read(log.as_slice()).unwrap();
+        let end = WalTail::read(log.as_slice()).unwrap();
         assert_eq!((end.at, end.last_entry), (log.len() as u64, Some(2)));
         let state = HardState { commit: 9, ..end.state.unwrap() };
-        let longer = [&log[..], &end.go_on_with(state), &[0; 4096]].concat();
-        let found = End::read(longer.as_slice()).unwrap();
+        let longer = [&log[..], &end.append_hard_state(state), &[0; 4096]].concat();
+        let found = WalTail::read(longer.as_slice()).unwrap();
         assert_eq!(found.state, Some(state));
         assert_eq!(found.at + 4096, longer.len() as u64);
         // A record that a crash tore: its sector was not written.
@@ -341,16 +345,16 @@ mod tests {
         let large = 0x0400u64.to_le_bytes();
         torn[log.len()..log.len() + 8].copy_from_slice(&large);
         torn[log.len() + 8] = 8;
-        assert_eq!(End::read(torn.as_slice()).unwrap(), end);
+        assert_eq!(WalTail::read(torn.as_slice()).unwrap(), end);
         // A flipped bit is none of that.
         let mut damaged = log.clone();
         let at = damaged.len() - 40;
         damaged[at] ^= 1;
-        assert!(End::read(damaged.as_slice()).is_err());
+        assert!(WalTail::read(damaged.as_slice()).is_err());
         // A frame that does not end where frames end: found by fuzzing.
         let mut crooked = log.clone();
         crooked[0] += 1;
-        assert!(End::read(crooked.as_slice()).is_err());
+        assert!(WalTail::read(crooked.as_slice()).is_err());
         assert_eq!(first_index("0000000000000003-000000000000abcd.wal"), Some(0xabcd));
     }
 
@@ -358,15 +362,15 @@ mod tests {
     fn damage_is_never_taken_for_an_empty_log() {
         let log = golden();
         // A page of zeros over the beginning, a length that cannot be.
-        assert!(read([&[0; 64], &log[64..]].concat().as_slice()).is_err());
-        assert!(read([0xff; 64].as_slice()).is_err());
+        assert!(segment_state([&[0; 64], &log[64..]].concat().as_slice()).is_err());
+        assert!(segment_state([0xff; 64].as_slice()).is_err());
     }
 
     proptest! {
         #[test]
         fn no_bytes_make_it_panic_or_read_for_ever(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
-            let _ = read(bytes.as_slice());
-            let _ = End::read(bytes.as_slice());
+            let _ = segment_state(bytes.as_slice());
+            let _ = WalTail::read(bytes.as_slice());
         }
     }
 }

@@ -9,27 +9,27 @@
 
 use std::ops::ControlFlow;
 
-use super::image::Image;
-use super::page::{self, BUCKET, Finding, HEADER, Header, Kind, Meta, NO_FREELIST, Pair, ReadError};
+use super::page::{self, BUCKET, Corruption, HEADER, Header, Kind, Meta, NO_FREELIST, Pair, ReadError};
 use super::pages::Pages;
+use super::read_at::ReadAt;
 use super::table::{self, Pairs, Table};
 
 /// Deeper than any tree of pages is: each branch leads to at least two pages when bbolt splits one.
-const DEEPEST: usize = 32;
+const MAX_DEPTH: usize = 32;
 /// Bytes of a branch page. One of bbolt's is as long as a page of the file unless its keys are, and they have at most 32 KiB.
-pub(super) const LARGEST_BRANCH: usize = 1 << 20;
+pub(super) const MAX_BRANCH_BYTES: usize = 1 << 20;
 /// A leaf page up to this many bytes is read as a whole, of larger ones one element at a time.
-pub(super) const LARGEST_WHOLE: usize = 16 << 20;
+pub(super) const MAX_WHOLE_LEAF_BYTES: usize = 16 << 20;
 /// Bytes of a key and its value. etcd takes requests of 1.5 MiB, and warns of more than 10 MiB (`--max-request-bytes`).
-pub const LARGEST_ELEMENT: usize = 64 << 20;
+pub const MAX_ELEMENT_BYTES: usize = 64 << 20;
 /// Ids of a freelist that are read at a time.
-const FREE_AT_A_TIME: usize = 8192;
+const FREELIST_CHUNK: usize = 8192;
 
 /// Go on, or stop.
 pub type Flow = ControlFlow<()>;
 
 /// Goes on.
-pub const ON: Flow = ControlFlow::Continue(());
+pub const CONTINUE: Flow = ControlFlow::Continue(());
 
 /// Sees every pair.
 pub trait Visitor {
@@ -37,14 +37,14 @@ pub trait Visitor {
     ///
     /// # Errors
     /// What the visitor finds wrong with it.
-    fn bucket(&mut self, name: &[u8], offset: u64) -> Result<(), Finding>;
+    fn bucket(&mut self, name: &[u8], offset: u64) -> Result<(), Corruption>;
 
     /// A pair of the bucket that began last, in the order of the keys. `offset` is where its page begins. Nothing more is visited after
     /// a `Break`.
     ///
     /// # Errors
     /// What the visitor finds wrong with it.
-    fn pair(&mut self, key: &[u8], value: &[u8], offset: u64) -> Result<Flow, Finding>;
+    fn pair(&mut self, key: &[u8], value: &[u8], offset: u64) -> Result<Flow, Corruption>;
 
     /// Pages so far: for progress.
     fn pages(&mut self, _seen: u64) {}
@@ -59,9 +59,9 @@ pub struct Walked {
     pub free_pages: u64,
 }
 
-pub(super) fn read<I: Image + ?Sized>(image: &I, buffer: &mut [u8], offset: u64) -> Result<(), ReadError> {
+pub(super) fn read<I: ReadAt + ?Sized>(image: &I, buffer: &mut [u8], offset: u64) -> Result<(), ReadError> {
     image.read_exact_at(buffer, offset).map_err(|source| match source.kind() {
-        std::io::ErrorKind::UnexpectedEof => Finding::new(offset, "the database ends before it should").into(),
+        std::io::ErrorKind::UnexpectedEof => Corruption::new(offset, "the database ends before it should").into(),
         _ => ReadError::Io { offset, source },
     })
 }
@@ -70,7 +70,7 @@ pub(super) fn read<I: Image + ?Sized>(image: &I, buffer: &mut [u8], offset: u64)
 pub(super) struct Walk<'a, I: ?Sized> {
     image: &'a I,
     meta: Meta,
-    pub(super) seen: Pages,
+    pub(super) visited: Pages,
     /// Used again and again, one for each level.
     buffers: Vec<Vec<u8>>,
     read: u64,
@@ -78,7 +78,7 @@ pub(super) struct Walk<'a, I: ?Sized> {
 
 /// A page of which the first bytes were read.
 #[derive(Clone, Copy, Debug)]
-pub struct Begun {
+pub struct OpenPage {
     pub(super) header: Header,
     /// Of its first byte.
     pub(super) offset: u64,
@@ -86,9 +86,9 @@ pub struct Begun {
     pub(super) length: u64,
 }
 
-impl Begun {
-    pub(super) fn wrong(&self, what: impl Into<String>) -> ReadError {
-        Finding::new(self.offset, what).into()
+impl OpenPage {
+    pub(super) fn corruption(&self, what: impl Into<String>) -> ReadError {
+        Corruption::new(self.offset, what).into()
     }
 }
 
@@ -101,20 +101,20 @@ pub(super) struct Bounds {
 
 impl Bounds {
     /// Checks the first key and the last one; those between are in order.
-    fn check(&self, first: &[u8], last: &[u8], page: &Begun) -> Result<(), ReadError> {
+    fn check(&self, first: &[u8], last: &[u8], page: &OpenPage) -> Result<(), ReadError> {
         let is_inside =
             self.from.as_deref().is_none_or(|from| from <= first) && self.to.as_deref().is_none_or(|to| last < to);
-        if is_inside { Ok(()) } else { Err(page.wrong("a key lies outside of what the branch above says")) }
+        if is_inside { Ok(()) } else { Err(page.corruption("a key lies outside of what the branch above says")) }
     }
 }
 
-impl<'a, I: Image + ?Sized> Walk<'a, I> {
+impl<'a, I: ReadAt + ?Sized> Walk<'a, I> {
     /// From the beginning.
     ///
     /// # Errors
     /// If the head promises too many pages.
     pub(super) fn new(image: &'a I, meta: Meta) -> Result<Self, ReadError> {
-        Ok(Self { image, meta, seen: Pages::new(meta)?, buffers: Vec::new(), read: 0 })
+        Ok(Self { image, meta, visited: Pages::new(meta)?, buffers: Vec::new(), read: 0 })
     }
 
     /// The tree of the top-level bucket, of which only the buckets in `wanted` are entered if it is given.
@@ -126,10 +126,10 @@ impl<'a, I: Image + ?Sized> Walk<'a, I> {
     ) -> Result<Flow, ReadError> {
         self.node(root, &Bounds::default(), 0, &mut |walk, pair, offset| {
             if !pair.is_bucket {
-                return Err(Finding::new(offset, "there is a pair outside of all buckets").into());
+                return Err(Corruption::new(offset, "there is a pair outside of all buckets").into());
             }
             if wanted.is_some_and(|wanted| !wanted.contains(&pair.key)) {
-                return Ok(ON);
+                return Ok(CONTINUE);
             }
             visitor.bucket(pair.key, offset)?;
             walk.bucket(pair.value, offset, visitor)
@@ -137,13 +137,13 @@ impl<'a, I: Image + ?Sized> Walk<'a, I> {
     }
 
     fn bucket(&mut self, value: &[u8], offset: u64, visitor: &mut impl Visitor) -> Result<Flow, ReadError> {
-        let cut_off = || Finding::new(offset, "a bucket is cut off");
+        let cut_off = || Corruption::new(offset, "a bucket is cut off");
         let root = page::u64_at(value, 0).ok_or_else(cut_off)?;
         let inline = value.get(BUCKET..).ok_or_else(cut_off)?;
         let mut told = 0;
         let mut pass_on = |walk: &mut Self, pair: Pair<'_>, offset: u64| {
             if pair.is_bucket {
-                return Err(Finding::new(offset, "a bucket lies within a bucket, which etcd never does").into());
+                return Err(Corruption::new(offset, "a bucket lies within a bucket, which etcd never does").into());
             }
             if walk.read > told {
                 told = walk.read;
@@ -155,9 +155,9 @@ impl<'a, I: Image + ?Sized> Walk<'a, I> {
             return self.node(root, &Bounds::default(), 0, &mut pass_on);
         }
         let header = Header::read(inline).ok_or_else(cut_off)?;
-        let page = Begun { header, offset, length: inline.len() as u64 };
+        let page = OpenPage { header, offset, length: inline.len() as u64 };
         if header.kind != Some(Kind::Leaf) || header.overflow != 0 {
-            return Err(page.wrong("a bucket within a page is no leaf"));
+            return Err(page.corruption("a bucket within a page is no leaf"));
         }
         self.leaf(inline, &page, &Bounds::default(), &mut pass_on)
     }
@@ -170,31 +170,31 @@ impl<'a, I: Image + ?Sized> Walk<'a, I> {
         each: &mut impl FnMut(&mut Self, Pair<'_>, u64) -> Result<Flow, ReadError>,
     ) -> Result<Flow, ReadError> {
         let mut buffer = self.buffers.pop().unwrap_or_default();
-        let page = self.begin(id, depth, &mut buffer)?;
+        let page = self.open_page(id, depth, &mut buffer)?;
         let flow = match page.header.kind {
-            Some(Kind::Leaf) if page.length > LARGEST_WHOLE as u64 => self.large_leaf(&page, bounds, each)?,
+            Some(Kind::Leaf) if page.length > MAX_WHOLE_LEAF_BYTES as u64 => self.large_leaf(&page, bounds, each)?,
             Some(Kind::Leaf) => {
-                self.rest(&page, &mut buffer, LARGEST_WHOLE)?;
+                self.rest(&page, &mut buffer, MAX_WHOLE_LEAF_BYTES)?;
                 self.leaf(&buffer, &page, bounds, each)?
             }
             Some(Kind::Branch) => {
-                self.rest(&page, &mut buffer, LARGEST_BRANCH)?;
+                self.rest(&page, &mut buffer, MAX_BRANCH_BYTES)?;
                 self.branch(&buffer, &page, bounds, depth, each)?
             }
-            _ => return Err(page.wrong(format!("page {id} is neither branch nor leaf"))),
+            _ => return Err(page.corruption(format!("page {id} is neither branch nor leaf"))),
         };
         self.buffers.push(buffer);
         Ok(flow)
     }
 
     /// The pages of a bucket's tree. What its leaves hold is not read, so that nothing is said about it.
-    pub(super) fn outline(&mut self, id: u64, depth: usize) -> Result<(), ReadError> {
+    pub(super) fn mark_reachable_pages(&mut self, id: u64, depth: usize) -> Result<(), ReadError> {
         let mut buffer = self.buffers.pop().unwrap_or_default();
-        let page = self.begin(id, depth, &mut buffer)?;
+        let page = self.open_page(id, depth, &mut buffer)?;
         if page.header.kind == Some(Kind::Branch) {
-            self.rest(&page, &mut buffer, LARGEST_BRANCH)?;
-            for (_, child) in table::children(&buffer, page.header).map_err(|what| page.wrong(what))? {
-                self.outline(child, depth + 1)?;
+            self.rest(&page, &mut buffer, MAX_BRANCH_BYTES)?;
+            for (_, child) in table::children(&buffer, page.header).map_err(|what| page.corruption(what))? {
+                self.mark_reachable_pages(child, depth + 1)?;
             }
         }
         self.buffers.push(buffer);
@@ -202,33 +202,33 @@ impl<'a, I: Image + ?Sized> Walk<'a, I> {
     }
 
     /// Reads the header of a page, and marks all that it runs over.
-    pub(super) fn begin(&mut self, id: u64, depth: usize, buffer: &mut Vec<u8>) -> Result<Begun, ReadError> {
+    pub(super) fn open_page(&mut self, id: u64, depth: usize, buffer: &mut Vec<u8>) -> Result<OpenPage, ReadError> {
         let size = self.meta.page_size as usize;
         let offset = id.saturating_mul(size as u64);
-        if depth > DEEPEST {
-            return Err(Finding::new(offset, "the tree of pages is too deep").into());
+        if depth > MAX_DEPTH {
+            return Err(Corruption::new(offset, "the tree of pages is too deep").into());
         }
-        self.seen.reach(id, 0, offset)?;
+        self.visited.mark(id, 0, offset)?;
         buffer.resize(size, 0);
         read(self.image, buffer, offset)?;
-        let header = Header::read(buffer).ok_or_else(|| Finding::new(offset, "a page is cut off"))?;
+        let header = Header::read(buffer).ok_or_else(|| Corruption::new(offset, "a page is cut off"))?;
         if header.id != id {
-            return Err(Finding::new(offset, format!("page {id} says that it is page {}", header.id)).into());
+            return Err(Corruption::new(offset, format!("page {id} says that it is page {}", header.id)).into());
         }
         if header.overflow > 0 {
-            self.seen.reach(id + 1, header.overflow - 1, offset)?;
+            self.visited.mark(id + 1, header.overflow - 1, offset)?;
         }
         let pages = u64::from(header.overflow) + 1;
         self.read += pages;
-        Ok(Begun { header, offset, length: pages * size as u64 })
+        Ok(OpenPage { header, offset, length: pages * size as u64 })
     }
 
     /// Reads what a page runs over, behind its beginning in `buffer`.
-    pub(super) fn rest(&mut self, page: &Begun, buffer: &mut Vec<u8>, most: usize) -> Result<(), ReadError> {
+    pub(super) fn rest(&mut self, page: &OpenPage, buffer: &mut Vec<u8>, most: usize) -> Result<(), ReadError> {
         let length = usize::try_from(page.length).ok().filter(|length| *length <= most);
         let Some(length) = length else {
             return Err(
-                page.wrong(format!("a page has {} bytes, and etcd writes none of its kind as long", page.length))
+                page.corruption(format!("a page has {} bytes, and etcd writes none of its kind as long", page.length))
             );
         };
         let begun = buffer.len().min(length);
@@ -239,13 +239,13 @@ impl<'a, I: Image + ?Sized> Walk<'a, I> {
     fn leaf(
         &mut self,
         bytes: &[u8],
-        page: &Begun,
+        page: &OpenPage,
         bounds: &Bounds,
         each: &mut impl FnMut(&mut Self, Pair<'_>, u64) -> Result<Flow, ReadError>,
     ) -> Result<Flow, ReadError> {
         let mut pairs = Pairs::new(bytes, page.header);
         let (mut first, mut last): (Option<&[u8]>, Option<&[u8]>) = (None, None);
-        while let Some(pair) = pairs.pair().map_err(|what| page.wrong(what))? {
+        while let Some(pair) = pairs.pair().map_err(|what| page.corruption(what))? {
             check_order(last, pair.key, page)?;
             if first.is_none() {
                 bounds.check(pair.key, pair.key, page)?;
@@ -260,13 +260,13 @@ impl<'a, I: Image + ?Sized> Walk<'a, I> {
         if let (Some(first), Some(last)) = (first, last) {
             bounds.check(first, last, page)?;
         }
-        Ok(ON)
+        Ok(CONTINUE)
     }
 
     /// A leaf that is too large to be read as a whole.
     fn large_leaf(
         &mut self,
-        page: &Begun,
+        page: &OpenPage,
         bounds: &Bounds,
         each: &mut impl FnMut(&mut Self, Pair<'_>, u64) -> Result<Flow, ReadError>,
     ) -> Result<Flow, ReadError> {
@@ -275,14 +275,14 @@ impl<'a, I: Image + ?Sized> Walk<'a, I> {
         let mut table = Table::new(&head, Kind::Leaf, page.header.count);
         let mut last: Option<Vec<u8>> = None;
         let mut body = self.buffers.pop().unwrap_or_default();
-        while let Some(entry) = table.entry().map_err(|what| page.wrong(what))? {
-            let length = usize::try_from(entry.end() - entry.start).ok().filter(|length| *length <= LARGEST_ELEMENT);
+        while let Some(entry) = table.entry().map_err(|what| page.corruption(what))? {
+            let length = usize::try_from(entry.end() - entry.start).ok().filter(|length| *length <= MAX_ELEMENT_BYTES);
             let length = length.ok_or_else(|| {
                 let bytes = entry.end() - entry.start;
-                page.wrong(format!("an element has {bytes} bytes, and quorate reads at most {LARGEST_ELEMENT}"))
+                page.corruption(format!("an element has {bytes} bytes, and quorate reads at most {MAX_ELEMENT_BYTES}"))
             })?;
             if entry.end() > page.length {
-                return Err(page.wrong("an element of a leaf does not lie within it"));
+                return Err(page.corruption("an element of a leaf does not lie within it"));
             }
             body.resize(length, 0);
             read(self.image, &mut body, page.offset + entry.start)?;
@@ -296,28 +296,28 @@ impl<'a, I: Image + ?Sized> Walk<'a, I> {
         }
         self.buffers.push(body);
         self.finish(page, table.used())?;
-        Ok(ON)
+        Ok(CONTINUE)
     }
 
     /// What is left of a page is less than a page.
     #[allow(clippy::unused_self, reason = "as its neighbours, for the call to read like theirs")]
-    fn finish(&self, page: &Begun, used: u64) -> Result<(), ReadError> {
+    fn finish(&self, page: &OpenPage, used: u64) -> Result<(), ReadError> {
         let length = usize::try_from(page.length).unwrap_or(usize::MAX);
         if table::is_length_of(page.header, used, length) {
             return Ok(());
         }
-        Err(page.wrong(format!("a page has {} bytes, and what is in it {used}", page.length)))
+        Err(page.corruption(format!("a page has {} bytes, and what is in it {used}", page.length)))
     }
 
     fn branch(
         &mut self,
         bytes: &[u8],
-        page: &Begun,
+        page: &OpenPage,
         bounds: &Bounds,
         depth: usize,
         each: &mut impl FnMut(&mut Self, Pair<'_>, u64) -> Result<Flow, ReadError>,
     ) -> Result<Flow, ReadError> {
-        let children = table::children(bytes, page.header).map_err(|what| page.wrong(what))?;
+        let children = table::children(bytes, page.header).map_err(|what| page.corruption(what))?;
         let mut last = None;
         for (index, (key, child)) in children.iter().enumerate() {
             check_order(last, key, page)?;
@@ -329,7 +329,7 @@ impl<'a, I: Image + ?Sized> Walk<'a, I> {
                 return Ok(ControlFlow::Break(()));
             }
         }
-        Ok(ON)
+        Ok(CONTINUE)
     }
 
     /// Where a freelist is kept, every page is either reached or free, and none is both.
@@ -338,9 +338,9 @@ impl<'a, I: Image + ?Sized> Walk<'a, I> {
             return Ok(());
         }
         let mut buffer = Vec::new();
-        let page = self.begin(self.meta.freelist, 0, &mut buffer)?;
+        let page = self.open_page(self.meta.freelist, 0, &mut buffer)?;
         if page.header.kind != Some(Kind::Freelist) {
-            return Err(page.wrong("the freelist's page is none"));
+            return Err(page.corruption("the freelist's page is none"));
         }
         // A count of 0xFFFF says that the first id is the count.
         let (count, skip) = match page.header.count {
@@ -348,30 +348,30 @@ impl<'a, I: Image + ?Sized> Walk<'a, I> {
             count => (u64::from(count), HEADER as u64),
         };
         if count > (page.length - skip) / 8 {
-            return Err(page.wrong("the freelist is cut off"));
+            return Err(page.corruption("the freelist is cut off"));
         }
-        let mut free = self.seen.empty_again();
+        let mut free = self.visited.cleared();
         let mut done = 0;
         while done < count {
-            let some = usize::try_from(count - done).unwrap_or(usize::MAX).min(FREE_AT_A_TIME);
+            let some = usize::try_from(count - done).unwrap_or(usize::MAX).min(FREELIST_CHUNK);
             buffer.resize(some * 8, 0);
             read(self.image, &mut buffer, page.offset + skip + done * 8)?;
             for id in (0..some).filter_map(|index| page::u64_at(&buffer, index * 8)) {
-                free.reach(id, 0, page.offset)?;
-                if self.seen.has(id) {
-                    return Err(page.wrong(format!("page {id} is in use, and the freelist calls it free")));
+                free.mark(id, 0, page.offset)?;
+                if self.visited.is_marked(id) {
+                    return Err(page.corruption(format!("page {id} is in use, and the freelist calls it free")));
                 }
             }
             done += some as u64;
         }
-        let lost = (2..self.seen.end()).find(|id| !self.seen.has(*id) && !free.has(*id));
+        let lost = (2..self.visited.end()).find(|id| !self.visited.is_marked(*id) && !free.is_marked(*id));
         match lost {
-            Some(id) => Err(page.wrong(format!("page {id} is neither in use nor free"))),
+            Some(id) => Err(page.corruption(format!("page {id} is neither in use nor free"))),
             None => Ok(()),
         }
     }
 }
 
-fn check_order(last: Option<&[u8]>, key: &[u8], page: &Begun) -> Result<(), ReadError> {
-    if last.is_none_or(|last| last < key) { Ok(()) } else { Err(page.wrong("keys are not in order")) }
+fn check_order(last: Option<&[u8]>, key: &[u8], page: &OpenPage) -> Result<(), ReadError> {
+    if last.is_none_or(|last| last < key) { Ok(()) } else { Err(page.corruption("keys are not in order")) }
 }

@@ -14,7 +14,7 @@ use crate::boltdb::database::{Database, Length};
 use crate::boltdb::edit::{EditError, Editor};
 use crate::boltdb::keyspace;
 use crate::boltdb::membership::Membership;
-use crate::boltdb::page::{Finding, NO_FREELIST, ReadError};
+use crate::boltdb::page::{Corruption, NO_FREELIST, ReadError};
 use crate::boltdb::{raft_snapshot, wal};
 use crate::durable::{self, HeldDir, HeldError, OnPath as _, PRIVATE, PRIVATE_DIR, WriteError};
 use crate::error::{Code, Diagnostic};
@@ -31,7 +31,7 @@ use crate::snapshot::verify::VerifyError;
 const CHUNK: usize = 4 << 20;
 
 /// Bytes that are needed beside the database: a segment of the log, and what is changed.
-pub const BESIDE: u64 = wal::SEGMENT + (4 << 20);
+pub const BESIDE: u64 = wal::SEGMENT_BYTES + (4 << 20);
 
 /// The version of the etcd that wrote a snapshot, as far as it tells; the oldest if it does not.
 ///
@@ -164,7 +164,7 @@ pub fn build(
             Err(VerifyError::Corrupt { path, finding, hash_is_right }.into())
         }
         Ok(_) if hash_is_right == Some(false) => {
-            let finding = Finding::new(snapshot.database_size, "the SHA-256 at its end is not that of the database");
+            let finding = Corruption::new(snapshot.database_size, "the SHA-256 at its end is not that of the database");
             Err(VerifyError::Corrupt { path: snapshot.path.clone(), finding, hash_is_right: None }.into())
         }
         built => {
@@ -256,7 +256,7 @@ fn copy(
         let wanted = usize::try_from(size - at).unwrap_or(usize::MAX).min(CHUNK);
         match durable::copy_range(&snapshot.database, file, at, wanted) {
             Ok(0) => {
-                let finding = Finding::new(at, "the file ends before it should");
+                let finding = Corruption::new(at, "the file ends before it should");
                 return Err(VerifyError::Corrupt { path: snapshot.path.clone(), finding, hash_is_right: None }.into());
             }
             Ok(count) => at += count as u64,
@@ -309,7 +309,7 @@ fn edit(file: &File, path: &Path, blueprint: &Blueprint, origin: &Path) -> Resul
     let note = before.written.map(|written| plan::check_target(written, blueprint.target)).transpose()?.flatten();
     if editor.meta().freelist != NO_FREELIST {
         // What is checked against the walk is gone afterwards.
-        Database::open_newest(file).and_then(|database| database.reached()).map_err(unread)?;
+        Database::open_newest(file).and_then(|database| database.reachable_pages()).map_err(unread)?;
     }
     let members = editor.bucket(b"members").map_err(found)?;
     let members_before = members.len();
@@ -381,7 +381,7 @@ impl Before {
         let term = meta.get(&b"term"[..]).is_some_and(|term| term.iter().any(|byte| *byte != 0));
         let storage = version(meta.get(&b"storageVersion"[..])).or(term.then_some(Version::new(3, 5, 0)));
         let last = Database::open_newest(file)?.last_key(b"key")?;
-        let last = last.map(|key| keyspace::revision(&key)).transpose().map_err(|what| Finding::new(0, what))?;
+        let last = last.map(|key| keyspace::revision(&key)).transpose().map_err(|what| Corruption::new(0, what))?;
         let last = last.map_or(1, |(revision, _)| revision.main);
         Ok(Self { revision: last.max(compacted.unwrap_or(1)), written: storage.max(cluster), storage, cluster })
     }
@@ -390,12 +390,12 @@ impl Before {
 fn write_log(dir: &Path, blueprint: &Blueprint) -> Result<(), BuildError> {
     let us = blueprint.membership.named(&blueprint.name);
     let us = us.ok_or_else(|| BuildError::NoSuchMember(blueprint.name.clone()))?;
-    let log = wal::beginning(us.id, &blueprint.membership);
-    durable::write_stream(&dir.join("member/wal").join(wal::FIRST), PRIVATE, |file| {
+    let log = wal::new_log(us.id, &blueprint.membership);
+    durable::write_stream(&dir.join("member/wal").join(wal::FIRST_SEGMENT), PRIVATE, |file| {
         use io::Write as _;
-        durable::reserve(file, wal::SEGMENT)?;
+        durable::reserve(file, wal::SEGMENT_BYTES)?;
         file.write_all(&log)?;
-        file.set_len(wal::SEGMENT)
+        file.set_len(wal::SEGMENT_BYTES)
     })?;
     let name = raft_snapshot::file_name(&blueprint.membership);
     durable::write_file(&dir.join("member/snap").join(name), &raft_snapshot::encode(&blueprint.membership), PRIVATE)?;

@@ -10,7 +10,7 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use super::trial::{Program, Trial, TrialError, patience};
-use crate::boltdb::wal::{self, End, HardState};
+use crate::boltdb::wal::{self, HardState, WalTail};
 use crate::datadir::DataDir;
 use crate::durable::{self, HeldDir, HeldError, OnPath as _, PRIVATE, PRIVATE_DIR, WriteError};
 use crate::error::{Code, Diagnostic};
@@ -109,8 +109,8 @@ pub fn copy(member: &HeldDir, copy: &Path, progress: &mut dyn FnMut(u64, u64)) -
         let path = dir.path().join(&name);
         let source = dir.file(&name)?.ok_or_else(|| HeldError::Replaced(path.clone()))?;
         let size = source.metadata().on("look at", &path)?.len();
-        if dir.path().ends_with("wal") && size > wal::LARGEST_SEGMENT {
-            return Err(HeldError::Large { path, size, limit: wal::LARGEST_SEGMENT }.into());
+        if dir.path().ends_with("wal") && size > wal::MAX_SEGMENT_BYTES {
+            return Err(HeldError::Large { path, size, limit: wal::MAX_SEGMENT_BYTES }.into());
         }
         let to = copy.join(dir.path().file_name().unwrap_or_default()).join(&name);
         let target = durable::create(&to, PRIVATE)?;
@@ -156,7 +156,7 @@ fn commit_everything(log: &Path) -> Result<Kept, ReplayError> {
         entries.flatten().map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|e| e == "wal"));
     let Some(last) = segments.max() else { return Err(ReplayError::NoLog(log.to_path_buf())) };
     let file = durable::open_to_change(&last)?;
-    let end = match End::read(io::BufReader::new(&file)) {
+    let end = match WalTail::read(io::BufReader::new(&file)) {
         Ok(end) => end,
         // etcd judges it, and says more.
         Err(error) if error.kind() == ErrorKind::InvalidData => return Ok(Kept::default()),
@@ -168,7 +168,7 @@ fn commit_everything(log: &Path) -> Result<Kept, ReplayError> {
     if newest <= state.commit {
         return Ok(Kept::default());
     }
-    let record = end.go_on_with(HardState { commit: newest, ..state });
+    let record = end.append_hard_state(HardState { commit: newest, ..state });
     replace_end(&file, &last, end.at, &record)?;
     Ok(Kept { uncertain: newest - state.commit })
 }

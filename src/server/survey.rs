@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use crate::boltdb::database::Database;
 use crate::boltdb::page::ReadError;
-use crate::boltdb::wal::{self, Segment};
+use crate::boltdb::wal::{self, SegmentState};
 use crate::datadir::DataDir;
 use crate::durable::{HeldDir, HeldError, WriteError};
 use crate::error::{Code, Diagnostic};
@@ -102,9 +102,9 @@ pub(super) fn data_state(data: &DataDir) -> Result<DataState, Unreadable> {
         match named(&log, "wal")?.as_slice() {
             [] => {}
             [only] => match segment(&log, only)? {
-                Some(Segment::Uncommitted) | None => {}
-                Some(Segment::Committed) => return Ok(DataState::Present),
-                Some(Segment::Blank) => return Ok(DataState::Torn),
+                Some(SegmentState::Uncommitted) | None => {}
+                Some(SegmentState::Committed) => return Ok(DataState::Present),
+                Some(SegmentState::Blank) => return Ok(DataState::Torn),
             },
             // A second segment begins after thousands of commits.
             _ => return Ok(DataState::Present),
@@ -116,18 +116,18 @@ pub(super) fn data_state(data: &DataDir) -> Result<DataState, Unreadable> {
 }
 
 /// What the only segment of a log says; `None` if it was removed meanwhile.
-fn segment(log: &HeldDir, name: &OsStr) -> Result<Option<Segment>, Unreadable> {
+fn segment(log: &HeldDir, name: &OsStr) -> Result<Option<SegmentState>, Unreadable> {
     let path = log.path().join(name);
     let unreadable = |source| Unreadable::Io { path: path.clone(), source };
     let Some(file) = log.file(name)? else { return Ok(None) };
     let size = file.metadata().map_err(unreadable)?.len();
-    if size > wal::LARGEST_SEGMENT {
-        return Err(HeldError::Large { path, size, limit: wal::LARGEST_SEGMENT }.into());
+    if size > wal::MAX_SEGMENT_BYTES {
+        return Err(HeldError::Large { path, size, limit: wal::MAX_SEGMENT_BYTES }.into());
     }
-    match wal::read(file) {
+    match wal::segment_state(file) {
         Ok(segment) => Ok(Some(segment)),
         // Damage is etcd's to judge, and it refuses.
-        Err(error) if error.kind() == ErrorKind::InvalidData => Ok(Some(Segment::Committed)),
+        Err(error) if error.kind() == ErrorKind::InvalidData => Ok(Some(SegmentState::Committed)),
         Err(source) => Err(unreadable(source)),
     }
 }

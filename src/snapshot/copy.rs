@@ -15,9 +15,9 @@ use super::live::{Live, LiveError};
 use super::receive::PaceError;
 use super::sink::Sink;
 use crate::boltdb::database::{Database, Length};
-use crate::boltdb::image::Image as _;
 use crate::boltdb::page::ReadError;
 use crate::boltdb::pages::Pages;
+use crate::boltdb::read_at::ReadAt as _;
 use crate::error::{Code, Diagnostic};
 use crate::etcd::embedded::hex;
 use crate::faults;
@@ -70,7 +70,7 @@ impl Diagnostic for CopyError {
 /// If it is not whole, cannot be read or written, or was replaced meanwhile.
 pub fn copy(live: &Live, sink: &mut Sink, course: &Course) -> Result<(Inspection, String), CopyError> {
     faults::point("snapshot::copy").map_err(|source| ReadError::Io { offset: 0, source })?;
-    let reached = Database::open(live, live.size(), Length::Exact)?.reached()?;
+    let reached = Database::open(live, live.size(), Length::Exact)?.reachable_pages()?;
     sink.begin(live.size() + SHA256)?;
     let (inspection, mut context) = std::thread::scope(|scope| {
         let (chunks, waiting) = mpsc::sync_channel::<Vec<u8>>(WAITING);
@@ -119,7 +119,7 @@ fn write_pages(
         read.map_err(|source| ReadError::Io { offset: at, source })?;
         let pages = chunk.chunks_mut(usize::try_from(page_size).unwrap_or(CHUNK));
         for (id, page) in (at / page_size..).zip(pages) {
-            if !reached.has(id) {
+            if !reached.is_marked(id) {
                 page.fill(0);
             }
         }

@@ -181,7 +181,7 @@ pub fn open(path: &Path) -> Result<SnapshotFile, OpenError> {
     let size = database.metadata().map_err(read)?.len();
     let trailer = has_trailer(size).then(|| read_trailer(&database, size)).transpose().map_err(read)?;
     let database_size = size - trailer.map_or(0, |_| SHA256);
-    let needed = database::newest_head(&database).ok().and_then(|head| head.length());
+    let needed = database::newest_meta_page(&database).ok().and_then(|head| head.length());
     if let Some(needed) = needed.filter(|needed| *needed > database_size) {
         return Err(OpenError::Truncated { path: path.to_path_buf(), has: database_size, needed });
     }

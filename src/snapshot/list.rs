@@ -145,5 +145,5 @@ fn is_partial(path: &Path) -> bool {
     let Ok(file) = File::open(path) else { return false };
     let Ok(Packing::Raw) = file::packing_of(&file) else { return false };
     let length = file.metadata().map_or(0, |found| found.len());
-    database::newest_head(&file).map_or(true, |head| head.length().is_none_or(|needed| needed > length))
+    database::newest_meta_page(&file).map_or(true, |head| head.length().is_none_or(|needed| needed > length))
 }

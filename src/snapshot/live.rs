@@ -14,8 +14,8 @@ use std::time::Duration;
 use etcd_client::SnapshotStreaming;
 
 use crate::boltdb::database::Database;
-use crate::boltdb::image::Image;
-use crate::boltdb::page::{Finding, Meta, ReadError};
+use crate::boltdb::page::{Corruption, Meta, ReadError};
+use crate::boltdb::read_at::ReadAt;
 use crate::datadir::DataDir;
 use crate::durable::{self, HeldError, WriteError};
 use crate::error::{Code, Diagnostic};
@@ -37,7 +37,7 @@ pub enum LiveError {
     Stream(#[from] ClientError),
     /// It did not begin like one.
     #[error("etcd's database does not begin like one")]
-    Head(#[source] Finding),
+    Head(#[source] Corruption),
     /// The file cannot be read.
     #[error("cannot read {}", path.display())]
     Read {
@@ -171,7 +171,7 @@ impl Live {
         let length = file.metadata().map_err(unreadable)?.len();
         if length < size {
             let what = format!("the database has {length} bytes, and its head says {size}");
-            return Err(LiveError::Head(Finding::new(length, what)));
+            return Err(LiveError::Head(Corruption::new(length, what)));
         }
         Ok(Self { path: path.to_path_buf(), file, begun, size, page_size, held: None })
     }
@@ -241,12 +241,12 @@ impl Live {
     }
 }
 
-impl Image for Live {
+impl ReadAt for Live {
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
         if offset.saturating_add(buffer.len() as u64) > self.size {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        Image::read_exact_at(&self.file, buffer, offset)?;
+        ReadAt::read_exact_at(&self.file, buffer, offset)?;
         // The file's own heads may be of a later moment.
         if let Some(heads) = usize::try_from(offset).ok().and_then(|at| self.begun.get(at..)) {
             let count = heads.len().min(buffer.len());

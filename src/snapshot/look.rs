@@ -6,11 +6,11 @@ use aws_lc_rs::digest;
 
 use super::inspect::marks::Marks;
 use crate::boltdb::database::{Database, Length};
-use crate::boltdb::image::Image;
 use crate::boltdb::keyspace::{self, Change};
-use crate::boltdb::page::{Finding, ReadError};
+use crate::boltdb::page::{Corruption, ReadError};
+use crate::boltdb::read_at::ReadAt;
 use crate::boltdb::schema::{self, Member};
-use crate::boltdb::walk::{Flow, ON, Visitor};
+use crate::boltdb::walk::{CONTINUE, Flow, Visitor};
 use crate::snapshot::file::SnapshotFile;
 
 /// A key as it was at a revision.
@@ -221,7 +221,7 @@ impl Ord for Difference {
 ///
 /// # Errors
 /// If the database is damaged.
-pub fn members<I: Image + ?Sized>(database: &I) -> Result<Vec<Member>, ReadError> {
+pub fn members<I: ReadAt + ?Sized>(database: &I) -> Result<Vec<Member>, ReadError> {
     let database = Database::open_newest(database)?;
     let mut members = Members(Vec::new());
     database.walk_bucket(b"members", &mut members)?;
@@ -231,13 +231,13 @@ pub fn members<I: Image + ?Sized>(database: &I) -> Result<Vec<Member>, ReadError
 struct Members(Vec<Member>);
 
 impl Visitor for Members {
-    fn bucket(&mut self, _: &[u8], _: u64) -> Result<(), Finding> {
+    fn bucket(&mut self, _: &[u8], _: u64) -> Result<(), Corruption> {
         Ok(())
     }
 
-    fn pair(&mut self, key: &[u8], value: &[u8], offset: u64) -> Result<Flow, Finding> {
-        self.0.push(schema::member(key, value).map_err(|what| Finding::new(offset, what))?);
-        Ok(ON)
+    fn pair(&mut self, key: &[u8], value: &[u8], offset: u64) -> Result<Flow, Corruption> {
+        self.0.push(schema::member(key, value).map_err(|what| Corruption::new(offset, what))?);
+        Ok(CONTINUE)
     }
 }
 
@@ -249,7 +249,7 @@ fn each(snapshot: &SnapshotFile, revision: Option<i64>, mut see: impl FnMut(&Cha
     if let Some(wanted) = revision {
         let compacted = Marks::read(&database)?.compact();
         let last = database.last_key(b"key")?.map(|key| keyspace::revision(&key)).transpose();
-        let last = last.map_err(|what| ReadError::from(Finding::new(0, what)))?;
+        let last = last.map_err(|what| ReadError::from(Corruption::new(0, what)))?;
         let newest = last.map_or(1, |(revision, _)| revision.main).max(compacted.unwrap_or(1));
         if wanted > newest {
             return Err(LookError::Future { wanted, newest });
@@ -267,20 +267,20 @@ struct Changes<'s, S> {
 }
 
 impl<S: FnMut(&Change<'_>)> Visitor for Changes<'_, S> {
-    fn bucket(&mut self, _: &[u8], _: u64) -> Result<(), Finding> {
+    fn bucket(&mut self, _: &[u8], _: u64) -> Result<(), Corruption> {
         Ok(())
     }
 
-    fn pair(&mut self, key: &[u8], value: &[u8], offset: u64) -> Result<Flow, Finding> {
-        let change = keyspace::change(key, value).map_err(|what| Finding::new(offset, what))?;
+    fn pair(&mut self, key: &[u8], value: &[u8], offset: u64) -> Result<Flow, Corruption> {
+        let change = keyspace::change(key, value).map_err(|what| Corruption::new(offset, what))?;
         if change.record.revision.main > self.upto {
             return Ok(Flow::Break(()));
         }
         // The record that only raises the revision is no key.
-        if !change.record.is_raise() {
+        if !change.record.is_revision_bump() {
             (self.see)(&change);
         }
-        Ok(ON)
+        Ok(CONTINUE)
     }
 }
 

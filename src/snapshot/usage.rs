@@ -8,10 +8,10 @@ use std::collections::HashMap;
 use super::inspect::marks::Marks;
 use super::inspect::newest::{Keys, Limits, Newest, Share as OfKeys, Superseded};
 use crate::boltdb::database::{Database, Length};
-use crate::boltdb::image::Image;
 use crate::boltdb::keyspace::{self, Record};
-use crate::boltdb::page::{Finding, ReadError};
-use crate::boltdb::walk::{Flow, ON, Visitor};
+use crate::boltdb::page::{Corruption, ReadError};
+use crate::boltdb::read_at::ReadAt;
+use crate::boltdb::walk::{CONTINUE, Flow, Visitor};
 
 /// Prefixes that are counted at a time; of more, the smallest are counted together.
 const MOST_PREFIXES: usize = 8192;
@@ -60,11 +60,11 @@ pub struct Usage {
 ///
 /// # Errors
 /// If it is damaged or cannot be read.
-pub fn measure<I: Image + ?Sized>(image: &I, length: u64) -> Result<Usage, ReadError> {
+pub fn measure<I: ReadAt + ?Sized>(image: &I, length: u64) -> Result<Usage, ReadError> {
     measure_within(image, length, Limits::USUAL)
 }
 
-fn measure_within<I: Image + ?Sized>(image: &I, length: u64, limits: Limits) -> Result<Usage, ReadError> {
+fn measure_within<I: ReadAt + ?Sized>(image: &I, length: u64, limits: Limits) -> Result<Usage, ReadError> {
     let database = Database::open(image, length, Length::AtLeast)?;
     let marks = Marks::read(&database)?;
     let keys = Keys::default();
@@ -105,7 +105,7 @@ fn measure_within<I: Image + ?Sized>(image: &I, length: u64, limits: Limits) -> 
 ///
 /// # Errors
 /// If the database is damaged there or cannot be read.
-pub fn last_compaction<I: Image + ?Sized>(image: &I, length: u64) -> Result<Option<i64>, ReadError> {
+pub fn last_compaction<I: ReadAt + ?Sized>(image: &I, length: u64) -> Result<Option<i64>, ReadError> {
     Ok(Marks::read(&Database::open(image, length, Length::AtLeast)?)?.finished())
 }
 
@@ -113,13 +113,13 @@ pub fn last_compaction<I: Image + ?Sized>(image: &I, length: u64) -> Result<Opti
 ///
 /// # Errors
 /// If the database is damaged or cannot be read.
-pub fn in_use<I: Image + ?Sized>(image: &I, length: u64) -> Result<u64, ReadError> {
+pub fn in_use<I: ReadAt + ?Sized>(image: &I, length: u64) -> Result<u64, ReadError> {
     let database = Database::open(image, length, Length::AtLeast)?;
-    Ok(database.reached()?.count() * u64::from(database.meta().page_size))
+    Ok(database.reachable_pages()?.count() * u64::from(database.meta().page_size))
 }
 
-fn read<'a>(key: &[u8], value: &'a [u8], offset: u64) -> Result<Record<'a>, Finding> {
-    keyspace::record(key, value).map_err(|what| Finding::new(offset, what))
+fn read<'a>(key: &[u8], value: &'a [u8], offset: u64) -> Result<Record<'a>, Corruption> {
+    keyspace::record(key, value).map_err(|what| Corruption::new(offset, what))
 }
 
 /// Finds the newest record of each key.
@@ -132,18 +132,18 @@ struct Finder<'a> {
 }
 
 impl Visitor for Finder<'_> {
-    fn bucket(&mut self, _: &[u8], _: u64) -> Result<(), Finding> {
+    fn bucket(&mut self, _: &[u8], _: u64) -> Result<(), Corruption> {
         Ok(())
     }
 
-    fn pair(&mut self, key: &[u8], value: &[u8], offset: u64) -> Result<Flow, Finding> {
+    fn pair(&mut self, key: &[u8], value: &[u8], offset: u64) -> Result<Flow, Corruption> {
         let record = read(key, value, offset)?;
         // Up to there a compaction has left only one record of each key.
         if !self.marks.is_settled(record.revision.main) {
             self.newest.add(self.keys.hash(record.key), self.place, true, &mut self.superseded);
         }
         self.place += 1;
-        Ok(ON)
+        Ok(CONTINUE)
     }
 }
 
@@ -159,18 +159,18 @@ struct Counter<'a> {
 }
 
 impl Visitor for Counter<'_> {
-    fn bucket(&mut self, _: &[u8], _: u64) -> Result<(), Finding> {
+    fn bucket(&mut self, _: &[u8], _: u64) -> Result<(), Corruption> {
         Ok(())
     }
 
-    fn pair(&mut self, key: &[u8], value: &[u8], offset: u64) -> Result<Flow, Finding> {
+    fn pair(&mut self, key: &[u8], value: &[u8], offset: u64) -> Result<Flow, Corruption> {
         let record = read(key, value, offset)?;
         self.last = record.revision.main;
         let place = self.place;
         self.place += 1;
         let hash = self.keys.hash(record.key);
         if !self.newest.share().has(hash) {
-            return Ok(ON);
+            return Ok(CONTINUE);
         }
         let is_newest = if self.marks.is_settled(record.revision.main) {
             !self.newest.has(hash)
@@ -185,13 +185,13 @@ impl Visitor for Counter<'_> {
         let prefix = prefix(record.key);
         if let Some(known) = self.prefixes.get_mut(prefix) {
             known.add(&share);
-            return Ok(ON);
+            return Ok(CONTINUE);
         }
         if self.prefixes.len() >= MOST_PREFIXES {
             self.forget_the_smaller_half();
         }
         self.prefixes.insert(prefix.to_vec(), share);
-        Ok(ON)
+        Ok(CONTINUE)
     }
 }
 

@@ -14,7 +14,7 @@ use super::file::{self, OpenError, Packing, SnapshotFile};
 use super::hash;
 use super::inspect::{self, Inspection};
 use crate::boltdb::database::Length;
-use crate::boltdb::page::{Finding, ReadError};
+use crate::boltdb::page::{Corruption, ReadError};
 use crate::error::{Code, Diagnostic};
 use crate::etcd::embedded::hex;
 
@@ -30,7 +30,7 @@ pub enum VerifyError {
         /// Which.
         path: PathBuf,
         /// The first thing that is wrong.
-        finding: Finding,
+        finding: Corruption,
         /// What the hash at its end says.
         hash_is_right: Option<bool>,
     },
@@ -139,7 +139,7 @@ pub fn verify(path: &Path, demands: Demands, progress: &mut dyn FnMut(u64, u64))
     let hash_is_right = snapshot.trailer.map(|trailer| hashes.database.as_ref() == trailer);
     let inspection = inspected.map_err(|error| VerifyError::of(error, path, hash_is_right))?;
     if hash_is_right == Some(false) {
-        let finding = Finding::new(snapshot.database_size, "the SHA-256 at its end is not that of the database");
+        let finding = Corruption::new(snapshot.database_size, "the SHA-256 at its end is not that of the database");
         return Err(VerifyError::Corrupt { path: path.to_path_buf(), finding, hash_is_right: None });
     }
     Ok(Verified {

@@ -35,7 +35,7 @@ const NAME: &str = "quorate-drill";
 /// The member that runs in it.
 const MEMBER: &str = "drill";
 /// Bytes that etcd writes beside the database: two segments of its log, and what it changes.
-const BESIDE: u64 = build::BESIDE + 2 * wal::SEGMENT;
+const BESIDE: u64 = build::BESIDE + 2 * wal::SEGMENT_BYTES;
 /// Bytes that stay free on the disk, which may be that of the running etcd.
 const SPARE: u64 = 256 << 20;
 

@@ -47,7 +47,7 @@ use crate::snapshot::list;
 use crate::snapshot::store::find::{Found, Notice, Places, There};
 
 /// Bytes that etcd writes beside its database when it starts: the next segment of its log, and what it is about to write.
-const SPARE: u64 = 2 * wal::SEGMENT;
+const SPARE: u64 = 2 * wal::SEGMENT_BYTES;
 
 /// What a directory for the download of a dry run is called, among temporary files.
 const DRY_RUN: &str = "quorate-dry-run";

@@ -2,11 +2,11 @@
 
 use super::Inspection;
 use crate::boltdb::database::Database;
-use crate::boltdb::image::Image;
 use crate::boltdb::keyspace;
-use crate::boltdb::page::{Finding, ReadError};
+use crate::boltdb::page::{Corruption, ReadError};
+use crate::boltdb::read_at::ReadAt;
 use crate::boltdb::schema;
-use crate::boltdb::walk::{Flow, ON, Visitor};
+use crate::boltdb::walk::{CONTINUE, Flow, Visitor};
 
 /// Bytes of what `meta` says of anything.
 const LARGEST: usize = 1 << 20;
@@ -29,7 +29,7 @@ impl Marks {
     ///
     /// # Errors
     /// If they are not as etcd writes them.
-    pub(in crate::snapshot) fn read<I: Image + ?Sized>(database: &Database<'_, I>) -> Result<Self, ReadError> {
+    pub(in crate::snapshot) fn read<I: ReadAt + ?Sized>(database: &Database<'_, I>) -> Result<Self, ReadError> {
         let mut marks = Self::default();
         database.walk_bucket(b"meta", &mut marks)?;
         // Compactions are scheduled, then finished (etcd `server/storage/mvcc/kvstore_compaction.go`).
@@ -39,8 +39,8 @@ impl Marks {
         Ok(marks)
     }
 
-    fn wrong(&self, what: impl Into<String>) -> Finding {
-        Finding::new(self.offset, what)
+    fn wrong(&self, what: impl Into<String>) -> Corruption {
+        Corruption::new(self.offset, what)
     }
 
     /// History is gone up to here, or is about to be. One that was scheduled at 0 and not finished is none to etcd (`kvstore.go`,
@@ -68,7 +68,7 @@ impl Marks {
     ///
     /// # Errors
     /// If they do not.
-    pub(in crate::snapshot) fn check(&self, found: &Inspection, last: i64) -> Result<(), Finding> {
+    pub(in crate::snapshot) fn check(&self, found: &Inspection, last: i64) -> Result<(), Corruption> {
         let cluster = found.cluster_version.as_ref().and_then(|version| schema::version(version.as_bytes()).ok());
         if let (Some(cluster), Some(storage)) = (cluster, self.storage_minor)
             // One follows the other when a cluster is upgraded or downgraded by a minor.
@@ -91,7 +91,7 @@ impl Marks {
     ///
     /// # Errors
     /// If something is.
-    pub(in crate::snapshot) fn check_nothing_left(&self, last: i64, is_something_left: bool) -> Result<(), Finding> {
+    pub(in crate::snapshot) fn check_nothing_left(&self, last: i64, is_something_left: bool) -> Result<(), Corruption> {
         match self.scheduled_compaction {
             Some(scheduled) if scheduled > last && is_something_left => Err(self.wrong(format!(
                 "a compaction at {scheduled} has taken away the newest revisions after {last}, and not what is older"
@@ -102,14 +102,14 @@ impl Marks {
 }
 
 impl Visitor for Marks {
-    fn bucket(&mut self, _: &[u8], offset: u64) -> Result<(), Finding> {
+    fn bucket(&mut self, _: &[u8], offset: u64) -> Result<(), Corruption> {
         self.offset = offset;
         Ok(())
     }
 
-    fn pair(&mut self, key: &[u8], value: &[u8], offset: u64) -> Result<Flow, Finding> {
+    fn pair(&mut self, key: &[u8], value: &[u8], offset: u64) -> Result<Flow, Corruption> {
         self.offset = offset;
-        let named = |what: &str| Finding::new(offset, format!("{}: {what}", String::from_utf8_lossy(key)));
+        let named = |what: &str| Corruption::new(offset, format!("{}: {what}", String::from_utf8_lossy(key)));
         if value.len() > LARGEST {
             return Err(named("it is larger than etcd ever writes it"));
         }
@@ -130,6 +130,6 @@ impl Visitor for Marks {
             }
             _ => {}
         }
-        Ok(ON)
+        Ok(CONTINUE)
     }
 }

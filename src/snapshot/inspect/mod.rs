@@ -19,10 +19,10 @@ use self::marks::Marks;
 use self::newest::{Keys, Limits};
 use self::records::Records;
 use crate::boltdb::database::{Database, Length};
-use crate::boltdb::image::Image;
-use crate::boltdb::page::{Finding, ReadError};
+use crate::boltdb::page::{Corruption, ReadError};
+use crate::boltdb::read_at::ReadAt;
 use crate::boltdb::schema;
-use crate::boltdb::walk::{Flow, ON, Visitor, Walked};
+use crate::boltdb::walk::{CONTINUE, Flow, Visitor, Walked};
 
 /// Of the bucket `key`, the bucket of records.
 const KEY: &[u8] = b"key";
@@ -86,7 +86,7 @@ impl Inspection {
 ///
 /// # Errors
 /// The first thing that is wrong, with its place.
-pub fn inspect<I: Image + ?Sized>(
+pub fn inspect<I: ReadAt + ?Sized>(
     image: &I,
     length: u64,
     wanted: Length,
@@ -96,7 +96,7 @@ pub fn inspect<I: Image + ?Sized>(
 }
 
 /// As [`inspect`], with these limits.
-pub(crate) fn inspect_within<I: Image + ?Sized>(
+pub(crate) fn inspect_within<I: ReadAt + ?Sized>(
     image: &I,
     length: u64,
     wanted: Length,
@@ -106,7 +106,7 @@ pub(crate) fn inspect_within<I: Image + ?Sized>(
     let database = Database::open(image, length, wanted)?;
     let buckets = database.top_level()?;
     if let Some(missing) = schema::BUCKETS.iter().find(|bucket| !buckets.contains_key(bucket.as_bytes())) {
-        return Err(Finding::new(0, format!("there is no bucket `{missing}`, which every etcd makes")).into());
+        return Err(Corruption::new(0, format!("there is no bucket `{missing}`, which every etcd makes")).into());
     }
     let marks = Marks::read(&database)?;
     let all_pages = database.meta().high_water_mark * 2;
@@ -213,7 +213,7 @@ impl<'p> First<'p> {
 }
 
 impl Visitor for First<'_> {
-    fn bucket(&mut self, name: &[u8], _: u64) -> Result<(), Finding> {
+    fn bucket(&mut self, name: &[u8], _: u64) -> Result<(), Corruption> {
         self.found.status_hash = crc32c_append(self.found.status_hash, name);
         self.bucket = match name {
             KEY => Bucket::Key,
@@ -230,15 +230,15 @@ impl Visitor for First<'_> {
         Ok(())
     }
 
-    fn pair(&mut self, key: &[u8], value: &[u8], offset: u64) -> Result<Flow, Finding> {
+    fn pair(&mut self, key: &[u8], value: &[u8], offset: u64) -> Result<Flow, Corruption> {
         self.found.status_hash = crc32c_append(crc32c_append(self.found.status_hash, key), value);
         self.found.total_pairs += 1;
         if self.bucket == Bucket::Key {
             self.records.record([key, value], self.marks, self.keys, offset)?;
         } else {
-            self.small(key, value).map_err(|what| Finding::new(offset, what))?;
+            self.small(key, value).map_err(|what| Corruption::new(offset, what))?;
         }
-        Ok(ON)
+        Ok(CONTINUE)
     }
 
     fn pages(&mut self, seen: u64) {

@@ -5,10 +5,10 @@ use crc32c::{crc32c_append, crc32c_combine};
 use super::marks::Marks;
 use super::newest::{Hash, Keys, Limits, Newest, Once, Share, Superseded};
 use crate::boltdb::database::Database;
-use crate::boltdb::image::Image;
 use crate::boltdb::keyspace::{self, Record, Revision};
-use crate::boltdb::page::{Finding, ReadError};
-use crate::boltdb::walk::{Flow, ON, Visitor};
+use crate::boltdb::page::{Corruption, ReadError};
+use crate::boltdb::read_at::ReadAt;
+use crate::boltdb::walk::{CONTINUE, Flow, Visitor};
 use crate::host::printable;
 
 /// The bucket of records.
@@ -95,15 +95,21 @@ impl Records {
     }
 
     /// Checks a record and counts it.
-    pub(super) fn record(&mut self, pair: [&[u8]; 2], marks: &Marks, keys: &Keys, offset: u64) -> Result<(), Finding> {
-        let record = keyspace::record(pair[0], pair[1]).map_err(|what| Finding::new(offset, what))?;
+    pub(super) fn record(
+        &mut self,
+        pair: [&[u8]; 2],
+        marks: &Marks,
+        keys: &Keys,
+        offset: u64,
+    ) -> Result<(), Corruption> {
+        let record = keyspace::record(pair[0], pair[1]).map_err(|what| Corruption::new(offset, what))?;
         let main = record.revision.main;
         let compact = marks.compact();
         let is_old = compact.is_some_and(|compact| main <= compact);
         let is_settled = marks.is_settled(main);
         self.check_place(&record, is_old, compact, offset)?;
         if record.is_tombstone && is_settled && Some(main) != marks.finished() {
-            return Err(Finding::new(offset, "a deletion is there that a finished compaction takes away"));
+            return Err(Corruption::new(offset, "a deletion is there that a finished compaction takes away"));
         }
         let hash = keys.hash(record.key);
         if is_settled {
@@ -119,16 +125,22 @@ impl Records {
 
     /// Each change leaves a record, and the changes of a transaction are counted from 0, so that after the compaction nothing is missing.
     /// Only a restore that raises the revision jumps, to a record without a value at which it also compacts.
-    fn check_place(&self, record: &Record<'_>, is_old: bool, compact: Option<i64>, offset: u64) -> Result<(), Finding> {
+    fn check_place(
+        &self,
+        record: &Record<'_>,
+        is_old: bool,
+        compact: Option<i64>,
+        offset: u64,
+    ) -> Result<(), Corruption> {
         let (now, last) = (record.revision, self.last);
         if now <= last {
-            return Err(Finding::new(offset, "a revision is there twice"));
+            return Err(Corruption::new(offset, "a revision is there twice"));
         }
         if is_old {
             return Ok(());
         }
-        if record.is_raise() {
-            return Err(Finding::new(offset, "a record has no value, and no restore left it"));
+        if record.is_revision_bump() {
+            return Err(Corruption::new(offset, "a record has no value, and no restore left it"));
         }
         let next = if now.main == last.main {
             Revision { main: last.main, sub: last.sub + 1 }
@@ -138,7 +150,7 @@ impl Records {
         if now == next {
             return Ok(());
         }
-        Err(Finding::new(offset, format!("revision {} with change {} is missing", next.main, next.sub)))
+        Err(Corruption::new(offset, format!("revision {} with change {} is missing", next.main, next.sub)))
     }
 
     fn add(&mut self, record: &Record<'_>, pair: [&[u8]; 2], is_old: bool, compact: Option<i64>, offset: u64) {
@@ -156,7 +168,7 @@ impl Records {
             self.old_puts = add(self.old_puts);
         }
         self.old += u64::from(is_old);
-        self.has_raise |= record.is_raise();
+        self.has_raise |= record.is_revision_bump();
         self.last = record.revision;
         self.place += 1;
     }
@@ -177,7 +189,7 @@ impl Records {
     ///
     /// # Errors
     /// If the database is damaged, or the records contradict the marks.
-    pub(super) fn count<I: Image + ?Sized>(
+    pub(super) fn count<I: ReadAt + ?Sized>(
         mut self,
         database: &Database<'_, I>,
         marks: &Marks,
@@ -253,12 +265,12 @@ struct Again<'a> {
 }
 
 impl Visitor for Again<'_> {
-    fn bucket(&mut self, _: &[u8], _: u64) -> Result<(), Finding> {
+    fn bucket(&mut self, _: &[u8], _: u64) -> Result<(), Corruption> {
         Ok(())
     }
 
-    fn pair(&mut self, key: &[u8], value: &[u8], offset: u64) -> Result<Flow, Finding> {
-        let record = keyspace::record(key, value).map_err(|what| Finding::new(offset, what))?;
+    fn pair(&mut self, key: &[u8], value: &[u8], offset: u64) -> Result<Flow, Corruption> {
+        let record = keyspace::record(key, value).map_err(|what| Corruption::new(offset, what))?;
         let main = record.revision.main;
         let is_old = self.marks.compact().is_some_and(|compact| main <= compact);
         if !is_old && self.next_newest.is_none() {
@@ -285,7 +297,7 @@ impl Visitor for Again<'_> {
         {
             *hash = hash.and(key).and(value);
         }
-        Ok(ON)
+        Ok(CONTINUE)
     }
 
     fn pages(&mut self, seen: u64) {
@@ -302,26 +314,26 @@ struct Twice<'a> {
 }
 
 impl Visitor for Twice<'_> {
-    fn bucket(&mut self, _: &[u8], _: u64) -> Result<(), Finding> {
+    fn bucket(&mut self, _: &[u8], _: u64) -> Result<(), Corruption> {
         Ok(())
     }
 
-    fn pair(&mut self, key: &[u8], value: &[u8], offset: u64) -> Result<Flow, Finding> {
-        let record = keyspace::record(key, value).map_err(|what| Finding::new(offset, what))?;
+    fn pair(&mut self, key: &[u8], value: &[u8], offset: u64) -> Result<Flow, Corruption> {
+        let record = keyspace::record(key, value).map_err(|what| Corruption::new(offset, what))?;
         if !self.marks.is_settled(record.revision.main) {
             return Ok(Flow::Break(()));
         }
         let hash = self.keys.hash(record.key);
         if !self.wanted.contains(&hash.high) {
-            return Ok(ON);
+            return Ok(CONTINUE);
         }
         let key = (hash, record.key.len(), crc32c::crc32c(record.key));
         if self.seen.contains(&key) {
             let shown: String = printable(&String::from_utf8_lossy(record.key)).chars().take(80).collect();
             let what = format!("the key {shown} is there twice, and a finished compaction leaves only one");
-            return Err(Finding::new(offset, what));
+            return Err(Corruption::new(offset, what));
         }
         self.seen.push(key);
-        Ok(ON)
+        Ok(CONTINUE)
     }
 }

@@ -228,10 +228,10 @@ mod soak {
             assert_eq!(sent.len(), copied.len());
             let size = sent.len() - 32;
             let database = Database::open(&sent[..size], size as u64, Length::Exact).unwrap();
-            let (page_size, reached) = (database.meta().page_size as usize, database.reached().unwrap());
+            let (page_size, reached) = (database.meta().page_size as usize, database.reachable_pages().unwrap());
             let pages = sent[..size].chunks(page_size).zip(copied[..size].chunks(page_size));
             for (id, (sent, copied)) in pages.enumerate() {
-                if reached.has(id as u64) {
+                if reached.is_marked(id as u64) {
                     assert!(sent == copied, "page {id} is not what etcd sent");
                 } else {
                     assert!(copied.iter().all(|byte| *byte == 0), "page {id} is no zeros");

@@ -155,8 +155,8 @@ pub fn sealed(kind: &Kind, database: &[u8], random: &mut Random) -> Vec<u8> {
 /// Where the pages begin that are in use and of which something is known, without the heads.
 fn pages(bytes: &[u8]) -> Vec<(usize, Header)> {
     let database = Database::open(bytes, bytes.len() as u64, Length::Exact).unwrap();
-    let reached = database.reached().unwrap();
-    let used = (2..bytes.len() / PAGE).filter(|id| reached.has(*id as u64)).map(|id| id * PAGE);
+    let reached = database.reachable_pages().unwrap();
+    let used = (2..bytes.len() / PAGE).filter(|id| reached.is_marked(*id as u64)).map(|id| id * PAGE);
     let with_header = used.filter_map(|at| Some((at, Header::read(&bytes[at..at + PAGE])?)));
     with_header.filter(|(at, header)| header.id == (at / PAGE) as u64).collect()
 }

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io;
 
 /// Bytes that can be read anywhere.
-pub trait Image {
+pub trait ReadAt {
     /// Fills `buffer` from `offset` on.
     ///
     /// # Errors
@@ -21,7 +21,7 @@ pub trait Image {
     fn length(&self) -> io::Result<u64>;
 }
 
-impl Image for File {
+impl ReadAt for File {
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
         std::os::unix::fs::FileExt::read_exact_at(self, buffer, offset)
     }
@@ -31,7 +31,7 @@ impl Image for File {
     }
 }
 
-impl Image for [u8] {
+impl ReadAt for [u8] {
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
         let start = usize::try_from(offset).unwrap_or(usize::MAX);
         let found = self.get(start..).and_then(|rest| rest.get(..buffer.len()));
