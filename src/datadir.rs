@@ -8,11 +8,11 @@ mod owner;
 
 use std::path::{Path, PathBuf};
 
-use crate::durable::{Access, PRIVATE};
+use crate::durable::{Access, PRIVATE_FILE};
 use crate::host::User;
 
-pub use etcd::bolt_of;
-pub use owner::{DataDirError, Mended};
+pub use etcd::database_name;
+pub use owner::{DataDirError, PermissionFix};
 
 /// Mode of a file that etcd must read although it is not the owner.
 const FOR_ETCD: u32 = 0o640;
@@ -109,7 +109,7 @@ impl DataDir {
         let access = |is_read_by_etcd: bool| match group {
             Some(_) if is_read_by_etcd => Access { mode: FOR_ETCD, group },
             // Back to the usual group, if it was another one's.
-            _ => Access { mode: PRIVATE, group: group.map(|_| nix::unistd::getegid().as_raw()) },
+            _ => Access { mode: PRIVATE_FILE, group: group.map(|_| nix::unistd::getegid().as_raw()) },
         };
         let is_etcds_own = matches!(name, "server-client" | "peer-server-client");
         CertificatePaths {

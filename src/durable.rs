@@ -16,10 +16,10 @@ mod sweep;
 mod temporary;
 mod tree;
 
-pub use draft::{Draft, DraftDir, draft_dir};
+pub use draft::{NewDir, NewFile, new_dir};
 pub use error::{OnPath, WriteError};
-pub use held::HeldDir;
-pub use refusal::HeldError;
+pub use held::DirHandle;
+pub use refusal::DirError;
 pub use sweep::{sweep, sweep_named};
 
 use std::ffi::{CStr, OsStr, OsString};
@@ -33,7 +33,7 @@ use crate::faults;
 use crate::host;
 
 /// Mode of files that nobody but the owner may read.
-pub const PRIVATE: u32 = 0o600;
+pub const PRIVATE_FILE: u32 = 0o600;
 /// Mode of directories that nobody but the owner may enter.
 pub const PRIVATE_DIR: u32 = 0o700;
 /// Mode of executables.
@@ -90,7 +90,7 @@ pub fn write_stream(
 ) -> Result<(), WriteError> {
     let access = access.into();
     faults::point("durable::create").on("write", path)?;
-    let make = |name: &OsStr| create_new(&path.with_file_name(name), access.mode);
+    let make = |name: &OsStr| create_file_new(&path.with_file_name(name), access.mode);
     let (name, file) = temporary::create(path.file_name().unwrap_or_default(), make).on("write", path)?;
     let hidden = path.with_file_name(name);
     let written = write_through(path, access, file, fill, || fs::rename(&hidden, path));
@@ -119,7 +119,7 @@ fn write_through(
     rename().on("rename into place", path)
 }
 
-fn create_new(path: &Path, mode: u32) -> io::Result<File> {
+fn create_file_new(path: &Path, mode: u32) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).create_new(true).mode(mode).open(path)
 }
 
@@ -144,7 +144,7 @@ pub fn open_lock(path: &Path) -> Result<File, WriteError> {
         .write(true)
         .create(true)
         .truncate(false)
-        .mode(PRIVATE)
+        .mode(PRIVATE_FILE)
         .custom_flags(nix::fcntl::OFlag::O_NOFOLLOW.bits())
         .open(path)
         .on("open", path)
@@ -165,14 +165,14 @@ pub fn sync(file: &File, path: &Path) -> Result<(), WriteError> {
 /// If it is there, or cannot be made.
 pub fn create(path: &Path, mode: u32) -> Result<File, WriteError> {
     faults::point("durable::create").on("write", path)?;
-    create_new(path, mode).on("write", path)
+    create_file_new(path, mode).on("write", path)
 }
 
 /// Opens a file that is there for reading and writing.
 ///
 /// # Errors
 /// If it cannot be opened.
-pub fn open_to_change(path: &Path) -> Result<File, WriteError> {
+pub fn open_read_write(path: &Path) -> Result<File, WriteError> {
     let flags = nix::fcntl::OFlag::O_NOFOLLOW.bits();
     OpenOptions::new().read(true).write(true).custom_flags(flags).open(path).on("open", path)
 }
@@ -265,10 +265,10 @@ pub fn set_length(file: &File, path: &Path, length: u64) -> Result<(), WriteErro
 /// If the directory or its file system does not take one.
 pub fn anonymous(dir: &Path) -> Result<File, WriteError> {
     let flags = nix::fcntl::OFlag::O_TMPFILE.bits();
-    match OpenOptions::new().read(true).write(true).mode(PRIVATE).custom_flags(flags).open(dir) {
+    match OpenOptions::new().read(true).write(true).mode(PRIVATE_FILE).custom_flags(flags).open(dir) {
         // Some file systems cannot; a name that is removed at once is nearly as good.
         Err(error) if error.kind() == io::ErrorKind::Unsupported => {
-            let make = |name: &OsStr| create_new(&dir.join(name), PRIVATE);
+            let make = |name: &OsStr| create_file_new(&dir.join(name), PRIVATE_FILE);
             let (name, file) = temporary::create(OsStr::new("unnamed"), make).on("write into", dir)?;
             let path = dir.join(name);
             fs::remove_file(&path).on("remove", &path)?;
@@ -359,9 +359,9 @@ pub fn remove_file(path: &Path) -> Result<bool, WriteError> {
 /// If something in it cannot be removed.
 pub fn remove_dir_all(path: &Path) -> Result<(), WriteError> {
     let name = path.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput)).on("remove", path)?;
-    match HeldDir::open(parent(path)).and_then(|parent| parent.remove_all(name)) {
+    match DirHandle::open(parent(path)).and_then(|parent| parent.remove_all(name)) {
         Ok(_) => Ok(()),
-        Err(HeldError::System(error)) => Err(error),
+        Err(DirError::System(error)) => Err(error),
         Err(error) => Err(io::Error::other(error)).on("remove", path),
     }
 }
@@ -392,9 +392,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("f");
         write_file(&path, b"one", 0o644).unwrap();
-        write_file(&path, b"two", PRIVATE).unwrap();
+        write_file(&path, b"two", PRIVATE_FILE).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"two");
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, PRIVATE);
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, PRIVATE_FILE);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
@@ -402,8 +402,8 @@ mod tests {
     fn a_failed_write_leaves_the_old_file_and_no_temporary() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("f");
-        write_file(&path, b"old", PRIVATE).unwrap();
-        let failed = write_stream(&path, PRIVATE, |file| {
+        write_file(&path, b"old", PRIVATE_FILE).unwrap();
+        let failed = write_stream(&path, PRIVATE_FILE, |file| {
             file.write_all(b"half")?;
             Err(io::Error::other("the source broke off"))
         });
@@ -416,8 +416,8 @@ mod tests {
     fn an_unchanged_file_is_not_written_again() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("f");
-        assert!(write_if_changed(&path, b"a", PRIVATE).unwrap());
-        assert!(!write_if_changed(&path, b"a", PRIVATE).unwrap());
-        assert!(write_if_changed(&path, b"b", PRIVATE).unwrap());
+        assert!(write_if_changed(&path, b"a", PRIVATE_FILE).unwrap());
+        assert!(!write_if_changed(&path, b"a", PRIVATE_FILE).unwrap());
+        assert!(write_if_changed(&path, b"b", PRIVATE_FILE).unwrap());
     }
 }

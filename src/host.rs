@@ -91,7 +91,7 @@ pub fn random<const LENGTH: usize>() -> std::io::Result<[u8; LENGTH]> {
 
 /// A number from 0 to 1, to spread what would happen at the same time. Without randomness it is spread less, which is no failure.
 #[must_use]
-pub fn dice() -> f64 {
+pub fn jitter() -> f64 {
     let bytes = random::<4>().unwrap_or_default();
     f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX)
 }
@@ -177,7 +177,7 @@ pub fn machine_id() -> String {
 #[must_use]
 pub fn describe(pid: i32) -> String {
     match Process::new(pid).and_then(|process| process.stat()) {
-        Ok(stat) => format!("pid {pid} ({})", printable(&stat.comm)),
+        Ok(stat) => format!("pid {pid} ({})", escape_control(&stat.comm)),
         Err(_) => format!("pid {pid}"),
     }
 }
@@ -207,14 +207,14 @@ pub fn stderr_is_journal() -> bool {
 /// Text from outside, safe to print on a terminal: control characters, and those that are not seen or change the order of others, become
 /// `?`.
 #[must_use]
-pub fn printable(text: &str) -> String {
-    text.chars().map(|c| if is_unprintable(c) { '?' } else { c }).collect()
+pub fn escape_control(text: &str) -> String {
+    text.chars().map(|c| if is_control(c) { '?' } else { c }).collect()
 }
 
 /// Control characters (`Cc` of Unicode), format characters (`Cf`: direction, joiners, tags, soft hyphen), and the separators of lines and
 /// paragraphs: who prints them shows something else than what is there.
 #[must_use]
-pub fn is_unprintable(c: char) -> bool {
+pub fn is_control(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{ad}' | '\u{600}'..='\u{605}' | '\u{61c}' | '\u{6dd}' | '\u{70f}' | '\u{890}'..='\u{891}' | '\u{8e2}'
             | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
@@ -352,8 +352,8 @@ pub fn free_bytes(path: &Path) -> Option<u64> {
 
 /// Gives the calling thread, and what it starts from now on, the lowest priority. That it cannot be had changes nothing but that.
 pub fn lower_priority() {
-    const LOWEST: i32 = 19;
-    let _ = rustix::process::setpriority_process(None, LOWEST);
+    const LOWEST_PRIORITY: i32 = 19;
+    let _ = rustix::process::setpriority_process(None, LOWEST_PRIORITY);
 }
 
 /// True if files under `path` cannot be executed.
@@ -392,8 +392,8 @@ mod tests {
 
     #[test]
     fn control_characters_do_not_reach_the_terminal() {
-        assert_eq!(printable("a\u{1b}[31mb\n"), "a?[31mb?");
-        assert_eq!(printable("a\u{202e}b\u{2066}c\u{200b}\u{feff}\u{e0041}"), "a?b?c???");
-        assert_eq!(printable("é 数据库 Ω 🙂"), "é 数据库 Ω 🙂");
+        assert_eq!(escape_control("a\u{1b}[31mb\n"), "a?[31mb?");
+        assert_eq!(escape_control("a\u{202e}b\u{2066}c\u{200b}\u{feff}\u{e0041}"), "a?b?c???");
+        assert_eq!(escape_control("é 数据库 Ω 🙂"), "é 数据库 Ω 🙂");
     }
 }

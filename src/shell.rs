@@ -2,7 +2,7 @@
 
 /// `text` as one word: unchanged where no shell would touch it, in single quotes elsewhere.
 #[must_use]
-pub fn quoted(text: &str) -> String {
+pub fn quote(text: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:,@%+=".contains(c);
     if !text.is_empty() && text.chars().all(is_plain) {
         text.to_owned()
@@ -20,7 +20,7 @@ mod tests {
         for (text, expected) in
             [("/var/lib/q", "/var/lib/q"), ("a b", "'a b'"), ("it's", r"'it'\''s'"), ("$(x)", "'$(x)'"), ("", "''")]
         {
-            assert_eq!(quoted(text), expected);
+            assert_eq!(quote(text), expected);
         }
     }
 }

@@ -2,21 +2,21 @@
 
 use serde_json::Value;
 
-use crate::host::is_unprintable;
+use crate::host::is_control;
 
 /// One JSON object on a line of its own, with its fields in the order given.
 #[must_use]
 pub fn json_line<'a>(fields: impl IntoIterator<Item = (&'a str, Value)>) -> String {
     let fields = fields.into_iter().map(|(name, value)| format!("{}:{value}", Value::from(name)));
-    json_escaped(&format!("{{{}}}\n", fields.collect::<Vec<_>>().join(",")))
+    escape_json(&format!("{{{}}}\n", fields.collect::<Vec<_>>().join(",")))
 }
 
 /// JSON in which characters that are not seen, or change the order of others, are escaped: the same values, safe on a terminal.
 #[must_use]
-pub fn json_escaped(json: &str) -> String {
+pub fn escape_json(json: &str) -> String {
     let mut text = String::with_capacity(json.len());
     for c in json.chars() {
-        if c == '\n' || !is_unprintable(c) {
+        if c == '\n' || !is_control(c) {
             text.push(c);
         } else {
             // They are in strings only, where serde_json has escaped the ASCII ones already.
@@ -34,8 +34,8 @@ mod tests {
     #[test]
     fn json_has_the_same_values_and_nothing_that_changes_what_is_seen() {
         let value = serde_json::json!({ "a\u{202e}b": "c\u{e0041}\n\u{7f}数" });
-        let text = json_escaped(&serde_json::to_string_pretty(&value).unwrap());
-        assert!(text.chars().all(|c| c == '\n' || !is_unprintable(c)), "{text}");
+        let text = escape_json(&serde_json::to_string_pretty(&value).unwrap());
+        assert!(text.chars().all(|c| c == '\n' || !is_control(c)), "{text}");
         assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap(), value);
     }
 

@@ -6,7 +6,7 @@ use super::{Intent, locate};
 use crate::config::Given;
 use crate::control::routes::maintenance::Request;
 use crate::error::{AppError, Exit};
-use crate::plan::space::human;
+use crate::plan::space::format_bytes;
 use crate::server::maintenance::Defragmented;
 
 /// Rewrites the database file without its free pages. This member serves no requests meanwhile, which takes some seconds for each
@@ -42,8 +42,8 @@ pub(super) fn told(done: &Defragmented) -> String {
     let mut text = format!(
         "defragmented in {seconds}.{:03} s: the database had {} and has {} now\n",
         took_ms % 1000,
-        human(before.file),
-        human(after.file)
+        format_bytes(before.file),
+        format_bytes(after.file)
     );
     if *is_disarmed {
         text.push_str("the alarm NOSPACE was taken back; etcd takes writes again\n");

@@ -88,10 +88,10 @@ fn table(found: &[Finding], bad: usize) -> String {
             Verdict::Bad => ("BAD", Style::new().red().bold()),
         };
         let head = format!("{:<COLUMN$}{}", finding.check, style.apply_to(format!("{word:<6}")));
-        let what = crate::host::printable(&finding.what);
+        let what = crate::host::escape_control(&finding.what);
         let _ = writeln!(text, "{head}{}", wrapped(&what, COLUMN + 6, WIDTH));
         if let Some(next) = &finding.next {
-            let next = format!("next: {}", crate::host::printable(next));
+            let next = format!("next: {}", crate::host::escape_control(next));
             let _ = writeln!(text, "{:1$}{2}", "", COLUMN + 6, wrapped(&next, COLUMN + 6, WIDTH));
         }
     }

@@ -9,7 +9,7 @@ use crate::control::client::ControlError;
 use crate::datadir::DataDir;
 use crate::error::{AppError, Exit};
 use crate::etcd::settings::Addresses;
-use crate::shell::quoted;
+use crate::shell::quote;
 
 /// `quorate env`.
 #[derive(Debug, clap::Args)]
@@ -80,7 +80,7 @@ pub(super) fn variable(flag: &str) -> String {
 pub(super) fn run(given: &Given) -> Result<Exit, AppError> {
     let access = Access::find(&locate(given, Intent::Read)?)?;
     for (flag, value) in access.settings() {
-        output::data(&format!("export {}={}\n", variable(flag), quoted(&value)))?;
+        output::data(&format!("export {}={}\n", variable(flag), quote(&value)))?;
     }
     Ok(Exit::Done)
 }

@@ -69,7 +69,7 @@ pub(super) fn run(args: &Args) -> Result<Exit, AppError> {
     };
     let names = || Code::ALL.iter().map(|code| code.name());
     let code = Code::named(given).ok_or_else(|| NoSuchCode {
-        given: crate::host::printable(given),
+        given: crate::host::escape_control(given),
         similar: suggest::closest(given, names()),
     })?;
     if !output::structured(&Explanation::from(code), args.output)? {

@@ -10,9 +10,9 @@ use serde::Serialize;
 use unicode_width::UnicodeWidthStr as _;
 
 use crate::error::{AppError, Code, Diagnostic};
-use crate::host::{is_unprintable, stderr_is_journal};
+use crate::host::{is_control, stderr_is_journal};
 use crate::terminal::Stderr;
-use crate::text::json_escaped;
+use crate::text::escape_json;
 
 /// How long standard error may take.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -209,14 +209,14 @@ pub(super) fn plural(count: usize, word: &str) -> String {
 
 /// Prints `value` as JSON or YAML; `false` if the format is a table, which the verb makes itself.
 pub(super) fn structured(value: &impl Serialize, format: Format) -> Result<bool, OutputError> {
-    let json = || json_escaped(&serde_json::to_string_pretty(value).unwrap_or_default()) + "\n";
+    let json = || escape_json(&serde_json::to_string_pretty(value).unwrap_or_default()) + "\n";
     match format {
         Format::Table => return Ok(false),
         Format::Json => data(&json())?,
         Format::Yaml => {
             let yaml = serde_yaml::to_string(value).unwrap_or_default();
             // JSON is YAML, too, and can escape what YAML prints as it is.
-            let is_plain = yaml.chars().all(|c| c == '\n' || !is_unprintable(c));
+            let is_plain = yaml.chars().all(|c| c == '\n' || !is_control(c));
             data(&if is_plain { yaml } else { json() })?;
         }
     }

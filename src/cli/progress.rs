@@ -7,7 +7,7 @@ use indicatif::ProgressStyle;
 
 use super::output;
 use crate::clock;
-use crate::plan::space::human;
+use crate::plan::space::format_bytes;
 use crate::terminal::Drawn;
 
 /// Without a terminal, how often to say something.
@@ -74,7 +74,8 @@ impl Progress {
             }
         } else if self.said.elapsed() >= NOW_AND_THEN {
             self.said = clock::monotonic();
-            let amount = if all == 0 { String::new() } else { format!(": {} of {}", human(done), human(all)) };
+            let amount =
+                if all == 0 { String::new() } else { format!(": {} of {}", format_bytes(done), format_bytes(all)) };
             output::note(&format!("quorate: {}{amount}\n", self.what));
         }
     }

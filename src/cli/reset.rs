@@ -8,8 +8,8 @@ use super::output;
 use super::progress::Progress;
 use crate::config::LogFormat;
 use crate::error::{AppError, Code, Diagnostic, Exit};
-use crate::host::printable;
-use crate::plan::space::human;
+use crate::host::escape_control;
+use crate::plan::space::format_bytes;
 use crate::restore::journal::Act;
 use crate::server::reset::{Asked, Report, Tell};
 
@@ -71,7 +71,7 @@ pub(super) fn tell(report: &Report, asked: &Asked, format: LogFormat) -> Result<
 }
 
 fn path(path: &Path) -> String {
-    printable(&path.display().to_string())
+    escape_control(&path.display().to_string())
 }
 
 fn done(report: &Report) -> String {
@@ -144,7 +144,7 @@ fn outline(report: &Report) -> String {
     if let Some(from) = &report.from {
         row(if act == Act::Undo { "back" } else { "restore" }, path(from));
     }
-    row("database", human(report.size));
+    row("database", format_bytes(report.size));
     if let Some(keys) = report.keys {
         row("keys", keys.to_string());
     }
@@ -160,7 +160,7 @@ fn outline(report: &Report) -> String {
         None => row("kept", "nothing: there is no data in use".into()),
     }
     if let Some((needed, free)) = report.room {
-        row("room", format!("{} needed, {} free", human(needed), human(free)));
+        row("room", format!("{} needed, {} free", format_bytes(needed), format_bytes(free)));
     }
     for note in &report.notes {
         row("note", note.clone());

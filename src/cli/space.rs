@@ -16,9 +16,9 @@ use crate::control::routes::status::Status;
 use crate::datadir::DataDir;
 use crate::error::{AppError, Code, Diagnostic, Exit};
 use crate::etcd::client::{EtcdClient, Size};
-use crate::host::printable;
+use crate::host::escape_control;
 use crate::plan::defrag;
-use crate::plan::space::human;
+use crate::plan::space::format_bytes;
 use crate::server::maintenance::Freed;
 use crate::snapshot::live::{Live, LiveError};
 use crate::snapshot::usage::{self, Share, Usage};
@@ -81,7 +81,7 @@ struct Prefix {
 impl Prefix {
     fn of(name: &[u8], share: &Share) -> Self {
         let Share { keys, key_bytes, records, bytes } = *share;
-        Self { name: printable(&String::from_utf8_lossy(name)), keys, key_bytes, records, bytes }
+        Self { name: escape_control(&String::from_utf8_lossy(name)), keys, key_bytes, records, bytes }
     }
 }
 
@@ -93,7 +93,7 @@ enum SpaceError {
     #[error("the reading was lost")]
     Lost,
     /// The keys alone are too many.
-    #[error("the database is still at its quota: {} of {}; the alarm stays", human(*size), human(*quota))]
+    #[error("the database is still at its quota: {} of {}; the alarm stays", format_bytes(*size), format_bytes(*quota))]
     StillFull { size: u64, quota: u64 },
 }
 
@@ -194,17 +194,17 @@ fn table(report: &Report) -> String {
     let mut row = |name: &str, value: String| {
         let _ = writeln!(text, "{name:<COLUMN$}{}", wrapped(&value, COLUMN, WIDTH));
     };
-    let quota = if report.quota == 0 { "none".into() } else { human(report.quota) };
+    let quota = if report.quota == 0 { "none".into() } else { format_bytes(report.quota) };
     let unused = report.size.saturating_sub(report.in_use);
     row(
         "database",
         format!(
             "{} of quota {quota}; {} of it is free pages, which defragmenting gives back",
-            human(report.size),
-            human(unused)
+            format_bytes(report.size),
+            format_bytes(unused)
         ),
     );
-    row("keys", format!("{} with {}, at revision {}", report.keys, human(report.key_bytes), report.revision));
+    row("keys", format!("{} with {}, at revision {}", report.keys, format_bytes(report.key_bytes), report.revision));
     let since =
         report.compact_revision.map_or_else(|| "from the beginning".into(), |at| format!("since revision {at}"));
     row(
@@ -212,11 +212,11 @@ fn table(report: &Report) -> String {
         format!(
             "{} older values and deletions with {}, {since}; compacting gives them up",
             report.records - report.keys,
-            human(report.bytes - report.key_bytes)
+            format_bytes(report.bytes - report.key_bytes)
         ),
     );
     if let Some(free) = report.disk_free {
-        row("disk", format!("{} free", human(free)));
+        row("disk", format!("{} free", format_bytes(free)));
     }
     if !report.alarms.is_empty() {
         row("alarms", report.alarms.join(", "));
@@ -227,7 +227,7 @@ fn table(report: &Report) -> String {
     }
     for prefix in &report.prefixes {
         let Prefix { name, keys, key_bytes, records, bytes } = prefix;
-        let (bytes, key_bytes) = (human(*bytes), human(*key_bytes));
+        let (bytes, key_bytes) = (format_bytes(*bytes), format_bytes(*key_bytes));
         let _ = writeln!(text, "{:<32} {bytes:>10} {records:>10} {keys:>10} {key_bytes:>10}", cut(name, 32));
     }
     if report.alarms.iter().any(|alarm| alarm == "NOSPACE") {

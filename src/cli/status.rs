@@ -14,10 +14,10 @@ use crate::control::routes::status::{Drills, Snapshots, Status};
 use crate::datadir::DataDir;
 use crate::error::{AppError, Exit};
 use crate::etcd::output::short;
-use crate::host::printable;
+use crate::host::escape_control;
 use crate::plan::age;
 use crate::plan::health::Condition;
-use crate::plan::space::human;
+use crate::plan::space::format_bytes;
 
 /// `quorate status`.
 #[derive(Debug, clap::Args)]
@@ -67,7 +67,7 @@ fn past(rfc3339: &str) -> String {
     let now = clock::unix_seconds(clock::now());
     match clock::parse_rfc3339(rfc3339) {
         Some(at) => format!("{} ({})", clock::local(at), age::ago(clock::unix_seconds(at), now)),
-        None => printable(rfc3339),
+        None => escape_control(rfc3339),
     }
 }
 
@@ -76,7 +76,7 @@ fn future(rfc3339: &str) -> String {
     let now = clock::unix_seconds(clock::now());
     match clock::parse_rfc3339(rfc3339) {
         Some(at) => format!("{} (in {})", clock::local(at), age::short(clock::unix_seconds(at).saturating_sub(now))),
-        None => printable(rfc3339),
+        None => escape_control(rfc3339),
     }
 }
 
@@ -84,12 +84,12 @@ fn future(rfc3339: &str) -> String {
 fn drilled(drill: &Drills) -> String {
     let last = match &drill.last {
         None => "none yet".to_owned(),
-        Some(last) if last.passed => format!("passed {}: {}", past(&last.at), printable(&last.snapshot)),
+        Some(last) if last.passed => format!("passed {}: {}", past(&last.at), escape_control(&last.snapshot)),
         Some(last) => {
             let failed = painted("FAILED", &Style::new().red().bold());
-            let why = printable(last.failure.as_deref().unwrap_or("?"));
+            let why = escape_control(last.failure.as_deref().unwrap_or("?"));
             let before = drill.last_success.as_deref().map_or_else(|| "never".into(), past);
-            format!("{failed} {}: {}: {why}; passed last: {before}", past(&last.at), printable(&last.snapshot))
+            format!("{failed} {}: {}: {why}; passed last: {before}", past(&last.at), escape_control(&last.snapshot))
         }
     };
     match &drill.next {
@@ -142,9 +142,9 @@ impl Rows {
         self.row("revision", member.revision.to_string());
         let quota = match member.db_quota {
             0 => "no quota".to_owned(),
-            quota => format!("quota {}", human(quota)),
+            quota => format!("quota {}", format_bytes(quota)),
         };
-        let size = |bytes: i64| human(u64::try_from(bytes).unwrap_or(0));
+        let size = |bytes: i64| format_bytes(u64::try_from(bytes).unwrap_or(0));
         self.row("database", format!("{}, {} in use, {quota}", size(member.db_size), size(member.db_in_use)));
         if !member.alarms.is_empty() {
             self.row("alarms", member.alarms.join(", "));
@@ -154,7 +154,9 @@ impl Rows {
     fn snapshots(&mut self, snapshots: &Snapshots) {
         let last = snapshots.last_good.as_ref().map_or_else(
             || "none that is known to be good".into(),
-            |last| format!("last good {}, revision {}, {}", past(&last.created), last.revision, human(last.size)),
+            |last| {
+                format!("last good {}, revision {}, {}", past(&last.created), last.revision, format_bytes(last.size))
+            },
         );
         let next = snapshots.next.as_ref().map_or_else(|| "no schedule".into(), |at| format!("next {}", future(at)));
         self.row("snapshots", format!("{last}; {next}"));
@@ -168,12 +170,12 @@ impl Rows {
         let Some(s3) = &snapshots.s3 else { return };
         let last = s3.last.as_ref().map_or_else(
             || "nothing was uploaded yet".to_owned(),
-            |last| format!("last {}, revision {}, {}", past(&last.created), last.revision, human(last.size)),
+            |last| format!("last {}, revision {}, {}", past(&last.created), last.revision, format_bytes(last.size)),
         );
-        self.row("s3", format!("{}: {last}", printable(&s3.place)));
+        self.row("s3", format!("{}: {last}", escape_control(&s3.place)));
         if let Some(first) = s3.pending.iter().max_by_key(|pending| pending.failures) {
             let why = first.last_failure.as_ref().map_or_else(String::new, |why| {
-                format!("; the last failure: {}", printable(&why.replace("\n  because: ", ": ")))
+                format!("; the last failure: {}", escape_control(&why.replace("\n  because: ", ": ")))
             });
             self.row("", format!("{} STILL TO BE UPLOADED{why}", plural(s3.pending.len(), "snapshot")));
         }
@@ -183,11 +185,11 @@ impl Rows {
         if let Some(free) = status.disk.free {
             let p99 = status.disk.fsync_p99_ms;
             let fsync = p99.map(|p99| format!(", fsync p99 {p99:.1} ms at the start")).unwrap_or_default();
-            self.row("disk", format!("{} free{fsync}", human(free)));
+            self.row("disk", format!("{} free{fsync}", format_bytes(free)));
         }
         for (index, old) in status.old_data.iter().enumerate() {
-            let path = printable(&old.path.display().to_string());
-            self.row(if index == 0 { "old data" } else { "" }, format!("{}, in {path}", human(old.bytes)));
+            let path = escape_control(&old.path.display().to_string());
+            self.row(if index == 0 { "old data" } else { "" }, format!("{}, in {path}", format_bytes(old.bytes)));
         }
         let etcd = &status.etcd;
         if etcd.restarts > 0 || etcd.last_exit.is_some() {

@@ -55,7 +55,7 @@ impl ConfigErrors {
 }
 
 pub(super) fn log_filter_problem(filter: &str, error: &impl fmt::Display) -> Problem {
-    let shown = crate::host::printable(filter);
+    let shown = crate::host::escape_control(filter);
     Problem {
         origin: Origin::Environment(options::LOG_VARIABLE.into()),
         message: format!("`{shown}` is not a log filter such as `quorate=debug,etcd=warn`: {error}"),

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::options::OPTIONS;
 use super::{Origin, Problem, Resolved};
-use crate::shell::quoted;
+use crate::shell::quote;
 
 /// One warning for each file with a secret in it that others than its owner, and root's group, can read.
 pub(super) fn warnings(resolved: &Resolved) -> Vec<Problem> {
@@ -30,7 +30,7 @@ fn warning(path: &Path, secrets: &[&str]) -> Option<Problem> {
     let (mode, is_group_root) = (found.mode() & 0o7777, found.gid() == 0);
     let is_exposed = mode & 0o004 != 0 || (mode & 0o040 != 0 && !is_group_root);
     is_exposed.then(|| {
-        let shown = quoted(&path.display().to_string());
+        let shown = quote(&path.display().to_string());
         let message = format!(
             "other users can read `{}` in this file (mode {mode:04o}): chmod 600 {shown}",
             secrets.join("`, `")

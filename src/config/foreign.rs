@@ -1,7 +1,7 @@
 //! Files that are somebody else's: what they are, and which part of them is for quorate.
 
 use super::yaml::{Node, Value};
-use crate::host::printable;
+use crate::host::escape_control;
 
 /// The key of a `cluster.yml` that is read.
 pub(super) const SERVICES: &str = "services";
@@ -66,7 +66,7 @@ pub(super) fn kind(entries: &[(Node, Node)]) -> FileKind {
         }
     }
     if let Some((key, value)) = find(entries, "apiVersion") {
-        let version = if let Value::Text(text) = &value.value { printable(text) } else { String::new() };
+        let version = if let Value::Text(text) = &value.value { escape_control(text) } else { String::new() };
         let group = version.split('/').next().unwrap_or_default();
         let instead = match group {
             "provisioning.cattle.io" => {

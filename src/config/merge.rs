@@ -13,7 +13,7 @@ use super::rke1;
 use super::suggest;
 use super::texts::{Origin, Source, check, split};
 use super::yaml::{self, Node, Value};
-use crate::host::printable;
+use crate::host::escape_control;
 
 /// Merges the file at `path`, which holds `text`.
 pub(super) fn merge_file(path: &Path, text: &str, values: &mut FileValues, problems: &mut Vec<Problem>) {
@@ -47,7 +47,10 @@ pub(super) fn merge_file(path: &Path, text: &str, values: &mut FileValues, probl
             continue;
         };
         if let Some(first) = seen.insert(written.clone(), key.line) {
-            merge.problem(key.line, format!("`{}` is given twice; the first is in line {first}", printable(&written)));
+            merge.problem(
+                key.line,
+                format!("`{}` is given twice; the first is in line {first}", escape_control(&written)),
+            );
         } else if written == SERVICES {
             services = Some((key.line, value));
         } else {
@@ -113,7 +116,7 @@ impl<At: Fn(usize) -> Origin> Merge<'_, At> {
                            quorate server --cluster-reset --cluster-reset-restore-path=NAME";
             return self.problem(line, message.into());
         }
-        let shown = printable(name);
+        let shown = escape_control(name);
         if name == CLUSTER_INIT {
             self.note(line, CLUSTER_INIT_NOTE.into());
         } else if self.is_rke1 && foreign::is_of_rke1(name) {
@@ -178,7 +181,7 @@ fn unknown_key(name: &str, meant: Option<&str>) -> String {
     if name == options::CONFIG {
         return "`config` cannot be set in a file: use --config or QUORATE_CONFIG".into();
     }
-    let shown = printable(name);
+    let shown = escape_control(name);
     match (meant, owned(name)) {
         (Some(meant), _) => format!("unknown key `{shown}`; did you mean `{meant}`?"),
         (None, Some(instead)) => format!("unknown key `{shown}`, a setting of etcd's that quorate decides: {instead}"),

@@ -50,7 +50,7 @@ fn scalar(text: &str) -> String {
     if !text.is_empty() && text.chars().all(is_safe) && !text.starts_with(['-', '*', '%', '@', '=']) {
         return text.to_owned();
     }
-    format!("'{}'", text.replace('\'', "''").replace(crate::host::is_unprintable, "?"))
+    format!("'{}'", text.replace('\'', "''").replace(crate::host::is_control, "?"))
 }
 
 fn origins(spec: &Spec, resolved: &Resolved) -> String {

@@ -5,15 +5,15 @@ use std::fmt::Write as _;
 use super::options::{self, OPTIONS, Spec};
 use super::texts::{Given, Origin};
 use crate::plan::command::Invocation;
-use crate::shell::quoted;
+use crate::shell::quote;
 
 /// `quorate server --print-config` with the file, the variables and the flags that were given. Secrets are left out.
 pub(super) fn command(given: &Given) -> String {
     let mut variables = Vec::new();
     let mut flags = Vec::new();
     let mut say = |name: &str, text: &str, origin: &Origin| match origin {
-        Origin::Environment(variable) => variables.push(format!("{variable}={} ", quoted(text))),
-        _ => flags.push(format!(" --{name}={}", quoted(text))),
+        Origin::Environment(variable) => variables.push(format!("{variable}={} ", quote(text))),
+        _ => flags.push(format!(" --{name}={}", quote(text))),
     };
     if let Some((path, origin)) = &given.config {
         say(options::CONFIG, &path.to_string_lossy(), origin);
@@ -25,7 +25,7 @@ pub(super) fn command(given: &Given) -> String {
         }
     }
     if let Some(filter) = &given.log_filter {
-        variables.push(format!("{}={} ", options::LOG_VARIABLE, quoted(filter)));
+        variables.push(format!("{}={} ", options::LOG_VARIABLE, quote(filter)));
     }
     format!("{}quorate server --print-config{}", variables.concat(), flags.concat())
 }
@@ -39,13 +39,13 @@ pub(super) fn invocation(given: &Given) -> Invocation {
     let mut invocation = Invocation::default();
     if let Some((path, _)) = &given.config {
         let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
-        let _ = write!(invocation.common, " --{}={}", options::CONFIG, quoted(&path.to_string_lossy()));
+        let _ = write!(invocation.common, " --{}={}", options::CONFIG, quote(&path.to_string_lossy()));
     }
     let is_repeated = |spec: &&Spec| !spec.secret && !ONCE.iter().any(|once| spec.name.starts_with(once));
     for spec in OPTIONS.iter().filter(is_repeated) {
         let Some((texts, _)) = given.options.get(spec.name) else { continue };
         for text in texts {
-            let flag = format!(" --{}={}", spec.name, quoted(text));
+            let flag = format!(" --{}={}", spec.name, quote(text));
             match spec.name {
                 "data-dir" => invocation.common.push_str(&flag),
                 // How it logs says nothing about what a command does.

@@ -9,7 +9,7 @@
 
 use super::suggest;
 use super::yaml::{Node, Value};
-use crate::host::printable;
+use crate::host::escape_control;
 use crate::plan::duration;
 
 pub(super) const SCHEDULE: &str = "etcd-snapshot-schedule-cron";
@@ -171,7 +171,7 @@ impl Translated {
             Parsed::As(value) => Some((value, node.line)),
             Parsed::NotSet => None,
             Parsed::Wrong => {
-                self.problem(node.line, format!("`{name}` wants {wants}, not `{}`", printable(text)));
+                self.problem(node.line, format!("`{name}` wants {wants}, not `{}`", escape_control(text)));
                 None
             }
         }
@@ -186,7 +186,7 @@ impl Translated {
                 self.problem(key.line, "a key must be a word");
                 continue;
             };
-            let shown = printable(name);
+            let shown = escape_control(name);
             if seen.contains(&name.as_str()) {
                 self.problem(key.line, format!("`{shown}` is given twice in {}", place.name));
             } else if place.read.contains(&name.as_str()) {

@@ -117,7 +117,7 @@ pub(super) fn check(spec: &Spec, text: &str, origin: &Origin, problems: &mut Vec
             "" => format!("`{}` {wants}, and is empty", spec.name),
             // Which part of it is wrong is said already, and another may be a password.
             _ if spec.kind == Kind::Endpoint => format!("`{}` {wants}", spec.name),
-            _ => format!("`{}` {wants}, not `{}`", spec.name, crate::host::printable(shown)),
+            _ => format!("`{}` {wants}, not `{}`", spec.name, crate::host::escape_control(shown)),
         };
         problems.push(Problem { origin: origin.clone(), message });
     }

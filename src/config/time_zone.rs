@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::{Origin, Problem};
-use crate::host::printable;
+use crate::host::escape_control;
 
 /// Where the descriptions of time zones are (`chrono`'s list, which is that of most systems).
 const DIRECTORIES: [&str; 3] = ["/usr/share/zoneinfo", "/share/zoneinfo", "/etc/zoneinfo"];
@@ -13,7 +13,7 @@ pub(super) fn problem(value: Option<&str>) -> Option<Problem> {
     let zone = value.filter(|zone| !zone.is_empty() && !is_known(zone, &DIRECTORIES.map(Path::new)))?;
     let message = format!(
         "this host does not know the time zone `{}`, so schedules follow UTC; correct it, or install tzdata",
-        printable(zone)
+        escape_control(zone)
     );
     Some(Problem { origin: Origin::Environment("TZ".into()), message })
 }

@@ -12,7 +12,7 @@ use nix::sys::stat::{Mode, umask};
 use tokio::net::{UnixListener, UnixStream};
 
 use crate::datadir::DataDir;
-use crate::durable::{self, PRIVATE};
+use crate::durable::{self, PRIVATE_FILE};
 use crate::error::{Code, Diagnostic};
 
 /// Why the socket is not to be had.
@@ -69,7 +69,7 @@ pub(super) fn bind(data: &DataDir) -> Result<UnixListener, SocketError> {
     let listener = UnixListener::bind(short(&dir));
     umask(before);
     let listener = listener.map_err(failed)?;
-    durable::set_mode(&path, PRIVATE).map_err(|error| failed(error.source))?;
+    durable::set_mode(&path, PRIVATE_FILE).map_err(|error| failed(error.source))?;
     Ok(listener)
 }
 

@@ -4,14 +4,14 @@ use std::fs::File;
 use std::io;
 
 use super::DataDir;
-use crate::durable::{HeldDir, HeldError};
+use crate::durable::{DirError, DirHandle};
 
 /// `None` for a directory that is not there.
-fn absent(held: Result<HeldDir, HeldError>) -> Result<Option<HeldDir>, HeldError> {
+fn absent(held: Result<DirHandle, DirError>) -> Result<Option<DirHandle>, DirError> {
     match held {
         Ok(held) => Ok(Some(held)),
-        Err(HeldError::Dangling(_)) => Ok(None),
-        Err(HeldError::System(error)) if error.source.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(DirError::Dangling(_)) => Ok(None),
+        Err(DirError::System(error)) if error.source.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
 }
@@ -20,8 +20,8 @@ fn absent(held: Result<HeldDir, HeldError>) -> Result<Option<HeldDir>, HeldError
 ///
 /// # Errors
 /// If it is no regular file, is reached through a link that another user could have made, or cannot be opened.
-pub fn bolt_of(member: &HeldDir) -> Result<Option<File>, HeldError> {
-    match member.enter("snap")? {
+pub fn database_name(member: &DirHandle) -> Result<Option<File>, DirError> {
+    match member.open_dir("snap")? {
         Some(snap) => snap.file("db"),
         None => Ok(None),
     }
@@ -32,17 +32,17 @@ impl DataDir {
     ///
     /// # Errors
     /// If it cannot be opened.
-    pub fn hold_db(&self) -> Result<Option<HeldDir>, HeldError> {
-        absent(HeldDir::open(&self.db()))
+    pub fn open_db(&self) -> Result<Option<DirHandle>, DirError> {
+        absent(DirHandle::open(&self.db()))
     }
 
     /// Holds the child's data directory; `None` if it is not there.
     ///
     /// # Errors
     /// If it cannot be opened, or is a link that is not ours.
-    pub fn hold_etcd(&self) -> Result<Option<HeldDir>, HeldError> {
-        match self.hold_db()? {
-            Some(db) => db.enter(Self::ETCD_NAME),
+    pub fn open_etcd(&self) -> Result<Option<DirHandle>, DirError> {
+        match self.open_db()? {
+            Some(db) => db.open_dir(Self::ETCD_NAME),
             None => Ok(None),
         }
     }
@@ -51,8 +51,8 @@ impl DataDir {
     ///
     /// # Errors
     /// If it cannot be opened, or is a link while etcd runs as a user of its own.
-    pub fn hold_member(&self) -> Result<Option<HeldDir>, HeldError> {
-        match self.hold_etcd()? {
+    pub fn open_member(&self) -> Result<Option<DirHandle>, DirError> {
+        match self.open_etcd()? {
             Some(etcd) => self.member_of(&etcd),
             None => Ok(None),
         }
@@ -60,7 +60,7 @@ impl DataDir {
 
     /// True if a link at `member` counts: etcd has no user of its own, who could put another one there.
     #[must_use]
-    pub fn follows_member(&self) -> bool {
+    pub fn follows_member_link(&self) -> bool {
         self.etcd_user.is_none()
     }
 
@@ -68,23 +68,23 @@ impl DataDir {
     ///
     /// # Errors
     /// As [`Self::hold_member`].
-    pub fn member_of(&self, etcd: &HeldDir) -> Result<Option<HeldDir>, HeldError> {
+    pub fn member_of(&self, etcd: &DirHandle) -> Result<Option<DirHandle>, DirError> {
         if let Some(user) = &self.etcd_user
-            && etcd.look(Self::MEMBER_NAME)?.is_some_and(|found| found.is_symlink())
+            && etcd.stat(Self::MEMBER_NAME)?.is_some_and(|found| found.is_symlink())
         {
             // Also one that root made: the directory that it lies in is that user's.
-            return Err(HeldError::Link { path: self.etcd_member(), owner: user.uid });
+            return Err(DirError::Link { path: self.etcd_member(), owner: user.uid });
         }
-        etcd.enter(Self::MEMBER_NAME)
+        etcd.open_dir(Self::MEMBER_NAME)
     }
 
     /// Opens the database of the data in use; `None` if there is none.
     ///
     /// # Errors
     /// If it is no regular file, is reached through a link that another user could have made, or cannot be opened.
-    pub fn bolt(&self) -> Result<Option<File>, HeldError> {
-        match self.hold_member()? {
-            Some(member) => bolt_of(&member),
+    pub fn bolt(&self) -> Result<Option<File>, DirError> {
+        match self.open_member()? {
+            Some(member) => database_name(&member),
             None => Ok(None),
         }
     }
@@ -93,10 +93,10 @@ impl DataDir {
     ///
     /// # Errors
     /// If it cannot be opened.
-    pub fn hold_storage(&self) -> Result<HeldDir, HeldError> {
-        match self.hold_etcd()? {
+    pub fn open_storage(&self) -> Result<DirHandle, DirError> {
+        match self.open_etcd()? {
             Some(etcd) => Ok(etcd),
-            None => HeldDir::open(&self.db()),
+            None => DirHandle::open(&self.db()),
         }
     }
 }

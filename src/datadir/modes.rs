@@ -6,13 +6,13 @@
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use super::owner::us;
-use super::{DataDir, DataDirError, Mended};
-use crate::durable::{HeldDir, HeldError, OnPath as _, PRIVATE, PRIVATE_DIR};
+use super::owner::own_uid;
+use super::{DataDir, DataDirError, PermissionFix};
+use crate::durable::{DirError, DirHandle, OnPath as _, PRIVATE_DIR, PRIVATE_FILE};
 
 /// Whether etcd's group may pass through a directory of ours.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Passage {
+enum TraverseAccess {
     /// It has to: etcd's data or certificates are below it.
     Open,
     /// It has no business there.
@@ -21,17 +21,17 @@ enum Passage {
 
 impl DataDir {
     /// The directories of ours below `S`.
-    fn table(&self) -> Vec<(PathBuf, Passage)> {
+    fn table(&self) -> Vec<(PathBuf, TraverseAccess)> {
         vec![
-            (self.server(), Passage::Open),
-            (self.server().join("tls"), Passage::Open),
-            (self.tls(), Passage::Open),
-            (self.db(), Passage::Open),
-            (self.restore(), Passage::Open),
-            (self.cache(), Passage::Closed),
-            (self.downloads(), Passage::Closed),
-            (self.snapshots(), Passage::Closed),
-            (self.snapshots().join(Self::METADATA_NAME), Passage::Closed),
+            (self.server(), TraverseAccess::Open),
+            (self.server().join("tls"), TraverseAccess::Open),
+            (self.tls(), TraverseAccess::Open),
+            (self.db(), TraverseAccess::Open),
+            (self.restore(), TraverseAccess::Open),
+            (self.cache(), TraverseAccess::Closed),
+            (self.downloads(), TraverseAccess::Closed),
+            (self.snapshots(), TraverseAccess::Closed),
+            (self.snapshots().join(Self::METADATA_NAME), TraverseAccess::Closed),
         ]
     }
 
@@ -39,30 +39,32 @@ impl DataDir {
     ///
     /// # Errors
     /// If something cannot be looked at or closed.
-    pub(super) fn close(&self) -> Result<Vec<Mended>, DataDirError> {
+    pub(super) fn tighten_modes(&self) -> Result<Vec<PermissionFix>, DataDirError> {
         let mut closed = Vec::new();
         for (path, passage) in self.table() {
             // What is not there, or somebody else's, is for others to judge.
-            let Ok(dir) = HeldDir::open(&path) else { continue };
-            if dir.uid() != us() {
+            let Ok(dir) = DirHandle::open(&path) else { continue };
+            if dir.uid() != own_uid() {
                 continue;
             }
-            if passage == Passage::Closed && dir.mode()? & 0o077 != 0 {
+            if passage == TraverseAccess::Closed && dir.mode()? & 0o077 != 0 {
                 dir.set_mode(PRIVATE_DIR)?;
-                closed.push(Mended::Closed(path.clone()));
+                closed.push(PermissionFix::ModeTightened(path.clone()));
             }
-            match self.close_files(&dir, &mut closed) {
+            match self.tighten_files(&dir, &mut closed) {
                 // More snapshots than anybody looks through at every start.
-                Err(HeldError::Crowded(_)) => {}
+                Err(DirError::Crowded(_)) => {}
                 done => done?,
             }
         }
         Ok(closed)
     }
 
-    fn close_files(&self, dir: &HeldDir, closed: &mut Vec<Mended>) -> Result<(), HeldError> {
+    fn tighten_files(&self, dir: &DirHandle, closed: &mut Vec<PermissionFix>) -> Result<(), DirError> {
         for name in dir.names()? {
-            let Some(found) = dir.look(&name)?.filter(|found| found.is_file() && found.uid() == us()) else { continue };
+            let Some(found) = dir.stat(&name)?.filter(|found| found.is_file() && found.uid() == own_uid()) else {
+                continue;
+            };
             let path = dir.path().join(&name);
             let wanted = self.mode_of(&path);
             let present = found.permissions().mode() & 0o777;
@@ -71,7 +73,7 @@ impl DataDir {
             }
             let Some(file) = dir.file(&name)? else { continue };
             file.set_permissions(std::fs::Permissions::from_mode(wanted)).on("set the mode of", &path)?;
-            closed.push(Mended::Closed(path));
+            closed.push(PermissionFix::ModeTightened(path));
         }
         Ok(())
     }
@@ -82,7 +84,7 @@ impl DataDir {
         match path {
             path if path == files.certificate => files.certificate_access.mode,
             path if path == files.key => files.key_access.mode,
-            _ => PRIVATE,
+            _ => PRIVATE_FILE,
         }
     }
 }

@@ -10,13 +10,13 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use super::{CertificatePaths, DataDir};
-use crate::durable::{self, Access, HeldDir, HeldError, OnPath as _, PRIVATE_DIR, WriteError};
+use crate::durable::{self, Access, DirError, DirHandle, OnPath as _, PRIVATE_DIR, WriteError};
 use crate::error::{Code, Diagnostic};
 use crate::faults;
 use crate::host::User;
 
 /// Mode of a directory that etcd's group may pass through.
-const PASSAGE: u32 = 0o710;
+const TRAVERSE_MODE: u32 = 0o710;
 
 /// Why the data directory cannot be used as it is.
 #[derive(Debug, thiserror::Error)]
@@ -26,7 +26,7 @@ pub enum DataDirError {
     Write(#[from] WriteError),
     /// Something in a directory of etcd's is not what it should be.
     #[error(transparent)]
-    Held(#[from] HeldError),
+    Held(#[from] DirError),
     /// Something of another user is where our data should be.
     #[error("{} belongs to user {owner}, and it has to be user {wanted}'s", path.display())]
     ForeignOwner {
@@ -39,7 +39,7 @@ pub enum DataDirError {
     },
     /// etcd's user cannot get to its data.
     #[error("etcd is to run as {user}, who may not pass through {}", path.display())]
-    NoPassage {
+    NotTraversable {
         /// The directory that is closed.
         path: PathBuf,
         /// etcd's user.
@@ -66,7 +66,7 @@ impl Diagnostic for DataDirError {
             // What a link led to may be a disk with data that is not mounted.
             Self::Dangling(_) => Code::DanglingLink,
             Self::NotADirectory(_) => Code::NotADirectory,
-            Self::NoPassage { .. } => Code::NotTraversable,
+            Self::NotTraversable { .. } => Code::NotTraversable,
         }
     }
 
@@ -79,7 +79,9 @@ impl Diagnostic for DataDirError {
                 path.display()
             )),
             Self::Writable(path) => Some(format!("chmod go-w {}, or choose another --data-dir", path.display())),
-            Self::NoPassage { path, .. } => Some(format!("chmod o+x {}, or choose another --data-dir", path.display())),
+            Self::NotTraversable { path, .. } => {
+                Some(format!("chmod o+x {}, or choose another --data-dir", path.display()))
+            }
             Self::Dangling(path) => Some(format!(
                 "mount what it leads to (readlink {0}), or, if there is no data there, remove the link: rm {0}",
                 path.display()
@@ -91,14 +93,14 @@ impl Diagnostic for DataDirError {
 
 /// Something that was not as it must be, and is now.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Mended {
+pub enum PermissionFix {
     /// Others could enter this directory, or read this file.
-    Closed(PathBuf),
+    ModeTightened(PathBuf),
     /// This was given to etcd's user, with all in it.
-    HandedOver(PathBuf),
+    OwnerChanged(PathBuf),
 }
 
-pub(super) fn us() -> u32 {
+pub(super) fn own_uid() -> u32 {
     nix::unistd::geteuid().as_raw()
 }
 
@@ -107,12 +109,12 @@ impl DataDir {
     ///
     /// # Errors
     /// If they cannot be made or belong to somebody else.
-    pub fn prepare_for_lock(&self) -> Result<Vec<Mended>, DataDirError> {
+    pub fn prepare_for_lock(&self) -> Result<Vec<PermissionFix>, DataDirError> {
         if self.root.is_symlink() && !self.root.exists() {
             return Err(DataDirError::Dangling(self.root.clone()));
         }
         durable::create_dir_all(&self.root, PRIVATE_DIR)?;
-        if us() == 0 {
+        if own_uid() == 0 {
             // Whoever may change `D` could lead us by links into any directory of this machine.
             let found = owned_by(&self.root, 0)?;
             if found.permissions().mode() & 0o022 != 0 && found.permissions().mode() & 0o1000 == 0 {
@@ -120,27 +122,27 @@ impl DataDir {
             }
         }
         let server = self.server();
-        Ok(if self.own(&server)? { vec![Mended::Closed(server)] } else { Vec::new() })
+        Ok(if self.own(&server)? { vec![PermissionFix::ModeTightened(server)] } else { Vec::new() })
     }
 
     /// Makes or mends every directory below `S`, and gives etcd's user the way to its data. Returns what had to be mended.
     ///
     /// # Errors
     /// If one cannot be made or belongs to somebody else.
-    pub fn prepare(&self) -> Result<Vec<Mended>, DataDirError> {
+    pub fn prepare(&self) -> Result<Vec<PermissionFix>, DataDirError> {
         let mut mended = Vec::new();
         for dir in [self.server(), self.server().join("tls"), self.tls(), self.db()] {
             if self.own(&dir)? {
-                mended.push(Mended::Closed(dir));
+                mended.push(PermissionFix::ModeTightened(dir));
             }
         }
-        mended.extend(self.close()?);
+        mended.extend(self.tighten_modes()?);
         if let Some(user) = &self.etcd_user {
-            self.open_passage(user)?;
+            self.grant_traverse(user)?;
         }
         // db/etcd must not appear before it is known that its absence is no loss.
         if self.etcd().exists() || self.etcd().is_symlink() {
-            mended.extend(self.own_etcd()?);
+            mended.extend(self.ensure_etcd_dir()?);
         }
         Ok(mended)
     }
@@ -149,15 +151,15 @@ impl DataDir {
     ///
     /// # Errors
     /// As [`Self::prepare`].
-    pub fn prepare_etcd(&self) -> Result<Vec<Mended>, DataDirError> {
-        self.own_etcd()
+    pub fn prepare_etcd(&self) -> Result<Vec<PermissionFix>, DataDirError> {
+        self.ensure_etcd_dir()
     }
 
     /// Sees to it that everybody may read what they must of a CA or leaf, and nobody more. True if others could read more.
     ///
     /// # Errors
     /// If it cannot be changed.
-    pub fn share(&self, files: &CertificatePaths) -> Result<Vec<Mended>, DataDirError> {
+    pub fn set_certificate_modes(&self, files: &CertificatePaths) -> Result<Vec<PermissionFix>, DataDirError> {
         let mut mended = Vec::new();
         for (path, Access { mode, group }) in
             [(&files.certificate, files.certificate_access), (&files.key, files.key_access)]
@@ -171,7 +173,7 @@ impl DataDir {
                 durable::set_mode(path, mode)?;
             }
             if present & 0o077 & !mode != 0 {
-                mended.push(Mended::Closed(path.clone()));
+                mended.push(PermissionFix::ModeTightened(path.clone()));
             }
         }
         Ok(mended)
@@ -189,7 +191,7 @@ impl DataDir {
     ///
     /// # Errors
     /// If it cannot be given.
-    pub fn give_to_etcd(&self, dir: &HeldDir) -> Result<(), HeldError> {
+    pub fn chown_to_etcd_user(&self, dir: &DirHandle) -> Result<(), DirError> {
         match &self.etcd_user {
             Some(user) => dir.hand_over(user.uid, user.gid),
             None => Ok(()),
@@ -200,23 +202,23 @@ impl DataDir {
     ///
     /// # Errors
     /// If the system refuses.
-    pub fn open_to_etcd(&self, dir: &HeldDir) -> Result<(), HeldError> {
+    pub fn grant_read_to_etcd(&self, dir: &DirHandle) -> Result<(), DirError> {
         let Some(user) = &self.etcd_user else { return Ok(()) };
         dir.set_owner(None, Some(user.gid))?;
-        dir.set_mode(PASSAGE)
+        dir.set_mode(TRAVERSE_MODE)
     }
 
     /// Makes `dir` ours, closed to all but etcd's group; true if it was there with a mode that was too open.
     fn own(&self, dir: &Path) -> Result<bool, DataDirError> {
-        make(dir)?;
-        let found = owned_by(dir, us())?;
+        create_dir(dir)?;
+        let found = owned_by(dir, own_uid())?;
         let mode = match &self.etcd_user {
             None => PRIVATE_DIR,
             Some(user) => {
                 if found.gid() != user.gid {
-                    durable::set_owner(&leads_to(dir)?, None, Some(user.gid))?;
+                    durable::set_owner(&resolve_symlink(dir)?, None, Some(user.gid))?;
                 }
-                PASSAGE
+                TRAVERSE_MODE
             }
         };
         let present = found.permissions().mode() & 0o777;
@@ -228,25 +230,25 @@ impl DataDir {
 
     /// Makes `db/etcd` etcd's user's. What is ours from before is handed over; what is in it is somebody else's own doing,
     /// and not touched once it is theirs: they could put a link there.
-    fn own_etcd(&self) -> Result<Vec<Mended>, DataDirError> {
-        let db = HeldDir::open(&self.db())?;
+    fn ensure_etcd_dir(&self) -> Result<Vec<PermissionFix>, DataDirError> {
+        let db = DirHandle::open(&self.db())?;
         let mut mended = Vec::new();
-        let wanted = self.etcd_user.as_ref().map_or_else(us, |user| user.uid);
-        let (mut etcd, is_new) = match db.enter(Self::ETCD_NAME)? {
+        let wanted = self.etcd_user.as_ref().map_or_else(own_uid, |user| user.uid);
+        let (mut etcd, is_new) = match db.open_dir(Self::ETCD_NAME)? {
             Some(etcd) => (etcd, false),
             None => (db.make_dir(Self::ETCD_NAME, PRIVATE_DIR)?, true),
         };
         if let Some(user) = &self.etcd_user
-            && etcd.uid() == us()
+            && etcd.uid() == own_uid()
         {
             // Before it is theirs: a link there is not given, but refused.
             self.member_of(&etcd)?;
             etcd.set_mode(PRIVATE_DIR)?;
-            etcd = db.enter(Self::ETCD_NAME)?.ok_or_else(|| HeldError::Replaced(self.etcd()))?;
+            etcd = db.open_dir(Self::ETCD_NAME)?.ok_or_else(|| DirError::Replaced(self.etcd()))?;
             etcd.hand_over(user.uid, user.gid)?;
-            etcd = db.enter(Self::ETCD_NAME)?.ok_or_else(|| HeldError::Replaced(self.etcd()))?;
+            etcd = db.open_dir(Self::ETCD_NAME)?.ok_or_else(|| DirError::Replaced(self.etcd()))?;
             if !is_new {
-                mended.push(Mended::HandedOver(self.etcd()));
+                mended.push(PermissionFix::OwnerChanged(self.etcd()));
             }
         }
         if etcd.uid() != wanted {
@@ -254,11 +256,11 @@ impl DataDir {
         }
         if etcd.mode()? & 0o077 != 0 {
             etcd.set_mode(PRIVATE_DIR)?;
-            mended.push(Mended::Closed(self.etcd()));
+            mended.push(PermissionFix::ModeTightened(self.etcd()));
         }
         let Some(member) = self.member_of(&etcd)? else { return Ok(mended) };
         // etcd makes these; whose they are tells who ran it.
-        for dir in [member.enter("wal")?, member.enter("snap")?, Some(member)].into_iter().flatten() {
+        for dir in [member.open_dir("wal")?, member.open_dir("snap")?, Some(member)].into_iter().flatten() {
             self.check_entries(&dir, wanted)?;
         }
         faults::point("datadir::owned").on("look at", &self.etcd())?;
@@ -266,17 +268,17 @@ impl DataDir {
     }
 
     /// Nothing but directories and regular files of `wanted`.
-    fn check_entries(&self, dir: &HeldDir, wanted: u32) -> Result<(), DataDirError> {
+    fn check_entries(&self, dir: &DirHandle, wanted: u32) -> Result<(), DataDirError> {
         let foreign = |owner| DataDirError::ForeignOwner { path: self.etcd(), owner, wanted };
         if dir.uid() != wanted {
             return Err(foreign(dir.uid()));
         }
         for name in dir.names()? {
-            let Some(found) = dir.look(&name)? else { continue };
+            let Some(found) = dir.stat(&name)? else { continue };
             if found.uid() != wanted {
                 return Err(foreign(found.uid()));
             }
-            let is_our_link = found.is_symlink() && dir.is_ours_alone();
+            let is_our_link = found.is_symlink() && dir.is_private();
             if !(found.is_dir() || is_our_link) {
                 dir.check_file(&dir.path().join(&name), &found)?;
             }
@@ -285,17 +287,17 @@ impl DataDir {
     }
 
     /// Lets etcd's group through `D`, if it is ours alone, and makes sure that nothing above is closed.
-    fn open_passage(&self, user: &User) -> Result<(), DataDirError> {
+    fn grant_traverse(&self, user: &User) -> Result<(), DataDirError> {
         let found = fs::metadata(&self.root).on("look at", &self.root)?;
-        if !may_pass(&found, user) && found.uid() == us() && found.permissions().mode() & 0o077 == 0 {
-            durable::set_owner(&leads_to(&self.root)?, None, Some(user.gid))?;
-            durable::set_mode(&self.root, PASSAGE)?;
+        if !can_traverse(&found, user) && found.uid() == own_uid() && found.permissions().mode() & 0o077 == 0 {
+            durable::set_owner(&resolve_symlink(&self.root)?, None, Some(user.gid))?;
+            durable::set_mode(&self.root, TRAVERSE_MODE)?;
         }
         let etcd = if self.etcd().exists() { self.etcd() } else { self.db() };
-        for dir in leads_to(&etcd)?.ancestors().skip(usize::from(self.etcd().exists())) {
+        for dir in resolve_symlink(&etcd)?.ancestors().skip(usize::from(self.etcd().exists())) {
             let found = fs::metadata(dir).on("look at", dir)?;
-            if !may_pass(&found, user) {
-                return Err(DataDirError::NoPassage { path: dir.to_path_buf(), user: user.name.clone() });
+            if !can_traverse(&found, user) {
+                return Err(DataDirError::NotTraversable { path: dir.to_path_buf(), user: user.name.clone() });
             }
         }
         Ok(())
@@ -303,7 +305,7 @@ impl DataDir {
 }
 
 /// Makes `dir` if it is not there. True if it was made.
-fn make(dir: &Path) -> Result<bool, DataDirError> {
+fn create_dir(dir: &Path) -> Result<bool, DataDirError> {
     match fs::metadata(dir) {
         Ok(found) if !found.is_dir() => Err(DataDirError::NotADirectory(dir.to_path_buf())),
         Ok(_) => Ok(false),
@@ -321,11 +323,11 @@ fn owned_by(dir: &Path, wanted: u32) -> Result<Metadata, DataDirError> {
 }
 
 /// The directory itself, where `dir` may be a link.
-fn leads_to(dir: &Path) -> Result<PathBuf, WriteError> {
+fn resolve_symlink(dir: &Path) -> Result<PathBuf, WriteError> {
     fs::canonicalize(dir).on("look at", dir)
 }
 
-fn may_pass(found: &Metadata, user: &User) -> bool {
+fn can_traverse(found: &Metadata, user: &User) -> bool {
     let mode = found.permissions().mode();
     let needed = if found.uid() == user.uid {
         0o100
@@ -349,7 +351,7 @@ mod tests {
         data.prepare_for_lock().unwrap();
         assert_eq!(data.prepare().unwrap(), []);
         durable::set_mode(&data.db(), 0o777).unwrap();
-        assert_eq!(data.prepare().unwrap(), [Mended::Closed(data.db())]);
+        assert_eq!(data.prepare().unwrap(), [PermissionFix::ModeTightened(data.db())]);
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(&data.db()), 0o700);
         assert_eq!(mode(dir.path()), 0o755);
@@ -366,7 +368,7 @@ mod tests {
 
     #[test]
     fn a_user_of_etcds_own_gets_its_data_and_the_way_to_it_and_no_more() {
-        if us() != 0 {
+        if own_uid() != 0 {
             return;
         }
         let above = tempfile::tempdir().unwrap();
@@ -385,9 +387,9 @@ mod tests {
 
         let data = DataDir::new(&root).with_etcd_user(Some(user.clone()));
         data.prepare_for_lock().unwrap();
-        assert_eq!(data.prepare().unwrap(), [Mended::HandedOver(data.etcd())]);
+        assert_eq!(data.prepare().unwrap(), [PermissionFix::OwnerChanged(data.etcd())]);
         assert_eq!(data.prepare().unwrap(), [], "once is enough");
-        data.share(&data.certificate("server-ca")).unwrap();
+        data.set_certificate_modes(&data.certificate("server-ca")).unwrap();
         let found = |path: &Path| {
             let found = fs::metadata(path).unwrap();
             (found.uid(), found.gid(), found.permissions().mode() & 0o777)
@@ -402,6 +404,6 @@ mod tests {
         // Without the user, the data is a stranger's; and a closed directory above is named.
         assert!(matches!(before.prepare(), Err(DataDirError::ForeignOwner { owner: 12345, wanted: 0, .. })));
         durable::set_mode(above.path(), 0o700).unwrap();
-        assert!(matches!(data.prepare(), Err(DataDirError::NoPassage { .. })));
+        assert!(matches!(data.prepare(), Err(DataDirError::NotTraversable { .. })));
     }
 }

@@ -8,24 +8,24 @@ use std::os::unix::fs::{PermissionsExt as _, fchown};
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, ResolveFlags};
 use rustix::io::Errno;
 
-use super::held::{HeldDir, us};
-use super::refusal::HeldError;
+use super::held::{DirHandle, own_uid};
+use super::refusal::DirError;
 use super::{Access, OnPath as _, WriteError, temporary};
 use crate::faults;
 
-impl HeldDir {
+impl DirHandle {
     /// Makes a directory in it, durably, and holds it.
     ///
     /// # Errors
     /// If the name is taken, it cannot be made, or somebody exchanged it at once.
-    pub fn make_dir(&self, name: impl AsRef<OsStr>, mode: u32) -> Result<Self, HeldError> {
+    pub fn make_dir(&self, name: impl AsRef<OsStr>, mode: u32) -> Result<Self, DirError> {
         let (name, path) = (name.as_ref(), self.at(name.as_ref()));
         faults::point("durable::mkdir").on("create the directory", &path)?;
-        rustix::fs::mkdirat(self.file_itself(), name, Mode::from_raw_mode(mode))
+        rustix::fs::mkdirat(self.try_clone_file(), name, Mode::from_raw_mode(mode))
             .map_err(io::Error::from)
             .on("create the directory", &path)?;
-        let made = self.enter_within(name, ResolveFlags::NO_XDEV)?.filter(|made| made.uid() == us());
-        let made = made.ok_or(HeldError::Replaced(path))?;
+        let made = self.open_dir_within(name, ResolveFlags::NO_XDEV)?.filter(|made| made.uid() == own_uid());
+        let made = made.ok_or(DirError::Replaced(path))?;
         // The umask may have taken bits away.
         made.set_mode(mode)?;
         self.sync()?;
@@ -36,9 +36,9 @@ impl HeldDir {
     ///
     /// # Errors
     /// If the system refuses.
-    pub fn set_mode(&self, mode: u32) -> Result<(), HeldError> {
+    pub fn set_mode(&self, mode: u32) -> Result<(), DirError> {
         Ok(self
-            .file_itself()
+            .try_clone_file()
             .set_permissions(std::fs::Permissions::from_mode(mode))
             .on("set the mode of", self.path())?)
     }
@@ -47,17 +47,17 @@ impl HeldDir {
     ///
     /// # Errors
     /// If the system does not say.
-    pub fn mode(&self) -> Result<u32, HeldError> {
-        Ok(self.file_itself().metadata().on("look at", self.path())?.permissions().mode() & 0o7777)
+    pub fn mode(&self) -> Result<u32, DirError> {
+        Ok(self.try_clone_file().metadata().on("look at", self.path())?.permissions().mode() & 0o7777)
     }
 
     /// Changes its owner or group.
     ///
     /// # Errors
     /// If the system refuses.
-    pub fn set_owner(&self, owner: Option<u32>, group: Option<u32>) -> Result<(), HeldError> {
+    pub fn set_owner(&self, owner: Option<u32>, group: Option<u32>) -> Result<(), DirError> {
         faults::point("durable::chown").on("change the owner of", self.path())?;
-        Ok(fchown(self.file_itself(), owner, group).on("change the owner of", self.path())?)
+        Ok(fchown(self.try_clone_file(), owner, group).on("change the owner of", self.path())?)
     }
 
     /// Makes its names durable.
@@ -66,23 +66,28 @@ impl HeldDir {
     /// What the disk says.
     pub fn sync(&self) -> Result<(), WriteError> {
         faults::point("durable::fsync_dir").on("fsync", self.path())?;
-        self.file_itself().sync_all().on("fsync", self.path())
+        self.try_clone_file().sync_all().on("fsync", self.path())
     }
 
     /// Renames, durably, to a name that nothing has. What is renamed is whatever has the name: a link itself, never what it leads to.
     ///
     /// # Errors
     /// If the rename or one of the two directory fsyncs fails.
-    pub fn rename(&self, name: impl AsRef<OsStr>, to: &Self, to_name: impl AsRef<OsStr>) -> Result<(), HeldError> {
+    pub fn rename(&self, name: impl AsRef<OsStr>, to: &Self, to_name: impl AsRef<OsStr>) -> Result<(), DirError> {
         let (name, to_name) = (name.as_ref(), to_name.as_ref());
         let path = self.at(name);
         faults::point("durable::rename").on("rename", &path)?;
-        let renamed =
-            rustix::fs::renameat_with(self.file_itself(), name, to.file_itself(), to_name, RenameFlags::NOREPLACE);
+        let renamed = rustix::fs::renameat_with(
+            self.try_clone_file(),
+            name,
+            to.try_clone_file(),
+            to_name,
+            RenameFlags::NOREPLACE,
+        );
         let renamed = match renamed {
             // A file system that cannot promise it.
-            Err(Errno::INVAL | Errno::NOSYS) if to.look(to_name)?.is_none() => {
-                rustix::fs::renameat(self.file_itself(), name, to.file_itself(), to_name)
+            Err(Errno::INVAL | Errno::NOSYS) if to.stat(to_name)?.is_none() => {
+                rustix::fs::renameat(self.try_clone_file(), name, to.try_clone_file(), to_name)
             }
             done => done,
         };
@@ -118,13 +123,14 @@ impl HeldDir {
         faults::point("durable::create").on("write", &path)?;
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let make = |hidden: &OsStr| {
-            let made = rustix::fs::openat(self.file_itself(), hidden, flags, Mode::from_raw_mode(access.mode));
+            let made = rustix::fs::openat(self.try_clone_file(), hidden, flags, Mode::from_raw_mode(access.mode));
             made.map(File::from).map_err(io::Error::from)
         };
         let (hidden, file) = temporary::create(name, make).on("write", &path)?;
-        let rename =
-            || rustix::fs::renameat(self.file_itself(), &hidden, self.file_itself(), name).map_err(io::Error::from);
-        let remove = || rustix::fs::unlinkat(self.file_itself(), &hidden, AtFlags::empty()).map_err(io::Error::from);
+        let rename = || {
+            rustix::fs::renameat(self.try_clone_file(), &hidden, self.try_clone_file(), name).map_err(io::Error::from)
+        };
+        let remove = || rustix::fs::unlinkat(self.try_clone_file(), &hidden, AtFlags::empty()).map_err(io::Error::from);
         let written = super::write_through(&path, access, file, fill, rename);
         written.map_err(|error| error.unless_removed(&self.at(&hidden), remove))?;
         self.sync().map_err(|error| error.after(&path, "has its new content, and may have the old one"))
@@ -147,7 +153,7 @@ impl HeldDir {
     /// # Errors
     /// If it is there and cannot be removed.
     pub fn remove_file(&self, name: impl AsRef<OsStr>) -> Result<bool, WriteError> {
-        match rustix::fs::unlinkat(self.file_itself(), name.as_ref(), AtFlags::empty()) {
+        match rustix::fs::unlinkat(self.try_clone_file(), name.as_ref(), AtFlags::empty()) {
             Ok(()) => {
                 let path = self.at(name);
                 let synced = self.sync().map_err(|error| error.after(&path, "is removed, and may be back"));

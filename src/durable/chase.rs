@@ -14,15 +14,15 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use super::held::is_trusted;
-use super::refusal::HeldError;
+use super::refusal::DirError;
 use super::{OnPath as _, WriteError};
 
 /// As many links as Linux follows in one path.
-const MOST_LINKS: u32 = 40;
+const MAX_LINKS: u32 = 40;
 
 /// Opens the directory that `target` leads to from `from`. `origin` is the link or path that is named in messages.
-pub(super) fn chase(from: &File, target: &Path, origin: &Path) -> Result<File, HeldError> {
-    let system = |act, source: io::Error| HeldError::from(WriteError { act, path: origin.to_path_buf(), source });
+pub(super) fn resolve_links(from: &File, target: &Path, origin: &Path) -> Result<File, DirError> {
+    let system = |act, source: io::Error| DirError::from(WriteError { act, path: origin.to_path_buf(), source });
     let open = |dir: &File, name: &OsStr, flags| {
         rustix::fs::openat(dir, name, flags | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty()).map(File::from)
     };
@@ -32,12 +32,12 @@ pub(super) fn chase(from: &File, target: &Path, origin: &Path) -> Result<File, H
     while let Some(part) = pending.pop() {
         let owner = at.metadata().on("look at", origin)?.uid();
         let next = match open(&at, &part, OFlags::PATH) {
-            Err(Errno::NOENT) => return Err(HeldError::Dangling(origin.to_path_buf())),
+            Err(Errno::NOENT) => return Err(DirError::Dangling(origin.to_path_buf())),
             opened => opened.map_err(|error| system("open", error.into()))?,
         };
         let found = next.metadata().on("look at", origin)?;
         if !is_trusted(owner) && found.uid() != owner && part != ".." {
-            return Err(HeldError::LedAway { path: origin.to_path_buf(), owner });
+            return Err(DirError::LedAway { path: origin.to_path_buf(), owner });
         }
         if !found.is_symlink() {
             at = next;
@@ -45,10 +45,10 @@ pub(super) fn chase(from: &File, target: &Path, origin: &Path) -> Result<File, H
         }
         // A link of one user's in a directory that others may write into (as /tmp) is that user's to lead.
         if let Some(owner) = [owner, found.uid()].into_iter().find(|uid| !is_trusted(*uid)) {
-            return Err(HeldError::LedAway { path: origin.to_path_buf(), owner });
+            return Err(DirError::LedAway { path: origin.to_path_buf(), owner });
         }
         links += 1;
-        if links > MOST_LINKS {
+        if links > MAX_LINKS {
             return Err(system("open", Errno::LOOP.into()));
         }
         let target = rustix::fs::readlinkat(&at, &part, Vec::new()).map_err(|error| system("open", error.into()))?;
@@ -56,7 +56,7 @@ pub(super) fn chase(from: &File, target: &Path, origin: &Path) -> Result<File, H
     }
     let opened = open(&at, OsStr::new("."), OFlags::RDONLY | OFlags::DIRECTORY);
     match opened {
-        Err(Errno::NOTDIR) => Err(HeldError::Kind { path: origin.to_path_buf(), found: "file", wanted: "directory" }),
+        Err(Errno::NOTDIR) => Err(DirError::Kind { path: origin.to_path_buf(), found: "file", wanted: "directory" }),
         opened => opened.map_err(|error| system("open", error.into())),
     }
 }

@@ -8,26 +8,26 @@ use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use super::{HeldDir, HeldError, OnPath as _, PRIVATE_DIR, WriteError, create_new, sync_parent, temporary};
+use super::{DirError, DirHandle, OnPath as _, PRIVATE_DIR, WriteError, create_file_new, sync_parent, temporary};
 use crate::faults;
 
 /// A file under a hidden name, until it is given its own. Dropped before that, it is removed.
 #[derive(Debug)]
-pub struct Draft {
+pub struct NewFile {
     path: PathBuf,
     is_published: bool,
     /// Holds the lock, also when the file that is written was closed.
     _lock: File,
 }
 
-impl Draft {
+impl NewFile {
     /// Makes one in `dir`, with a hidden name made from `label`.
     ///
     /// # Errors
     /// If it cannot be made.
     pub fn create(dir: &Path, label: &str, mode: u32) -> Result<(Self, File), WriteError> {
         faults::point("durable::create").on("write into", dir)?;
-        let make = |name: &OsStr| create_new(&dir.join(name), mode);
+        let make = |name: &OsStr| create_file_new(&dir.join(name), mode);
         let (name, file) = temporary::create(OsStr::new(label), make).on("write into", dir)?;
         let path = dir.join(name);
         let lock = file.try_clone().on("write", &path)?;
@@ -72,15 +72,15 @@ impl Draft {
     }
 }
 
-impl Drop for Draft {
+impl Drop for NewFile {
     fn drop(&mut self) {
         if !self.is_published {
-            name_what_is_left(&self.path, fs::remove_file(&self.path));
+            add_leftover(&self.path, fs::remove_file(&self.path));
         }
     }
 }
 
-fn name_what_is_left(path: &Path, removed: io::Result<()>) {
+fn add_leftover(path: &Path, removed: io::Result<()>) {
     if let Err(error) = removed
         && error.kind() != io::ErrorKind::NotFound
     {
@@ -92,32 +92,32 @@ fn name_what_is_left(path: &Path, removed: io::Result<()>) {
 ///
 /// It is held open, so that whoever may change the directory that it lies in cannot lead us elsewhere.
 #[derive(Debug)]
-pub struct DraftDir {
-    parent: HeldDir,
+pub struct NewDir {
+    parent: DirHandle,
     name: OsString,
     /// Its descriptor holds the lock.
-    dir: HeldDir,
+    dir: DirHandle,
 }
 
 /// Makes one, to be given the name `path`. It is ours alone, also where everybody may make directories.
 ///
 /// # Errors
 /// If it cannot be made.
-pub fn draft_dir(path: &Path) -> Result<DraftDir, WriteError> {
+pub fn new_dir(path: &Path) -> Result<NewDir, WriteError> {
     let act = "create a directory beside";
     let refused = |error| match error {
-        HeldError::System(error) => error.source,
+        DirError::System(error) => error.source,
         error => io::Error::other(error),
     };
-    let parent = HeldDir::open(super::parent(path)).map_err(refused).on(act, path)?;
+    let parent = DirHandle::open(super::parent(path)).map_err(refused).on(act, path)?;
     let label = path.file_name().unwrap_or_default();
-    let make = |name: &OsStr| parent.make_dir(name, PRIVATE_DIR).map(HeldDir::into_file).map_err(refused);
+    let make = |name: &OsStr| parent.make_dir(name, PRIVATE_DIR).map(DirHandle::into_file).map_err(refused);
     let (name, file) = temporary::create(label, make).on(act, path)?;
-    let dir = HeldDir::of(file, parent.path().join(&name)).map_err(refused).on(act, path)?;
-    Ok(DraftDir { parent, name, dir })
+    let dir = DirHandle::of(file, parent.path().join(&name)).map_err(refused).on(act, path)?;
+    Ok(NewDir { parent, name, dir })
 }
 
-impl DraftDir {
+impl NewDir {
     /// Its hidden name.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -127,14 +127,14 @@ impl DraftDir {
     /// A path that leads to it from within this process, whatever becomes of its name.
     #[must_use]
     pub fn through(&self) -> PathBuf {
-        self.dir.through()
+        self.dir.proc_path()
     }
 
     /// Gives it its name, durably; nothing may have it.
     ///
     /// # Errors
     /// If it cannot be renamed, or the name cannot be made durable.
-    pub fn publish(self, to: &Path) -> Result<(), HeldError> {
+    pub fn publish(self, to: &Path) -> Result<(), DirError> {
         self.parent.rename(&self.name, &self.parent, to.file_name().unwrap_or_default())
     }
 
@@ -143,7 +143,7 @@ impl DraftDir {
     ///
     /// # Errors
     /// If something cannot be renamed, or the names cannot be made durable.
-    pub fn publish_into(self, names: &[&str], to: &HeldDir) -> Result<(), HeldError> {
+    pub fn publish_into(self, names: &[&str], to: &DirHandle) -> Result<(), DirError> {
         for (count, name) in names.iter().enumerate() {
             if let Err(error) = self.dir.rename(name, to, name) {
                 // What was renamed goes with the rest. The first error is the one that matters.
@@ -157,7 +157,7 @@ impl DraftDir {
     }
 }
 
-impl Drop for DraftDir {
+impl Drop for NewDir {
     fn drop(&mut self) {
         // Nothing has the name if it was given its own.
         if let Err(error) = self.parent.remove_all(&self.name) {

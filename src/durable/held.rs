@@ -16,12 +16,12 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
-use super::refusal::{HeldError, MOST_ENTRIES};
+use super::refusal::{DirError, MAX_ENTRIES};
 use super::{OnPath as _, WriteError, chase};
 
 /// A directory that stays the same one, whatever happens to its path.
 #[derive(Debug)]
-pub struct HeldDir {
+pub struct DirHandle {
     file: File,
     /// For messages.
     path: PathBuf,
@@ -32,10 +32,10 @@ pub struct HeldDir {
 
 /// Whether `uid` is ours or root's.
 pub(super) fn is_trusted(uid: u32) -> bool {
-    uid == 0 || uid == us()
+    uid == 0 || uid == own_uid()
 }
 
-pub(super) fn us() -> u32 {
+pub(super) fn own_uid() -> u32 {
     nix::unistd::geteuid().as_raw()
 }
 
@@ -79,12 +79,12 @@ fn kind(found: &Metadata) -> &'static str {
     }
 }
 
-impl HeldDir {
+impl DirHandle {
     /// Holds the directory at `path`. Links on the way are followed, so this is only for paths that nobody but us can change.
     ///
     /// # Errors
     /// If it cannot be opened or is no directory.
-    pub fn open(path: &Path) -> Result<Self, HeldError> {
+    pub fn open(path: &Path) -> Result<Self, DirError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let opened = rustix::fs::open(path, flags, Mode::empty()).map_err(io::Error::from).on("open", path)?;
         Self::of(File::from(opened), path.to_path_buf())
@@ -94,16 +94,16 @@ impl HeldDir {
     ///
     /// # Errors
     /// If it cannot be opened, is no directory, or somebody could have led us there.
-    pub fn chase(path: &Path) -> Result<Self, HeldError> {
+    pub fn chase(path: &Path) -> Result<Self, DirError> {
         let root = Self::open(Path::new("/"))?;
-        Self::of(chase::chase(&root.file, path, path)?, path.to_path_buf())
+        Self::of(chase::resolve_links(&root.file, path, path)?, path.to_path_buf())
     }
 
     pub(super) fn into_file(self) -> File {
         self.file
     }
 
-    pub(super) fn of(file: File, path: PathBuf) -> Result<Self, HeldError> {
+    pub(super) fn of(file: File, path: PathBuf) -> Result<Self, DirError> {
         let found = file.metadata().on("look at", &path)?;
         let is_ours_alone = is_trusted(found.uid()) && found.permissions().mode() & 0o022 == 0;
         Ok(Self { file, path, uid: found.uid(), is_ours_alone })
@@ -125,23 +125,23 @@ impl HeldDir {
     ///
     /// # Errors
     /// If the system does not say.
-    pub fn real_path(&self) -> Result<PathBuf, HeldError> {
-        Ok(std::fs::read_link(self.through()).on("look at", &self.path)?)
+    pub fn real_path(&self) -> Result<PathBuf, DirError> {
+        Ok(std::fs::read_link(self.proc_path()).on("look at", &self.path)?)
     }
 
     /// A path that leads here from within this process, whatever is done to the names on the way.
     #[must_use]
-    pub fn through(&self) -> PathBuf {
+    pub fn proc_path(&self) -> PathBuf {
         PathBuf::from(format!("/proc/self/fd/{}", self.file.as_raw_fd()))
     }
 
     /// True if nobody but us or root can exchange what is in it.
     #[must_use]
-    pub fn is_ours_alone(&self) -> bool {
+    pub fn is_private(&self) -> bool {
         self.is_ours_alone
     }
 
-    pub(super) fn file_itself(&self) -> &File {
+    pub(super) fn try_clone_file(&self) -> &File {
         &self.file
     }
 
@@ -149,7 +149,7 @@ impl HeldDir {
     ///
     /// # Errors
     /// If the system does not say.
-    pub fn id(&self) -> Result<(u64, u64), HeldError> {
+    pub fn id(&self) -> Result<(u64, u64), DirError> {
         let found = self.file.metadata().on("look at", &self.path)?;
         Ok((found.dev(), found.ino()))
     }
@@ -162,7 +162,7 @@ impl HeldDir {
     ///
     /// # Errors
     /// If it cannot be looked at.
-    pub fn look(&self, name: impl AsRef<OsStr>) -> Result<Option<Metadata>, HeldError> {
+    pub fn stat(&self, name: impl AsRef<OsStr>) -> Result<Option<Metadata>, DirError> {
         match open_at(&self.file, name.as_ref(), OFlags::PATH, ResolveFlags::empty()) {
             Ok(found) => Ok(Some(found.metadata().on("look at", &self.at(name))?)),
             Err(Errno::NOENT) => Ok(None),
@@ -174,43 +174,43 @@ impl HeldDir {
     ///
     /// # Errors
     /// If it is no directory, or a link that is not followed.
-    pub fn enter(&self, name: impl AsRef<OsStr>) -> Result<Option<Self>, HeldError> {
-        self.enter_within(name.as_ref(), ResolveFlags::empty())
+    pub fn open_dir(&self, name: impl AsRef<OsStr>) -> Result<Option<Self>, DirError> {
+        self.open_dir_within(name.as_ref(), ResolveFlags::empty())
     }
 
-    pub(super) fn enter_within(&self, name: &OsStr, more: ResolveFlags) -> Result<Option<Self>, HeldError> {
+    pub(super) fn open_dir_within(&self, name: &OsStr, more: ResolveFlags) -> Result<Option<Self>, DirError> {
         let path = self.at(name);
         match open_at(&self.file, name, OFlags::RDONLY | OFlags::DIRECTORY, more) {
             Ok(file) => Self::of(file, path).map(Some),
             Err(Errno::NOENT) => Ok(None),
-            Err(Errno::XDEV) => Err(HeldError::Mounted(path)),
+            Err(Errno::XDEV) => Err(DirError::Mounted(path)),
             Err(Errno::LOOP | Errno::NOTDIR) => {
-                let Some(found) = self.look(name)? else { return Ok(None) };
+                let Some(found) = self.stat(name)? else { return Ok(None) };
                 if !found.is_symlink() {
-                    return Err(HeldError::Kind { path, found: kind(&found), wanted: "directory" });
+                    return Err(DirError::Kind { path, found: kind(&found), wanted: "directory" });
                 }
-                self.refuse_link(&path, &found)?;
+                self.link_error(&path, &found)?;
                 let target = rustix::fs::readlinkat(&self.file, name, Vec::new()).map_err(io::Error::from);
                 let target = PathBuf::from(super::os_string(&target.on("read the link", &path)?));
-                Self::of(chase::chase(&self.file, &target, &path)?, path).map(Some)
+                Self::of(chase::resolve_links(&self.file, &target, &path)?, path).map(Some)
             }
             Err(error) => Err(WriteError { act: "open", path, source: error.into() }.into()),
         }
     }
 
-    fn refuse_link(&self, path: &Path, link: &Metadata) -> Result<(), HeldError> {
+    fn link_error(&self, path: &Path, link: &Metadata) -> Result<(), DirError> {
         if self.is_ours_alone && is_trusted(link.uid()) {
             return Ok(());
         }
         let owner = if self.is_ours_alone { link.uid() } else { self.uid };
-        Err(HeldError::Link { path: path.to_path_buf(), owner })
+        Err(DirError::Link { path: path.to_path_buf(), owner })
     }
 
     /// The same directory, held once more.
     ///
     /// # Errors
     /// If there are no descriptors left.
-    pub fn again(&self) -> Result<Self, HeldError> {
+    pub fn reopen(&self) -> Result<Self, DirError> {
         let file = self.file.try_clone().on("open", &self.path)?;
         Ok(Self { file, path: self.path.clone(), ..*self })
     }
@@ -219,12 +219,12 @@ impl HeldDir {
     ///
     /// # Errors
     /// As [`Self::enter`].
-    pub fn descend(&self, names: &[&str]) -> Result<Option<Self>, HeldError> {
+    pub fn open_nested(&self, names: &[&str]) -> Result<Option<Self>, DirError> {
         let Some((first, rest)) = names.split_first() else { return Ok(None) };
-        let mut dir = self.enter(first)?;
+        let mut dir = self.open_dir(first)?;
         for name in rest {
             let Some(above) = dir else { return Ok(None) };
-            dir = above.enter(name)?;
+            dir = above.open_dir(name)?;
         }
         Ok(dir)
     }
@@ -233,7 +233,7 @@ impl HeldDir {
     ///
     /// # Errors
     /// If it is something else, somebody else's, or cannot be opened.
-    pub fn file(&self, name: impl AsRef<OsStr>) -> Result<Option<File>, HeldError> {
+    pub fn file(&self, name: impl AsRef<OsStr>) -> Result<Option<File>, DirError> {
         self.open_file(name.as_ref(), OFlags::RDONLY)
     }
 
@@ -241,13 +241,13 @@ impl HeldDir {
     ///
     /// # Errors
     /// As [`Self::file`].
-    pub fn file_to_change(&self, name: impl AsRef<OsStr>) -> Result<Option<File>, HeldError> {
+    pub fn file_to_change(&self, name: impl AsRef<OsStr>) -> Result<Option<File>, DirError> {
         self.open_file(name.as_ref(), OFlags::RDWR)
     }
 
-    fn open_file(&self, name: &OsStr, flags: OFlags) -> Result<Option<File>, HeldError> {
+    fn open_file(&self, name: &OsStr, flags: OFlags) -> Result<Option<File>, DirError> {
         let path = self.at(name);
-        let Some(seen) = self.look(name)? else { return Ok(None) };
+        let Some(seen) = self.stat(name)? else { return Ok(None) };
         self.check_file(&path, &seen)?;
         // Opening another user's file can wait for a lease of theirs; without waiting, it fails.
         match open_at(&self.file, name, flags | OFlags::NONBLOCK | OFlags::NOCTTY, ResolveFlags::empty()) {
@@ -256,10 +256,10 @@ impl HeldDir {
                 if (found.dev(), found.ino()) == (seen.dev(), seen.ino()) {
                     Ok(Some(file))
                 } else {
-                    Err(HeldError::Replaced(path))
+                    Err(DirError::Replaced(path))
                 }
             }
-            Err(Errno::NOENT | Errno::LOOP) => Err(HeldError::Replaced(path)),
+            Err(Errno::NOENT | Errno::LOOP) => Err(DirError::Replaced(path)),
             Err(error) => Err(WriteError { act: "open", path, source: error.into() }.into()),
         }
     }
@@ -269,24 +269,24 @@ impl HeldDir {
     ///
     /// # Errors
     /// If it is not.
-    pub fn check_file(&self, path: &Path, found: &Metadata) -> Result<(), HeldError> {
+    pub fn check_file(&self, path: &Path, found: &Metadata) -> Result<(), DirError> {
         let path = path.to_path_buf();
         if found.is_symlink() {
-            return Err(HeldError::Link { path, owner: if self.is_ours_alone { found.uid() } else { self.uid } });
+            return Err(DirError::Link { path, owner: if self.is_ours_alone { found.uid() } else { self.uid } });
         }
         if !found.is_file() {
-            return Err(HeldError::Kind { path, found: kind(found), wanted: "regular file" });
+            return Err(DirError::Kind { path, found: kind(found), wanted: "regular file" });
         }
         let is_well_owned =
-            self.is_ours_alone || found.uid() == self.uid || (found.uid() == us() && found.nlink() == 1);
-        if is_well_owned { Ok(()) } else { Err(HeldError::Owner { path, found: found.uid(), wanted: self.uid }) }
+            self.is_ours_alone || found.uid() == self.uid || (found.uid() == own_uid() && found.nlink() == 1);
+        if is_well_owned { Ok(()) } else { Err(DirError::Owner { path, found: found.uid(), wanted: self.uid }) }
     }
 
     /// Reads a regular file of at most `limit` bytes; `None` if nothing has the name.
     ///
     /// # Errors
     /// If it is something else, larger, or cannot be read.
-    pub fn read(&self, name: impl AsRef<OsStr>, limit: u64) -> Result<Option<Vec<u8>>, HeldError> {
+    pub fn read(&self, name: impl AsRef<OsStr>, limit: u64) -> Result<Option<Vec<u8>>, DirError> {
         let path = self.at(name.as_ref());
         let Some(file) = self.file(name)? else { return Ok(None) };
         let size = file.metadata().on("look at", &path)?.len();
@@ -295,19 +295,19 @@ impl HeldDir {
             file.take(limit + 1).read_to_end(&mut bytes).on("read", &path)?;
         }
         let size = size.max(bytes.len() as u64);
-        if size > limit { Err(HeldError::Large { path, size, limit }) } else { Ok(Some(bytes)) }
+        if size > limit { Err(DirError::Large { path, size, limit }) } else { Ok(Some(bytes)) }
     }
 
     /// The names in it, in order.
     ///
     /// # Errors
     /// If it cannot be read, or there are more than any directory of etcd's has.
-    pub fn names(&self) -> Result<Vec<OsString>, HeldError> {
+    pub fn names(&self) -> Result<Vec<OsString>, DirError> {
         self.names_that(|_| true)
     }
 
     /// As [`Self::names`], of those that are wanted.
-    pub(super) fn names_that(&self, is_wanted: impl Fn(&OsStr) -> bool) -> Result<Vec<OsString>, HeldError> {
+    pub(super) fn names_that(&self, is_wanted: impl Fn(&OsStr) -> bool) -> Result<Vec<OsString>, DirError> {
         let mut names = Vec::new();
         for entry in rustix::fs::Dir::read_from(&self.file).map_err(io::Error::from).on("read", &self.path)? {
             let entry = entry.map_err(io::Error::from).on("read", &self.path)?;
@@ -315,8 +315,8 @@ impl HeldDir {
             if matches!(name, b"." | b"..") || !is_wanted(OsStr::from_bytes(name)) {
                 continue;
             }
-            if names.len() == MOST_ENTRIES {
-                return Err(HeldError::Crowded(self.path.clone()));
+            if names.len() == MAX_ENTRIES {
+                return Err(DirError::Crowded(self.path.clone()));
             }
             names.push(super::os_string(entry.file_name()));
         }
@@ -333,8 +333,8 @@ mod tests {
 
     use super::*;
 
-    fn is_link(refused: &HeldError) -> bool {
-        matches!(refused, HeldError::Link { .. })
+    fn is_link(refused: &DirError) -> bool {
+        matches!(refused, DirError::Link { .. })
     }
 
     #[test]
@@ -344,7 +344,7 @@ mod tests {
         fs::write(dir.path().join("real/file"), "x").unwrap();
         symlink("real", dir.path().join("link")).unwrap();
         symlink("real/file", dir.path().join("file")).unwrap();
-        let held = HeldDir::open(dir.path()).unwrap();
+        let held = DirHandle::open(dir.path()).unwrap();
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         for name in ["link", "..", "real/below", "/etc"] {
             for opened in [
@@ -357,14 +357,14 @@ mod tests {
         }
         assert!(is_link(&held.file("file").unwrap_err()));
         // Ours, in a directory of ours alone: followed. In one that others can write into: not.
-        assert_eq!(held.enter("link").unwrap().unwrap().read("file", 10).unwrap().unwrap(), b"x");
+        assert_eq!(held.open_dir("link").unwrap().unwrap().read("file", 10).unwrap().unwrap(), b"x");
         held.set_mode(0o777).unwrap();
-        assert!(is_link(&HeldDir::open(dir.path()).unwrap().enter("link").unwrap_err()));
+        assert!(is_link(&DirHandle::open(dir.path()).unwrap().open_dir("link").unwrap_err()));
     }
 
     #[test]
     fn another_user_leads_us_nowhere() {
-        if us() != 0 {
+        if own_uid() != 0 {
             return;
         }
         let dir = tempfile::tempdir().unwrap();
@@ -375,16 +375,16 @@ mod tests {
             std::os::unix::fs::chown(path(name), Some(12345), None).unwrap();
         }
         symlink(path("ours"), path("theirs/link")).unwrap();
-        assert!(HeldDir::chase(&path("theirs/data")).is_ok());
-        assert!(matches!(HeldDir::chase(&path("theirs/link")), Err(HeldError::LedAway { owner: 12345, .. })));
+        assert!(DirHandle::chase(&path("theirs/data")).is_ok());
+        assert!(matches!(DirHandle::chase(&path("theirs/link")), Err(DirError::LedAway { owner: 12345, .. })));
         fs::remove_dir(path("theirs/data")).unwrap();
         fs::create_dir(path("theirs/data")).unwrap();
-        assert!(matches!(HeldDir::chase(&path("theirs/data")), Err(HeldError::LedAway { owner: 12345, .. })));
+        assert!(matches!(DirHandle::chase(&path("theirs/data")), Err(DirError::LedAway { owner: 12345, .. })));
         // A second name of a file of ours would let them read or change it.
         fs::write(path("ours/secret"), "x").unwrap();
-        let theirs = HeldDir::open(&path("theirs")).unwrap();
+        let theirs = DirHandle::open(&path("theirs")).unwrap();
         fs::hard_link(path("ours/secret"), path("theirs/secret")).unwrap();
-        assert!(matches!(theirs.file("secret"), Err(HeldError::Owner { wanted: 12345, .. })));
+        assert!(matches!(theirs.file("secret"), Err(DirError::Owner { wanted: 12345, .. })));
     }
 
     #[test]
@@ -392,11 +392,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("secret"), "x").unwrap();
         symlink("secret", dir.path().join("name")).unwrap();
-        let held = HeldDir::open(dir.path()).unwrap();
+        let held = DirHandle::open(dir.path()).unwrap();
         assert!(held.write_if_changed("name", b"n", 0o600).unwrap());
         assert!(!held.write_if_changed("name", b"n", 0o600).unwrap());
         assert_eq!(fs::read(dir.path().join("secret")).unwrap(), b"x");
-        assert!(matches!(held.read("name", 0), Err(HeldError::Large { size: 1, .. })));
+        assert!(matches!(held.read("name", 0), Err(DirError::Large { size: 1, .. })));
         assert_eq!(held.names().unwrap(), ["name", "secret"]);
         held.rename("name", &held, "other").unwrap();
         assert!(held.rename("other", &held, "secret").is_err(), "a name that is taken is not given again");

@@ -4,14 +4,14 @@ use std::path::PathBuf;
 
 use super::WriteError;
 use crate::error::{Code, Diagnostic};
-use crate::plan::space::human;
+use crate::plan::space::format_bytes;
 
 /// More entries than any directory of etcd's or ours has.
-pub(super) const MOST_ENTRIES: usize = 100_000;
+pub(super) const MAX_ENTRIES: usize = 100_000;
 
 /// Why something in a held directory was not done.
 #[derive(Debug, thiserror::Error)]
-pub enum HeldError {
+pub enum DirError {
     /// The system refused it.
     #[error(transparent)]
     System(#[from] WriteError),
@@ -55,10 +55,10 @@ pub enum HeldError {
         wanted: u32,
     },
     /// Too many entries to look at.
-    #[error("{} has more than {MOST_ENTRIES} entries", .0.display())]
+    #[error("{} has more than {MAX_ENTRIES} entries", .0.display())]
     Crowded(PathBuf),
     /// Too large to be what it should be.
-    #[error("{} has {}, and should have at most {}", path.display(), human(*size), human(*limit))]
+    #[error("{} has {}, and should have at most {}", path.display(), format_bytes(*size), format_bytes(*limit))]
     Large {
         /// The path that was refused.
         path: PathBuf,
@@ -78,7 +78,7 @@ pub enum HeldError {
     Mounted(PathBuf),
 }
 
-impl Diagnostic for HeldError {
+impl Diagnostic for DirError {
     fn code(&self) -> Code {
         match self {
             Self::System(error) => error.code(),

@@ -6,45 +6,45 @@ use std::path::Path;
 
 use rustix::fs::ResolveFlags;
 
-use super::held::HeldDir;
+use super::held::DirHandle;
 use super::temporary;
 
 /// Removes what an interrupted write left in the directory at `dir`, and returns the names.
 #[must_use]
 pub fn sweep(dir: &Path) -> Vec<OsString> {
-    HeldDir::open(dir).map(|dir| dir.sweep(None)).unwrap_or_default()
+    DirHandle::open(dir).map(|dir| dir.sweep(None)).unwrap_or_default()
 }
 
 /// As [`sweep`], only of what would have been called `label`: for directories that everybody uses.
 #[must_use]
 pub fn sweep_named(dir: &Path, label: &str) -> Vec<OsString> {
-    HeldDir::open(dir).map(|dir| dir.sweep(Some(label))).unwrap_or_default()
+    DirHandle::open(dir).map(|dir| dir.sweep(Some(label))).unwrap_or_default()
 }
 
-impl HeldDir {
+impl DirHandle {
     /// Removes what an interrupted write left in it, and returns the names. With a `label`, only what would have been called so.
     #[must_use]
     pub fn sweep(&self, label: Option<&str>) -> Vec<OsString> {
-        let mut names = self.names_that(|name| temporary::is_ours(name, label)).unwrap_or_default();
-        names.retain(|name| self.is_left(name) && self.remove_all(name).is_ok());
+        let mut names = self.names_that(|name| temporary::is_temporary_name(name, label)).unwrap_or_default();
+        names.retain(|name| self.is_leftover(name) && self.remove_all(name).is_ok());
         names
     }
 
-    fn is_left(&self, name: &OsString) -> bool {
-        let Ok(Some(found)) = self.look(name) else { return false };
+    fn is_leftover(&self, name: &OsString) -> bool {
+        let Ok(Some(found)) = self.stat(name) else { return false };
         if found.uid() != nix::unistd::geteuid().as_raw() {
             return false;
         }
         // A file is opened for writing because a network file system locks for that only.
         let opened = match () {
-            () if found.is_dir() => self.enter_within(name, ResolveFlags::NO_XDEV).ok().flatten(),
+            () if found.is_dir() => self.open_dir_within(name, ResolveFlags::NO_XDEV).ok().flatten(),
             () if found.is_file() => {
                 let file = self.file_to_change(name).ok().flatten();
                 return temporary::is_left(self.path(), name, &found, file.as_ref());
             }
             () => None,
         };
-        temporary::is_left(self.path(), name, &found, opened.as_ref().map(Self::file_itself))
+        temporary::is_left(self.path(), name, &found, opened.as_ref().map(Self::try_clone_file))
     }
 }
 
@@ -53,16 +53,16 @@ impl HeldDir {
 mod tests {
     use std::fs;
 
-    use super::super::{Draft, PRIVATE, draft_dir};
+    use super::super::{NewFile, PRIVATE_FILE, new_dir};
     use super::*;
 
     #[test]
     fn what_is_written_stays_and_what_was_left_goes() {
         let dir = tempfile::tempdir().unwrap();
-        let (draft, file) = Draft::create(dir.path(), "snapshot", PRIVATE).unwrap();
+        let (draft, file) = NewFile::create(dir.path(), "snapshot", PRIVATE_FILE).unwrap();
         // As a packed snapshot: written, closed, and not named yet.
         drop(file);
-        let tree = draft_dir(&dir.path().join("tree")).unwrap();
+        let tree = new_dir(&dir.path().join("tree")).unwrap();
         fs::write(tree.path().join("file"), "x").unwrap();
         // Of another boot of another machine; and of older ones, by pids that always run, and never.
         let theirs = ".tmp-quorate-x-00112233-1-ffffffff.ffffffff-1";

@@ -18,14 +18,14 @@ use crate::plan::leftover::{Leftover, LockState, Origin, is_abandoned};
 /// What every hidden name begins with.
 pub(super) const PREFIX: &str = ".tmp-quorate-";
 /// Of a label, in bytes: a name must not be longer than 255.
-const LONGEST_LABEL: usize = 160;
+const MAX_LABEL_BYTES: usize = 160;
 /// Hidden names that are tried.
-const NAMES: u32 = 100;
+const MAX_ATTEMPTS: u32 = 100;
 
 /// This machine and boot.
-fn us() -> &'static Origin {
-    static US: OnceLock<Origin> = OnceLock::new();
-    US.get_or_init(|| {
+fn this_process() -> &'static Origin {
+    static THIS_PROCESS: OnceLock<Origin> = OnceLock::new();
+    THIS_PROCESS.get_or_init(|| {
         let tag = |id: &str| format!("{:08x}", crc32fast::hash(id.as_bytes()));
         Origin { machine: tag(&host::machine_id()), boot: tag(&host::boot_id()) }
     })
@@ -36,17 +36,17 @@ fn name(label: &OsStr) -> OsString {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let mut name = OsString::from(PREFIX);
     let label = label.as_bytes();
-    name.push(OsStr::from_bytes(&label[..label.len().min(LONGEST_LABEL)]));
+    name.push(OsStr::from_bytes(&label[..label.len().min(MAX_LABEL_BYTES)]));
     // Without randomness it can be guessed, and is no less ours for that.
     let random = u32::from_le_bytes(host::random::<4>().unwrap_or_default());
-    let (count, Origin { machine, boot }) = (COUNT.fetch_add(1, Ordering::Relaxed), us());
+    let (count, Origin { machine, boot }) = (COUNT.fetch_add(1, Ordering::Relaxed), this_process());
     name.push(format!("-{random:08x}-{count}-{machine}.{boot}-{}", std::process::id()));
     name
 }
 
 /// Makes a file or directory under a hidden name by `make`, which opens it, and locks it.
 pub(super) fn create(label: &OsStr, mut make: impl FnMut(&OsStr) -> io::Result<File>) -> io::Result<(OsString, File)> {
-    for _ in 0..NAMES {
+    for _ in 0..MAX_ATTEMPTS {
         let name = name(label);
         match make(&name) {
             // Somebody else's, who may have known the name.
@@ -78,7 +78,7 @@ fn origin(name: &OsStr) -> Option<Origin> {
 }
 
 /// True if the name is one of ours, for what is called `label` if that is given.
-pub(super) fn is_ours(name: &OsStr, label: Option<&str>) -> bool {
+pub(super) fn is_temporary_name(name: &OsStr, label: Option<&str>) -> bool {
     let rest = name.as_bytes().strip_prefix(PREFIX.as_bytes());
     rest.is_some_and(|rest| label.is_none_or(|label| rest.starts_with(label.as_bytes())))
 }
@@ -86,13 +86,13 @@ pub(super) fn is_ours(name: &OsStr, label: Option<&str>) -> bool {
 /// Whether what has this name in `dir` was left behind. It stays locked until `opened` is closed, so that its writer, if there is one after
 /// all, notices that it is taken away.
 pub(super) fn is_left(dir: &Path, name: &OsStr, found: &Metadata, opened: Option<&File>) -> bool {
-    if !is_ours(name, None) {
+    if !is_temporary_name(name, None) {
         return false;
     }
     let age = found.modified().ok().and_then(|modified| crate::clock::now().duration_since(modified).ok());
     let lock = opened.map_or(LockState::Unknown, lock);
     let is_shared = host::file_system(dir) == FileSystem::Network;
-    is_abandoned(&Leftover { origin: origin(name), lock, age: age.unwrap_or_default(), is_shared }, us())
+    is_abandoned(&Leftover { origin: origin(name), lock, age: age.unwrap_or_default(), is_shared }, this_process())
 }
 
 #[cfg(test)]
@@ -102,8 +102,8 @@ mod tests {
     #[test]
     fn a_name_tells_who_wrote_it() {
         let ours = name(OsStr::new("a-b.json"));
-        assert_eq!(origin(&ours).as_ref(), Some(us()));
-        assert!(is_ours(&ours, Some("a-b")) && !is_ours(&ours, Some("b")));
+        assert_eq!(origin(&ours).as_ref(), Some(this_process()));
+        assert!(is_temporary_name(&ours, Some("a-b")) && !is_temporary_name(&ours, Some("b")));
         assert!(name(OsStr::new(&"x".repeat(255))).len() <= 255);
         for text in [
             ".tmp-quorate-x-00112233-1-4194304",
@@ -112,8 +112,8 @@ mod tests {
             ".tmp-quorate-",
         ] {
             assert_eq!(origin(OsStr::new(text)), None, "{text}");
-            assert!(is_ours(OsStr::new(text), None), "{text}");
+            assert!(is_temporary_name(OsStr::new(text), None), "{text}");
         }
-        assert!(!is_ours(OsStr::new("x-0-1-00000000.00000000-1"), None));
+        assert!(!is_temporary_name(OsStr::new("x-0-1-00000000.00000000-1"), None));
     }
 }

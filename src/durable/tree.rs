@@ -11,23 +11,23 @@ use std::os::unix::fs::MetadataExt as _;
 use rustix::fs::{AtFlags, Gid, RenameFlags, ResolveFlags, Uid};
 use rustix::io::Errno;
 
-use super::held::HeldDir;
-use super::refusal::HeldError;
+use super::held::DirHandle;
+use super::refusal::DirError;
 use super::{OnPath as _, PRIVATE_DIR, WriteError};
 use crate::faults;
 
 /// Directories below each other that are handed over or measured; etcd has three.
-const DEEPEST: u32 = 32;
+const MAX_DEPTH: u32 = 32;
 /// Entries that are measured: an answer a little too small is better than one that never comes.
-const MOST_MEASURED: u32 = 200_000;
+const MAX_MEASURED_ENTRIES: u32 = 200_000;
 
-impl HeldDir {
+impl DirHandle {
     /// Removes what has this name, durably: a file or link itself, or a directory with all in it. True if it was there. What is on
     /// another file system is not removed.
     ///
     /// # Errors
     /// If something in it cannot be removed.
-    pub fn remove_all(&self, name: impl AsRef<OsStr>) -> Result<bool, HeldError> {
+    pub fn remove_all(&self, name: impl AsRef<OsStr>) -> Result<bool, DirError> {
         let name = name.as_ref();
         let removed = self.remove_one(name)?;
         if removed {
@@ -36,24 +36,24 @@ impl HeldDir {
         Ok(removed)
     }
 
-    fn remove_one(&self, name: &OsStr) -> Result<bool, HeldError> {
-        match rustix::fs::unlinkat(self.file_itself(), name, AtFlags::empty()) {
+    fn remove_one(&self, name: &OsStr) -> Result<bool, DirError> {
+        match rustix::fs::unlinkat(self.try_clone_file(), name, AtFlags::empty()) {
             Ok(()) => return Ok(true),
             Err(Errno::NOENT) => return Ok(false),
             // Of a directory: EISDIR on Linux, EPERM by POSIX.
             Err(Errno::ISDIR | Errno::PERM) => {}
             Err(error) => return Err(self.not_removed(name, error)),
         }
-        let Some(dir) = self.enter_within(name, ResolveFlags::NO_XDEV)? else { return Ok(false) };
+        let Some(dir) = self.open_dir_within(name, ResolveFlags::NO_XDEV)? else { return Ok(false) };
         dir.empty()?;
-        match rustix::fs::unlinkat(self.file_itself(), name, AtFlags::REMOVEDIR) {
+        match rustix::fs::unlinkat(self.try_clone_file(), name, AtFlags::REMOVEDIR) {
             Ok(()) | Err(Errno::NOENT) => Ok(true),
-            Err(Errno::NOTDIR | Errno::NOTEMPTY) => Err(HeldError::Replaced(self.path().join(name))),
+            Err(Errno::NOTDIR | Errno::NOTEMPTY) => Err(DirError::Replaced(self.path().join(name))),
             Err(error) => Err(self.not_removed(name, error)),
         }
     }
 
-    fn not_removed(&self, name: &OsStr, error: Errno) -> HeldError {
+    fn not_removed(&self, name: &OsStr, error: Errno) -> DirError {
         WriteError { act: "remove", path: self.path().join(name), source: error.into() }.into()
     }
 
@@ -61,8 +61,8 @@ impl HeldDir {
     ///
     /// # Errors
     /// As [`Self::remove_all`].
-    pub fn empty(&self) -> Result<(), HeldError> {
-        self.take()?;
+    pub fn empty(&self) -> Result<(), DirError> {
+        self.remove_level()?;
         let mut count = 0_u64;
         loop {
             let directories = self.unlink_files()?;
@@ -70,13 +70,13 @@ impl HeldDir {
                 return Ok(());
             }
             for name in directories {
-                let Some(dir) = self.enter_within(&name, ResolveFlags::NO_XDEV)? else { continue };
-                dir.take()?;
+                let Some(dir) = self.open_dir_within(&name, ResolveFlags::NO_XDEV)? else { continue };
+                dir.remove_level()?;
                 // What is below comes up by one level, and is seen to in the next round.
                 for below in dir.unlink_files()? {
-                    self.lift(&dir, &below, &mut count)?;
+                    self.make_removable(&dir, &below, &mut count)?;
                 }
-                match rustix::fs::unlinkat(self.file_itself(), &name, AtFlags::REMOVEDIR) {
+                match rustix::fs::unlinkat(self.try_clone_file(), &name, AtFlags::REMOVEDIR) {
                     Ok(()) | Err(Errno::NOENT) => {}
                     Err(error) => return Err(self.not_removed(&name, error)),
                 }
@@ -85,7 +85,7 @@ impl HeldDir {
     }
 
     /// Makes it ours alone, so that its owner adds nothing to what is being removed.
-    fn take(&self) -> Result<(), HeldError> {
+    fn remove_level(&self) -> Result<(), DirError> {
         let us = nix::unistd::geteuid().as_raw();
         if self.uid() != us {
             self.set_owner(Some(us), None)?;
@@ -94,16 +94,16 @@ impl HeldDir {
     }
 
     /// Removes everything in it but directories. Gives those.
-    fn unlink_files(&self) -> Result<Vec<OsString>, HeldError> {
+    fn unlink_files(&self) -> Result<Vec<OsString>, DirError> {
         let mut directories = Vec::new();
-        let entries = rustix::fs::Dir::read_from(self.file_itself());
+        let entries = rustix::fs::Dir::read_from(self.try_clone_file());
         for entry in entries.map_err(io::Error::from).on("read", self.path())? {
             let entry = entry.map_err(io::Error::from).on("read", self.path())?;
             let name = entry.file_name();
             if matches!(name.to_bytes(), b"." | b"..") {
                 continue;
             }
-            match rustix::fs::unlinkat(self.file_itself(), name, AtFlags::empty()) {
+            match rustix::fs::unlinkat(self.try_clone_file(), name, AtFlags::empty()) {
                 Ok(()) | Err(Errno::NOENT) => {}
                 Err(Errno::ISDIR | Errno::PERM) if self.is_directory(name)? => {
                     directories.push(super::os_string(name));
@@ -114,21 +114,26 @@ impl HeldDir {
         Ok(directories)
     }
 
-    fn is_directory(&self, name: &std::ffi::CStr) -> Result<bool, HeldError> {
-        Ok(self.look(super::os_string(name))?.is_some_and(|found| found.is_dir()))
+    fn is_directory(&self, name: &std::ffi::CStr) -> Result<bool, DirError> {
+        Ok(self.stat(super::os_string(name))?.is_some_and(|found| found.is_dir()))
     }
 
     /// Moves a directory in `below` up into this one, under a name that nothing has.
-    fn lift(&self, below: &Self, name: &OsStr, count: &mut u64) -> Result<(), HeldError> {
+    fn make_removable(&self, below: &Self, name: &OsStr, count: &mut u64) -> Result<(), DirError> {
         loop {
             *count += 1;
             let to = format!("lifted-{count}");
-            match rustix::fs::renameat_with(below.file_itself(), name, self.file_itself(), &to, RenameFlags::NOREPLACE)
-            {
+            match rustix::fs::renameat_with(
+                below.try_clone_file(),
+                name,
+                self.try_clone_file(),
+                &to,
+                RenameFlags::NOREPLACE,
+            ) {
                 Err(Errno::EXIST) => {}
                 // A file system that cannot promise it; an empty directory at most is replaced.
                 Err(Errno::INVAL | Errno::NOSYS) => {
-                    let moved = rustix::fs::renameat(below.file_itself(), name, self.file_itself(), &to);
+                    let moved = rustix::fs::renameat(below.try_clone_file(), name, self.try_clone_file(), &to);
                     return moved.map_err(|error| below.not_removed(name, error));
                 }
                 done => return done.map_err(|error| below.not_removed(name, error)),
@@ -141,34 +146,34 @@ impl HeldDir {
     ///
     /// # Errors
     /// The first thing that cannot be given.
-    pub fn hand_over(&self, owner: u32, group: u32) -> Result<(), HeldError> {
-        if self.is_ours_alone() { self.hand_level(owner, group, 0) } else { self.refuse_to_give() }
+    pub fn hand_over(&self, owner: u32, group: u32) -> Result<(), DirError> {
+        if self.is_private() { self.chown_level(owner, group, 0) } else { self.chown_refusal() }
     }
 
-    fn refuse_to_give(&self) -> Result<(), HeldError> {
+    fn chown_refusal(&self) -> Result<(), DirError> {
         let us = nix::unistd::geteuid().as_raw();
-        Err(HeldError::Owner { path: self.path().to_path_buf(), found: self.uid(), wanted: us })
+        Err(DirError::Owner { path: self.path().to_path_buf(), found: self.uid(), wanted: us })
     }
 
-    fn hand_level(&self, owner: u32, group: u32, depth: u32) -> Result<(), HeldError> {
-        if depth > DEEPEST {
+    fn chown_level(&self, owner: u32, group: u32, depth: u32) -> Result<(), DirError> {
+        if depth > MAX_DEPTH {
             return Err(
                 WriteError { act: "hand over", path: self.path().to_path_buf(), source: Errno::LOOP.into() }.into()
             );
         }
         for name in self.names()? {
-            let Some(found) = self.look(&name)? else { continue };
+            let Some(found) = self.stat(&name)? else { continue };
             if !found.is_dir() {
                 faults::point("durable::chown").on("change the owner of", &self.path().join(&name))?;
                 let (uid, gid) = (Uid::from_raw(owner), Gid::from_raw(group));
                 let given =
-                    rustix::fs::chownat(self.file_itself(), &name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW);
+                    rustix::fs::chownat(self.try_clone_file(), &name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW);
                 given.map_err(io::Error::from).on("change the owner of", &self.path().join(&name))?;
                 continue;
             }
-            let Some(dir) = self.enter(&name)? else { continue };
+            let Some(dir) = self.open_dir(&name)? else { continue };
             if dir.uid() != owner {
-                dir.hand_level(owner, group, depth + 1)?;
+                dir.chown_level(owner, group, depth + 1)?;
             }
         }
         self.set_owner(Some(owner), Some(group))
@@ -177,26 +182,26 @@ impl HeldDir {
     /// Bytes that all in it takes on the disk, as far as it can be seen.
     #[must_use]
     pub fn size(&self) -> u64 {
-        let mut left = MOST_MEASURED;
+        let mut left = MAX_MEASURED_ENTRIES;
         self.measure(&mut left, 0)
     }
 
     fn measure(&self, left: &mut u32, depth: u32) -> u64 {
-        let Ok(entries) = rustix::fs::Dir::read_from(self.file_itself()) else { return 0 };
+        let Ok(entries) = rustix::fs::Dir::read_from(self.try_clone_file()) else { return 0 };
         let mut bytes = 0;
         for entry in entries.flatten() {
             let name = super::os_string(entry.file_name());
-            if *left == 0 || depth > DEEPEST {
+            if *left == 0 || depth > MAX_DEPTH {
                 break;
             }
             if name == "." || name == ".." {
                 continue;
             }
             *left -= 1;
-            let Ok(Some(found)) = self.look(&name) else { continue };
+            let Ok(Some(found)) = self.stat(&name) else { continue };
             if !found.is_dir() {
                 bytes += found.blocks() * 512;
-            } else if let Ok(Some(dir)) = self.enter_within(&name, ResolveFlags::NO_XDEV) {
+            } else if let Ok(Some(dir)) = self.open_dir_within(&name, ResolveFlags::NO_XDEV) {
                 bytes += dir.measure(left, depth + 1);
             }
         }
@@ -219,13 +224,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("victim")).unwrap();
         fs::write(dir.path().join("victim/file"), "x").unwrap();
-        let held = HeldDir::open(dir.path()).unwrap();
+        let held = DirHandle::open(dir.path()).unwrap();
         let mut at = held.make_dir("tree", PRIVATE_DIR).unwrap();
         for _ in 0..1_500 {
-            symlink(dir.path().join("victim"), at.through().join("link")).unwrap();
-            fs::write(at.through().join("file"), "x").unwrap();
-            fs::create_dir(at.through().join("lifted-1")).unwrap();
-            at = at.enter("lifted-1").unwrap().unwrap();
+            symlink(dir.path().join("victim"), at.proc_path().join("link")).unwrap();
+            fs::write(at.proc_path().join("file"), "x").unwrap();
+            fs::create_dir(at.proc_path().join("lifted-1")).unwrap();
+            at = at.open_dir("lifted-1").unwrap().unwrap();
         }
         assert!(held.size() > 0);
         assert!(held.remove_all("tree").unwrap());
@@ -244,11 +249,11 @@ mod tests {
         fs::create_dir(dir.path().join("victim")).unwrap();
         symlink(dir.path().join("victim"), dir.path().join("data/member/link")).unwrap();
         fs::write(dir.path().join("data/member/wal/file"), "x").unwrap();
-        let data = HeldDir::open(&dir.path().join("data")).unwrap();
+        let data = DirHandle::open(&dir.path().join("data")).unwrap();
         data.set_mode(0o777).unwrap();
-        let open = HeldDir::open(&dir.path().join("data")).unwrap();
+        let open = DirHandle::open(&dir.path().join("data")).unwrap();
         assert!(
-            matches!(open.hand_over(12345, 12345), Err(HeldError::Owner { .. })),
+            matches!(open.hand_over(12345, 12345), Err(DirError::Owner { .. })),
             "others could change it meanwhile"
         );
         data.hand_over(12345, 23456).unwrap();

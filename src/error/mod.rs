@@ -15,7 +15,7 @@ use std::io;
 use serde::{Deserialize, Serialize};
 
 use crate::clock;
-use crate::host::is_unprintable;
+use crate::host::is_control;
 use crate::text::json_line;
 
 /// The exit codes of every `quorate` command.
@@ -241,7 +241,7 @@ fn paragraph(text: &str) -> String {
     let mut clean = String::with_capacity(text.len());
     while let Some(c) = rest.next() {
         let is_meant = c == '\n' && rest.peek() == Some(&' ');
-        clean.push(if is_unprintable(c) && !is_meant { '?' } else { c });
+        clean.push(if is_control(c) && !is_meant { '?' } else { c });
     }
     clean
 }

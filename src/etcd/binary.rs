@@ -284,7 +284,7 @@ pub async fn check_arguments(
                 line = format!("{line}; did you mean {meant}?");
             }
         }
-        refused.push(crate::host::printable(&line));
+        refused.push(crate::host::escape_control(&line));
     }
     Err(BinaryError::Arguments { version, refused })
 }

@@ -49,7 +49,7 @@ fn in_a_sentence(error: &etcd_client::Error) -> String {
         (etcd_client::Error::GRpcStatus(status), None) => status.message().to_owned(),
         (other, None) => other.to_string(),
     };
-    crate::host::printable(text.lines().next().unwrap_or_default())
+    crate::host::escape_control(text.lines().next().unwrap_or_default())
 }
 
 /// Why the child is not healthy (yet).
@@ -393,7 +393,7 @@ fn alarms(errors: &[String]) -> Vec<String> {
         .iter()
         .map(|error| match error.split_once("alarm:") {
             Some((_, alarm)) => alarm.trim().to_owned(),
-            None => crate::host::printable(error),
+            None => crate::host::escape_control(error),
         })
         .collect()
 }

@@ -77,7 +77,7 @@ impl Diagnostic for OrphanError {
 /// If it cannot be written.
 pub fn record(data: &DataDir, child: &ProcessIdentity) -> Result<(), WriteError> {
     let text = serde_json::to_vec(child).unwrap_or_default();
-    durable::write_file(&data.child_record(), &text, durable::PRIVATE)
+    durable::write_file(&data.child_record(), &text, durable::PRIVATE_FILE)
 }
 
 /// Forgets the child after it was reaped.

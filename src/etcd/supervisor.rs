@@ -184,7 +184,7 @@ impl Supervisor {
                 },
                 Err(why) => (Life { lived: Duration::ZERO, healthy: Duration::ZERO }, why),
             };
-            match self.history.exited(life, host::dice()) {
+            match self.history.exited(life, host::jitter()) {
                 Next::Retry(wait) => {
                     tracing::warn!(exit, retry_in_ms = wait.as_millis(), "etcd exited unexpectedly; restarting it");
                     self.enter(State::Backoff, |status| status.exited(exit, clock::monotonic()));

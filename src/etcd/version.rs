@@ -55,7 +55,7 @@ pub struct NotAVersion(String);
 impl NotAVersion {
     fn cut(text: &str) -> Self {
         const SHOWN: usize = 80;
-        let mut shown: String = crate::host::printable(text).chars().take(SHOWN).collect();
+        let mut shown: String = crate::host::escape_control(text).chars().take(SHOWN).collect();
         if text.chars().nth(SHOWN).is_some() {
             shown.push('…');
         }

@@ -6,7 +6,7 @@ use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 
 /// A file with settings, certificates or a key may be this large, in bytes.
-const LARGEST_SETTINGS: u64 = 1 << 20;
+const MAX_SETTINGS_BYTES: u64 = 1 << 20;
 
 /// Reads a file of settings, which is a regular one and not large.
 ///
@@ -15,8 +15,8 @@ const LARGEST_SETTINGS: u64 = 1 << 20;
 pub fn read_small(path: &Path) -> std::io::Result<Vec<u8>> {
     use std::io::Read as _;
     let mut bytes = Vec::new();
-    open_file(path)?.take(LARGEST_SETTINGS + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > LARGEST_SETTINGS {
+    open_file(path)?.take(MAX_SETTINGS_BYTES + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_SETTINGS_BYTES {
         return Err(std::io::Error::other("it is larger than 1 MiB"));
     }
     Ok(bytes)

@@ -11,7 +11,7 @@ use super::PkiError;
 use super::authority::read_if_there;
 use crate::config::Secret;
 use crate::datadir::DataDir;
-use crate::durable::{self, PRIVATE};
+use crate::durable::{self, PRIVATE_FILE};
 use crate::etcd::embedded::hex;
 use crate::host;
 
@@ -83,7 +83,7 @@ pub fn ensure(data: &DataDir, given: Option<&Secret>) -> Result<(), PkiError> {
         (None, None) => new_password()?,
     };
     let token = format!("{PREFIX}{hash}::{USER}:{password}\n");
-    durable::write_if_changed(&path, token.as_bytes(), PRIVATE)?;
+    durable::write_if_changed(&path, token.as_bytes(), PRIVATE_FILE)?;
     Ok(())
 }
 

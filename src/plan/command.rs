@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::shell::quoted;
+use crate::shell::quote;
 
 /// How `quorate` has to be called so that it reads the configuration that this process has read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -29,14 +29,14 @@ impl Invocation {
     /// The command that restores a snapshot, by its name or path.
     #[must_use]
     pub fn restore(&self, snapshot: &str) -> String {
-        self.server(&format!("--cluster-reset --cluster-reset-restore-path={}", quoted(snapshot)))
+        self.server(&format!("--cluster-reset --cluster-reset-restore-path={}", quote(snapshot)))
     }
 }
 
 /// A path as one word of a shell's command line.
 #[must_use]
 pub fn shell_word(path: &Path) -> String {
-    quoted(&path.display().to_string())
+    quote(&path.display().to_string())
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::command::{Invocation, shell_word};
-use super::space::human;
+use super::space::format_bytes;
 use crate::error::Code;
 use crate::host::disk::DiskUsage;
 
@@ -326,7 +326,7 @@ fn room(path: &Path, usage: DiskUsage, of_data: bool) -> Option<Problem> {
         return Some(problem(worst, codes.read_only, message, next.to_owned()));
     }
     if usage.free < DISK_FULL {
-        let message = format!("{} free under {shown}: there is no room for {what}", human(usage.free));
+        let message = format!("{} free under {shown}: there is no room for {what}", format_bytes(usage.free));
         return Some(problem(worst, codes.full, message, find));
     }
     if usage.free_inodes.is_some_and(|free| free < INODES_GONE) {
@@ -335,7 +335,7 @@ fn room(path: &Path, usage: DiskUsage, of_data: bool) -> Option<Problem> {
         return Some(problem(worst, codes.inodes_full, message, next));
     }
     if usage.free < DISK_LOW {
-        let message = format!("only {} free for {what} under {shown}", human(usage.free));
+        let message = format!("only {} free for {what} under {shown}", format_bytes(usage.free));
         return Some(problem(Condition::Degraded, codes.low, message, find));
     }
     if let Some(free) = usage.free_inodes.filter(|free| *free < INODES_LOW) {
@@ -392,8 +392,8 @@ fn warnings(seen: &Observed) -> Vec<Problem> {
             Code::QuotaNear,
             format!(
                 "the database is {} large and may have {}; then etcd refuses writes",
-                human(seen.db_size),
-                human(seen.db_quota)
+                format_bytes(seen.db_size),
+                format_bytes(seen.db_quota)
             ),
             format!("see what takes the space: {}; then --free", seen.invocation.command("space")),
         ));

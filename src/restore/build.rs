@@ -16,7 +16,7 @@ use crate::boltdb::keyspace;
 use crate::boltdb::membership::Membership;
 use crate::boltdb::page::{Corruption, NO_FREELIST, ReadError};
 use crate::boltdb::{raft_snapshot, wal};
-use crate::durable::{self, HeldDir, HeldError, OnPath as _, PRIVATE, PRIVATE_DIR, WriteError};
+use crate::durable::{self, DirError, DirHandle, OnPath as _, PRIVATE_DIR, PRIVATE_FILE, WriteError};
 use crate::error::{Code, Diagnostic};
 use crate::etcd::version::Version;
 use crate::faults;
@@ -139,7 +139,7 @@ pub fn build(
 ) -> Result<Built, BuildError> {
     prepare(dir)?;
     let path = bolt(dir);
-    let file = durable::create(&path, PRIVATE)?;
+    let file = durable::create(&path, PRIVATE_FILE)?;
     let (hash, built) = std::thread::scope(|scope| {
         let hash = snapshot.trailer.map(|trailer| scope.spawn(move || is_hash_of(snapshot, trailer, course)));
         let built = copy(snapshot, &file, &path, course, progress).and_then(|()| {
@@ -182,7 +182,7 @@ pub fn build(
 pub fn rebuild(dir: &Path, blueprint: &Blueprint) -> Result<Built, BuildError> {
     prepare(dir)?;
     let path = bolt(dir);
-    let file = durable::open_to_change(&path)?;
+    let file = durable::open_read_write(&path)?;
     finish(&file, dir, blueprint, &path)
 }
 
@@ -191,18 +191,18 @@ pub fn rebuild(dir: &Path, blueprint: &Blueprint) -> Result<Built, BuildError> {
 ///
 /// # Errors
 /// If it cannot be moved, or is something else.
-pub fn adopt(from: &HeldDir, dir: &HeldDir) -> Result<(), HeldError> {
+pub fn adopt(from: &DirHandle, dir: &DirHandle) -> Result<(), DirError> {
     faults::point("restore::adopt").on("take over", from.path())?;
-    prepare(&dir.through())?;
-    let snap = |dir: &HeldDir| {
-        let missing = || HeldError::Missing(dir.path().join("member/snap"));
-        dir.descend(&["member", "snap"])?.ok_or_else(missing)
+    prepare(&dir.proc_path())?;
+    let snap = |dir: &DirHandle| {
+        let missing = || DirError::Missing(dir.path().join("member/snap"));
+        dir.open_nested(&["member", "snap"])?.ok_or_else(missing)
     };
     let (from, to) = (snap(from)?, snap(dir)?);
     from.rename(DATABASE, &to, DATABASE)?;
     // Where it is now nobody can exchange it any more.
-    let missing = || HeldError::Replaced(to.path().join(DATABASE));
-    let found = to.look(DATABASE)?.ok_or_else(missing)?;
+    let missing = || DirError::Replaced(to.path().join(DATABASE));
+    let found = to.stat(DATABASE)?.ok_or_else(missing)?;
     from.check_file(&to.path().join(DATABASE), &found)
 }
 
@@ -391,13 +391,17 @@ fn write_log(dir: &Path, blueprint: &Blueprint) -> Result<(), BuildError> {
     let us = blueprint.membership.named(&blueprint.name);
     let us = us.ok_or_else(|| BuildError::NoSuchMember(blueprint.name.clone()))?;
     let log = wal::new_log(us.id, &blueprint.membership);
-    durable::write_stream(&dir.join("member/wal").join(wal::FIRST_SEGMENT), PRIVATE, |file| {
+    durable::write_stream(&dir.join("member/wal").join(wal::FIRST_SEGMENT), PRIVATE_FILE, |file| {
         use io::Write as _;
         durable::reserve(file, wal::SEGMENT_BYTES)?;
         file.write_all(&log)?;
         file.set_len(wal::SEGMENT_BYTES)
     })?;
     let name = raft_snapshot::file_name(&blueprint.membership);
-    durable::write_file(&dir.join("member/snap").join(name), &raft_snapshot::encode(&blueprint.membership), PRIVATE)?;
-    Ok(durable::write_file(&dir.join("name"), blueprint.name.as_bytes(), PRIVATE)?)
+    durable::write_file(
+        &dir.join("member/snap").join(name),
+        &raft_snapshot::encode(&blueprint.membership),
+        PRIVATE_FILE,
+    )?;
+    Ok(durable::write_file(&dir.join("name"), blueprint.name.as_bytes(), PRIVATE_FILE)?)
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::journal::{Act, Journal, Unreadable};
 use super::place::{Exchanged, Place};
 use crate::datadir::{DataDir, DataDirError};
-use crate::durable::{self, HeldError, WriteError};
+use crate::durable::{self, DirError, WriteError};
 use crate::error::{Code, Diagnostic};
 use crate::faults;
 use crate::plan::restore::{Interrupted, Recovery, recover};
@@ -21,7 +21,7 @@ pub enum ExchangeError {
     Write(#[from] WriteError),
     /// Something is not what it should be, or is not followed.
     #[error(transparent)]
-    Held(#[from] HeldError),
+    Held(#[from] DirError),
     /// The place for the work cannot be made.
     #[error(transparent)]
     Place(#[from] DataDirError),
@@ -76,7 +76,7 @@ fn step(name: &str, path: &Path) -> Result<(), WriteError> {
 pub fn put_in_place(data: &DataDir, journal: &Journal) -> Result<(), ExchangeError> {
     let held = Exchanged::of(data, journal)?;
     // Held before anything is renamed: what etcd's user does to the names on the way changes nothing any more.
-    let (above, name) = held.staged()?.ok_or_else(|| HeldError::Replaced(journal.staged.clone()))?;
+    let (above, name) = held.staged()?.ok_or_else(|| DirError::Replaced(journal.staged.clone()))?;
     if let Some(old) = &held.old {
         step("old_aside", &journal.current)?;
         held.place.rename(&held.current, &held.place, old)?;
@@ -88,11 +88,11 @@ pub fn put_in_place(data: &DataDir, journal: &Journal) -> Result<(), ExchangeErr
 }
 
 /// What there is of an exchange.
-fn look(journal: &Journal, held: &Exchanged) -> Result<Interrupted, HeldError> {
+fn look(journal: &Journal, held: &Exchanged) -> Result<Interrupted, DirError> {
     // Where etcd's user put something else on the way there is nothing of ours.
     let is_staged = match held.staged() {
-        Ok(Some((above, name))) => above.look(name)?.is_some(),
-        Err(HeldError::System(error)) => return Err(error.into()),
+        Ok(Some((above, name))) => above.stat(name)?.is_some(),
+        Err(DirError::System(error)) => return Err(error.into()),
         Ok(None) | Err(_) => false,
     };
     Ok(Interrupted {
@@ -124,7 +124,7 @@ pub fn back(data: &DataDir, journal: &Journal) -> Result<Recovery, ExchangeError
                 Ok(None) | Err(_) if journal.act != Act::Undo => {
                     held.place.remove_all(&held.current)?;
                 }
-                Ok(None) => return Err(HeldError::Missing(journal.staged.clone()).into()),
+                Ok(None) => return Err(DirError::Missing(journal.staged.clone()).into()),
                 Err(error) => return Err(error.into()),
             }
         }
@@ -146,7 +146,7 @@ pub fn tidy(data: &DataDir) -> Result<(), ExchangeError> {
     if let Some(place) = Place::of(data)? {
         place.remove_work()?;
     }
-    if let Some(db) = data.hold_db()? {
+    if let Some(db) = data.open_db()? {
         db.remove_all(DataDir::RESTORE_NAME)?;
     }
     Ok(())

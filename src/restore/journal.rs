@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::place::Paths;
 use crate::datadir::DataDir;
-use crate::durable::{self, PRIVATE, WriteError};
+use crate::durable::{self, PRIVATE_FILE, WriteError};
 use crate::error::{Code, Diagnostic};
 use crate::host;
 use crate::plan::restore::Phase;
@@ -120,6 +120,6 @@ impl Journal {
     pub fn write(&self, data: &DataDir) -> Result<(), WriteError> {
         let mut text = serde_json::to_vec_pretty(self).unwrap_or_default();
         text.push(b'\n');
-        durable::write_file(&data.restore_journal(), &text, PRIVATE)
+        durable::write_file(&data.restore_journal(), &text, PRIVATE_FILE)
     }
 }

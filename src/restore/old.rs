@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::place::{HeldAside, Place};
 use crate::datadir::DataDir;
-use crate::durable::{self, HeldDir, HeldError, OnPath as _};
+use crate::durable::{self, DirError, DirHandle, OnPath as _};
 use crate::faults;
 use crate::plan::restore::outdated;
 use crate::plan::start::ClusterRecord;
@@ -40,15 +40,15 @@ pub fn list(data: &DataDir) -> Vec<Aside> {
 
 /// True if there is no database in a directory that is, or was, etcd's own or its `member`: then it is not worth going back to.
 /// What is there and is not as it should be counts as one, so that it is refused where it is opened.
-fn lacks_database(dir: &HeldDir) -> bool {
-    let below = |dir: &HeldDir, name: &str| match dir.look(name) {
+fn lacks_database(dir: &DirHandle) -> bool {
+    let below = |dir: &DirHandle, name: &str| match dir.stat(name) {
         Ok(None) => Some(None),
-        Ok(Some(found)) if found.is_dir() => dir.enter(name).ok().flatten().map(Some),
+        Ok(Some(found)) if found.is_dir() => dir.open_dir(name).ok().flatten().map(Some),
         _ => None,
     };
     let Some(member) = below(dir, "member") else { return false };
     match below(member.as_ref().unwrap_or(dir), "snap") {
-        Some(Some(snap)) => matches!(snap.look("db"), Ok(None)),
+        Some(Some(snap)) => matches!(snap.stat("db"), Ok(None)),
         Some(None) => true,
         None => false,
     }
@@ -57,23 +57,23 @@ fn lacks_database(dir: &HeldDir) -> bool {
 /// True if the data in use have a database.
 #[must_use]
 pub fn is_in_use(data: &DataDir) -> bool {
-    data.hold_member().ok().flatten().is_some_and(|member| !lacks_database(&member))
+    data.open_member().ok().flatten().is_some_and(|member| !lacks_database(&member))
 }
 
 /// The directories in which data are set aside: `db`, and where `member` is renamed.
-fn dirs(data: &DataDir) -> Vec<(HeldDir, PathBuf)> {
+fn dirs(data: &DataDir) -> Vec<(DirHandle, PathBuf)> {
     let beside = Place::of(data).ok().flatten().filter(|place| place.is_inside);
     let beside = beside.map(|place| (place.path().to_path_buf(), place.dir)).map(|(path, dir)| (dir, path));
-    data.hold_db().ok().flatten().map(|db| (db, data.db())).into_iter().chain(beside).collect()
+    data.open_db().ok().flatten().map(|db| (db, data.db())).into_iter().chain(beside).collect()
 }
 
-fn in_dir(dir: &HeldDir, path: &Path) -> Vec<Aside> {
+fn in_dir(dir: &DirHandle, path: &Path) -> Vec<Aside> {
     let names = dir.names().unwrap_or_default();
     let aside = |name: &std::ffi::OsString| {
         let text = name.to_str()?;
         let second = text.strip_prefix("etcd-old-").or_else(|| text.strip_prefix("member-old-"))?.parse().ok()?;
         // A link is none, and is not followed.
-        let held = dir.look(name).ok()?.filter(std::fs::Metadata::is_dir).and_then(|_| dir.enter(name).ok()?)?;
+        let held = dir.stat(name).ok()?.filter(std::fs::Metadata::is_dir).and_then(|_| dir.open_dir(name).ok()?)?;
         Some(Aside { path: path.join(name), second, bytes: held.size() })
     };
     names.iter().filter_map(aside).collect()
@@ -83,7 +83,7 @@ fn in_dir(dir: &HeldDir, path: &Path) -> Vec<Aside> {
 ///
 /// # Errors
 /// If they cannot be opened.
-pub fn newest(data: &DataDir) -> Result<Option<(Aside, HeldAside)>, HeldError> {
+pub fn newest(data: &DataDir) -> Result<Option<(Aside, HeldAside)>, DirError> {
     let Some(place) = Place::of(data)? else { return Ok(None) };
     let aside = in_dir(&place.dir, place.path())
         .into_iter()
@@ -91,7 +91,7 @@ pub fn newest(data: &DataDir) -> Result<Option<(Aside, HeldAside)>, HeldError> {
     // What was set aside without a database is nothing to go back to.
     let holds = |aside: &Aside| {
         let name = aside.path.file_name().unwrap_or_default();
-        place.dir.enter(name).ok().flatten().is_none_or(|dir| !lacks_database(&dir))
+        place.dir.open_dir(name).ok().flatten().is_none_or(|dir| !lacks_database(&dir))
     };
     let Some(aside) = aside.filter(holds).max_by_key(|aside| aside.second) else { return Ok(None) };
     let name = aside.path.file_name().unwrap_or_default();
@@ -102,16 +102,16 @@ pub fn newest(data: &DataDir) -> Result<Option<(Aside, HeldAside)>, HeldError> {
 ///
 /// # Errors
 /// The first one that cannot be removed.
-pub fn rotate(data: &DataDir, keep: usize) -> Result<Vec<Aside>, HeldError> {
+pub fn rotate(data: &DataDir, keep: usize) -> Result<Vec<Aside>, DirError> {
     let dirs = dirs(data);
     let found = dirs.iter().flat_map(|(dir, path)| {
         let aside = in_dir(dir, path);
         aside.into_iter().map(move |aside| (aside.second, (dir, aside)))
     });
     // What holds no data takes the place of none that does.
-    let is_full = |(dir, aside): &(&HeldDir, Aside)| {
+    let is_full = |(dir, aside): &(&DirHandle, Aside)| {
         let name = aside.path.file_name().unwrap_or_default();
-        dir.enter(name).ok().flatten().is_none_or(|aside| !lacks_database(&aside))
+        dir.open_dir(name).ok().flatten().is_none_or(|aside| !lacks_database(&aside))
     };
     let (full, empty): (Vec<_>, Vec<_>) = found.partition(|(_, aside)| is_full(aside));
     let mut removed = Vec::new();
@@ -127,17 +127,17 @@ pub fn rotate(data: &DataDir, keep: usize) -> Result<Vec<Aside>, HeldError> {
 ///
 /// # Errors
 /// If it cannot be written.
-pub fn label(dir: &HeldDir, record: &ClusterRecord) -> Result<(), HeldError> {
+pub fn label(dir: &DirHandle, record: &ClusterRecord) -> Result<(), DirError> {
     let mut text = serde_json::to_vec_pretty(record).unwrap_or_default();
     text.push(b'\n');
-    Ok(dir.write_file(RECORD, &text, durable::PRIVATE)?)
+    Ok(dir.write_file(RECORD, &text, durable::PRIVATE_FILE)?)
 }
 
 /// What [`label`] noted.
 ///
 /// # Errors
 /// If something else has its name, or it cannot be read.
-pub fn labelled(dir: &HeldDir) -> Result<Option<ClusterRecord>, HeldError> {
+pub fn labelled(dir: &DirHandle) -> Result<Option<ClusterRecord>, DirError> {
     Ok(dir.read(RECORD, LARGEST_RECORD)?.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
 }
 
@@ -145,6 +145,6 @@ pub fn labelled(dir: &HeldDir) -> Result<Option<ClusterRecord>, HeldError> {
 ///
 /// # Errors
 /// If it cannot be removed.
-pub fn unlabel(dir: &HeldDir) -> Result<(), HeldError> {
+pub fn unlabel(dir: &DirHandle) -> Result<(), DirError> {
     Ok(dir.remove_file(RECORD).map(drop)?)
 }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use super::journal::Journal;
 use crate::datadir::{self, DataDir, DataDirError};
-use crate::durable::{HeldDir, HeldError, PRIVATE_DIR};
+use crate::durable::{DirError, DirHandle, PRIVATE_DIR};
 use crate::host;
 
 /// Where new data are built when `member` is exchanged.
@@ -33,7 +33,7 @@ pub struct Paths {
 #[derive(Debug)]
 pub struct Place {
     /// It, held open.
-    pub dir: HeldDir,
+    pub dir: DirHandle,
     /// The name of the data in use.
     pub name: OsString,
     /// True if `member` is exchanged, false if all of `db/etcd` is.
@@ -47,22 +47,22 @@ impl Place {
     ///
     /// # Errors
     /// If something on the way cannot be opened, or is a link that is not followed.
-    pub fn of(data: &DataDir) -> Result<Option<Self>, HeldError> {
-        let Some(db) = data.hold_db()? else { return Ok(None) };
+    pub fn of(data: &DataDir) -> Result<Option<Self>, DirError> {
+        let Some(db) = data.open_db()? else { return Ok(None) };
         let whole = |db| Self { dir: db, name: DataDir::ETCD_NAME.into(), is_inside: false, path: data.db() };
         let is_link =
-            |dir: &HeldDir, name: &str| dir.look(name).map(|found| found.is_some_and(|found| found.is_symlink()));
+            |dir: &DirHandle, name: &str| dir.stat(name).map(|found| found.is_some_and(|found| found.is_symlink()));
         let etcd_is_link = is_link(&db, DataDir::ETCD_NAME)?;
-        let Some(etcd) = db.enter(DataDir::ETCD_NAME)? else { return Ok(Some(whole(db))) };
-        if data.follows_member()
+        let Some(etcd) = db.open_dir(DataDir::ETCD_NAME)? else { return Ok(Some(whole(db))) };
+        if data.follows_member_link()
             && is_link(&etcd, DataDir::MEMBER_NAME)?
             && let Some(member) = data.member_of(&etcd)?
         {
             let real = member.real_path()?;
             let (Some(above), Some(name)) = (real.parent(), real.file_name()) else {
-                return Err(HeldError::Replaced(data.etcd_member()));
+                return Err(DirError::Replaced(data.etcd_member()));
             };
-            let (dir, name) = (HeldDir::open(above)?, name.to_os_string());
+            let (dir, name) = (DirHandle::open(above)?, name.to_os_string());
             return Ok(Some(Self { dir, name, is_inside: true, path: above.to_path_buf() }));
         }
         if !etcd_is_link && !host::is_mount_point(&data.etcd()) {
@@ -85,14 +85,14 @@ impl Place {
     }
 
     /// The first name from the second `now` on that nothing has.
-    fn free(&self, now: u64) -> Result<OsString, HeldError> {
+    fn free(&self, now: u64) -> Result<OsString, DirError> {
         for second in now..=u64::MAX {
             let name = OsString::from(format!("{}{second}", self.aside()));
-            if self.dir.look(&name)?.is_none() {
+            if self.dir.stat(&name)?.is_none() {
                 return Ok(name);
             }
         }
-        Err(HeldError::Crowded(self.path.clone()))
+        Err(DirError::Crowded(self.path.clone()))
     }
 
     fn work(&self) -> &'static str {
@@ -103,8 +103,8 @@ impl Place {
     ///
     /// # Errors
     /// If they cannot be renamed.
-    pub fn set_aside(&self, now: u64) -> Result<Option<PathBuf>, HeldError> {
-        if self.dir.look(&self.name)?.is_none() {
+    pub fn set_aside(&self, now: u64) -> Result<Option<PathBuf>, DirError> {
+        if self.dir.stat(&self.name)?.is_none() {
             return Ok(None);
         }
         let to = self.free(now)?;
@@ -116,15 +116,15 @@ impl Place {
     ///
     /// # Errors
     /// If it cannot be looked at.
-    pub fn has_work(&self) -> Result<bool, HeldError> {
-        Ok(self.dir.look(self.work())?.is_some())
+    pub fn has_work(&self) -> Result<bool, DirError> {
+        Ok(self.dir.stat(self.work())?.is_some())
     }
 
     /// Removes what was built.
     ///
     /// # Errors
     /// If it cannot be removed.
-    pub fn remove_work(&self) -> Result<(), HeldError> {
+    pub fn remove_work(&self) -> Result<(), DirError> {
         self.dir.remove_all(self.work()).map(drop)
     }
 
@@ -134,8 +134,8 @@ impl Place {
     /// If it cannot be made, or a link has its name.
     pub fn clear(&self, data: &DataDir) -> Result<Work, DataDirError> {
         let name = self.work();
-        if self.dir.look(name)?.is_some_and(|found| found.is_symlink()) {
-            return Err(HeldError::Link { path: self.path.join(name), owner: self.dir.uid() }.into());
+        if self.dir.stat(name)?.is_some_and(|found| found.is_symlink()) {
+            return Err(DirError::Link { path: self.path.join(name), owner: self.dir.uid() }.into());
         }
         if self.is_inside {
             // The journal, certificates and a token never lie where etcd's user could exchange them.
@@ -143,8 +143,8 @@ impl Place {
         }
         self.dir.remove_all(name)?;
         let dir = self.dir.make_dir(name, PRIVATE_DIR)?;
-        data.open_to_etcd(&dir)?;
-        Ok(Work { dir, is_stable: self.dir.is_ours_alone(), path: self.path.join(name) })
+        data.grant_read_to_etcd(&dir)?;
+        Ok(Work { dir, is_stable: self.dir.is_private(), path: self.path.join(name) })
     }
 }
 
@@ -152,7 +152,7 @@ impl Place {
 #[derive(Debug)]
 pub struct Work {
     /// It.
-    pub dir: HeldDir,
+    pub dir: DirHandle,
     /// Nobody but us can change the names on the way to it.
     is_stable: bool,
     path: PathBuf,
@@ -165,7 +165,7 @@ impl Work {
     /// A path of this process to what is below it, whatever etcd's user does to the names on the way.
     #[must_use]
     pub fn through(&self, name: &str) -> PathBuf {
-        if self.is_stable { self.path.join(name) } else { self.dir.through().join(name) }
+        if self.is_stable { self.path.join(name) } else { self.dir.proc_path().join(name) }
     }
 
     /// The path by which others get there.
@@ -178,16 +178,16 @@ impl Work {
     #[must_use]
     pub fn names(&self) -> (String, String) {
         let text = |path: PathBuf| path.to_string_lossy().into_owned();
-        (text(self.dir.through()), text(self.path.clone()))
+        (text(self.dir.proc_path()), text(self.path.clone()))
     }
 
     /// Holds what is below it.
     ///
     /// # Errors
     /// If it is not there, or is a link.
-    pub fn enter(&self, names: &[&str]) -> Result<HeldDir, HeldError> {
-        let missing = || HeldError::Replaced(names.iter().fold(self.path.clone(), |path, name| path.join(name)));
-        self.dir.descend(names)?.ok_or_else(missing)
+    pub fn enter(&self, names: &[&str]) -> Result<DirHandle, DirError> {
+        let missing = || DirError::Replaced(names.iter().fold(self.path.clone(), |path, name| path.join(name)));
+        self.dir.open_nested(names)?.ok_or_else(missing)
     }
 }
 
@@ -196,13 +196,13 @@ impl Paths {
     ///
     /// # Errors
     /// As [`Place::of`].
-    pub fn of(data: &DataDir, now: u64) -> Result<Self, HeldError> {
+    pub fn of(data: &DataDir, now: u64) -> Result<Self, DirError> {
         let Some(place) = Place::of(data)? else {
             let staged = data.restore().join(Work::BUILT);
             return Ok(Self { current: data.etcd(), staged, old: None, work: data.restore() });
         };
         let current = place.path.join(&place.name);
-        let old = match place.dir.look(&place.name)? {
+        let old = match place.dir.stat(&place.name)? {
             Some(_) => Some(place.path.join(place.free(now)?)),
             None => None,
         };
@@ -217,7 +217,7 @@ impl Paths {
 #[derive(Debug)]
 pub(super) struct Exchanged {
     /// Where the data in use, and those from before, have their names.
-    pub(super) place: HeldDir,
+    pub(super) place: DirHandle,
     pub(super) current: OsString,
     pub(super) old: Option<OsString>,
     /// From `place` to the new data, the last one their own name.
@@ -226,9 +226,9 @@ pub(super) struct Exchanged {
 
 impl Exchanged {
     /// Opens them.
-    pub(super) fn of(data: &DataDir, journal: &Journal) -> Result<Self, HeldError> {
+    pub(super) fn of(data: &DataDir, journal: &Journal) -> Result<Self, DirError> {
         let named = |path: &Path| path.file_name().map(OsStr::to_os_string);
-        let wrong = || HeldError::Replaced(data.restore_journal());
+        let wrong = || DirError::Replaced(data.restore_journal());
         let above = journal.current.parent().ok_or_else(wrong)?;
         let staged = journal.staged.strip_prefix(above).map_err(|_| wrong())?;
         let staged = staged.iter().map(|name| name.to_str().map(str::to_owned)).collect::<Option<Vec<_>>>();
@@ -241,18 +241,18 @@ impl Exchanged {
     }
 
     /// The directory that the new data are in, and their name there; `None` if it is gone.
-    pub(super) fn staged(&self) -> Result<Option<(HeldDir, &str)>, HeldError> {
+    pub(super) fn staged(&self) -> Result<Option<(DirHandle, &str)>, DirError> {
         let Some((name, above)) = self.staged.split_last() else { return Ok(None) };
-        let mut dir = Some(self.place.again()?);
+        let mut dir = Some(self.place.reopen()?);
         for part in above {
             let Some(held) = dir else { return Ok(None) };
-            dir = held.enter(part)?;
+            dir = held.open_dir(part)?;
         }
         Ok(dir.map(|dir| (dir, name.as_str())))
     }
 
-    pub(super) fn has(&self, name: &OsStr) -> Result<bool, HeldError> {
-        Ok(self.place.look(name)?.is_some())
+    pub(super) fn has(&self, name: &OsStr) -> Result<bool, DirError> {
+        Ok(self.place.stat(name)?.is_some())
     }
 }
 
@@ -260,9 +260,9 @@ impl Exchanged {
 ///
 /// # Errors
 /// If they cannot be opened.
-pub fn staged(data: &DataDir, journal: &Journal) -> Result<Option<HeldDir>, HeldError> {
+pub fn staged(data: &DataDir, journal: &Journal) -> Result<Option<DirHandle>, DirError> {
     match Exchanged::of(data, journal)?.staged()? {
-        Some((above, name)) => above.enter(name),
+        Some((above, name)) => above.open_dir(name),
         None => Ok(None),
     }
 }
@@ -271,25 +271,25 @@ pub fn staged(data: &DataDir, journal: &Journal) -> Result<Option<HeldDir>, Held
 ///
 /// # Errors
 /// If they cannot be opened.
-pub fn old(data: &DataDir, journal: &Journal) -> Result<Option<HeldDir>, HeldError> {
+pub fn old(data: &DataDir, journal: &Journal) -> Result<Option<DirHandle>, DirError> {
     let held = Exchanged::of(data, journal)?;
-    held.old.as_ref().map_or(Ok(None), |old| held.place.enter(old))
+    held.old.as_ref().map_or(Ok(None), |old| held.place.open_dir(old))
 }
 
 /// Holds the directory at `path`, which is one of those that `data` are exchanged in.
-fn place_of(data: &DataDir, path: &Path) -> Result<HeldDir, HeldError> {
-    let opened = HeldDir::open(path)?;
+fn place_of(data: &DataDir, path: &Path) -> Result<DirHandle, DirError> {
+    let opened = DirHandle::open(path)?;
     let id = opened.id()?;
-    for held in [data.hold_db()?, data.hold_etcd()?].into_iter().flatten() {
+    for held in [data.open_db()?, data.open_etcd()?].into_iter().flatten() {
         if held.id()? == id {
             return Ok(held);
         }
     }
     // Where a link at `member` leads to: it is followed only where etcd has no user of its own.
-    if opened.is_ours_alone() {
+    if opened.is_private() {
         Ok(opened)
     } else {
-        Err(HeldError::LedAway { path: path.to_path_buf(), owner: opened.uid() })
+        Err(DirError::LedAway { path: path.to_path_buf(), owner: opened.uid() })
     }
 }
 
@@ -297,10 +297,10 @@ fn place_of(data: &DataDir, path: &Path) -> Result<HeldDir, HeldError> {
 ///
 /// # Errors
 /// If it is not.
-pub fn check_in_place(data: &DataDir, expected: (u64, u64)) -> Result<(), HeldError> {
-    match data.hold_member()? {
+pub fn check_in_place(data: &DataDir, expected: (u64, u64)) -> Result<(), DirError> {
+    match data.open_member()? {
         Some(member) if member.id()? == expected => Ok(()),
-        _ => Err(HeldError::Replaced(data.etcd_member())),
+        _ => Err(DirError::Replaced(data.etcd_member())),
     }
 }
 
@@ -308,7 +308,7 @@ pub fn check_in_place(data: &DataDir, expected: (u64, u64)) -> Result<(), HeldEr
 #[derive(Debug)]
 pub struct HeldAside {
     /// It.
-    pub dir: HeldDir,
+    pub dir: DirHandle,
     is_member: bool,
 }
 
@@ -317,8 +317,8 @@ impl HeldAside {
     ///
     /// # Errors
     /// If it is a link, or no directory.
-    pub fn of(place: &Place, name: &OsStr) -> Result<Option<Self>, HeldError> {
-        let dir = place.dir.enter(name)?;
+    pub fn of(place: &Place, name: &OsStr) -> Result<Option<Self>, DirError> {
+        let dir = place.dir.open_dir(name)?;
         Ok(dir.map(|dir| Self { dir, is_member: place.is_inside }))
     }
 
@@ -326,20 +326,20 @@ impl HeldAside {
     ///
     /// # Errors
     /// If it is not there, or a link that is not followed.
-    pub fn member(&self) -> Result<HeldDir, HeldError> {
+    pub fn member(&self) -> Result<DirHandle, DirError> {
         if self.is_member {
-            return self.dir.again();
+            return self.dir.reopen();
         }
-        let missing = || HeldError::Replaced(self.dir.path().join(DataDir::MEMBER_NAME));
-        self.dir.enter(DataDir::MEMBER_NAME)?.ok_or_else(missing)
+        let missing = || DirError::Replaced(self.dir.path().join(DataDir::MEMBER_NAME));
+        self.dir.open_dir(DataDir::MEMBER_NAME)?.ok_or_else(missing)
     }
 
     /// Its database.
     ///
     /// # Errors
     /// If it is not there, or no regular file.
-    pub fn bolt(&self) -> Result<File, HeldError> {
+    pub fn bolt(&self) -> Result<File, DirError> {
         let member = self.member()?;
-        datadir::bolt_of(&member)?.ok_or_else(|| HeldError::Replaced(member.path().join("snap/db")))
+        datadir::database_name(&member)?.ok_or_else(|| DirError::Replaced(member.path().join("snap/db")))
     }
 }

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use super::trial::{Program, Trial, TrialError, patience};
 use crate::boltdb::wal::{self, HardState, WalTail};
 use crate::datadir::DataDir;
-use crate::durable::{self, HeldDir, HeldError, OnPath as _, PRIVATE, PRIVATE_DIR, WriteError};
+use crate::durable::{self, DirError, DirHandle, OnPath as _, PRIVATE_DIR, PRIVATE_FILE, WriteError};
 use crate::error::{Code, Diagnostic};
 use crate::etcd::client::EtcdClient;
 use crate::faults;
@@ -37,7 +37,7 @@ pub enum ReplayError {
     Write(#[from] WriteError),
     /// Something there is not what it should be, or is not followed.
     #[error(transparent)]
-    Held(#[from] HeldError),
+    Held(#[from] DirError),
     /// There is no log.
     #[error("there is no log in {}", .0.display())]
     NoLog(PathBuf),
@@ -83,14 +83,14 @@ pub struct Kept {
 /// Bytes that a copy of the data in use will take; 0 if they cannot be looked at.
 #[must_use]
 pub fn size(data: &DataDir) -> u64 {
-    data.hold_member().ok().flatten().map_or(0, |member| size_of(&member))
+    data.open_member().ok().flatten().map_or(0, |member| size_of(&member))
 }
 
 /// Bytes of what etcd reads in a `member` directory.
 #[must_use]
-pub fn size_of(member: &HeldDir) -> u64 {
+pub fn size_of(member: &DirHandle) -> u64 {
     let files = files(member).unwrap_or_default();
-    let length = |(dir, name): &(HeldDir, OsString)| dir.look(name).ok().flatten().map_or(0, |found| found.len());
+    let length = |(dir, name): &(DirHandle, OsString)| dir.stat(name).ok().flatten().map_or(0, |found| found.len());
     files.iter().map(length).sum()
 }
 
@@ -98,7 +98,7 @@ pub fn size_of(member: &HeldDir) -> u64 {
 ///
 /// # Errors
 /// If it cannot be read or written.
-pub fn copy(member: &HeldDir, copy: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<Kept, ReplayError> {
+pub fn copy(member: &DirHandle, copy: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<Kept, ReplayError> {
     faults::point("restore::replay").on("copy", member.path())?;
     durable::create_dir_all(&copy.join("snap"), PRIVATE_DIR)?;
     durable::create_dir_all(&copy.join("wal"), PRIVATE_DIR)?;
@@ -107,13 +107,13 @@ pub fn copy(member: &HeldDir, copy: &Path, progress: &mut dyn FnMut(u64, u64)) -
     for (dir, name) in files(member)? {
         // etcd may have removed it meanwhile only if it ran, which it does not.
         let path = dir.path().join(&name);
-        let source = dir.file(&name)?.ok_or_else(|| HeldError::Replaced(path.clone()))?;
+        let source = dir.file(&name)?.ok_or_else(|| DirError::Replaced(path.clone()))?;
         let size = source.metadata().on("look at", &path)?.len();
         if dir.path().ends_with("wal") && size > wal::MAX_SEGMENT_BYTES {
-            return Err(HeldError::Large { path, size, limit: wal::MAX_SEGMENT_BYTES }.into());
+            return Err(DirError::Large { path, size, limit: wal::MAX_SEGMENT_BYTES }.into());
         }
         let to = copy.join(dir.path().file_name().unwrap_or_default()).join(&name);
-        let target = durable::create(&to, PRIVATE)?;
+        let target = durable::create(&to, PRIVATE_FILE)?;
         let mut at = 0;
         loop {
             let copied = durable::copy_range(&source, &target, at, CHUNK);
@@ -130,17 +130,17 @@ pub fn copy(member: &HeldDir, copy: &Path, progress: &mut dyn FnMut(u64, u64)) -
 }
 
 /// What etcd reads when it starts: the database, the snapshots and the log.
-fn files(member: &HeldDir) -> Result<Vec<(HeldDir, OsString)>, HeldError> {
+fn files(member: &DirHandle) -> Result<Vec<(DirHandle, OsString)>, DirError> {
     let is_wanted = |name: &OsString| {
         let name = name.to_string_lossy();
         name == "db" || [".wal", ".snap", ".snap.db"].iter().any(|ending| name.ends_with(ending))
     };
     let mut found = Vec::new();
     for part in ["snap", "wal"] {
-        let missing = || HeldError::Missing(member.path().join(part));
-        let dir = member.enter(part)?.ok_or_else(missing)?;
+        let missing = || DirError::Missing(member.path().join(part));
+        let dir = member.open_dir(part)?.ok_or_else(missing)?;
         for name in dir.names()?.into_iter().filter(is_wanted) {
-            found.push((dir.again()?, name));
+            found.push((dir.reopen()?, name));
         }
     }
     Ok(found)
@@ -155,7 +155,7 @@ fn commit_everything(log: &Path) -> Result<Kept, ReplayError> {
     let segments =
         entries.flatten().map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|e| e == "wal"));
     let Some(last) = segments.max() else { return Err(ReplayError::NoLog(log.to_path_buf())) };
-    let file = durable::open_to_change(&last)?;
+    let file = durable::open_read_write(&last)?;
     let end = match WalTail::read(io::BufReader::new(&file)) {
         Ok(end) => end,
         // etcd judges it, and says more.

@@ -141,7 +141,7 @@ impl Trial<'_> {
         trust.prepare_for_lock()?;
         trust.prepare()?;
         for expiry in pki::ensure(&trust, &Names::of(self.config), Occasion::Start)?.expiries {
-            trust.share(&trust.certificate(expiry.name))?;
+            trust.set_certificate_modes(&trust.certificate(expiry.name))?;
         }
         let [client, peer] = free_ports().map_err(system("find a free port on loopback"))?;
         let identity = Identity { name: self.name.to_owned(), beginning: Beginning::ExistingData, is_alone: true };

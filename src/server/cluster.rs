@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use super::state::Shared;
 use crate::datadir::DataDir;
-use crate::durable::{self, PRIVATE, WriteError};
+use crate::durable::{self, PRIVATE_FILE, WriteError};
 use crate::error::{Code, Diagnostic};
 use crate::etcd::client::MemberFacts;
 use crate::plan::owner::{Life, Owner};
@@ -94,5 +94,5 @@ pub(super) fn write(data: &DataDir, record: &ClusterRecord) -> Result<(), WriteE
     let record = record.clone().after(recall(data).ok().flatten().as_ref());
     let mut text = serde_json::to_vec_pretty(&record).unwrap_or_default();
     text.push(b'\n');
-    durable::write_file(&data.cluster(), &text, PRIVATE)
+    durable::write_file(&data.cluster(), &text, PRIVATE_FILE)
 }

@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use std::time::Duration;
 
 use crate::clock;
-use crate::durable::{self, HeldDir};
+use crate::durable::{self, DirHandle};
 
 /// etcd wants 99 of 100 within this (its documentation, "What does the etcd warning 'failed to send out heartbeat' mean").
 pub const SLOW: Duration = Duration::from_millis(10);
@@ -26,9 +26,9 @@ const PROBE: &str = "fsync-probe";
 ///
 /// # Errors
 /// If the file cannot be written, which no etcd would survive either.
-pub fn fsync_p99(dir: &HeldDir) -> Result<Duration, durable::WriteError> {
+pub fn fsync_p99(dir: &DirHandle) -> Result<Duration, durable::WriteError> {
     let mut samples = Vec::with_capacity(MOST_SAMPLES);
-    let measured = dir.write_with(PROBE, durable::PRIVATE, |file| {
+    let measured = dir.write_with(PROBE, durable::PRIVATE_FILE, |file| {
         let begun = clock::monotonic();
         while is_wanting(samples.len(), begun.elapsed()) {
             let start = clock::monotonic();
@@ -88,7 +88,7 @@ mod tests {
     #[test]
     fn measuring_leaves_nothing_behind() {
         let dir = tempfile::tempdir().unwrap();
-        fsync_p99(&HeldDir::open(dir.path()).unwrap()).unwrap();
+        fsync_p99(&DirHandle::open(dir.path()).unwrap()).unwrap();
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 }

@@ -25,7 +25,7 @@ use crate::plan::age;
 use crate::plan::command;
 use crate::plan::finding::{self, Finding};
 use crate::plan::health::{self, Condition, Disk, Observed, StorageFacts};
-use crate::plan::space::human;
+use crate::plan::space::format_bytes;
 use crate::plan::start::{self, DataState};
 use crate::shell;
 use crate::snapshot::list::{self, Status as SnapshotStatus};
@@ -90,7 +90,7 @@ async fn etcd_data(config: &Config, data: &DataDir, running: Option<&Status>) ->
             member.name,
             member.members,
             member.revision,
-            human(u64::try_from(member.db_size).unwrap_or(0))
+            format_bytes(u64::try_from(member.db_size).unwrap_or(0))
         );
         return Finding::ok("data", what);
     }
@@ -153,7 +153,7 @@ fn disks(config: &Config, data: &DataDir) -> Vec<Finding> {
     let free = storage.data_disk.as_ref().and_then(|disk| disk.usage).map(|usage| usage.free);
     let assessed = health::assess(&Observed { storage, data_dir: data.root().to_path_buf(), ..Observed::default() });
     if assessed.problems.is_empty() {
-        let free = free.map_or_else(|| "not there yet".to_owned(), |free| format!("{} free", human(free)));
+        let free = free.map_or_else(|| "not there yet".to_owned(), |free| format!("{} free", format_bytes(free)));
         return vec![Finding::ok("disk", free)];
     }
     assessed.problems.into_iter().map(|problem| Finding::bad("disk", problem.message, problem.next)).collect()
@@ -182,7 +182,7 @@ fn fsync(data: &DataDir) -> Finding {
     if !dir.is_dir() {
         return Finding::ok("fsync", "not measured: there is no data directory yet");
     }
-    let measured = data.hold_storage().map_err(AppError::from);
+    let measured = data.open_storage().map_err(AppError::from);
     match measured.and_then(|dir| disk::fsync_p99(&dir).map_err(AppError::from)) {
         Err(failure) => of_failure("fsync", &failure),
         Ok(p99) if p99 > disk::SLOW => Finding::note(
@@ -287,7 +287,7 @@ fn drill(drills: &Drills) -> Option<Finding> {
         return Some(Finding::ok("drill", format!("passed {when}: {}", last.snapshot)));
     }
     let why = last.failure.as_deref().unwrap_or("see the log");
-    let next = format!("quorate etcd-snapshot verify --drill {}", shell::quoted(&last.snapshot));
+    let next = format!("quorate etcd-snapshot verify --drill {}", shell::quote(&last.snapshot));
     Some(Finding::bad("drill", format!("failed {when}: {}: {why}", last.snapshot), Some(next)))
 }
 

@@ -97,7 +97,7 @@ pub fn is_taken(data: &DataDir) -> bool {
 fn holder(data: &DataDir) -> String {
     let written = host::read_small(&data.lock()).ok().and_then(|bytes| serde_json::from_slice::<Holder>(&bytes).ok());
     if let Some(holder) = written {
-        return format!("{}, started {}", host::describe(holder.pid), host::printable(&holder.started));
+        return format!("{}, started {}", host::describe(holder.pid), host::escape_control(&holder.started));
     }
     let holder = host::open_regular(&data.lock()).ok().and_then(|file| host::lock_holder(&file));
     holder.map_or_else(|| "another process".into(), host::describe)

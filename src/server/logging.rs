@@ -25,8 +25,8 @@ use super::backlog::{self, Guard};
 use crate::clock;
 use crate::config::{ConfigErrors, LogFormat, options};
 use crate::etcd::output::{DROPPED_LINES, set_verbose};
-use crate::host::{printable, stderr_is_journal};
-use crate::text::{json_escaped, json_line};
+use crate::host::{escape_control, stderr_is_journal};
+use crate::text::{escape_json, json_line};
 
 /// The variable with filter directives such as `quorate=debug,etcd=warn`.
 pub const FILTER_VARIABLE: &str = options::LOG_VARIABLE;
@@ -192,12 +192,12 @@ impl Visit for Found {
 }
 
 fn text(writer: &mut Writer<'_>, head: &str, target: &str, found: &Found) -> fmt::Result {
-    write!(writer, "{head}{target}: {}", printable(&found.message))?;
+    write!(writer, "{head}{target}: {}", escape_control(&found.message))?;
     for (name, value) in &found.fields {
         match value {
             Value::String(text) if is_plain(text) => write!(writer, " {name}={text}")?,
             // Quoted as JSON, which escapes control characters too.
-            other => write!(writer, " {name}={}", json_escaped(&other.to_string()))?,
+            other => write!(writer, " {name}={}", escape_json(&other.to_string()))?,
         }
     }
     writer.write_char('\n')

@@ -22,7 +22,7 @@ use crate::faults;
 use crate::host;
 use crate::log_failure;
 use crate::plan::defrag::{self, Advice, Situation};
-use crate::plan::space::human;
+use crate::plan::space::format_bytes;
 use crate::snapshot::live::Live;
 use crate::snapshot::usage;
 
@@ -39,7 +39,7 @@ const SEEN: Duration = Duration::from_secs(2);
 #[derive(Debug, thiserror::Error)]
 pub enum MaintenanceError {
     /// A copy of what is in use is made on the same disk.
-    #[error("defragmenting needs {} on the disk of the data, and {} are free", human(*needed), human(*free))]
+    #[error("defragmenting needs {} on the disk of the data, and {} are free", format_bytes(*needed), format_bytes(*free))]
     Space {
         /// Bytes.
         needed: u64,
@@ -241,8 +241,8 @@ async fn try_to_defragment(shared: &Shared) -> Result<Defragmented, AppError> {
     let before = Size { in_use, ..before };
     let mut client = connect(shared, defrag::patience(before.in_use)).await?;
     tracing::info!(
-        size = human(before.file),
-        in_use = human(before.in_use),
+        size = format_bytes(before.file),
+        in_use = format_bytes(before.in_use),
         "defragmenting; etcd answers nobody meanwhile"
     );
     let begun = clock::monotonic();
@@ -252,7 +252,7 @@ async fn try_to_defragment(shared: &Shared) -> Result<Defragmented, AppError> {
     done.map_err(failed("defragment its database"))?;
     let took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
     let after = client.size().await.map_err(failed("say how large its database is"))?;
-    tracing::info!(before = human(before.file), after = human(after.file), took_ms, "defragmented");
+    tracing::info!(before = format_bytes(before.file), after = format_bytes(after.file), took_ms, "defragmented");
     let quota = shared.config.etcd.effective_quota();
     let is_disarmed = defrag::has_room(after.file, quota) && disarm(shared, &mut client).await?;
     // So that who looks at the status now sees what was done.
@@ -350,8 +350,8 @@ async fn see_to(shared: &Arc<Shared>, mut seen: Situation) -> Result<(), AppErro
         Advice::Nothing => return Ok(()),
         Advice::Disarm => return take_back(shared).await,
         Advice::NearQuota => tracing::warn!(
-            size = human(seen.size),
-            quota = human(seen.quota),
+            size = format_bytes(seen.size),
+            quota = format_bytes(seen.quota),
             "the database nears its quota, and most of it is free: it is defragmented"
         ),
         Advice::Worth => {}

@@ -47,7 +47,7 @@ use crate::faults;
 use crate::log_failure;
 use crate::pki::{self, Occasion};
 use crate::plan::health::{Rescued, StorageFacts};
-use crate::plan::space::human;
+use crate::plan::space::format_bytes;
 use crate::restore::old;
 use crate::restore::trial::Program;
 use crate::snapshot::save;
@@ -182,7 +182,7 @@ fn tidy_old(data: &DataDir, keep: u32) {
     match old::rotate(data, usize::try_from(keep).unwrap_or(usize::MAX)) {
         Ok(removed) => {
             for old in removed {
-                tracing::info!(path = %old.path.display(), freed = human(old.bytes), "removed old data that a reset had set aside; etcd-old-retention is {keep}");
+                tracing::info!(path = %old.path.display(), freed = format_bytes(old.bytes), "removed old data that a reset had set aside; etcd-old-retention is {keep}");
             }
         }
         Err(error) => log_failure!(warn, AppError::from(error).to_report(), "old data could not be removed"),

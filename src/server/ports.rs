@@ -102,6 +102,6 @@ fn of_quorate(address: SocketAddr, option: &'static str, pid: i32) -> Option<Por
         option,
         etcd: host::describe(pid),
         launcher,
-        data_dir: host::printable(&data_dir.display().to_string()),
+        data_dir: host::escape_control(&data_dir.display().to_string()),
     })
 }

@@ -13,8 +13,8 @@ use super::survey::data_state;
 use super::{cluster, disk, lock, ports};
 use crate::clock;
 use crate::config::Config;
-use crate::datadir::{DataDir, DataDirError, Mended};
-use crate::durable::{self, HeldError, PRIVATE};
+use crate::datadir::{DataDir, DataDirError, PermissionFix};
+use crate::durable::{self, DirError, PRIVATE_FILE};
 use crate::error::{AppError, Code, Diagnostic};
 use crate::etcd::embedded::hex;
 use crate::etcd::orphan;
@@ -24,7 +24,7 @@ use crate::faults;
 use crate::host::{self, FileSystem};
 use crate::log_failure;
 use crate::pki::{self, Ensured, Expiry, Names, Occasion};
-use crate::plan::space::{self, Room};
+use crate::plan::space::{self, FreeSpace};
 use crate::plan::start::{self, ClusterRecord, DataState, Observed};
 use crate::restore::place::Place;
 
@@ -42,7 +42,7 @@ pub(super) enum UnfitError {
     #[error("the clock of this machine says {0}, which cannot be")]
     Clock(String),
     /// No room.
-    #[error("there are only {} free under {}, and etcd needs {} to start", space::human(*free), path.display(), space::human(*needed))]
+    #[error("there are only {} free under {}, and etcd needs {} to start", space::format_bytes(*free), path.display(), space::format_bytes(*needed))]
     Space { free: u64, needed: u64, path: PathBuf },
     /// Another cluster is meant than one of our own.
     #[error("this server has no data and is to join the cluster of {0}, which this version of quorate cannot do yet")]
@@ -136,7 +136,7 @@ pub(super) async fn prepare(
     }
     let is_new = plan.beginning == start::Beginning::NewCluster;
     match &config.server {
-        Some(server) if is_new => return Err(UnfitError::Join(host::printable(server)).into()),
+        Some(server) if is_new => return Err(UnfitError::Join(host::escape_control(server)).into()),
         Some(_) => tracing::warn!("`server` is ignored: this server has its own data"),
         None => {}
     }
@@ -153,7 +153,7 @@ pub(super) async fn prepare(
     pki::token::check_without_authority(data, config.token.as_ref())?;
     let ensured = ensure_certificates(data, Names::of(config)).await?;
     for expiry in &ensured.expiries {
-        data.share(&data.certificate(expiry.name))?.iter().for_each(tell);
+        data.set_certificate_modes(&data.certificate(expiry.name))?.iter().for_each(tell);
     }
     pki::token::ensure(data, config.token.as_ref())?;
     let beginning = if is_new {
@@ -194,22 +194,26 @@ pub(super) fn own(data: &DataDir, snapshots: &Path) -> Result<(), DataDirError> 
     for dir in data.written_to(snapshots) {
         removed(&dir, durable::sweep(&dir));
     }
-    if let Some(etcd) = data.hold_etcd()? {
+    if let Some(etcd) = data.open_etcd()? {
         removed(etcd.path(), etcd.sweep(None));
     }
     Ok(())
 }
 
-pub(super) fn tell(mended: &Mended) {
+pub(super) fn tell(mended: &PermissionFix) {
     match mended {
-        Mended::Closed(path) => tracing::warn!(path = %path.display(), "others could get in here; closed to them now"),
-        Mended::HandedOver(path) => tracing::warn!(path = %path.display(), "handed over to the user that etcd runs as"),
+        PermissionFix::ModeTightened(path) => {
+            tracing::warn!(path = %path.display(), "others could get in here; closed to them now")
+        }
+        PermissionFix::OwnerChanged(path) => {
+            tracing::warn!(path = %path.display(), "handed over to the user that etcd runs as")
+        }
     }
 }
 
 pub(super) fn read_name(data: &DataDir) -> Option<String> {
     // Where etcd runs as a user of its own, that user could put anything there.
-    let bytes = data.hold_etcd().ok()??.read(DataDir::NAME_NAME, LONGEST_NAME).ok()??;
+    let bytes = data.open_etcd().ok()??.read(DataDir::NAME_NAME, LONGEST_NAME).ok()??;
     String::from_utf8(bytes).ok().map(|name| name.trim().to_owned()).filter(|name| !name.is_empty())
 }
 
@@ -232,16 +236,18 @@ pub(super) fn check_clock(data: &DataDir) -> Result<Option<Duration>, UnfitError
 fn check_space(data: &DataDir, is_new: bool) -> Result<(), UnfitError> {
     let dir = data.storage();
     let Some(free) = host::free_bytes(&dir) else { return Ok(()) };
-    match space::judge(free, is_new) {
-        Room::Enough => {}
-        Room::Low => tracing::warn!(free = space::human(free), path = %dir.display(), "there is little space left"),
-        Room::TooLittle(needed) => return Err(UnfitError::Space { free, needed, path: dir }),
+    match space::assess(free, is_new) {
+        FreeSpace::Enough => {}
+        FreeSpace::Low => {
+            tracing::warn!(free = space::format_bytes(free), path = %dir.display(), "there is little space left")
+        }
+        FreeSpace::TooLittle(needed) => return Err(UnfitError::Space { free, needed, path: dir }),
     }
     Ok(())
 }
 
 fn measure_disk(data: &DataDir) -> Result<Option<Duration>, DataDirError> {
-    let p99 = disk::fsync_p99(&data.hold_storage()?)?;
+    let p99 = disk::fsync_p99(&data.open_storage()?)?;
     if p99 > disk::SLOW {
         tracing::warn!(
             fsync_p99_ms = p99.as_millis(),
@@ -269,7 +275,7 @@ fn warn_of_places(data: &DataDir) {
 }
 
 /// A new cluster begins in an empty directory: what is left of an old one there is kept beside it, whatever it may be.
-fn set_aside(data: &DataDir, found: DataState) -> Result<(), HeldError> {
+fn set_aside(data: &DataDir, found: DataState) -> Result<(), DirError> {
     match found {
         DataState::NeverBegun => {
             tracing::warn!(
@@ -294,10 +300,10 @@ pub(super) fn write_identity(data: &DataDir, prepared: &Prepared, flags: &[Strin
         set_aside(data, prepared.found)?;
     }
     data.prepare_etcd()?.iter().for_each(tell);
-    let etcd = data.hold_etcd()?.ok_or_else(|| HeldError::Missing(data.etcd()))?;
-    etcd.write_if_changed(DataDir::NAME_NAME, identity.name.as_bytes(), PRIVATE)?;
+    let etcd = data.open_etcd()?.ok_or_else(|| DirError::Missing(data.etcd()))?;
+    etcd.write_if_changed(DataDir::NAME_NAME, identity.name.as_bytes(), PRIVATE_FILE)?;
     let head = "# Written by quorate at each start, for people to read; changing it changes nothing.\n";
     let text = format!("{head}{}\n", flags.join("\n"));
-    etcd.write_if_changed(DataDir::CONFIG_NAME, text.as_bytes(), PRIVATE)?;
+    etcd.write_if_changed(DataDir::CONFIG_NAME, text.as_bytes(), PRIVATE_FILE)?;
     Ok(())
 }

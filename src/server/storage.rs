@@ -19,7 +19,7 @@ use super::lock::{self, Lock};
 use crate::clock;
 use crate::config::SnapshotConfig;
 use crate::datadir::DataDir;
-use crate::durable::{self, Access, PRIVATE, WriteError};
+use crate::durable::{self, Access, PRIVATE_FILE, WriteError};
 use crate::error::{AppError, ErrorReport};
 use crate::etcd::child::{ChildStatus, State};
 use crate::faults;
@@ -197,7 +197,8 @@ impl OwnFiles {
 
     fn read(&self) -> Vec<(PathBuf, Vec<u8>, Access)> {
         let names = ["server-ca", "peer-ca", "server-client", "peer-server-client", "client", "launcher"];
-        let mut paths = vec![(self.data.cluster(), Access::from(PRIVATE)), (self.data.token(), PRIVATE.into())];
+        let mut paths =
+            vec![(self.data.cluster(), Access::from(PRIVATE_FILE)), (self.data.token(), PRIVATE_FILE.into())];
         for name in names {
             let files = self.data.certificate(name);
             paths.push((files.certificate, files.certificate_access));

@@ -12,7 +12,7 @@ use crate::boltdb::database::Database;
 use crate::boltdb::page::ReadError;
 use crate::boltdb::wal::{self, SegmentState};
 use crate::datadir::DataDir;
-use crate::durable::{HeldDir, HeldError, WriteError};
+use crate::durable::{DirError, DirHandle, WriteError};
 use crate::error::{Code, Diagnostic};
 use crate::etcd::supervisor::RestartCheck;
 use crate::plan::command::Invocation;
@@ -29,13 +29,13 @@ pub(super) enum Unreadable {
     Io { path: PathBuf, source: io::Error },
     /// It is not what it should be, or not followed.
     #[error("nothing can be said about the etcd data in this data directory")]
-    Held(#[source] HeldError),
+    Held(#[source] DirError),
 }
 
-impl From<HeldError> for Unreadable {
-    fn from(error: HeldError) -> Self {
+impl From<DirError> for Unreadable {
+    fn from(error: DirError) -> Self {
         match error {
-            HeldError::System(WriteError { path, source, .. }) => Self::Io { path, source },
+            DirError::System(WriteError { path, source, .. }) => Self::Io { path, source },
             error => Self::Held(error),
         }
     }
@@ -97,8 +97,8 @@ impl Diagnostic for DataGone {
 
 /// The log is what counts: without it, etcd would begin anew over whatever else is there.
 pub(super) fn data_state(data: &DataDir) -> Result<DataState, Unreadable> {
-    let Some(member) = data.hold_member()? else { return Ok(DataState::Absent) };
-    if let Some(log) = member.enter("wal")? {
+    let Some(member) = data.open_member()? else { return Ok(DataState::Absent) };
+    if let Some(log) = member.open_dir("wal")? {
         match named(&log, "wal")?.as_slice() {
             [] => {}
             [only] => match segment(&log, only)? {
@@ -110,19 +110,19 @@ pub(super) fn data_state(data: &DataDir) -> Result<DataState, Unreadable> {
             _ => return Ok(DataState::Present),
         }
     }
-    let Some(snap) = member.enter("snap")? else { return Ok(DataState::NeverBegun) };
+    let Some(snap) = member.open_dir("snap")? else { return Ok(DataState::NeverBegun) };
     let holds_nothing = named(&snap, "snap")?.is_empty() && !holds_something(&snap)?;
     Ok(if holds_nothing { DataState::NeverBegun } else { DataState::Torn })
 }
 
 /// What the only segment of a log says; `None` if it was removed meanwhile.
-fn segment(log: &HeldDir, name: &OsStr) -> Result<Option<SegmentState>, Unreadable> {
+fn segment(log: &DirHandle, name: &OsStr) -> Result<Option<SegmentState>, Unreadable> {
     let path = log.path().join(name);
     let unreadable = |source| Unreadable::Io { path: path.clone(), source };
     let Some(file) = log.file(name)? else { return Ok(None) };
     let size = file.metadata().map_err(unreadable)?.len();
     if size > wal::MAX_SEGMENT_BYTES {
-        return Err(HeldError::Large { path, size, limit: wal::MAX_SEGMENT_BYTES }.into());
+        return Err(DirError::Large { path, size, limit: wal::MAX_SEGMENT_BYTES }.into());
     }
     match wal::segment_state(file) {
         Ok(segment) => Ok(Some(segment)),
@@ -132,7 +132,7 @@ fn segment(log: &HeldDir, name: &OsStr) -> Result<Option<SegmentState>, Unreadab
     }
 }
 
-fn holds_something(snap: &HeldDir) -> Result<bool, Unreadable> {
+fn holds_something(snap: &DirHandle) -> Result<bool, Unreadable> {
     let unreadable = |source| Unreadable::Io { path: snap.path().join("db"), source };
     let Some(file) = snap.file("db")? else { return Ok(false) };
     if file.metadata().map_err(unreadable)?.len() == 0 {
@@ -147,7 +147,7 @@ fn holds_something(snap: &HeldDir) -> Result<bool, Unreadable> {
 }
 
 /// The names in `dir` that end so.
-fn named(dir: &HeldDir, extension: &str) -> Result<Vec<OsString>, Unreadable> {
+fn named(dir: &DirHandle, extension: &str) -> Result<Vec<OsString>, Unreadable> {
     let mut names = dir.names()?;
     names.retain(|name| Path::new(name).extension().is_some_and(|found| found == extension));
     Ok(names)

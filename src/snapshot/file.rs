@@ -17,7 +17,7 @@ use crate::boltdb::page::{HEADER, META, Meta};
 use crate::durable;
 use crate::error::{Code, Diagnostic};
 use crate::host;
-use crate::plan::space::human;
+use crate::plan::space::format_bytes;
 
 /// Of the database, at the end of a snapshot.
 pub const SHA256: u64 = 32;
@@ -85,7 +85,7 @@ pub enum OpenError {
         why: String,
     },
     /// It is shorter than its head says: most likely a copy that was not finished.
-    #[error("{} is truncated: it has {} of {}", path.display(), human(*has), human(*needed))]
+    #[error("{} is truncated: it has {} of {}", path.display(), format_bytes(*has), format_bytes(*needed))]
     Truncated {
         /// Which.
         path: PathBuf,
@@ -95,7 +95,7 @@ pub enum OpenError {
         needed: u64,
     },
     /// There is no room.
-    #[error("{} needs {} to be unpacked, and there are {} free in {}", path.display(), human(*needed), human(*free), dir.display())]
+    #[error("{} needs {} to be unpacked, and there are {} free in {}", path.display(), format_bytes(*needed), format_bytes(*free), dir.display())]
     Space {
         /// Which.
         path: PathBuf,

@@ -17,7 +17,7 @@ use crate::boltdb::database::Database;
 use crate::boltdb::page::{Corruption, Meta, ReadError};
 use crate::boltdb::read_at::ReadAt;
 use crate::datadir::DataDir;
-use crate::durable::{self, HeldError, WriteError};
+use crate::durable::{self, DirError, WriteError};
 use crate::error::{Code, Diagnostic};
 use crate::etcd::client::{ClientError, EtcdClient};
 
@@ -48,7 +48,7 @@ pub enum LiveError {
     },
     /// It is no regular file, or reached through a link that is not followed.
     #[error(transparent)]
-    Held(#[from] HeldError),
+    Held(#[from] DirError),
     /// Somebody put another file in its place, as a defragmentation does.
     #[error("{} was replaced while it was read, as a defragmentation does", .0.display())]
     Replaced(PathBuf),

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::durable::{self, OnPath as _, PRIVATE, PRIVATE_DIR, WriteError};
+use crate::durable::{self, OnPath as _, PRIVATE_DIR, PRIVATE_FILE, WriteError};
 use crate::plan::owner::Life;
 
 /// The directory of the manifests, in that of the snapshots.
@@ -163,7 +163,7 @@ impl Manifest {
         fields.retain(|name, value| !(OF_ORIGIN.contains(&name.as_str()) && value == ""));
         let mut text = serde_json::to_vec_pretty(&fields).unwrap_or_default();
         text.push(b'\n');
-        durable::write_file(&path, &text, PRIVATE)
+        durable::write_file(&path, &text, PRIVATE_FILE)
     }
 }
 

@@ -15,7 +15,7 @@ pub struct Base(String);
 
 /// Not a base name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{}` is not a name for a snapshot: letters, digits and . _ : + - only, at most {LONGEST_BASE}, not beginning with a dot", crate::host::printable(.0))]
+#[error("`{}` is not a name for a snapshot: letters, digits and . _ : + - only, at most {LONGEST_BASE}, not beginning with a dot", crate::host::escape_control(.0))]
 pub struct NotABase(String);
 
 impl std::str::FromStr for Base {

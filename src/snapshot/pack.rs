@@ -13,7 +13,7 @@ use super::name;
 use super::receive::{Pace, PaceError};
 use super::save::{SaveError, Wish, step};
 use crate::clock;
-use crate::durable::{self, Draft, PRIVATE, WriteError};
+use crate::durable::{self, NewFile, PRIVATE_FILE, WriteError};
 use crate::etcd::embedded::hex;
 
 /// Bytes that a thread of zstd packs at a time.
@@ -21,7 +21,7 @@ const JOB: u32 = 1 << 20;
 
 /// A packed file that is being written.
 pub(super) struct Packer {
-    draft: Draft,
+    draft: NewFile,
     encoder: Encoder,
     packing: Packing,
     /// Why no more is written: the encoders know only errors of files.
@@ -50,7 +50,7 @@ impl Content {
 
 /// A packed file that is whole and safe.
 pub(super) struct Packed {
-    pub(super) draft: Draft,
+    pub(super) draft: NewFile,
     pub(super) stored_size: u64,
     /// Of the packed file, hexadecimal.
     pub(super) sha256: String,
@@ -59,7 +59,7 @@ pub(super) struct Packed {
 impl Packer {
     /// For a content of so many bytes.
     pub(super) fn begin(wish: &Wish, bytes: u64) -> Result<Self, PaceError> {
-        let (draft, file) = Draft::create(&wish.dir, &format!("{}-{}-packed", wish.base, wish.node), PRIVATE)?;
+        let (draft, file) = NewFile::create(&wish.dir, &format!("{}-{}-packed", wish.base, wish.node), PRIVATE_FILE)?;
         let failure = Arc::default();
         let out = Paced { file, pace: Pace::new(&wish.dir), failure: Arc::clone(&failure) };
         let begun = begin(wish, bytes, out);

@@ -51,7 +51,9 @@ impl Diagnostic for PruneError {
     fn next_step(&self) -> Option<String> {
         Some(match self {
             Self::NotFound(_) => "quorate etcd-snapshot ls shows what there is; a name has no directories in it".into(),
-            Self::Held(name) => format!("if it may go: quorate etcd-snapshot release {}", crate::host::printable(name)),
+            Self::Held(name) => {
+                format!("if it may go: quorate etcd-snapshot release {}", crate::host::escape_control(name))
+            }
             Self::Unreadable(_) => "look at it, in .metadata beside the snapshot; --force deletes both".into(),
             Self::LastGood(_) => "take another one first, or say --force".into(),
             Self::Lost => "try again".into(),

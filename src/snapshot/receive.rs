@@ -17,7 +17,7 @@ use crate::error::{Code, Diagnostic};
 use crate::etcd::client::EtcdClient;
 use crate::etcd::embedded::hex;
 use crate::host;
-use crate::plan::space::human;
+use crate::plan::space::format_bytes;
 
 /// Messages of the stream (32 KiB each) that wait for the disk.
 const WAITING: usize = 32;
@@ -32,7 +32,7 @@ const SPARE: u64 = 96 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum PaceError {
     /// There is no room.
-    #[error("a snapshot needs {}, and {} are free in {}", human(*needed), human(*free), dir.display())]
+    #[error("a snapshot needs {}, and {} are free in {}", format_bytes(*needed), format_bytes(*free), dir.display())]
     Space {
         /// Bytes, with what has to stay free.
         needed: u64,

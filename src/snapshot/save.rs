@@ -24,13 +24,13 @@ use super::verify::{Verified, VerifyError};
 use crate::boltdb::database::Length;
 use crate::clock;
 use crate::datadir::DataDir;
-use crate::durable::{self, Draft, OnPath as _, PRIVATE, PRIVATE_DIR, WriteError};
+use crate::durable::{self, NewFile, OnPath as _, PRIVATE_DIR, PRIVATE_FILE, WriteError};
 use crate::error::{AppError, Code, Diagnostic, is_disk_full};
 use crate::etcd::client::{self, ClientError, EtcdClient};
 use crate::faults;
 use crate::host::{self, FileSystem};
 use crate::plan::owner::Life;
-use crate::plan::space::human;
+use crate::plan::space::format_bytes;
 
 /// How often it is told how far a copy is.
 const NEWS: Duration = Duration::from_millis(200);
@@ -85,7 +85,7 @@ pub enum SaveError {
     #[error(transparent)]
     Pace(#[from] PaceError),
     /// etcd broke off.
-    #[error("etcd's snapshot broke off after {}", human(*after))]
+    #[error("etcd's snapshot broke off after {}", format_bytes(*after))]
     Stream {
         /// Bytes.
         after: u64,
@@ -96,7 +96,7 @@ pub enum SaveError {
     #[error("what etcd sent does not have the SHA-256 that etcd gives for it")]
     Hash,
     /// etcd ended the stream too early.
-    #[error("etcd's snapshot ended after {}, without its SHA-256", human(*.0))]
+    #[error("etcd's snapshot ended after {}, without its SHA-256", format_bytes(*.0))]
     Cut(u64),
     /// What was saved is not good.
     #[error("the snapshot was not kept, because what etcd sent is not good")]
@@ -278,7 +278,7 @@ pub async fn save(
 /// The database and its hash are written; whether they are safe and good is not known yet.
 struct Made {
     /// The file as it is, if there is one.
-    raw: Option<Draft>,
+    raw: Option<NewFile>,
     sink: Sink,
     /// Of all of it as it is, hexadecimal.
     sha256: String,
@@ -366,18 +366,18 @@ async fn copied(
 }
 
 /// A file for it as it is, if it is kept so or has to be looked at, and where it is written to.
-fn begin(wish: &Wish, is_looked_at: bool) -> Result<(Option<Draft>, Sink), WriteError> {
+fn begin(wish: &Wish, is_looked_at: bool) -> Result<(Option<NewFile>, Sink), WriteError> {
     if wish.packing != Packing::Raw && !is_looked_at {
         return Ok((None, Sink::new(wish, None)));
     }
-    let (draft, file) = Draft::create(&wish.dir, &format!("{}-{}", wish.base, wish.node), PRIVATE)?;
+    let (draft, file) = NewFile::create(&wish.dir, &format!("{}-{}", wish.base, wish.node), PRIVATE_FILE)?;
     Ok((Some(draft), Sink::new(wish, Some(file))))
 }
 
 /// What is written is made safe, and found good if that was not seen to yet. Its hash was computed when it was written.
-fn finish(wish: &Wish, made: Made) -> Result<(Draft, Verified), SaveError> {
+fn finish(wish: &Wish, made: Made) -> Result<(NewFile, Verified), SaveError> {
     let Made { raw, mut sink, sha256, inspection } = made;
-    let path = raw.as_ref().map_or(wish.dir.as_path(), Draft::path);
+    let path = raw.as_ref().map_or(wish.dir.as_path(), NewFile::path);
     step(wish, "received", path)?;
     let database_size = sink.written() - SHA256;
     let packer = sink.take_packer();
@@ -429,7 +429,7 @@ async fn blocking<T: Send + 'static>(
 }
 
 /// Gives the draft its name: that of the second in which it was begun, or of the next one that nobody has.
-fn publish(wish: &Wish, draft: Draft, begun: SystemTime) -> Result<PathBuf, SaveError> {
+fn publish(wish: &Wish, draft: NewFile, begun: SystemTime) -> Result<PathBuf, SaveError> {
     step(wish, "named", draft.path())?;
     let now = clock::unix_seconds(begun);
     let mut second = if wish.last_named < now + AHEAD { now.max(wish.last_named + 1) } else { now };

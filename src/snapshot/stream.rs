@@ -10,7 +10,7 @@ use flate2::bufread::DeflateDecoder;
 use super::file::{Packing, SHA256};
 use crate::boltdb::page::{HEADER, META, Meta};
 use crate::etcd::embedded::hex;
-use crate::plan::space::human;
+use crate::plan::space::format_bytes;
 
 /// A zip archive's parts begin so (APPNOTE.TXT 4.3.7, 4.3.9, 4.3.12).
 const LOCAL: [u8; 4] = *b"PK\x03\x04";
@@ -132,7 +132,7 @@ fn database(mut from: impl Read) -> Result<(u64, u32), StreamError> {
     }
     let needed = Meta::read(&begun, 0).ok().and_then(|head| head.length());
     if let Some(needed) = needed.filter(|needed| *needed > total) {
-        return Err(corrupt(format!("it is truncated: it has {} of {}", human(total), human(needed))));
+        return Err(corrupt(format!("it is truncated: it has {} of {}", format_bytes(total), format_bytes(needed))));
     }
     if total % 512 != SHA256 || held != END {
         return Err(corrupt(format!(

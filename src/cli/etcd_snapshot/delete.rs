@@ -3,7 +3,7 @@
 use super::super::{block_on, output};
 use super::place::{Place, Which};
 use crate::error::{AppError, Code, Diagnostic, Exit};
-use crate::host::printable;
+use crate::host::escape_control;
 use crate::snapshot::list::Listed;
 use crate::snapshot::prune;
 use crate::snapshot::store::find::{self, similar_name};
@@ -78,7 +78,7 @@ impl Diagnostic for NotThere {
     fn next_step(&self) -> Option<String> {
         const LIST: &str = "quorate etcd-snapshot ls shows all";
         Some(match &self.similar {
-            Some(name) => format!("did you mean {}? {LIST}", printable(name)),
+            Some(name) => format!("did you mean {}? {LIST}", escape_control(name)),
             None => LIST.into(),
         })
     }
@@ -189,8 +189,8 @@ impl Found {
         let names: Vec<&str> = here.chain(there).map(|listed| listed.name.as_str()).collect();
         let word = named.rsplit('/').next().unwrap_or(named);
         let similar = similar_name(word, names.into_iter()).map(str::to_owned);
-        let places = places.iter().map(|place| printable(place)).collect();
-        NotThere { name: printable(named), places, act, similar }
+        let places = places.iter().map(|place| escape_control(place)).collect();
+        NotThere { name: escape_control(named), places, act, similar }
     }
 
     /// Each place with what was named of it.
@@ -208,10 +208,10 @@ pub(super) fn delete(place: &Place, args: &Delete) -> Result<Exit, AppError> {
             prune::may_go(all, named, args.force)?;
         }
         if let Some(local) = found.local {
-            remove(&local, printable).await?;
+            remove(&local, escape_control).await?;
         }
         for remote in found.remote {
-            remove(&remote, |name| printable(&remote.store.location(name))).await?;
+            remove(&remote, |name| escape_control(&remote.store.location(name))).await?;
         }
         Ok(Exit::Done)
     })?
@@ -227,7 +227,7 @@ async fn remove(place: &In<impl Store>, shown: impl Fn(&str) -> String) -> Resul
         output::result(&(output::fitted(&format!("{} deleted", shown(&name))) + "\n"))?;
     }
     for (name, why) in kept {
-        output::result(&(output::fitted(&format!("{} kept: {}", shown(&name), printable(&why))) + "\n"))?;
+        output::result(&(output::fitted(&format!("{} kept: {}", shown(&name), escape_control(&why))) + "\n"))?;
     }
     failed.map_or(Ok(()), Err)
 }
@@ -239,10 +239,10 @@ pub(super) fn hold(place: &Place, args: &Names, held: bool) -> Result<Exit, AppE
             prune::may_be_held(named)?;
         }
         if let Some(local) = found.local {
-            set(&local, held, printable).await?;
+            set(&local, held, escape_control).await?;
         }
         for remote in found.remote {
-            set(&remote, held, |name| printable(&remote.store.location(name))).await?;
+            set(&remote, held, |name| escape_control(&remote.store.location(name))).await?;
         }
         Ok(Exit::Done)
     })?

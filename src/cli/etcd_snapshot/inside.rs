@@ -9,8 +9,8 @@ use super::super::output::{self, Format};
 use super::place::{Got, Place};
 use crate::error::{AppError, Code, Diagnostic, Exit};
 use crate::etcd::embedded::hex;
-use crate::host::printable;
-use crate::plan::space::human;
+use crate::host::escape_control;
+use crate::plan::space::format_bytes;
 use crate::snapshot::file::{self, SnapshotFile};
 use crate::snapshot::look::{self, Difference, Event, LookError, Value, Wanted};
 use crate::snapshot::verify::VerifyError;
@@ -121,7 +121,7 @@ impl Item {
 
 /// For a terminal: nothing in it may move the cursor.
 fn shown(bytes: &[u8]) -> String {
-    printable(&String::from_utf8_lossy(bytes))
+    escape_control(&String::from_utf8_lossy(bytes))
 }
 
 /// What is open, and what keeps it there.
@@ -167,7 +167,7 @@ impl Diagnostic for NoRevision {
 pub(super) fn get(place: &Place, args: &OfKey) -> Result<Exit, AppError> {
     let (snapshot, got) = open(place, &args.snapshot)?;
     let found = look::get(&snapshot, args.key.as_bytes(), args.rev).map_err(failed(&snapshot.path))?;
-    let missing = || NoKey { snapshot: got.shown.clone(), key: printable(&args.key), revision: args.rev };
+    let missing = || NoKey { snapshot: got.shown.clone(), key: escape_control(&args.key), revision: args.rev };
     let value = found.ok_or_else(missing)?;
     if !output::structured(&Item::of(args.key.as_bytes(), &value), args.output)? {
         // As it is: it may be on its way into a file, or back into an etcd.
@@ -194,7 +194,7 @@ pub(super) fn list(
                 "{:>12}  {:>8}  {:>10}  {}",
                 value.mod_revision,
                 value.version,
-                human(value.length),
+                format_bytes(value.length),
                 shown(key)
             );
         }
@@ -207,7 +207,7 @@ pub(super) fn history(place: &Place, args: &OfKey) -> Result<Exit, AppError> {
     let (snapshot, got) = open(place, &args.snapshot)?;
     let events = look::history(&snapshot, args.key.as_bytes(), args.rev).map_err(failed(&snapshot.path))?;
     if events.is_empty() {
-        return Err(NoKey { snapshot: got.shown, key: printable(&args.key), revision: args.rev }.into());
+        return Err(NoKey { snapshot: got.shown, key: escape_control(&args.key), revision: args.rev }.into());
     }
     let items: Vec<serde_json::Value> = events
         .iter()
@@ -225,7 +225,7 @@ pub(super) fn history(place: &Place, args: &OfKey) -> Result<Exit, AppError> {
                     "{:>12}  {:>8}  {:>10}  {}",
                     value.mod_revision,
                     value.version,
-                    human(value.length),
+                    format_bytes(value.length),
                     output::cut(&shown(value.content.value().unwrap_or_default()), 42)
                 ),
                 Event::Deleted(revision) => writeln!(text, "{revision:>12}  {:>8}  {:>10}  deleted", "", ""),

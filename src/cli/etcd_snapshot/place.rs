@@ -14,7 +14,7 @@ use crate::config::s3::{self, S3Config, Target};
 use crate::config::{Config, Given, Origin};
 use crate::control::client::{self, ControlError};
 use crate::datadir::DataDir;
-use crate::durable::{self, DraftDir};
+use crate::durable::{self, NewDir};
 use crate::error::{AppError, Code, Diagnostic};
 use crate::plan::owner::Owner;
 use crate::server::cluster;
@@ -85,7 +85,7 @@ pub(super) struct Got {
     pub(super) shown: String,
     /// What the bucket says of it, if it is from there.
     pub(super) manifest: Option<Manifest>,
-    _dir: Option<DraftDir>,
+    _dir: Option<NewDir>,
 }
 
 /// There is nothing to connect to.
@@ -244,7 +244,7 @@ impl Place {
                 },
                 Path::to_path_buf,
             );
-            let dir = durable::draft_dir(&near)?;
+            let dir = durable::new_dir(&near)?;
             interrupt::remove(dir.path());
             let mut bar = Progress::new("downloading the snapshot");
             let path = there.fetch(&dir.through(), &Course::default(), &mut |done, all| bar.set(done, all)).await;

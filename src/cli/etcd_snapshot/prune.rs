@@ -8,7 +8,7 @@ use super::place::{Place, Which};
 use crate::clock;
 use crate::config::Config;
 use crate::error::{AppError, Code, Diagnostic, Exit};
-use crate::host::printable;
+use crate::host::escape_control;
 use crate::plan::duration;
 use crate::plan::owner::Owner;
 use crate::plan::retention::{Policy, Verdict};
@@ -145,8 +145,8 @@ pub(super) fn run(config: &Config, place: &Place, args: &Args) -> Result<Exit, A
 fn tell(items: &[Decided], dry_run: bool) -> Result<(), AppError> {
     let line = |text: String| output::fitted(&text) + "\n";
     for item in items {
-        let shown = printable(if item.location.starts_with("s3://") { &item.location } else { &item.name });
-        let reason = printable(&item.reason);
+        let shown = escape_control(if item.location.starts_with("s3://") { &item.location } else { &item.name });
+        let reason = escape_control(&item.reason);
         match item.action {
             action if dry_run => output::data(&line(format!("{action} {shown}: {reason}")))?,
             "drop" => output::result(&line(format!("{shown} deleted")))?,

@@ -7,11 +7,11 @@ use super::super::output;
 use super::super::progress::Progress;
 use super::place::Place;
 use crate::boltdb::membership::{Membership, MembershipError};
-use crate::durable::{self, DraftDir, HeldDir};
+use crate::durable::{self, DirHandle, NewDir};
 use crate::error::{AppError, Code, Diagnostic, Exit};
 use crate::etcd::version::Version;
-use crate::host::{self, printable};
-use crate::plan::space::human;
+use crate::host::{self, escape_control};
+use crate::plan::space::format_bytes;
 use crate::restore::build::{self, Blueprint};
 use crate::snapshot::aside::Course;
 use crate::snapshot::file;
@@ -86,7 +86,7 @@ enum Wrong {
     Membership(#[from] MembershipError),
     #[error("{} is there and not empty", .0.display())]
     NotEmpty(PathBuf),
-    #[error("it needs {}, and {} are free in {}", human(*needed), human(*free), dir.display())]
+    #[error("it needs {}, and {} are free in {}", format_bytes(*needed), format_bytes(*free), dir.display())]
     Space { needed: u64, free: u64, dir: PathBuf },
 }
 
@@ -113,7 +113,7 @@ struct Output {
     /// What the hidden directory that is built is called after.
     draft: PathBuf,
     /// The output directory, if it is there: it may be the root of a volume, which nothing can be renamed to.
-    present: Option<HeldDir>,
+    present: Option<DirHandle>,
 }
 
 /// What the hidden directory in an output directory is called after.
@@ -125,7 +125,7 @@ impl Output {
             return Ok(Self { draft: out.to_path_buf(), present: None });
         }
         let is_ours = |name: &str| name.starts_with('.') || name == "lost+found";
-        let present = HeldDir::open(out)?;
+        let present = DirHandle::open(out)?;
         if present.names()?.iter().any(|name| !is_ours(&name.to_string_lossy())) {
             return Err(Wrong::NotEmpty(out.to_path_buf()).into());
         }
@@ -141,7 +141,7 @@ impl Output {
         self.draft.file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
 
-    fn publish(&self, draft: DraftDir) -> Result<(), AppError> {
+    fn publish(&self, draft: NewDir) -> Result<(), AppError> {
         match &self.present {
             // etcd takes a directory with `member` in it for its own, so that comes last.
             Some(present) => Ok(draft.publish_into(&["name", "member"], present)?),
@@ -153,7 +153,7 @@ impl Output {
 fn membership(args: &Args) -> Result<Membership, Wrong> {
     let mut members: Vec<(String, Vec<String>)> = Vec::new();
     for entry in args.initial_cluster.split(',').map(str::trim).filter(|entry| !entry.is_empty()) {
-        let (name, url) = entry.split_once('=').ok_or_else(|| Wrong::Entry(printable(entry)))?;
+        let (name, url) = entry.split_once('=').ok_or_else(|| Wrong::Entry(escape_control(entry)))?;
         let is_url = url.split_once("://").is_some_and(|(scheme, rest)| {
             ["http", "https", "unix", "unixs"].contains(&scheme)
                 && !rest.is_empty()
@@ -162,7 +162,7 @@ fn membership(args: &Args) -> Result<Membership, Wrong> {
                     || rest.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok()))
         });
         if !is_url {
-            return Err(Wrong::Url(printable(url)));
+            return Err(Wrong::Url(escape_control(url)));
         }
         match members.iter_mut().find(|(known, _)| known == name) {
             Some((_, urls)) => urls.push(url.to_owned()),
@@ -170,7 +170,7 @@ fn membership(args: &Args) -> Result<Membership, Wrong> {
         }
     }
     let membership = Membership::new(&members, &args.initial_cluster_token)?;
-    let us = membership.named(&args.name).ok_or_else(|| Wrong::NoSuchMember(printable(&args.name)))?;
+    let us = membership.named(&args.name).ok_or_else(|| Wrong::NoSuchMember(escape_control(&args.name)))?;
     let mut given = args.initial_advertise_peer_urls.clone();
     given.sort();
     if !given.is_empty() && given != us.peer_urls {
@@ -186,7 +186,7 @@ pub(super) fn run(place: &Place, args: &Args) -> Result<Exit, AppError> {
     for name in durable::sweep_named(beside, &output.label()) {
         output::talk(&format!(
             "quorate: removed {}, which an interrupted restore left\n",
-            printable(&beside.join(name).display().to_string())
+            escape_control(&beside.join(name).display().to_string())
         ));
     }
     let got = place.get(&args.snapshot, Some(&output.draft))?;
@@ -211,7 +211,7 @@ pub(super) fn run(place: &Place, args: &Args) -> Result<Exit, AppError> {
         raise: args.bump_revision,
         allow_empty: args.allow_empty,
     };
-    let draft = durable::draft_dir(&output.draft)?;
+    let draft = durable::new_dir(&output.draft)?;
     interrupt::remove(draft.path());
     let mut progress = Progress::new("building");
     // By descriptor: whoever owns the output directory cannot lead us out of it.
@@ -224,12 +224,12 @@ pub(super) fn run(place: &Place, args: &Args) -> Result<Exit, AppError> {
     output.publish(draft)?;
     output::data(&format!(
         "{}: {}, revision {}, for etcd {}; member {} ({member:x}) of cluster {cluster:x}, {}\n",
-        printable(&out.display().to_string()),
+        escape_control(&out.display().to_string()),
         output::plural(usize::try_from(built.inspection.keys).unwrap_or(usize::MAX), "key"),
         built.inspection.revision,
         target.minor_text(),
-        printable(&args.name),
-        human(built.size)
+        escape_control(&args.name),
+        format_bytes(built.size)
     ))?;
     if !built.cleared_alarms.is_empty() {
         output::talk(&format!("quorate: alarms in it are taken out: {}\n", built.cleared_alarms.join(", ")));

@@ -9,9 +9,9 @@ use super::super::output;
 use super::super::table::{Column, table};
 use super::item::Item;
 use crate::clock;
-use crate::host::printable;
+use crate::host::escape_control;
 use crate::plan::age;
-use crate::plan::space::human;
+use crate::plan::space::format_bytes;
 
 /// What `--sort-by` takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -94,7 +94,7 @@ impl<'i> Row<'i> {
 
 /// A name for each snapshot.
 pub(super) fn names(items: &[Item]) -> String {
-    rows(items).iter().map(|row| format!("{}\n", printable(&row.first().name))).collect()
+    rows(items).iter().map(|row| format!("{}\n", escape_control(&row.first().name))).collect()
 }
 
 fn age_of(item: &Item, now: u64) -> String {
@@ -114,7 +114,13 @@ pub(super) fn short(items: &[Item], with_head: bool, columns: Option<usize>, now
         .iter()
         .map(|row| {
             let item = row.first();
-            vec![printable(&item.name), age_of(item, now), human(item.size), row.status(), row.where_it_is()]
+            vec![
+                escape_control(&item.name),
+                age_of(item, now),
+                format_bytes(item.size),
+                row.status(),
+                row.where_it_is(),
+            ]
         })
         .collect();
     // On a terminal that is too narrow for that the lines are broken by it.
@@ -139,14 +145,14 @@ pub(super) fn wide(items: &[Item], with_head: bool, columns: Option<usize>, now:
         .iter()
         .map(|item| {
             vec![
-                printable(&item.name),
-                printable(&item.location),
-                human(item.size),
+                escape_control(&item.name),
+                escape_control(&item.location),
+                format_bytes(item.size),
                 created(item, columns.is_some()),
                 age_of(item, now),
                 item.revision.map_or_else(unknown, |revision| revision.to_string()),
                 item.keys.map_or_else(unknown, |keys| keys.to_string()),
-                item.etcd_version.as_deref().map_or_else(unknown, printable),
+                item.etcd_version.as_deref().map_or_else(unknown, escape_control),
                 Row { items: vec![item] }.status(),
             ]
         })
@@ -165,22 +171,22 @@ fn records(items: &[Item], columns: usize, now: u64) -> String {
     let mut text = String::new();
     for row in rows(items) {
         let item = row.first();
-        let _ = writeln!(text, "{}", output::cut_in_the_middle(&printable(&item.name), columns));
+        let _ = writeln!(text, "{}", output::cut_in_the_middle(&escape_control(&item.name), columns));
         let mut line = |name: &str, value: &str| {
             let _ = writeln!(text, "  {name:<10}{}", output::wrapped(value, INDENT, columns));
         };
         for (index, item) in row.items.iter().enumerate() {
             // The name stands above.
             let place = item.location.strip_suffix(item.name.as_str()).unwrap_or(&item.location);
-            let location = output::cut_in_the_middle(&printable(place), columns.saturating_sub(INDENT));
+            let location = output::cut_in_the_middle(&escape_control(place), columns.saturating_sub(INDENT));
             line(if index == 0 { "location" } else { "" }, &location);
         }
-        line("size", &human(item.size));
+        line("size", &format_bytes(item.size));
         line("created", &format!("{} ({})", created(item, true), age::ago(item.taken_at, now)));
         let mut facts = Vec::new();
         facts.extend(item.revision.map(|revision| format!("revision {revision}")));
         facts.extend(item.keys.map(|keys| format!("{keys} keys")));
-        facts.extend(item.etcd_version.as_deref().map(|version| format!("etcd {}", printable(version))));
+        facts.extend(item.etcd_version.as_deref().map(|version| format!("etcd {}", escape_control(version))));
         if !facts.is_empty() {
             line("contents", &facts.join(", "));
         }

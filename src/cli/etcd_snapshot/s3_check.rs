@@ -9,7 +9,7 @@ use super::super::runtime;
 use super::place::Place;
 use crate::config::s3::Encryption;
 use crate::error::{AppError, Exit};
-use crate::host::printable;
+use crate::host::escape_control;
 use crate::plan::finding::{self, Finding};
 use crate::snapshot::store::s3::check::{self, Step, Verdict};
 
@@ -107,12 +107,13 @@ fn table(steps: &[Step], place: &str, policy: &str, is_good: bool) -> String {
     let mut text = String::new();
     for step in steps {
         let head = format!("{:<12}{}", step.name, word(step.verdict));
-        let _ = writeln!(text, "{head:<COLUMN$}{}", wrapped(&printable(&step.what), COLUMN, WIDTH));
+        let _ = writeln!(text, "{head:<COLUMN$}{}", wrapped(&escape_control(&step.what), COLUMN, WIDTH));
         if let Some(next) = &step.next {
-            let _ = writeln!(text, "{:<COLUMN$}next: {}", "", wrapped(&printable(next), COLUMN, WIDTH));
+            let _ = writeln!(text, "{:<COLUMN$}next: {}", "", wrapped(&escape_control(next), COLUMN, WIDTH));
         }
     }
     let verdict = if is_good { "snapshots can be kept in" } else { "snapshots CANNOT be kept in" };
-    let _ = writeln!(text, "\n{verdict} {}\n\nThe least that the key must be allowed:\n{policy}", printable(place));
+    let _ =
+        writeln!(text, "\n{verdict} {}\n\nThe least that the key must be allowed:\n{policy}", escape_control(place));
     text
 }

@@ -12,8 +12,8 @@ use super::place;
 use crate::config::{Config, Given};
 use crate::control::routes::snapshots::Request;
 use crate::error::{AppError, Exit};
-use crate::host::printable;
-use crate::plan::space::human;
+use crate::host::escape_control;
+use crate::plan::space::format_bytes;
 use crate::server::snapshots::Saved;
 use crate::snapshot::name::ON_DEMAND;
 
@@ -95,10 +95,10 @@ pub(super) fn run(config: &Config, given: &Given, dir: Option<PathBuf>, args: &A
             Some(url) => format!("; uploaded to {url}"),
             None => String::new(),
         };
-        let (size, revision) = (human(item.size), item.revision.unwrap_or_default());
+        let (size, revision) = (format_bytes(item.size), item.revision.unwrap_or_default());
         let took = std::time::Duration::from_millis(took_ms).as_secs_f64();
         let line = format!("saved {name} ({size}, revision {revision}) in {took:.1} s{uploaded}");
-        output::result(&format!("{}\n", output::fitted(&printable(&line))))?;
+        output::result(&format!("{}\n", output::fitted(&escape_control(&line))))?;
     }
     match upload {
         Some(Err(told)) => Err(told.into()),

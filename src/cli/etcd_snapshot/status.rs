@@ -6,8 +6,8 @@ use super::super::output::{self, Format};
 use super::super::progress::Progress;
 use super::place::Place;
 use crate::error::{AppError, Exit};
-use crate::host::printable;
-use crate::plan::space::human;
+use crate::host::escape_control;
+use crate::plan::space::format_bytes;
 use crate::snapshot::file;
 use crate::snapshot::look;
 use crate::snapshot::verify::{self, Demands, VerifyError};
@@ -67,14 +67,21 @@ pub(super) fn run(place: &Place, args: &Args) -> Result<Exit, AppError> {
     if output::structured(&item, args.output)? {
         return Ok(Exit::Done);
     }
-    let mut text = output::fitted(&printable(&got.shown)) + "\n";
+    let mut text = output::fitted(&escape_control(&got.shown)) + "\n";
     let mut row = |name: &str, value: String| {
         let _ = writeln!(text, "  {name:<10}{}", output::wrapped(&value, 12, output::WIDTH));
     };
     row("hash", format!("{:x}", inspection.status_hash));
     row("revision", inspection.revision.to_string());
     row("keys", format!("{} ({} pairs in all buckets)", inspection.keys, inspection.total_pairs));
-    row("size", format!("{} (database), {} as stored", human(verified.database_size), human(verified.stored_size)));
+    row(
+        "size",
+        format!(
+            "{} (database), {} as stored",
+            format_bytes(verified.database_size),
+            format_bytes(verified.stored_size)
+        ),
+    );
     let version = inspection.storage_version.as_ref().map(|version| format!("storage {version}"));
     let version =
         version.into_iter().chain(inspection.cluster_version.iter().map(|version| format!("cluster {version}")));
@@ -84,7 +91,7 @@ pub(super) fn run(place: &Place, args: &Args) -> Result<Exit, AppError> {
         let urls = member.peer_urls.join(",");
         row(
             if index == 0 { "members" } else { "" },
-            printable(&format!("{} ({:x}) at {urls}{learner}", member.name, member.id)),
+            escape_control(&format!("{} ({:x}) at {urls}{learner}", member.name, member.id)),
         );
     }
     row(

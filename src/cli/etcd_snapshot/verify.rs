@@ -18,8 +18,8 @@ use super::super::runtime;
 use super::place::{Place, Which};
 use crate::config::Config;
 use crate::error::{AppError, Code, Diagnostic, Exit};
-use crate::host::printable;
-use crate::plan::space::human;
+use crate::host::escape_control;
+use crate::plan::space::format_bytes;
 use crate::snapshot::dir;
 use crate::snapshot::manifest::{Found, Manifest};
 use crate::snapshot::record::{self, Written};
@@ -133,7 +133,7 @@ impl Item {
             let _ = writeln!(text, "  {name:<12}{value}");
         };
         let packed = if self.compression.is_empty() { String::new() } else { format!(" as {}", self.compression) };
-        row("size", format!("{}, database {}{packed}", human(self.size), human(self.database_size)));
+        row("size", format!("{}, database {}{packed}", format_bytes(self.size), format_bytes(self.database_size)));
         row(
             "revision",
             match self.compact_revision {
@@ -155,7 +155,7 @@ impl Item {
         if self.same_as_live == Some(true) {
             row("live", "the live member has the same keys and values".into());
         }
-        format!("{}\n{text}", output::fitted(&format!("{}: good", printable(&self.path))))
+        format!("{}\n{text}", output::fitted(&format!("{}: good", escape_control(&self.path))))
     }
 }
 
@@ -257,7 +257,7 @@ pub(super) fn run(config: &Config, place: &Place, args: &Args) -> Result<Exit, A
 fn check_flags(place: &Place, args: &Args) -> Result<(), AppError> {
     let only_there = !place.is_local(args.which);
     if let Some(name) = args.names.iter().find(|name| only_there && named::is_path(name)) {
-        return Err(NotThere::Path(printable(name)).into());
+        return Err(NotThere::Path(escape_control(name)).into());
     }
     if only_there || args.names.iter().any(|name| name.starts_with("s3://")) {
         check_url_flags(args)?;
@@ -295,13 +295,13 @@ async fn bucket(place: &Place, args: &Args, outcome: &mut Outcome) -> (Option<Re
 
 fn one(config: &Config, place: &Place, args: &Args, path: &Path) -> Result<Item, AppError> {
     let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
-    let mut progress = Progress::new(&format!("verifying {}", output::cut(&printable(&name), 24)));
+    let mut progress = Progress::new(&format!("verifying {}", output::cut(&escape_control(&name), 24)));
     let demands = Demands { skip_hash: args.skip_hash_check };
     let before = fs::metadata(path);
     let verified = verify::verify(path, demands, &mut |done, all| progress.set(done, all));
     drop(progress);
     if let (Ok(before), true) = (before, path.parent() == Some(place.dir.as_path())) {
-        let name = printable(&name);
+        let name = escape_control(&name);
         match record::write(path, &before, &verified) {
             Ok(Written::Replaced) => output::talk(&format!(
                 "quorate: warning: {name} is whole, but not the file that was saved under this name; its manifest says now what is in it\n"

@@ -6,7 +6,7 @@ use hyper::Uri;
 use hyper::http::uri::Authority;
 
 use super::{S3ConfigError, wrong};
-use crate::host::printable;
+use crate::host::escape_control;
 
 const OPTION: &str = "etcd-s3-endpoint";
 /// AWS itself, whose endpoints follow from the region.
@@ -45,7 +45,7 @@ impl Endpoint {
         let parsed: Option<Uri> = url.parse().ok().filter(|_| !rest.contains(['?', '#', '@']));
         let Some(authority) = parsed.as_ref().and_then(Uri::authority).filter(|found| can_connect(found)) else {
             // What is before it may be a password.
-            let shown = printable(rest.rsplit('@').next().unwrap_or_default());
+            let shown = escape_control(rest.rsplit('@').next().unwrap_or_default());
             return Err(wrong(OPTION, format!("wants a host, host:port or URL, not `{shown}`")));
         };
         let is_usual = rest == AWS && !is_plain;
@@ -61,7 +61,7 @@ impl Endpoint {
             (_, Some(rest)) if rest.starts_with("s3.") || rest.starts_with("s3-") => rest.to_owned(),
             _ => return Ok(()),
         };
-        let without = printable(&without);
+        let without = escape_control(&without);
         Err(wrong(
             OPTION,
             format!("has the bucket `{bucket}` in it, which belongs to etcd-s3-bucket only: write {without}"),

@@ -143,7 +143,8 @@ impl S3Config {
         }
         for (name, text) in more {
             let spec = options::find(name).filter(|spec| is_ours(spec.name));
-            let spec = spec.ok_or_else(|| wrong(SWITCH, format!("there is no option {}", host::printable(name))))?;
+            let spec =
+                spec.ok_or_else(|| wrong(SWITCH, format!("there is no option {}", host::escape_control(name))))?;
             spec.kind.check(text).map_err(|wants| wrong(spec.name, wants))?;
             texts.insert(spec.name, Secret::new(text.clone()));
         }

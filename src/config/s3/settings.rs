@@ -18,7 +18,7 @@ pub(super) fn read_file(option: &'static str, path: &Path) -> Result<Vec<u8>, S3
             std::io::ErrorKind::NotFound => "there is no such file".to_owned(),
             _ => error.to_string(),
         };
-        wrong(option, format!("{}: {why}", host::printable(&path.display().to_string())))
+        wrong(option, format!("{}: {why}", host::escape_control(&path.display().to_string())))
     })
 }
 
@@ -69,7 +69,7 @@ fn is_here(name: &str) -> bool {
 }
 
 fn unknown(name: &str) -> String {
-    let shown = host::printable(name);
+    let shown = host::escape_control(name);
     if ["apiVersion", "stringData", "data"].contains(&name) {
         return "this is a Secret of Kubernetes: put what stands below `stringData` into the file, at the left margin"
             .into();

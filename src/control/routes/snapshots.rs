@@ -84,6 +84,6 @@ async fn take(shared: &Arc<Shared>, request: Request, progress: Progress) -> Res
 fn packing(asked: &str) -> Result<Packing, RequestError> {
     match asked {
         "none" => Ok(Packing::Raw),
-        _ => Packing::named(asked).ok_or_else(|| RequestError::Compression(crate::host::printable(asked))),
+        _ => Packing::named(asked).ok_or_else(|| RequestError::Compression(crate::host::escape_control(asked))),
     }
 }

@@ -17,14 +17,14 @@ use crate::boltdb::wal;
 use crate::clock;
 use crate::config::Config;
 use crate::datadir::{DataDir, DataDirError};
-use crate::durable::{self, DraftDir, HeldDir, HeldError, WriteError};
+use crate::durable::{self, DirError, DirHandle, NewDir, WriteError};
 use crate::error::{Code, Diagnostic};
 use crate::etcd::client::Expected;
 use crate::etcd::embedded::hex;
 use crate::etcd::settings::Addresses;
 use crate::etcd::version::Version;
 use crate::host;
-use crate::plan::space::human;
+use crate::plan::space::format_bytes;
 use crate::snapshot::aside::Course;
 use crate::snapshot::file::{self, OpenError, SnapshotFile};
 use crate::snapshot::manifest::Manifest;
@@ -49,7 +49,7 @@ pub enum DrillError {
     #[error(transparent)]
     Verify(#[from] VerifyError),
     /// There is too little room to try it.
-    #[error("a drill needs {}, and {} are free in {}", human(*needed), human(*free), dir.display())]
+    #[error("a drill needs {}, and {} are free in {}", format_bytes(*needed), format_bytes(*free), dir.display())]
     Space {
         /// Bytes.
         needed: u64,
@@ -79,7 +79,7 @@ pub enum DrillError {
     Place(#[from] DataDirError),
     /// A directory for it cannot be held.
     #[error(transparent)]
-    Held(#[from] HeldError),
+    Held(#[from] DirError),
     /// Something cannot be written.
     #[error(transparent)]
     Write(#[from] WriteError),
@@ -192,7 +192,7 @@ impl Drill<'_> {
         }
         self.check_room(snapshot.database_size)?;
         let _ = durable::sweep_named(self.dir, NAME);
-        let work = durable::draft_dir(&self.dir.join(NAME))?;
+        let work = durable::new_dir(&self.dir.join(NAME))?;
         // A data directory like any other, with certificates of its own.
         let data = DataDir::new(work.path()).with_etcd_user(self.config.etcd.user.clone());
         data.prepare_for_lock()?;
@@ -200,9 +200,9 @@ impl Drill<'_> {
         let blueprint = self.blueprint()?;
         let built = build_gently(snapshot, data.etcd(), blueprint.clone(), course.clone(), progress).await?;
         compare_with_manifest(&built, manifest)?;
-        let db = HeldDir::open(&data.db())?;
-        let etcd = db.enter(DataDir::ETCD_NAME)?.ok_or_else(|| HeldError::Missing(data.etcd()))?;
-        data.give_to_etcd(&etcd)?;
+        let db = DirHandle::open(&data.db())?;
+        let etcd = db.open_dir(DataDir::ETCD_NAME)?.ok_or_else(|| DirError::Missing(data.etcd()))?;
+        data.chown_to_etcd_user(&etcd)?;
         let answer = self.ask(&work, &data, &blueprint, &built, course).await?;
         Ok(Passed {
             etcd: self.program.version,
@@ -216,7 +216,7 @@ impl Drill<'_> {
 
     async fn ask(
         &self,
-        work: &DraftDir,
+        work: &NewDir,
         data: &DataDir,
         blueprint: &Blueprint,
         built: &Built,

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::Passed;
 use crate::clock;
 use crate::datadir::DataDir;
-use crate::durable::{self, PRIVATE, WriteError};
+use crate::durable::{self, PRIVATE_FILE, WriteError};
 use crate::error::ErrorReport;
 
 /// What was found so far.
@@ -90,7 +90,7 @@ impl Record {
     pub fn write(&self, data: &DataDir) -> Result<(), WriteError> {
         let mut text = serde_json::to_vec_pretty(self).unwrap_or_default();
         text.push(b'\n');
-        durable::write_file(&data.drills(), &text, PRIVATE)
+        durable::write_file(&data.drills(), &text, PRIVATE_FILE)
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use crate::boltdb::membership::MembershipError;
 use crate::error::{Code, Diagnostic, ErrorReport, Exit};
 use crate::plan::command::Invocation;
-use crate::plan::space::human;
+use crate::plan::space::format_bytes;
 use crate::plan::start::KnownSnapshot;
 
 /// Why it was not done.
@@ -28,7 +28,7 @@ pub enum ResetError {
     #[error("there is no earlier data to go back to: no etcd-old-… with a database in {}", .0.display())]
     NothingAside(PathBuf),
     /// There is no room.
-    #[error("the new data needs {}, and {} is free in {}", human(*needed), human(*free), dir.display())]
+    #[error("the new data needs {}, and {} is free in {}", format_bytes(*needed), format_bytes(*free), dir.display())]
     Space {
         /// Bytes.
         needed: u64,

@@ -254,10 +254,10 @@ impl Run<'_> {
     }
 
     /// For a dry run: into a directory that is gone afterwards.
-    async fn fetch_for_outline(&self, there: &There) -> Result<(PathBuf, durable::DraftDir), AppError> {
+    async fn fetch_for_outline(&self, there: &There) -> Result<(PathBuf, durable::NewDir), AppError> {
         let temporary = std::env::temp_dir();
         let _ = durable::sweep_named(&temporary, DRY_RUN);
-        let dir = durable::draft_dir(&temporary.join(DRY_RUN))?;
+        let dir = durable::new_dir(&temporary.join(DRY_RUN))?;
         let path = there.fetch(dir.path(), self.course, &mut self.downloading()).await?;
         Ok((path, dir))
     }

@@ -1,7 +1,7 @@
 //! What becomes of a reset or restore once its data were tried, or once it broke off: written down, or undone.
 
 use crate::datadir::DataDir;
-use crate::durable::{self, HeldError, PRIVATE, WriteError};
+use crate::durable::{self, DirError, PRIVATE_FILE, WriteError};
 use crate::error::AppError;
 use crate::faults;
 use crate::plan::restore::{Phase, Recovery};
@@ -70,8 +70,8 @@ pub(super) fn finish(data: &DataDir, journal: &Journal) -> Result<(), ExchangeEr
     }
     step("name")?;
     if !journal.after.member_name.is_empty() {
-        let etcd = data.hold_etcd()?.ok_or_else(|| HeldError::Replaced(data.etcd()))?;
-        etcd.write_if_changed(DataDir::NAME_NAME, journal.after.member_name.as_bytes(), PRIVATE)?;
+        let etcd = data.open_etcd()?.ok_or_else(|| DirError::Replaced(data.etcd()))?;
+        etcd.write_if_changed(DataDir::NAME_NAME, journal.after.member_name.as_bytes(), PRIVATE_FILE)?;
     }
     step("remember")?;
     cluster::write(data, &journal.after)?;
@@ -84,7 +84,7 @@ pub(super) fn finish(data: &DataDir, journal: &Journal) -> Result<(), ExchangeEr
     if journal.act == Act::Undo {
         durable::remove_file(&data.reset_flag())?;
     } else {
-        durable::write_file(&data.reset_flag(), b"", PRIVATE)?;
+        durable::write_file(&data.reset_flag(), b"", PRIVATE_FILE)?;
     }
     exchange::tidy(data)
 }

@@ -6,7 +6,7 @@ use super::{Report, ResetError, Run, SPARE, Staged, blocking, settle};
 use crate::boltdb::membership::Membership;
 use crate::clock;
 use crate::datadir::DataDir;
-use crate::durable::{self, HeldError, OnPath as _, PRIVATE, PRIVATE_DIR};
+use crate::durable::{self, DirError, OnPath as _, PRIVATE_DIR, PRIVATE_FILE};
 use crate::error::AppError;
 use crate::etcd::settings::Addresses;
 use crate::faults;
@@ -35,7 +35,7 @@ impl Run<'_> {
         let before = cluster::recall(data)?;
         let found = data_state(data)?;
         let paths = Paths::of(data, clock::unix_seconds(clock::now()))?;
-        let in_place = data.hold_member()?.map(|member| member.id()).transpose()?;
+        let in_place = data.open_member()?.map(|member| member.id()).transpose()?;
         let opened = if let Some(path) = snapshot {
             Some(self.open(path).await?)
         } else {
@@ -51,7 +51,7 @@ impl Run<'_> {
         };
         report.room = Some(self.check_room(&paths, opened.as_ref())?);
         let token = self.secrets(&mut report).await?;
-        let place = Place::of(data)?.ok_or_else(|| HeldError::Missing(data.db()))?;
+        let place = Place::of(data)?.ok_or_else(|| DirError::Missing(data.db()))?;
         let work = place.clear(data)?;
         let name = self.name(before.as_ref())?;
         let blueprint =
@@ -69,7 +69,7 @@ impl Run<'_> {
         // Before it is theirs: what is put in place later must still be this one.
         let member = work.enter(&[Work::BUILT, DataDir::MEMBER_NAME])?.id()?;
         faults::point("restore::give").on("hand over", &work.path(Work::BUILT))?;
-        data.give_to_etcd(&work.enter(&[Work::BUILT])?)?;
+        data.chown_to_etcd_user(&work.enter(&[Work::BUILT])?)?;
         report.size = built.size;
         report.revision = Some((built.revision_before, built.inspection.revision));
         report.keys = Some(built.inspection.keys);
@@ -80,7 +80,7 @@ impl Run<'_> {
             Journal::begin(what, clock::rfc3339(clock::now()), paths, self.record(before.as_ref(), &blueprint));
         journal.before = before;
         if let Some(token) = token {
-            durable::write_file(&settle::staged_token(data), token.as_bytes(), PRIVATE)?;
+            durable::write_file(&settle::staged_token(data), token.as_bytes(), PRIVATE_FILE)?;
         }
         Ok(Staged { journal, report, built: Some(built), member, before: in_place })
     }
@@ -193,7 +193,7 @@ impl Run<'_> {
 
     /// Lets an etcd read the log to its end in a copy, and builds from what comes out.
     async fn replay(&self, work: &Work, blueprint: &Blueprint, report: &mut Report) -> Result<Built, AppError> {
-        let member = self.data.hold_member()?.ok_or_else(|| HeldError::Missing(self.data.etcd_member()))?;
+        let member = self.data.open_member()?.ok_or_else(|| DirError::Missing(self.data.etcd_member()))?;
         let (copy, tell) = (work.through(REPLAY).join(DataDir::MEMBER_NAME), self.tell.clone());
         let kept =
             blocking(move || replay::copy(&member, &copy, &mut |done, all| tell("copying the data in use", done, all)));
@@ -206,7 +206,7 @@ impl Run<'_> {
             ));
         }
         let bytes = replay::size_of(&work.enter(&[REPLAY, DataDir::MEMBER_NAME])?);
-        self.data.give_to_etcd(&work.enter(&[REPLAY])?)?;
+        self.data.chown_to_etcd_user(&work.enter(&[REPLAY])?)?;
         let (trust, dir) = (trial::trust(&self.data.restore()), work.path(REPLAY));
         let trial = Trial {
             config: self.config,
@@ -224,6 +224,6 @@ impl Run<'_> {
         build::adopt(&work.enter(&[REPLAY])?, &built)?;
         work.dir.remove_all(REPLAY)?;
         let blueprint = blueprint.clone();
-        Ok(blocking(move || build::rebuild(&built.through(), &blueprint)).await??)
+        Ok(blocking(move || build::rebuild(&built.proc_path(), &blueprint)).await??)
     }
 }

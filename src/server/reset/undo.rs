@@ -43,7 +43,7 @@ impl Run<'_> {
         let after = ClusterRecord { epoch, ..labelled.unwrap_or_default() };
         let mut journal = Journal::begin(Act::Undo, clock::rfc3339(clock::now()), paths, after);
         journal.before = before;
-        let in_place = data.hold_member()?.map(|member| member.id()).transpose()?;
+        let in_place = data.open_member()?.map(|member| member.id()).transpose()?;
         Ok(Staged { journal, report, built: None, member: member.id()?, before: in_place })
     }
 

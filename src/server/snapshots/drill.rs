@@ -155,7 +155,7 @@ async fn drill(shared: &Arc<Shared>, course: &Course, name: &mut String) -> Resu
         Found::There(there) => {
             *name = there.url();
             let _ = crate::durable::sweep_named(&near, DOWNLOAD);
-            let draft = crate::durable::draft_dir(&near.join(DOWNLOAD))?;
+            let draft = crate::durable::new_dir(&near.join(DOWNLOAD))?;
             let path = there.fetch(draft.path(), course, &mut |_, _| {}).await?;
             download = Some(draft);
             (path, there.manifest().cloned())

@@ -9,7 +9,7 @@ use crate::boltdb::keyspace::{self, Record, Revision};
 use crate::boltdb::page::{Corruption, ReadError};
 use crate::boltdb::read_at::ReadAt;
 use crate::boltdb::walk::{CONTINUE, Flow, Visitor};
-use crate::host::printable;
+use crate::host::escape_control;
 
 /// The bucket of records.
 const KEY: &[u8] = b"key";
@@ -329,7 +329,7 @@ impl Visitor for Twice<'_> {
         }
         let key = (hash, record.key.len(), crc32c::crc32c(record.key));
         if self.seen.contains(&key) {
-            let shown: String = printable(&String::from_utf8_lossy(record.key)).chars().take(80).collect();
+            let shown: String = escape_control(&String::from_utf8_lossy(record.key)).chars().take(80).collect();
             let what = format!("the key {shown} is there twice, and a finished compaction leaves only one");
             return Err(Corruption::new(offset, what));
         }

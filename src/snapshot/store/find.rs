@@ -18,7 +18,7 @@ pub use super::there::There;
 use crate::config::s3::{S3Config, Target};
 use crate::datadir::DataDir;
 use crate::error::{AppError, Code, Diagnostic, Exit};
-use crate::host::printable;
+use crate::host::escape_control;
 use crate::plan::owner::Owner;
 use crate::plan::select::LATEST;
 use crate::snapshot::file::OpenError;
@@ -220,7 +220,7 @@ impl Places {
     /// If object storage is not configured as it would have to be, or the URL is none of a snapshot.
     pub async fn at<'n>(&self, named: &'n str) -> Result<Option<(Bucket, &'n str)>, AppError> {
         let Some(rest) = named.strip_prefix("s3://") else { return Ok(None) };
-        let no_key = || FindError::NoKey(printable(named));
+        let no_key = || FindError::NoKey(escape_control(named));
         let (bucket, key) = rest.split_once('/').ok_or_else(no_key)?;
         let (folder, name) = key.rsplit_once('/').unwrap_or(("", key));
         if bucket.is_empty() || name.is_empty() {
@@ -269,7 +269,7 @@ fn missing_path(path: &Path) -> FindError {
         Err(_) => Vec::new(),
     };
     let hint = select::similar_name(&word, beside.iter().map(String::as_str))
-        .map(|name| format!("did you mean {}?", printable(&dir.join(name).display().to_string())));
-    let places = vec![printable(&dir.display().to_string())];
-    FindError::NotFound { name: printable(&word), places, hint, list: LIST }
+        .map(|name| format!("did you mean {}?", escape_control(&dir.join(name).display().to_string())));
+    let places = vec![escape_control(&dir.display().to_string())];
+    FindError::NotFound { name: escape_control(&word), places, hint, list: LIST }
 }

@@ -8,7 +8,7 @@ use super::s3::{Bucket, verify as remote};
 use super::there::There;
 use crate::clock;
 use crate::error::AppError;
-use crate::host::printable;
+use crate::host::escape_control;
 use crate::plan::age;
 use crate::plan::owner::Owner;
 use crate::plan::select::{self as plan, Attempt, Candidate, Health, LATEST};
@@ -46,7 +46,7 @@ impl Known {
     }
 
     fn shown(&self) -> String {
-        printable(&match &self.place {
+        escape_control(&match &self.place {
             Place::Here(dir) => dir.display().to_string(),
             Place::There(bucket) => bucket.target().to_string(),
         })
@@ -54,7 +54,7 @@ impl Known {
 
     fn location(&self, index: usize) -> String {
         let name = &self.all[index].name;
-        printable(&match &self.place {
+        escape_control(&match &self.place {
             Place::Here(dir) => dir.join(name).display().to_string(),
             Place::There(bucket) => bucket.url(&bucket.key(name)),
         })
@@ -137,7 +137,7 @@ pub(super) async fn newest(places: &Places, known: &[Known], word: &str) -> Resu
         };
         let (known, at) = origins[index];
         if let Some(problem) = problem {
-            let line = format!("{}: {}", known.location(at), printable(&problem));
+            let line = format!("{}: {}", known.location(at), escape_control(&problem));
             (places.tell)(Notice::Considered(format!("passed over: {line}")));
             why.push(line);
             continue;
@@ -145,21 +145,21 @@ pub(super) async fn newest(places: &Places, known: &[Known], word: &str) -> Resu
         let candidate = &candidates[index];
         let revision = candidate.revision.map_or_else(String::new, |revision| format!(", revision {revision}"));
         let taken = age::ago(candidate.created, now);
-        let word = printable(word);
+        let word = escape_control(word);
         (places.tell)(Notice::Chosen(format!("{word} is {}, taken {taken}{revision}", known.location(at))));
         return known.found(at).await;
     }
     let shown: Vec<String> = known.iter().map(Known::shown).collect();
     let list = if known.iter().any(|known| matches!(known.place, Place::Here(_))) { LIST } else { LIST_S3 };
     if !why.is_empty() {
-        return Err(FindError::NoneGood { name: printable(word), places: shown, why, list }.into());
+        return Err(FindError::NoneGood { name: escape_control(word), places: shown, why, list }.into());
     }
     if let Some((known, at)) = without_ending(&origins, word) {
-        (places.tell)(Notice::Chosen(format!("{} is {}", printable(word), known.location(at))));
+        (places.tell)(Notice::Chosen(format!("{} is {}", escape_control(word), known.location(at))));
         return known.found(at).await;
     }
     let hint = hint(&candidates, word, &places.owner);
-    Err(FindError::NotFound { name: printable(word), places: shown, hint, list }.into())
+    Err(FindError::NotFound { name: escape_control(word), places: shown, hint, list }.into())
 }
 
 /// One whose name is `word` but for what tells the packing.
@@ -170,17 +170,17 @@ fn without_ending<'k>(origins: &[(&'k Known, usize)], word: &str) -> Option<(&'k
 /// What was probably meant.
 fn hint(candidates: &[Candidate], word: &str, owner: &Owner) -> Option<String> {
     if Path::new(word).is_file() {
-        return Some(format!("to use the file in this directory, name it ./{};", printable(word)));
+        return Some(format!("to use the file in this directory, name it ./{};", escape_control(word)));
     }
     if word == LATEST && !candidates.is_empty() {
-        let node = printable(&owner.node);
+        let node = escape_control(&owner.node);
         return Some(format!("none of the {} there was taken by this server ({node}): name one;", candidates.len()));
     }
     let bases =
         candidates.iter().filter(|candidate| candidate.is_own).filter_map(|candidate| candidate.base.as_deref());
     let names = candidates.iter().map(|candidate| candidate.name.as_str());
     let similar = similar_name(word, [LATEST].into_iter().chain(bases).chain(names));
-    similar.map(|name| format!("did you mean {}?", printable(name)))
+    similar.map(|name| format!("did you mean {}?", escape_control(name)))
 }
 
 /// What `word` was probably meant to be, of these names: one that is longer by an ending, or spelt similarly.

@@ -15,7 +15,7 @@ use crate::clock;
 use crate::durable::{self, PRIVATE_DIR};
 use crate::error::AppError;
 use crate::etcd::embedded::hex;
-use crate::host::{self, printable};
+use crate::host::{self, escape_control};
 use crate::snapshot::aside::Course;
 use crate::snapshot::file::OpenError;
 use crate::snapshot::hash;
@@ -94,7 +94,8 @@ impl There {
                 return Ok(());
             }
         }
-        Err(FindError::Ambiguous { name: printable(&self.name), here: path.to_path_buf(), there: self.url() }.into())
+        Err(FindError::Ambiguous { name: escape_control(&self.name), here: path.to_path_buf(), there: self.url() }
+            .into())
     }
 
     /// SHA-256 of all of it.

@@ -13,7 +13,7 @@ use super::outcome::Outcome as Verified;
 use crate::clock;
 use crate::config::Config;
 use crate::error::{AppError, Exit};
-use crate::host::printable;
+use crate::host::escape_control;
 use crate::restore::drill::record::{Outcome, Record};
 use crate::restore::drill::{Drill, DrillError, Passed};
 use crate::server;
@@ -36,7 +36,7 @@ struct Item {
 
 impl Item {
     fn told(&self) -> String {
-        let mut text = output::fitted(&format!("{}: can be restored", printable(&self.path))) + "\n";
+        let mut text = output::fitted(&format!("{}: can be restored", escape_control(&self.path))) + "\n";
         for (name, value) in [
             ("etcd", format!("{}, healthy after {} ms", self.etcd_version, self.healthy_after_ms)),
             ("revision", self.revision.to_string()),

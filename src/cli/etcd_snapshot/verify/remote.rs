@@ -10,8 +10,8 @@ use super::super::super::progress::Progress;
 use super::super::place::Place;
 use super::outcome::Outcome;
 use crate::error::AppError;
-use crate::host::printable;
-use crate::plan::space::human;
+use crate::host::escape_control;
+use crate::plan::space::format_bytes;
 use crate::snapshot::prune::PruneError;
 use crate::snapshot::store::s3::index;
 use crate::snapshot::store::s3::listing::{self, InBucket};
@@ -51,11 +51,11 @@ impl Item {
 
     fn told(&self) -> String {
         let packed = if self.compression.is_empty() { String::new() } else { format!(" as {}", self.compression) };
-        let mut text = output::fitted(&format!("{}: good", printable(&self.path))) + "\n";
+        let mut text = output::fitted(&format!("{}: good", escape_control(&self.path))) + "\n";
         let mut row = |name: &str, value: String| {
             let _ = writeln!(text, "  {name:<12}{value}");
         };
-        row("size", format!("{}, database {}{packed}", human(self.size), human(self.database_size)));
+        row("size", format!("{}, database {}{packed}", format_bytes(self.size), format_bytes(self.database_size)));
         match (self.revision, self.keys) {
             (Some(revision), Some(keys)) => {
                 row("sha256", "is that of the snapshot that was verified on its node".into());
@@ -78,7 +78,7 @@ pub(super) async fn list(remote: &Remote) -> Result<Vec<InBucket>, AppError> {
 
 /// What a URL names.
 pub(super) async fn named(place: &Place, url: &str, outcome: &mut Outcome) -> Result<(), AppError> {
-    let missing = || AppError::from(PruneError::NotFound(printable(url)));
+    let missing = || AppError::from(PruneError::NotFound(escape_control(url)));
     let (remote, name) = place.at(url).await?.ok_or_else(missing)?;
     let there = list(&remote).await?;
     let found = there.iter().find(|known| known.listed.name == name).ok_or_else(missing)?;
@@ -91,7 +91,8 @@ pub(super) async fn these(remote: &Remote, there: &[InBucket], found: Vec<&InBuc
     let mut findings = Vec::new();
     for known in found {
         let url = remote.bucket.url(&known.object.key);
-        let mut progress = Progress::new(&format!("verifying {}", output::cut(&printable(&known.listed.name), 24)));
+        let mut progress =
+            Progress::new(&format!("verifying {}", output::cut(&escape_control(&known.listed.name), 24)));
         let size = known.object.size;
         let verified = verify::verify(&remote.bucket, known, |came| progress.set(came, size)).await;
         drop(progress);

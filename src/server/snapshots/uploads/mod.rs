@@ -134,7 +134,7 @@ async fn one(shared: &Arc<Shared>, config: &S3Config, pending: Pending, connecte
             let told = AppError::from(error).to_report();
             let failures = pending.failures + 1;
             let first = faults::tunable("QUORATE_TEST_UPLOAD_MS", uploads::first_pause());
-            let pause = uploads::pause(failures, first, host::dice());
+            let pause = uploads::pause(failures, first, host::jitter());
             log_failure!(
                 error,
                 told.clone(),

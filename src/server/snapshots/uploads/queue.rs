@@ -15,7 +15,7 @@ use tokio::sync::{Notify, oneshot};
 use super::super::{SaveLabels, histogram};
 use crate::clock;
 use crate::datadir::DataDir;
-use crate::durable::{self, PRIVATE, WriteError};
+use crate::durable::{self, PRIVATE_FILE, WriteError};
 use crate::error::ErrorReport;
 use crate::log_failure;
 use crate::snapshot::manifest::{self, Manifest};
@@ -248,7 +248,7 @@ impl Uploads {
     }
 
     fn write(data: &DataDir, file: &File) -> Result<(), WriteError> {
-        durable::write_file(&data.uploads(), &serde_json::to_vec_pretty(file).unwrap_or_default(), PRIVATE)
+        durable::write_file(&data.uploads(), &serde_json::to_vec_pretty(file).unwrap_or_default(), PRIVATE_FILE)
     }
 
     /// Takes note of what has happened, which is so whether it can be written down or not; that it cannot is said.

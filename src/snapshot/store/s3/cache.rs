@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::index::Index;
-use crate::durable::{self, PRIVATE, PRIVATE_DIR};
+use crate::durable::{self, PRIVATE_DIR, PRIVATE_FILE};
 
 /// Of this format.
 const VERSION: u32 = 1;
@@ -77,7 +77,7 @@ impl Cache {
         let file = File { version: VERSION, known: self.known, index: self.index };
         let bytes = serde_json::to_vec(&file).unwrap_or_default();
         let written = path.parent().map_or(Ok(false), |dir| durable::create_dir(dir, PRIVATE_DIR));
-        if let Err(error) = written.and_then(|_| durable::write_file(&path, &bytes, PRIVATE)) {
+        if let Err(error) = written.and_then(|_| durable::write_file(&path, &bytes, PRIVATE_FILE)) {
             tracing::debug!(%error, "what was read of the store is not kept");
         }
     }

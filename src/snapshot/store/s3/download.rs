@@ -17,11 +17,11 @@ use tokio::task::JoinSet;
 
 use super::error::{Kind, S3Error, deepest};
 use super::{Bucket, upload, with_customer_key};
-use crate::durable::{self, PRIVATE, WriteError};
+use crate::durable::{self, PRIVATE_FILE, WriteError};
 use crate::error::{Code, Diagnostic, is_disk_full};
 use crate::host;
 use crate::plan::parts::Parts;
-use crate::plan::space::human;
+use crate::plan::space::format_bytes;
 use crate::snapshot::hash;
 
 /// A part that was broken off is asked for so often, each time from where it was.
@@ -44,7 +44,7 @@ pub enum DownloadError {
     #[error(transparent)]
     S3(#[from] S3Error),
     /// It does not fit.
-    #[error("the download needs {}, and {} are free in {}", human(*needed), human(*free), dir.display())]
+    #[error("the download needs {}, and {} are free in {}", format_bytes(*needed), format_bytes(*free), dir.display())]
     Space {
         /// Bytes.
         needed: u64,
@@ -227,19 +227,19 @@ fn go_on(partial: &Path, beside: &Path, fresh: Record) -> Result<(File, Record),
             == (&fresh.url, &fresh.etag, fresh.size, fresh.part_size, fresh.parts.len())
     };
     if let (Some(before), true) = (before.filter(is_same), partial.is_file())
-        && let Ok(file) = durable::open_to_change(partial)
+        && let Ok(file) = durable::open_read_write(partial)
     {
         return Ok((file, before));
     }
     durable::remove_file(beside)?;
     durable::remove_file(partial)?;
-    Ok((durable::create(partial, PRIVATE)?, fresh))
+    Ok((durable::create(partial, PRIVATE_FILE)?, fresh))
 }
 
 /// First the data, then the word that they are there.
 fn keep(file: &File, partial: &Path, beside: &Path, record: &Record) -> Result<(), WriteError> {
     durable::sync(file, partial)?;
-    durable::write_file(beside, &serde_json::to_vec(record).unwrap_or_default(), PRIVATE)
+    durable::write_file(beside, &serde_json::to_vec(record).unwrap_or_default(), PRIVATE_FILE)
 }
 
 fn kept(

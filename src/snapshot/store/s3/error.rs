@@ -10,7 +10,7 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use super::connector;
 use crate::config::s3::Target;
 use crate::error::{Code, Diagnostic, causes};
-use crate::host::printable;
+use crate::host::escape_control;
 
 /// What kind of failure it is: what decides about the exit code, the next step, and whether it is worth trying again.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,7 +103,7 @@ impl S3Error {
     /// One of our own.
     #[must_use]
     pub fn new(act: impl Into<String>, place: impl Into<String>, kind: Kind, why: impl Into<String>) -> Self {
-        let clean = |text: String| printable(&one_line(&text));
+        let clean = |text: String| escape_control(&one_line(&text));
         Self { act: clean(act.into()), place: clean(place.into()), kind, why: Why(clean(why.into())) }
     }
 

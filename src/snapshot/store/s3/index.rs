@@ -107,7 +107,7 @@ pub async fn record(
         match bucket.write_if(&key, bytes, JSON, &condition).await {
             // Somebody else was quicker.
             Err(error) if error.kind == Kind::Replaced && attempt < ATTEMPTS => {
-                tokio::time::sleep(uploads::pause(attempt, PAUSE, host::dice())).await;
+                tokio::time::sleep(uploads::pause(attempt, PAUSE, host::jitter())).await;
                 attempt += 1;
             }
             written => {
