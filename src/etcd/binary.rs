@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::Command;
 
 use super::embedded;
-use super::pinned::Pinned;
+use super::pinned::PinnedExecutable;
 use super::process::{become_user, etcd_environment, kill_group};
 use super::version::{self, NotAVersion, Version};
 use crate::config::{EtcdArg, suggest};
@@ -25,13 +25,13 @@ use crate::error::{Code, Diagnostic};
 use crate::host::User;
 
 /// How long `etcd --version` may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+const VERSION_TIMEOUT: Duration = Duration::from_secs(10);
 /// How much of what it prints is read, in bytes: several times as much as `etcd --help`.
-const LONGEST_OUTPUT: u64 = 256 << 10;
+const MAX_OUTPUT_BYTES: u64 = 256 << 10;
 
 /// Where a program was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
+pub enum BinarySource {
     /// `--etcd-binary`, or beside it.
     Asked,
     /// Inside this executable.
@@ -42,7 +42,7 @@ pub enum Source {
     Path,
 }
 
-impl Source {
+impl BinarySource {
     /// Where it was found, for people.
     #[must_use]
     pub const fn word(self) -> &'static str {
@@ -61,7 +61,7 @@ pub struct Program {
     /// What to execute.
     pub path: PathBuf,
     /// How it was found.
-    pub source: Source,
+    pub source: BinarySource,
     /// Keeps a program in memory alive.
     _memory: Option<OwnedFd>,
 }
@@ -71,8 +71,8 @@ impl Program {
     ///
     /// # Errors
     /// If there is no such file.
-    pub fn pin(&self) -> Result<Pinned, BinaryError> {
-        Pinned::open(&self.path).map_err(|source| BinaryError::Run { path: self.path.clone(), source })
+    pub fn pin(&self) -> Result<PinnedExecutable, BinaryError> {
+        PinnedExecutable::open(&self.path).map_err(|source| BinaryError::Run { path: self.path.clone(), source })
     }
 }
 
@@ -109,7 +109,7 @@ pub enum BinaryError {
         source: io::Error,
     },
     /// It did not answer.
-    #[error("{} --version did not answer within {} s", .0.display(), PATIENCE.as_secs())]
+    #[error("{} --version did not answer within {} s", .0.display(), VERSION_TIMEOUT.as_secs())]
     Silent(PathBuf),
     /// It runs, and is something else.
     #[error("{} is not an etcd", path.display())]
@@ -128,7 +128,7 @@ pub enum BinaryError {
         version: Version,
     },
     /// It refuses settings from `etcd-arg`.
-    #[error("etcd {version} does not take this:{}", list(.refused))]
+    #[error("etcd {version} does not take this:{}", indented_list(.refused))]
     Arguments {
         /// Its version.
         version: Version,
@@ -137,7 +137,7 @@ pub enum BinaryError {
     },
 }
 
-fn list(lines: &[String]) -> String {
+fn indented_list(lines: &[String]) -> String {
     lines.iter().map(|line| format!("\n  etcd-arg {line}")).collect()
 }
 
@@ -187,7 +187,7 @@ pub enum Unpacking {
 /// If there is none, or the embedded one cannot be unpacked.
 pub fn find_etcd(asked: Option<&Path>, data: &DataDir, unpacking: Unpacking) -> Result<Program, BinaryError> {
     if let Some(path) = asked {
-        return Ok(Program { path: path.to_path_buf(), source: Source::Asked, _memory: None });
+        return Ok(Program { path: path.to_path_buf(), source: BinarySource::Asked, _memory: None });
     }
     find("etcd", None, data, unpacking)
 }
@@ -208,19 +208,19 @@ fn find(
 ) -> Result<Program, BinaryError> {
     let unpacked = match unpacking {
         Unpacking::Yes => embedded::unpack(name, data),
-        Unpacking::No => embedded::borrow(name, data),
+        Unpacking::No => embedded::open_in_memory(name, data),
     };
     let unpacked = unpacked.map_err(|source| BinaryError::Unpack { program: name, source })?;
     if let Some(unpacked) = unpacked {
-        return Ok(Program { path: unpacked.path, source: Source::Embedded, _memory: unpacked.memory });
+        return Ok(Program { path: unpacked.path, source: BinarySource::Embedded, _memory: unpacked.memory });
     }
     let beside_us = std::env::current_exe().ok().and_then(|exe| exe.parent().map(Path::to_path_buf));
     let path = std::env::var_os("PATH").unwrap_or_default();
     let places = beside_asked
-        .map(|dir| (dir.to_path_buf(), Source::Asked))
+        .map(|dir| (dir.to_path_buf(), BinarySource::Asked))
         .into_iter()
-        .chain(beside_us.map(|dir| (dir, Source::Beside)))
-        .chain(std::env::split_paths(&path).map(|dir| (dir, Source::Path)));
+        .chain(beside_us.map(|dir| (dir, BinarySource::Beside)))
+        .chain(std::env::split_paths(&path).map(|dir| (dir, BinarySource::Path)));
     places
         .map(|(dir, source)| (dir.join(name), source))
         .find(|(path, _)| is_executable(path))
@@ -239,7 +239,7 @@ fn is_executable(path: &Path) -> bool {
 pub async fn version_of(path: &Path, user: Option<&User>) -> Result<Version, BinaryError> {
     let output = run(path, &["--version".to_owned()], user).await?;
     if let (Some(user), false) = (user, output.status.success()) {
-        return Err(unreachable(path, user, io::Error::other(output.status.to_string())));
+        return Err(not_runnable(path, user, io::Error::other(output.status.to_string())));
     }
     let banner = String::from_utf8_lossy(&output.stdout);
     let version =
@@ -265,14 +265,14 @@ pub async fn check_arguments(
         return Ok(());
     }
     let flag = |arg: &EtcdArg| format!("--{}={}", arg.key, arg.value);
-    if refusal(path, args.iter().map(flag).collect(), user).await?.is_none() {
+    if refused_arguments(path, args.iter().map(flag).collect(), user).await?.is_none() {
         return Ok(());
     }
     // It stops at the first; the operator wants to know them all.
     let mut refused = Vec::new();
     let mut known = None;
     for arg in args {
-        let Some(said) = refusal(path, vec![flag(arg)], user).await? else { continue };
+        let Some(said) = refused_arguments(path, vec![flag(arg)], user).await? else { continue };
         let mut line = format!("{}={}: {said}", arg.key, arg.value);
         if said.starts_with("flag provided but not defined") {
             let flags = match &known {
@@ -289,7 +289,11 @@ pub async fn check_arguments(
     Err(BinaryError::Arguments { version, refused })
 }
 
-async fn refusal(path: &Path, mut flags: Vec<String>, user: Option<&User>) -> Result<Option<String>, BinaryError> {
+async fn refused_arguments(
+    path: &Path,
+    mut flags: Vec<String>,
+    user: Option<&User>,
+) -> Result<Option<String>, BinaryError> {
     flags.push("--version".to_owned());
     let output = run(path, &flags, user).await?;
     if output.status.success() {
@@ -321,7 +325,7 @@ struct Output {
     stderr: Vec<u8>,
 }
 
-fn unreachable(path: &Path, user: &User, source: io::Error) -> BinaryError {
+fn not_runnable(path: &Path, user: &User, source: io::Error) -> BinaryError {
     BinaryError::Unreachable { path: path.to_path_buf(), user: user.name.clone(), source }
 }
 
@@ -334,7 +338,7 @@ async fn run(path: &Path, args: &[String], user: Option<&User>) -> Result<Output
         become_user(&mut command, user);
     }
     let failed = |source| match user {
-        Some(user) => unreachable(path, user, source),
+        Some(user) => not_runnable(path, user, source),
         None => BinaryError::Run { path: path.to_path_buf(), source },
     };
     let mut child = Command::from(command).kill_on_drop(true).spawn().map_err(failed)?;
@@ -343,7 +347,7 @@ async fn run(path: &Path, args: &[String], user: Option<&User>) -> Result<Output
         let (stdout, stderr) = tokio::join!(bounded(out), bounded(err));
         Ok(Output { status: child.wait().await?, stdout: stdout?, stderr: stderr? })
     };
-    if let Ok(done) = tokio::time::timeout(PATIENCE, exchange).await {
+    if let Ok(done) = tokio::time::timeout(VERSION_TIMEOUT, exchange).await {
         return done.map_err(failed);
     }
     if let Some(pid) = child.id() {
@@ -356,7 +360,7 @@ async fn run(path: &Path, args: &[String], user: Option<&User>) -> Result<Output
 async fn bounded(pipe: Option<impl AsyncRead + Unpin>) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     if let Some(pipe) = pipe {
-        pipe.take(LONGEST_OUTPUT).read_to_end(&mut bytes).await?;
+        pipe.take(MAX_OUTPUT_BYTES).read_to_end(&mut bytes).await?;
     }
     Ok(bytes)
 }

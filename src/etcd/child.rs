@@ -8,14 +8,14 @@ use tokio::sync::{mpsc, watch};
 use super::output::Tail;
 
 /// Orders that may wait for the owner.
-const WAITING_ORDERS: usize = 16;
+const QUEUED_COMMANDS: usize = 16;
 
 /// Ends that are remembered.
-const KEPT_EXITS: usize = 16;
+const MAX_RECORDED_EXITS: usize = 16;
 
 /// What may be asked of the owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
+pub enum SupervisorCommand {
     /// End the child in order, then end.
     Stop,
     /// End it now.
@@ -85,7 +85,7 @@ pub struct ChildStatus {
 }
 
 impl ChildStatus {
-    fn unborn() -> Self {
+    fn not_started() -> Self {
         Self {
             state: State::Stopped,
             pid: None,
@@ -101,7 +101,7 @@ impl ChildStatus {
     /// Notes an end that nobody asked for.
     pub fn exited(&mut self, exit: String, at: Instant) {
         self.last_exit = Some(exit);
-        if self.exits.len() >= KEPT_EXITS {
+        if self.exits.len() >= MAX_RECORDED_EXITS {
             self.exits.remove(0);
         }
         self.exits.push(at);
@@ -117,21 +117,21 @@ impl ChildStatus {
 /// Sends orders to the owner and watches the child.
 #[derive(Clone, Debug)]
 pub struct Handle {
-    orders: mpsc::Sender<Order>,
+    orders: mpsc::Sender<SupervisorCommand>,
     status: watch::Receiver<ChildStatus>,
 }
 
 impl Handle {
     /// A handle, and the owner's ends of it.
     #[must_use]
-    pub fn new() -> (Self, mpsc::Receiver<Order>, watch::Sender<ChildStatus>) {
-        let (sender, orders) = mpsc::channel(WAITING_ORDERS);
-        let (status, watcher) = watch::channel(ChildStatus::unborn());
+    pub fn new() -> (Self, mpsc::Receiver<SupervisorCommand>, watch::Sender<ChildStatus>) {
+        let (sender, orders) = mpsc::channel(QUEUED_COMMANDS);
+        let (status, watcher) = watch::channel(ChildStatus::not_started());
         (Self { orders: sender, status: watcher }, orders, status)
     }
 
     /// Sends an order. If the owner has ended already there is nothing left to order.
-    pub async fn order(&self, order: Order) {
+    pub async fn send(&self, order: SupervisorCommand) {
         let _ = self.orders.send(order).await;
     }
 

@@ -15,7 +15,7 @@ use crate::datadir::DataDir;
 use crate::error::causes;
 
 /// How long one request may take.
-const REQUEST: Duration = Duration::from_secs(5);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// The key that the health check reads; it need not exist (etcdctl's own check reads the same).
 const PROBE_KEY: &str = "health";
 
@@ -31,18 +31,18 @@ pub enum ClientError {
         source: io::Error,
     },
     /// etcd, or the way to it, said no.
-    #[error("{}", in_a_sentence(.0))]
+    #[error("{}", root_cause_line(.0))]
     Etcd(#[from] etcd_client::Error),
     /// It does not have what it acknowledged.
     #[error("etcd does not have what it said that it wrote")]
-    Forgetful,
+    WriteNotPersisted,
     /// etcd said nothing.
-    #[error("etcd did not answer within {} s", REQUEST.as_secs())]
-    Silent,
+    #[error("etcd did not answer within {} s", REQUEST_TIMEOUT.as_secs())]
+    Timeout,
 }
 
 /// What lies at the bottom of it: the layers above say only that something below them failed.
-fn in_a_sentence(error: &etcd_client::Error) -> String {
+fn root_cause_line(error: &etcd_client::Error) -> String {
     let bottom = causes(error).last();
     let text = match (error, bottom) {
         (_, Some(bottom)) => bottom.to_string(),
@@ -133,7 +133,7 @@ pub struct LiveHash {
 
 /// The member that a snapshot is taken of.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Source {
+pub struct MemberSource {
     /// Hexadecimal.
     pub member_id: String,
     /// Hexadecimal.
@@ -169,9 +169,9 @@ impl std::fmt::Debug for EtcdClient {
 
 async fn within<T>(asked: impl Future<Output = Result<T, etcd_client::Error>>) -> Result<T, ClientError> {
     // The client library's futures are large.
-    match tokio::time::timeout(REQUEST, Box::pin(asked)).await {
+    match tokio::time::timeout(REQUEST_TIMEOUT, Box::pin(asked)).await {
         Ok(answer) => Ok(answer?),
-        Err(_) => Err(ClientError::Silent),
+        Err(_) => Err(ClientError::Timeout),
     }
 }
 
@@ -181,7 +181,7 @@ impl EtcdClient {
     /// # Errors
     /// If a certificate cannot be read or used.
     pub async fn connect(data: &DataDir, url: &str) -> Result<Self, ClientError> {
-        Self::connect_for(data, url, REQUEST).await
+        Self::connect_for(data, url, REQUEST_TIMEOUT).await
     }
 
     /// As [`Self::connect`], for requests that may take as long as `patience`.
@@ -194,7 +194,7 @@ impl EtcdClient {
         let tls = TlsOptions::new()
             .ca_certificate(Certificate::from_pem(read(data.certificate("server-ca").certificate)?))
             .identity(Identity::from_pem(read(launcher.certificate)?, read(launcher.key)?));
-        let options = ConnectOptions::new().with_tls(tls).with_connect_timeout(REQUEST).with_timeout(patience);
+        let options = ConnectOptions::new().with_tls(tls).with_connect_timeout(REQUEST_TIMEOUT).with_timeout(patience);
         Ok(Self { client: within(Client::connect([url], Some(options))).await? })
     }
 
@@ -279,12 +279,12 @@ impl EtcdClient {
     ///
     /// # Errors
     /// If one of them fails.
-    pub async fn write_and_take_back(&mut self, key: &str) -> Result<i64, ClientError> {
+    pub async fn write_and_delete_probe(&mut self, key: &str) -> Result<i64, ClientError> {
         within(self.client.put(key, key, None)).await?;
         let read = within(self.client.get(key, None)).await?;
         let removed = within(self.client.delete(key, None)).await?;
         if read.kvs().first().is_none_or(|pair| pair.value() != key.as_bytes()) || removed.deleted() != 1 {
-            return Err(ClientError::Forgetful);
+            return Err(ClientError::WriteNotPersisted);
         }
         Ok(removed.header().map_or(0, etcd_client::ResponseHeader::revision))
     }
@@ -302,13 +302,13 @@ impl EtcdClient {
     ///
     /// # Errors
     /// If it does not answer, or is a learner.
-    pub async fn source(&mut self) -> Result<Source, NotHealthy> {
+    pub async fn source(&mut self) -> Result<MemberSource, NotHealthy> {
         let status = within(self.client.status()).await.map_err(NotHealthy::Unreachable)?;
         if status.is_learner() {
             return Err(NotHealthy::Learner);
         }
         let header = status.header();
-        Ok(Source {
+        Ok(MemberSource {
             member_id: format!("{:x}", header.map_or(0, etcd_client::ResponseHeader::member_id)),
             cluster_id: format!("{:x}", header.map_or(0, etcd_client::ResponseHeader::cluster_id)),
             version: status.version().to_owned(),

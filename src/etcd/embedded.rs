@@ -35,7 +35,7 @@ pub struct Unpacked {
 
 /// True if this executable carries `program`.
 #[must_use]
-pub fn carries(program: &str) -> bool {
+pub fn has_program(program: &str) -> bool {
     file(program).is_some()
 }
 
@@ -74,7 +74,7 @@ pub fn unpack(program: &str, data: &DataDir) -> Result<Option<Unpacked>, WriteEr
 ///
 /// # Errors
 /// As [`unpack`].
-pub fn borrow(program: &str, data: &DataDir) -> Result<Option<Unpacked>, WriteError> {
+pub fn open_in_memory(program: &str, data: &DataDir) -> Result<Option<Unpacked>, WriteError> {
     let Some(file) = file(program) else { return Ok(None) };
     let path = data.unpacked().join(SHA256).join("bin").join(program);
     if !host::is_noexec(nearest_existing(&path)) && is_intact(file, &path) {
@@ -123,7 +123,7 @@ fn is_intact(file: &EmbeddedFile, path: &Path) -> bool {
 }
 
 fn copy_checked(file: &EmbeddedFile, out: &mut impl Write) -> io::Result<()> {
-    let mut hashed = Hashed { out, context: digest::Context::new(&digest::SHA256) };
+    let mut hashed = HashingWriter { out, context: digest::Context::new(&digest::SHA256) };
     zstd::stream::copy_decode(file.zstd, &mut hashed)?;
     if hex(hashed.context.finish().as_ref()) == file.sha256 {
         return Ok(());
@@ -134,12 +134,12 @@ fn copy_checked(file: &EmbeddedFile, out: &mut impl Write) -> io::Result<()> {
     )))
 }
 
-struct Hashed<'a, W> {
+struct HashingWriter<'a, W> {
     out: &'a mut W,
     context: digest::Context,
 }
 
-impl<W: Write> Write for Hashed<'_, W> {
+impl<W: Write> Write for HashingWriter<'_, W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let count = self.out.write(bytes)?;
         self.context.update(&bytes[..count]);

@@ -18,7 +18,7 @@ use crate::host::{self, ProcessIdentity};
 use crate::plan::orphan::{Verdict, judge};
 
 /// How long an etcd that nobody recorded may take to let go of the data: it is on its way out if it was ours.
-const LETTING_GO: Duration = Duration::from_secs(5);
+const LOCK_RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why the child cannot be started over what is there.
 #[derive(Debug, thiserror::Error)]
@@ -45,7 +45,7 @@ pub enum OrphanError {
     },
     /// Ours, and it does not end.
     #[error("an etcd left by an earlier quorate (pid {pid}) does not end")]
-    Stuck {
+    NotStopping {
         /// Its pid.
         pid: i32,
         /// What the system said.
@@ -57,14 +57,14 @@ impl Diagnostic for OrphanError {
     fn code(&self) -> Code {
         match self {
             Self::InUse { .. } | Self::Unknown { .. } => Code::EtcdDataInUse,
-            Self::Stuck { .. } => Code::OrphanNotStopping,
+            Self::NotStopping { .. } => Code::OrphanNotStopping,
         }
     }
 
     fn next_step(&self) -> Option<String> {
         Some(match self {
             Self::InUse { .. } | Self::Unknown { .. } => "stop that process first, or use another --data-dir".into(),
-            Self::Stuck { pid, .. } => {
+            Self::NotStopping { pid, .. } => {
                 format!("look at it: cat /proc/{pid}/status; it waits for a disk if its state is D")
             }
         })
@@ -84,7 +84,7 @@ pub fn record(data: &DataDir, child: &ProcessIdentity) -> Result<(), WriteError>
 ///
 /// # Errors
 /// If the record cannot be removed.
-pub fn forget(data: &DataDir) -> Result<(), WriteError> {
+pub fn remove_record(data: &DataDir) -> Result<(), WriteError> {
     durable::remove_file(&data.child_record()).map(|_| ())
 }
 
@@ -108,7 +108,7 @@ pub async fn clear(data: &DataDir, grace: Duration) -> Result<(), OrphanError> {
         // Opened before it is looked at: what is judged is then what is signalled.
         let handle = ProcessHandle::open(recorded.pid).ok();
         match (judge(&recorded, host::identify(recorded.pid).as_ref()), handle) {
-            (Verdict::Ours, Some(handle)) => stop(&handle, grace).await?,
+            (Verdict::Ours, Some(handle)) => stop_orphan(&handle, grace).await?,
             (Verdict::Foreign, _) => {
                 tracing::info!(
                     pid = recorded.pid,
@@ -135,10 +135,10 @@ fn recorded(data: &DataDir) -> io::Result<Option<ProcessIdentity>> {
     }
 }
 
-async fn stop(orphan: &ProcessHandle, grace: Duration) -> Result<(), OrphanError> {
+async fn stop_orphan(orphan: &ProcessHandle, grace: Duration) -> Result<(), OrphanError> {
     let pid = orphan.pid;
     tracing::warn!(pid, "an etcd left by an earlier quorate still runs; stopping it before another is started");
-    let stuck = |source| OrphanError::Stuck { pid, source };
+    let stuck = |source| OrphanError::NotStopping { pid, source };
     // "No such process" means that it ended meanwhile, which is what is wanted.
     let _ = orphan.terminate();
     if let Ok(ended) = tokio::time::timeout(grace, orphan.ended()).await {
@@ -155,7 +155,7 @@ async fn stop(orphan: &ProcessHandle, grace: Duration) -> Result<(), OrphanError
 async fn wait_for_lock(data: &DataDir) -> Result<(), OrphanError> {
     let begun = clock::monotonic();
     while let Some(bolt) = locked(data) {
-        if begun.elapsed() > LETTING_GO {
+        if begun.elapsed() > LOCK_RELEASE_TIMEOUT {
             let holder = host::lock_holder(&bolt).map_or_else(|| "another process".to_owned(), host::describe);
             return Err(OrphanError::InUse { path: data.etcd(), holder });
         }

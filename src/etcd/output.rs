@@ -18,17 +18,17 @@ use tracing::Level;
 use crate::clock;
 
 /// The longest line that is passed on whole, in bytes.
-const LONGEST_LINE: usize = 16 << 10;
+const MAX_LINE_BYTES: usize = 16 << 10;
 /// Lines kept for a failure report.
-const KEPT_LINES: usize = 20;
+const TAIL_LINES: usize = 20;
 /// Lines of level INFO that are kept back while etcd starts.
-const HELD_LINES: usize = 500;
+const HELD_INFO_LINES: usize = 500;
 /// Characters of the reason for an exit.
-const LONGEST_REASON: usize = 400;
+const MAX_REASON_BYTES: usize = 400;
 /// Lines that may come at once …
 const BURST: u32 = 2000;
 /// … and that are let through each second after that.
-const LINES_A_SECOND: u32 = 200;
+const LINES_PER_SECOND: u32 = 200;
 
 /// Lines that were dropped because the child printed too many, since the launcher started.
 pub static DROPPED_LINES: AtomicU64 = AtomicU64::new(0);
@@ -54,7 +54,7 @@ pub fn set_verbose(verbose: bool) {
 
 /// What becomes of lines of level INFO.
 #[derive(Debug)]
-enum Informational {
+enum InfoLines {
     /// Kept back until it is known whether etcd becomes ready.
     Held(VecDeque<Entry>),
     /// Passed on.
@@ -70,12 +70,12 @@ pub struct Tail(Arc<Mutex<Lines>>);
 #[derive(Debug)]
 struct Lines {
     last: VecDeque<String>,
-    informational: Informational,
+    informational: InfoLines,
 }
 
 impl Default for Tail {
     fn default() -> Self {
-        let lines = Lines { last: VecDeque::new(), informational: Informational::Held(VecDeque::new()) };
+        let lines = Lines { last: VecDeque::new(), informational: InfoLines::Held(VecDeque::new()) };
         Self(Arc::new(Mutex::new(lines)))
     }
 }
@@ -87,7 +87,7 @@ impl Tail {
 
     fn push(&self, line: &str) {
         let mut lines = self.lock();
-        if lines.last.len() == KEPT_LINES {
+        if lines.last.len() == TAIL_LINES {
             lines.last.pop_front();
         }
         lines.last.push_back(crate::host::escape_control(line));
@@ -99,27 +99,27 @@ impl Tail {
             return Some(entry);
         }
         match &mut self.lock().informational {
-            Informational::Held(held) => {
-                if held.len() == HELD_LINES {
+            InfoLines::Held(held) => {
+                if held.len() == HELD_INFO_LINES {
                     held.pop_front();
                 }
                 held.push_back(entry);
                 None
             }
-            Informational::Shown => Some(entry),
-            Informational::Hidden => None,
+            InfoLines::Shown => Some(entry),
+            InfoLines::Hidden => None,
         }
     }
 
     /// etcd is ready: what it said on the way there, and says from now on for information, is left out.
     pub fn hide(&self) {
-        self.lock().informational = Informational::Hidden;
+        self.lock().informational = InfoLines::Hidden;
     }
 
     /// etcd does not become ready, or exited: what was kept back is passed on, and what follows.
     pub fn show(&self) {
-        let before = std::mem::replace(&mut self.lock().informational, Informational::Shown);
-        if let Informational::Held(held) = before {
+        let before = std::mem::replace(&mut self.lock().informational, InfoLines::Shown);
+        if let InfoLines::Held(held) = before {
             held.iter().for_each(emit);
         }
     }
@@ -142,23 +142,23 @@ impl Tail {
                 || line.contains(" C | ")
         };
         let lines = self.lines();
-        lines.iter().rev().find(is_last_word).map(|line| in_a_sentence(line))
+        lines.iter().rev().find(is_last_word).map(|line| reason_line(line))
     }
 }
 
 /// The message and error of a line, without its level.
-fn in_a_sentence(line: &str) -> String {
-    let entry = understand(line);
+fn reason_line(line: &str) -> String {
+    let entry = parse_line(line);
     let text = |name: &str| entry.fields.get(name).and_then(|value| value.as_str());
     let error = text("error").or_else(|| text("err")).map(|error| format!(": {error}")).unwrap_or_default();
     let text = crate::host::escape_control(&format!("{}{error}", entry.message));
-    text.chars().take(LONGEST_REASON).collect()
+    text.chars().take(MAX_REASON_BYTES).collect()
 }
 
 /// Reads one line of any etcd: JSON of zap (all versions), the older text of 3.4, or whatever else a program prints.
 #[must_use]
-pub fn understand(line: &str) -> Entry {
-    zap(line).or_else(|| capnslog(line)).unwrap_or_else(|| Entry {
+pub fn parse_line(line: &str) -> Entry {
+    parse_zap(line).or_else(|| parse_capnslog(line)).unwrap_or_else(|| Entry {
         level: if line.starts_with("panic:") || line.starts_with("fatal error:") { Level::ERROR } else { Level::INFO },
         message: line.to_owned(),
         fields: Map::new(),
@@ -168,14 +168,14 @@ pub fn understand(line: &str) -> Entry {
 /// A line of etcd's without what only programs read.
 #[must_use]
 pub fn short(line: &str) -> String {
-    let entry = understand(line);
+    let entry = parse_line(line);
     let text = |name: &str| entry.fields.get(name).and_then(|value| value.as_str());
     let error = text("error").or_else(|| text("err")).map(|error| format!(": {error}")).unwrap_or_default();
     crate::host::escape_control(&format!("{:<5} {}{error}", entry.level, entry.message))
 }
 
 /// `{"level":"warn","ts":"…","caller":"…","msg":"…","took":"1s"}`
-fn zap(line: &str) -> Option<Entry> {
+fn parse_zap(line: &str) -> Option<Entry> {
     if !line.starts_with('{') {
         return None;
     }
@@ -199,7 +199,7 @@ fn zap(line: &str) -> Option<Entry> {
 }
 
 /// `2026-11-21 03:50:00.123456 W | etcdserver: message`, the format of 3.4 without zap.
-fn capnslog(line: &str) -> Option<Entry> {
+fn parse_capnslog(line: &str) -> Option<Entry> {
     let (head, rest) = line.split_once(" | ")?;
     let (time, letter) = head.rsplit_once(' ')?;
     let level = match letter {
@@ -282,20 +282,20 @@ pub fn emit(entry: &Entry) {
 }
 
 /// Lets through so many lines a second, after a burst.
-struct Sluice {
+struct LineRateLimiter {
     credit: f64,
     last: Instant,
     dropped: u64,
 }
 
-impl Sluice {
+impl LineRateLimiter {
     fn new(now: Instant) -> Self {
         Self { credit: f64::from(BURST), last: now, dropped: 0 }
     }
 
     /// True if one more line may pass; also how many were dropped before it, once the flood is over.
-    fn admit(&mut self, now: Instant) -> (bool, Option<u64>) {
-        let earned = now.duration_since(self.last).as_secs_f64() * f64::from(LINES_A_SECOND);
+    fn allow(&mut self, now: Instant) -> (bool, Option<u64>) {
+        let earned = now.duration_since(self.last).as_secs_f64() * f64::from(LINES_PER_SECOND);
         self.last = now;
         self.credit = (self.credit + earned).min(f64::from(BURST));
         if self.credit < 1.0 {
@@ -303,10 +303,10 @@ impl Sluice {
             return (false, None);
         }
         // Wait for some credit before speaking of a flood, or each line through would speak of it.
-        let report = (self.dropped > 0 && self.credit > f64::from(LINES_A_SECOND) / 2.0)
+        let report = (self.dropped > 0 && self.credit > f64::from(LINES_PER_SECOND) / 2.0)
             .then(|| std::mem::take(&mut self.dropped));
         // While a flood lasts, save up so that its end can be told.
-        if self.dropped > 0 && self.credit < f64::from(LINES_A_SECOND) / 2.0 {
+        if self.dropped > 0 && self.credit < f64::from(LINES_PER_SECOND) / 2.0 {
             self.dropped += 1;
             return (false, None);
         }
@@ -316,8 +316,8 @@ impl Sluice {
 }
 
 /// Reads one pipe of the child until its end.
-pub async fn pump(mut from: pipe::Receiver, tail: Tail) {
-    let mut sluice = Sluice::new(clock::monotonic());
+pub async fn forward_output(mut from: pipe::Receiver, tail: Tail) {
+    let mut sluice = LineRateLimiter::new(clock::monotonic());
     let mut buffer = vec![0; 8 << 10];
     let mut line: Vec<u8> = Vec::new();
     let mut is_cut = false;
@@ -342,23 +342,23 @@ pub async fn pump(mut from: pipe::Receiver, tail: Tail) {
                 Some((b'\n', text)) => (text, true),
                 _ => (piece, false),
             };
-            let room = LONGEST_LINE.saturating_sub(line.len());
+            let room = MAX_LINE_BYTES.saturating_sub(line.len());
             is_cut |= text.len() > room;
             line.extend_from_slice(&text[..text.len().min(room)]);
             if is_end {
-                pass_on(&line, is_cut, &tail, &mut sluice);
+                emit_line(&line, is_cut, &tail, &mut sluice);
                 line.clear();
                 is_cut = false;
             }
         }
     }
     if !line.is_empty() {
-        pass_on(&line, is_cut, &tail, &mut sluice);
+        emit_line(&line, is_cut, &tail, &mut sluice);
     }
     report_dropped(sluice.dropped);
 }
 
-fn pass_on(line: &[u8], is_cut: bool, tail: &Tail, sluice: &mut Sluice) {
+fn emit_line(line: &[u8], is_cut: bool, tail: &Tail, sluice: &mut LineRateLimiter) {
     let mut line = String::from_utf8_lossy(line).into_owned();
     if is_cut {
         line.push_str(" […cut]");
@@ -367,10 +367,10 @@ fn pass_on(line: &[u8], is_cut: bool, tail: &Tail, sluice: &mut Sluice) {
         return;
     }
     tail.push(&line);
-    let (admitted, dropped) = sluice.admit(clock::monotonic());
+    let (admitted, dropped) = sluice.allow(clock::monotonic());
     report_dropped(dropped.unwrap_or(0));
     if admitted {
-        if let Some(entry) = tail.hold(understand(&line)) {
+        if let Some(entry) = tail.hold(parse_line(&line)) {
             emit(&entry);
         }
     } else {
@@ -390,7 +390,7 @@ mod tests {
 
     #[test]
     fn lines_of_every_version_are_understood() {
-        let entry = understand(
+        let entry = parse_line(
             r#"{"level":"warn","ts":"2026-11-21T03:50:00.1Z","caller":"etcdserver/util.go:123","msg":"apply request took too long","took":"1s","n":3}"#,
         );
         assert_eq!((entry.level, entry.message.as_str()), (Level::WARN, "apply request took too long"));
@@ -399,7 +399,7 @@ mod tests {
             serde_json::json!({"caller":"etcdserver/util.go:123","took":"1s","n":3})
         );
 
-        let entry = understand("2026-11-21 03:50:00.123456 W | etcdserver: could not get cluster response");
+        let entry = parse_line("2026-11-21 03:50:00.123456 W | etcdserver: could not get cluster response");
         assert_eq!((entry.level, entry.message.as_str()), (Level::WARN, "could not get cluster response"));
         assert_eq!(entry.fields["caller"], "etcdserver");
 
@@ -412,7 +412,7 @@ mod tests {
             ("a | b", Level::INFO),
             ("goroutine 1 I | x: y", Level::INFO),
         ] {
-            let entry = understand(line);
+            let entry = parse_line(line);
             assert_eq!((entry.level, entry.message.as_str()), (level, line));
         }
     }
@@ -424,7 +424,7 @@ mod tests {
             tail.push(&format!("line {number}\u{1b}[2J"));
         }
         let lines = tail.lines();
-        assert_eq!(lines.len(), KEPT_LINES);
+        assert_eq!(lines.len(), TAIL_LINES);
         assert_eq!(lines[0], "line 10?[2J");
     }
 
@@ -435,7 +435,7 @@ mod tests {
         assert_eq!(tail.hold(info("a")), None);
         let warning = Entry { level: Level::WARN, ..info("w") };
         assert_eq!(tail.hold(warning.clone()), Some(warning.clone()));
-        for number in 0..2 * HELD_LINES {
+        for number in 0..2 * HELD_INFO_LINES {
             assert_eq!(tail.hold(info(&number.to_string())), None);
         }
         tail.show();
@@ -458,7 +458,7 @@ mod tests {
             ),
             (r#"{"level":"warn","msg":"stopping secure grpc server due to error","error":"no certificate"}"#, false),
         ] {
-            assert_eq!(is_harmless(&understand(line)), harmless, "{line}");
+            assert_eq!(is_harmless(&parse_line(line)), harmless, "{line}");
         }
     }
 
@@ -475,16 +475,16 @@ mod tests {
     #[test]
     fn a_flood_is_thinned_and_counted_exactly() {
         let start = clock::monotonic();
-        let mut sluice = Sluice::new(start);
+        let mut sluice = LineRateLimiter::new(start);
         let (mut passed, mut told) = (0u64, 0);
         let total = 100_000u64;
         for number in 0..total {
-            let (admitted, dropped) = sluice.admit(start + Duration::from_micros(number * 10));
+            let (admitted, dropped) = sluice.allow(start + Duration::from_micros(number * 10));
             passed += u64::from(admitted);
             told += dropped.unwrap_or(0);
         }
-        assert!(passed <= u64::from(BURST + LINES_A_SECOND), "{passed}");
-        let (admitted, dropped) = sluice.admit(start + Duration::from_secs(60));
+        assert!(passed <= u64::from(BURST + LINES_PER_SECOND), "{passed}");
+        let (admitted, dropped) = sluice.allow(start + Duration::from_secs(60));
         assert!(admitted);
         assert_eq!(passed + told + dropped.unwrap_or(0), total);
     }

@@ -16,7 +16,7 @@ use nix::sys::stat::Mode;
 
 /// A file that stays the same file.
 #[derive(Clone, Debug)]
-pub struct Pinned {
+pub struct PinnedExecutable {
     path: PathBuf,
     file: Arc<OwnedFd>,
     content: Content,
@@ -44,7 +44,7 @@ pub enum Executable {
     Replaced(PathBuf),
 }
 
-impl Pinned {
+impl PinnedExecutable {
     /// Holds on to the file that has the name `path` now.
     ///
     /// # Errors
@@ -92,7 +92,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("etcd");
         fs::write(&path, "one").unwrap();
-        let pinned = Pinned::open(&path).unwrap();
+        let pinned = PinnedExecutable::open(&path).unwrap();
         assert_eq!(pinned.executable().unwrap(), Executable::AsChecked(path.clone()));
 
         fs::write(dir.path().join("new"), "two").unwrap();
@@ -103,7 +103,7 @@ mod tests {
         assert!(matches!(pinned.executable().unwrap(), Executable::Replaced(_)), "removed is replaced, too");
 
         fs::write(&path, "three").unwrap();
-        let pinned = Pinned::open(&path).unwrap();
+        let pinned = PinnedExecutable::open(&path).unwrap();
         fs::write(&path, "longer than before").unwrap();
         assert!(pinned.executable().is_err());
     }

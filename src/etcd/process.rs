@@ -21,15 +21,15 @@ use tokio::sync::oneshot;
 use crate::host::{self, User};
 
 /// Children that somebody waits for; the reaper of PID 1 leaves them alone.
-static OURS: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
+static OWN_CHILDREN: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
 
-fn ours() -> MutexGuard<'static, BTreeSet<i32>> {
-    OURS.lock().unwrap_or_else(PoisonError::into_inner)
+fn own_children() -> MutexGuard<'static, BTreeSet<i32>> {
+    OWN_CHILDREN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What etcd gets of our environment: where programs are, the time zone, the settings of Go's runtime, and where the CAs of the system
 /// are. No proxy, which would get between members, and no credentials, which etcd's user could read in `/proc/PID/environ`.
-const FOR_ETCD: [&str; 10] = [
+const ETCD_ENVIRONMENT: [&str; 10] = [
     "PATH",
     "TZ",
     "LANG",
@@ -45,7 +45,7 @@ const FOR_ETCD: [&str; 10] = [
 /// Gives an etcd an environment that is made from nothing.
 pub fn etcd_environment(command: &mut Command) {
     command.env_clear();
-    command.envs(FOR_ETCD.iter().filter_map(|name| std::env::var_os(name).map(|value| (name, value))));
+    command.envs(ETCD_ENVIRONMENT.iter().filter_map(|name| std::env::var_os(name).map(|value| (name, value))));
 }
 
 /// Removes what a command of the operator's must not inherit: systemd's sockets, settings of etcd's by environment, and our secrets.
@@ -139,7 +139,7 @@ fn spawn_here(mut command: Command) -> io::Result<Child> {
     unsafe {
         command.pre_exec(bind_to_us);
     }
-    let mut known = ours();
+    let mut known = own_children();
     let child = command.spawn()?;
     known.extend(i32::try_from(child.id()).ok());
     Ok(child)
@@ -155,14 +155,14 @@ pub fn kill_group(leader: u32) {
 
 /// Says that a child was waited for.
 pub fn forget(pid: i32) {
-    ours().remove(&pid);
+    own_children().remove(&pid);
 }
 
 /// Reaps the zombies that a PID 1 inherits, and only those. Returns their pids.
 pub fn reap_adopted() -> Vec<i32> {
     use nix::sys::wait::{WaitPidFlag, waitpid};
     let us = nix::unistd::getpid();
-    let known = ours();
+    let known = own_children();
     let Ok(processes) = procfs::process::all_processes() else { return Vec::new() };
     processes
         .flatten()

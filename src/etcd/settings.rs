@@ -17,9 +17,9 @@ use crate::host;
 ///
 /// A lone member has nobody to lose an election to, but etcd waits a random part of the election timeout all the same
 /// when it starts again: up to 2 s with 100/1000 on 3.4 and 3.5 (measured). With 20/100 it is ready within 0.2 s.
-pub const LONE_HEARTBEAT_MILLIS: u32 = 20;
+pub const SINGLE_MEMBER_HEARTBEAT_MILLIS: u32 = 20;
 /// Election timeout while this member is the only one, in milliseconds; etcd wants at least five heartbeats.
-pub const LONE_ELECTION_MILLIS: u32 = 100;
+pub const SINGLE_MEMBER_ELECTION_MILLIS: u32 = 100;
 
 /// Who the member is and how it begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,14 +27,14 @@ pub struct Identity {
     /// Member name.
     pub name: String,
     /// How etcd is to begin.
-    pub beginning: Beginning,
+    pub beginning: StartMode,
     /// True if no other member is known.
     pub is_alone: bool,
 }
 
 /// How etcd begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Beginning {
+pub enum StartMode {
     /// As the first member of a new cluster, whose id is made unlike any other by this text.
     NewCluster {
         /// etcd's `initial-cluster-token`.
@@ -207,11 +207,11 @@ pub fn settings(config: &Config, data: &DataDir, identity: &Identity, version: V
         Setting::new("initial-cluster", format!("{}={peer_url}", identity.name)),
     ];
     match &identity.beginning {
-        Beginning::NewCluster { token } => {
+        StartMode::NewCluster { token } => {
             all.push(Setting::new("initial-cluster-state", "new"));
             all.push(Setting::new("initial-cluster-token", token));
         }
-        Beginning::ExistingData => all.push(Setting::new("initial-cluster-state", "existing")),
+        StartMode::ExistingData => all.push(Setting::new("initial-cluster-state", "existing")),
     }
     all.extend(transport_security(data));
     all.extend(timing(config, identity.is_alone));
@@ -232,7 +232,7 @@ pub fn settings(config: &Config, data: &DataDir, identity: &Identity, version: V
 /// As [`settings`], for an etcd that nobody but the launcher can reach: on two ports of loopback, for clients and for members, with the
 /// certificates of `trust`, on the data in `dir`. It says little, and has no page of metrics.
 #[must_use]
-pub fn secluded(
+pub fn isolated_settings(
     config: &Config,
     trust: &DataDir,
     identity: &Identity,
@@ -268,7 +268,7 @@ fn transport_security(data: &DataDir) -> Vec<Setting> {
 fn timing(config: &Config, is_alone: bool) -> [Setting; 2] {
     let is_given = ["heartbeat-interval", "election-timeout"].iter().any(|key| config.etcd.argument(key).is_some());
     let (heartbeat, election) = match (config.etcd.heartbeat_millis, config.etcd.election_millis) {
-        (None, None) if is_alone && !is_given => (LONE_HEARTBEAT_MILLIS, LONE_ELECTION_MILLIS),
+        (None, None) if is_alone && !is_given => (SINGLE_MEMBER_HEARTBEAT_MILLIS, SINGLE_MEMBER_ELECTION_MILLIS),
         (heartbeat, election) => {
             (heartbeat.unwrap_or(DEFAULT_HEARTBEAT_MILLIS), election.unwrap_or(DEFAULT_ELECTION_MILLIS))
         }
@@ -328,7 +328,7 @@ mod tests {
     }
 
     fn value(config: &Config, version: &str, is_alone: bool, key: &str) -> Option<String> {
-        let identity = Identity { name: "n-1".into(), beginning: Beginning::ExistingData, is_alone };
+        let identity = Identity { name: "n-1".into(), beginning: StartMode::ExistingData, is_alone };
         let all = settings(config, &DataDir::new(&config.data_dir), &identity, version.parse().unwrap());
         let mut found = all.iter().filter(|setting| setting.key == key);
         let first = found.next().map(|setting| setting.value.clone());

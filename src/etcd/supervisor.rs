@@ -23,10 +23,10 @@ use std::time::{Duration, Instant};
 use tokio::net::unix::pipe;
 use tokio::sync::{mpsc, watch};
 
-use super::child::{ChildStatus, Handle, Order, State};
+use super::child::{ChildStatus, Handle, State, SupervisorCommand};
 use super::orphan;
 use super::output::{self, Tail};
-use super::pinned::{Executable, Pinned};
+use super::pinned::{Executable, PinnedExecutable};
 use super::process::{self, ProcessHandle, Spawner, become_user, etcd_environment};
 use crate::clock;
 use crate::datadir::DataDir;
@@ -37,7 +37,7 @@ use crate::log_failure;
 use crate::plan::child::{History, Life, Next};
 
 /// How long after its end a child's pipes may still give lines.
-const LAST_WORDS: Duration = Duration::from_millis(500);
+const OUTPUT_DRAIN_TIMEOUT: Duration = Duration::from_millis(500);
 /// How often the kernel's count of processes killed for want of memory is looked at: a kill is blamed on memory only if the
 /// count went up since.
 const MEMORY_INTERVAL: Duration = Duration::from_secs(2);
@@ -46,7 +46,7 @@ const MEMORY_INTERVAL: Duration = Duration::from_secs(2);
 #[derive(Clone, Debug)]
 pub struct Launch {
     /// The executable.
-    pub program: Pinned,
+    pub program: PinnedExecutable,
     /// Who runs it, if not we.
     pub user: Option<User>,
     /// Its arguments.
@@ -75,9 +75,9 @@ pub enum Ended {
     /// As asked.
     Stopped,
     /// The child cannot be kept running.
-    GaveUp(GaveUp),
+    GaveUp(KeepsExiting),
     /// The child was killed and is still there.
-    Stuck(Stuck),
+    Stuck(Unkillable),
     /// The data is gone, so the child is not started again.
     DataLost(AppError),
 }
@@ -85,9 +85,9 @@ pub enum Ended {
 /// The child was killed and is still there.
 #[derive(Debug, thiserror::Error)]
 #[error("etcd (pid {0}) was killed and does not end: it waits for a disk that does not answer")]
-pub struct Stuck(i32);
+pub struct Unkillable(i32);
 
-impl Diagnostic for Stuck {
+impl Diagnostic for Unkillable {
     fn code(&self) -> Code {
         Code::EtcdUnkillable
     }
@@ -100,7 +100,7 @@ impl Diagnostic for Stuck {
 /// The child cannot be kept running.
 #[derive(Debug, thiserror::Error)]
 #[error("etcd ended {times} times right after its start, the last time with {exit}; its last lines:{}", indented(.lines))]
-pub struct GaveUp {
+pub struct KeepsExiting {
     times: u32,
     exit: String,
     lines: Vec<String>,
@@ -115,7 +115,7 @@ pub fn indented(lines: &[String]) -> String {
     lines.iter().map(|line| format!("\n    {}", output::short(line))).collect()
 }
 
-impl Diagnostic for GaveUp {
+impl Diagnostic for KeepsExiting {
     fn code(&self) -> Code {
         Code::EtcdKeepsExiting
     }
@@ -130,7 +130,7 @@ impl Diagnostic for GaveUp {
 pub struct Supervisor {
     launch: Launch,
     spawner: Spawner,
-    orders: mpsc::Receiver<Order>,
+    orders: mpsc::Receiver<SupervisorCommand>,
     status: watch::Sender<ChildStatus>,
     history: History,
     was_ready: bool,
@@ -148,7 +148,7 @@ struct Running {
     was_killed: bool,
 }
 
-enum Attended {
+enum ChildExit {
     AsAsked,
     /// To be started again at once.
     Restart,
@@ -176,11 +176,11 @@ impl Supervisor {
                 return Ended::DataLost(why);
             }
             let (life, exit) = match self.spawn().await {
-                Ok(running) => match self.attend(running).await {
-                    Attended::AsAsked => return self.stopped(),
-                    Attended::Restart => continue,
-                    Attended::Stuck(pid) => return Ended::Stuck(Stuck(pid)),
-                    Attended::ByItself(life, exit) => (life, exit),
+                Ok(running) => match self.watch_child(running).await {
+                    ChildExit::AsAsked => return self.stopped(),
+                    ChildExit::Restart => continue,
+                    ChildExit::Stuck(pid) => return Ended::Stuck(Unkillable(pid)),
+                    ChildExit::ByItself(life, exit) => (life, exit),
                 },
                 Err(why) => (Life { lived: Duration::ZERO, healthy: Duration::ZERO }, why),
             };
@@ -195,7 +195,7 @@ impl Supervisor {
                 Next::GiveUp => {
                     self.enter(State::Failed, |status| status.exited(exit.clone(), clock::monotonic()));
                     let lines = self.status.borrow().tail.lines();
-                    return Ended::GaveUp(GaveUp { times: crate::plan::child::ENOUGH, exit, lines });
+                    return Ended::GaveUp(KeepsExiting { times: crate::plan::child::ENOUGH, exit, lines });
                 }
             }
         }
@@ -256,7 +256,7 @@ impl Supervisor {
         let pipes = [child.stdout.take().map(Into::into), child.stderr.take().map(Into::into)];
         for fd in pipes.into_iter().flatten() {
             match pipe::Receiver::from_owned_fd(fd) {
-                Ok(receiver) => drop(pumps.spawn(output::pump(receiver, tail.clone()))),
+                Ok(receiver) => drop(pumps.spawn(output::forward_output(receiver, tail.clone()))),
                 Err(error) => tracing::warn!(%error, "etcd's output cannot be read"),
             }
         }
@@ -285,7 +285,7 @@ impl Supervisor {
     }
 
     /// Looks after one life, until it ends or is ended.
-    async fn attend(&mut self, mut running: Running) -> Attended {
+    async fn watch_child(&mut self, mut running: Running) -> ChildExit {
         let mut memory = tokio::time::interval(MEMORY_INTERVAL);
         let asked = loop {
             tokio::select! {
@@ -296,17 +296,17 @@ impl Supervisor {
                 }
                 _ = memory.tick() => running.memory_kills = MemoryKills::of(running.handle.pid),
                 order = self.orders.recv() => match order {
-                    Some(Order::IsReady(generation)) => self.ready(&mut running, generation),
-                    Some(Order::Restart) => {
-                        break Some(self.end(&mut running, false).await.unwrap_or(Attended::Restart));
+                    Some(SupervisorCommand::IsReady(generation)) => self.ready(&mut running, generation),
+                    Some(SupervisorCommand::Restart) => {
+                        break Some(self.end(&mut running, false).await.unwrap_or(ChildExit::Restart));
                     }
-                    Some(Order::Stop) | None => {
+                    Some(SupervisorCommand::Stop) | None => {
                         self.end(&mut running, false).await;
-                        break Some(Attended::AsAsked);
+                        break Some(ChildExit::AsAsked);
                     }
-                    Some(Order::Kill) => {
+                    Some(SupervisorCommand::Kill) => {
                         self.end(&mut running, true).await;
-                        break Some(Attended::AsAsked);
+                        break Some(ChildExit::AsAsked);
                     }
                 },
             }
@@ -314,10 +314,12 @@ impl Supervisor {
         let now = clock::monotonic();
         let Some(exit) = Self::reap(&mut running) else {
             // Its record stays, so that the next launcher waits for it instead of starting another.
-            return Attended::Stuck(running.handle.pid);
+            return ChildExit::Stuck(running.handle.pid);
         };
-        note_failure(orphan::forget(&self.launch.data));
-        let _ = tokio::time::timeout(LAST_WORDS, async { while running.pumps.join_next().await.is_some() {} }).await;
+        note_failure(orphan::remove_record(&self.launch.data));
+        let _ =
+            tokio::time::timeout(OUTPUT_DRAIN_TIMEOUT, async { while running.pumps.join_next().await.is_some() {} })
+                .await;
         if let Some(asked) = asked {
             tracing::info!(pid = running.handle.pid, exit, "etcd stopped");
             return asked;
@@ -332,7 +334,7 @@ impl Supervisor {
             lived: now.duration_since(running.started),
             healthy: running.ready.map_or(Duration::ZERO, |ready| now.duration_since(ready)),
         };
-        Attended::ByItself(life, exit)
+        ChildExit::ByItself(life, exit)
     }
 
     fn ready(&mut self, running: &mut Running, generation: u64) {
@@ -348,7 +350,7 @@ impl Supervisor {
     }
 
     /// Ends the child: asks, waits, insists. Orders that come meanwhile can only hasten it, and an order to stop is told.
-    async fn end(&mut self, running: &mut Running, at_once: bool) -> Option<Attended> {
+    async fn end(&mut self, running: &mut Running, at_once: bool) -> Option<ChildExit> {
         self.enter(State::Stopping, |_| {});
         let pid = running.handle.pid;
         let deadline = tokio::time::sleep(self.launch.grace);
@@ -368,13 +370,13 @@ impl Supervisor {
                         break;
                     }
                     Some(order) = self.orders.recv() => match order {
-                        Order::Kill => {
+                        SupervisorCommand::Kill => {
                             tracing::warn!(pid, "second signal received; killing etcd");
-                            to_stop = Some(Attended::AsAsked);
+                            to_stop = Some(ChildExit::AsAsked);
                             break;
                         }
-                        Order::Stop => to_stop = Some(Attended::AsAsked),
-                        Order::Restart | Order::IsReady(_) => {}
+                        SupervisorCommand::Stop => to_stop = Some(ChildExit::AsAsked),
+                        SupervisorCommand::Restart | SupervisorCommand::IsReady(_) => {}
                     },
                 }
             }
@@ -407,7 +409,7 @@ impl Supervisor {
         loop {
             tokio::select! {
                 () = &mut over => return false,
-                order = self.orders.recv() => if !matches!(order, Some(Order::IsReady(_) | Order::Restart)) {
+                order = self.orders.recv() => if !matches!(order, Some(SupervisorCommand::IsReady(_) | SupervisorCommand::Restart)) {
                     return true;
                 },
             }

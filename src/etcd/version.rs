@@ -54,9 +54,9 @@ pub struct NotAVersion(String);
 
 impl NotAVersion {
     fn cut(text: &str) -> Self {
-        const SHOWN: usize = 80;
-        let mut shown: String = crate::host::escape_control(text).chars().take(SHOWN).collect();
-        if text.chars().nth(SHOWN).is_some() {
+        const MAX_SHOWN_BYTES: usize = 80;
+        let mut shown: String = crate::host::escape_control(text).chars().take(MAX_SHOWN_BYTES).collect();
+        if text.chars().nth(MAX_SHOWN_BYTES).is_some() {
             shown.push('…');
         }
         Self(shown)

@@ -125,7 +125,7 @@ async fn ask(running: &mut Running, question: &Question<'_>, course: &Course) ->
     }
     let mark = hex(&host::random::<8>().map_err(GateError::System)?);
     let revision =
-        client.write_and_take_back(&format!("quorate/gate/{mark}")).await.map_err(failed("be written to"))?;
+        client.write_and_delete_probe(&format!("quorate/gate/{mark}")).await.map_err(failed("be written to"))?;
     Ok(Answer { member, took, revision })
 }
 

@@ -12,11 +12,11 @@ use crate::config::Config;
 use crate::datadir::{DataDir, DataDirError};
 use crate::durable::WriteError;
 use crate::error::{Code, Diagnostic};
-use crate::etcd::child::{Handle, Order, State};
+use crate::etcd::child::{Handle, State, SupervisorCommand};
 use crate::etcd::client::{ClientError, EtcdClient};
-use crate::etcd::pinned::Pinned;
+use crate::etcd::pinned::PinnedExecutable;
 use crate::etcd::process::Spawner;
-use crate::etcd::settings::{self, Beginning, Identity, Setting};
+use crate::etcd::settings::{self, Identity, Setting, StartMode};
 use crate::etcd::supervisor::{Ended, Launch, Supervisor};
 use crate::etcd::version::Version;
 use crate::pki::{self, Names, Occasion, PkiError};
@@ -35,7 +35,7 @@ const REQUEST: Duration = Duration::from_secs(120);
 #[derive(Clone, Debug)]
 pub struct Program {
     /// The executable.
-    pub checked: Pinned,
+    pub checked: PinnedExecutable,
     /// Its version.
     pub version: Version,
     /// How long it may take to end.
@@ -144,9 +144,16 @@ impl Trial<'_> {
             trust.set_certificate_modes(&trust.certificate(expiry.name))?;
         }
         let [client, peer] = free_ports().map_err(system("find a free port on loopback"))?;
-        let identity = Identity { name: self.name.to_owned(), beginning: Beginning::ExistingData, is_alone: true };
-        let mut flags =
-            settings::secluded(self.config, &trust, &identity, program.version, self.dir, [client, peer], self.quota);
+        let identity = Identity { name: self.name.to_owned(), beginning: StartMode::ExistingData, is_alone: true };
+        let mut flags = settings::isolated_settings(
+            self.config,
+            &trust,
+            &identity,
+            program.version,
+            self.dir,
+            [client, peer],
+            self.quota,
+        );
         if self.force_new_cluster {
             flags.push(Setting { key: "force-new-cluster".into(), value: "true".into() });
         }
@@ -228,7 +235,7 @@ impl Running {
     /// # Errors
     /// If it does not end.
     pub async fn stop(self) -> Result<(), TrialError> {
-        self.handle.order(Order::Stop).await;
+        self.handle.send(SupervisorCommand::Stop).await;
         match self.owner.await {
             Ok(Ended::Stopped | Ended::GaveUp(_) | Ended::DataLost(_)) => Ok(()),
             Ok(Ended::Stuck(stuck)) => Err(TrialError::System { act: "end etcd", source: io::Error::other(stuck) }),

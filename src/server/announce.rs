@@ -3,7 +3,7 @@
 use super::preflight::Prepared;
 use super::state::BinaryFacts;
 use crate::config::Config;
-use crate::etcd::settings::Beginning;
+use crate::etcd::settings::StartMode;
 use crate::plan::start::ClusterRecord;
 
 /// Logs the first two lines.
@@ -19,10 +19,10 @@ pub(super) fn start(config: &Config, config_file: &str, binary: &BinaryFacts, pr
     );
     let member = &prepared.identity.name;
     match (&prepared.identity.beginning, &prepared.remembered) {
-        (Beginning::NewCluster { .. }, None) => {
+        (StartMode::NewCluster { .. }, None) => {
             tracing::warn!(member, "there is no data here: starting a NEW, empty cluster");
         }
-        (Beginning::NewCluster { .. }, Some(before)) => {
+        (StartMode::NewCluster { .. }, Some(before)) => {
             let (before, epoch) = (&before.cluster_id, prepared.epoch);
             tracing::warn!(
                 member,
@@ -31,7 +31,7 @@ pub(super) fn start(config: &Config, config_file: &str, binary: &BinaryFacts, pr
                 "starting a NEW, empty cluster, as --new-cluster or an unfinished first start asks for"
             );
         }
-        (Beginning::ExistingData, remembered) => {
+        (StartMode::ExistingData, remembered) => {
             let ClusterRecord { cluster_id, members, etcd_version, .. } = remembered.clone().unwrap_or_default();
             let last_run_by = etcd_version.map(|version| version.to_string());
             let epoch = prepared.epoch;

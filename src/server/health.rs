@@ -10,7 +10,7 @@ use super::maintenance::Maintenance;
 use crate::clock;
 use crate::config::Config;
 use crate::datadir::DataDir;
-use crate::etcd::child::{ChildStatus, Handle, Order, State};
+use crate::etcd::child::{ChildStatus, Handle, State, SupervisorCommand};
 use crate::etcd::client::{EtcdClient, Expected, MemberFacts, NotHealthy};
 use crate::etcd::settings::Addresses;
 use crate::pki::Expiry;
@@ -115,7 +115,7 @@ impl Prober {
             // First what is known, then the word that depends on it.
             self.publish(health);
             if is_healthy {
-                self.handle.order(Order::IsReady(generation)).await;
+                self.handle.send(SupervisorCommand::IsReady(generation)).await;
             }
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}

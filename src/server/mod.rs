@@ -37,8 +37,8 @@ use crate::control;
 use crate::datadir::DataDir;
 use crate::durable;
 use crate::error::{AppError, Code, Diagnostic, ErrorReport};
-use crate::etcd::binary::{self, Source, Unpacking};
-use crate::etcd::child::{ChildStatus, Handle, Order, State};
+use crate::etcd::binary::{self, BinarySource, Unpacking};
+use crate::etcd::child::{ChildStatus, Handle, State, SupervisorCommand};
 use crate::etcd::embedded;
 use crate::etcd::process::{self, Spawner};
 use crate::etcd::settings::{Addresses, settings};
@@ -131,7 +131,7 @@ async fn prepare(config: &Config) -> Result<(DataDir, BinaryFacts, Prepared), Ap
         save::prepare_own_dir(dir)?;
     }
     let prepared = preflight::prepare(config, &data, looked_at.version, grace()).await?;
-    if looked_at.program.source != Source::Embedded {
+    if looked_at.program.source != BinarySource::Embedded {
         return Ok((data, looked_at, prepared));
     }
     // The same bytes, which unpacking checks.
@@ -157,7 +157,7 @@ async fn find_etcd(config: &Config, data: &DataDir) -> Result<BinaryFacts, AppEr
     let program = binary::find_etcd(config.etcd.binary.as_deref(), data, Unpacking::No)?;
     let checked = program.pin()?;
     // What somebody else made is run as etcd's user from the first moment on; what we carry is ours.
-    let runner = config.etcd.user.as_ref().filter(|_| program.source != Source::Embedded);
+    let runner = config.etcd.user.as_ref().filter(|_| program.source != BinarySource::Embedded);
     let version = binary::version_of(&program.path, runner).await?;
     binary::check_arguments(&program.path, version, &config.etcd.args, runner).await?;
     Ok(BinaryFacts { version, checked, program: Arc::new(program) })
@@ -402,12 +402,12 @@ impl Server {
                     let (saving, drilling) = (shared.snapshots.saving.lock(), shared.snapshots.drilling.lock());
                     let cancelled = async { tokio::join!(saving, drilling) };
                     let _ = tokio::time::timeout(BREAKING_OFF, cancelled).await;
-                    handle.order(Order::Stop).await;
+                    handle.send(SupervisorCommand::Stop).await;
                 });
             }
             // One signal that arrives twice: timeout(1) and shells send it to the process and to its group.
             Some((at, first)) if first == signal && at.elapsed() < SAME_SIGNAL => {}
-            Some(_) => self.handle.order(Order::Kill).await,
+            Some(_) => self.handle.send(SupervisorCommand::Kill).await,
         }
     }
 
@@ -510,7 +510,7 @@ impl Server {
                     if let Err(error) = pki::token::ensure(&self.shared.data, None) {
                         log_failure!(error, ErrorReport::of(&error), "the token could not be made to name the new CA");
                     }
-                    self.handle.order(Order::Restart).await;
+                    self.handle.send(SupervisorCommand::Restart).await;
                 }
             }
             Err(error) => {

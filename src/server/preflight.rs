@@ -18,7 +18,7 @@ use crate::durable::{self, DirError, PRIVATE_FILE};
 use crate::error::{AppError, Code, Diagnostic};
 use crate::etcd::embedded::hex;
 use crate::etcd::orphan;
-use crate::etcd::settings::{Beginning, Identity};
+use crate::etcd::settings::{Identity, StartMode};
 use crate::etcd::version::Version;
 use crate::faults;
 use crate::host::{self, FileSystem};
@@ -157,9 +157,9 @@ pub(super) async fn prepare(
     }
     pki::token::ensure(data, config.token.as_ref())?;
     let beginning = if is_new {
-        Beginning::NewCluster { token: format!("quorate-{}", random_digits()?) }
+        StartMode::NewCluster { token: format!("quorate-{}", random_digits()?) }
     } else {
-        Beginning::ExistingData
+        StartMode::ExistingData
     };
     let intended = is_new.then(|| plan.intention(remembered.clone(), binary));
     Ok(Prepared {

@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::datadir::DataDir;
 use crate::etcd::binary::Program;
 use crate::etcd::child::ChildStatus;
-use crate::etcd::pinned::Pinned;
+use crate::etcd::pinned::PinnedExecutable;
 use crate::etcd::version::Version;
 use crate::pki::Expiry;
 use crate::plan::health::{Rescued, StorageFacts};
@@ -23,7 +23,7 @@ pub struct BinaryFacts {
     /// Its version.
     pub version: Version,
     /// The file that was checked.
-    pub checked: Pinned,
+    pub checked: PinnedExecutable,
     /// How it was found; keeps it executable if it is in memory.
     pub program: Arc<Program>,
 }

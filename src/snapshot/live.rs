@@ -108,7 +108,7 @@ fn open(data: &DataDir) -> Result<File, LiveError> {
 pub(super) async fn next(stream: &mut SnapshotStreaming) -> Result<Option<etcd_client::SnapshotResponse>, ClientError> {
     match tokio::time::timeout(IDLE, stream.message()).await {
         Ok(message) => Ok(message?),
-        Err(_) => Err(ClientError::Silent),
+        Err(_) => Err(ClientError::Timeout),
     }
 }
 

@@ -245,7 +245,7 @@ pub fn prepare_own_dir(dir: &Path) -> Result<(), SaveError> {
 pub async fn save(
     wish: &Wish,
     client: &mut EtcdClient,
-    facts: &client::Source,
+    facts: &client::MemberSource,
     mut progress: impl FnMut(u64, u64),
 ) -> Result<Manifest, AppError> {
     let place = wish.dir.clone();
@@ -289,7 +289,7 @@ struct Made {
 ///
 /// # Errors
 /// As [`save`].
-pub fn save_at_rest(wish: &Wish, data: &DataDir, facts: &client::Source) -> Result<Manifest, AppError> {
+pub fn save_at_rest(wish: &Wish, data: &DataDir, facts: &client::MemberSource) -> Result<Manifest, AppError> {
     prepare_dir(&wish.dir)?;
     let held = Live::at_rest(data)?;
     receive::check_space(&wish.dir, held.size())?;
@@ -300,7 +300,7 @@ pub fn save_at_rest(wish: &Wish, data: &DataDir, facts: &client::Source) -> Resu
 }
 
 /// Makes it safe, gives it its name, and describes it.
-fn complete(wish: &Wish, facts: &client::Source, made: Made, begun: SystemTime) -> Result<Manifest, SaveError> {
+fn complete(wish: &Wish, facts: &client::MemberSource, made: Made, begun: SystemTime) -> Result<Manifest, SaveError> {
     let (draft, verified) = finish(wish, made)?;
     let named = publish(wish, draft, begun)?;
     describe(wish, facts, &verified, &named, begun).map_err(|why| {
@@ -452,7 +452,7 @@ fn publish(wish: &Wish, draft: NewFile, begun: SystemTime) -> Result<PathBuf, Sa
 /// Writes the manifest.
 fn describe(
     wish: &Wish,
-    facts: &client::Source,
+    facts: &client::MemberSource,
     verified: &Verified,
     path: &Path,
     begun: SystemTime,

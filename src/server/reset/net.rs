@@ -31,7 +31,7 @@ impl Run<'_> {
             last_named: 0,
             course: self.course.clone(),
         };
-        let facts = client::Source {
+        let facts = client::MemberSource {
             member_id: known.member_id,
             cluster_id: known.cluster_id,
             version: known.etcd_version.map(|version| version.to_string()).unwrap_or_default(),
