@@ -12,7 +12,7 @@ use crate::config::{self, Config, Given, Loaded};
 use crate::datadir::DataDir;
 use crate::error::{AppError, Exit};
 use crate::host::HostFacts;
-use crate::plan::finding::{Finding, Verdict};
+use crate::plan::finding::{CheckResult, CheckRow};
 use crate::server::doctor;
 
 /// Checks disk, clock, fsync, ports, modes, versions, certificates, the age of snapshots, object storage and the configuration, with and
@@ -48,7 +48,7 @@ pub(super) fn run(given: &Given, args: &Args) -> Result<Exit, AppError> {
     if config.snapshot.s3.is_on && !args.no_s3 {
         found.extend(s3_findings(&config, given)?);
     }
-    let bad = found.iter().filter(|finding| finding.result == Verdict::Bad).count();
+    let bad = found.iter().filter(|finding| finding.result == CheckResult::Bad).count();
     let json = serde_json::json!({ "healthy": bad == 0, "items": found });
     if !output::structured(&json, args.output)? {
         output::data(&table(&found, bad))?;
@@ -56,22 +56,22 @@ pub(super) fn run(given: &Given, args: &Args) -> Result<Exit, AppError> {
     Ok(if bad == 0 { Exit::Done } else { Exit::Failed })
 }
 
-fn configuration(given: &Given) -> Vec<Finding> {
+fn configuration(given: &Given) -> Vec<CheckRow> {
     let Loaded { config, warnings, .. } = config::load(given, &HostFacts::observe());
-    let mut found: Vec<Finding> = match config {
-        Ok(_) => vec![Finding::ok("configuration", "no mistakes")],
+    let mut found: Vec<CheckRow> = match config {
+        Ok(_) => vec![CheckRow::ok("configuration", "no mistakes")],
         Err(errors) => {
             let next = crate::error::Diagnostic::next_step(&errors);
             errors
                 .problems
                 .iter()
-                .map(|problem| Finding::bad("configuration", problem.to_string(), next.clone()))
+                .map(|problem| CheckRow::bad("configuration", problem.to_string(), next.clone()))
                 .collect()
         }
     };
-    let note = |problem: &config::Problem| Finding {
+    let note = |problem: &config::Problem| CheckRow {
         check: "configuration",
-        result: Verdict::Note,
+        result: CheckResult::Note,
         what: problem.to_string(),
         next: None,
     };
@@ -79,13 +79,13 @@ fn configuration(given: &Given) -> Vec<Finding> {
     found
 }
 
-fn table(found: &[Finding], bad: usize) -> String {
+fn table(found: &[CheckRow], bad: usize) -> String {
     let mut text = String::new();
     for finding in found {
         let (word, style) = match finding.result {
-            Verdict::Ok => ("ok", Style::new().green()),
-            Verdict::Note => ("note", Style::new().yellow()),
-            Verdict::Bad => ("BAD", Style::new().red().bold()),
+            CheckResult::Ok => ("ok", Style::new().green()),
+            CheckResult::Note => ("note", Style::new().yellow()),
+            CheckResult::Bad => ("BAD", Style::new().red().bold()),
         };
         let head = format!("{:<COLUMN$}{}", finding.check, style.apply_to(format!("{word:<6}")));
         let what = crate::host::escape_control(&finding.what);
@@ -95,13 +95,13 @@ fn table(found: &[Finding], bad: usize) -> String {
             let _ = writeln!(text, "{:1$}{2}", "", COLUMN + 6, wrapped(&next, COLUMN + 6, WIDTH));
         }
     }
-    let notes = found.iter().filter(|finding| finding.result == Verdict::Note).count();
+    let notes = found.iter().filter(|finding| finding.result == CheckResult::Note).count();
     let _ = writeln!(text, "\n{}: {bad} bad, {}", output::plural(found.len(), "check"), output::plural(notes, "note"));
     text
 }
 
 /// A failure to check something at all is a finding, too.
-pub(super) fn s3_failed(failure: &AppError, config: &Config) -> Finding {
+pub(super) fn s3_failed(failure: &AppError, config: &Config) -> CheckRow {
     let mut finding = doctor::of_failure("s3", failure);
     finding.next = finding.next.or_else(|| Some(config.invocation.command("etcd-snapshot s3-check")));
     finding

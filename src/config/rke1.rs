@@ -293,12 +293,12 @@ fn rolling(out: &mut Translated, line: usize, etcd: &[(Node, Node)]) {
         out.note(at, "no snapshots are taken on schedule, because `snapshot` is false");
         return;
     }
-    out.set(SCHEDULE, format!("@every {}", duration::go(creation)), creation_at);
+    out.set(SCHEDULE, format!("@every {}", duration::format_go(creation)), creation_at);
     // Whatever its age, the last one is worth more than none.
-    out.set(POLICY, format!("last=1,within={}", duration::age(retention)), retention_at);
+    out.set(POLICY, format!("last=1,within={}", duration::format_age(retention)), retention_at);
     let what = format!(
         "`retention` is an age here: scheduled snapshots older than {} are deleted, except the newest",
-        duration::go(retention)
+        duration::format_go(retention)
     );
     out.retention_note = Some((what, retention_at));
 }

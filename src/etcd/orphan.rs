@@ -15,7 +15,7 @@ use crate::datadir::DataDir;
 use crate::durable::{self, WriteError};
 use crate::error::{Code, Diagnostic};
 use crate::host::{self, ProcessIdentity};
-use crate::plan::orphan::{Verdict, judge};
+use crate::plan::orphan::{OrphanVerdict, identify};
 
 /// How long an etcd that nobody recorded may take to let go of the data: it is on its way out if it was ours.
 const LOCK_RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -107,9 +107,9 @@ pub async fn clear(data: &DataDir, grace: Duration) -> Result<(), OrphanError> {
     if let Some(recorded) = recorded {
         // Opened before it is looked at: what is judged is then what is signalled.
         let handle = ProcessHandle::open(recorded.pid).ok();
-        match (judge(&recorded, host::identify(recorded.pid).as_ref()), handle) {
-            (Verdict::Ours, Some(handle)) => stop_orphan(&handle, grace).await?,
-            (Verdict::Foreign, _) => {
+        match (identify(&recorded, host::identify(recorded.pid).as_ref()), handle) {
+            (OrphanVerdict::Ours, Some(handle)) => stop_orphan(&handle, grace).await?,
+            (OrphanVerdict::Foreign, _) => {
                 tracing::info!(
                     pid = recorded.pid,
                     "the recorded etcd is gone; its pid belongs to another program now, left alone"

@@ -34,7 +34,7 @@ use crate::durable::WriteError;
 use crate::error::{AppError, Code, Diagnostic, ErrorReport};
 use crate::host::{self, MemoryKills, User};
 use crate::log_failure;
-use crate::plan::child::{History, Life, Next};
+use crate::plan::child::{History, Next, Run};
 
 /// How long after its end a child's pipes may still give lines.
 const OUTPUT_DRAIN_TIMEOUT: Duration = Duration::from_millis(500);
@@ -153,7 +153,7 @@ enum ChildExit {
     /// To be started again at once.
     Restart,
     Stuck(i32),
-    ByItself(Life, String),
+    ByItself(Run, String),
 }
 
 impl Supervisor {
@@ -182,7 +182,7 @@ impl Supervisor {
                     ChildExit::Stuck(pid) => return Ended::Stuck(Unkillable(pid)),
                     ChildExit::ByItself(life, exit) => (life, exit),
                 },
-                Err(why) => (Life { lived: Duration::ZERO, healthy: Duration::ZERO }, why),
+                Err(why) => (Run { lived: Duration::ZERO, healthy: Duration::ZERO }, why),
             };
             match self.history.exited(life, host::jitter()) {
                 Next::Retry(wait) => {
@@ -195,7 +195,7 @@ impl Supervisor {
                 Next::GiveUp => {
                     self.enter(State::Failed, |status| status.exited(exit.clone(), clock::monotonic()));
                     let lines = self.status.borrow().tail.lines();
-                    return Ended::GaveUp(KeepsExiting { times: crate::plan::child::ENOUGH, exit, lines });
+                    return Ended::GaveUp(KeepsExiting { times: crate::plan::child::MAX_FAST_EXITS, exit, lines });
                 }
             }
         }
@@ -330,7 +330,7 @@ impl Supervisor {
             Some(line) => format!("{exit}: {line}"),
             None => exit,
         };
-        let life = Life {
+        let life = Run {
             lived: now.duration_since(running.started),
             healthy: running.ready.map_or(Duration::ZERO, |ready| now.duration_since(ready)),
         };

@@ -9,13 +9,13 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, 
 use time::OffsetDateTime;
 use x509_parser::prelude::{FromDer as _, ParsedExtension, X509Certificate};
 
-use super::{AUTHORITY_LIFETIME, CLOCK_TOLERANCE, PkiError};
+use super::{CA_LIFETIME, CLOCK_TOLERANCE, PkiError};
 use crate::clock;
 use crate::datadir::CertificatePaths;
 use crate::durable;
 
 /// A CA that can sign.
-pub struct Authority {
+pub struct CertificateAuthority {
     issuer: Issuer<'static, KeyPair>,
     der: Vec<u8>,
     not_after: SystemTime,
@@ -49,7 +49,7 @@ pub(super) fn to_system(at: x509_parser::time::ASN1Time) -> SystemTime {
     SystemTime::from(at.to_datetime())
 }
 
-impl Authority {
+impl CertificateAuthority {
     /// Loads the CA in `files`, or makes it if there is none.
     ///
     /// # Errors
@@ -60,7 +60,7 @@ impl Authority {
         match (certificate, key) {
             (Some(certificate), Some(key)) => Self::load(files, &certificate, &key, now),
             (Some(_), None) => {
-                Err(PkiError::AuthorityKeyMissing { certificate: files.certificate.clone(), key: files.key.clone() })
+                Err(PkiError::CaKeyMissing { certificate: files.certificate.clone(), key: files.key.clone() })
             }
             // A key alone is left by a first start that broke off; nothing can have been issued with it yet.
             (None, _) => Self::make(name, files, now),
@@ -68,11 +68,11 @@ impl Authority {
     }
 
     fn make(name: &str, files: &CertificatePaths, now: SystemTime) -> Result<Self, PkiError> {
-        let failed = |source| PkiError::Make { name: name.to_owned(), source };
+        let failed = |source| PkiError::Issue { name: name.to_owned(), source };
         let key = KeyPair::generate().map_err(failed)?;
         let mut params = CertificateParams::default();
         params.not_before = OffsetDateTime::from(now - CLOCK_TOLERANCE);
-        params.not_after = OffsetDateTime::from(now + AUTHORITY_LIFETIME);
+        params.not_after = OffsetDateTime::from(now + CA_LIFETIME);
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages =
             vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
@@ -87,7 +87,7 @@ impl Authority {
     }
 
     fn load(files: &CertificatePaths, certificate: &str, key: &str, now: SystemTime) -> Result<Self, PkiError> {
-        let unusable = |why: &str| PkiError::NotAnAuthority { path: files.certificate.clone(), why: why.to_owned() };
+        let unusable = |why: &str| PkiError::CaInvalid { path: files.certificate.clone(), why: why.to_owned() };
         let key = KeyPair::from_pem(key).map_err(|error| unusable(&format!("the key: {error}")))?;
         let der = der_of(certificate).ok_or_else(|| unusable("there is no PEM certificate in it"))?;
         let (_, parsed) = X509Certificate::from_der(&der).map_err(|error| unusable(&error.to_string()))?;
@@ -99,10 +99,7 @@ impl Authority {
         }
         let not_after = to_system(parsed.validity().not_after);
         if not_after <= now {
-            return Err(PkiError::AuthorityExpired {
-                path: files.certificate.clone(),
-                expired: clock::rfc3339(not_after),
-            });
+            return Err(PkiError::CaExpired { path: files.certificate.clone(), expired: clock::rfc3339(not_after) });
         }
         let issuer = Issuer::from_ca_cert_pem(certificate, key).map_err(|error| unusable(&error.to_string()))?;
         Ok(Self { issuer, der, not_after })

@@ -10,11 +10,11 @@ use time::OffsetDateTime;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use super::authority::{Authority, der_of, read_if_there, to_system};
+use super::authority::{CertificateAuthority, der_of, read_if_there, to_system};
 use super::{CLOCK_TOLERANCE, LEAF_LIFETIME, PkiError};
 use crate::datadir::CertificatePaths;
 use crate::durable;
-use crate::plan::renewal::{self, Leaf, Verdict};
+use crate::plan::renewal::{self, Leaf, RenewalAction};
 
 /// What a leaf is for.
 #[derive(Clone, Copy, Debug)]
@@ -55,24 +55,24 @@ pub const PROFILES: &[Profile] = &[
 /// Looks at the leaf in `files` and decides about it.
 pub(super) fn inspect(
     files: &CertificatePaths,
-    authority: &Authority,
+    authority: &CertificateAuthority,
     wanted: &BTreeSet<String>,
     now: SystemTime,
-) -> (Verdict, Option<Leaf>) {
+) -> (RenewalAction, Option<Leaf>) {
     let key = read_key(files);
     let leaf = read_if_there(&files.certificate)
         .ok()
         .flatten()
         .and_then(|pem| der_of(&pem))
         .and_then(|der| read_leaf(&der, authority, key.as_ref()));
-    (renewal::judge(leaf.as_ref(), key.is_some(), wanted, now), leaf)
+    (renewal::decide(leaf.as_ref(), key.is_some(), wanted, now), leaf)
 }
 
 fn read_key(files: &CertificatePaths) -> Option<KeyPair> {
     read_if_there(&files.key).ok().flatten().and_then(|pem| KeyPair::from_pem(&pem).ok())
 }
 
-fn read_leaf(der: &[u8], authority: &Authority, key: Option<&KeyPair>) -> Option<Leaf> {
+fn read_leaf(der: &[u8], authority: &CertificateAuthority, key: Option<&KeyPair>) -> Option<Leaf> {
     let (_, parsed) = X509Certificate::from_der(der).ok()?;
     let names = parsed
         .subject_alternative_name()
@@ -105,11 +105,11 @@ fn name_text(name: &GeneralName<'_>) -> Option<String> {
 pub(super) fn issue(
     profile: &Profile,
     files: &CertificatePaths,
-    authority: &Authority,
+    authority: &CertificateAuthority,
     names: &BTreeSet<String>,
     now: SystemTime,
 ) -> Result<SystemTime, PkiError> {
-    let failed = |source| PkiError::Make { name: profile.name.to_owned(), source };
+    let failed = |source| PkiError::Issue { name: profile.name.to_owned(), source };
     let key = if let Some(key) = read_key(files) {
         key
     } else {
@@ -142,7 +142,7 @@ pub(super) fn issue(
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Names, Occasion, ensure};
+    use super::super::{EtcdState, Names, ensure};
     use super::*;
     use crate::datadir::DataDir;
 
@@ -161,12 +161,12 @@ mod tests {
     #[test]
     fn what_is_good_stays_and_a_new_name_renews_with_the_same_key() {
         let (_dir, data) = data();
-        assert!(ensure(&data, &names(&[]), Occasion::Start).unwrap().has_changed);
-        assert!(!ensure(&data, &names(&[]), Occasion::Start).unwrap().has_changed);
+        assert!(ensure(&data, &names(&[]), EtcdState::Stopped).unwrap().has_changed);
+        assert!(!ensure(&data, &names(&[]), EtcdState::Stopped).unwrap().has_changed);
         let files = data.certificate("server-client");
         let before = std::fs::read(&files.key).unwrap();
         let client = std::fs::read(data.certificate("client").certificate).unwrap();
-        assert!(ensure(&data, &names(&["db.example.com"]), Occasion::Running).unwrap().has_changed);
+        assert!(ensure(&data, &names(&["db.example.com"]), EtcdState::Running).unwrap().has_changed);
         assert_eq!(std::fs::read(&files.key).unwrap(), before, "a renewal keeps the key");
         assert_eq!(std::fs::read(data.certificate("client").certificate).unwrap(), client, "it has no names");
     }
@@ -174,22 +174,22 @@ mod tests {
     #[test]
     fn a_lost_leaf_key_is_made_anew_at_a_start_only() {
         let (_dir, data) = data();
-        ensure(&data, &names(&[]), Occasion::Start).unwrap();
+        ensure(&data, &names(&[]), EtcdState::Stopped).unwrap();
         durable::remove_file(&data.certificate("server-client").key).unwrap();
-        assert!(matches!(ensure(&data, &names(&[]), Occasion::Running), Err(PkiError::NeedsRestart(_))));
-        assert!(ensure(&data, &names(&[]), Occasion::Start).unwrap().has_changed);
-        assert!(!ensure(&data, &names(&[]), Occasion::Start).unwrap().has_changed);
+        assert!(matches!(ensure(&data, &names(&[]), EtcdState::Running), Err(PkiError::RestartRequired(_))));
+        assert!(ensure(&data, &names(&[]), EtcdState::Stopped).unwrap().has_changed);
+        assert!(!ensure(&data, &names(&[]), EtcdState::Stopped).unwrap().has_changed);
     }
 
     #[test]
     fn a_swapped_ca_reissues_every_leaf_of_it() {
         let (_dir, data) = data();
-        ensure(&data, &names(&[]), Occasion::Start).unwrap();
+        ensure(&data, &names(&[]), EtcdState::Stopped).unwrap();
         let ca = data.certificate("server-ca");
         durable::remove_file(&ca.key).unwrap();
-        assert!(matches!(ensure(&data, &names(&[]), Occasion::Start), Err(PkiError::AuthorityKeyMissing { .. })));
+        assert!(matches!(ensure(&data, &names(&[]), EtcdState::Stopped), Err(PkiError::CaKeyMissing { .. })));
         durable::remove_file(&ca.certificate).unwrap();
-        assert!(ensure(&data, &names(&[]), Occasion::Start).unwrap().has_changed);
-        assert!(!ensure(&data, &names(&[]), Occasion::Start).unwrap().has_changed);
+        assert!(ensure(&data, &names(&[]), EtcdState::Stopped).unwrap().has_changed);
+        assert!(!ensure(&data, &names(&[]), EtcdState::Stopped).unwrap().has_changed);
     }
 }

@@ -17,13 +17,13 @@ use crate::clock;
 use crate::datadir::DataDir;
 use crate::durable::WriteError;
 use crate::error::{Code, Diagnostic};
-use crate::plan::renewal::Verdict;
+use crate::plan::renewal::RenewalAction;
 
-use authority::Authority;
+use authority::CertificateAuthority;
 use leaf::PROFILES;
 
 /// How long a CA is valid.
-pub const AUTHORITY_LIFETIME: Duration = Duration::from_secs(3650 * 86_400);
+pub const CA_LIFETIME: Duration = Duration::from_secs(3650 * 86_400);
 /// How long a leaf is valid.
 pub const LEAF_LIFETIME: Duration = Duration::from_secs(365 * 86_400);
 /// Validity begins a little in the past, for peers whose clock is behind.
@@ -45,7 +45,7 @@ pub enum PkiError {
     },
     /// A CA's certificate is there and its key is not.
     #[error("{} is there, but its key {} is missing", certificate.display(), key.display())]
-    AuthorityKeyMissing {
+    CaKeyMissing {
         /// The certificate.
         certificate: PathBuf,
         /// Where its key should be.
@@ -53,7 +53,7 @@ pub enum PkiError {
     },
     /// A CA's files do not hold a CA.
     #[error("{} and its key do not hold a usable CA: {why}", path.display())]
-    NotAnAuthority {
+    CaInvalid {
         /// The certificate.
         path: PathBuf,
         /// What is wrong.
@@ -61,7 +61,7 @@ pub enum PkiError {
     },
     /// A CA's time is over.
     #[error("the CA {} expired on {expired}", path.display())]
-    AuthorityExpired {
+    CaExpired {
         /// The certificate.
         path: PathBuf,
         /// When.
@@ -69,7 +69,7 @@ pub enum PkiError {
     },
     /// The library refused.
     #[error("cannot make the certificate {name}")]
-    Make {
+    Issue {
         /// Which leaf or CA.
         name: String,
         /// What the library said.
@@ -80,7 +80,7 @@ pub enum PkiError {
     Random(#[source] io::Error),
     /// A renewal that would need a new key while etcd runs.
     #[error("{} cannot be read, and making a new key needs a restart", .0.display())]
-    NeedsRestart(PathBuf),
+    RestartRequired(PathBuf),
     /// The token is not one.
     #[error("the token is not of the form K10<hash>::server:<password>, nor a plain password")]
     TokenForm,
@@ -100,12 +100,12 @@ impl Diagnostic for PkiError {
         match self {
             Self::Write(error) => error.code(),
             Self::Read { .. } => Code::ReadFailed,
-            Self::AuthorityKeyMissing { .. } => Code::CaKeyMissing,
-            Self::NotAnAuthority { .. } => Code::CaInvalid,
-            Self::AuthorityExpired { .. } => Code::CaExpired,
-            Self::Make { .. } => Code::CertificateFailed,
+            Self::CaKeyMissing { .. } => Code::CaKeyMissing,
+            Self::CaInvalid { .. } => Code::CaInvalid,
+            Self::CaExpired { .. } => Code::CaExpired,
+            Self::Issue { .. } => Code::CertificateFailed,
             Self::Random(_) => Code::OsError,
-            Self::NeedsRestart(_) => Code::RestartRequired,
+            Self::RestartRequired(_) => Code::RestartRequired,
             Self::TokenForm => Code::TokenMalformed,
             Self::WrongToken(_) => Code::WrongToken,
             Self::ForeignToken => Code::ForeignToken,
@@ -115,11 +115,11 @@ impl Diagnostic for PkiError {
     fn next_step(&self) -> Option<String> {
         match self {
             Self::Write(error) => error.next_step(),
-            Self::AuthorityKeyMissing { key, .. } => Some(format!("bring back {} from a backup", key.display())),
-            Self::NotAnAuthority { path, .. } => {
+            Self::CaKeyMissing { key, .. } => Some(format!("bring back {} from a backup", key.display())),
+            Self::CaInvalid { path, .. } => {
                 Some(format!("bring back {} and its key from a backup", path.display()))
             }
-            Self::AuthorityExpired { path, .. } => {
+            Self::CaExpired { path, .. } => {
                 let tls = path.parent().unwrap_or(path).display();
                 Some(format!(
                     "mv {tls} {tls}-expired and start again: new ones are made, which every client then needs"
@@ -131,7 +131,7 @@ impl Diagnostic for PkiError {
             Self::ForeignToken => Some(
                 "to begin a new cluster here, set the token to its password only, which is what stands behind `::server:`".into(),
             ),
-            Self::NeedsRestart(_) => Some("systemctl restart quorate-server".into()),
+            Self::RestartRequired(_) => Some("systemctl restart quorate-server".into()),
             _ => None,
         }
     }
@@ -175,9 +175,9 @@ pub struct Expiry {
 
 /// Whether etcd is running on these certificates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Occasion {
+pub enum EtcdState {
     /// Nothing uses them: anything may be made.
-    Start,
+    Stopped,
     /// etcd runs: keys stay.
     Running,
 }
@@ -190,7 +190,7 @@ pub fn warm_up() {
 
 /// What [`ensure`] found and did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Ensured {
+pub struct CertificateStatus {
     /// Every certificate with its end.
     pub expiries: Vec<Expiry>,
     /// True if a leaf was made or renewed.
@@ -218,12 +218,12 @@ pub fn expiries(data: &DataDir) -> Result<Vec<Expiry>, PkiError> {
 ///
 /// # Errors
 /// A file that cannot be read or written, or a CA that is broken or expired.
-pub fn ensure(data: &DataDir, names: &Names, occasion: Occasion) -> Result<Ensured, PkiError> {
+pub fn ensure(data: &DataDir, names: &Names, occasion: EtcdState) -> Result<CertificateStatus, PkiError> {
     let now = clock::now();
-    let mut ensured = Ensured::default();
+    let mut ensured = CertificateStatus::default();
     for name in ["server-ca", "peer-ca"] {
         let files = data.certificate(name);
-        let authority = Authority::load_or_make(name, &files, now)?;
+        let authority = CertificateAuthority::load_or_make(name, &files, now)?;
         ensured.expiries.push(Expiry { name, not_after: authority.not_after() });
         ensured.authorities.push(authority.der().to_vec());
         for profile in PROFILES.iter().filter(|profile| profile.authority == name) {
@@ -231,9 +231,9 @@ pub fn ensure(data: &DataDir, names: &Names, occasion: Occasion) -> Result<Ensur
             let wanted = if profile.has_names { names.iter().map(str::to_owned).collect() } else { [].into() };
             let (verdict, present) = leaf::inspect(&files, &authority, &wanted, now);
             let not_after = match (verdict, occasion) {
-                (Verdict::Keep, _) => present.map_or(now, |leaf| leaf.not_after),
-                (Verdict::Remake(_), Occasion::Running) => return Err(PkiError::NeedsRestart(files.key)),
-                (Verdict::Renew(why) | Verdict::Remake(why), _) => {
+                (RenewalAction::Keep, _) => present.map_or(now, |leaf| leaf.not_after),
+                (RenewalAction::Reissue(_), EtcdState::Running) => return Err(PkiError::RestartRequired(files.key)),
+                (RenewalAction::Renew(why) | RenewalAction::Reissue(why), _) => {
                     let is_first = present.is_none() && !files.certificate.exists();
                     let not_after = leaf::issue(profile, &files, &authority, &wanted, now)?;
                     ensured.has_changed = true;

@@ -18,17 +18,17 @@ use crate::host;
 const PREFIX: &str = "K10";
 const USER: &str = "server";
 
-struct Parts<'a> {
+struct TokenParts<'a> {
     hash: Option<&'a str>,
     password: &'a str,
 }
 
-fn parse(token: &str) -> Result<Parts<'_>, PkiError> {
-    let Some(rest) = token.strip_prefix(PREFIX) else { return Ok(Parts { hash: None, password: token }) };
+fn parse(token: &str) -> Result<TokenParts<'_>, PkiError> {
+    let Some(rest) = token.strip_prefix(PREFIX) else { return Ok(TokenParts { hash: None, password: token }) };
     let is_hash = |text: &str| text.len() == 64 && text.chars().all(|c| c.is_ascii_hexdigit());
     match rest.split_once("::") {
         Some((hash, credentials)) if is_hash(hash) => match credentials.split_once(':') {
-            Some((USER, password)) if !password.is_empty() => Ok(Parts { hash: Some(hash), password }),
+            Some((USER, password)) if !password.is_empty() => Ok(TokenParts { hash: Some(hash), password }),
             _ => Err(PkiError::TokenForm),
         },
         _ => Err(PkiError::TokenForm),
@@ -55,7 +55,7 @@ pub fn hash_of(authority: &Path) -> Result<String, PkiError> {
 ///
 /// # Errors
 /// If the given one does, or is malformed.
-pub fn check_without_authority(data: &DataDir, given: Option<&Secret>) -> Result<(), PkiError> {
+pub fn check_without_ca(data: &DataDir, given: Option<&Secret>) -> Result<(), PkiError> {
     let given = given.map(|token| parse(token.reveal())).transpose()?;
     let names_one = given.is_some_and(|parts| parts.hash.is_some());
     if names_one && !data.certificate("server-ca").certificate.exists() { Err(PkiError::ForeignToken) } else { Ok(()) }
@@ -92,7 +92,7 @@ pub fn ensure(data: &DataDir, given: Option<&Secret>) -> Result<(), PkiError> {
 ///
 /// # Errors
 /// If it is malformed, or the CA cannot be read.
-pub fn adopted(data: &DataDir, given: &Secret) -> Result<(String, bool), PkiError> {
+pub fn given_or_new(data: &DataDir, given: &Secret) -> Result<(String, bool), PkiError> {
     let hash = hash_of(&data.certificate("server-ca").certificate)?;
     let parts = parse(given.reveal())?;
     let is_of_another = parts.hash.is_some_and(|theirs| theirs != hash);

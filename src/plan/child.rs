@@ -3,15 +3,15 @@
 use std::time::Duration;
 
 /// The first wait.
-pub const FIRST_WAIT: Duration = Duration::from_secs(1);
+pub const MIN_BACKOFF: Duration = Duration::from_secs(1);
 /// The longest wait.
-pub const LONGEST_WAIT: Duration = Duration::from_secs(30);
+pub const MAX_BACKOFF: Duration = Duration::from_secs(30);
 /// After this long in health the past is forgotten.
-pub const FORGIVEN_AFTER: Duration = Duration::from_secs(60);
+pub const BACKOFF_RESET_AFTER: Duration = Duration::from_secs(60);
 /// An exit within this time of the start says that it cannot work at all.
-pub const AT_ONCE: Duration = Duration::from_secs(1);
+pub const FAST_EXIT_WINDOW: Duration = Duration::from_secs(1);
 /// So many exits at once in a row are enough.
-pub const ENOUGH: u32 = 5;
+pub const MAX_FAST_EXITS: u32 = 5;
 
 /// What happened to the children so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -22,7 +22,7 @@ pub struct History {
 
 /// One life of the child.
 #[derive(Clone, Copy, Debug)]
-pub struct Life {
+pub struct Run {
     /// From spawn to exit.
     pub lived: Duration,
     /// Of that, from being ready on.
@@ -41,17 +41,17 @@ pub enum Next {
 impl History {
     /// Takes note of an exit and decides. `jitter` is any number from 0 to 1; it takes up to a tenth off the wait, so that
     /// servers which fell together do not rise together.
-    pub fn exited(&mut self, life: Life, jitter: f64) -> Next {
-        if life.healthy >= FORGIVEN_AFTER {
+    pub fn exited(&mut self, life: Run, jitter: f64) -> Next {
+        if life.healthy >= BACKOFF_RESET_AFTER {
             *self = Self::default();
         }
-        self.at_once = if life.lived <= AT_ONCE { self.at_once + 1 } else { 0 };
-        if self.at_once >= ENOUGH {
+        self.at_once = if life.lived <= FAST_EXIT_WINDOW { self.at_once + 1 } else { 0 };
+        if self.at_once >= MAX_FAST_EXITS {
             return Next::GiveUp;
         }
         let doublings = self.exits.min(16);
         self.exits = self.exits.saturating_add(1);
-        let wait = FIRST_WAIT.saturating_mul(1 << doublings).min(LONGEST_WAIT);
+        let wait = MIN_BACKOFF.saturating_mul(1 << doublings).min(MAX_BACKOFF);
         Next::Retry(wait.mul_f64(1.0 - 0.1 * jitter.clamp(0.0, 1.0)))
     }
 }
@@ -61,36 +61,36 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn life(lived: u64, healthy: u64) -> Life {
-        Life { lived: Duration::from_secs(lived), healthy: Duration::from_secs(healthy) }
+    fn run_for(lived: u64, healthy: u64) -> Run {
+        Run { lived: Duration::from_secs(lived), healthy: Duration::from_secs(healthy) }
     }
 
     #[test]
     fn waits_double_up_to_the_longest_and_health_forgives() {
         let mut history = History::default();
         for expected in [1, 2, 4, 8, 16, 30, 30] {
-            assert_eq!(history.exited(life(10, 5), 0.0), Next::Retry(Duration::from_secs(expected)));
+            assert_eq!(history.exited(run_for(10, 5), 0.0), Next::Retry(Duration::from_secs(expected)));
         }
-        assert_eq!(history.exited(life(100, 60), 0.0), Next::Retry(FIRST_WAIT));
+        assert_eq!(history.exited(run_for(100, 60), 0.0), Next::Retry(MIN_BACKOFF));
     }
 
     #[test]
     fn five_exits_at_once_in_a_row_are_enough() {
         let mut history = History::default();
         for _ in 0..4 {
-            assert!(matches!(history.exited(life(0, 0), 0.0), Next::Retry(_)));
+            assert!(matches!(history.exited(run_for(0, 0), 0.0), Next::Retry(_)));
         }
-        assert_eq!(history.exited(life(0, 0), 0.0), Next::GiveUp);
+        assert_eq!(history.exited(run_for(0, 0), 0.0), Next::GiveUp);
     }
 
     #[test]
     fn one_longer_life_starts_the_count_again() {
         let mut history = History::default();
         for _ in 0..4 {
-            history.exited(life(1, 0), 0.0);
+            history.exited(run_for(1, 0), 0.0);
         }
-        assert!(matches!(history.exited(life(2, 0), 0.0), Next::Retry(_)));
-        assert!(matches!(history.exited(life(0, 0), 0.0), Next::Retry(_)));
+        assert!(matches!(history.exited(run_for(2, 0), 0.0), Next::Retry(_)));
+        assert!(matches!(history.exited(run_for(0, 0), 0.0), Next::Retry(_)));
     }
 
     proptest! {
@@ -101,8 +101,8 @@ mod tests {
         ) {
             let mut history = History::default();
             for (lived, healthy) in lives {
-                if let Next::Retry(wait) = history.exited(life(lived, healthy.min(lived)), jitter) {
-                    prop_assert!(wait >= FIRST_WAIT.mul_f64(0.9) && wait <= LONGEST_WAIT);
+                if let Next::Retry(wait) = history.exited(run_for(lived, healthy.min(lived)), jitter) {
+                    prop_assert!(wait >= MIN_BACKOFF.mul_f64(0.9) && wait <= MAX_BACKOFF);
                 }
             }
         }
@@ -111,7 +111,7 @@ mod tests {
         fn who_lives_longer_than_a_moment_is_never_given_up(lives in proptest::collection::vec(2u64..5000, 0..200)) {
             let mut history = History::default();
             for lived in lives {
-                prop_assert!(history.exited(life(lived, 0), 0.5) != Next::GiveUp);
+                prop_assert!(history.exited(run_for(lived, 0), 0.5) != Next::GiveUp);
             }
         }
     }

@@ -7,13 +7,13 @@
 use std::time::Duration;
 
 /// Not more often than this.
-pub const PAUSE: Duration = Duration::from_secs(3600);
+pub const MIN_INTERVAL: Duration = Duration::from_secs(3600);
 /// But as often as this if writes are refused anyway: also an attempt that failed is made again then.
-pub const PAUSE_WHEN_FULL: Duration = Duration::from_secs(300);
+pub const MIN_INTERVAL_WHEN_FULL: Duration = Duration::from_secs(300);
 
 /// What is known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Situation {
+pub struct DatabaseStats {
     /// Bytes of the file.
     pub size: u64,
     /// Bytes of it that hold something.
@@ -32,7 +32,7 @@ pub struct Situation {
 
 /// What to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Advice {
+pub enum DefragAction {
     /// Nothing.
     Nothing,
     /// Defragment: it nears its quota, and half of it is free.
@@ -45,25 +45,26 @@ pub enum Advice {
 
 /// Decides.
 #[must_use]
-pub fn advise(seen: &Situation) -> Advice {
-    let pause = if seen.is_alarmed { PAUSE_WHEN_FULL } else { PAUSE };
+pub fn decide(seen: &DatabaseStats) -> DefragAction {
+    let pause = if seen.is_alarmed { MIN_INTERVAL_WHEN_FULL } else { MIN_INTERVAL };
     let may_defragment = seen.members == 1 && seen.since_last.is_none_or(|since| since >= pause);
     let is_near = seen.quota > 0 && seen.size >= seen.quota / 10 * 8;
     if may_defragment && is_near && seen.in_use <= seen.size / 2 {
-        return Advice::NearQuota;
+        return DefragAction::NearQuota;
     }
     if may_defragment && seen.threshold.is_some_and(|threshold| seen.size.saturating_sub(seen.in_use) >= threshold) {
-        return Advice::Worth;
+        return DefragAction::Worth;
     }
-    if seen.is_alarmed && has_room(seen.size, seen.quota) { Advice::Disarm } else { Advice::Nothing }
+    if seen.is_alarmed && has_room(seen.size, seen.quota) { DefragAction::Disarm } else { DefragAction::Nothing }
 }
 
 /// Whether `in_use` should be counted instead of believed: it stands between a full database and its defragmentation. etcd learns what
 /// a transaction has freed when it commits the next one, and a database that refuses writes has no next one.
 #[must_use]
-pub fn should_count(seen: &Situation) -> bool {
+pub fn should_count(seen: &DatabaseStats) -> bool {
     seen.is_alarmed
-        && [0, seen.in_use].map(|in_use| advise(&Situation { in_use, ..*seen }) == Advice::NearQuota) == [true, false]
+        && [0, seen.in_use].map(|in_use| decide(&DatabaseStats { in_use, ..*seen }) == DefragAction::NearQuota)
+            == [true, false]
 }
 
 /// Whether a file of `size` bytes is so far below `quota` that an alarm would not come back with the next write.
@@ -74,7 +75,7 @@ pub fn has_room(size: u64, quota: u64) -> bool {
 
 /// How long a defragmentation of so many bytes in use may take at the very least that any disk does (4 MiB a second).
 #[must_use]
-pub fn patience(in_use: u64) -> Duration {
+pub fn retry_after(in_use: u64) -> Duration {
     Duration::from_secs(60 + in_use / (4 << 20))
 }
 
@@ -83,7 +84,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const USUAL: Situation = Situation {
+    const USUAL: DatabaseStats = DatabaseStats {
         size: 7000,
         in_use: 6000,
         quota: 8000,
@@ -99,36 +100,42 @@ mod tests {
         let minute = Some(Duration::from_secs(60));
         let minutes = Some(Duration::from_secs(5 * 60));
         for (seen, expected) in [
-            (USUAL, Advice::Nothing),
-            (Situation { in_use: 3500, ..USUAL }, Advice::NearQuota),
-            (Situation { in_use: 3500, since_last: minute, ..USUAL }, Advice::Nothing),
-            (Situation { in_use: 3500, since_last: hour, ..USUAL }, Advice::NearQuota),
-            (Situation { in_use: 3500, members: 3, ..USUAL }, Advice::Nothing),
-            (Situation { in_use: 100, size: 6000, ..USUAL }, Advice::Nothing),
-            (Situation { in_use: 100, size: 6000, threshold: Some(5900), ..USUAL }, Advice::Worth),
-            (Situation { in_use: 101, size: 6000, threshold: Some(5900), ..USUAL }, Advice::Nothing),
-            (Situation { in_use: 100, quota: 0, ..USUAL }, Advice::Nothing),
-            (Situation { is_alarmed: true, ..USUAL }, Advice::Disarm),
-            (Situation { is_alarmed: true, size: 7200, ..USUAL }, Advice::Nothing),
-            (Situation { is_alarmed: true, size: 8000, in_use: 100, ..USUAL }, Advice::NearQuota),
-            (Situation { is_alarmed: true, size: 8000, in_use: 100, since_last: minute, ..USUAL }, Advice::Nothing),
-            (Situation { is_alarmed: true, size: 8000, in_use: 100, since_last: minutes, ..USUAL }, Advice::NearQuota),
-            (Situation { size: 8000, in_use: 100, since_last: minutes, ..USUAL }, Advice::Nothing),
+            (USUAL, DefragAction::Nothing),
+            (DatabaseStats { in_use: 3500, ..USUAL }, DefragAction::NearQuota),
+            (DatabaseStats { in_use: 3500, since_last: minute, ..USUAL }, DefragAction::Nothing),
+            (DatabaseStats { in_use: 3500, since_last: hour, ..USUAL }, DefragAction::NearQuota),
+            (DatabaseStats { in_use: 3500, members: 3, ..USUAL }, DefragAction::Nothing),
+            (DatabaseStats { in_use: 100, size: 6000, ..USUAL }, DefragAction::Nothing),
+            (DatabaseStats { in_use: 100, size: 6000, threshold: Some(5900), ..USUAL }, DefragAction::Worth),
+            (DatabaseStats { in_use: 101, size: 6000, threshold: Some(5900), ..USUAL }, DefragAction::Nothing),
+            (DatabaseStats { in_use: 100, quota: 0, ..USUAL }, DefragAction::Nothing),
+            (DatabaseStats { is_alarmed: true, ..USUAL }, DefragAction::Disarm),
+            (DatabaseStats { is_alarmed: true, size: 7200, ..USUAL }, DefragAction::Nothing),
+            (DatabaseStats { is_alarmed: true, size: 8000, in_use: 100, ..USUAL }, DefragAction::NearQuota),
+            (
+                DatabaseStats { is_alarmed: true, size: 8000, in_use: 100, since_last: minute, ..USUAL },
+                DefragAction::Nothing,
+            ),
+            (
+                DatabaseStats { is_alarmed: true, size: 8000, in_use: 100, since_last: minutes, ..USUAL },
+                DefragAction::NearQuota,
+            ),
+            (DatabaseStats { size: 8000, in_use: 100, since_last: minutes, ..USUAL }, DefragAction::Nothing),
         ] {
-            assert_eq!(advise(&seen), expected, "{seen:?}");
+            assert_eq!(decide(&seen), expected, "{seen:?}");
         }
     }
 
     #[test]
     fn what_is_in_use_is_counted_only_if_it_keeps_a_full_database_full() {
-        let full = Situation { is_alarmed: true, size: 8000, in_use: 7000, ..USUAL };
+        let full = DatabaseStats { is_alarmed: true, size: 8000, in_use: 7000, ..USUAL };
         assert!(should_count(&full));
         for seen in [
-            Situation { is_alarmed: false, ..full },
-            Situation { in_use: 3000, ..full },
-            Situation { members: 3, ..full },
-            Situation { since_last: Some(Duration::from_secs(60)), ..full },
-            Situation { size: 6000, ..full },
+            DatabaseStats { is_alarmed: false, ..full },
+            DatabaseStats { in_use: 3000, ..full },
+            DatabaseStats { members: 3, ..full },
+            DatabaseStats { since_last: Some(Duration::from_secs(60)), ..full },
+            DatabaseStats { size: 6000, ..full },
         ] {
             assert!(!should_count(&seen), "{seen:?}");
         }
@@ -139,12 +146,12 @@ mod tests {
         fn an_alarm_is_never_taken_back_at_the_quota_and_nothing_is_done_twice_in_a_row(
             size in 0u64..1 << 40, in_use in 0u64..1 << 40, quota in 1u64..1 << 40, is_alarmed: bool, threshold: Option<u64>,
         ) {
-            let seen = Situation { size, in_use, quota, is_alarmed, members: 1, threshold, since_last: None };
-            if advise(&seen) == Advice::Disarm {
+            let seen = DatabaseStats { size, in_use, quota, is_alarmed, members: 1, threshold, since_last: None };
+            if decide(&seen) == DefragAction::Disarm {
                 prop_assert!(is_alarmed && size < quota);
             }
-            let again = advise(&Situation { since_last: Some(Duration::ZERO), ..seen });
-            prop_assert!(matches!(again, Advice::Nothing | Advice::Disarm));
+            let again = decide(&DatabaseStats { since_last: Some(Duration::ZERO), ..seen });
+            prop_assert!(matches!(again, DefragAction::Nothing | DefragAction::Disarm));
         }
     }
 }

@@ -19,7 +19,7 @@ const UNITS: [(&str, u64); 8] = [
 pub fn parse(text: &str) -> Option<u64> {
     let mut total = 0u64;
     for (number, unit) in parts(text)? {
-        total = total.checked_add(number.checked_mul(seconds_of(unit)?)?)?;
+        total = total.checked_add(number.checked_mul(unit_seconds(unit)?)?)?;
     }
     Some(total)
 }
@@ -47,7 +47,7 @@ pub fn parse_age(text: &str) -> Result<u64, AgeError> {
     if is_ambiguous { Err(AgeError::Ambiguous) } else { parse(text).ok_or(AgeError::Form) }
 }
 
-fn seconds_of(unit: &str) -> Option<u64> {
+fn unit_seconds(unit: &str) -> Option<u64> {
     UNITS.into_iter().find(|(name, _)| *name == unit).map(|(_, seconds)| seconds)
 }
 
@@ -66,7 +66,7 @@ fn parts(text: &str) -> Option<Vec<(u64, &str)>> {
 
 /// As Go writes it: `12h0m0s`, `5m0s`, `30s` (<https://pkg.go.dev/time#Duration.String>).
 #[must_use]
-pub fn go(seconds: u64) -> String {
+pub fn format_go(seconds: u64) -> String {
     let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
     let mut text = String::new();
     if hours > 0 {
@@ -81,7 +81,7 @@ pub fn go(seconds: u64) -> String {
 
 /// As [`crate::plan::retention::Policy`] reads an age: `72h`, `90min`, `45s`.
 #[must_use]
-pub fn age(seconds: u64) -> String {
+pub fn format_age(seconds: u64) -> String {
     match seconds {
         _ if seconds.is_multiple_of(3600) => format!("{}h", seconds / 3600),
         _ if seconds.is_multiple_of(60) => format!("{}min", seconds / 60),
@@ -140,14 +140,14 @@ mod tests {
             assert_eq!(parse_age(text), expected, "{text}");
         }
         for seconds in [1, 60, 90, 3600, 5400, 86_400, 259_200] {
-            assert_eq!(parse_age(&age(seconds)), Ok(seconds));
+            assert_eq!(parse_age(&format_age(seconds)), Ok(seconds));
         }
     }
 
     proptest! {
         #[test]
         fn what_go_writes_is_read_back(seconds in 0u64..1 << 40) {
-            prop_assert_eq!(parse(&go(seconds)), Some(seconds));
+            prop_assert_eq!(parse(&format_go(seconds)), Some(seconds));
         }
 
         #[test]

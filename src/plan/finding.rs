@@ -7,7 +7,7 @@ use super::age::short;
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Verdict {
+pub enum CheckResult {
     /// As it should be.
     Ok,
     /// Worth knowing.
@@ -18,34 +18,34 @@ pub enum Verdict {
 
 /// The result of one check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Finding {
+pub struct CheckRow {
     /// What was checked: `disk`, `ports` and so on.
     pub check: &'static str,
     /// How it is.
-    pub result: Verdict,
+    pub result: CheckResult,
     /// What was found.
     pub what: String,
     /// What to do or type, if anything.
     pub next: Option<String>,
 }
 
-impl Finding {
+impl CheckRow {
     /// As it should be.
     #[must_use]
     pub fn ok(check: &'static str, what: impl Into<String>) -> Self {
-        Self { check, result: Verdict::Ok, what: what.into(), next: None }
+        Self { check, result: CheckResult::Ok, what: what.into(), next: None }
     }
 
     /// Worth knowing.
     #[must_use]
     pub fn note(check: &'static str, what: impl Into<String>, next: impl Into<String>) -> Self {
-        Self { check, result: Verdict::Note, what: what.into(), next: Some(next.into()) }
+        Self { check, result: CheckResult::Note, what: what.into(), next: Some(next.into()) }
     }
 
     /// Something will fail, or fails already.
     #[must_use]
     pub fn bad(check: &'static str, what: impl Into<String>, next: Option<String>) -> Self {
-        Self { check, result: Verdict::Bad, what: what.into(), next }
+        Self { check, result: CheckResult::Bad, what: what.into(), next }
     }
 }
 
@@ -54,39 +54,39 @@ const FEW_DAYS: u64 = 30;
 
 /// How a certificate is that is valid for `days_left` more days; `None` if it has expired.
 #[must_use]
-pub fn certificate(name: &str, days_left: Option<u64>) -> Finding {
+pub fn certificate(name: &str, days_left: Option<u64>) -> CheckRow {
     match days_left {
-        None => Finding::bad(
+        None => CheckRow::bad(
             "certificates",
             format!("{name} has expired"),
             Some("start or restart the server: it renews its certificates (a CA is replaced by hand)".into()),
         ),
         Some(days) if days < FEW_DAYS => {
-            Finding::note("certificates", format!("{name} expires in {days} days"), "a running server renews it")
+            CheckRow::note("certificates", format!("{name} expires in {days} days"), "a running server renews it")
         }
         Some(days) => {
-            Finding::ok("certificates", format!("valid for {days} more days ({name} is the first to expire)"))
+            CheckRow::ok("certificates", format!("valid for {days} more days ({name} is the first to expire)"))
         }
     }
 }
 
 /// How old the newest good snapshot may be: it was due once since, and a bit.
 #[must_use]
-pub fn snapshot_age(age_seconds: Option<u64>, interval_seconds: Option<u64>, save: &str) -> Finding {
+pub fn snapshot_age(age_seconds: Option<u64>, interval_seconds: Option<u64>, save: &str) -> CheckRow {
     let limit = interval_seconds.map(|interval| interval.saturating_mul(2).saturating_add(600));
     match (age_seconds, limit) {
-        (None, _) => Finding::bad("snapshots", "no good snapshot of this server was found", Some(save.into())),
-        (Some(age), Some(limit)) if age > limit => Finding::bad(
+        (None, _) => CheckRow::bad("snapshots", "no good snapshot of this server was found", Some(save.into())),
+        (Some(age), Some(limit)) if age > limit => CheckRow::bad(
             "snapshots",
             format!("the newest good one is {} old, and one is due every {}", short(age), short(limit / 2)),
             Some(save.into()),
         ),
-        (Some(age), None) => Finding::note(
+        (Some(age), None) => CheckRow::note(
             "snapshots",
             format!("the newest good one is {} old, and none is scheduled", short(age)),
             "remove etcd-disable-snapshots, or take them by other means",
         ),
-        (Some(age), Some(_)) => Finding::ok("snapshots", format!("the newest good one is {} old", short(age))),
+        (Some(age), Some(_)) => CheckRow::ok("snapshots", format!("the newest good one is {} old", short(age))),
     }
 }
 
@@ -97,15 +97,15 @@ mod tests {
     #[test]
     fn a_snapshot_is_too_old_when_two_were_due_since() {
         let result = |age, interval| snapshot_age(age, interval, "save").result;
-        assert_eq!(result(None, Some(3600)), Verdict::Bad);
-        assert_eq!(result(Some(3600), Some(3600)), Verdict::Ok);
-        assert_eq!(result(Some(2 * 3600 + 601), Some(3600)), Verdict::Bad);
-        assert_eq!(result(Some(10), None), Verdict::Note);
+        assert_eq!(result(None, Some(3600)), CheckResult::Bad);
+        assert_eq!(result(Some(3600), Some(3600)), CheckResult::Ok);
+        assert_eq!(result(Some(2 * 3600 + 601), Some(3600)), CheckResult::Bad);
+        assert_eq!(result(Some(10), None), CheckResult::Note);
     }
 
     #[test]
     fn certificates_are_judged_by_the_days_that_are_left() {
-        for (days, expected) in [(None, Verdict::Bad), (Some(3), Verdict::Note), (Some(300), Verdict::Ok)] {
+        for (days, expected) in [(None, CheckResult::Bad), (Some(3), CheckResult::Note), (Some(300), CheckResult::Ok)] {
             assert_eq!(certificate("client", days).result, expected);
         }
     }

@@ -20,15 +20,15 @@ pub const DISK_LOW: u64 = 256 << 20;
 /// etcd creates a file for each log segment and raft snapshot, quorate one for each snapshot and its manifest.
 pub const INODES_LOW: u64 = 1000;
 /// Below this no file can be created before long.
-pub const INODES_GONE: u64 = 16;
+pub const INODES_FULL: u64 = 16;
 /// The database is near its quota from this share of it on, in percent.
 pub const QUOTA_PERCENT: u64 = 90;
 /// So many exits of etcd within [`EXIT_WINDOW`] are a pattern.
-pub const EXITS_ENOUGH: usize = 2;
+pub const RESTARTING_EXITS: usize = 2;
 /// How long an exit of etcd counts.
 pub const EXIT_WINDOW: Duration = Duration::from_secs(600);
 /// So many snapshots that failed in a row are a pattern.
-pub const SNAPSHOT_FAILURES_ENOUGH: u64 = 3;
+pub const FAILING_SNAPSHOTS: u64 = 3;
 
 /// How a server is, from good to bad.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -191,7 +191,7 @@ fn files(seen: &Observed) -> Vec<Problem> {
     let member = seen.etcd_dir.join("member");
     let (database, log) = (&seen.storage.database, &seen.storage.log);
     let is_same_kind = std::mem::discriminant(database) == std::mem::discriminant(log);
-    let (data, log_directory) = (moved(database, 2), moved(log, 1));
+    let (data, log_directory) = (moved_directory(database, 2), moved_directory(log, 1));
     let named = if is_same_kind {
         vec![([Code::DataMissing, Code::DataMoved, Code::DataReplaced], "data", member, &data)]
     } else {
@@ -257,7 +257,7 @@ fn files(seen: &Observed) -> Vec<Problem> {
 }
 
 /// Where the directory is now that is so many levels above a file that was moved with it.
-fn moved(file: &Presence, levels: usize) -> Presence {
+fn moved_directory(file: &Presence, levels: usize) -> Presence {
     match file {
         Presence::Moved(to) => Presence::Moved(to.ancestors().nth(levels).unwrap_or(to).to_path_buf()),
         other => other.clone(),
@@ -281,7 +281,7 @@ fn disks(seen: &Observed) -> Vec<Problem> {
         // One disk under both is told of once.
         let is_shared = !of_data && storage.data_disk.as_ref().and_then(|disk| disk.usage) == Some(*usage);
         if !is_shared {
-            problems.extend(room(path, *usage, of_data));
+            problems.extend(disk_space(path, *usage, of_data));
         }
     }
     problems
@@ -312,7 +312,7 @@ const SNAPSHOT_DISK: DiskCodes = DiskCodes {
     read_only: Code::SnapshotDiskReadOnly,
 };
 
-fn room(path: &Path, usage: DiskUsage, of_data: bool) -> Option<Problem> {
+fn disk_space(path: &Path, usage: DiskUsage, of_data: bool) -> Option<Problem> {
     let (what, worst, codes) = if of_data {
         ("etcd's data", Condition::Unhealthy, DATA_DISK)
     } else {
@@ -329,7 +329,7 @@ fn room(path: &Path, usage: DiskUsage, of_data: bool) -> Option<Problem> {
         let message = format!("{} free under {shown}: there is no room for {what}", format_bytes(usage.free));
         return Some(problem(worst, codes.full, message, find));
     }
-    if usage.free_inodes.is_some_and(|free| free < INODES_GONE) {
+    if usage.free_inodes.is_some_and(|free| free < INODES_FULL) {
         let message = format!("no inodes are free under {shown}: no file can be created for {what}");
         let next = format!("remove files there; df -i {}", shell_word(path));
         return Some(problem(worst, codes.inodes_full, message, next));
@@ -372,7 +372,7 @@ fn serving(seen: &Observed) -> Vec<Problem> {
 
 fn warnings(seen: &Observed) -> Vec<Problem> {
     let mut problems = Vec::new();
-    if seen.recent_exits >= EXITS_ENOUGH {
+    if seen.recent_exits >= RESTARTING_EXITS {
         let last = seen.last_exit.as_deref().unwrap_or("an unknown exit status");
         problems.push(problem(
             Condition::Degraded,
@@ -398,7 +398,7 @@ fn warnings(seen: &Observed) -> Vec<Problem> {
             format!("see what takes the space: {}; then --free", seen.invocation.command("space")),
         ));
     }
-    if seen.snapshot_failures >= SNAPSHOT_FAILURES_ENOUGH {
+    if seen.snapshot_failures >= FAILING_SNAPSHOTS {
         let why = seen.snapshot_failure.as_deref().unwrap_or("see the log");
         problems.push(problem(
             Condition::Degraded,

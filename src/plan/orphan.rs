@@ -4,7 +4,7 @@ use crate::host::ProcessIdentity;
 
 /// What the process with the recorded pid is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum OrphanVerdict {
     /// There is none.
     Gone,
     /// The very child.
@@ -15,11 +15,11 @@ pub enum Verdict {
 
 /// Compares the record with the process that has its pid now.
 #[must_use]
-pub fn judge(recorded: &ProcessIdentity, present: Option<&ProcessIdentity>) -> Verdict {
+pub fn identify(recorded: &ProcessIdentity, present: Option<&ProcessIdentity>) -> OrphanVerdict {
     match present {
-        None => Verdict::Gone,
-        Some(present) if present == recorded => Verdict::Ours,
-        Some(_) => Verdict::Foreign,
+        None => OrphanVerdict::Gone,
+        Some(present) if present == recorded => OrphanVerdict::Ours,
+        Some(_) => OrphanVerdict::Foreign,
     }
 }
 
@@ -31,14 +31,14 @@ mod tests {
     fn only_the_same_pid_start_executable_and_boot_are_ours() {
         let recorded =
             ProcessIdentity { pid: 7, start_ticks: 100, executable: "/usr/bin/etcd".into(), boot_id: "b".into() };
-        assert_eq!(judge(&recorded, None), Verdict::Gone);
-        assert_eq!(judge(&recorded, Some(&recorded.clone())), Verdict::Ours);
+        assert_eq!(identify(&recorded, None), OrphanVerdict::Gone);
+        assert_eq!(identify(&recorded, Some(&recorded.clone())), OrphanVerdict::Ours);
         for other in [
             ProcessIdentity { start_ticks: 101, ..recorded.clone() },
             ProcessIdentity { executable: "/bin/sleep".into(), ..recorded.clone() },
             ProcessIdentity { boot_id: "c".into(), ..recorded.clone() },
         ] {
-            assert_eq!(judge(&recorded, Some(&other)), Verdict::Foreign);
+            assert_eq!(identify(&recorded, Some(&other)), OrphanVerdict::Foreign);
         }
     }
 }

@@ -12,7 +12,7 @@ const MAX_LIVES: usize = 64;
 
 /// The identity of a data directory, from one reset, restore or new beginning to the next. Hexadecimal.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Life {
+pub struct Incarnation {
     /// etcd's cluster id.
     pub cluster_id: String,
     /// etcd's member id.
@@ -25,7 +25,7 @@ pub struct Owner {
     /// `node-name`.
     pub node: String,
     /// The lives of its data directory, the present one among them.
-    pub lives: BTreeSet<Life>,
+    pub lives: BTreeSet<Incarnation>,
     /// There were no others, so that a snapshot of another life is somebody else's, whatever the name of its node.
     pub knows_all: bool,
 }
@@ -68,7 +68,7 @@ impl Ownership {
     }
 }
 
-impl Life {
+impl Incarnation {
     fn is_known(&self) -> bool {
         !self.cluster_id.is_empty() && !self.member_id.is_empty()
     }
@@ -76,8 +76,8 @@ impl Life {
 
 /// The lives of a data directory that lived `before` and has now begun `present`, without the present one: the oldest first.
 #[must_use]
-pub fn lineage(before: impl IntoIterator<Item = Life>, present: &Life) -> Vec<Life> {
-    let mut lives: Vec<Life> = Vec::new();
+pub fn lineage(before: impl IntoIterator<Item = Incarnation>, present: &Incarnation) -> Vec<Incarnation> {
+    let mut lives: Vec<Incarnation> = Vec::new();
     for life in before {
         if life.is_known() && life != *present && !lives.contains(&life) {
             lives.push(life);
@@ -95,8 +95,8 @@ impl Owner {
 
     /// The server whose data directory has lived `lives`, and perhaps others.
     #[must_use]
-    pub fn new(node: &str, lives: impl IntoIterator<Item = Life>, had_others: bool) -> Self {
-        let lives: BTreeSet<Life> = lives.into_iter().filter(Life::is_known).collect();
+    pub fn new(node: &str, lives: impl IntoIterator<Item = Incarnation>, had_others: bool) -> Self {
+        let lives: BTreeSet<Incarnation> = lives.into_iter().filter(Incarnation::is_known).collect();
         Self { node: node.to_owned(), knows_all: !lives.is_empty() && !had_others, lives }
     }
 
@@ -110,7 +110,7 @@ impl Owner {
                 head.and_then(|head| head.strip_suffix(self.node.as_str())).and_then(|it| it.strip_suffix('-'));
             return if is_ours.is_some_and(|base| !base.is_empty()) { Ownership::Own } else { Ownership::Foreign };
         }
-        let life = Life { cluster_id: snapshot.cluster_id.to_owned(), member_id: snapshot.member_id.to_owned() };
+        let life = Incarnation { cluster_id: snapshot.cluster_id.to_owned(), member_id: snapshot.member_id.to_owned() };
         let is_of_another = !self.lives.contains(&life);
         match snapshot.node == self.node {
             true if is_of_another && life.is_known() && self.knows_all => Ownership::Namesake,
@@ -139,8 +139,8 @@ fn head<'a>(snapshot: &Origin<'a>) -> Option<&'a str> {
 mod tests {
     use super::*;
 
-    fn life(cluster: &str, member: &str) -> Life {
-        Life { cluster_id: cluster.into(), member_id: member.into() }
+    fn life(cluster: &str, member: &str) -> Incarnation {
+        Incarnation { cluster_id: cluster.into(), member_id: member.into() }
     }
 
     #[test]
@@ -151,7 +151,7 @@ mod tests {
         let complete = Owner::new("new", lives.clone(), false);
         let partial = Owner::new("new", lives, true);
         let by_name = Owner::named("new");
-        let nothing = Owner::new("new", [Life::default()], false);
+        let nothing = Owner::new("new", [Incarnation::default()], false);
         for (node, cluster_id, member_id, expected) in [
             ("new", "c2", "m2", [&own, &own, &own]),
             ("old", "c2", "m2", [&earlier, &earlier, &foreign]),
@@ -197,7 +197,7 @@ mod tests {
     #[test]
     fn a_lineage_has_each_earlier_life_once_and_is_bounded() {
         let (first, second) = (life("c1", "m1"), life("c2", "m2"));
-        let before = [first.clone(), Life::default(), second.clone(), first.clone()];
+        let before = [first.clone(), Incarnation::default(), second.clone(), first.clone()];
         assert_eq!(lineage(before.clone(), &life("c3", "m3")), [first.clone(), second.clone()]);
         // Back in an earlier life, which is the present one again.
         assert_eq!(lineage(before, &first), [second]);

@@ -1,13 +1,13 @@
 //! Into how many parts an object is divided on its way to or from a store.
 
 /// Smallest part, in bytes. S3 takes none below 5 MiB but the last (Amazon S3 user guide, "multipart upload limits").
-const SMALLEST: u64 = 8 << 20;
+const MIN_PART_BYTES: u64 = 8 << 20;
 /// S3 takes 10,000 parts; some are left for a file that grows while nobody should touch it.
-const MOST: u64 = 9_000;
+const MAX_PARTS: u64 = 9_000;
 /// Bytes in memory at a time.
-const IN_HAND: u64 = 48 << 20;
+const MEMORY_BUDGET: u64 = 48 << 20;
 /// Parts on their way at a time.
-const SIDE_BY_SIDE: u64 = 4;
+const MAX_CONCURRENCY: u64 = 4;
 
 /// How something of some size is divided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,17 +19,17 @@ pub struct Parts {
     /// How many; at least one.
     pub count: u64,
     /// How many on their way at a time.
-    pub side_by_side: usize,
+    pub concurrency: usize,
 }
 
 impl Parts {
     /// For so many bytes.
     #[must_use]
     pub fn of(total: u64) -> Self {
-        let size = SMALLEST.max(total.div_ceil(MOST).next_multiple_of(1 << 20));
+        let size = MIN_PART_BYTES.max(total.div_ceil(MAX_PARTS).next_multiple_of(1 << 20));
         let count = total.div_ceil(size).max(1);
-        let fit = (IN_HAND / size).saturating_sub(1).clamp(1, SIDE_BY_SIDE);
-        Self { total, size, count, side_by_side: usize::try_from(fit.min(count)).unwrap_or(1) }
+        let fit = (MEMORY_BUDGET / size).saturating_sub(1).clamp(1, MAX_CONCURRENCY);
+        Self { total, size, count, concurrency: usize::try_from(fit.min(count)).unwrap_or(1) }
     }
 
     /// Where a part begins, and how many bytes it has; `index` is from 0.
@@ -55,7 +55,7 @@ mod tests {
             (1 << 30, 8 << 20, 128, 4),
             (100 << 30, 12 << 20, 8534, 3),
         ] {
-            assert_eq!(Parts::of(total), Parts { total, size, count, side_by_side }, "{total}");
+            assert_eq!(Parts::of(total), Parts { total, size, count, concurrency }, "{total}");
         }
     }
 
@@ -64,7 +64,7 @@ mod tests {
         fn the_parts_cover_everything_once_within_the_limits_and_the_memory(total in 0u64..(5 << 40)) {
             let parts = Parts::of(total);
             prop_assert!(parts.count <= 10_000 && parts.size >= 5 << 20 && parts.size <= 5 << 30);
-            prop_assert!(parts.side_by_side >= 1);
+            prop_assert!(parts.concurrency >= 1);
             let mut at = 0;
             for index in 0..parts.count {
                 let (start, length) = parts.range(index);

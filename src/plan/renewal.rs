@@ -20,40 +20,40 @@ pub struct Leaf {
 
 /// What to do, and why, in words for a log line.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum RenewalAction {
     /// Nothing.
     Keep,
     /// A new certificate for the same key: one rename, so that the pair fits at every moment.
     Renew(String),
     /// A new key and certificate: only while nothing uses them.
-    Remake(String),
+    Reissue(String),
 }
 
 /// Decides. `leaf` is `None` if there is no readable certificate, `has_key` says whether there is a readable key.
 #[must_use]
-pub fn judge(leaf: Option<&Leaf>, has_key: bool, wanted: &BTreeSet<String>, now: SystemTime) -> Verdict {
+pub fn decide(leaf: Option<&Leaf>, has_key: bool, wanted: &BTreeSet<String>, now: SystemTime) -> RenewalAction {
     if !has_key {
-        return Verdict::Remake("there is no readable key".into());
+        return RenewalAction::Reissue("there is no readable key".into());
     }
-    let Some(leaf) = leaf else { return Verdict::Renew("there is no readable certificate".into()) };
+    let Some(leaf) = leaf else { return RenewalAction::Renew("there is no readable certificate".into()) };
     if !leaf.matches_key {
-        return Verdict::Renew("the key belongs to another certificate".into());
+        return RenewalAction::Renew("the key belongs to another certificate".into());
     }
     if !leaf.is_of_our_authority {
-        return Verdict::Renew("its CA has changed".into());
+        return RenewalAction::Renew("its CA has changed".into());
     }
     if let Some(missing) = wanted.difference(&leaf.names).next() {
-        return Verdict::Renew(format!("{missing} is missing in it"));
+        return RenewalAction::Renew(format!("{missing} is missing in it"));
     }
     if now < leaf.not_before {
-        return Verdict::Renew("it is not valid yet".into());
+        return RenewalAction::Renew("it is not valid yet".into());
     }
     let left = leaf.not_after.duration_since(now).unwrap_or(Duration::ZERO);
     let whole = leaf.not_after.duration_since(leaf.not_before).unwrap_or(Duration::ZERO);
     if left <= whole / 3 {
-        return Verdict::Renew(format!("{} days of it are left", left.as_secs() / 86_400));
+        return RenewalAction::Renew(format!("{} days of it are left", left.as_secs() / 86_400));
     }
-    Verdict::Keep
+    RenewalAction::Keep
 }
 
 #[cfg(test)]
@@ -84,23 +84,26 @@ mod tests {
     #[test]
     fn each_fault_is_mended_in_its_way() {
         let wanted = names(&["a"]);
-        let verdict = |leaf: &Leaf, day| judge(Some(leaf), true, &wanted, at(day));
-        assert_eq!(verdict(&leaf(), 1), Verdict::Keep);
-        assert_eq!(verdict(&leaf(), 199), Verdict::Keep);
-        assert_eq!(verdict(&leaf(), 200), Verdict::Renew("100 days of it are left".into()));
-        assert_eq!(verdict(&leaf(), 400), Verdict::Renew("0 days of it are left".into()));
-        assert!(matches!(verdict(&Leaf { matches_key: false, ..leaf() }, 1), Verdict::Renew(_)));
-        assert!(matches!(verdict(&Leaf { is_of_our_authority: false, ..leaf() }, 1), Verdict::Renew(_)));
-        assert_eq!(judge(Some(&leaf()), true, &names(&["a", "c"]), at(1)), Verdict::Renew("c is missing in it".into()));
-        assert!(matches!(judge(Some(&leaf()), false, &wanted, at(1)), Verdict::Remake(_)));
-        assert!(matches!(judge(None, true, &wanted, at(1)), Verdict::Renew(_)));
+        let verdict = |leaf: &Leaf, day| decide(Some(leaf), true, &wanted, at(day));
+        assert_eq!(verdict(&leaf(), 1), RenewalAction::Keep);
+        assert_eq!(verdict(&leaf(), 199), RenewalAction::Keep);
+        assert_eq!(verdict(&leaf(), 200), RenewalAction::Renew("100 days of it are left".into()));
+        assert_eq!(verdict(&leaf(), 400), RenewalAction::Renew("0 days of it are left".into()));
+        assert!(matches!(verdict(&Leaf { matches_key: false, ..leaf() }, 1), RenewalAction::Renew(_)));
+        assert!(matches!(verdict(&Leaf { is_of_our_authority: false, ..leaf() }, 1), RenewalAction::Renew(_)));
+        assert_eq!(
+            decide(Some(&leaf()), true, &names(&["a", "c"]), at(1)),
+            RenewalAction::Renew("c is missing in it".into())
+        );
+        assert!(matches!(decide(Some(&leaf()), false, &wanted, at(1)), RenewalAction::Reissue(_)));
+        assert!(matches!(decide(None, true, &wanted, at(1)), RenewalAction::Renew(_)));
     }
 
     proptest! {
         #[test]
         fn nothing_expired_is_ever_kept(from in 0u32..1000, lifetime in 1u32..1000, now in 0u32..3000) {
             let leaf = Leaf { not_before: at(from), not_after: at(from + lifetime), ..leaf() };
-            if judge(Some(&leaf), true, &names(&[]), at(now)) == Verdict::Keep {
+            if decide(Some(&leaf), true, &names(&[]), at(now)) == RenewalAction::Keep {
                 prop_assert!(now >= from && now < from + lifetime);
             }
         }

@@ -7,14 +7,14 @@ use crate::etcd::version::Version;
 
 /// By how much the revision is raised by a restore unless told otherwise: more than any cluster makes between a snapshot and its
 /// restore, so that no client has ever seen a newer one (etcd's recovery guide uses the same number).
-pub const USUAL_RAISE: u64 = 1_000_000_000;
+pub const DEFAULT_REVISION_BUMP: u64 = 1_000_000_000;
 
 /// Why a snapshot is not restored here.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+pub enum RestoreRefusal {
     /// The etcd is too old for it.
     #[error("the snapshot was written by etcd {written}, and etcd {binary} cannot read what it may hold")]
-    TooOld {
+    NeedsOtherEtcd {
         /// Who wrote it.
         written: String,
         /// Who would read it.
@@ -22,7 +22,7 @@ pub enum Refusal {
     },
     /// The revision has no room above it.
     #[error("the revision {revision} cannot be raised by {by}")]
-    Raise {
+    RevisionOverflow {
         /// Of the snapshot.
         revision: i64,
         /// By how much.
@@ -33,30 +33,30 @@ pub enum Refusal {
     Empty,
     /// A reset was done, and no normal start since.
     #[error("a reset or restore was done already, and the server was not started since: {flag} is there")]
-    Flag {
+    ResetFlag {
         /// The file.
         flag: String,
     },
 }
 
-impl Diagnostic for Refusal {
+impl Diagnostic for RestoreRefusal {
     fn code(&self) -> Code {
         match self {
-            Self::TooOld { .. } => Code::SnapshotNeedsOtherEtcd,
-            Self::Raise { .. } => Code::RevisionOverflow,
+            Self::NeedsOtherEtcd { .. } => Code::SnapshotNeedsOtherEtcd,
+            Self::RevisionOverflow { .. } => Code::RevisionOverflow,
             Self::Empty => Code::SnapshotEmpty,
-            Self::Flag { .. } => Code::ResetFlag,
+            Self::ResetFlag { .. } => Code::ResetFlag,
         }
     }
 
     fn next_step(&self) -> Option<String> {
         Some(match self {
-            Self::TooOld { written, .. } => format!("restore it with etcd {written}, named with --etcd-binary"),
-            Self::Raise { .. } => "give a smaller --cluster-reset-bump-revision".into(),
+            Self::NeedsOtherEtcd { written, .. } => format!("restore it with etcd {written}, named with --etcd-binary"),
+            Self::RevisionOverflow { .. } => "give a smaller --cluster-reset-bump-revision".into(),
             Self::Empty => {
                 "restore another one (quorate etcd-snapshot ls), or add --allow-empty if that is what you want".into()
             }
-            Self::Flag { flag } => format!(
+            Self::ResetFlag { flag } => format!(
                 "start it without the flags (systemctl start quorate-server): the mark goes when etcd is ready. If it is to be reset \
                  once more instead: rm {flag}"
             ),
@@ -69,9 +69,9 @@ impl Diagnostic for Refusal {
 ///
 /// # Errors
 /// If it is too old.
-pub fn check_target(written: Version, binary: Version) -> Result<Option<String>, Refusal> {
+pub fn check_target(written: Version, binary: Version) -> Result<Option<String>, RestoreRefusal> {
     if (binary.major, binary.minor + 1) < (written.major, written.minor) {
-        return Err(Refusal::TooOld { written: written.minor_text(), binary });
+        return Err(RestoreRefusal::NeedsOtherEtcd { written: written.minor_text(), binary });
     }
     Ok((binary.minor < written.minor).then(|| {
         format!(
@@ -87,18 +87,18 @@ pub fn check_target(written: Version, binary: Version) -> Result<Option<String>,
 ///
 /// # Errors
 /// If it holds none, and nobody said that this is right.
-pub fn check_not_empty(keys: u64, allow_empty: bool) -> Result<(), Refusal> {
-    if keys > 0 || allow_empty { Ok(()) } else { Err(Refusal::Empty) }
+pub fn check_not_empty(keys: u64, allow_empty: bool) -> Result<(), RestoreRefusal> {
+    if keys > 0 || allow_empty { Ok(()) } else { Err(RestoreRefusal::Empty) }
 }
 
 /// The revision raised by so much.
 ///
 /// # Errors
 /// If there is no such revision.
-pub fn raised(revision: i64, by: u64) -> Result<i64, Refusal> {
+pub fn bumped(revision: i64, by: u64) -> Result<i64, RestoreRefusal> {
     let raised = i64::try_from(by).ok().and_then(|by| revision.checked_add(by));
     // Every write after it needs one more.
-    raised.filter(|raised| *raised < i64::MAX / 2).ok_or(Refusal::Raise { revision, by })
+    bumped.filter(|raised| *bumped < i64::MAX / 2).ok_or(RestoreRefusal::RevisionOverflow { revision, by })
 }
 
 /// How far the journal says that it was.
@@ -182,10 +182,10 @@ mod tests {
 
     #[test]
     fn a_revision_is_raised_while_there_is_room() {
-        assert_eq!(raised(7, USUAL_RAISE), Ok(1_000_000_007));
-        assert_eq!(raised(7, 0), Ok(7));
+        assert_eq!(bumped(7, DEFAULT_REVISION_BUMP), Ok(1_000_000_007));
+        assert_eq!(bumped(7, 0), Ok(7));
         for by in [u64::MAX, i64::MAX.unsigned_abs(), i64::MAX.unsigned_abs() - 7] {
-            assert!(raised(7, by).is_err());
+            assert!(bumped(7, by).is_err());
         }
     }
 
@@ -194,7 +194,7 @@ mod tests {
         for (keys, allow_empty, is_allowed) in [(0, false, false), (0, true, true), (1, false, true), (1, true, true)] {
             assert_eq!(check_not_empty(keys, allow_empty).is_ok(), is_allowed, "{keys} {allow_empty}");
         }
-        assert_eq!(Refusal::Empty.exit(), Exit::Refused);
+        assert_eq!(RestoreRefusal::Empty.exit(), Exit::Refused);
     }
 
     #[test]

@@ -103,7 +103,7 @@ pub struct LocalTime {
 
 /// A snapshot that may be dropped.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Candidate {
+pub struct RetentionCandidate {
     /// File name.
     pub name: String,
     /// Seconds since 1970.
@@ -120,7 +120,7 @@ pub struct Candidate {
 
 /// What to do with one, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum RetentionDecision {
     /// It stays.
     Keep(String),
     /// It goes.
@@ -129,7 +129,7 @@ pub enum Verdict {
 
 /// Decides about each candidate, in their order.
 #[must_use]
-pub fn plan(candidates: &[Candidate], policy: &Policy, now: u64) -> Vec<Verdict> {
+pub fn plan(candidates: &[RetentionCandidate], policy: &Policy, now: u64) -> Vec<RetentionDecision> {
     // The newest first; names break ties, so that the same input always gives the same answer.
     let mut order: Vec<usize> = (0..candidates.len()).collect();
     order.sort_by(|left, right| {
@@ -137,13 +137,13 @@ pub fn plan(candidates: &[Candidate], policy: &Policy, now: u64) -> Vec<Verdict>
         key(right).cmp(&key(left))
     });
     let is_past_and_good =
-        |candidate: &Candidate| candidate.is_good && candidate.suspect.is_none() && candidate.created <= now;
+        |candidate: &RetentionCandidate| candidate.is_good && candidate.suspect.is_none() && candidate.created <= now;
     let newest_good = order.iter().copied().find(|index| is_past_and_good(&candidates[*index]));
     let mut rules = Rules::new(policy, now);
-    let mut verdicts: Vec<Option<Verdict>> = vec![None; candidates.len()];
+    let mut verdicts: Vec<Option<RetentionDecision>> = vec![None; candidates.len()];
     for index in order {
         let candidate = &candidates[index];
-        let keep = |why: &str| Some(Verdict::Keep(why.to_owned()));
+        let keep = |why: &str| Some(RetentionDecision::Keep(why.to_owned()));
         verdicts[index] = if let Some(why) = candidate.suspect {
             keep(why)
         } else if candidate.created > now {
@@ -151,15 +151,18 @@ pub fn plan(candidates: &[Candidate], policy: &Policy, now: u64) -> Vec<Verdict>
         } else {
             // Asked before anything else: what is held counts for the rules, too.
             match (rules.reason(candidate), candidate.is_held) {
-                (Some(why), _) => Some(Verdict::Keep(why)),
+                (Some(why), _) => Some(RetentionDecision::Keep(why)),
                 (None, true) => keep("it is held"),
                 (None, false) if policy.keeps_all() => keep("everything is kept"),
                 (None, false) if Some(index) == newest_good => keep("it is the newest good one"),
-                (None, false) => Some(Verdict::Drop("no rule keeps it".to_owned())),
+                (None, false) => Some(RetentionDecision::Drop("no rule keeps it".to_owned())),
             }
         };
     }
-    verdicts.into_iter().map(|verdict| verdict.unwrap_or(Verdict::Keep("it was not judged".to_owned()))).collect()
+    verdicts
+        .into_iter()
+        .map(|verdict| verdict.unwrap_or(RetentionDecision::Keep("it was not judged".to_owned())))
+        .collect()
 }
 
 /// The rules as they are used up, from the newest snapshot to the oldest.
@@ -181,7 +184,7 @@ impl<'a> Rules<'a> {
     }
 
     /// The rules that keep it, if any does.
-    fn reason(&mut self, candidate: &Candidate) -> Option<String> {
+    fn reason(&mut self, candidate: &RetentionCandidate) -> Option<String> {
         let mut reasons = Vec::new();
         self.last += 1;
         if self.policy.last.is_some_and(|count| self.last <= count) {
@@ -218,7 +221,7 @@ mod tests {
 
     const NOW: u64 = 1_700_000_000;
 
-    fn candidate(name: &str, created: u64) -> Candidate {
+    fn candidate(name: &str, created: u64) -> RetentionCandidate {
         let day = created / 86_400;
         let local = LocalTime {
             year: i32::try_from(day / 365).unwrap(),
@@ -227,19 +230,19 @@ mod tests {
             week: (i32::try_from(day / 364).unwrap(), u32::try_from(day % 364 / 7).unwrap()),
             hour: u32::try_from(created / 3600 % 24).unwrap(),
         };
-        Candidate { name: name.into(), created, local, is_good: true, suspect: None, is_held: false }
+        RetentionCandidate { name: name.into(), created, local, is_good: true, suspect: None, is_held: false }
     }
 
-    fn kept(candidates: &[Candidate], policy: &str) -> Vec<String> {
+    fn kept(candidates: &[RetentionCandidate], policy: &str) -> Vec<String> {
         let verdicts = plan(candidates, &policy.parse().unwrap(), NOW);
-        let kept = candidates.iter().zip(verdicts).filter(|(_, verdict)| matches!(verdict, Verdict::Keep(_)));
+        let kept = candidates.iter().zip(verdicts).filter(|(_, verdict)| matches!(verdict, RetentionDecision::Keep(_)));
         kept.map(|(candidate, _)| candidate.name.clone()).collect()
     }
 
     #[test]
     fn each_rule_keeps_what_it_says() {
         let hour = |ago: u64| candidate(&format!("{ago}h"), NOW - ago * 3600);
-        let all: Vec<Candidate> = [0, 1, 2, 30, 60, 24 * 9, 24 * 40, 24 * 400].map(hour).to_vec();
+        let all: Vec<RetentionCandidate> = [0, 1, 2, 30, 60, 24 * 9, 24 * 40, 24 * 400].map(hour).to_vec();
         for (policy, expected) in [
             ("last=2", vec!["0h", "1h"]),
             ("last=0", vec!["0h", "1h", "2h", "30h", "60h", "216h", "960h", "9600h"]),
@@ -260,7 +263,8 @@ mod tests {
 
     #[test]
     fn what_must_never_go_stays() {
-        let mut all: Vec<Candidate> = (0..5).map(|index| candidate(&index.to_string(), NOW - 1000 * index)).collect();
+        let mut all: Vec<RetentionCandidate> =
+            (0..5).map(|index| candidate(&index.to_string(), NOW - 1000 * index)).collect();
         all[0].suspect = Some("it is corrupt");
         all[1].is_good = false;
         all[3].is_held = true;
@@ -269,9 +273,9 @@ mod tests {
         assert_eq!(kept(&all, "last=1"), ["0", "1", "2", "3", "future"]);
         // A clock that has gone back makes everything the future: nothing goes.
         let verdicts = plan(&all, &Policy::newest(1), 1000);
-        assert!(verdicts.iter().all(|verdict| matches!(verdict, Verdict::Keep(_))));
+        assert!(verdicts.iter().all(|verdict| matches!(verdict, RetentionDecision::Keep(_))));
         // The reason is the one that is known.
-        assert_eq!(plan(&all, &Policy::newest(1), NOW)[0], Verdict::Keep("it is corrupt".into()));
+        assert_eq!(plan(&all, &Policy::newest(1), NOW)[0], RetentionDecision::Keep("it is corrupt".into()));
     }
 
     proptest! {
@@ -280,14 +284,14 @@ mod tests {
             ages in proptest::collection::vec((0u64..10_000_000, any::<bool>(), any::<bool>(), any::<bool>()), 0..40),
             last in 0u32..10, daily in 0u32..10,
         ) {
-            let all: Vec<Candidate> = ages.iter().enumerate().map(|(index, (age, is_good, is_held, is_suspect))| Candidate {
+            let all: Vec<RetentionCandidate> = ages.iter().enumerate().map(|(index, (age, is_good, is_held, is_suspect))| RetentionCandidate {
                 is_good: *is_good && !is_suspect, is_held: *is_held, suspect: is_suspect.then_some("it is corrupt"),
                 ..candidate(&format!("{index:02}"), NOW - age)
             }).collect();
             let policy = Policy { last: Some(last), daily, ..Policy::default() };
             let verdicts = plan(&all, &policy, NOW);
             prop_assert_eq!(&verdicts, &plan(&all, &policy, NOW));
-            let is_kept = |index: usize| matches!(verdicts[index], Verdict::Keep(_));
+            let is_kept = |index: usize| matches!(verdicts[index], RetentionDecision::Keep(_));
             let newest_good = (0..all.len()).filter(|index| all[*index].is_good).max_by_key(|index| (all[*index].created, &all[*index].name));
             prop_assert!(newest_good.is_none_or(is_kept));
             for (index, candidate) in all.iter().enumerate() {

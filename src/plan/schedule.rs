@@ -38,7 +38,7 @@ impl fmt::Display for Schedule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Calendar(cron) => f.write_str(cron.as_str()),
-            Self::Every(seconds) => write!(f, "@every {}", duration::go(*seconds)),
+            Self::Every(seconds) => write!(f, "@every {}", duration::format_go(*seconds)),
         }
     }
 }
@@ -61,12 +61,12 @@ pub enum NotASchedule {
 }
 
 /// More often than this is a mistake.
-const SHORTEST: u64 = 60;
+const MIN_INTERVAL_SECONDS: u64 = 60;
 /// Whether a schedule comes at all is looked for so many years before those that croner knows of end: every date that exists comes
 /// within eight years, and a search from today would go on for three thousand.
 const YEARS_TO_SEARCH: i32 = 40;
 
-fn ever_comes(cron: &Cron) -> bool {
+fn has_a_next_time(cron: &Cron) -> bool {
     let from = Utc.with_ymd_and_hms(croner::YEAR_UPPER_LIMIT - YEARS_TO_SEARCH, 1, 1, 0, 0, 0).single();
     from.is_none_or(|from| cron.find_next_occurrence(&from, true).is_ok())
 }
@@ -81,7 +81,7 @@ impl FromStr for Schedule {
         }
         if let Some(interval) = text.strip_prefix("@every ") {
             let seconds = duration::parse(interval.trim()).ok_or(NotASchedule::Form)?;
-            return if seconds < SHORTEST { Err(NotASchedule::TooOften) } else { Ok(Self::Every(seconds)) };
+            return if seconds < MIN_INTERVAL_SECONDS { Err(NotASchedule::TooOften) } else { Ok(Self::Every(seconds)) };
         }
         let text = match text {
             "@midnight" => "@daily",
@@ -89,7 +89,7 @@ impl FromStr for Schedule {
         };
         let parser = CronParser::builder().seconds(Seconds::Disallowed).year(Year::Disallowed).build();
         let cron = parser.parse(text).map_err(|_| NotASchedule::Form)?;
-        if ever_comes(&cron) { Ok(Self::Calendar(Box::new(cron))) } else { Err(NotASchedule::Never) }
+        if has_a_next_time(&cron) { Ok(Self::Calendar(Box::new(cron))) } else { Err(NotASchedule::Never) }
     }
 }
 

@@ -3,14 +3,14 @@
 //! The newest good one of this server, on this node or in object storage. One that is known to be damaged is passed over; one of which
 //! nothing is known is to be verified first. What a wrong clock dated ahead counts as newest only if its revision says so, too.
 
-use super::owner::Life;
+use super::owner::Incarnation;
 
 /// The word for the newest good snapshot, of whatever base name.
 pub const LATEST: &str = "latest";
 
 /// What is known of a snapshot's health.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Health {
+pub enum CandidateHealth {
     /// It was verified, and is the same since.
     Good,
     /// Nobody knows: this is why.
@@ -21,7 +21,7 @@ pub enum Health {
 
 /// A snapshot that may be meant.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Candidate {
+pub struct SelectCandidate {
     /// File name.
     pub name: String,
     /// Base name, if that is known.
@@ -37,9 +37,9 @@ pub struct Candidate {
     /// Of the keyspace, if that is known.
     pub revision: Option<i64>,
     /// The life of the data that are in it, if that is known.
-    pub life: Option<Life>,
+    pub life: Option<Incarnation>,
     /// What is known of its health.
-    pub health: Health,
+    pub health: CandidateHealth,
 }
 
 /// What to do with a candidate. Both have its index.
@@ -55,8 +55,8 @@ pub enum Attempt {
 
 /// Those that `word` means, in the order in which they are to be tried; nothing follows one that can be taken.
 #[must_use]
-pub fn attempts(candidates: &[Candidate], word: &str, now: u64) -> Vec<Attempt> {
-    let is_meant = |candidate: &Candidate| {
+pub fn attempts(candidates: &[SelectCandidate], word: &str, now: u64) -> Vec<Attempt> {
+    let is_meant = |candidate: &SelectCandidate| {
         let is_latest = word == LATEST && !candidate.is_safety_copy;
         candidate.is_own && (is_latest || candidate.base.as_deref() == Some(word))
     };
@@ -64,10 +64,10 @@ pub fn attempts(candidates: &[Candidate], word: &str, now: u64) -> Vec<Attempt> 
     let newest =
         order.iter().map(|index| &candidates[*index]).filter(|it| it.created <= now).max_by_key(|it| it.created);
     // 2: newer than all that the clock has seen; 1: in the past; 0: from a clock that was wrong.
-    let is_later_than = |candidate: &Candidate, newest: &Candidate| {
+    let is_later_than = |candidate: &SelectCandidate, newest: &SelectCandidate| {
         candidate.life.is_some() && candidate.life == newest.life && candidate.revision > newest.revision
     };
-    let era = |candidate: &Candidate| {
+    let era = |candidate: &SelectCandidate| {
         if candidate.created <= now {
             1
         } else if newest.is_some_and(|newest| is_later_than(candidate, newest)) {
@@ -83,11 +83,11 @@ pub fn attempts(candidates: &[Candidate], word: &str, now: u64) -> Vec<Attempt> 
     let mut attempts = Vec::new();
     for index in order {
         attempts.push(match candidates[index].health {
-            Health::Good => Attempt::Take(index),
-            Health::Unknown(why) => Attempt::Verify(index, why),
-            Health::Bad(why) => Attempt::Skip(index, why),
+            CandidateHealth::Good => Attempt::Take(index),
+            CandidateHealth::Unknown(why) => Attempt::Verify(index, why),
+            CandidateHealth::Bad(why) => Attempt::Skip(index, why),
         });
-        if candidates[index].health == Health::Good {
+        if candidates[index].health == CandidateHealth::Good {
             break;
         }
     }
@@ -95,12 +95,12 @@ pub fn attempts(candidates: &[Candidate], word: &str, now: u64) -> Vec<Attempt> 
 }
 
 /// A mistake of so many letters is forgiven in a word of so many: one in four, and two at least.
-const LETTERS: usize = 4;
+const MIN_SIMILAR_LETTERS: usize = 4;
 
 /// What `word` was probably meant to be, of the names and base names that there are.
 #[must_use]
 pub fn similar<'a>(word: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let most = (word.chars().count() / LETTERS).max(2);
+    let most = (word.chars().count() / MIN_SIMILAR_LETTERS).max(2);
     let distance = |name: &str| strsim::damerau_levenshtein(&word.to_lowercase(), &name.to_lowercase());
     let near = names.into_iter().map(|name| (distance(name), name)).filter(|(distance, _)| *distance <= most);
     near.min_by_key(|(distance, name)| (*distance, *name)).map(|(_, name)| name)
@@ -112,10 +112,10 @@ mod tests {
 
     const NOW: u64 = 1_000;
 
-    fn candidate(name: &str, created: u64, revision: i64) -> Candidate {
-        let life = Life { cluster_id: "c".into(), member_id: "m".into() };
+    fn candidate(name: &str, created: u64, revision: i64) -> SelectCandidate {
+        let life = Incarnation { cluster_id: "c".into(), member_id: "m".into() };
         let base = name.split_once('/').map_or(name, |(base, _)| base);
-        Candidate {
+        SelectCandidate {
             name: name.into(),
             base: Some(base.into()),
             is_own: true,
@@ -124,32 +124,32 @@ mod tests {
             created,
             revision: Some(revision),
             life: Some(life),
-            health: Health::Good,
+            health: CandidateHealth::Good,
         }
     }
 
-    fn bad(candidate: Candidate) -> Candidate {
-        Candidate { health: Health::Bad("corrupt"), ..candidate }
+    fn bad(candidate: SelectCandidate) -> SelectCandidate {
+        SelectCandidate { health: CandidateHealth::Bad("corrupt"), ..candidate }
     }
 
-    fn unknown(candidate: Candidate) -> Candidate {
-        Candidate { health: Health::Unknown("unverified"), ..candidate }
+    fn unknown(candidate: SelectCandidate) -> SelectCandidate {
+        SelectCandidate { health: CandidateHealth::Unknown("unverified"), ..candidate }
     }
 
-    fn there(candidate: Candidate) -> Candidate {
-        Candidate { is_here: false, ..candidate }
+    fn there(candidate: SelectCandidate) -> SelectCandidate {
+        SelectCandidate { is_here: false, ..candidate }
     }
 
     #[test]
     fn the_newest_good_one_of_this_server_is_chosen() {
         use Attempt::{Skip, Take, Verify};
-        let foreign = Candidate { is_own: false, ..candidate("a/9", 900, 9) };
-        let of_other_life = Candidate {
-            life: Some(Life { cluster_id: "c2".into(), member_id: "m".into() }),
+        let foreign = SelectCandidate { is_own: false, ..candidate("a/9", 900, 9) };
+        let of_other_life = SelectCandidate {
+            life: Some(Incarnation { cluster_id: "c2".into(), member_id: "m".into() }),
             ..candidate("a/5", 5_000, 99)
         };
-        let safety_copy = Candidate { is_safety_copy: true, ..candidate("pre-restore/7", 700, 7) };
-        let nameless = Candidate { base: None, ..candidate("a/6", 600, 6) };
+        let safety_copy = SelectCandidate { is_safety_copy: true, ..candidate("pre-restore/7", 700, 7) };
+        let nameless = SelectCandidate { base: None, ..candidate("a/6", 600, 6) };
         for (what, candidates, word, expected) in [
             ("nothing", vec![], "latest", vec![]),
             (

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::command::Invocation;
-use super::owner::{self, Life};
+use super::owner::{self, Incarnation};
 use crate::error::{Code, Diagnostic};
 use crate::etcd::version::Version;
 
@@ -31,7 +31,7 @@ pub struct ClusterRecord {
     pub etcd_version: Option<Version>,
     /// The earlier lives of this data directory, the oldest first. Kept up to date by whoever writes the file.
     #[serde(default)]
-    pub lineage: Vec<Life>,
+    pub lineage: Vec<Incarnation>,
     /// There were others before these, which an older quorate did not write down.
     #[serde(default)]
     pub lineage_is_partial: bool,
@@ -49,8 +49,8 @@ impl ClusterRecord {
 
     /// The present life of the data directory.
     #[must_use]
-    pub fn life(&self) -> Life {
-        Life { cluster_id: self.cluster_id.clone(), member_id: self.member_id.clone() }
+    pub fn life(&self) -> Incarnation {
+        Incarnation { cluster_id: self.cluster_id.clone(), member_id: self.member_id.clone() }
     }
 
     /// True if the data directory had other lives than its lineage tells of.
@@ -79,10 +79,10 @@ pub enum DataState {
     /// A log to resume from.
     Present,
     /// Data of etcd's, but no log that it could be resumed from: etcd would begin anew over it.
-    Torn,
+    MissingWal,
     /// No data, and at most a log in which nothing was ever committed: a first start that broke off. etcd would resume from
     /// that without a single voter, and wait for ever (seen with 3.5).
-    NeverBegun,
+    NeverInitialized,
 }
 
 /// A snapshot that may be restored instead of beginning anew.
@@ -149,7 +149,7 @@ pub struct StartPlan {
 impl StartPlan {
     /// What to write down before a new cluster begins, so that a start that breaks off is known to have meant it.
     #[must_use]
-    pub fn intention(&self, remembered: Option<ClusterRecord>, binary: Version) -> ClusterRecord {
+    pub fn pending_record(&self, remembered: Option<ClusterRecord>, binary: Version) -> ClusterRecord {
         ClusterRecord {
             epoch: self.epoch,
             member_name: self.name.clone(),
@@ -172,7 +172,7 @@ pub enum Beginning {
 
 /// Why nothing is started.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+pub enum StartRefusal {
     /// A cluster is remembered, its data is gone.
     #[error(
         "this server was member {member} of cluster {cluster}, and its etcd data in {} is gone; \
@@ -209,10 +209,10 @@ pub enum Refusal {
         "db/etcd/member holds etcd data, but no log that it could be resumed from; \
          starting would silently make an empty cluster"
     )]
-    Torn,
+    DataIncomplete,
     /// The data is somebody else's.
     #[error("db/etcd is the data of member {found}, and this server was member {remembered}")]
-    OtherMember {
+    MemberMismatch {
         /// Whose data it is.
         found: String,
         /// Who we were.
@@ -220,7 +220,7 @@ pub enum Refusal {
     },
     /// The binary is older than the data.
     #[error("this data was last run by etcd {last}; etcd {binary} is older and cannot read it safely")]
-    OlderBinary {
+    EtcdOlderThanData {
         /// What ran last.
         last: Version,
         /// What would run.
@@ -230,7 +230,7 @@ pub enum Refusal {
     #[error(
         "this data was last run by etcd {last}; etcd {binary} is more than one minor newer, and etcd upgrades one minor at a time"
     )]
-    TooNewBinary {
+    EtcdTooNew {
         /// What ran last.
         last: Version,
         /// What would run.
@@ -238,15 +238,15 @@ pub enum Refusal {
     },
 }
 
-impl Diagnostic for Refusal {
+impl Diagnostic for StartRefusal {
     fn code(&self) -> Code {
         match self {
             Self::DataLost { .. } => Code::DataLost,
             Self::SnapshotsExist { .. } => Code::SnapshotsExist,
-            Self::Torn => Code::DataIncomplete,
-            Self::OtherMember { .. } => Code::MemberMismatch,
-            Self::OlderBinary { .. } => Code::EtcdOlderThanData,
-            Self::TooNewBinary { .. } => Code::EtcdTooNew,
+            Self::DataIncomplete => Code::DataIncomplete,
+            Self::MemberMismatch { .. } => Code::MemberMismatch,
+            Self::EtcdOlderThanData { .. } => Code::EtcdOlderThanData,
+            Self::EtcdTooNew { .. } => Code::EtcdTooNew,
         }
     }
 
@@ -267,20 +267,20 @@ impl Diagnostic for Refusal {
                 invocation.restore("PATH"),
                 invocation.server("--new-cluster")
             ),
-            Self::Torn => {
+            Self::DataIncomplete => {
                 "bring back server/db/etcd from a backup, or, if an empty cluster is what you want, start once with \
                  --new-cluster: what is there is then kept beside it as server/db/etcd-old-…"
                     .into()
             }
-            Self::OtherMember { .. } => {
+            Self::MemberMismatch { .. } => {
                 "bring back this server's own server/db/etcd; two servers with the data of one member would harm both. \
                  If that member is gone for good and this server takes its place, mv server/cluster.json away"
                     .into()
             }
-            Self::OlderBinary { last, .. } => {
+            Self::EtcdOlderThanData { last, .. } => {
                 format!("run etcd {} again: install it, or name it with --etcd-binary", last.minor_text())
             }
-            Self::TooNewBinary { last, .. } => {
+            Self::EtcdTooNew { last, .. } => {
                 format!("run etcd {}.{} first, until it is ready, then this one", last.major, last.minor + 1)
             }
         })
@@ -291,23 +291,23 @@ impl Diagnostic for Refusal {
 ///
 /// # Errors
 /// A [`Refusal`] where starting could lose data.
-pub fn plan(observed: &Observed) -> Result<StartPlan, Refusal> {
+pub fn plan(observed: &Observed) -> Result<StartPlan, StartRefusal> {
     let remembered = observed.cluster.as_ref();
     let made = || format!("{}-{}", observed.node_name, observed.random);
     if observed.data != DataState::Present {
         if !observed.new_cluster {
-            if observed.data == DataState::Torn {
-                return Err(Refusal::Torn);
+            if observed.data == DataState::MissingWal {
+                return Err(StartRefusal::DataIncomplete);
             }
             if let Some(cluster) = remembered.filter(|cluster| cluster.was_healthy()) {
                 let (cluster, member) = (cluster.cluster_id.clone(), cluster.member_name.clone());
                 let (data_dir, newest) = (observed.data_dir.clone(), observed.newest.clone().map(Box::new));
                 let invocation = Box::new(observed.invocation.clone());
-                return Err(Refusal::DataLost { data_dir, invocation, newest, cluster, member });
+                return Err(StartRefusal::DataLost { data_dir, invocation, newest, cluster, member });
             }
             // A beginning that was written down as intended goes on.
             if let (None, Some(newest)) = (remembered, &observed.newest) {
-                return Err(Refusal::SnapshotsExist {
+                return Err(StartRefusal::SnapshotsExist {
                     data_dir: observed.data_dir.clone(),
                     invocation: Box::new(observed.invocation.clone()),
                     newest: Box::new(newest.clone()),
@@ -326,7 +326,7 @@ pub fn plan(observed: &Observed) -> Result<StartPlan, Refusal> {
         && !cluster.member_name.is_empty()
         && *found != cluster.member_name
     {
-        return Err(Refusal::OtherMember { found: found.clone(), remembered: cluster.member_name.clone() });
+        return Err(StartRefusal::MemberMismatch { found: found.clone(), remembered: cluster.member_name.clone() });
     }
     let mut notes = Vec::new();
     if observed.new_cluster {
@@ -353,19 +353,19 @@ pub fn plan(observed: &Observed) -> Result<StartPlan, Refusal> {
 ///
 /// # Errors
 /// A [`Refusal`] where opening the data could damage it.
-pub fn check_versions(last: Version, binary: Version) -> Result<Vec<String>, Refusal> {
+pub fn check_versions(last: Version, binary: Version) -> Result<Vec<String>, StartRefusal> {
     if (binary.major, binary.minor) < (last.major, last.minor) {
-        return Err(Refusal::OlderBinary { last, binary });
+        return Err(StartRefusal::EtcdOlderThanData { last, binary });
     }
     if binary.major > last.major || binary.minor > last.minor + 1 {
-        return Err(Refusal::TooNewBinary { last, binary });
+        return Err(StartRefusal::EtcdTooNew { last, binary });
     }
     // etcd-io/etcd's upgrade guide to 3.6: members that an older 3.5 promoted may be lost from the new member store.
-    const SAFE_TO_LEAVE: Version = Version::new(3, 5, 26);
+    const MIN_VERSION_BEFORE_3_6: Version = Version::new(3, 5, 26);
     let mut notes = Vec::new();
-    if last.minor == 5 && binary.minor == 6 && last < SAFE_TO_LEAVE {
+    if last.minor == 5 && binary.minor == 6 && last < MIN_VERSION_BEFORE_3_6 {
         notes.push(format!(
-            "etcd asks to run at least {SAFE_TO_LEAVE} before 3.6, and {last} ran last; with several members, go back and do that"
+            "etcd asks to run at least {MIN_VERSION_BEFORE_3_6} before 3.6, and {last} ran last; with several members, go back and do that"
         ));
     }
     Ok(notes)
@@ -413,11 +413,11 @@ mod tests {
 
     #[test]
     fn a_first_start_that_broke_off_is_begun_again() {
-        let begun = plan(&observed(None, DataState::NeverBegun)).unwrap();
+        let begun = plan(&observed(None, DataState::NeverInitialized)).unwrap();
         assert_eq!(begun.beginning, Beginning::NewCluster);
-        let intention = begun.intention(None, Version::new(3, 5, 30));
+        let intention = begun.pending_record(None, Version::new(3, 5, 30));
         assert!(!intention.was_healthy());
-        for data in [DataState::Absent, DataState::NeverBegun] {
+        for data in [DataState::Absent, DataState::NeverInitialized] {
             let again = plan(&observed(Some(intention.clone()), data)).unwrap();
             assert_eq!((again.beginning, again.epoch), (Beginning::NewCluster, 1));
         }
@@ -426,17 +426,22 @@ mod tests {
 
     #[test]
     fn lost_data_is_never_replaced_silently() {
-        for data in [DataState::Absent, DataState::Torn, DataState::NeverBegun] {
+        for data in [DataState::Absent, DataState::MissingWal, DataState::NeverInitialized] {
             let mut seen = observed(Some(record("3.5.30")), data);
             assert_eq!(plan(&seen).unwrap_err().exit(), Exit::Refused);
             seen.new_cluster = true;
             let begun = plan(&seen).unwrap();
             assert_eq!((begun.beginning, begun.epoch), (Beginning::NewCluster, 5));
             // Ended before it was healthy, the beginning that was asked for is gone on with, and its epoch is not lost.
-            let intended = observed(Some(begun.intention(seen.cluster, Version::new(3, 5, 30))), DataState::Absent);
+            let intended =
+                observed(Some(begun.pending_record(seen.cluster, Version::new(3, 5, 30))), DataState::Absent);
             assert_eq!(plan(&intended).unwrap().epoch, 5);
         }
-        assert_eq!(plan(&observed(None, DataState::Torn)), Err(Refusal::Torn), "also where nothing is remembered");
+        assert_eq!(
+            plan(&observed(None, DataState::MissingWal)),
+            Err(StartRefusal::DataIncomplete),
+            "also where nothing is remembered"
+        );
     }
 
     #[test]
@@ -458,7 +463,7 @@ mod tests {
         let mut told = with(None, DataState::Absent);
         told.new_cluster = true;
         assert_eq!(plan(&told).unwrap().beginning, Beginning::NewCluster);
-        let begun = plan(&observed(None, DataState::Absent)).unwrap().intention(None, Version::new(3, 5, 30));
+        let begun = plan(&observed(None, DataState::Absent)).unwrap().pending_record(None, Version::new(3, 5, 30));
         assert!(plan(&with(Some(begun), DataState::Absent)).is_ok(), "a first start that is gone on with");
         assert!(plan(&with(Some(record("3.5.30")), DataState::Present)).is_ok());
     }
@@ -469,7 +474,7 @@ mod tests {
         seen.name = Some("n-1".into());
         assert!(plan(&seen).is_ok());
         seen.name = Some("n-2".into());
-        assert!(matches!(plan(&seen), Err(Refusal::OtherMember { .. })));
+        assert!(matches!(plan(&seen), Err(StartRefusal::MemberMismatch { .. })));
     }
 
     #[test]
@@ -511,7 +516,7 @@ mod tests {
         ) {
             let mut cluster = record("3.5.30");
             cluster.epoch = epoch;
-            let mut seen = observed(Some(cluster), if torn { DataState::Torn } else { DataState::Absent });
+            let mut seen = observed(Some(cluster), if torn { DataState::MissingWal } else { DataState::Absent });
             seen.new_cluster = told;
             match plan(&seen) {
                 Ok(begun) => prop_assert!(told && begun.epoch == epoch + 1),

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 /// After the first failure.
-const FIRST: Duration = Duration::from_secs(30);
+const MIN_PAUSE: Duration = Duration::from_secs(30);
 /// The longest pause.
 const LONGEST: Duration = Duration::from_secs(3600);
 
@@ -17,7 +17,7 @@ pub fn pause(failures: u32, first: Duration, dice: f64) -> Duration {
 
 /// What decides about whose turn it is.
 #[derive(Clone, Copy, Debug)]
-pub struct Turn {
+pub struct QueueEntry {
     /// Somebody waits for it.
     pub is_waited_for: bool,
     /// Not before; at once, if there is nothing.
@@ -27,7 +27,7 @@ pub struct Turn {
 /// Which one is next, if one is due: whoever waits comes first, then those that were not tried yet, then those that are due the longest. Of
 /// equals, the first.
 #[must_use]
-pub fn next(turns: &[Turn], now: Instant) -> Option<usize> {
+pub fn next(turns: &[QueueEntry], now: Instant) -> Option<usize> {
     let due = turns.iter().enumerate().filter(|(_, turn)| turn.due.is_none_or(|due| due <= now));
     due.min_by_key(|(_, turn)| (!turn.is_waited_for, turn.due)).map(|(index, _)| index)
 }
@@ -35,7 +35,7 @@ pub fn next(turns: &[Turn], now: Instant) -> Option<usize> {
 /// The pause after the first failure.
 #[must_use]
 pub fn first_pause() -> Duration {
-    FIRST
+    MIN_PAUSE
 }
 
 #[cfg(test)]
@@ -46,8 +46,8 @@ mod tests {
     #[test]
     fn pauses_double_up_to_an_hour() {
         for (failures, longest) in [(0, 30), (1, 30), (2, 60), (3, 120), (7, 1920), (8, 3600), (1000, 3600)] {
-            assert_eq!(pause(failures, FIRST, 1.0), Duration::from_secs(longest), "{failures}");
-            assert_eq!(pause(failures, FIRST, 0.0), Duration::from_secs(longest) / 2, "{failures}");
+            assert_eq!(pause(failures, MIN_PAUSE, 1.0), Duration::from_secs(longest), "{failures}");
+            assert_eq!(pause(failures, MIN_PAUSE, 0.0), Duration::from_secs(longest) / 2, "{failures}");
         }
     }
 
@@ -55,7 +55,7 @@ mod tests {
     fn whoever_waits_comes_first() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        let (now, turn) = (at(100), |is_waited_for, due: Option<u64>| Turn { is_waited_for, due: due.map(at) });
+        let (now, turn) = (at(100), |is_waited_for, due: Option<u64>| QueueEntry { is_waited_for, due: due.map(at) });
         for (turns, expected) in [
             (&[][..], None),
             (&[turn(false, Some(101))], None),
@@ -72,8 +72,8 @@ mod tests {
     proptest! {
         #[test]
         fn a_pause_is_never_nothing_and_never_longer_than_an_hour(failures: u32, dice: f64) {
-            let pause = pause(failures, FIRST, if dice.is_nan() { 0.5 } else { dice });
-            prop_assert!(pause >= FIRST / 2 && pause <= LONGEST);
+            let pause = pause(failures, MIN_PAUSE, if dice.is_nan() { 0.5 } else { dice });
+            prop_assert!(pause >= MIN_PAUSE / 2 && pause <= LONGEST);
         }
     }
 }

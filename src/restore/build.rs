@@ -20,7 +20,7 @@ use crate::durable::{self, DirError, DirHandle, OnPath as _, PRIVATE_DIR, PRIVAT
 use crate::error::{Code, Diagnostic};
 use crate::etcd::version::Version;
 use crate::faults;
-use crate::plan::restore::{self as plan, Refusal};
+use crate::plan::restore::{self as plan, RestoreRefusal};
 use crate::snapshot::aside::Course;
 use crate::snapshot::file::SnapshotFile;
 use crate::snapshot::hash;
@@ -87,7 +87,7 @@ pub enum BuildError {
     Snapshot(#[from] VerifyError),
     /// It may not be.
     #[error(transparent)]
-    Refused(#[from] Refusal),
+    Refused(#[from] RestoreRefusal),
     /// It cannot be written.
     #[error(transparent)]
     Write(#[from] WriteError),
@@ -321,7 +321,7 @@ fn edit(file: &File, path: &Path, blueprint: &Blueprint, origin: &Path) -> Resul
     let alarms = editor.bucket(b"alarm").map_err(found)?;
     let cleared_alarms = alarms.keys().filter_map(|key| inspect::alarm_name(key)).collect();
     alarms.clear();
-    let raised = plan::raised(before.revision, blueprint.raise)?;
+    let raised = plan::bumped(before.revision, blueprint.raise)?;
     let meta = editor.bucket(b"meta").map_err(found)?;
     meta.insert(b"consistent_index".to_vec(), blueprint.membership.count().to_be_bytes().to_vec());
     if blueprint.target.minor >= 5 {

@@ -19,7 +19,7 @@ use crate::etcd::process::Spawner;
 use crate::etcd::settings::{self, Identity, Setting, StartMode};
 use crate::etcd::supervisor::{Ended, Launch, Supervisor};
 use crate::etcd::version::Version;
-use crate::pki::{self, Names, Occasion, PkiError};
+use crate::pki::{self, EtcdState, Names, PkiError};
 use crate::snapshot::aside::Course;
 
 /// Between two looks: from this …
@@ -140,7 +140,7 @@ impl Trial<'_> {
         let trust = DataDir::new(self.trust).with_etcd_user(self.config.etcd.user.clone());
         trust.prepare_for_lock()?;
         trust.prepare()?;
-        for expiry in pki::ensure(&trust, &Names::of(self.config), Occasion::Start)?.expiries {
+        for expiry in pki::ensure(&trust, &Names::of(self.config), EtcdState::Stopped)?.expiries {
             trust.set_certificate_modes(&trust.certificate(expiry.name))?;
         }
         let [client, peer] = free_ports().map_err(system("find a free port on loopback"))?;

@@ -9,7 +9,7 @@ use crate::datadir::DataDir;
 use crate::durable::{self, PRIVATE_FILE, WriteError};
 use crate::error::{Code, Diagnostic};
 use crate::etcd::client::MemberFacts;
-use crate::plan::owner::{Life, Owner};
+use crate::plan::owner::{Incarnation, Owner};
 use crate::plan::start::ClusterRecord;
 
 /// The file is there and says nothing.
@@ -77,7 +77,7 @@ pub(super) fn remember(shared: &Shared, facts: &MemberFacts) -> Result<Option<us
 
 /// Whose snapshots those of this server are, which is called `node`; `present` is what it is now, if that is known from elsewhere.
 #[must_use]
-pub fn owner(data: &DataDir, node: &str, present: Option<Life>) -> Owner {
+pub fn owner(data: &DataDir, node: &str, present: Option<Incarnation>) -> Owner {
     match recall(data) {
         Ok(Some(record)) => {
             let had_others = record.had_unknown_lives();

@@ -23,7 +23,7 @@ use crate::host::{self, FileSystem};
 use crate::pki;
 use crate::plan::age;
 use crate::plan::command;
-use crate::plan::finding::{self, Finding};
+use crate::plan::finding::{self, CheckRow};
 use crate::plan::health::{self, Condition, Disk, Observed, StorageFacts};
 use crate::plan::space::format_bytes;
 use crate::plan::start::{self, DataState};
@@ -31,12 +31,12 @@ use crate::shell;
 use crate::snapshot::list::{self, Status as SnapshotStatus};
 
 /// Checks, in the order in which a start needs things.
-pub async fn examine(config: &Config, data: &DataDir, running: Option<&Status>) -> Vec<Finding> {
+pub async fn examine(config: &Config, data: &DataDir, running: Option<&Status>) -> Vec<CheckRow> {
     let mut found = vec![server(data, running)];
     found.extend(running.into_iter().flat_map(problems));
     if !data.server().is_dir() {
         let next = "is its disk mounted? Otherwise the first start makes it";
-        found.push(Finding::note("data", format!("there is no data directory {}", data.root().display()), next));
+        found.push(CheckRow::note("data", format!("there is no data directory {}", data.root().display()), next));
     }
     found.push(etcd_data(config, data, running).await);
     found.extend(modes(data));
@@ -46,7 +46,7 @@ pub async fn examine(config: &Config, data: &DataDir, running: Option<&Status>) 
     found.push(clock(data));
     if running.is_none() {
         found.push(match ports::claim(config) {
-            Ok(_) => Finding::ok("ports", "all are free"),
+            Ok(_) => CheckRow::ok("ports", "all are free"),
             Err(error) => failed("ports", &error),
         });
     }
@@ -56,34 +56,34 @@ pub async fn examine(config: &Config, data: &DataDir, running: Option<&Status>) 
     found
 }
 
-fn failed(check: &'static str, error: &impl Diagnostic) -> Finding {
+fn failed(check: &'static str, error: &impl Diagnostic) -> CheckRow {
     let because: Vec<String> = crate::error::causes(error).map(ToString::to_string).collect();
     let what = if because.is_empty() { error.to_string() } else { format!("{error}: {}", because.join(": ")) };
-    Finding::bad(check, what, error.next_step())
+    CheckRow::bad(check, what, error.next_step())
 }
 
-fn server(data: &DataDir, running: Option<&Status>) -> Finding {
+fn server(data: &DataDir, running: Option<&Status>) -> CheckRow {
     match running {
-        None => Finding::note(
+        None => CheckRow::note(
             "server",
             format!("no server runs on {}", data.root().display()),
             "systemctl start quorate-server",
         ),
         Some(status) if status.health == Condition::Healthy => {
-            Finding::ok("server", format!("healthy, pid {}, etcd {}", status.launcher.pid, status.etcd.version))
+            CheckRow::ok("server", format!("healthy, pid {}, etcd {}", status.launcher.pid, status.etcd.version))
         }
         Some(status) => {
             let word = status.health.word();
-            Finding::bad("server", format!("{word}, pid {}, etcd {}", status.launcher.pid, status.etcd.state), None)
+            CheckRow::bad("server", format!("{word}, pid {}, etcd {}", status.launcher.pid, status.etcd.state), None)
         }
     }
 }
 
-fn problems(status: &Status) -> impl Iterator<Item = Finding> {
-    status.problems.iter().map(|problem| Finding::bad("health", problem.message.clone(), problem.next.clone()))
+fn problems(status: &Status) -> impl Iterator<Item = CheckRow> {
+    status.problems.iter().map(|problem| CheckRow::bad("health", problem.message.clone(), problem.next.clone()))
 }
 
-async fn etcd_data(config: &Config, data: &DataDir, running: Option<&Status>) -> Finding {
+async fn etcd_data(config: &Config, data: &DataDir, running: Option<&Status>) -> CheckRow {
     if let Some(member) = running.and_then(|status| status.member.as_ref()) {
         let what = format!(
             "member {}, {} in all, revision {}, {}",
@@ -92,7 +92,7 @@ async fn etcd_data(config: &Config, data: &DataDir, running: Option<&Status>) ->
             member.revision,
             format_bytes(u64::try_from(member.db_size).unwrap_or(0))
         );
-        return Finding::ok("data", what);
+        return CheckRow::ok("data", what);
     }
     let state = match data_state(data) {
         Ok(state) => state,
@@ -103,7 +103,7 @@ async fn etcd_data(config: &Config, data: &DataDir, running: Option<&Status>) ->
         Err(error) => return failed("data", &error),
     };
     if state == DataState::Present {
-        return Finding::ok("data", format!("etcd data is in {}", data.etcd().display()));
+        return CheckRow::ok("data", format!("etcd data is in {}", data.etcd().display()));
     }
     let newest = known::newest(config, data).await.newest;
     // What a start would decide.
@@ -119,30 +119,30 @@ async fn etcd_data(config: &Config, data: &DataDir, running: Option<&Status>) ->
         random: String::new(),
     });
     match decided {
-        Ok(_) => Finding::note("data", "there is none: a start begins a new, empty cluster", "quorate server"),
+        Ok(_) => CheckRow::note("data", "there is none: a start begins a new, empty cluster", "quorate server"),
         Err(refusal) => failed("data", &refusal),
     }
 }
 
 /// What holds secrets and others can read.
-fn modes(data: &DataDir) -> Vec<Finding> {
+fn modes(data: &DataDir) -> Vec<CheckRow> {
     let names = ["server-ca", "peer-ca", "server-client", "peer-server-client", "client", "launcher"];
     let mut secrets: Vec<PathBuf> = vec![data.token(), data.cluster()];
     secrets.extend(names.iter().map(|name| data.certificate(name).key));
     let is_open = |path: &PathBuf| fs::metadata(path).is_ok_and(|found| found.permissions().mode() & 0o007 != 0);
     let open: Vec<PathBuf> = secrets.into_iter().chain([data.server()]).filter(is_open).collect();
     if open.is_empty() {
-        return vec![Finding::ok("modes", "keys, token and directories are closed to other users")];
+        return vec![CheckRow::ok("modes", "keys, token and directories are closed to other users")];
     }
     open.into_iter()
         .map(|path| {
             let next = format!("chmod o-rwx {}", command::shell_word(&path));
-            Finding::bad("modes", format!("other users can get at {}", path.display()), Some(next))
+            CheckRow::bad("modes", format!("other users can get at {}", path.display()), Some(next))
         })
         .collect()
 }
 
-fn disks(config: &Config, data: &DataDir) -> Vec<Finding> {
+fn disks(config: &Config, data: &DataDir) -> Vec<CheckRow> {
     let look = |path: PathBuf| Disk { usage: disk_usage(&path).ok(), path };
     let snapshots = config.snapshot.place(data);
     let storage = StorageFacts {
@@ -154,22 +154,22 @@ fn disks(config: &Config, data: &DataDir) -> Vec<Finding> {
     let assessed = health::assess(&Observed { storage, data_dir: data.root().to_path_buf(), ..Observed::default() });
     if assessed.problems.is_empty() {
         let free = free.map_or_else(|| "not there yet".to_owned(), |free| format!("{} free", format_bytes(free)));
-        return vec![Finding::ok("disk", free)];
+        return vec![CheckRow::ok("disk", free)];
     }
-    assessed.problems.into_iter().map(|problem| Finding::bad("disk", problem.message, problem.next)).collect()
+    assessed.problems.into_iter().map(|problem| CheckRow::bad("disk", problem.message, problem.next)).collect()
 }
 
-fn file_system(data: &DataDir) -> Finding {
+fn file_system(data: &DataDir) -> CheckRow {
     let dir = data.storage();
     let shown = dir.display();
     match host::file_system(&dir) {
-        FileSystem::Local => Finding::ok("file system", "local"),
-        FileSystem::Network => Finding::bad(
+        FileSystem::Local => CheckRow::ok("file system", "local"),
+        FileSystem::Network => CheckRow::bad(
             "file system",
             format!("{shown} is on a network file system, where locks and fsync cannot be trusted"),
             Some("move the data to a local disk".into()),
         ),
-        FileSystem::Memory => Finding::note(
+        FileSystem::Memory => CheckRow::note(
             "file system",
             format!("{shown} is in memory (tmpfs)"),
             "move the data to a disk, if it is to survive a reboot",
@@ -177,36 +177,36 @@ fn file_system(data: &DataDir) -> Finding {
     }
 }
 
-fn fsync(data: &DataDir) -> Finding {
+fn fsync(data: &DataDir) -> CheckRow {
     let dir = data.storage();
     if !dir.is_dir() {
-        return Finding::ok("fsync", "not measured: there is no data directory yet");
+        return CheckRow::ok("fsync", "not measured: there is no data directory yet");
     }
     let measured = data.open_storage().map_err(AppError::from);
     match measured.and_then(|dir| disk::fsync_p99(&dir).map_err(AppError::from)) {
         Err(failure) => of_failure("fsync", &failure),
-        Ok(p99) if p99 > disk::SLOW => Finding::note(
+        Ok(p99) if p99 > disk::SLOW => CheckRow::note(
             "fsync",
             format!("99 of 100 take up to {:.1} ms, and etcd wants 10", p99.as_secs_f64() * 1000.0),
             "a faster disk; with several members raise etcd-heartbeat-interval and etcd-election-timeout",
         ),
-        Ok(p99) => Finding::ok("fsync", format!("99 of 100 take up to {:.1} ms", p99.as_secs_f64() * 1000.0)),
+        Ok(p99) => CheckRow::ok("fsync", format!("99 of 100 take up to {:.1} ms", p99.as_secs_f64() * 1000.0)),
     }
 }
 
-fn clock(data: &DataDir) -> Finding {
+fn clock(data: &DataDir) -> CheckRow {
     let now = clock::now();
     let next = Some("timedatectl; and timedatectl set-ntp true".to_owned());
     match super::preflight::check_clock(data) {
         Err(error) => failed("clock", &error),
         Ok(Some(behind)) => {
-            Finding::bad("clock", format!("it is {} s behind what was written here", behind.as_secs()), next)
+            CheckRow::bad("clock", format!("it is {} s behind what was written here", behind.as_secs()), next)
         }
-        Ok(None) => Finding::ok("clock", clock::rfc3339(now)),
+        Ok(None) => CheckRow::ok("clock", clock::rfc3339(now)),
     }
 }
 
-async fn etcd_binary(config: &Config, data: &DataDir) -> Finding {
+async fn etcd_binary(config: &Config, data: &DataDir) -> CheckRow {
     let program = match binary::find_etcd(config.etcd.binary.as_deref(), data, Unpacking::No) {
         Ok(program) => program,
         Err(error) => return failed("etcd", &error),
@@ -218,14 +218,14 @@ async fn etcd_binary(config: &Config, data: &DataDir) -> Finding {
     let last = cluster::recall(data).ok().flatten().and_then(|cluster| cluster.etcd_version);
     match last.map(|last| start::check_versions(last, version)) {
         Some(Err(refusal)) => failed("etcd", &refusal),
-        Some(Ok(notes)) if !notes.is_empty() => Finding::note("etcd", version.to_string(), notes.join("; ")),
-        _ => Finding::ok("etcd", format!("{version}, {}", program.source.word())),
+        Some(Ok(notes)) if !notes.is_empty() => CheckRow::note("etcd", version.to_string(), notes.join("; ")),
+        _ => CheckRow::ok("etcd", format!("{version}, {}", program.source.word())),
     }
 }
 
-fn certificates(data: &DataDir) -> Finding {
+fn certificates(data: &DataDir) -> CheckRow {
     if !data.certificate("server-ca").certificate.exists() {
-        return Finding::ok("certificates", "none yet: the first start makes them");
+        return CheckRow::ok("certificates", "none yet: the first start makes them");
     }
     match pki::expiries(data) {
         Err(error) => failed("certificates", &error),
@@ -234,14 +234,14 @@ fn certificates(data: &DataDir) -> Finding {
             let days = |at: std::time::SystemTime| at.duration_since(now).ok().map(|left| left.as_secs() / 86_400);
             let first = expiries.into_iter().min_by_key(|expiry| expiry.not_after);
             first.map_or_else(
-                || Finding::ok("certificates", "none"),
+                || CheckRow::ok("certificates", "none"),
                 |expiry| finding::certificate(expiry.name, days(expiry.not_after)),
             )
         }
     }
 }
 
-fn snapshots(config: &Config, data: &DataDir, running: Option<&Status>) -> Vec<Finding> {
+fn snapshots(config: &Config, data: &DataDir, running: Option<&Status>) -> Vec<CheckRow> {
     let save = config.invocation.command("etcd-snapshot save");
     let now = clock::now();
     let seconds = clock::unix_seconds(now);
@@ -253,7 +253,7 @@ fn snapshots(config: &Config, data: &DataDir, running: Option<&Status>) -> Vec<F
     let newest = newest_here.max(known);
     let has_data = running.is_some() || data.etcd_bolt().exists();
     if newest.is_none() && !has_data {
-        return vec![Finding::ok("snapshots", "none yet, and no data to take one of")];
+        return vec![CheckRow::ok("snapshots", "none yet, and no data to take one of")];
     }
     let local = DateTime::<Local>::from(now);
     let interval = config.snapshot.schedule.as_ref().and_then(|schedule| schedule.interval(&local));
@@ -261,7 +261,7 @@ fn snapshots(config: &Config, data: &DataDir, running: Option<&Status>) -> Vec<F
     // A server that was begun a moment ago has had no time for one.
     let is_young = newest.is_none() && started.is_some_and(|started| seconds.saturating_sub(started) < 600);
     let mut found = vec![if is_young {
-        Finding::note("snapshots", "there is none yet", save)
+        CheckRow::note("snapshots", "there is none yet", save)
     } else {
         finding::snapshot_age(newest.map(|at| seconds.saturating_sub(at)), interval, &save)
     }];
@@ -272,28 +272,28 @@ fn snapshots(config: &Config, data: &DataDir, running: Option<&Status>) -> Vec<F
     {
         let why = pending.last_failure.clone().unwrap_or_default().replace("\n  because: ", ": ");
         let what = format!("{} not uploaded yet: {why}", pending.name);
-        found.push(Finding::bad("uploads", what, Some("quorate etcd-snapshot s3-check".into())));
+        found.push(CheckRow::bad("uploads", what, Some("quorate etcd-snapshot s3-check".into())));
     }
     found
 }
 
 /// What the last drill found, if drills are scheduled.
-fn drill(drills: &Drills) -> Option<Finding> {
+fn drill(drills: &Drills) -> Option<CheckRow> {
     let last = drills.last.as_ref()?;
     let now = clock::unix_seconds(clock::now());
     let at = clock::parse_rfc3339(&last.at).map_or(now, clock::unix_seconds);
     let when = age::ago(at, now);
     if last.passed {
-        return Some(Finding::ok("drill", format!("passed {when}: {}", last.snapshot)));
+        return Some(CheckRow::ok("drill", format!("passed {when}: {}", last.snapshot)));
     }
     let why = last.failure.as_deref().unwrap_or("see the log");
     let next = format!("quorate etcd-snapshot verify --drill {}", shell::quote(&last.snapshot));
-    Some(Finding::bad("drill", format!("failed {when}: {}: {why}", last.snapshot), Some(next)))
+    Some(CheckRow::bad("drill", format!("failed {when}: {}: {why}", last.snapshot), Some(next)))
 }
 
 /// The findings about a configuration that cannot be used.
 #[must_use]
-pub fn of_failure(check: &'static str, failure: &AppError) -> Finding {
+pub fn of_failure(check: &'static str, failure: &AppError) -> CheckRow {
     let told = failure.to_report();
-    Finding::bad(check, told.to_string().replace("\n  because: ", ": ").replace('\n', " "), told.next)
+    CheckRow::bad(check, told.to_string().replace("\n  because: ", ": ").replace('\n', " "), told.next)
 }

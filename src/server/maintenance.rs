@@ -21,7 +21,7 @@ use crate::etcd::settings::Addresses;
 use crate::faults;
 use crate::host;
 use crate::log_failure;
-use crate::plan::defrag::{self, Advice, Situation};
+use crate::plan::defrag::{self, DatabaseStats, DefragAction};
 use crate::plan::space::format_bytes;
 use crate::snapshot::live::Live;
 use crate::snapshot::usage;
@@ -203,7 +203,7 @@ pub async fn free(shared: Arc<Shared>, wait: bool) -> Result<Freed, AppError> {
         let _turn = turn;
         let size = connect(&shared, Duration::from_secs(5)).await?.size().await;
         let size = size.map_err(|source| MaintenanceError::Etcd { act: "say how large its database is", source })?;
-        let mut client = connect(&shared, defrag::patience(size.file)).await?;
+        let mut client = connect(&shared, defrag::retry_after(size.file)).await?;
         let failed = |source| MaintenanceError::Etcd { act: "give up its history", source };
         let compact_revision = client.revision().await.map_err(failed)?;
         let is_compacted = client.compact(compact_revision).await.map_err(failed)?;
@@ -239,7 +239,7 @@ async fn try_to_defragment(shared: &Shared) -> Result<Defragmented, AppError> {
     let before = before.map_err(failed("say how large its database is"))?;
     let in_use = require_room(shared, before.in_use).await?;
     let before = Size { in_use, ..before };
-    let mut client = connect(shared, defrag::patience(before.in_use)).await?;
+    let mut client = connect(shared, defrag::retry_after(before.in_use)).await?;
     tracing::info!(
         size = format_bytes(before.file),
         in_use = format_bytes(before.in_use),
@@ -342,19 +342,19 @@ pub async fn keep(shared: Arc<Shared>) {
     }
 }
 
-async fn see_to(shared: &Arc<Shared>, mut seen: Situation) -> Result<(), AppError> {
+async fn see_to(shared: &Arc<Shared>, mut seen: DatabaseStats) -> Result<(), AppError> {
     if defrag::should_count(&seen) {
         seen.in_use = count(shared).await?;
     }
-    match defrag::advise(&seen) {
-        Advice::Nothing => return Ok(()),
-        Advice::Disarm => return take_back(shared).await,
-        Advice::NearQuota => tracing::warn!(
+    match defrag::decide(&seen) {
+        DefragAction::Nothing => return Ok(()),
+        DefragAction::Disarm => return take_back(shared).await,
+        DefragAction::NearQuota => tracing::warn!(
             size = format_bytes(seen.size),
             quota = format_bytes(seen.quota),
             "the database nears its quota, and most of it is free: it is defragmented"
         ),
-        Advice::Worth => {}
+        DefragAction::Worth => {}
     }
     defragment(shared.clone(), false).await.map(drop)
 }
@@ -365,11 +365,11 @@ async fn take_back(shared: &Shared) -> Result<(), AppError> {
     Ok(())
 }
 
-fn look(shared: &Shared, config: &MaintenanceConfig) -> Option<Situation> {
+fn look(shared: &Shared, config: &MaintenanceConfig) -> Option<DatabaseStats> {
     let health = shared.health.borrow();
     let Health::Healthy(facts) = &*health else { return None };
     let bytes = |number: i64| u64::try_from(number).unwrap_or(0);
-    config.auto_defrag.then(|| Situation {
+    config.auto_defrag.then(|| DatabaseStats {
         size: bytes(facts.db_size),
         in_use: bytes(facts.db_in_use),
         quota: shared.config.etcd.effective_quota(),

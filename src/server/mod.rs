@@ -45,7 +45,7 @@ use crate::etcd::settings::{Addresses, settings};
 use crate::etcd::supervisor::{Ended, Launch, Supervisor};
 use crate::faults;
 use crate::log_failure;
-use crate::pki::{self, Occasion};
+use crate::pki::{self, EtcdState};
 use crate::plan::health::{Rescued, StorageFacts};
 use crate::plan::space::format_bytes;
 use crate::restore::old;
@@ -498,7 +498,7 @@ impl Server {
     }
 
     async fn renew_certificates(&mut self) {
-        match pki::ensure(&self.shared.data, &pki::Names::of(&self.config), Occasion::Running) {
+        match pki::ensure(&self.shared.data, &pki::Names::of(&self.config), EtcdState::Running) {
             Ok(ensured) => {
                 if ensured.has_changed || *self.certificates.borrow() != ensured.expiries {
                     let _ = self.certificates.send(ensured.expiries);

@@ -23,7 +23,7 @@ use crate::etcd::version::Version;
 use crate::faults;
 use crate::host::{self, FileSystem};
 use crate::log_failure;
-use crate::pki::{self, Ensured, Expiry, Names, Occasion};
+use crate::pki::{self, CertificateStatus, EtcdState, Expiry, Names};
 use crate::plan::space::{self, FreeSpace};
 use crate::plan::start::{self, ClusterRecord, DataState, Observed};
 use crate::restore::place::Place;
@@ -150,7 +150,7 @@ pub(super) async fn prepare(
     for note in notes {
         tracing::warn!("{note}");
     }
-    pki::token::check_without_authority(data, config.token.as_ref())?;
+    pki::token::check_without_ca(data, config.token.as_ref())?;
     let ensured = ensure_certificates(data, Names::of(config)).await?;
     for expiry in &ensured.expiries {
         data.set_certificate_modes(&data.certificate(expiry.name))?.iter().for_each(tell);
@@ -161,7 +161,7 @@ pub(super) async fn prepare(
     } else {
         StartMode::ExistingData
     };
-    let intended = is_new.then(|| plan.intention(remembered.clone(), binary));
+    let intended = is_new.then(|| plan.pending_record(remembered.clone(), binary));
     Ok(Prepared {
         lock,
         intended,
@@ -177,9 +177,9 @@ pub(super) async fn prepare(
 }
 
 /// On a thread for blocking work, most likely the one that `pki::warm_up` ran on.
-pub(super) async fn ensure_certificates(data: &DataDir, names: Names) -> Result<Ensured, AppError> {
+pub(super) async fn ensure_certificates(data: &DataDir, names: Names) -> Result<CertificateStatus, AppError> {
     let data = data.clone();
-    let done = tokio::task::spawn_blocking(move || pki::ensure(&data, &names, Occasion::Start)).await;
+    let done = tokio::task::spawn_blocking(move || pki::ensure(&data, &names, EtcdState::Stopped)).await;
     let lost = |error| super::system("make certificates")(std::io::Error::other(error));
     Ok(done.map_err(lost)??)
 }
@@ -277,12 +277,12 @@ fn warn_of_places(data: &DataDir) {
 /// A new cluster begins in an empty directory: what is left of an old one there is kept beside it, whatever it may be.
 fn set_aside(data: &DataDir, found: DataState) -> Result<(), DirError> {
     match found {
-        DataState::NeverBegun => {
+        DataState::NeverInitialized => {
             tracing::warn!(
                 "db/etcd holds a log without a single committed entry and no data: a first start was interrupted"
             );
         }
-        DataState::Torn => tracing::warn!("db/etcd holds data without a log that etcd could resume from"),
+        DataState::MissingWal => tracing::warn!("db/etcd holds data without a log that etcd could resume from"),
         DataState::Absent | DataState::Present => return Ok(()),
     }
     let Some(place) = Place::of(data)? else { return Ok(()) };

@@ -65,7 +65,7 @@ pub(super) fn before_restart(data: &DataDir, invocation: &Invocation) -> Restart
     let (data, invocation) = (data.clone(), invocation.clone());
     RestartCheck(Arc::new(move || match data_state(&data)? {
         DataState::Present => Ok(()),
-        DataState::Absent | DataState::Torn | DataState::NeverBegun => {
+        DataState::Absent | DataState::MissingWal | DataState::NeverInitialized => {
             Err(DataGone { etcd: data.etcd(), invocation: invocation.clone() }.into())
         }
     }))
@@ -104,15 +104,15 @@ pub(super) fn data_state(data: &DataDir) -> Result<DataState, Unreadable> {
             [only] => match segment(&log, only)? {
                 Some(SegmentState::Uncommitted) | None => {}
                 Some(SegmentState::Committed) => return Ok(DataState::Present),
-                Some(SegmentState::Blank) => return Ok(DataState::Torn),
+                Some(SegmentState::Blank) => return Ok(DataState::MissingWal),
             },
             // A second segment begins after thousands of commits.
             _ => return Ok(DataState::Present),
         }
     }
-    let Some(snap) = member.open_dir("snap")? else { return Ok(DataState::NeverBegun) };
+    let Some(snap) = member.open_dir("snap")? else { return Ok(DataState::NeverInitialized) };
     let holds_nothing = named(&snap, "snap")?.is_empty() && !holds_something(&snap)?;
-    Ok(if holds_nothing { DataState::NeverBegun } else { DataState::Torn })
+    Ok(if holds_nothing { DataState::NeverInitialized } else { DataState::MissingWal })
 }
 
 /// What the only segment of a log says; `None` if it was removed meanwhile.

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::durable::{self, OnPath as _, PRIVATE_DIR, PRIVATE_FILE, WriteError};
-use crate::plan::owner::Life;
+use crate::plan::owner::Incarnation;
 
 /// The directory of the manifests, in that of the snapshots.
 pub const DIR: &str = crate::datadir::DataDir::METADATA_NAME;
@@ -60,7 +60,7 @@ pub struct Manifest {
     pub cluster_id: String,
     /// The earlier lives of the data directory that it was taken from, the oldest first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub lineage: Vec<Life>,
+    pub lineage: Vec<Incarnation>,
     /// Alarms that were raised, such as `CORRUPT`.
     pub alarms: Vec<String>,
     /// The last time that it was verified.
@@ -133,13 +133,13 @@ impl Manifest {
 
     /// The life of the data that are in it.
     #[must_use]
-    pub fn life(&self) -> Life {
-        Life { cluster_id: self.cluster_id.clone(), member_id: self.member_id.clone() }
+    pub fn life(&self) -> Incarnation {
+        Incarnation { cluster_id: self.cluster_id.clone(), member_id: self.member_id.clone() }
     }
 
     /// All lives of the data directory, the last one the one that is in it.
     #[must_use]
-    pub fn lives(&self) -> Vec<Life> {
+    pub fn lives(&self) -> Vec<Incarnation> {
         self.lineage.iter().cloned().chain([self.life()]).collect()
     }
 

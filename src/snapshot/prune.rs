@@ -11,7 +11,7 @@ use super::name::{self, Base};
 use crate::durable::WriteError;
 use crate::error::{Code, Diagnostic};
 use crate::plan::owner::{Origin, Owner, Ownership};
-use crate::plan::retention::{self, Candidate, LocalTime, Policy, Verdict};
+use crate::plan::retention::{self, LocalTime, Policy, RetentionCandidate, RetentionDecision};
 
 /// Why nothing was taken away, or not everything.
 #[derive(Debug, thiserror::Error)]
@@ -163,17 +163,17 @@ pub fn renamed(all: &[Listed], base: &Base, owner: &Owner) -> Renamed {
 
 /// Decides about the owner's snapshots of a base name among `all`, the newest first. Changes nothing.
 #[must_use]
-pub fn plan(all: &[Listed], base: &Base, owner: &Owner, policy: &Policy, now: u64) -> Vec<(Listed, Verdict)> {
+pub fn plan(all: &[Listed], base: &Base, owner: &Owner, policy: &Policy, now: u64) -> Vec<(Listed, RetentionDecision)> {
     let ours = own(all, base, owner);
-    let candidates: Vec<Candidate> = ours.iter().map(|listed| candidate(listed)).collect();
+    let candidates: Vec<RetentionCandidate> = ours.iter().map(|listed| candidate(listed)).collect();
     let verdicts = retention::plan(&candidates, policy, now);
     ours.into_iter().cloned().zip(verdicts).rev().collect()
 }
 
-fn candidate(listed: &Listed) -> Candidate {
+fn candidate(listed: &Listed) -> RetentionCandidate {
     let local = DateTime::<Local>::from(UNIX_EPOCH + Duration::from_secs(listed.created));
     let week = local.iso_week();
-    Candidate {
+    RetentionCandidate {
         name: listed.name.clone(),
         created: listed.created,
         local: LocalTime {
@@ -202,7 +202,7 @@ fn suspicion(status: Status) -> Option<&'static str> {
 
 /// Those that [`plan`] wants gone.
 #[must_use]
-pub fn dropped(decided: &[(Listed, Verdict)]) -> Vec<String> {
-    let dropped = decided.iter().filter(|(_, verdict)| matches!(verdict, Verdict::Drop(_)));
+pub fn dropped(decided: &[(Listed, RetentionDecision)]) -> Vec<String> {
+    let dropped = decided.iter().filter(|(_, verdict)| matches!(verdict, RetentionDecision::Drop(_)));
     dropped.map(|(listed, _)| listed.name.clone()).collect()
 }

@@ -29,7 +29,7 @@ use crate::error::{AppError, Code, Diagnostic, is_disk_full};
 use crate::etcd::client::{self, ClientError, EtcdClient};
 use crate::faults;
 use crate::host::{self, FileSystem};
-use crate::plan::owner::Life;
+use crate::plan::owner::Incarnation;
 use crate::plan::space::format_bytes;
 
 /// How often it is told how far a copy is.
@@ -51,7 +51,7 @@ pub struct Wish {
     /// What to write on it.
     pub labels: BTreeMap<String, String>,
     /// The earlier lives of the data directory.
-    pub lineage: Vec<Life>,
+    pub lineage: Vec<Incarnation>,
     /// The database of the running etcd, if it is to be copied there instead of being sent by etcd.
     pub live: Option<Source>,
     /// The second of the newest name that was given, which a bucket may have when it is free here; 0 if there is none.

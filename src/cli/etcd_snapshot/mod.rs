@@ -22,7 +22,7 @@ use super::options::S3Options;
 use super::{Intent, interrupt, locate, output};
 use crate::config::{Config, Given};
 use crate::error::{AppError, Code, Diagnostic, Exit};
-use crate::plan::finding::Finding;
+use crate::plan::finding::CheckRow;
 use place::Place;
 
 /// `quorate etcd-snapshot`.
@@ -99,7 +99,7 @@ impl Verb {
 }
 
 /// What `s3-check` finds, for `quorate doctor`.
-pub(super) fn s3_findings(config: &Config, given: &Given) -> Result<Vec<Finding>, AppError> {
+pub(super) fn s3_findings(config: &Config, given: &Given) -> Result<Vec<CheckRow>, AppError> {
     let place = Place::of(config, given, None)?;
     Ok(s3_check::findings(&place).unwrap_or_else(|failure| vec![super::doctor::s3_failed(&failure, config)]))
 }

@@ -11,7 +11,7 @@ use crate::error::{AppError, Code, Diagnostic, Exit};
 use crate::host::escape_control;
 use crate::plan::duration;
 use crate::plan::owner::Owner;
-use crate::plan::retention::{Policy, Verdict};
+use crate::plan::retention::{Policy, RetentionDecision};
 use crate::snapshot::name::{Base, NotABase, ON_DEMAND};
 use crate::snapshot::prune;
 use crate::snapshot::store::Store;
@@ -197,8 +197,8 @@ async fn one(
     };
     let items = decided.into_iter().map(|(listed, verdict)| {
         let (action, reason) = match verdict {
-            Verdict::Keep(reason) => ("keep", reason),
-            Verdict::Drop(reason) => fate(&listed.name).unwrap_or(("drop", reason)),
+            RetentionDecision::Keep(reason) => ("keep", reason),
+            RetentionDecision::Drop(reason) => fate(&listed.name).unwrap_or(("drop", reason)),
         };
         Decided { location: store.location(&listed.name), name: listed.name, action, reason }
     });

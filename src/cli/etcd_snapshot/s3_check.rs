@@ -10,7 +10,7 @@ use super::place::Place;
 use crate::config::s3::Encryption;
 use crate::error::{AppError, Exit};
 use crate::host::escape_control;
-use crate::plan::finding::{self, Finding};
+use crate::plan::finding::{self, CheckRow};
 use crate::snapshot::store::s3::check::{self, Step, Verdict};
 
 /// Removes what it wrote. Exits 0 if everything that snapshots need works.
@@ -63,21 +63,22 @@ pub(super) fn run(place: &Place, args: &Args) -> Result<Exit, AppError> {
 }
 
 /// The steps as findings: those that are good in one.
-pub(super) fn findings(place: &Place) -> Result<Vec<Finding>, AppError> {
+pub(super) fn findings(place: &Place) -> Result<Vec<CheckRow>, AppError> {
     let steps = runtime()?.block_on(async {
         let bucket = place.bucket_to_check().await?;
         Ok::<_, AppError>(check::check(&bucket).await)
     })?;
     let good = steps.iter().filter(|step| step.verdict == Verdict::Good).count();
-    let mut found: Vec<Finding> = steps
+    let mut found: Vec<CheckRow> = steps
         .into_iter()
         .filter(|step| step.verdict != Verdict::Good)
         .map(|step| {
-            let result = if step.verdict == Verdict::Bad { finding::Verdict::Bad } else { finding::Verdict::Note };
-            Finding { check: "s3", result, what: format!("{}: {}", step.name, step.what), next: step.next }
+            let result =
+                if step.verdict == Verdict::Bad { finding::CheckResult::Bad } else { finding::CheckResult::Note };
+            CheckRow { check: "s3", result, what: format!("{}: {}", step.name, step.what), next: step.next }
         })
         .collect();
-    found.insert(0, Finding::ok("s3", format!("{good} checks of the bucket passed")));
+    found.insert(0, CheckRow::ok("s3", format!("{good} checks of the bucket passed")));
     Ok(found)
 }
 

@@ -32,7 +32,7 @@ use crate::etcd::settings::Addresses;
 use crate::faults;
 use crate::host;
 use crate::log_failure;
-use crate::plan::owner::Life;
+use crate::plan::owner::Incarnation;
 use crate::plan::restore::{self as plan, Phase};
 use crate::plan::start::{DataState, KnownSnapshot};
 use crate::restore::build::Built;
@@ -242,7 +242,7 @@ struct Run<'a> {
     /// What can be restored, if there is no data that could be reset.
     newest: Option<KnownSnapshot>,
     /// The lives of the data in the snapshot that is restored, if it is of this node: the server goes on with them.
-    lineage: Vec<Life>,
+    lineage: Vec<Incarnation>,
     /// Keeps one that is in memory executable.
     _binary: BinaryFacts,
 }
@@ -262,9 +262,9 @@ impl Run<'_> {
         Ok((path, dir))
     }
 
-    fn check_flag(&self) -> Result<(), plan::Refusal> {
+    fn check_flag(&self) -> Result<(), plan::RestoreRefusal> {
         let flag = self.data.reset_flag();
-        if flag.exists() { Err(plan::Refusal::Flag { flag: flag.display().to_string() }) } else { Ok(()) }
+        if flag.exists() { Err(plan::RestoreRefusal::ResetFlag { flag: flag.display().to_string() }) } else { Ok(()) }
     }
 
     async fn all(&mut self, what: Act, snapshot: Option<PathBuf>) -> Result<Report, AppError> {

@@ -45,7 +45,7 @@ impl Run<'_> {
             verify::verify(path, demands, &mut |done, all| (self.tell)("verifying the snapshot", done, all))?;
         let inspection = verified.inspection;
         plan::check_not_empty(inspection.keys, self.asked.allow_empty)?;
-        let after = plan::raised(inspection.revision, self.config.cluster_reset_bump_revision)?;
+        let after = plan::bumped(inspection.revision, self.config.cluster_reset_bump_revision)?;
         let mut report = self.common(Act::Restore, verified.database_size, &inspection, after)?;
         if let Some(written) = inspection.etcd_version().and_then(|text| text.parse::<Version>().ok()) {
             report.notes.extend(plan::check_target(written, self.program.version)?);

@@ -95,11 +95,11 @@ impl Run<'_> {
     pub(super) fn check_data(&self, found: DataState, before: Option<&ClusterRecord>) -> Result<(), AppError> {
         match found {
             DataState::Present => {}
-            DataState::Absent | DataState::NeverBegun => {
+            DataState::Absent | DataState::NeverInitialized => {
                 let (etcd, invocation) = (self.data.etcd(), Box::new(self.config.invocation.clone()));
                 return Err(ResetError::NoData { etcd, invocation, newest: self.newest.clone().map(Box::new) }.into());
             }
-            DataState::Torn => return Err(ResetError::Torn(self.data.etcd()).into()),
+            DataState::MissingWal => return Err(ResetError::Torn(self.data.etcd()).into()),
         }
         if let Some(last) = before.and_then(|cluster| cluster.etcd_version) {
             start::check_versions(last, self.program.version)?;
@@ -139,7 +139,7 @@ impl Run<'_> {
             pki::token::ensure(self.data, None)?;
             return Ok(None);
         };
-        let (token, is_of_another) = pki::token::adopted(self.data, given)?;
+        let (token, is_of_another) = pki::token::given_or_new(self.data, given)?;
         if is_of_another {
             report.notes.push(
                 "the token that was given was of another CA; its password is kept, with the hash of this server's CA"

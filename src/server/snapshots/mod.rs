@@ -28,7 +28,7 @@ use crate::error::{AppError, Code, Diagnostic, Exit};
 use crate::etcd::client::{ClientError, EtcdClient};
 use crate::etcd::settings::Addresses;
 use crate::log_failure;
-use crate::plan::owner::{Life, Owner};
+use crate::plan::owner::{Incarnation, Owner};
 use crate::snapshot::aside::Course;
 use crate::snapshot::file::Packing;
 use crate::snapshot::manifest::Manifest;
@@ -215,7 +215,7 @@ pub fn dir(shared: &Shared) -> PathBuf {
 fn owner(shared: &Shared) -> Owner {
     let present = match &*shared.health.borrow() {
         Health::Healthy(facts) => {
-            Some(Life { cluster_id: facts.cluster_id.clone(), member_id: facts.member_id.clone() })
+            Some(Incarnation { cluster_id: facts.cluster_id.clone(), member_id: facts.member_id.clone() })
         }
         _ => None,
     };

@@ -11,7 +11,7 @@ use crate::error::AppError;
 use crate::host::escape_control;
 use crate::plan::age;
 use crate::plan::owner::Owner;
-use crate::plan::select::{self as plan, Attempt, Candidate, Health, LATEST};
+use crate::plan::select::{self as plan, Attempt, CandidateHealth, LATEST, SelectCandidate};
 use crate::snapshot::list::{self, Listed, Status};
 use crate::snapshot::name::{self, Base};
 use crate::snapshot::prune;
@@ -86,11 +86,11 @@ impl Known {
     }
 }
 
-fn candidate(listed: &Listed, is_here: bool, owner: &Owner) -> Candidate {
+fn candidate(listed: &Listed, is_here: bool, owner: &Owner) -> SelectCandidate {
     let origin = prune::origin(listed);
     let base = owner.base_of(&origin).map(str::to_owned);
     let manifest = listed.manifest.as_ref();
-    Candidate {
+    SelectCandidate {
         name: listed.name.clone(),
         is_safety_copy: base.as_deref() == Some(&*Base::pre_restore().to_string()),
         is_own: owner.of(&origin).is_own(),
@@ -100,12 +100,12 @@ fn candidate(listed: &Listed, is_here: bool, owner: &Owner) -> Candidate {
         revision: manifest.map(|manifest| manifest.revision).filter(|revision| *revision > 0),
         life: manifest.map(crate::snapshot::manifest::Manifest::life).filter(|life| !life.cluster_id.is_empty()),
         health: match listed.status {
-            Status::Good => Health::Good,
-            Status::Unverified => Health::Unknown("it was never verified"),
-            Status::Changed => Health::Unknown("it was changed since it was verified"),
-            Status::Unreadable => Health::Unknown("its manifest cannot be read"),
-            Status::Corrupt => Health::Bad("it is corrupt"),
-            Status::Partial => Health::Bad("it is partial (an unfinished copy)"),
+            Status::Good => CandidateHealth::Good,
+            Status::Unverified => CandidateHealth::Unknown("it was never verified"),
+            Status::Changed => CandidateHealth::Unknown("it was changed since it was verified"),
+            Status::Unreadable => CandidateHealth::Unknown("its manifest cannot be read"),
+            Status::Corrupt => CandidateHealth::Bad("it is corrupt"),
+            Status::Partial => CandidateHealth::Bad("it is partial (an unfinished copy)"),
         },
     }
 }
@@ -168,7 +168,7 @@ fn without_ending<'k>(origins: &[(&'k Known, usize)], word: &str) -> Option<(&'k
 }
 
 /// What was probably meant.
-fn hint(candidates: &[Candidate], word: &str, owner: &Owner) -> Option<String> {
+fn hint(candidates: &[SelectCandidate], word: &str, owner: &Owner) -> Option<String> {
     if Path::new(word).is_file() {
         return Some(format!("to use the file in this directory, name it ./{};", escape_control(word)));
     }

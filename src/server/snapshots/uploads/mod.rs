@@ -22,7 +22,7 @@ use crate::error::{AppError, ErrorReport};
 use crate::faults;
 use crate::host;
 use crate::log_failure;
-use crate::plan::uploads::{self, Turn};
+use crate::plan::uploads::{self, QueueEntry};
 use crate::snapshot::list::{self, Status};
 use crate::snapshot::manifest;
 use crate::snapshot::name::Base;
@@ -53,7 +53,7 @@ pub async fn keep(shared: Arc<Shared>) {
             uploads.tell(unwanted, &Err(AppError::from(UploadError::SwitchedOff(unwanted.name.clone())).to_report()));
         }
         let wanted: Vec<&Pending> = all.iter().filter(|pending| wanted(pending)).collect();
-        let turn = |pending: &&Pending| Turn { is_waited_for: uploads.is_waited_for(pending), due: pending.due };
+        let turn = |pending: &&Pending| QueueEntry { is_waited_for: uploads.is_waited_for(pending), due: pending.due };
         if let Some(next) = uploads::next(&wanted.iter().map(turn).collect::<Vec<_>>(), now) {
             one(&shared, &config, wanted[next].clone(), &mut connected).await;
             // What it could not take back is taken back soon.

@@ -265,7 +265,7 @@ async fn fetch_all(
     let gone = || S3Error::new("download", bucket.url(&remote.key), Kind::Other, "a task was lost");
     let mut keeping = None;
     loop {
-        while under_way.len() < parts.side_by_side
+        while under_way.len() < parts.concurrency
             && let Some(index) = wanted.pop()
         {
             let (bucket, remote, file, done) = (bucket.clone(), remote.clone(), file.clone(), done.clone());

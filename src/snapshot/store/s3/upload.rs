@@ -314,7 +314,7 @@ async fn send_parts(
     let (parts, receiver, reader) = read(bucket, sending, parts);
     let receiver = Arc::new(Mutex::new(receiver));
     let mut senders = JoinSet::new();
-    for _ in 0..parts.side_by_side {
+    for _ in 0..parts.concurrency {
         let (bucket, receiver, done) = (bucket.clone(), receiver.clone(), done.clone());
         let (key, id) = (sending.key.clone(), id.to_owned());
         senders.spawn(async move {

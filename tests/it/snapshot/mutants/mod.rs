@@ -17,7 +17,7 @@ use std::time::Instant;
 use quorate::boltdb::membership::Membership;
 use quorate::error::Diagnostic as _;
 use quorate::etcd::version::Version;
-use quorate::plan::restore::Refusal;
+use quorate::plan::restore::RestoreRefusal;
 use quorate::restore::build::{self, Blueprint, BuildError};
 use quorate::snapshot::aside::Course;
 use quorate::snapshot::file;
@@ -144,7 +144,7 @@ fn try_good(base: &Base, path: &Path, dir: &Path, inspection: &Inspection, ports
     let (etcd, ours) = match restored_by_quorate(&base.etcd, path, &dir.join("ours"), ports) {
         Ok(ours) => (base.etcd.clone(), ours),
         // What it says of its version was changed: then it is restored with that one.
-        Err(BuildError::Refused(Refusal::TooOld { written, .. })) => {
+        Err(BuildError::Refused(RestoreRefusal::NeedsOtherEtcd { written, .. })) => {
             let minor = ["3.4", "3.5", "3.6", "3.7"].into_iter().find(|minor| *minor == written);
             let Some(etcd) = minor.and_then(Etcd::find) else { return refused(format!("there is no etcd {written}")) };
             match restored_by_quorate(&etcd, path, &dir.join("newer"), ports) {
