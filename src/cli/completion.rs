@@ -11,7 +11,7 @@ use clap_complete::env::{CompleteEnv, Shells};
 use super::{Cli, output};
 use crate::clock;
 use crate::config::options::RESTORE_PATH;
-use crate::config::{self, Given};
+use crate::config::{self, RawOptions};
 use crate::datadir::DataDir;
 use crate::error::{AppError, Exit};
 use crate::host::HostFacts;
@@ -71,7 +71,7 @@ fn definitions() -> Command {
 /// that cannot be read gives none.
 fn names(current: &OsStr) -> Vec<CompletionCandidate> {
     let Some(current) = current.to_str() else { return Vec::new() };
-    let given = Given::from_environment();
+    let given = RawOptions::from_environment();
     let Some(config) = config::load_for_command(&given, &HostFacts::observe()).tentative else { return Vec::new() };
     let dir = config.snapshot.place(&DataDir::new(&config.data_dir));
     let mut listed = list::list(&dir).unwrap_or_default();

@@ -3,7 +3,7 @@
 use super::ask::ask;
 use super::output::{self, Format};
 use super::{Intent, locate};
-use crate::config::Given;
+use crate::config::RawOptions;
 use crate::control::routes::maintenance::Request;
 use crate::error::{AppError, Exit};
 use crate::plan::space::format_bytes;
@@ -25,7 +25,7 @@ pub(super) struct Args {
     output: Format,
 }
 
-pub(super) fn run(given: &Given, args: &Args) -> Result<Exit, AppError> {
+pub(super) fn run(given: &RawOptions, args: &Args) -> Result<Exit, AppError> {
     let config = locate(given, Intent::Write)?;
     let request = Request { wait: args.wait };
     let done: Defragmented = ask(&config, "/v1/defrag", &request, "quorate status", |_, _, _| {})?;

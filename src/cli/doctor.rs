@@ -8,7 +8,7 @@ use console::Style;
 use super::etcd_snapshot::s3_findings;
 use super::output::{self, Format, WIDTH, wrapped};
 use super::{Intent, locate, runtime, status};
-use crate::config::{self, Config, Given, Loaded};
+use crate::config::{self, Config, Loaded, RawOptions};
 use crate::datadir::DataDir;
 use crate::error::{AppError, Exit};
 use crate::host::HostFacts;
@@ -37,7 +37,7 @@ const STATUS_TIMEOUT: Duration = Duration::from_secs(10);
 /// Where the second column begins.
 const COLUMN: usize = 14;
 
-pub(super) fn run(given: &Given, args: &Args) -> Result<Exit, AppError> {
+pub(super) fn run(given: &RawOptions, args: &Args) -> Result<Exit, AppError> {
     let mut found = configuration(given);
     let config = locate(given, Intent::Read)?;
     let data = DataDir::new(&config.data_dir);
@@ -56,7 +56,7 @@ pub(super) fn run(given: &Given, args: &Args) -> Result<Exit, AppError> {
     Ok(if bad == 0 { Exit::Done } else { Exit::Failed })
 }
 
-fn configuration(given: &Given) -> Vec<CheckRow> {
+fn configuration(given: &RawOptions) -> Vec<CheckRow> {
     let Loaded { config, warnings, .. } = config::load(given, &HostFacts::observe());
     let mut found: Vec<CheckRow> = match config {
         Ok(_) => vec![CheckRow::ok("configuration", "no mistakes")],

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{Intent, block_on, locate, output, status};
-use crate::config::{Config, Given};
+use crate::config::{Config, RawOptions};
 use crate::control::client::ControlError;
 use crate::datadir::DataDir;
 use crate::error::{AppError, Exit};
@@ -77,7 +77,7 @@ pub(super) fn variable(flag: &str) -> String {
     format!("ETCDCTL_{}", flag.to_uppercase())
 }
 
-pub(super) fn run(given: &Given) -> Result<Exit, AppError> {
+pub(super) fn run(given: &RawOptions) -> Result<Exit, AppError> {
     let access = Access::find(&locate(given, Intent::Read)?)?;
     for (flag, value) in access.settings() {
         output::data(&format!("export {}={}\n", variable(flag), quote(&value)))?;

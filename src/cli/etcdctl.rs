@@ -9,7 +9,7 @@ use std::process::Command;
 
 use super::env::{Access, variable};
 use super::{Intent, locate};
-use crate::config::Given;
+use crate::config::RawOptions;
 use crate::datadir::DataDir;
 use crate::error::{AppError, Code, Diagnostic, Exit};
 use crate::etcd::binary;
@@ -41,7 +41,7 @@ impl Diagnostic for CannotRun {
     }
 }
 
-pub(super) fn run(given: &Given, args: &Args) -> Result<Exit, AppError> {
+pub(super) fn run(given: &RawOptions, args: &Args) -> Result<Exit, AppError> {
     // It may put and delete.
     let config = locate(given, Intent::Write)?;
     let data = DataDir::new(&config.data_dir);

@@ -1,7 +1,7 @@
 //! The configuration for a verb other than `server`, and what its mistakes mean to the verb.
 
 use super::output;
-use crate::config::{self, Config, Given, Loaded, Origin, Problem, options};
+use crate::config::{self, Config, Loaded, Origin, Problem, RawOptions, options};
 use crate::error::AppError;
 use crate::host::HostFacts;
 
@@ -16,7 +16,7 @@ pub(super) enum Intent {
 }
 
 /// The configuration. With mistakes in it, an error for what writes or deletes, and a warning for what reads.
-pub(super) fn locate(given: &Given, intent: Intent) -> Result<Config, AppError> {
+pub(super) fn locate(given: &RawOptions, intent: Intent) -> Result<Config, AppError> {
     let Loaded { config, tentative, resolved, .. } = config::load_for_command(given, &HostFacts::observe());
     let errors = match config {
         Ok(config) => return Ok(config),

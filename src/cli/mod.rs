@@ -31,7 +31,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
-use crate::config::Given;
+use crate::config::RawOptions;
 use crate::error::{AppError, Code, Exit};
 use crate::faults;
 
@@ -99,7 +99,7 @@ pub fn run(argv: impl Iterator<Item = OsString>) -> ExitCode {
         Err(error) => return ExitCode::from(unparsed(&error, is_json) as u8),
     };
     // Before the secrets in it are overwritten.
-    let global = Given::from_environment().overridden_by(cli.global.given());
+    let global = RawOptions::from_environment().overridden_by(cli.global.given());
     mask::secrets();
     let done = match cli.verb {
         Verb::Server(args) => server::run(global, &args),

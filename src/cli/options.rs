@@ -8,36 +8,36 @@ use std::path::PathBuf;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
 use crate::config::options::{Arity, CONFIG, CONFIG_VARIABLE, DEFAULT_CONFIG, Kind, OPTIONS, Scope, Spec};
-use crate::config::{Given, Origin};
+use crate::config::{Origin, RawOptions};
 
 /// The options that every verb takes.
 #[derive(Clone, Debug, Default)]
-pub(super) struct GlobalOptions(Given);
+pub(super) struct GlobalOptions(RawOptions);
 
 impl GlobalOptions {
-    pub(super) fn given(&self) -> Given {
+    pub(super) fn given(&self) -> RawOptions {
         self.0.clone()
     }
 }
 
 /// The options of `quorate server`.
 #[derive(Clone, Debug, Default)]
-pub(super) struct ServerOptions(Given);
+pub(super) struct ServerOptions(RawOptions);
 
 impl ServerOptions {
     /// Joined with the global ones and the environment, and before both.
-    pub(super) fn joined(&self, global: Given) -> Given {
+    pub(super) fn joined(&self, global: RawOptions) -> RawOptions {
         global.overridden_by(self.0.clone())
     }
 }
 
 /// The options of `quorate etcd-snapshot`, for each of its verbs.
 #[derive(Clone, Debug, Default)]
-pub(super) struct S3Options(Given);
+pub(super) struct S3Options(RawOptions);
 
 impl S3Options {
     /// Joined with the global ones and the environment, and before both.
-    pub(super) fn joined(&self, global: Given) -> Given {
+    pub(super) fn joined(&self, global: RawOptions) -> RawOptions {
         global.overridden_by(self.0.clone())
     }
 }
@@ -57,7 +57,7 @@ fn argument(spec: &'static Spec) -> Arg {
     let argument = Arg::new(spec.name)
         .long(spec.name)
         .value_name(value_name(spec.kind))
-        .allow_hyphen_values(spec.kind == Kind::Pair)
+        .allow_hyphen_values(spec.kind == Kind::KeyValue)
         .help(help);
     let argument =
         if spec.scope == Scope::Global { argument.global(true).help_heading("Global options") } else { argument };
@@ -80,20 +80,20 @@ fn value_name(kind: Kind) -> &'static str {
         Kind::Millis => "MS",
         Kind::Bytes => "BYTES",
         Kind::Address => "IP",
-        Kind::Label | Kind::Base => "NAME",
+        Kind::DnsLabel | Kind::SnapshotName => "NAME",
         Kind::HostName => "NAME-OR-IP",
-        Kind::Pair => "KEY=VALUE",
+        Kind::KeyValue => "KEY=VALUE",
         Kind::Cron => "CRON",
         Kind::Count | Kind::Number => "N",
-        Kind::Length => "TIME",
+        Kind::Duration => "TIME",
         Kind::Retention => "RULES",
         Kind::Compression => "BOOL|zstd|zip",
         Kind::Choice(_) => "WORD",
     }
 }
 
-fn collect(matches: &ArgMatches, scopes: &[Scope]) -> Given {
-    let mut given = Given::default();
+fn collect(matches: &ArgMatches, scopes: &[Scope]) -> RawOptions {
+    let mut given = RawOptions::default();
     for spec in OPTIONS.iter().filter(|spec| scopes.contains(&spec.scope)) {
         let Ok(Some(values)) = matches.try_get_many::<String>(spec.name) else { continue };
         given.options.insert(spec.name, (values.cloned().collect(), Origin::CommandLine(spec.name.to_owned())));

@@ -1,7 +1,7 @@
 //! `quorate server`.
 
 use super::{ServerOptions, output, reset};
-use crate::config::{self, Given, Loaded, LogFormat};
+use crate::config::{self, Loaded, LogFormat, RawOptions};
 use crate::error::{AppError, Exit};
 use crate::host::HostFacts;
 use crate::server::reload::Reloader;
@@ -41,7 +41,7 @@ pub(super) struct Args {
     options: ServerOptions,
 }
 
-pub(super) fn run(global: Given, args: &Args) -> Result<Exit, AppError> {
+pub(super) fn run(global: RawOptions, args: &Args) -> Result<Exit, AppError> {
     let given = args.options.joined(global);
     let Loaded { config, resolved, warnings, .. } = config::load(&given, &HostFacts::observe());
     let config = config?;

@@ -10,7 +10,7 @@ use super::defrag::told;
 use super::output::{self, Format, WIDTH, cut, wrapped};
 use super::{Intent, block_on, locate, status};
 use crate::boltdb::page::ReadError;
-use crate::config::{Config, Given};
+use crate::config::{Config, RawOptions};
 use crate::control::routes::maintenance::Request;
 use crate::control::routes::status::Status;
 use crate::datadir::DataDir;
@@ -117,7 +117,7 @@ impl Diagnostic for SpaceError {
     }
 }
 
-pub(super) fn run(given: &Given, args: &Args) -> Result<Exit, AppError> {
+pub(super) fn run(given: &RawOptions, args: &Args) -> Result<Exit, AppError> {
     let config = locate(given, if args.free { Intent::Write } else { Intent::Read })?;
     if args.free {
         return free(&config, args);

@@ -8,7 +8,7 @@ use console::Style;
 
 use super::{Intent, block_on, locate};
 use crate::clock;
-use crate::config::Given;
+use crate::config::RawOptions;
 use crate::control::client::{self, ControlError};
 use crate::control::routes::status::{Drills, Snapshots, Status};
 use crate::datadir::DataDir;
@@ -39,7 +39,7 @@ const COLUMN: usize = 13;
 /// Below this a certificate is worth a word.
 const FEW_DAYS: u64 = 30;
 
-pub(super) fn run(given: &Given, args: &Args) -> Result<Exit, AppError> {
+pub(super) fn run(given: &RawOptions, args: &Args) -> Result<Exit, AppError> {
     let config = locate(given, Intent::Read)?;
     let status = block_on(fetch(&DataDir::new(&config.data_dir), PATIENCE))??;
     if !output::structured(&status, args.output)? {

@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::kinds::{bytes, is_label, millis, packing, pair, switch};
-use super::owned::owned;
+use super::reserved_flags::owned;
+use super::value_types::{bytes, is_label, millis, packing, pair, switch};
 use super::{
     Config, EtcdArg, EtcdConfig, LogFormat, MaintenanceConfig, Origin, Problem, Reader, Resolved, S3Config, Secret,
     SnapshotConfig, checks,
@@ -18,7 +18,7 @@ use crate::plan::command::Invocation;
 use crate::plan::duration;
 
 /// A token file may be this large, in bytes.
-const LARGEST_TOKEN: u64 = 4096;
+const MAX_TOKEN_BYTES: u64 = 4096;
 
 pub(super) struct Builder<'a> {
     pub(super) resolved: &'a Resolved,
@@ -296,9 +296,9 @@ fn read_token(path: &Path) -> Result<String, String> {
     }
     let file = fs::File::open(path).map_err(explained)?;
     let mut text = String::new();
-    file.take(LARGEST_TOKEN + 1).read_to_string(&mut text).map_err(|error| error.to_string())?;
-    if text.len() as u64 > LARGEST_TOKEN {
-        return Err(format!("it is larger than {LARGEST_TOKEN} bytes, which no token is"));
+    file.take(MAX_TOKEN_BYTES + 1).read_to_string(&mut text).map_err(|error| error.to_string())?;
+    if text.len() as u64 > MAX_TOKEN_BYTES {
+        return Err(format!("it is larger than {MAX_TOKEN_BYTES} bytes, which no token is"));
     }
     Ok(text.trim().to_owned())
 }
@@ -307,7 +307,7 @@ fn read_token(path: &Path) -> Result<String, String> {
 mod tests {
     use super::super::files::FileValues;
     use super::super::layers;
-    use super::super::texts::Given;
+    use super::super::raw::RawOptions;
     use super::*;
 
     fn host() -> HostFacts {
@@ -320,7 +320,7 @@ mod tests {
     }
 
     fn built(options: &[(&'static str, &str)]) -> (Option<Config>, Vec<String>) {
-        let mut given = Given::default();
+        let mut given = RawOptions::default();
         for (name, text) in options {
             given.options.insert(name, (vec![(*text).to_owned()], Origin::CommandLine((*name).to_owned())));
         }

@@ -5,8 +5,8 @@ use std::fs;
 use std::path::Path;
 
 use super::build::Builder;
-use super::kinds::millis;
 use super::options::{self, Kind, RESTORE_PATH};
+use super::value_types::millis;
 use super::{DEFAULT_ELECTION_MILLIS, DEFAULT_HEARTBEAT_MILLIS};
 
 pub(super) fn ports(builder: &mut Builder<'_>) {

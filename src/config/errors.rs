@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::texts::{Given, Origin};
+use super::raw::{Origin, RawOptions};
 use super::{options, recheck};
 use crate::error::{Code, Diagnostic};
 
@@ -49,7 +49,7 @@ impl ConfigErrors {
     /// `QUORATE_LOG` holds `filter`, which cannot be parsed.
     #[must_use]
     pub fn of_log_filter(filter: &str, error: &impl fmt::Display) -> Self {
-        let given = Given { log_filter: Some(filter.to_owned()), ..Given::default() };
+        let given = RawOptions { log_filter: Some(filter.to_owned()), ..RawOptions::default() };
         Self { problems: vec![log_filter_problem(filter, error)], check: recheck::command(&given) }
     }
 }

@@ -9,7 +9,7 @@ use super::Problem;
 use super::input;
 use super::merge::merge_file;
 use super::options;
-use super::texts::{Given, Origin};
+use super::raw::{Origin, RawOptions};
 
 /// One value that a file sets.
 #[derive(Clone, Debug)]
@@ -58,7 +58,7 @@ impl FileValues {
 }
 
 /// Reads the file that `given` names (or the default one), then its drop-ins in byte order.
-pub fn read_files(given: &Given, problems: &mut Vec<Problem>) -> FileValues {
+pub fn read_files(given: &RawOptions, problems: &mut Vec<Problem>) -> FileValues {
     let mut values = FileValues::default();
     let (base, origin) = match &given.config {
         Some((path, origin)) => (path.clone(), Some(origin)),

@@ -100,5 +100,5 @@ pub(super) fn is_of_rke1(name: &str) -> bool {
 pub(super) fn asks_for_restore(value: &Node) -> bool {
     let Value::Map(entries) = &value.value else { return false };
     let text = find(entries, "restore").map(|(_, value)| &value.value);
-    matches!(text, Some(Value::Text(text)) if super::kinds::switch(text) == Some(true))
+    matches!(text, Some(Value::Text(text)) if super::value_types::switch(text) == Some(true))
 }

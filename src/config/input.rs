@@ -18,7 +18,7 @@ use crate::clock;
 use crate::host;
 
 /// A pipe may give so many bytes, as a file may have.
-const LARGEST: usize = 1 << 20;
+const MAX_BYTES: usize = 1 << 20;
 /// How long the other end of a pipe may take.
 const PIPE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -61,7 +61,7 @@ fn read_pipe(path: &Path, timeout: Duration) -> io::Result<Vec<u8>> {
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
             Err(error) => return Err(error),
         }
-        if bytes.len() > LARGEST {
+        if bytes.len() > MAX_BYTES {
             return Err(io::Error::other("it is larger than 1 MiB"));
         }
     }

@@ -10,9 +10,9 @@ use super::Problem;
 use super::files::FileValues;
 use super::kubernetes;
 use super::options::{self, Kind, OPTIONS, Spec};
+use super::raw::{Origin, RawOptions, Source, check, split};
 use super::rke1::{self, POLICY, RETENTION, SCHEDULE};
 use super::suggest;
-use super::texts::{Given, Origin, Source, check, split};
 
 /// Every option's texts with their origins; what nobody set has its default.
 #[derive(Clone, Debug, Default)]
@@ -58,7 +58,7 @@ impl Resolved {
 }
 
 /// Chooses for each option the source that counts, and checks each text against the option's kind.
-pub fn resolve(given: &Given, files: &FileValues, problems: &mut Vec<Problem>) -> Resolved {
+pub fn resolve(given: &RawOptions, files: &FileValues, problems: &mut Vec<Problem>) -> Resolved {
     let mut resolved = Resolved::default();
     let is_said = |name: &&str| {
         given.options.contains_key(*name) || files.values.get(*name).is_some_and(|texts| !texts.is_empty())
@@ -144,12 +144,12 @@ mod tests {
     use super::super::merge::merge_file;
     use super::*;
 
-    fn merged(files: &[&str]) -> (Resolved, Vec<Problem>) {
+    fn merge(files: &[&str]) -> (Resolved, Vec<Problem>) {
         let (mut values, mut problems) = (FileValues::default(), Vec::new());
         for (index, text) in files.iter().enumerate() {
             merge_file(Path::new(&format!("/{index}.yaml")), text, &mut values, &mut problems);
         }
-        (resolve(&Given::default(), &values, &mut problems), problems)
+        (resolve(&RawOptions::default(), &values, &mut problems), problems)
     }
 
     fn texts_of(resolved: &Resolved, name: &str) -> Vec<String> {
@@ -158,11 +158,11 @@ mod tests {
 
     #[test]
     fn later_files_replace_and_plus_appends() {
-        let (resolved, problems) = merged(&["tls-san: [a, b]\nnode-name: one\n", "tls-san+: c\nnode-name: two\n"]);
+        let (resolved, problems) = merge(&["tls-san: [a, b]\nnode-name: one\n", "tls-san+: c\nnode-name: two\n"]);
         assert_eq!(problems, []);
         assert_eq!(texts_of(&resolved, "tls-san"), ["a", "b", "c"]);
         assert_eq!(texts_of(&resolved, "node-name"), ["two"]);
-        let (resolved, _) = merged(&["tls-san: [a]\n", "tls-san+: b\n", "tls-san: c\n"]);
+        let (resolved, _) = merge(&["tls-san: [a]\n", "tls-san+: b\n", "tls-san: c\n"]);
         assert_eq!(texts_of(&resolved, "tls-san"), ["c"], "a later plain key forgets what was appended before");
         assert_eq!(resolved.origin("tls-san"), Origin::File { path: "/2.yaml".into(), line: 1 });
     }
@@ -175,7 +175,7 @@ mod tests {
     #[test]
     fn a_cluster_yml_is_translated_and_our_own_words_count_more() {
         let values = |files: &[&str]| {
-            let (resolved, problems) = merged(files);
+            let (resolved, problems) = merge(files);
             assert_eq!(problems, [], "{files:?}");
             let one = |name: &str| resolved.one(name).map_or("", |(text, _)| text).to_owned();
             let names = ["schedule-cron", "retention", "retention-policy", "timeout"]
@@ -227,12 +227,12 @@ mod tests {
         ] {
             assert_eq!(values(files), expected, "{files:?}");
         }
-        let (resolved, _) = merged(&[BACKUP]);
+        let (resolved, _) = merge(&[BACKUP]);
         assert!(resolved.is_scheduled_by_rke1);
         assert_eq!(resolved.origin("etcd-snapshot-retention"), Origin::File { path: "/0.yaml".into(), line: 6 });
-        assert!(!merged(&[BACKUP, "etcd-snapshot-schedule-cron: '@daily'"]).0.is_scheduled_by_rke1);
+        assert!(!merge(&[BACKUP, "etcd-snapshot-schedule-cron: '@daily'"]).0.is_scheduled_by_rke1);
         let (resolved, _) =
-            merged(&["services: {etcd: {backup_config: {s3backupconfig: {bucket_name: '', region: ''}}}}"]);
+            merge(&["services: {etcd: {backup_config: {s3backupconfig: {bucket_name: '', region: ''}}}}"]);
         assert!(!resolved.is_set("etcd-s3"), "empty texts are no bucket");
         for (text, what) in [
             ("services: [x]", "wants a mapping"),
@@ -266,7 +266,7 @@ mod tests {
             ("services: {etcd: {backup_config: {s3backupconfig: x}}}", "`s3backupconfig` wants a mapping"),
             ("services: {}\netcd-snapshot-retentoin: 5", "did you mean `etcd-snapshot-retention`"),
         ] {
-            let (_, problems) = merged(&[text]);
+            let (_, problems) = merge(&[text]);
             assert_eq!(problems.len(), 1, "{text}: {problems:?}");
             assert!(problems[0].message.contains(what), "{text}: {problems:?}");
         }
@@ -276,7 +276,9 @@ mod tests {
     fn rke1s_directory_is_used_unless_another_one_is_named() {
         let (mut values, mut problems) = (FileValues::default(), Vec::new());
         let dir = |values: &FileValues| {
-            resolve(&Given::default(), values, &mut Vec::new()).one("etcd-snapshot-dir").map(|(text, _)| text.clone())
+            resolve(&RawOptions::default(), values, &mut Vec::new())
+                .one("etcd-snapshot-dir")
+                .map(|(text, _)| text.clone())
         };
         values.keep_snapshots_in(Path::new("/opt/rke/etcd-snapshots"));
         assert_eq!(dir(&values), None, "without a cluster.yml it is nobody's");
@@ -290,7 +292,7 @@ mod tests {
     #[test]
     fn every_problem_is_found_with_its_line() {
         let (_, problems) =
-            merged(&["data-dirr: /x\nnode-name: a\nnode-name: b\netcd-client-port: 99999\ndebug: maybe\n\
+            merge(&["data-dirr: /x\nnode-name: a\nnode-name: b\netcd-client-port: 99999\ndebug: maybe\n\
              node-ip: {a: b}\ntoken: [a]\nnode-name+: c\netcd-arg: {a: b}\n"]);
         let lines: Vec<usize> = problems
             .iter()
@@ -315,7 +317,7 @@ mod tests {
     fn the_command_line_beats_the_environment_beats_the_files() {
         let (mut values, mut problems) = (FileValues::default(), Vec::new());
         merge_file(Path::new("/f"), "tls-san: [file]\nnode-name: file\ndebug: yes\n", &mut values, &mut problems);
-        let mut given = Given::default();
+        let mut given = RawOptions::default();
         given.options.insert("tls-san", (vec!["x, y".into()], Origin::CommandLine("tls-san".into())));
         given.options.insert("node-name", (vec!["env".into()], Origin::Environment("QUORATE_NODE_NAME".into())));
         let resolved = resolve(&given, &values, &mut problems);

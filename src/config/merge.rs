@@ -8,10 +8,10 @@ use super::files::{FileValues, Rke1Values, Text};
 use super::foreign::{self, FileKind, SERVICES};
 use super::kubernetes::{self, CLUSTER_INIT, CLUSTER_INIT_NOTE};
 use super::options::{self, Kind, OPTIONS, Spec};
-use super::owned::owned;
+use super::raw::{Origin, Source, check, split};
+use super::reserved_flags::owned;
 use super::rke1;
 use super::suggest;
-use super::texts::{Origin, Source, check, split};
 use super::yaml::{self, Node, Value};
 use crate::host::escape_control;
 
@@ -210,7 +210,7 @@ fn texts(spec: &Spec, node: &Node, at: &impl Fn(usize) -> Origin) -> Result<Vec<
             }
             Ok(all)
         }
-        Value::Map(_) if spec.kind == Kind::Pair => {
+        Value::Map(_) if spec.kind == Kind::KeyValue => {
             Err(wrong(node.line, format!("`{}` takes `key=value` entries, not `key: value`", spec.name)))
         }
         Value::Map(_) => Err(wrong(node.line, format!("`{}` does not take a mapping", spec.name))),

@@ -17,19 +17,19 @@ mod exposed;
 pub mod files;
 mod foreign;
 mod input;
-mod kinds;
 pub mod kubernetes;
 pub mod layers;
 mod merge;
 pub mod options;
-mod owned;
 pub mod print;
+pub mod raw;
 mod recheck;
+mod reserved_flags;
 mod rke1;
 pub mod s3;
 pub mod suggest;
-pub mod texts;
 mod time_zone;
+mod value_types;
 pub mod yaml;
 
 use std::fmt;
@@ -43,12 +43,12 @@ use crate::plan::command::Invocation;
 use crate::plan::retention::Policy;
 use crate::plan::schedule::Schedule;
 use crate::snapshot::file::Packing;
-use crate::snapshot::name::Base;
+use crate::snapshot::name::NamePrefix;
 
 pub use errors::{ConfigErrors, Problem};
 pub use layers::Resolved;
+pub use raw::{Origin, RawOptions};
 pub use s3::S3Config;
-pub use texts::{Given, Origin};
 
 /// How log lines are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,7 +131,7 @@ pub struct SnapshotConfig {
     /// When they are taken; `None` if that is switched off.
     pub schedule: Option<Schedule>,
     /// First part of the names of scheduled ones.
-    pub base: Base,
+    pub base: NamePrefix,
     /// When the newest good one is restored where it harms nobody.
     pub drill: Option<Schedule>,
     /// Run by the shell when a scheduled one, or a drill, fails.
@@ -191,7 +191,7 @@ impl EtcdConfig {
         let Some(given) = self.argument("quota-backend-bytes") else { return self.quota_backend_bytes };
         // etcd's own rules (server/storage/quota.go): 0 is its default, and less than that is no limit.
         match given.parse::<i64>() {
-            Ok(0) => ETCDS_OWN_QUOTA,
+            Ok(0) => ETCD_DEFAULT_QUOTA,
             Ok(bytes) => u64::try_from(bytes).unwrap_or(0),
             Err(_) => self.quota_backend_bytes,
         }
@@ -199,7 +199,7 @@ impl EtcdConfig {
 }
 
 /// etcd's quota where it is asked for its default, in bytes.
-const ETCDS_OWN_QUOTA: u64 = 2 << 30;
+const ETCD_DEFAULT_QUOTA: u64 = 2 << 30;
 
 /// Heartbeat interval of a cluster of several members, unless configured, in milliseconds.
 pub const DEFAULT_HEARTBEAT_MILLIS: u32 = 100;
@@ -285,17 +285,17 @@ pub(crate) enum Reader {
 
 /// Reads everything for a server: `given` is the command line and the environment, the files are found from it.
 #[must_use]
-pub fn load(given: &Given, host: &HostFacts) -> Loaded {
+pub fn load(given: &RawOptions, host: &HostFacts) -> Loaded {
     load_for(given, host, Reader::Server)
 }
 
 /// The same for any other command.
 #[must_use]
-pub fn load_for_command(given: &Given, host: &HostFacts) -> Loaded {
+pub fn load_for_command(given: &RawOptions, host: &HostFacts) -> Loaded {
     load_for(given, host, Reader::Command)
 }
 
-fn load_for(given: &Given, host: &HostFacts, reader: Reader) -> Loaded {
+fn load_for(given: &RawOptions, host: &HostFacts, reader: Reader) -> Loaded {
     let mut problems = given.problems.clone();
     if let (Reader::Server, Some(filter)) = (reader, &given.log_filter)
         && let Err(error) = filter.parse::<tracing_subscriber::filter::Targets>()

@@ -22,21 +22,21 @@ pub enum Kind {
     /// An IP address.
     Address,
     /// A DNS label (RFC 1123).
-    Label,
+    DnsLabel,
     /// A DNS name or an IP address.
     HostName,
     /// `key=value`.
-    Pair,
+    KeyValue,
     /// When snapshots are taken.
     Cron,
     /// First part of a snapshot's name.
-    Base,
+    SnapshotName,
     /// A whole number.
     Count,
     /// A whole number that may be large.
     Number,
     /// A length of time.
-    Length,
+    Duration,
     /// Rules of retention.
     Retention,
     /// How to compress.
@@ -169,7 +169,7 @@ pub const OPTIONS: &[Spec] = &[
         "the host name up to its first dot",
         spec(
             "node-name",
-            Kind::Label,
+            Kind::DnsLabel,
             "",
             "Name of this server, a DNS label; upper case is put into lower case. The etcd member name begins with it.",
         ),
@@ -252,7 +252,7 @@ pub const OPTIONS: &[Spec] = &[
         Arity::Words,
         spec(
             "etcd-arg",
-            Kind::Pair,
+            Kind::KeyValue,
             "",
             "An etcd setting as key=value, by the name of its flag; overrides what quorate sets. May be repeated.",
         ),
@@ -312,7 +312,7 @@ pub const OPTIONS: &[Spec] = &[
         "0 */12 * * *",
         "When to take snapshots, in the local time zone: five cron fields, @hourly and the like, or @every 5m.",
     )),
-    live(spec("etcd-snapshot-name", Kind::Base, "etcd-snapshot", "Base name of scheduled snapshots.")),
+    live(spec("etcd-snapshot-name", Kind::SnapshotName, "etcd-snapshot", "Base name of scheduled snapshots.")),
     live(noted(
         "server/db/snapshots under the data directory",
         spec("etcd-snapshot-dir", Kind::Path, "", "Directory of the snapshots."),
@@ -343,7 +343,7 @@ pub const OPTIONS: &[Spec] = &[
     )),
     live(noted(
         "none; a stalled snapshot is aborted anyway",
-        spec("etcd-snapshot-timeout", Kind::Length, "", "Maximum duration of a snapshot, such as 10m."),
+        spec("etcd-snapshot-timeout", Kind::Duration, "", "Maximum duration of a snapshot, such as 10m."),
     )),
     live(spec(
         "etcd-snapshot-on-failure",
@@ -407,7 +407,7 @@ pub const OPTIONS: &[Spec] = &[
     )),
     s3(spec(
         "etcd-s3-timeout",
-        Kind::Length,
+        Kind::Duration,
         "30s",
         "Inactivity timeout of a request or of a part of a transfer; it is retried after that.",
     )),

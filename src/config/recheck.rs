@@ -3,12 +3,12 @@
 use std::fmt::Write as _;
 
 use super::options::{self, OPTIONS, Spec};
-use super::texts::{Given, Origin};
+use super::raw::{Origin, RawOptions};
 use crate::plan::command::Invocation;
 use crate::shell::quote;
 
 /// `quorate server --print-config` with the file, the variables and the flags that were given. Secrets are left out.
-pub(super) fn command(given: &Given) -> String {
+pub(super) fn command(given: &RawOptions) -> String {
     let mut variables = Vec::new();
     let mut flags = Vec::new();
     let mut say = |name: &str, text: &str, origin: &Origin| match origin {
@@ -35,7 +35,7 @@ const ONCE: [&str; 2] = ["new-cluster", "cluster-reset"];
 
 /// How commands for the same server have to be called. What a variable said is repeated as a flag: the service's environment is
 /// not that of whoever reads the message.
-pub(super) fn invocation(given: &Given) -> Invocation {
+pub(super) fn invocation(given: &RawOptions) -> Invocation {
     let mut invocation = Invocation::default();
     if let Some((path, _)) = &given.config {
         let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
@@ -63,8 +63,10 @@ mod tests {
 
     #[test]
     fn what_was_given_is_repeated_but_for_secrets() {
-        let mut given =
-            Given { config: Some(("my c.yaml".into(), Origin::CommandLine("config".into()))), ..Given::default() };
+        let mut given = RawOptions {
+            config: Some(("my c.yaml".into(), Origin::CommandLine("config".into()))),
+            ..RawOptions::default()
+        };
         let by_flag = |name: &str| Origin::CommandLine(name.to_owned());
         given.options.insert("tls-san", (vec!["a".into(), "b c".into()], by_flag("tls-san")));
         given.options.insert("token", (vec!["hunter2".into()], by_flag("token")));

@@ -108,21 +108,21 @@ const S3_BACKUP: Place = Place {
 const BELOW: [&Place; 2] = [&BACKUP, &S3_BACKUP];
 
 /// A text with the line that it comes from.
-pub(super) type Said<T> = (T, usize);
+pub(super) type WithLine<T> = (T, usize);
 
 /// What a `cluster.yml` comes to.
 #[derive(Debug, Default)]
 pub(super) struct Translated {
     /// Our options.
-    pub(super) values: Vec<(&'static str, Said<String>)>,
+    pub(super) values: Vec<(&'static str, WithLine<String>)>,
     /// What the operator should know.
-    pub(super) notes: Vec<Said<String>>,
+    pub(super) notes: Vec<WithLine<String>>,
     /// What is wrong.
-    pub(super) problems: Vec<Said<String>>,
+    pub(super) problems: Vec<WithLine<String>>,
     /// Nothing is said of what is kept.
     pub(super) is_retention_default: bool,
     /// What is kept, in words.
-    pub(super) retention_note: Option<Said<String>>,
+    pub(super) retention_note: Option<WithLine<String>>,
 }
 
 impl Translated {
@@ -161,7 +161,7 @@ impl Translated {
         name: &str,
         wants: &str,
         parse: impl Fn(&str) -> Parsed<T>,
-    ) -> Option<Said<T>> {
+    ) -> Option<WithLine<T>> {
         let node = find(entries, name).filter(|node| !node.is_blank())?;
         let text = match &node.value {
             Value::Text(text) => text.trim(),
@@ -243,7 +243,7 @@ fn truth(text: &str) -> Parsed<bool> {
     match text.to_ascii_lowercase().as_str() {
         "y" => Parsed::As(true),
         "n" => Parsed::As(false),
-        _ => super::kinds::switch(text).map_or(Parsed::Wrong, Parsed::As),
+        _ => super::value_types::switch(text).map_or(Parsed::Wrong, Parsed::As),
     }
 }
 

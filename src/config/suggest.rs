@@ -17,7 +17,7 @@ pub fn closest<'a>(wrong: &str, names: impl Iterator<Item = &'a str>) -> Option<
             if near.is_none_or(|(least, _)| distance < least) {
                 near = Some((distance, name));
             }
-        } else if let Some(more) = words_more(&wrong, name).filter(|_| !is_grave(name)) {
+        } else if let Some(more) = words_more(&wrong, name).filter(|_| !is_destructive(name)) {
             is_tied = wider.is_some_and(|(least, _)| least == more)
                 || (is_tied && wider.is_some_and(|(least, _)| least < more));
             if wider.is_none_or(|(least, _)| more < least) {
@@ -35,8 +35,8 @@ pub fn is_fair(wrong: &str, name: &str) -> bool {
 }
 
 /// Options, flags and subcommands that destroy, expose or switch off something.
-fn is_grave(name: &str) -> bool {
-    const GRAVE: [&str; 15] = [
+fn is_destructive(name: &str) -> bool {
+    const DESTRUCTIVE: [&str; 15] = [
         "new-cluster",
         // etcd's own.
         "force-new-cluster",
@@ -54,7 +54,9 @@ fn is_grave(name: &str) -> bool {
         "etcd-s3-insecure",
         "etcd-s3-skip-ssl-verify",
     ];
-    name.starts_with("cluster-reset") || GRAVE.contains(&name) || GRAVE.contains(&format!("etcd-{name}").as_str())
+    name.starts_with("cluster-reset")
+        || DESTRUCTIVE.contains(&name)
+        || DESTRUCTIVE.contains(&format!("etcd-{name}").as_str())
 }
 
 /// How many letters are wrong, missing, too many or exchanged, if it is one or two; in a short word one.
@@ -69,11 +71,11 @@ fn letters_apart(wrong: &str, name: &str) -> Option<usize> {
 
 /// How many words `name` has more, if it has all of `wrong`'s in their order and is not much longer.
 fn words_more(wrong: &str, name: &str) -> Option<usize> {
-    const MOST: usize = 2;
+    const MAX_DISTANCE: usize = 2;
     let mut words = name.split('-');
     let has_all = wrong.split('-').all(|word| words.any(|other| other == word));
     let more = name.split('-').count().checked_sub(wrong.split('-').count())?;
-    (has_all && more <= MOST).then_some(more)
+    (has_all && more <= MAX_DISTANCE).then_some(more)
 }
 
 /// `backupConfig`, `BACKUP_CONFIG` and `backup-config` are `backup-config`.

@@ -10,8 +10,8 @@ use std::collections::HashMap;
 use saphyr_parser::{Event, Parser, ScalarStyle};
 
 /// More nodes than any configuration has: a bound against files that unfold themselves through aliases.
-const MOST_NODES: usize = 10_000;
-const DEEPEST: usize = 32;
+const MAX_NODES: usize = 10_000;
+const MAX_DEPTH: usize = 32;
 
 /// A value with its line (from 1).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -114,7 +114,7 @@ impl<'input> Reader<'input> {
 
     fn node(&mut self, (event, line): Step<'input>, depth: usize) -> Result<Node, SyntaxError> {
         self.nodes += 1;
-        if self.nodes > MOST_NODES || depth > DEEPEST {
+        if self.nodes > MAX_NODES || depth > MAX_DEPTH {
             return Err(SyntaxError { line, message: "too large or too deeply nested for a configuration".into() });
         }
         let (anchor, value) = match event {

@@ -40,10 +40,10 @@ pub fn compare(running: &Resolved, wanted: &Resolved) -> Vec<Change> {
 mod tests {
     use super::*;
     use crate::config::files::FileValues;
-    use crate::config::{Given, Origin, layers};
+    use crate::config::{Origin, RawOptions, layers};
 
     fn resolved(options: &[(&'static str, &str)]) -> Resolved {
-        let mut given = Given::default();
+        let mut given = RawOptions::default();
         for (name, text) in options {
             given.options.insert(name, (vec![(*text).to_owned()], Origin::CommandLine((*name).to_owned())));
         }

@@ -4,7 +4,7 @@
 
 use super::logging::Control;
 use crate::config::options::DEFAULT_CONFIG;
-use crate::config::{self, Config, Given, Loaded, Resolved};
+use crate::config::{self, Config, Loaded, RawOptions, Resolved};
 use crate::error::{Diagnostic, ErrorReport};
 use crate::host::HostFacts;
 use crate::log_failure;
@@ -15,7 +15,7 @@ use crate::snapshot::save;
 #[derive(Debug)]
 pub struct Reloader {
     /// The command line and the environment, which stay.
-    pub given: Given,
+    pub given: RawOptions,
     /// What the server runs with.
     pub running: Resolved,
     /// How it logs.

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use super::snapshots::{self, Order};
 use super::state::Shared;
 use crate::plan::health::{Presence, Rescued, StorageFacts};
-use crate::snapshot::name::Base;
+use crate::snapshot::name::NamePrefix;
 
 /// Between attempts.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
@@ -46,7 +46,7 @@ fn is_gone(storage: &StorageFacts) -> bool {
 
 async fn save(shared: &Arc<Shared>) -> Option<Rescued> {
     let order = Order {
-        base: Base::rescue(),
+        base: NamePrefix::rescue(),
         dir: None,
         packing: None,
         reason: "rescue",

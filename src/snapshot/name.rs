@@ -5,30 +5,35 @@ use std::fmt;
 use super::file::Packing;
 
 /// The longest base name.
-const LONGEST_BASE: usize = 128;
+const MAX_PREFIX_BYTES: usize = 128;
 /// Base name of a snapshot that a person asked for.
 pub const ON_DEMAND: &str = "on-demand";
 
 /// A base name: `[A-Za-z0-9._:+-]{1,128}`, and no hidden file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Base(String);
+pub struct NamePrefix(String);
 
 /// Not a base name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{}` is not a name for a snapshot: letters, digits and . _ : + - only, at most {LONGEST_BASE}, not beginning with a dot", crate::host::escape_control(.0))]
-pub struct NotABase(String);
+#[error("`{}` is not a name for a snapshot: letters, digits and . _ : + - only, at most {MAX_PREFIX_BYTES}, not beginning with a dot", crate::host::escape_control(.0))]
+pub struct InvalidPrefix(String);
 
-impl std::str::FromStr for Base {
-    type Err = NotABase;
+impl std::str::FromStr for NamePrefix {
+    type Err = InvalidPrefix;
 
-    fn from_str(text: &str) -> Result<Self, NotABase> {
+    fn from_str(text: &str) -> Result<Self, InvalidPrefix> {
         let is_good = |c: char| c.is_ascii_alphanumeric() || "._:+-".contains(c);
-        let is_base = (1..=LONGEST_BASE).contains(&text.len()) && text.chars().all(is_good) && !text.starts_with('.');
-        if is_base { Ok(Self(text.to_owned())) } else { Err(NotABase(text.chars().take(2 * LONGEST_BASE).collect())) }
+        let is_base =
+            (1..=MAX_PREFIX_BYTES).contains(&text.len()) && text.chars().all(is_good) && !text.starts_with('.');
+        if is_base {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(InvalidPrefix(text.chars().take(2 * MAX_PREFIX_BYTES).collect()))
+        }
     }
 }
 
-impl Base {
+impl NamePrefix {
     /// Of the snapshots that are taken before a reset or restore.
     #[must_use]
     pub fn pre_restore() -> Self {
@@ -42,14 +47,14 @@ impl Base {
     }
 }
 
-impl Default for Base {
+impl Default for NamePrefix {
     /// Of scheduled snapshots.
     fn default() -> Self {
         Self("etcd-snapshot".to_owned())
     }
 }
 
-impl fmt::Display for Base {
+impl fmt::Display for NamePrefix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
@@ -57,7 +62,7 @@ impl fmt::Display for Base {
 
 /// The file name of a snapshot taken at a time.
 #[must_use]
-pub fn compose(base: &Base, node: &str, unix_seconds: u64, packing: Packing) -> String {
+pub fn compose(base: &NamePrefix, node: &str, unix_seconds: u64, packing: Packing) -> String {
     let ending = match packing {
         Packing::Raw => "",
         Packing::Zstd => ".zst",
@@ -87,13 +92,13 @@ mod tests {
     #[test]
     fn base_names_are_checked() {
         for good in ["on-demand", "a", "A.b_c:d+e-f", &"x".repeat(128)] {
-            assert!(good.parse::<Base>().is_ok(), "{good}");
+            assert!(good.parse::<NamePrefix>().is_ok(), "{good}");
         }
         for bad in ["", "a/b", "..", ".hidden", "a b", "a\nb", "ä", &"x".repeat(129), "../../etc/passwd", "a\u{1b}[2J"]
         {
-            assert!(bad.parse::<Base>().is_err(), "{bad}");
+            assert!(bad.parse::<NamePrefix>().is_err(), "{bad}");
         }
-        assert!(!"a\u{1b}[2J".parse::<Base>().unwrap_err().to_string().contains('\u{1b}'));
+        assert!(!"a\u{1b}[2J".parse::<NamePrefix>().unwrap_err().to_string().contains('\u{1b}'));
     }
 
     #[test]
@@ -116,7 +121,7 @@ mod tests {
         fn what_is_composed_is_found_again_and_is_no_path(
             base in "[A-Za-z0-9_:+-][A-Za-z0-9._:+-]{0,127}", node in "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", at: u64,
         ) {
-            let base: Base = base.parse().unwrap();
+            let base: NamePrefix = base.parse().unwrap();
             for packing in [Packing::Raw, Packing::Zstd, Packing::Zip] {
                 let name = compose(&base, &node, at, packing);
                 prop_assert_eq!(taken_at(&name), Some(at));

@@ -7,7 +7,7 @@ use chrono::{DateTime, Datelike as _, Local, Timelike as _};
 
 use super::list::{Listed, Status};
 use super::manifest::{self, Manifest};
-use super::name::{self, Base};
+use super::name::{self, NamePrefix};
 use crate::durable::WriteError;
 use crate::error::{Code, Diagnostic};
 use crate::plan::owner::{Origin, Owner, Ownership};
@@ -126,7 +126,7 @@ pub fn origin(listed: &Listed) -> Origin<'_> {
 }
 
 /// The snapshots among `all` that `owner` has taken under this base name.
-fn own<'a>(all: &'a [Listed], base: &Base, owner: &Owner) -> Vec<&'a Listed> {
+fn own<'a>(all: &'a [Listed], base: &NamePrefix, owner: &Owner) -> Vec<&'a Listed> {
     let base = base.to_string();
     let is_own = |listed: &&Listed| {
         let origin = origin(listed);
@@ -146,7 +146,7 @@ pub struct Renamed {
 
 /// Counts those of `all` that are not to be told by their name alone.
 #[must_use]
-pub fn renamed(all: &[Listed], base: &Base, owner: &Owner) -> Renamed {
+pub fn renamed(all: &[Listed], base: &NamePrefix, owner: &Owner) -> Renamed {
     let base = base.to_string();
     let mut found = Renamed::default();
     for listed in all {
@@ -163,7 +163,13 @@ pub fn renamed(all: &[Listed], base: &Base, owner: &Owner) -> Renamed {
 
 /// Decides about the owner's snapshots of a base name among `all`, the newest first. Changes nothing.
 #[must_use]
-pub fn plan(all: &[Listed], base: &Base, owner: &Owner, policy: &Policy, now: u64) -> Vec<(Listed, RetentionDecision)> {
+pub fn plan(
+    all: &[Listed],
+    base: &NamePrefix,
+    owner: &Owner,
+    policy: &Policy,
+    now: u64,
+) -> Vec<(Listed, RetentionDecision)> {
     let ours = own(all, base, owner);
     let candidates: Vec<RetentionCandidate> = ours.iter().map(|listed| candidate(listed)).collect();
     let verdicts = retention::plan(&candidates, policy, now);

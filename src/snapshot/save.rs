@@ -17,7 +17,7 @@ use super::file::{Packing, SHA256};
 use super::inspect::{self, Inspection};
 use super::live::{self, Live};
 use super::manifest::{self, Manifest, Verification};
-use super::name::{self, Base};
+use super::name::{self, NamePrefix};
 use super::receive::{self, PaceError};
 use super::sink::Sink;
 use super::verify::{Verified, VerifyError};
@@ -41,7 +41,7 @@ pub struct Wish {
     /// Where to.
     pub dir: PathBuf,
     /// First part of the name.
-    pub base: Base,
+    pub base: NamePrefix,
     /// Second part.
     pub node: String,
     /// How to pack it.

@@ -20,7 +20,7 @@ use clap::Subcommand;
 
 use super::options::S3Options;
 use super::{Intent, interrupt, locate, output};
-use crate::config::{Config, Given};
+use crate::config::{Config, RawOptions};
 use crate::error::{AppError, Code, Diagnostic, Exit};
 use crate::plan::finding::CheckRow;
 use place::Place;
@@ -99,12 +99,12 @@ impl Verb {
 }
 
 /// What `s3-check` finds, for `quorate doctor`.
-pub(super) fn s3_findings(config: &Config, given: &Given) -> Result<Vec<CheckRow>, AppError> {
+pub(super) fn s3_findings(config: &Config, given: &RawOptions) -> Result<Vec<CheckRow>, AppError> {
     let place = Place::of(config, given, None)?;
     Ok(s3_check::findings(&place).unwrap_or_else(|failure| vec![super::doctor::s3_failed(&failure, config)]))
 }
 
-pub(super) fn run(given: &Given, args: &Args) -> Result<Exit, AppError> {
+pub(super) fn run(given: &RawOptions, args: &Args) -> Result<Exit, AppError> {
     let given = args.s3.joined(given.clone());
     let config = locate(&given, args.verb.intent())?;
     interrupt::listen();

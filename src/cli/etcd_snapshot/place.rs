@@ -11,7 +11,7 @@ use super::super::progress::Progress;
 use super::super::{block_on, interrupt, status as server_status};
 use super::lent::FromServer;
 use crate::config::s3::{self, S3Config, Target};
-use crate::config::{Config, Given, Origin};
+use crate::config::{Config, Origin, RawOptions};
 use crate::control::client::{self, ControlError};
 use crate::datadir::DataDir;
 use crate::durable::{self, NewDir};
@@ -105,7 +105,7 @@ impl Diagnostic for NoBucket {
 
 /// What the command line itself says of object storage, by option name. With `--s3`, keys in our environment count as said, as those of
 /// RKE2's command do.
-pub(super) fn said(given: &Given) -> BTreeMap<String, String> {
+pub(super) fn said(given: &RawOptions) -> BTreeMap<String, String> {
     const KEYS: [(&str, &str); 3] = [
         (ACCESS_KEY, "AWS_ACCESS_KEY_ID"),
         ("etcd-s3-secret-key", "AWS_SECRET_ACCESS_KEY"),
@@ -117,7 +117,7 @@ pub(super) fn said(given: &Given) -> BTreeMap<String, String> {
         .filter(|(name, (_, origin))| s3::is_ours(name) && matches!(origin, Origin::CommandLine(_)));
     let ours = ours.filter_map(|(name, (texts, _))| Some(((*name).to_owned(), s3::from_here(name, texts.first()?))));
     let mut said: BTreeMap<String, String> = ours.collect();
-    if said.contains_key(s3::SWITCH) && !said.contains_key(KEYS[0].0) {
+    if said.contains_key(s3::ENABLED) && !said.contains_key(KEYS[0].0) {
         let found =
             KEYS.iter().filter_map(|(name, variable)| Some(((*name).to_owned(), std::env::var(variable).ok()?)));
         said.extend(found.filter(|(_, text)| !text.is_empty()));
@@ -137,7 +137,7 @@ async fn theirs(data: &DataDir, said: &BTreeMap<String, String>) -> Option<BTree
 impl Place {
     /// As the running server has them: its command line and environment may say something else than ours. Without one, as configured. What
     /// our own command line says counts more than either.
-    pub(super) fn of(config: &Config, given: &Given, dir: Option<PathBuf>) -> Result<Self, AppError> {
+    pub(super) fn of(config: &Config, given: &RawOptions, dir: Option<PathBuf>) -> Result<Self, AppError> {
         let data = DataDir::new(&config.data_dir);
         let said = said(given);
         let mut lender = None;
@@ -166,7 +166,7 @@ impl Place {
         let is_typed = matches!(given.options.get(ACCESS_KEY), Some((_, Origin::CommandLine(_))));
         let has_key_of_environment = said.contains_key(ACCESS_KEY) && !is_typed;
         let s3 = configured.with(&said)?;
-        let is_on = said.contains_key(s3::SWITCH).then_some(s3.is_on);
+        let is_on = said.contains_key(s3::ENABLED).then_some(s3.is_on);
         let owner = cluster::owner(&data, &node, None);
         Ok(Self {
             dir: dir.unwrap_or(usual),
@@ -313,6 +313,6 @@ impl Place {
     }
 
     fn target(&self) -> Result<Target, AppError> {
-        if self.s3.has_bucket() { Ok(self.s3.target()?) } else { Err(NoBucket.into()) }
+        if self.s3.is_configured() { Ok(self.s3.target()?) } else { Err(NoBucket.into()) }
     }
 }

@@ -12,7 +12,7 @@ use crate::host::escape_control;
 use crate::plan::duration;
 use crate::plan::owner::Owner;
 use crate::plan::retention::{Policy, RetentionDecision};
-use crate::snapshot::name::{Base, NotABase, ON_DEMAND};
+use crate::snapshot::name::{InvalidPrefix, NamePrefix, ON_DEMAND};
 use crate::snapshot::prune;
 use crate::snapshot::store::Store;
 
@@ -73,7 +73,7 @@ struct Decided {
 
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
-struct BadName(#[from] NotABase);
+struct BadName(#[from] InvalidPrefix);
 
 impl Diagnostic for BadName {
     fn code(&self) -> Code {
@@ -90,7 +90,7 @@ pub(super) fn run(config: &Config, place: &Place, args: &Args) -> Result<Exit, A
         Some(node) => &Owner::named(node),
         None => &place.owner,
     };
-    let base: Base = args.name.parse().map_err(BadName)?;
+    let base: NamePrefix = args.name.parse().map_err(BadName)?;
     let rules = Policy {
         last: args.etcd_snapshot_retention,
         hourly: args.keep_hourly,
@@ -169,7 +169,7 @@ fn tell(items: &[Decided], dry_run: bool) -> Result<(), AppError> {
 /// Decides, and does it unless it is only to be said.
 async fn one(
     store: &impl Store,
-    base: &Base,
+    base: &NamePrefix,
     owner: &Owner,
     policy: &Policy,
     now: u64,

@@ -9,7 +9,7 @@ use super::super::output::{self, Format};
 use super::super::progress::Progress;
 use super::item::Item;
 use super::place;
-use crate::config::{Config, Given};
+use crate::config::{Config, RawOptions};
 use crate::control::routes::snapshots::Request;
 use crate::error::{AppError, Exit};
 use crate::host::escape_control;
@@ -56,7 +56,7 @@ fn label(text: &str) -> Result<(String, String), String> {
     Ok((key.to_owned(), value.to_owned()))
 }
 
-pub(super) fn run(config: &Config, given: &Given, dir: Option<PathBuf>, args: &Args) -> Result<Exit, AppError> {
+pub(super) fn run(config: &Config, given: &RawOptions, dir: Option<PathBuf>, args: &Args) -> Result<Exit, AppError> {
     let request = Request {
         name: args.name.clone(),
         dir,

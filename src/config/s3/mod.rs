@@ -13,8 +13,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use super::kinds::switch;
 use super::options::{self, OPTIONS};
+use super::value_types::switch;
 use super::{Problem, Reader, Resolved, Secret};
 use crate::error::{Code, Diagnostic};
 use crate::host;
@@ -26,7 +26,7 @@ use parse::{bucket_name, certificates, encryption, folder, proxy};
 use settings::read_settings;
 
 /// The switch; all other options begin with it and a hyphen.
-pub const SWITCH: &str = "etcd-s3";
+pub const ENABLED: &str = "etcd-s3";
 
 const ACCESS_KEY: &str = "etcd-s3-access-key";
 const TOKEN: &str = "etcd-s3-session-token";
@@ -89,7 +89,7 @@ pub(super) fn check_endpoint(text: &str) -> Result<(), String> {
 /// True for an option of ours.
 #[must_use]
 pub fn is_ours(name: &str) -> bool {
-    name == SWITCH || name.starts_with("etcd-s3-")
+    name == ENABLED || name.starts_with("etcd-s3-")
 }
 
 impl S3Config {
@@ -106,7 +106,7 @@ impl S3Config {
             texts.remove(TOKEN);
         }
         let config = Self::of_texts(texts);
-        let is_asked = config.is_on && matches!(resolved.origin(SWITCH), super::Origin::CommandLine(_));
+        let is_asked = config.is_on && matches!(resolved.origin(ENABLED), super::Origin::CommandLine(_));
         let config = Self { is_asked, ..config };
         // What nobody uses yet may be unfinished. A command uses what the running server has, which may have read more of it (its own
         // command line, its environment); what is wrong with the whole stops whatever goes there.
@@ -114,7 +114,7 @@ impl S3Config {
             && reader == Reader::Server
             && let Err(error) = config.target()
         {
-            let blamed = if resolved.is_set(error.option) { error.option } else { SWITCH };
+            let blamed = if resolved.is_set(error.option) { error.option } else { ENABLED };
             problems.push(Problem { origin: resolved.origin(blamed), message: error.to_string() });
         }
         config
@@ -123,7 +123,7 @@ impl S3Config {
     fn of_texts(texts: BTreeMap<&'static str, Secret>) -> Self {
         let text = |name: &str| texts.get(name).map(Secret::reveal);
         Self {
-            is_on: text(SWITCH).and_then(switch).unwrap_or(false),
+            is_on: text(ENABLED).and_then(switch).unwrap_or(false),
             is_asked: false,
             retention: text("etcd-s3-retention").and_then(|text| text.parse().ok()),
             only: text("etcd-s3-only").and_then(switch).unwrap_or(false),
@@ -144,7 +144,7 @@ impl S3Config {
         for (name, text) in more {
             let spec = options::find(name).filter(|spec| is_ours(spec.name));
             let spec =
-                spec.ok_or_else(|| wrong(SWITCH, format!("there is no option {}", host::escape_control(name))))?;
+                spec.ok_or_else(|| wrong(ENABLED, format!("there is no option {}", host::escape_control(name))))?;
             spec.kind.check(text).map_err(|wants| wrong(spec.name, wants))?;
             texts.insert(spec.name, Secret::new(text.clone()));
         }
@@ -159,7 +159,7 @@ impl S3Config {
 
     /// True if there is somewhere to look, whether snapshots are uploaded or not.
     #[must_use]
-    pub fn has_bucket(&self) -> bool {
+    pub fn is_configured(&self) -> bool {
         self.texts.contains_key("etcd-s3-bucket") || self.texts.contains_key("etcd-s3-config-file")
     }
 

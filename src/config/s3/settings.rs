@@ -46,7 +46,7 @@ const AWS_NAMES: [(&str, &str); 8] = [
 ];
 /// To AWS' tools, `AWS_REGION` counts more, and the endpoint of a service more than the general one.
 const AWS_DEFAULT_REGION: &str = "AWS_DEFAULT_REGION";
-const LESSER: [&str; 2] = [AWS_DEFAULT_REGION, "AWS_ENDPOINT_URL"];
+const FALLBACK_NAMES: [&str; 2] = [AWS_DEFAULT_REGION, "AWS_ENDPOINT_URL"];
 
 /// The option that a name in a file of settings means: with or without `etcd-s3-`, as a variable, or as AWS' tools or RKE1 call it.
 fn meant(name: &str) -> Option<&'static str> {
@@ -87,7 +87,7 @@ fn unknown(name: &str) -> String {
 
 /// What programs in Go write for "not set", beside nothing at all.
 fn is_zero(kind: Kind, value: &str) -> bool {
-    kind == Kind::Length && (value == "0" || duration::parse(value) == Some(0))
+    kind == Kind::Duration && (value == "0" || duration::parse(value) == Some(0))
 }
 
 /// The file of `etcd-s3-config-file`: YAML, or lines of `NAME=value`. What is empty is not set.
@@ -118,7 +118,7 @@ fn checked(entries: Vec<(usize, String, String)>) -> Result<BTreeMap<&'static st
             continue;
         }
         spec.kind.check(&value).map_err(|wants| (line, format!("`{}` {wants}", spec.name)))?;
-        let is_lesser = LESSER.contains(&name.trim());
+        let is_lesser = FALLBACK_NAMES.contains(&name.trim());
         match found.get(spec.name) {
             Some((was_lesser, _)) if *was_lesser == is_lesser => {
                 return Err((line, format!("`{}` is given twice", spec.name)));

@@ -16,7 +16,7 @@ use crate::error::{AppError, Code, Diagnostic};
 use crate::server::snapshots::{self, Order, Saved};
 use crate::server::state::Shared;
 use crate::snapshot::file::Packing;
-use crate::snapshot::name::NotABase;
+use crate::snapshot::name::InvalidPrefix;
 
 /// If the client disconnects, nobody wants the snapshot any more.
 const FATE: Fate = Fate { gone: "a snapshot that is not saved yet is cancelled; an upload goes on", stopping: None };
@@ -43,7 +43,7 @@ pub struct Request {
 #[derive(Debug, thiserror::Error)]
 enum RequestError {
     #[error(transparent)]
-    Name(NotABase),
+    Name(InvalidPrefix),
     #[error("`{0}` is no way to compress a snapshot; there are zstd, zip and none")]
     Compression(String),
 }

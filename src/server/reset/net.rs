@@ -7,7 +7,7 @@ use crate::log_failure;
 use crate::plan::retention::Policy;
 use crate::plan::start::ClusterRecord;
 use crate::server::cluster;
-use crate::snapshot::name::Base;
+use crate::snapshot::name::NamePrefix;
 use crate::snapshot::prune;
 use crate::snapshot::save::{self, Wish};
 use crate::snapshot::store::local::Directory;
@@ -21,7 +21,7 @@ impl Run<'_> {
         let known = before.cloned().unwrap_or_default();
         let wish = Wish {
             dir: self.config.snapshot.place(self.data),
-            base: Base::pre_restore(),
+            base: NamePrefix::pre_restore(),
             node: self.config.node_name.clone(),
             packing: self.config.snapshot.packing,
             reason: "pre-restore",
@@ -62,7 +62,7 @@ impl Run<'_> {
         let pruned = async {
             let all = local.list().await?;
             let owner = cluster::owner(self.data, &self.config.node_name, None);
-            let decided = prune::plan(&all, &Base::pre_restore(), &owner, &policy, now);
+            let decided = prune::plan(&all, &NamePrefix::pre_restore(), &owner, &policy, now);
             local.remove(&prune::dropped(&decided)).await
         };
         match pruned.await {

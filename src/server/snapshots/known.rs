@@ -14,7 +14,7 @@ use crate::plan::owner::Owner;
 use crate::plan::start::KnownSnapshot;
 use crate::server::cluster;
 use crate::snapshot::list::{self, Listed, Status};
-use crate::snapshot::name::Base;
+use crate::snapshot::name::NamePrefix;
 use crate::snapshot::prune;
 use crate::snapshot::store::Store as _;
 use crate::snapshot::store::s3::Bucket;
@@ -66,7 +66,7 @@ fn choose(found: Vec<(Listed, String)>, owner: &Owner, now: u64) -> Option<Known
     let own = found.into_iter().filter(|(listed, _)| owner.of(&prune::origin(listed)).is_own() && is_usable(listed));
     // As `latest` has it: what was taken of data that a restore replaced comes last.
     let is_no_safety_copy = |listed: &Listed| {
-        owner.base_of(&prune::origin(listed)).is_none_or(|base| base != Base::pre_restore().to_string())
+        owner.base_of(&prune::origin(listed)).is_none_or(|base| base != NamePrefix::pre_restore().to_string())
     };
     let newest = own.max_by_key(|(listed, _)| (is_no_safety_copy(listed), listed.created <= now, listed.created));
     let (listed, place) = newest?;

@@ -32,7 +32,7 @@ use crate::plan::owner::{Incarnation, Owner};
 use crate::snapshot::aside::Course;
 use crate::snapshot::file::Packing;
 use crate::snapshot::manifest::Manifest;
-use crate::snapshot::name::{self, Base};
+use crate::snapshot::name::{self, NamePrefix};
 use crate::snapshot::save::{self, SaveError, Source, Wish};
 pub use history::History;
 use history::look_around;
@@ -93,7 +93,7 @@ impl Diagnostic for RefusedError {
 #[derive(Clone, Debug)]
 pub struct Order {
     /// First part of the name.
-    pub base: Base,
+    pub base: NamePrefix,
     /// Another directory than the configured one.
     pub dir: Option<PathBuf>,
     /// Another packing than the configured one.

@@ -22,7 +22,7 @@ use crate::faults;
 use crate::log_failure;
 use crate::plan::duration;
 use crate::plan::schedule::{Due, Schedule, newest};
-use crate::snapshot::name::Base;
+use crate::snapshot::name::NamePrefix;
 use crate::snapshot::store::local::Directory;
 use crate::snapshot::store::{Removed, Store as _};
 use crate::snapshot::{list, manifest, prune};
@@ -137,7 +137,7 @@ fn announce(config: &SnapshotConfig) {
 }
 
 /// What decides what there is to be seen: the directory, how it was left, and which snapshots are the scheduled ones.
-fn present(shared: &Shared, config: &SnapshotConfig) -> (PathBuf, Base, [Option<i128>; 2]) {
+fn present(shared: &Shared, config: &SnapshotConfig) -> (PathBuf, NamePrefix, [Option<i128>; 2]) {
     let dir = dir(shared);
     let modified = |dir: &Path| std::fs::metadata(dir).ok().map(|dir| manifest::modified(&dir));
     let both = [modified(&dir), modified(&dir.join(manifest::DIR))];

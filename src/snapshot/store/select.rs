@@ -13,7 +13,7 @@ use crate::plan::age;
 use crate::plan::owner::Owner;
 use crate::plan::select::{self as plan, Attempt, CandidateHealth, LATEST, SelectCandidate};
 use crate::snapshot::list::{self, Listed, Status};
-use crate::snapshot::name::{self, Base};
+use crate::snapshot::name::{self, NamePrefix};
 use crate::snapshot::prune;
 use crate::snapshot::verify::{self, Demands};
 
@@ -92,7 +92,7 @@ fn candidate(listed: &Listed, is_here: bool, owner: &Owner) -> SelectCandidate {
     let manifest = listed.manifest.as_ref();
     SelectCandidate {
         name: listed.name.clone(),
-        is_safety_copy: base.as_deref() == Some(&*Base::pre_restore().to_string()),
+        is_safety_copy: base.as_deref() == Some(&*NamePrefix::pre_restore().to_string()),
         is_own: owner.of(&origin).is_own(),
         base,
         is_here,

@@ -25,7 +25,7 @@ use crate::log_failure;
 use crate::plan::uploads::{self, QueueEntry};
 use crate::snapshot::list::{self, Status};
 use crate::snapshot::manifest;
-use crate::snapshot::name::Base;
+use crate::snapshot::name::NamePrefix;
 use crate::snapshot::prune;
 use crate::snapshot::store::s3::Bucket;
 use crate::snapshot::store::s3::store::Remote;
@@ -112,7 +112,7 @@ async fn one(shared: &Arc<Shared>, config: &S3Config, pending: Pending, connecte
                 "snapshot uploaded and verified"
             );
             let scheduled = manifest.reason == SCHEDULED;
-            let base: Option<Base> = manifest.base.parse().ok();
+            let base: Option<NamePrefix> = manifest.base.parse().ok();
             let last = Last { url: url.clone(), at: clock::rfc3339(clock::now()), manifest };
             let is_only_there = config.with(&pending.options).is_ok_and(|config| config.only);
             shared.snapshots.uploads.note(&shared.data, |file| {
@@ -201,7 +201,7 @@ async fn remove_unwanted(shared: &Shared) {
 }
 
 /// Takes older scheduled ones of this node away from the bucket.
-async fn retain(shared: &Shared, config: &S3Config, bucket: &Bucket, base: &Base) {
+async fn retain(shared: &Shared, config: &S3Config, bucket: &Bucket, base: &NamePrefix) {
     let remote = Remote::new(bucket.clone(), &shared.data);
     let policy = shared.snapshots.settings.borrow().s3_policy(config);
     let now = clock::unix_seconds(clock::now());

@@ -57,7 +57,7 @@ impl fmt::Display for Origin {
 
 /// What the command line and the environment say, before any file is read.
 #[derive(Clone, Debug, Default)]
-pub struct Given {
+pub struct RawOptions {
     /// `--config` or `QUORATE_CONFIG`, with where it was said.
     pub config: Option<(PathBuf, Origin)>,
     /// By option name: the texts and where they were given.
@@ -68,7 +68,7 @@ pub struct Given {
     pub problems: Vec<Problem>,
 }
 
-impl Given {
+impl RawOptions {
     /// What this process's environment says.
     #[must_use]
     pub fn from_environment() -> Self {

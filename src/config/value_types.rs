@@ -9,7 +9,7 @@ use crate::plan::duration;
 use crate::plan::retention::{NotAPolicy, Policy};
 use crate::plan::schedule::Schedule;
 use crate::snapshot::file::Packing;
-use crate::snapshot::name::Base;
+use crate::snapshot::name::NamePrefix;
 
 impl Kind {
     /// Whether `text` is such a value.
@@ -34,11 +34,11 @@ impl Kind {
             Self::Millis => (millis(text).is_some(), "wants a whole number of milliseconds from 1 to 60000"),
             Self::Bytes => (bytes(text).is_some(), "wants a number of bytes, such as 8589934592 or 8GiB"),
             Self::Address => (IpAddr::from_str(text).is_ok(), "wants an IP address"),
-            Self::Label => {
+            Self::DnsLabel => {
                 (is_label(&text.to_lowercase()), "wants a DNS label (letters, digits and inner hyphens, at most 63)")
             }
             Self::HostName => (is_host_name(text), "wants a DNS name or an IP address"),
-            Self::Pair => (pair(text).is_some(), "wants key=value"),
+            Self::KeyValue => (pair(text).is_some(), "wants key=value"),
             Self::Compression => (packing(text).is_some(), "wants true, false, zstd or zip"),
             Self::Count => (text.parse::<u32>().is_ok(), "wants a whole number"),
             Self::Number => (text.parse::<u64>().is_ok(), "wants a whole number"),
@@ -47,11 +47,13 @@ impl Kind {
                 "wants rules such as last=5,daily=7,weekly=4,monthly=12,yearly=3,within=30d",
             ),
             Self::Cron => return text.parse::<Schedule>().map(drop).map_err(|error| error.to_string()),
-            Self::Length => (
+            Self::Duration => (
                 duration::parse(text).is_some_and(|seconds| seconds > 0),
                 "wants a length of time such as 30s, 10m or 2h",
             ),
-            Self::Base => (text.parse::<Base>().is_ok(), "wants letters, digits and . _ : + - only, at most 128"),
+            Self::SnapshotName => {
+                (text.parse::<NamePrefix>().is_ok(), "wants letters, digits and . _ : + - only, at most 128")
+            }
             Self::Choice(_) => (true, ""),
         };
         if good { Ok(()) } else { Err(wants.to_owned()) }
