@@ -9,7 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::output;
 use crate::durable;
-use crate::snapshot::aside::Course;
+use crate::snapshot::job::JobControl;
 use crate::terminal;
 
 /// What is to be done then.
@@ -19,7 +19,7 @@ struct Ending {
     /// What becomes of the work.
     explanation: &'static str,
     /// What is cancelled at first, so that it can end in order.
-    course: Option<Course>,
+    course: Option<JobControl>,
 }
 
 static ENDING: Mutex<Ending> = Mutex::new(Ending { directories: Vec::new(), explanation: "", course: None });
@@ -54,7 +54,7 @@ pub(super) fn explain(explanation: &'static str) {
 }
 
 /// From now on the first signal cancels the work of `course`, which then ends in order; a second one ends the process.
-pub(super) fn cancel_first(course: &Course) {
+pub(super) fn cancel_first(course: &JobControl) {
     ending().course = Some(course.clone());
 }
 
@@ -74,7 +74,7 @@ fn wait(ready: &SyncSender<()>) {
             };
             let Some(course) = ending().course.take() else { return Some(received) };
             output::talk(&format!("quorate: interrupted ({}): cleaning up\n", received.1));
-            course.break_off();
+            course.cancel();
         }
     });
     let Some((kind, name)) = received else { return };

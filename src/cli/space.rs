@@ -20,7 +20,7 @@ use crate::host::escape_control;
 use crate::plan::defrag;
 use crate::plan::space::format_bytes;
 use crate::server::maintenance::Freed;
-use crate::snapshot::live::{Live, LiveError};
+use crate::snapshot::live::{PinnedDatabase, PinnedDatabaseError};
 use crate::snapshot::usage::{self, Share, Usage};
 
 /// How long the launcher may take to say where its etcd is.
@@ -125,11 +125,12 @@ pub(super) fn run(given: &RawOptions, args: &Args) -> Result<Exit, AppError> {
     let data = DataDir::new(&config.data_dir).with_etcd_user(config.etcd.user.clone());
     let (status, size, alarms, usage) = block_on(async {
         let status = status::fetch(&data, PATIENCE).await?;
-        let mut client = EtcdClient::connect(&data, &status.local_client_url).await.map_err(LiveError::Stream)?;
-        let size = client.size().await.map_err(LiveError::Stream)?;
+        let mut client =
+            EtcdClient::connect(&data, &status.local_client_url).await.map_err(PinnedDatabaseError::Stream)?;
+        let size = client.size().await.map_err(PinnedDatabaseError::Stream)?;
         // As they are now: the status may be some seconds old.
         let alarms = client.source().await.map(|source| source.alarms);
-        let live = Live::hold(&mut client, &data).await?;
+        let live = PinnedDatabase::pin(&mut client, &data).await?;
         // The connection lives on this thread's runtime and keeps the pages; the reading is done beside it.
         let read = tokio::task::spawn_blocking(move || {
             let usage = usage::measure(&live, live.size()).map_err(SpaceError::Damaged);

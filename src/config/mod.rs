@@ -42,7 +42,7 @@ use crate::host::{HostFacts, User};
 use crate::plan::command::Invocation;
 use crate::plan::retention::Policy;
 use crate::plan::schedule::Schedule;
-use crate::snapshot::file::Packing;
+use crate::snapshot::file::Compression;
 use crate::snapshot::name::NamePrefix;
 
 pub use errors::{ConfigErrors, Problem};
@@ -123,7 +123,7 @@ pub struct SnapshotConfig {
     /// Where they are, if not under the data directory.
     pub dir: Option<PathBuf>,
     /// How they are packed.
-    pub packing: Packing,
+    pub packing: Compression,
     /// How many scheduled ones are kept; 0 keeps all.
     pub retention: u32,
     /// Further rules.

@@ -8,7 +8,7 @@ use super::options::Kind;
 use crate::plan::duration;
 use crate::plan::retention::{NotAPolicy, Policy};
 use crate::plan::schedule::Schedule;
-use crate::snapshot::file::Packing;
+use crate::snapshot::file::Compression;
 use crate::snapshot::name::NamePrefix;
 
 impl Kind {
@@ -69,9 +69,9 @@ pub(super) fn switch(text: &str) -> Option<bool> {
 }
 
 /// A switch, or the name of a format.
-pub(super) fn packing(text: &str) -> Option<Packing> {
-    let switched = || switch(text).map(|compress| if compress { Packing::Zstd } else { Packing::Raw });
-    Packing::named(text).or_else(switched)
+pub(super) fn packing(text: &str) -> Option<Compression> {
+    let switched = || switch(text).map(|compress| if compress { Compression::Zstd } else { Compression::Raw });
+    Compression::named(text).or_else(switched)
 }
 
 pub(super) fn millis(text: &str) -> Option<u32> {

@@ -21,10 +21,10 @@ use crate::error::{Code, Diagnostic};
 use crate::etcd::version::Version;
 use crate::faults;
 use crate::plan::restore::{self as plan, RestoreRefusal};
-use crate::snapshot::aside::Course;
 use crate::snapshot::file::SnapshotFile;
 use crate::snapshot::hash;
 use crate::snapshot::inspect::{self, Inspection};
+use crate::snapshot::job::JobControl;
 use crate::snapshot::verify::VerifyError;
 
 /// Bytes that are copied at a time, and after which is told how far it is.
@@ -134,7 +134,7 @@ pub fn build(
     snapshot: &SnapshotFile,
     dir: &Path,
     blueprint: &Blueprint,
-    course: &Course,
+    course: &JobControl,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Built, BuildError> {
     prepare(dir)?;
@@ -156,7 +156,7 @@ pub fn build(
         Some(Ok(Err(source))) => return Err(VerifyError::Read { path: snapshot.path.clone(), source }.into()),
         Some(Err(_)) => return Err(BuildError::Lost),
     };
-    if course.is_broken_off() {
+    if course.is_cancelled() {
         return Err(BuildError::BrokenOff);
     }
     match built {
@@ -228,9 +228,9 @@ fn step(name: &str, path: &Path) -> Result<(), WriteError> {
     })
 }
 
-fn is_hash_of(snapshot: &SnapshotFile, trailer: [u8; 32], course: &Course) -> io::Result<bool> {
+fn is_hash_of(snapshot: &SnapshotFile, trailer: [u8; 32], course: &JobControl) -> io::Result<bool> {
     let mut context = Context::new(&SHA256);
-    hash::feed(&mut context, &snapshot.database, snapshot.database_size, |_| !course.is_broken_off())?;
+    hash::feed(&mut context, &snapshot.database, snapshot.database_size, |_| !course.is_cancelled())?;
     Ok(context.finish().as_ref() == trailer)
 }
 
@@ -238,7 +238,7 @@ fn copy(
     snapshot: &SnapshotFile,
     file: &File,
     path: &Path,
-    course: &Course,
+    course: &JobControl,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<(), BuildError> {
     step("copy", path)?;
@@ -250,7 +250,7 @@ fn copy(
     })?;
     let mut at = 0;
     while at < size {
-        if course.is_broken_off() {
+        if course.is_cancelled() {
             return Err(BuildError::BrokenOff);
         }
         let wanted = usize::try_from(size - at).unwrap_or(usize::MAX).min(CHUNK);

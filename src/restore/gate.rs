@@ -10,7 +10,7 @@ use crate::etcd::client::{ClientError, EtcdClient, Expected, MemberFacts, NotHea
 use crate::etcd::embedded::hex;
 use crate::faults;
 use crate::host;
-use crate::snapshot::aside::Course;
+use crate::snapshot::job::JobControl;
 
 /// Why the data are not given to clients.
 #[derive(Debug, thiserror::Error)]
@@ -82,7 +82,7 @@ pub async fn pass(
     trial: &Trial<'_>,
     program: &Program,
     question: &Question<'_>,
-    course: &Course,
+    course: &JobControl,
 ) -> Result<Answer, GateError> {
     let mut running = trial.start(program)?;
     let asked = ask(&mut running, question, course).await;
@@ -93,7 +93,7 @@ pub async fn pass(
     Ok(answer)
 }
 
-async fn ask(running: &mut Running, question: &Question<'_>, course: &Course) -> Result<Answer, GateError> {
+async fn ask(running: &mut Running, question: &Question<'_>, course: &JobControl) -> Result<Answer, GateError> {
     let begun = crate::clock::monotonic();
     let expected = &question.expected;
     let member = running

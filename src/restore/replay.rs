@@ -16,7 +16,7 @@ use crate::durable::{self, DirError, DirHandle, OnPath as _, PRIVATE_DIR, PRIVAT
 use crate::error::{Code, Diagnostic};
 use crate::etcd::client::EtcdClient;
 use crate::faults;
-use crate::snapshot::aside::Course;
+use crate::snapshot::job::JobControl;
 
 /// Bytes that are copied at a time.
 const CHUNK: usize = 4 << 20;
@@ -186,7 +186,7 @@ fn replace_end(file: &File, path: &Path, at: u64, record: &[u8]) -> Result<(), R
 ///
 /// # Errors
 /// If it does not come to its end.
-pub async fn run(trial: &Trial<'_>, program: &Program, bytes: u64, course: &Course) -> Result<(), ReplayError> {
+pub async fn run(trial: &Trial<'_>, program: &Program, bytes: u64, course: &JobControl) -> Result<(), ReplayError> {
     let mut running = trial.start(program)?;
     // A read that all agree on, and all are one, comes after everything before it.
     let asked = running

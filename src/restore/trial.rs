@@ -20,7 +20,7 @@ use crate::etcd::settings::{self, Identity, Setting, StartMode};
 use crate::etcd::supervisor::{Ended, Launch, Supervisor};
 use crate::etcd::version::Version;
 use crate::pki::{self, EtcdState, Names, PkiError};
-use crate::snapshot::aside::Course;
+use crate::snapshot::job::JobControl;
 
 /// Between two looks: from this …
 const EAGER: Duration = Duration::from_millis(10);
@@ -196,7 +196,7 @@ impl Running {
     pub async fn until<T>(
         &mut self,
         deadline: Duration,
-        course: &Course,
+        course: &JobControl,
         mut ask: impl AsyncFnMut(&mut EtcdClient) -> Result<T, String>,
     ) -> Result<T, TrialError> {
         let begun = clock::monotonic();
@@ -225,7 +225,7 @@ impl Running {
             tokio::select! {
                 () = tokio::time::sleep(wait) => wait = (wait * 3 / 2).min(PATIENT),
                 _ = child.changed() => {}
-                () = course.broken_off() => return Err(TrialError::BrokenOff),
+                () = course.cancelled() => return Err(TrialError::BrokenOff),
             }
         }
     }

@@ -23,7 +23,7 @@ use crate::host;
 use crate::log_failure;
 use crate::plan::defrag::{self, DatabaseStats, DefragAction};
 use crate::plan::space::format_bytes;
-use crate::snapshot::live::Live;
+use crate::snapshot::live::PinnedDatabase;
 use crate::snapshot::usage;
 
 /// How often the database is looked at.
@@ -284,10 +284,10 @@ async fn require_room(shared: &Shared, in_use: u64) -> Result<u64, AppError> {
 /// Looks into the live database, on a thread of its own.
 async fn looked_into<T: Send + 'static>(
     shared: &Shared,
-    work: impl FnOnce(&Live) -> Result<T, ReadError> + Send + 'static,
+    work: impl FnOnce(&PinnedDatabase) -> Result<T, ReadError> + Send + 'static,
 ) -> Result<T, AppError> {
     let mut client = connect(shared, Duration::from_secs(5)).await?;
-    let live = Live::hold(&mut client, &shared.data).await?;
+    let live = PinnedDatabase::pin(&mut client, &shared.data).await?;
     let read = tokio::task::spawn_blocking(move || {
         let found = work(&live).map_err(MaintenanceError::Count);
         live.check().map(|()| found)

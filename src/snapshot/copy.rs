@@ -8,11 +8,11 @@ use std::sync::mpsc::{self, SyncSender};
 
 use aws_lc_rs::digest::{self, Context};
 
-use super::aside::Course;
 use super::file::SHA256;
 use super::inspect::{self, Inspection};
-use super::live::{Live, LiveError};
-use super::receive::PaceError;
+use super::job::JobControl;
+use super::live::{PinnedDatabase, PinnedDatabaseError};
+use super::receive::DiskSpaceError;
 use super::sink::Sink;
 use crate::boltdb::database::{Database, Length};
 use crate::boltdb::page::ReadError;
@@ -25,29 +25,29 @@ use crate::faults;
 /// Bytes that are copied at a time: whole pages of any size.
 const CHUNK: usize = 1 << 18;
 /// So many of them may wait for the hash, which takes longest.
-const WAITING: usize = 8;
+const QUEUED_CHUNKS: usize = 8;
 
 /// Why it was not copied.
 #[derive(Debug, thiserror::Error)]
 pub enum CopyError {
     /// The live file cannot be held or read.
     #[error(transparent)]
-    Live(#[from] LiveError),
+    Live(#[from] PinnedDatabaseError),
     /// What is there is not whole.
     #[error("the pages that etcd holds are not a whole database")]
     Damaged(#[from] ReadError),
     /// It could not be written, or there is no room.
     #[error(transparent)]
-    Write(#[from] PaceError),
+    Write(#[from] DiskSpaceError),
     /// The one that held the pages still is gone.
     #[error("etcd was started anew while its database was copied")]
-    OtherEtcd,
+    EtcdRestarted,
     /// A thread was lost.
     #[error("a thread of the copy was lost")]
-    Lost,
+    WorkerPanicked,
     /// Nobody wants it any more.
     #[error("the copy was broken off")]
-    BrokenOff,
+    Cancelled,
 }
 
 impl Diagnostic for CopyError {
@@ -56,9 +56,9 @@ impl Diagnostic for CopyError {
             Self::Live(error) => error.code(),
             Self::Damaged(_) => Code::DatabaseDamaged,
             Self::Write(error) => error.code(),
-            Self::OtherEtcd => Code::DatabaseChanged,
-            Self::Lost => Code::InternalError,
-            Self::BrokenOff => Code::Cancelled,
+            Self::EtcdRestarted => Code::DatabaseChanged,
+            Self::WorkerPanicked => Code::InternalError,
+            Self::Cancelled => Code::Cancelled,
         }
     }
 }
@@ -68,12 +68,12 @@ impl Diagnostic for CopyError {
 ///
 /// # Errors
 /// If it is not whole, cannot be read or written, or was replaced meanwhile.
-pub fn copy(live: &Live, sink: &mut Sink, course: &Course) -> Result<(Inspection, String), CopyError> {
+pub fn copy(live: &PinnedDatabase, sink: &mut Sink, course: &JobControl) -> Result<(Inspection, String), CopyError> {
     faults::point("snapshot::copy").map_err(|source| ReadError::Io { offset: 0, source })?;
     let reached = Database::open(live, live.size(), Length::Exact)?.reachable_pages()?;
     sink.begin(live.size() + SHA256)?;
     let (inspection, mut context) = std::thread::scope(|scope| {
-        let (chunks, waiting) = mpsc::sync_channel::<Vec<u8>>(WAITING);
+        let (chunks, waiting) = mpsc::sync_channel::<Vec<u8>>(QUEUED_CHUNKS);
         let hasher = scope.spawn(move || {
             let mut context = Context::new(&digest::SHA256);
             for chunk in waiting {
@@ -92,7 +92,7 @@ pub fn copy(live: &Live, sink: &mut Sink, course: &Course) -> Result<(Inspection
             live.check()?;
             inspection
         };
-        Ok::<_, CopyError>((inspection, hasher.join().map_err(|_| CopyError::Lost)?))
+        Ok::<_, CopyError>((inspection, hasher.join().map_err(|_| CopyError::WorkerPanicked)?))
     })?;
     let trailer = context.clone().finish();
     sink.write(trailer.as_ref())?;
@@ -101,17 +101,17 @@ pub fn copy(live: &Live, sink: &mut Sink, course: &Course) -> Result<(Inspection
 }
 
 fn write_pages(
-    live: &Live,
+    live: &PinnedDatabase,
     sink: &mut Sink,
     reached: &Pages,
-    course: &Course,
+    course: &JobControl,
     chunks: &SyncSender<Vec<u8>>,
 ) -> Result<(), CopyError> {
     let page_size = live.page_size();
     let mut at = 0;
     while at < live.size() {
-        if course.is_broken_off() {
-            return Err(CopyError::BrokenOff);
+        if course.is_cancelled() {
+            return Err(CopyError::Cancelled);
         }
         let wanted = usize::try_from(live.size() - at).unwrap_or(usize::MAX).min(CHUNK);
         let mut chunk = vec![0; wanted];
@@ -126,7 +126,7 @@ fn write_pages(
         sink.write(&chunk)?;
         at += wanted as u64;
         course.set_done(at);
-        chunks.send(chunk).map_err(|_| CopyError::Lost)?;
+        chunks.send(chunk).map_err(|_| CopyError::WorkerPanicked)?;
     }
     Ok(())
 }

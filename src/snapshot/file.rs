@@ -22,19 +22,19 @@ use crate::plan::space::format_bytes;
 /// Of the database, at the end of a snapshot.
 pub const SHA256: u64 = 32;
 /// What stays free when something is unpacked.
-const SPARE: u64 = 64 << 20;
+const RESERVED_FREE_BYTES: u64 = 64 << 20;
 /// A database may be so much longer than its head says, in bytes: etcd reserves space in its own file.
 const RESERVED: u64 = 128 << 20;
 
 /// A zstd frame may look back so far: 128 MiB, as a power of two.
-const LARGEST_WINDOW: u32 = 27;
+const MAX_WINDOW_LOG: u32 = 27;
 
 /// A zip archive of a snapshot has one or two.
-const MOST_ENTRIES: u64 = 1000;
+const MAX_ENTRIES: u64 = 1000;
 
 /// How a snapshot is packed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Packing {
+pub enum Compression {
     /// Not at all.
     #[default]
     Raw,
@@ -44,7 +44,7 @@ pub enum Packing {
     Zstd,
 }
 
-impl Packing {
+impl Compression {
     /// The one of a name, `zstd` or `zip`.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
@@ -135,7 +135,7 @@ impl Diagnostic for OpenError {
             }
             Self::Read { source, .. } if source.kind() == ErrorKind::InvalidInput => "name a file".into(),
             Self::Read { .. } => "see dmesg for what the disk says".into(),
-            Self::Archive { path, .. } | Self::Truncated { path, .. } => another(path),
+            Self::Archive { path, .. } | Self::Truncated { path, .. } => other_snapshot_hint(path),
             Self::Space { .. } => "free some space there, or set TMPDIR to where there is some".into(),
         })
     }
@@ -149,7 +149,7 @@ pub struct SnapshotFile {
     /// Bytes as it is stored.
     pub stored_size: u64,
     /// How it is packed.
-    pub packing: Packing,
+    pub packing: Compression,
     /// The database, unpacked.
     pub database: File,
     /// Bytes of the database, without the hash at its end.
@@ -173,10 +173,10 @@ pub fn open(path: &Path) -> Result<SnapshotFile, OpenError> {
         return Err(read(io::Error::new(ErrorKind::InvalidInput, "it is not a regular file")));
     }
     let stored = host::open_file(path).map_err(read)?;
-    let packing = packing_of(&stored).map_err(read)?;
+    let packing = detect_compression(&stored).map_err(read)?;
     let database = match packing {
-        Packing::Raw => stored,
-        Packing::Zip | Packing::Zstd => Unpacking::new(path)?.unpack(packing, stored)?,
+        Compression::Raw => stored,
+        Compression::Zip | Compression::Zstd => Unpacking::new(path)?.unpack(packing, stored)?,
     };
     let size = database.metadata().map_err(read)?.len();
     let trailer = has_trailer(size).then(|| read_trailer(&database, size)).transpose().map_err(read)?;
@@ -189,7 +189,7 @@ pub fn open(path: &Path) -> Result<SnapshotFile, OpenError> {
 }
 
 /// What to do instead of restoring the snapshot at `path`.
-pub(super) fn another(path: &Path) -> String {
+pub(super) fn other_snapshot_hint(path: &Path) -> String {
     let dir = path.parent().filter(|dir| dir.join(manifest::DIR).is_dir());
     let all = dir.and_then(|dir| list::list(dir).ok()).unwrap_or_default();
     let is_other = |listed: &&Listed| path.file_name() != Some(OsStr::new(&listed.name));
@@ -218,13 +218,13 @@ fn read_trailer(file: &File, size: u64) -> io::Result<[u8; 32]> {
 ///
 /// # Errors
 /// If they cannot be read.
-pub fn packing_of(file: &File) -> io::Result<Packing> {
+pub fn detect_compression(file: &File) -> io::Result<Compression> {
     let mut head = [0; 4];
     let count = file.read_at(&mut head, 0)?;
     Ok(match &head[..count] {
-        b"PK\x03\x04" | b"PK\x05\x06" => Packing::Zip,
-        [0x28, 0xb5, 0x2f, 0xfd] | [0x50..=0x5f, 0x2a, 0x4d, 0x18] => Packing::Zstd,
-        _ => Packing::Raw,
+        b"PK\x03\x04" | b"PK\x05\x06" => Compression::Zip,
+        [0x28, 0xb5, 0x2f, 0xfd] | [0x50..=0x5f, 0x2a, 0x4d, 0x18] => Compression::Zstd,
+        _ => Compression::Raw,
     })
 }
 
@@ -249,7 +249,7 @@ impl<'a> Unpacking<'a> {
         for dir in [beside, std::env::temp_dir()] {
             match durable::anonymous(&dir) {
                 Ok(out) => {
-                    let room = host::free_bytes(&dir).unwrap_or(u64::MAX).saturating_sub(SPARE);
+                    let room = host::free_bytes(&dir).unwrap_or(u64::MAX).saturating_sub(RESERVED_FREE_BYTES);
                     return Ok(Self { path, dir, out, room });
                 }
                 Err(error) => failed = Some(error.source),
@@ -267,11 +267,11 @@ impl<'a> Unpacking<'a> {
         OpenError::Space { path: self.path.to_path_buf(), needed, free: self.room, dir: self.dir.clone() }
     }
 
-    fn unpack(self, packing: Packing, stored: File) -> Result<File, OpenError> {
-        if packing == Packing::Zip {
+    fn unpack(self, packing: Compression, stored: File) -> Result<File, OpenError> {
+        if packing == Compression::Zip {
             let count = zip_entries::count(&stored);
             let count = count.map_err(|source| OpenError::Read { path: self.path.to_path_buf(), source })?;
-            if count.is_some_and(|count| count > MOST_ENTRIES) {
+            if count.is_some_and(|count| count > MAX_ENTRIES) {
                 return Err(self.corrupt("the archive holds more entries than any that is a snapshot"));
             }
             let mut archive =
@@ -286,7 +286,7 @@ impl<'a> Unpacking<'a> {
         }
         let mut decoder = zstd::stream::Decoder::new(stored).map_err(|error| self.corrupt(error.to_string()))?;
         // What zstd's own programs take, too; it is in memory while it is unpacked.
-        decoder.window_log_max(LARGEST_WINDOW).map_err(|error| self.corrupt(error.to_string()))?;
+        decoder.window_log_max(MAX_WINDOW_LOG).map_err(|error| self.corrupt(error.to_string()))?;
         self.copy(decoder, None)
     }
 

@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt as _;
 use aws_lc_rs::digest::Context;
 
 /// Bytes that are hashed at a time.
-const PIECE: usize = 1 << 18;
+const CHUNK: usize = 1 << 18;
 
 /// Hashes the first `length` bytes. `goes_on` is told how many of them are done, and ends it.
 ///
@@ -15,7 +15,7 @@ const PIECE: usize = 1 << 18;
 /// If the file cannot be read, or is shorter.
 pub fn feed(context: &mut Context, file: &File, length: u64, goes_on: impl Fn(u64) -> bool) -> io::Result<()> {
     let mut at = 0;
-    pieces(file, length, |piece| {
+    for_each_chunk(file, length, |piece| {
         context.update(piece);
         at += piece.len() as u64;
         goes_on(at)
@@ -26,8 +26,8 @@ pub fn feed(context: &mut Context, file: &File, length: u64, goes_on: impl Fn(u6
 ///
 /// # Errors
 /// If the file cannot be read, or is shorter.
-pub fn pieces(file: &File, length: u64, mut take: impl FnMut(&[u8]) -> bool) -> io::Result<()> {
-    let mut buffer = vec![0; PIECE];
+pub fn for_each_chunk(file: &File, length: u64, mut take: impl FnMut(&[u8]) -> bool) -> io::Result<()> {
+    let mut buffer = vec![0; CHUNK];
     let mut at = 0;
     while at < length {
         let wanted = usize::try_from(length - at).unwrap_or(usize::MAX).min(buffer.len());

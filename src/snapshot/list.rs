@@ -5,8 +5,8 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use super::dir;
-use super::file::{self, Packing};
-use super::manifest::{self, Found, Manifest};
+use super::file::{self, Compression};
+use super::manifest::{self, Manifest, ManifestState};
 use super::name;
 use crate::boltdb::database::{self, Database};
 use crate::boltdb::keyspace;
@@ -14,7 +14,7 @@ use crate::clock;
 use crate::durable::WriteError;
 
 /// Threads that read manifests.
-const MOST_THREADS: usize = 4;
+const MAX_THREADS: usize = 4;
 /// Manifests that are not worth another thread.
 const FEW: usize = 256;
 
@@ -80,7 +80,7 @@ impl Listed {
 /// If the directory cannot be read.
 pub fn list(dir: &Path) -> Result<Vec<Listed>, WriteError> {
     let paths = dir::snapshots(dir)?;
-    let threads = std::thread::available_parallelism().map_or(1, |count| count.get().min(MOST_THREADS));
+    let threads = std::thread::available_parallelism().map_or(1, |count| count.get().min(MAX_THREADS));
     let mut all: Vec<Listed> = std::thread::scope(|scope| {
         let share = paths.len().div_ceil(threads).max(FEW);
         let read = |paths: &[PathBuf]| paths.iter().filter_map(|path| one(dir, path.file_name()?)).collect::<Vec<_>>();
@@ -94,7 +94,7 @@ pub fn list(dir: &Path) -> Result<Vec<Listed>, WriteError> {
 /// The revision of a snapshot that is not packed, from its head and the last page of its keys: for one without a manifest. Nothing
 /// is verified.
 #[must_use]
-pub fn peek(path: &Path) -> Option<i64> {
+pub fn read_details(path: &Path) -> Option<i64> {
     let file = File::open(path).ok()?;
     let last = Database::open_newest(&file).ok()?.last_key(b"key").ok()?;
     last.map_or(Some(1), |key| keyspace::revision(&key).ok().map(|(revision, _)| revision.main))
@@ -106,9 +106,9 @@ pub fn one(dir: &Path, name: &OsStr) -> Option<Listed> {
     let found = fs::metadata(dir.join(name)).ok().filter(fs::Metadata::is_file)?;
     let name = name.to_string_lossy().into_owned();
     let (manifest, status) = match Manifest::find(dir, &name) {
-        Found::Read(manifest) => (Some(*manifest), None),
-        Found::Absent => (None, None),
-        Found::Unreadable => (None, Some(Status::Unreadable)),
+        ManifestState::Read(manifest) => (Some(*manifest), None),
+        ManifestState::Absent => (None, None),
+        ManifestState::Unreadable => (None, Some(Status::Unreadable)),
     };
     let status = status.or_else(|| status_of(manifest.as_ref(), &found));
     let status =
@@ -143,7 +143,7 @@ fn status_of(manifest: Option<&Manifest>, found: &fs::Metadata) -> Option<Status
 /// Whether it is less than a database, as far as its size and its head tell; of an archive they tell nothing.
 fn is_partial(path: &Path) -> bool {
     let Ok(file) = File::open(path) else { return false };
-    let Ok(Packing::Raw) = file::packing_of(&file) else { return false };
+    let Ok(Compression::Raw) = file::detect_compression(&file) else { return false };
     let length = file.metadata().map_or(0, |found| found.len());
     database::newest_meta_page(&file).map_or(true, |head| head.length().is_none_or(|needed| needed > length))
 }

@@ -27,17 +27,17 @@ const IDLE: Duration = Duration::from_secs(30);
 /// window, some KiB in etcd) does not keep its transaction open.
 pub const SMALL: u64 = 16 << 20;
 /// Two heads of the largest pages there are, in bytes.
-const HEADS: usize = 2 * 65536;
+const META_PAGES_BYTES: usize = 2 * 65536;
 
 /// Why the live database cannot be looked at.
 #[derive(Debug, thiserror::Error)]
-pub enum LiveError {
+pub enum PinnedDatabaseError {
     /// etcd does not begin its snapshot, or breaks off.
     #[error("etcd cannot be asked for its database")]
     Stream(#[from] ClientError),
     /// It did not begin like one.
     #[error("etcd's database does not begin like one")]
-    Head(#[source] Corruption),
+    MetaPage(#[source] Corruption),
     /// The file cannot be read.
     #[error("cannot read {}", path.display())]
     Read {
@@ -57,11 +57,11 @@ pub enum LiveError {
     Write(#[from] WriteError),
 }
 
-impl Diagnostic for LiveError {
+impl Diagnostic for PinnedDatabaseError {
     fn code(&self) -> Code {
         match self {
             Self::Stream(_) => Code::EtcdRequestFailed,
-            Self::Head(_) => Code::DatabaseDamaged,
+            Self::MetaPage(_) => Code::DatabaseDamaged,
             Self::Read { .. } => Code::ReadFailed,
             Self::Held(error) => error.code(),
             Self::Replaced(_) => Code::DatabaseChanged,
@@ -71,7 +71,7 @@ impl Diagnostic for LiveError {
 
     fn next_step(&self) -> Option<String> {
         Some(match self {
-            Self::Stream(_) | Self::Head(_) => "see quorate status".into(),
+            Self::Stream(_) | Self::MetaPage(_) => "see quorate status".into(),
             Self::Read { .. } => "see dmesg for what the disk says".into(),
             Self::Replaced(_) => "try again".into(),
             Self::Held(error) => return error.next_step(),
@@ -81,7 +81,7 @@ impl Diagnostic for LiveError {
 }
 
 /// The database at one moment.
-pub struct Live {
+pub struct PinnedDatabase {
     path: PathBuf,
     file: File,
     /// What was sent of it, at least the first two pages; empty if the file itself is of that moment.
@@ -92,15 +92,15 @@ pub struct Live {
     held: Option<(SnapshotStreaming, DataDir)>,
 }
 
-impl std::fmt::Debug for Live {
+impl std::fmt::Debug for PinnedDatabase {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Live").field("path", &self.path).field("size", &self.size).finish_non_exhaustive()
     }
 }
 
 /// Opens the file of the data in use.
-fn open(data: &DataDir) -> Result<File, LiveError> {
-    let missing = || LiveError::Read { path: data.etcd_bolt(), source: io::ErrorKind::NotFound.into() };
+fn open(data: &DataDir) -> Result<File, PinnedDatabaseError> {
+    let missing = || PinnedDatabaseError::Read { path: data.etcd_bolt(), source: io::ErrorKind::NotFound.into() };
     data.bolt()?.ok_or_else(missing)
 }
 
@@ -112,31 +112,31 @@ pub(super) async fn next(stream: &mut SnapshotStreaming) -> Result<Option<etcd_c
     }
 }
 
-impl Live {
+impl PinnedDatabase {
     /// Holds the database of the etcd that `client` talks to, which runs on `data`.
     ///
     /// # Errors
     /// If etcd does not begin a snapshot, or its file cannot be read.
-    pub async fn hold(client: &mut EtcdClient, data: &DataDir) -> Result<Self, LiveError> {
+    pub async fn pin(client: &mut EtcdClient, data: &DataDir) -> Result<Self, PinnedDatabaseError> {
         let path = &data.etcd_bolt();
         let mut stream = client.snapshot().await?;
         let mut begun: Vec<u8> = Vec::new();
         let mut size = 0;
-        while begun.len() < HEADS {
+        while begun.len() < META_PAGES_BYTES {
             let Some(message) = next(&mut stream).await? else { break };
             if size == 0 {
                 size = message.blob().len() as u64 + message.remaining_bytes();
             }
             begun.extend_from_slice(message.blob());
         }
-        let page_size = u64::from(Meta::read(&begun, 0).map_err(LiveError::Head)?.page_size);
+        let page_size = u64::from(Meta::read(&begun, 0).map_err(PinnedDatabaseError::MetaPage)?.page_size);
         if size <= SMALL {
             return Self::receive(path, stream, begun, size, page_size).await;
         }
-        let unreadable = |source| LiveError::Read { path: path.clone(), source };
+        let unreadable = |source| PinnedDatabaseError::Read { path: path.clone(), source };
         let file = open(data)?;
         if file.metadata().map_err(unreadable)?.len() < size {
-            return Err(LiveError::Replaced(path.clone()));
+            return Err(PinnedDatabaseError::Replaced(path.clone()));
         }
         let held = Some((stream, data.clone()));
         let live = Self { path: path.clone(), file, begun, size, page_size, held };
@@ -149,7 +149,7 @@ impl Live {
     ///
     /// # Errors
     /// If it cannot be read, or neither head is good.
-    pub fn at_rest(data: &DataDir) -> Result<Self, LiveError> {
+    pub fn open_offline(data: &DataDir) -> Result<Self, PinnedDatabaseError> {
         Self::of(open(data)?, &data.etcd_bolt())
     }
 
@@ -157,10 +157,10 @@ impl Live {
     ///
     /// # Errors
     /// As [`Self::at_rest`].
-    pub fn of(file: File, path: &Path) -> Result<Self, LiveError> {
-        let unreadable = |source| LiveError::Read { path: path.to_path_buf(), source };
+    pub fn of(file: File, path: &Path) -> Result<Self, PinnedDatabaseError> {
+        let unreadable = |source| PinnedDatabaseError::Read { path: path.to_path_buf(), source };
         let meta = Database::open_newest(&file).map_err(|error| match error {
-            ReadError::Damaged(finding) => LiveError::Head(finding),
+            ReadError::Damaged(finding) => PinnedDatabaseError::MetaPage(finding),
             ReadError::Io { source, .. } => unreadable(source),
         })?;
         let meta = meta.meta();
@@ -171,7 +171,7 @@ impl Live {
         let length = file.metadata().map_err(unreadable)?.len();
         if length < size {
             let what = format!("the database has {length} bytes, and its head says {size}");
-            return Err(LiveError::Head(Corruption::new(length, what)));
+            return Err(PinnedDatabaseError::MetaPage(Corruption::new(length, what)));
         }
         Ok(Self { path: path.to_path_buf(), file, begun, size, page_size, held: None })
     }
@@ -182,7 +182,7 @@ impl Live {
         begun: Vec<u8>,
         size: u64,
         page_size: u64,
-    ) -> Result<Self, LiveError> {
+    ) -> Result<Self, PinnedDatabaseError> {
         let dir = std::env::temp_dir();
         let mut file = durable::anonymous(&dir)?;
         let failed = |source| WriteError { act: "write into", path: dir.clone(), source };
@@ -207,7 +207,7 @@ impl Live {
 
     /// True if etcd keeps the pages, so that they are read where etcd has them.
     #[must_use]
-    pub fn is_held(&self) -> bool {
+    pub fn is_pinned(&self) -> bool {
         self.held.is_some()
     }
 
@@ -215,7 +215,7 @@ impl Live {
     ///
     /// # Errors
     /// If etcd breaks off.
-    pub async fn received(self) -> Result<Vec<u8>, LiveError> {
+    pub async fn received(self) -> Result<Vec<u8>, PinnedDatabaseError> {
         let mut all = self.begun;
         let Some((mut stream, _)) = self.held else { return Ok(all) };
         while let Some(message) = next(&mut stream).await? {
@@ -228,20 +228,20 @@ impl Live {
     ///
     /// # Errors
     /// If another one is in its place.
-    pub fn check(&self) -> Result<(), LiveError> {
+    pub fn check(&self) -> Result<(), PinnedDatabaseError> {
         let Some((_, data)) = &self.held else { return Ok(()) };
-        let unreadable = |source| LiveError::Read { path: self.path.clone(), source };
+        let unreadable = |source| PinnedDatabaseError::Read { path: self.path.clone(), source };
         let (ours, there) = (self.file.metadata(), open(data)?.metadata());
         let (ours, there) = (ours.map_err(unreadable)?, there.map_err(unreadable)?);
         if (ours.dev(), ours.ino()) == (there.dev(), there.ino()) {
             Ok(())
         } else {
-            Err(LiveError::Replaced(self.path.clone()))
+            Err(PinnedDatabaseError::Replaced(self.path.clone()))
         }
     }
 }
 
-impl ReadAt for Live {
+impl ReadAt for PinnedDatabase {
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
         if offset.saturating_add(buffer.len() as u64) > self.size {
             return Err(io::ErrorKind::UnexpectedEof.into());

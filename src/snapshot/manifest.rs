@@ -16,7 +16,7 @@ use crate::plan::owner::Incarnation;
 /// The directory of the manifests, in that of the snapshots.
 pub const DIR: &str = crate::datadir::DataDir::METADATA_NAME;
 /// A manifest may be this large, in bytes.
-const LARGEST: u64 = 1 << 20;
+const MAX_BYTES: u64 = 1 << 20;
 
 /// A manifest.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -95,7 +95,7 @@ const OF_ORIGIN: [&str; 6] = ["base", "node", "etcd_version", "reason", "member_
 
 /// What there is of a manifest.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Found {
+pub enum ManifestState {
     /// None was written.
     Absent,
     /// One was, and what it says (that the snapshot is held, for one) cannot be known.
@@ -106,7 +106,7 @@ pub enum Found {
 
 fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::with_capacity(2048);
-    File::open(path)?.take(LARGEST).read_to_end(&mut bytes)?;
+    File::open(path)?.take(MAX_BYTES).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
@@ -117,16 +117,18 @@ fn path(dir: &Path, name: &str) -> PathBuf {
 impl Manifest {
     /// Reads the manifest of the snapshot `name` in `dir`.
     #[must_use]
-    pub fn find(dir: &Path, name: &str) -> Found {
+    pub fn find(dir: &Path, name: &str) -> ManifestState {
         match read_bytes(&path(dir, name)) {
             // For a name that is too long, none can be written.
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidFilename) => Found::Absent,
-            Err(_) => Found::Unreadable,
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidFilename) => {
+                ManifestState::Absent
+            }
+            Err(_) => ManifestState::Unreadable,
             Ok(bytes) => match serde_json::from_slice::<Self>(&bytes) {
                 // One that was copied beside another file says nothing of that.
-                Ok(manifest) if manifest.name == name => Found::Read(Box::new(manifest)),
-                Ok(manifest) if !manifest.name.is_empty() => Found::Absent,
-                _ => Found::Unreadable,
+                Ok(manifest) if manifest.name == name => ManifestState::Read(Box::new(manifest)),
+                Ok(manifest) if !manifest.name.is_empty() => ManifestState::Absent,
+                _ => ManifestState::Unreadable,
             },
         }
     }
@@ -139,7 +141,7 @@ impl Manifest {
 
     /// All lives of the data directory, the last one the one that is in it.
     #[must_use]
-    pub fn lives(&self) -> Vec<Incarnation> {
+    pub fn write_lineage(&self) -> Vec<Incarnation> {
         self.lineage.iter().cloned().chain([self.life()]).collect()
     }
 
@@ -212,7 +214,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut manifest = Manifest { version: VERSION, name: "a-1".into(), ..Manifest::default() };
         manifest.write(dir.path()).unwrap();
-        assert_eq!(Manifest::find(dir.path(), "a-1"), Found::Read(Box::new(manifest.clone())));
+        assert_eq!(Manifest::find(dir.path(), "a-1"), ManifestState::Read(Box::new(manifest.clone())));
         let with_more = fs::read_to_string(path(dir.path(), "a-1")).unwrap().replacen('{', "{\"later\": [1],", 1);
         fs::write(path(dir.path(), "a-1"), with_more).unwrap();
         manifest.held = true;
@@ -224,17 +226,17 @@ mod tests {
         assert!(orphans(dir.path()).unwrap().is_empty());
         // Renamed by hand it is no longer that snapshot's.
         fs::rename(path(dir.path(), "a-1"), path(dir.path(), "b-2")).unwrap();
-        assert_eq!(Manifest::find(dir.path(), "b-2"), Found::Absent);
+        assert_eq!(Manifest::find(dir.path(), "b-2"), ManifestState::Absent);
         for broken in ["{broken", "", "{}", "[]", "{\"name\": 1}"] {
             fs::write(path(dir.path(), "a-1"), broken).unwrap();
-            assert_eq!(Manifest::find(dir.path(), "a-1"), Found::Unreadable, "{broken}");
+            assert_eq!(Manifest::find(dir.path(), "a-1"), ManifestState::Unreadable, "{broken}");
         }
         remove(dir.path(), "a-1").unwrap();
         remove(dir.path(), "a-1").unwrap();
         // bugs F12: what is not known is not there, and not 0.
         let found = Manifest { name: "a-1".into(), ..Manifest::default() };
         found.write(dir.path()).unwrap();
-        assert_eq!(Manifest::find(dir.path(), "a-1"), Found::Read(Box::new(found.clone())));
+        assert_eq!(Manifest::find(dir.path(), "a-1"), ManifestState::Read(Box::new(found.clone())));
         let is_there = |field: &str| {
             let text = fs::read_to_string(path(dir.path(), "a-1")).unwrap();
             text.contains(&format!("\"{field}\""))

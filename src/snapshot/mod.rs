@@ -3,21 +3,21 @@
 //! `inspect` looks into a database, `file` opens a snapshot in any of its packings, `verify` says whether one is good;
 //! `live` reads the database of a running etcd, `usage` tells what takes the space in one.
 
-pub mod aside;
+pub mod browse;
 pub mod copy;
 pub mod dir;
 pub mod file;
 pub mod hash;
 pub mod inspect;
+pub mod job;
 pub mod list;
 pub mod live;
-pub mod look;
 pub mod manifest;
+pub mod manifest_file;
 pub mod name;
 mod pack;
 pub mod prune;
 pub mod receive;
-pub mod record;
 pub mod save;
 pub mod sink;
 pub mod store;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::file::Packing;
+use super::file::Compression;
 
 /// The longest base name.
 const MAX_PREFIX_BYTES: usize = 128;
@@ -62,11 +62,11 @@ impl fmt::Display for NamePrefix {
 
 /// The file name of a snapshot taken at a time.
 #[must_use]
-pub fn compose(base: &NamePrefix, node: &str, unix_seconds: u64, packing: Packing) -> String {
+pub fn compose(base: &NamePrefix, node: &str, unix_seconds: u64, packing: Compression) -> String {
     let ending = match packing {
-        Packing::Raw => "",
-        Packing::Zstd => ".zst",
-        Packing::Zip => ".zip",
+        Compression::Raw => "",
+        Compression::Zstd => ".zst",
+        Compression::Zip => ".zip",
     };
     format!("{base}-{node}-{unix_seconds}{ending}")
 }
@@ -122,11 +122,11 @@ mod tests {
             base in "[A-Za-z0-9_:+-][A-Za-z0-9._:+-]{0,127}", node in "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", at: u64,
         ) {
             let base: NamePrefix = base.parse().unwrap();
-            for packing in [Packing::Raw, Packing::Zstd, Packing::Zip] {
+            for packing in [Compression::Raw, Compression::Zstd, Compression::Zip] {
                 let name = compose(&base, &node, at, packing);
                 prop_assert_eq!(taken_at(&name), Some(at));
                 prop_assert!(!name.contains('/') && !name.starts_with('.') && name.len() <= 255);
-                let raw = compose(&base, &node, at, Packing::Raw);
+                let raw = compose(&base, &node, at, Compression::Raw);
                 prop_assert_eq!(stem(&name), stem(&raw));
             }
         }

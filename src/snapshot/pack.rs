@@ -8,30 +8,30 @@ use std::sync::{Arc, Mutex, PoisonError};
 use aws_lc_rs::digest::{self, Context};
 use crc32c::crc32c_append;
 
-use super::file::Packing;
+use super::file::Compression;
 use super::name;
-use super::receive::{Pace, PaceError};
-use super::save::{SaveError, Wish, step};
+use super::receive::{DiskSpaceError, SpaceCheckedWriter};
+use super::save::{SaveError, SaveRequest, step};
 use crate::clock;
 use crate::durable::{self, NewFile, PRIVATE_FILE, WriteError};
 use crate::etcd::embedded::hex;
 
 /// Bytes that a thread of zstd packs at a time.
-const JOB: u32 = 1 << 20;
+const ZSTD_JOB_BYTES: u32 = 1 << 20;
 
 /// A packed file that is being written.
-pub(super) struct Packer {
+pub(super) struct Compressor {
     draft: NewFile,
     encoder: Encoder,
-    packing: Packing,
+    packing: Compression,
     /// Why no more is written: the encoders know only errors of files.
-    failure: Arc<Mutex<Option<PaceError>>>,
+    failure: Arc<Mutex<Option<DiskSpaceError>>>,
     content: Content,
 }
 
 enum Encoder {
-    Zstd(Box<zstd::stream::Encoder<'static, Paced>>),
-    Zip(Box<zip::ZipWriter<Paced>>),
+    Zstd(Box<zstd::stream::Encoder<'static, SpaceCheckedOutput>>),
+    Zip(Box<zip::ZipWriter<SpaceCheckedOutput>>),
 }
 
 /// What went in, or came out: enough to find what a disk or a library does wrong, at a tenth of what a SHA-256 costs.
@@ -49,25 +49,25 @@ impl Content {
 }
 
 /// A packed file that is whole and safe.
-pub(super) struct Packed {
+pub(super) struct Compressed {
     pub(super) draft: NewFile,
     pub(super) stored_size: u64,
     /// Of the packed file, hexadecimal.
     pub(super) sha256: String,
 }
 
-impl Packer {
+impl Compressor {
     /// For a content of so many bytes.
-    pub(super) fn begin(wish: &Wish, bytes: u64) -> Result<Self, PaceError> {
+    pub(super) fn begin(wish: &SaveRequest, bytes: u64) -> Result<Self, DiskSpaceError> {
         let (draft, file) = NewFile::create(&wish.dir, &format!("{}-{}-packed", wish.base, wish.node), PRIVATE_FILE)?;
         let failure = Arc::default();
-        let out = Paced { file, pace: Pace::new(&wish.dir), failure: Arc::clone(&failure) };
+        let out = SpaceCheckedOutput { file, pace: SpaceCheckedWriter::new(&wish.dir), failure: Arc::clone(&failure) };
         let begun = begin(wish, bytes, out);
         let encoder = begun.map_err(|source| cannot_pack(draft.path(), source))?;
         Ok(Self { draft, encoder, packing: wish.packing, failure, content: Content::default() })
     }
 
-    pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), PaceError> {
+    pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), DiskSpaceError> {
         self.content.add(bytes);
         let written = match &mut self.encoder {
             Encoder::Zstd(encoder) => encoder.write_all(bytes),
@@ -77,7 +77,7 @@ impl Packer {
     }
 
     /// Ends it, makes it safe, and reads it back.
-    pub(super) fn finish(self, wish: &Wish) -> Result<Packed, SaveError> {
+    pub(super) fn finish(self, wish: &SaveRequest) -> Result<Compressed, SaveError> {
         let Self { draft, encoder, packing, failure, content } = self;
         let ended = match encoder {
             Encoder::Zstd(encoder) => encoder.finish(),
@@ -87,29 +87,29 @@ impl Packer {
         step(wish, "packed", draft.path())?;
         durable::sync(&out, draft.path())?;
         step(wish, "packed_synced", draft.path())?;
-        let (found, sha256) = read_back(draft.path(), packing).map_err(SaveError::Packed)?;
+        let (found, sha256) = read_back(draft.path(), packing).map_err(SaveError::NotReadBack)?;
         if found != content {
-            return Err(SaveError::Packed(io::Error::other("its content is not what was packed")));
+            return Err(SaveError::NotReadBack(io::Error::other("its content is not what was packed")));
         }
         let stored_size = out.metadata().map_err(|source| cannot_pack(draft.path(), source))?.len();
-        Ok(Packed { draft, stored_size, sha256 })
+        Ok(Compressed { draft, stored_size, sha256 })
     }
 }
 
-fn cannot_pack(path: &Path, source: io::Error) -> PaceError {
+fn cannot_pack(path: &Path, source: io::Error) -> DiskSpaceError {
     WriteError { act: "pack into", path: path.to_path_buf(), source }.into()
 }
 
-fn why(failure: &Mutex<Option<PaceError>>, path: &Path, source: io::Error) -> PaceError {
+fn why(failure: &Mutex<Option<DiskSpaceError>>, path: &Path, source: io::Error) -> DiskSpaceError {
     let known = failure.lock().unwrap_or_else(PoisonError::into_inner).take();
     known.unwrap_or_else(|| cannot_pack(path, source))
 }
 
-fn begin(wish: &Wish, bytes: u64, out: Paced) -> io::Result<Encoder> {
-    if wish.packing == Packing::Zip {
+fn begin(wish: &SaveRequest, bytes: u64, out: SpaceCheckedOutput) -> io::Result<Encoder> {
+    if wish.packing == Compression::Zip {
         let mut archive = zip::ZipWriter::new(out);
         let options = zip::write::SimpleFileOptions::default().large_file(bytes >= u64::from(u32::MAX));
-        let inside = name::compose(&wish.base, &wish.node, clock::unix_seconds(clock::now()), Packing::Raw);
+        let inside = name::compose(&wish.base, &wish.node, clock::unix_seconds(clock::now()), Compression::Raw);
         archive.start_file(inside, options).map_err(io::Error::other)?;
         return Ok(Encoder::Zip(Box::new(archive)));
     }
@@ -120,18 +120,18 @@ fn begin(wish: &Wish, bytes: u64, out: Paced) -> io::Result<Encoder> {
     let threads = std::thread::available_parallelism().map_or(1, |count| count.get().min(4));
     encoder.multithread(u32::try_from(threads).unwrap_or(1))?;
     // Each thread has a job in memory and another one waiting.
-    encoder.set_parameter(zstd::stream::raw::CParameter::JobSize(JOB))?;
+    encoder.set_parameter(zstd::stream::raw::CParameter::JobSize(ZSTD_JOB_BYTES))?;
     Ok(Encoder::Zstd(Box::new(encoder)))
 }
 
 /// Writes as long as there is room.
-struct Paced {
+struct SpaceCheckedOutput {
     file: File,
-    pace: Pace,
-    failure: Arc<Mutex<Option<PaceError>>>,
+    pace: SpaceCheckedWriter,
+    failure: Arc<Mutex<Option<DiskSpaceError>>>,
 }
 
-impl Write for Paced {
+impl Write for SpaceCheckedOutput {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self.pace.write(&mut self.file, bytes) {
             Ok(()) => Ok(bytes.len()),
@@ -147,14 +147,14 @@ impl Write for Paced {
     }
 }
 
-impl io::Seek for Paced {
+impl io::Seek for SpaceCheckedOutput {
     fn seek(&mut self, to: io::SeekFrom) -> io::Result<u64> {
         self.file.seek(to)
     }
 }
 
 /// What comes out of it, and the SHA-256 of the file itself.
-fn read_back(path: &Path, packing: Packing) -> io::Result<(Content, String)> {
+fn read_back(path: &Path, packing: Compression) -> io::Result<(Content, String)> {
     let path: PathBuf = path.to_path_buf();
     std::thread::scope(|scope| {
         let hash = scope.spawn(|| -> io::Result<String> {
@@ -165,9 +165,9 @@ fn read_back(path: &Path, packing: Packing) -> io::Result<(Content, String)> {
         let mut content = Content::default();
         let mut add = |bytes: &[u8]| content.add(bytes);
         match packing {
-            Packing::Raw => each_chunk(File::open(&path)?, &mut add)?,
-            Packing::Zstd => each_chunk(zstd::stream::Decoder::new(File::open(&path)?)?, &mut add)?,
-            Packing::Zip => {
+            Compression::Raw => each_chunk(File::open(&path)?, &mut add)?,
+            Compression::Zstd => each_chunk(zstd::stream::Decoder::new(File::open(&path)?)?, &mut add)?,
+            Compression::Zip => {
                 let mut archive = zip::ZipArchive::new(File::open(&path)?).map_err(io::Error::other)?;
                 each_chunk(archive.by_index(0).map_err(io::Error::other)?, &mut add)?;
             }

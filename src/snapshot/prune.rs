@@ -30,7 +30,7 @@ pub enum PruneError {
     LastGood(String),
     /// A thread was lost.
     #[error("a thread was lost")]
-    Lost,
+    WorkerPanicked,
     /// It could not be removed, looked at or written.
     #[error(transparent)]
     Write(#[from] WriteError),
@@ -43,7 +43,7 @@ impl Diagnostic for PruneError {
             Self::Held(_) => Code::SnapshotHeld,
             Self::Unreadable(_) => Code::ManifestUnreadable,
             Self::LastGood(_) => Code::LastGoodSnapshot,
-            Self::Lost => Code::InternalError,
+            Self::WorkerPanicked => Code::InternalError,
             Self::Write(error) => error.code(),
         }
     }
@@ -56,7 +56,7 @@ impl Diagnostic for PruneError {
             }
             Self::Unreadable(_) => "look at it, in .metadata beside the snapshot; --force deletes both".into(),
             Self::LastGood(_) => "take another one first, or say --force".into(),
-            Self::Lost => "try again".into(),
+            Self::WorkerPanicked => "try again".into(),
             Self::Write(error) => return error.next_step(),
         })
     }
@@ -66,7 +66,7 @@ impl Diagnostic for PruneError {
 ///
 /// # Errors
 /// If one is held, or is the last good one.
-pub fn may_go(all: &[Listed], found: &[Listed], force: bool) -> Result<(), PruneError> {
+pub fn check_deletable(all: &[Listed], found: &[Listed], force: bool) -> Result<(), PruneError> {
     if let Some(held) = found.iter().find(|listed| is_held(listed)) {
         return Err(PruneError::Held(held.name.clone()));
     }
@@ -137,7 +137,7 @@ fn own<'a>(all: &'a [Listed], base: &NamePrefix, owner: &Owner) -> Vec<&'a Liste
 
 /// Snapshots of a base name whose owner has another name now, or that another owner of the name has taken.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Renamed {
+pub struct OtherNodeSnapshots {
     /// The owner's: how many of which earlier name.
     pub earlier: BTreeMap<String, usize>,
     /// Not the owner's, although they have its name.
@@ -146,9 +146,9 @@ pub struct Renamed {
 
 /// Counts those of `all` that are not to be told by their name alone.
 #[must_use]
-pub fn renamed(all: &[Listed], base: &NamePrefix, owner: &Owner) -> Renamed {
+pub fn renamed(all: &[Listed], base: &NamePrefix, owner: &Owner) -> OtherNodeSnapshots {
     let base = base.to_string();
-    let mut found = Renamed::default();
+    let mut found = OtherNodeSnapshots::default();
     for listed in all {
         let origin = origin(listed);
         match owner.of(&origin) {

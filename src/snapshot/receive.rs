@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use aws_lc_rs::digest::{self, Context};
 use tokio::sync::mpsc;
 
-use super::aside::{Course, aside};
 use super::file::SHA256;
+use super::job::{JobControl, spawn_low_priority};
 use super::live;
 use super::save::SaveError;
 use super::sink::Sink;
@@ -20,17 +20,17 @@ use crate::host;
 use crate::plan::space::format_bytes;
 
 /// Messages of the stream (32 KiB each) that wait for the disk.
-const WAITING: usize = 32;
+const QUEUED_CHUNKS: usize = 32;
 /// After so many bytes it is looked how much room is left.
-const STRIDE: u64 = 32 << 20;
+const RESERVE_STEP: u64 = 32 << 20;
 /// So many bytes are handed to the disk at a time, and at most twice as many are on their way.
 const WRITEBACK: u64 = 1 << 20;
 /// What stays free: etcd's log grows on the same disk, most likely.
-const SPARE: u64 = 96 << 20;
+const RESERVED_FREE_BYTES: u64 = 96 << 20;
 
 /// Why no more is written.
 #[derive(Debug, thiserror::Error)]
-pub enum PaceError {
+pub enum DiskSpaceError {
     /// There is no room.
     #[error("a snapshot needs {}, and {} are free in {}", format_bytes(*needed), format_bytes(*free), dir.display())]
     Space {
@@ -46,7 +46,7 @@ pub enum PaceError {
     Write(#[from] WriteError),
 }
 
-impl Diagnostic for PaceError {
+impl Diagnostic for DiskSpaceError {
     fn code(&self) -> Code {
         match self {
             Self::Space { .. } => Code::NoSpace,
@@ -69,10 +69,10 @@ impl Diagnostic for PaceError {
 ///
 /// # Errors
 /// If there is not.
-pub(super) fn check_space(dir: &Path, needed: u64) -> Result<(), PaceError> {
-    let needed = needed.saturating_add(SPARE);
+pub(super) fn check_space(dir: &Path, needed: u64) -> Result<(), DiskSpaceError> {
+    let needed = needed.saturating_add(RESERVED_FREE_BYTES);
     match host::free_bytes(dir) {
-        Some(free) if free < needed => Err(PaceError::Space { needed, free, dir: dir.to_path_buf() }),
+        Some(free) if free < needed => Err(DiskSpaceError::Space { needed, free, dir: dir.to_path_buf() }),
         _ => Ok(()),
     }
 }
@@ -84,7 +84,7 @@ pub(super) fn check_space(dir: &Path, needed: u64) -> Result<(), PaceError> {
 /// all along, a little at a time: left to the end, one fsync of gigabytes made the slowest put wait for 0.6 s; begun without a bound
 /// on what is on its way, each put waited for a full queue of the disk.
 #[derive(Debug)]
-pub struct Pace {
+pub struct SpaceCheckedWriter {
     dir: PathBuf,
     unchecked: u64,
     written: u64,
@@ -92,7 +92,7 @@ pub struct Pace {
     on_its_way: std::ops::Range<u64>,
 }
 
-impl Pace {
+impl SpaceCheckedWriter {
     /// For a file in `dir`.
     #[must_use]
     pub fn new(dir: &Path) -> Self {
@@ -103,7 +103,7 @@ impl Pace {
     ///
     /// # Errors
     /// If there is too little.
-    pub(super) fn reserve(&self, file: &File, bytes: u64) -> Result<(), PaceError> {
+    pub(super) fn reserve(&self, file: &File, bytes: u64) -> Result<(), DiskSpaceError> {
         Ok(durable::reserve(file, bytes).map_err(|error| self.explain(error))?)
     }
 
@@ -115,7 +115,7 @@ impl Pace {
     ///
     /// # Errors
     /// If they cannot be written, or there is no room for more.
-    pub(super) fn write(&mut self, file: &mut File, bytes: &[u8]) -> Result<(), PaceError> {
+    pub(super) fn write(&mut self, file: &mut File, bytes: &[u8]) -> Result<(), DiskSpaceError> {
         file.write_all(bytes).map_err(|error| self.explain(error))?;
         self.unchecked += bytes.len() as u64;
         self.written += bytes.len() as u64;
@@ -124,7 +124,7 @@ impl Pace {
             durable::write_back(file, range.clone(), std::mem::replace(&mut self.on_its_way, range));
             self.handed_over = self.written;
         }
-        if self.unchecked >= STRIDE {
+        if self.unchecked >= RESERVE_STEP {
             self.unchecked = 0;
             check_space(&self.dir, 0)?;
         }
@@ -136,7 +136,7 @@ impl Pace {
 pub(super) async fn receive(
     client: &mut EtcdClient,
     sink: Sink,
-    course: &Course,
+    course: &JobControl,
     expected: u64,
     progress: &mut impl FnMut(u64, u64),
 ) -> Result<(Sink, String), SaveError> {
@@ -144,8 +144,8 @@ pub(super) async fn receive(
     let mut stream = client.snapshot().await.map_err(broken(0))?;
     let mut next = live::next(&mut stream).await.map_err(broken(0))?;
     let size = next.as_ref().map_or(0, |first| first.blob().len() as u64 + first.remaining_bytes() + SHA256);
-    let (queue, waiting) = mpsc::channel::<Vec<u8>>(WAITING);
-    let writer = aside(move || write_stream(sink, size, waiting));
+    let (queue, waiting) = mpsc::channel::<Vec<u8>>(QUEUED_CHUNKS);
+    let writer = spawn_low_priority(move || write_stream(sink, size, waiting));
     let mut received: u64 = 0;
     while let Some(message) = next {
         received += message.blob().len() as u64;
@@ -156,16 +156,16 @@ pub(super) async fn receive(
         }
         next = tokio::select! {
             message = live::next(&mut stream) => message.map_err(broken(received))?,
-            () = course.broken_off() => {
+            () = course.cancelled() => {
                 drop(queue);
                 // The file is closed when the writer has ended.
                 let _ = writer.await;
-                return Err(SaveError::BrokenOff);
+                return Err(SaveError::Cancelled);
             }
         };
     }
     drop(queue);
-    writer.await.unwrap_or(Err(SaveError::Lost))
+    writer.await.unwrap_or(Err(SaveError::WorkerPanicked))
 }
 
 /// The last 32 bytes are the hash of all before.
@@ -182,7 +182,7 @@ fn write_stream(mut sink: Sink, size: u64, mut waiting: mpsc::Receiver<Vec<u8>>)
     }
     let total = sink.written();
     if total <= SHA256 || total % 512 != SHA256 {
-        return Err(SaveError::Cut(total));
+        return Err(SaveError::Truncated(total));
     }
     if context.clone().finish().as_ref() != held_back.as_slice() {
         return Err(SaveError::Hash);

@@ -11,14 +11,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::aside::{Course, aside};
 use super::copy::{self, CopyError};
-use super::file::{Packing, SHA256};
+use super::file::{Compression, SHA256};
 use super::inspect::{self, Inspection};
-use super::live::{self, Live};
+use super::job::{JobControl, spawn_low_priority};
+use super::live::{self, PinnedDatabase};
 use super::manifest::{self, Manifest, Verification};
 use super::name::{self, NamePrefix};
-use super::receive::{self, PaceError};
+use super::receive::{self, DiskSpaceError};
 use super::sink::Sink;
 use super::verify::{Verified, VerifyError};
 use crate::boltdb::database::Length;
@@ -33,11 +33,11 @@ use crate::plan::owner::Incarnation;
 use crate::plan::space::format_bytes;
 
 /// How often it is told how far a copy is.
-const NEWS: Duration = Duration::from_millis(200);
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 
 /// What to save, and how.
 #[derive(Clone, Debug)]
-pub struct Wish {
+pub struct SaveRequest {
     /// Where to.
     pub dir: PathBuf,
     /// First part of the name.
@@ -45,7 +45,7 @@ pub struct Wish {
     /// Second part.
     pub node: String,
     /// How to pack it.
-    pub packing: Packing,
+    pub packing: Compression,
     /// `on-demand` or `scheduled`.
     pub reason: &'static str,
     /// What to write on it.
@@ -57,11 +57,11 @@ pub struct Wish {
     /// The second of the newest name that was given, which a bucket may have when it is free here; 0 if there is none.
     pub last_named: u64,
     /// How far it is, and whether it is still wanted.
-    pub course: Course,
+    pub course: JobControl,
 }
 
 /// A name this far ahead, in seconds, comes from a clock that was wrong.
-const AHEAD: u64 = 60;
+const MAX_CLOCK_AHEAD_SECONDS: u64 = 60;
 
 /// Where etcd has its database.
 #[derive(Clone)]
@@ -83,7 +83,7 @@ impl std::fmt::Debug for Source {
 pub enum SaveError {
     /// There is no room, or no way to write it.
     #[error(transparent)]
-    Pace(#[from] PaceError),
+    Pace(#[from] DiskSpaceError),
     /// etcd broke off.
     #[error("etcd's snapshot broke off after {}", format_bytes(*after))]
     Stream {
@@ -97,16 +97,16 @@ pub enum SaveError {
     Hash,
     /// etcd ended the stream too early.
     #[error("etcd's snapshot ended after {}, without its SHA-256", format_bytes(*.0))]
-    Cut(u64),
+    Truncated(u64),
     /// What was saved is not good.
     #[error("the snapshot was not kept, because what etcd sent is not good")]
-    Bad(#[source] VerifyError),
+    Invalid(#[source] VerifyError),
     /// What was packed is not what was to be packed.
     #[error("the packed snapshot is not what was to be packed")]
-    Packed(#[source] io::Error),
+    NotReadBack(#[source] io::Error),
     /// The place for it cannot be used.
     #[error("snapshots cannot be kept in {}: {why}", dir.display())]
-    Place {
+    Unusable {
         /// Where.
         dir: PathBuf,
         /// Why not.
@@ -125,7 +125,7 @@ pub enum SaveError {
     Write(#[from] WriteError),
     /// It failed at the end, and what was made cannot be removed.
     #[error("the snapshot failed, and {} could not be removed", path.display())]
-    Left {
+    Leftover {
         /// What is left.
         path: PathBuf,
         /// Why it failed.
@@ -134,32 +134,32 @@ pub enum SaveError {
     },
     /// Nobody wants it any more.
     #[error("the snapshot was broken off, and nothing of it is left")]
-    BrokenOff,
+    Cancelled,
     /// A thread was lost.
     #[error("a thread of the snapshot was lost")]
-    Lost,
+    WorkerPanicked,
 }
 
 impl Diagnostic for SaveError {
     fn code(&self) -> Code {
         match self {
             Self::Pace(error) => error.code(),
-            Self::Stream { .. } | Self::Cut(_) | Self::Hash => Code::SnapshotStreamFailed,
-            Self::Bad(_) => Code::SnapshotCorrupt,
-            Self::Packed(_) => Code::SnapshotNotReadBack,
-            Self::Place { .. } => Code::SnapshotDirUnusable,
+            Self::Stream { .. } | Self::Truncated(_) | Self::Hash => Code::SnapshotStreamFailed,
+            Self::Invalid(_) => Code::SnapshotCorrupt,
+            Self::NotReadBack(_) => Code::SnapshotNotReadBack,
+            Self::Unusable { .. } => Code::SnapshotDirUnusable,
             Self::Exposed { .. } => Code::SnapshotDirExposed,
             Self::Write(error) => error.code(),
-            Self::Left { .. } => Code::SnapshotLeftover,
-            Self::BrokenOff => Code::Cancelled,
-            Self::Lost => Code::InternalError,
+            Self::Leftover { .. } => Code::SnapshotLeftover,
+            Self::Cancelled => Code::Cancelled,
+            Self::WorkerPanicked => Code::InternalError,
         }
     }
 
     fn is_out_of_space(&self) -> bool {
         match self {
-            Self::Pace(PaceError::Space { .. }) => true,
-            Self::Pace(PaceError::Write(error)) | Self::Write(error) => is_disk_full(&error.source),
+            Self::Pace(DiskSpaceError::Space { .. }) => true,
+            Self::Pace(DiskSpaceError::Write(error)) | Self::Write(error) => is_disk_full(&error.source),
             _ => false,
         }
     }
@@ -167,19 +167,21 @@ impl Diagnostic for SaveError {
     fn next_step(&self) -> Option<String> {
         match self {
             Self::Pace(error) => error.next_step(),
-            Self::Stream { .. } | Self::Cut(_) | Self::Hash | Self::Lost | Self::BrokenOff => {
+            Self::Stream { .. } | Self::Truncated(_) | Self::Hash | Self::WorkerPanicked | Self::Cancelled => {
                 Some("see quorate status, and try again".into())
             }
-            Self::Bad(_) => {
+            Self::Invalid(_) => {
                 Some("this member's data may be damaged: quorate status, and journalctl -u quorate-server".into())
             }
-            Self::Packed(_) => Some("see dmesg for what the disk says, and try again".into()),
+            Self::NotReadBack(_) => Some("see dmesg for what the disk says, and try again".into()),
             Self::Exposed { dir, .. } => {
                 let us = nix::unistd::geteuid();
                 Some(format!("chown {us} {0} && chmod go-w {0}, or choose another etcd-snapshot-dir", dir.display()))
             }
-            Self::Left { path, .. } => Some(format!("see dmesg for what the disk says; then: rm {}", path.display())),
-            Self::Place { .. } => Some("make the directory, or choose another one".into()),
+            Self::Leftover { path, .. } => {
+                Some(format!("see dmesg for what the disk says; then: rm {}", path.display()))
+            }
+            Self::Unusable { .. } => Some("make the directory, or choose another one".into()),
             Self::Write(error) => error.next_step(),
         }
     }
@@ -191,7 +193,7 @@ impl Diagnostic for SaveError {
 /// # Errors
 /// If it is no directory, or cannot be made.
 pub fn prepare_dir(dir: &Path) -> Result<(), SaveError> {
-    let place = |why| SaveError::Place { dir: dir.to_path_buf(), why };
+    let place = |why| SaveError::Unusable { dir: dir.to_path_buf(), why };
     if dir.is_dir() {
         return Ok(());
     }
@@ -243,7 +245,7 @@ pub fn prepare_own_dir(dir: &Path) -> Result<(), SaveError> {
 /// # Errors
 /// Whatever keeps the snapshot from being whole, safe and good; nothing of it is left then.
 pub async fn save(
-    wish: &Wish,
+    wish: &SaveRequest,
     client: &mut EtcdClient,
     facts: &client::MemberSource,
     mut progress: impl FnMut(u64, u64),
@@ -276,7 +278,7 @@ pub async fn save(
 }
 
 /// The database and its hash are written; whether they are safe and good is not known yet.
-struct Made {
+struct UnfinishedSnapshot {
     /// The file as it is, if there is one.
     raw: Option<NewFile>,
     sink: Sink,
@@ -289,85 +291,90 @@ struct Made {
 ///
 /// # Errors
 /// As [`save`].
-pub fn save_at_rest(wish: &Wish, data: &DataDir, facts: &client::MemberSource) -> Result<Manifest, AppError> {
+pub fn save_offline(wish: &SaveRequest, data: &DataDir, facts: &client::MemberSource) -> Result<Manifest, AppError> {
     prepare_dir(&wish.dir)?;
-    let held = Live::at_rest(data)?;
+    let held = PinnedDatabase::open_offline(data)?;
     receive::check_space(&wish.dir, held.size())?;
     let begun = clock::now();
-    let (raw, mut sink) = begin(wish, false)?;
+    let (raw, mut sink) = open_outputs(wish, false)?;
     let (inspection, sha256) = copy::copy(&held, &mut sink, &wish.course)?;
-    Ok(complete(wish, facts, Made { raw, sink, sha256, inspection: Some(inspection) }, begun)?)
+    Ok(complete(wish, facts, UnfinishedSnapshot { raw, sink, sha256, inspection: Some(inspection) }, begun)?)
 }
 
 /// Makes it safe, gives it its name, and describes it.
-fn complete(wish: &Wish, facts: &client::MemberSource, made: Made, begun: SystemTime) -> Result<Manifest, SaveError> {
+fn complete(
+    wish: &SaveRequest,
+    facts: &client::MemberSource,
+    made: UnfinishedSnapshot,
+    begun: SystemTime,
+) -> Result<Manifest, SaveError> {
     let (draft, verified) = finish(wish, made)?;
     let named = publish(wish, draft, begun)?;
-    describe(wish, facts, &verified, &named, begun).map_err(|why| {
+    manifest_of(wish, facts, &verified, &named, begun).map_err(|why| {
         // What is said to have failed must not look as if it had not; the first failure is the one that matters.
         let _ = durable::remove_file(&named);
         let name = named.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let _ = manifest::remove(&wish.dir, &name);
-        if named.exists() { SaveError::Left { path: named.clone(), why: Box::new(why) } } else { why }
+        if named.exists() { SaveError::Leftover { path: named.clone(), why: Box::new(why) } } else { why }
     })
 }
 
 /// Receives the database from etcd.
 async fn streamed(
-    wish: &Wish,
+    wish: &SaveRequest,
     client: &mut EtcdClient,
     expected: u64,
     progress: &mut impl FnMut(u64, u64),
-) -> Result<Made, SaveError> {
-    let (raw, sink) = begin(wish, true)?;
+) -> Result<UnfinishedSnapshot, SaveError> {
+    let (raw, sink) = open_outputs(wish, true)?;
     let (sink, sha256) = receive::receive(client, sink, &wish.course, expected, progress).await?;
-    Ok(Made { raw, sink, sha256, inspection: None })
+    Ok(UnfinishedSnapshot { raw, sink, sha256, inspection: None })
 }
 
 /// Copies the database from where it lies. Nothing if that cannot be done, or what was copied is not good: etcd may still send it.
 async fn copied(
-    wish: &Wish,
+    wish: &SaveRequest,
     client: &mut EtcdClient,
     source: &Source,
     expected: u64,
     progress: &mut impl FnMut(u64, u64),
-) -> Result<Option<Made>, SaveError> {
+) -> Result<Option<UnfinishedSnapshot>, SaveError> {
     let give_up = |why: AppError| {
         tracing::warn!(because = %why.to_report(), "the database cannot be copied where it lies; etcd is asked to send it");
         Ok(None)
     };
-    let held = match Live::hold(client, &source.data).await {
+    let held = match PinnedDatabase::pin(client, &source.data).await {
         Ok(held) => held,
         Err(why) => return give_up(why.into()),
     };
-    let (raw, mut sink) = begin(wish, false)?;
+    let (raw, mut sink) = open_outputs(wish, false)?;
     let course = wish.course.clone();
-    let copying = aside({
+    let copying = spawn_low_priority({
         let course = course.clone();
         move || copy::copy(&held, &mut sink, &course).map(|found| (sink, found))
     });
     let mut copying = std::pin::pin!(copying);
     let done = loop {
-        match tokio::time::timeout(NEWS, &mut copying).await {
-            Ok(done) => break done.unwrap_or(Err(CopyError::BrokenOff)),
+        match tokio::time::timeout(PROGRESS_INTERVAL, &mut copying).await {
+            Ok(done) => break done.unwrap_or(Err(CopyError::Cancelled)),
             Err(_) => progress(course.done(), expected.max(course.done())),
         }
     };
     match done {
         Ok((sink, (inspection, sha256))) if (source.is_same)() => {
-            Ok(Some(Made { raw, sink, sha256, inspection: Some(inspection) }))
+            Ok(Some(UnfinishedSnapshot { raw, sink, sha256, inspection: Some(inspection) }))
         }
         // Somebody else sending it changes nothing about that.
         Err(CopyError::Write(error)) => Err(error.into()),
-        Err(CopyError::BrokenOff) => Err(SaveError::BrokenOff),
-        Ok(_) => give_up(CopyError::OtherEtcd.into()),
+        Err(CopyError::Cancelled) => Err(SaveError::Cancelled),
+        Ok(_) => give_up(CopyError::EtcdRestarted.into()),
         Err(why) => give_up(why.into()),
     }
 }
 
 /// A file for it as it is, if it is kept so or has to be looked at, and where it is written to.
-fn begin(wish: &Wish, is_looked_at: bool) -> Result<(Option<NewFile>, Sink), WriteError> {
-    if wish.packing != Packing::Raw && !is_looked_at {
+fn open_outputs(wish: &SaveRequest, is_looked_at: bool) -> Result<(Option<NewFile>, Sink), WriteError> {
+    if wish.packing != Compression::Raw && !is_looked_at {
         return Ok((None, Sink::new(wish, None)));
     }
     let (draft, file) = NewFile::create(&wish.dir, &format!("{}-{}", wish.base, wish.node), PRIVATE_FILE)?;
@@ -375,25 +382,25 @@ fn begin(wish: &Wish, is_looked_at: bool) -> Result<(Option<NewFile>, Sink), Wri
 }
 
 /// What is written is made safe, and found good if that was not seen to yet. Its hash was computed when it was written.
-fn finish(wish: &Wish, made: Made) -> Result<(NewFile, Verified), SaveError> {
-    let Made { raw, mut sink, sha256, inspection } = made;
+fn finish(wish: &SaveRequest, made: UnfinishedSnapshot) -> Result<(NewFile, Verified), SaveError> {
+    let UnfinishedSnapshot { raw, mut sink, sha256, inspection } = made;
     let path = raw.as_ref().map_or(wish.dir.as_path(), NewFile::path);
     step(wish, "received", path)?;
     let database_size = sink.written() - SHA256;
-    let packer = sink.take_packer();
+    let packer = sink.take_compressor();
     // Side by side: what is inspected is the same, whether the disk has all of it already or not, and both must be well.
     let (stored, inspected) = std::thread::scope(|scope| {
         let storing = scope.spawn(|| match (packer, sink.file()) {
             (Some(packer), _) => packer.finish(wish).map(Some),
             (None, Some(file)) => Ok(durable::sync(file, path).map(|()| None)?),
-            (None, None) => Err(SaveError::Lost),
+            (None, None) => Err(SaveError::WorkerPanicked),
         });
         let inspected = match (inspection, sink.file()) {
             (Some(inspection), _) => Ok(inspection),
-            (None, Some(file)) => look_into(file, database_size, path),
-            (None, None) => Err(SaveError::Lost),
+            (None, Some(file)) => needs_inspection(file, database_size, path),
+            (None, None) => Err(SaveError::WorkerPanicked),
         };
-        (storing.join().unwrap_or(Err(SaveError::Lost)), inspected)
+        (storing.join().unwrap_or(Err(SaveError::WorkerPanicked)), inspected)
     });
     let stored = stored?;
     step(wish, "synced", path)?;
@@ -402,21 +409,21 @@ fn finish(wish: &Wish, made: Made) -> Result<(NewFile, Verified), SaveError> {
     let (draft, stored_size, sha256) = match (stored, raw) {
         (Some(packed), _) => (packed.draft, packed.stored_size, packed.sha256),
         (None, Some(raw)) => (raw, sink.written(), sha256),
-        (None, None) => return Err(SaveError::Lost),
+        (None, None) => return Err(SaveError::WorkerPanicked),
     };
     let path = draft.path().to_path_buf();
     Ok((draft, Verified { path, stored_size, packing: wish.packing, database_size, sha256, inspection }))
 }
 
-fn look_into(file: &File, size: u64, path: &Path) -> Result<Inspection, SaveError> {
+fn needs_inspection(file: &File, size: u64, path: &Path) -> Result<Inspection, SaveError> {
     inspect::inspect(file, size, Length::Exact, &mut |_, _| {})
-        .map_err(|error| SaveError::Bad(VerifyError::of(error, path, Some(true))))
+        .map_err(|error| SaveError::Invalid(VerifyError::of(error, path, Some(true))))
 }
 
 /// A named step: where tests inject faults, and where a save that nobody wants any more ends.
-pub(super) fn step(wish: &Wish, name: &'static str, path: &Path) -> Result<(), SaveError> {
-    if wish.course.is_broken_off() {
-        return Err(SaveError::BrokenOff);
+pub(super) fn step(wish: &SaveRequest, name: &'static str, path: &Path) -> Result<(), SaveError> {
+    if wish.course.is_cancelled() {
+        return Err(SaveError::Cancelled);
     }
     faults::point(&format!("snapshot::{name}")).on("save", path)?;
     Ok(())
@@ -425,17 +432,17 @@ pub(super) fn step(wish: &Wish, name: &'static str, path: &Path) -> Result<(), S
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, SaveError> + Send + 'static,
 ) -> Result<T, SaveError> {
-    aside(work).await.unwrap_or(Err(SaveError::Lost))
+    spawn_low_priority(work).await.unwrap_or(Err(SaveError::WorkerPanicked))
 }
 
 /// Gives the draft its name: that of the second in which it was begun, or of the next one that nobody has.
-fn publish(wish: &Wish, draft: NewFile, begun: SystemTime) -> Result<PathBuf, SaveError> {
+fn publish(wish: &SaveRequest, draft: NewFile, begun: SystemTime) -> Result<PathBuf, SaveError> {
     step(wish, "named", draft.path())?;
     let now = clock::unix_seconds(begun);
-    let mut second = if wish.last_named < now + AHEAD { now.max(wish.last_named + 1) } else { now };
+    let mut second = if wish.last_named < now + MAX_CLOCK_AHEAD_SECONDS { now.max(wish.last_named + 1) } else { now };
     let mut draft = draft;
     loop {
-        let is_taken = [Packing::Raw, Packing::Zstd, Packing::Zip]
+        let is_taken = [Compression::Raw, Compression::Zstd, Compression::Zip]
             .iter()
             .any(|packing| wish.dir.join(name::compose(&wish.base, &wish.node, second, *packing)).exists());
         if !is_taken {
@@ -450,8 +457,8 @@ fn publish(wish: &Wish, draft: NewFile, begun: SystemTime) -> Result<PathBuf, Sa
 }
 
 /// Writes the manifest.
-fn describe(
-    wish: &Wish,
+fn manifest_of(
+    wish: &SaveRequest,
     facts: &client::MemberSource,
     verified: &Verified,
     path: &Path,

@@ -3,17 +3,17 @@
 use std::fs::File;
 use std::path::PathBuf;
 
-use super::file::Packing;
-use super::pack::Packer;
-use super::receive::{Pace, PaceError};
-use super::save::Wish;
+use super::file::Compression;
+use super::pack::Compressor;
+use super::receive::{DiskSpaceError, SpaceCheckedWriter};
+use super::save::SaveRequest;
 use crate::durable::WriteError;
 
 /// What is written to.
 pub struct Sink {
-    raw: Option<(File, Pace)>,
-    wish: Option<Wish>,
-    packer: Option<Packer>,
+    raw: Option<(File, SpaceCheckedWriter)>,
+    wish: Option<SaveRequest>,
+    packer: Option<Compressor>,
     written: u64,
 }
 
@@ -26,29 +26,29 @@ impl std::fmt::Debug for Sink {
 impl Sink {
     /// A file, as it is.
     #[must_use]
-    pub fn raw(file: File, pace: Pace) -> Self {
+    pub fn raw(file: File, pace: SpaceCheckedWriter) -> Self {
         Self { raw: Some((file, pace)), wish: None, packer: None, written: 0 }
     }
 
     /// As `wish` wants it packed, and beside it `raw`, if it has to be looked at.
-    pub(super) fn new(wish: &Wish, raw: Option<File>) -> Self {
-        let raw = raw.map(|file| (file, Pace::new(&wish.dir)));
-        let wish = (wish.packing != Packing::Raw).then(|| wish.clone());
+    pub(super) fn new(wish: &SaveRequest, raw: Option<File>) -> Self {
+        let raw = raw.map(|file| (file, SpaceCheckedWriter::new(&wish.dir)));
+        let wish = (wish.packing != Compression::Raw).then(|| wish.clone());
         Self { raw, wish, packer: None, written: 0 }
     }
 
     /// Before the first byte: so many will come.
-    pub(super) fn begin(&mut self, bytes: u64) -> Result<(), PaceError> {
+    pub(super) fn begin(&mut self, bytes: u64) -> Result<(), DiskSpaceError> {
         if let Some((file, pace)) = &self.raw {
             pace.reserve(file, bytes)?;
         }
         if let Some(wish) = &self.wish {
-            self.packer = Some(Packer::begin(wish, bytes)?);
+            self.packer = Some(Compressor::begin(wish, bytes)?);
         }
         Ok(())
     }
 
-    pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), PaceError> {
+    pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), DiskSpaceError> {
         crate::faults::point("snapshot::write").map_err(|source| WriteError {
             act: "write",
             path: PathBuf::from("a snapshot"),
@@ -74,7 +74,7 @@ impl Sink {
         self.raw.as_ref().map(|(file, _)| file)
     }
 
-    pub(super) fn take_packer(&mut self) -> Option<Packer> {
+    pub(super) fn take_compressor(&mut self) -> Option<Compressor> {
         self.packer.take()
     }
 }

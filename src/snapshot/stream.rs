@@ -7,7 +7,7 @@ use std::io::{self, BufRead, BufReader, ErrorKind, Read};
 use aws_lc_rs::digest::{self, Context};
 use flate2::bufread::DeflateDecoder;
 
-use super::file::{Packing, SHA256};
+use super::file::{Compression, SHA256};
 use crate::boltdb::page::{HEADER, META, Meta};
 use crate::etcd::embedded::hex;
 use crate::plan::space::format_bytes;
@@ -27,7 +27,7 @@ pub struct Streamed {
     /// Of the file as it is stored, hexadecimal.
     pub sha256: String,
     /// How it is packed.
-    pub packing: Packing,
+    pub packing: Compression,
     /// Bytes of the database, without the hash at its end.
     pub database_size: u64,
 }
@@ -48,14 +48,14 @@ fn corrupt(what: impl Into<String>) -> StreamError {
 }
 
 /// Hashes what is read through it, and remembers an error of what is below: to those above it looks like damage.
-struct Tap<R> {
+struct LimitedReader<R> {
     from: R,
     hash: Context,
     count: u64,
     failed: Option<io::Error>,
 }
 
-impl<R: Read> Read for Tap<R> {
+impl<R: Read> Read for LimitedReader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self.from.read(buffer) {
             Ok(count) => {
@@ -78,7 +78,7 @@ impl<R: Read> Read for Tap<R> {
 /// # Errors
 /// If it breaks off, or is not good.
 pub fn verify(from: impl Read) -> Result<Streamed, StreamError> {
-    let tap = Tap { from, hash: Context::new(&digest::SHA256), count: 0, failed: None };
+    let tap = LimitedReader { from, hash: Context::new(&digest::SHA256), count: 0, failed: None };
     let mut stored = BufReader::with_capacity(1 << 18, tap);
     let checked = check(&mut stored);
     let drained = checked.and_then(|checked| {
@@ -93,15 +93,15 @@ pub fn verify(from: impl Read) -> Result<Streamed, StreamError> {
     Ok(Streamed { stored_size: tap.count, sha256: hex(tap.hash.finish().as_ref()), packing, database_size })
 }
 
-fn check(stored: &mut impl BufRead) -> Result<(Packing, u64), StreamError> {
+fn check(stored: &mut impl BufRead) -> Result<(Compression, u64), StreamError> {
     let begun = stored.fill_buf().map_err(StreamError::Read)?;
     match begun {
-        [b'P', b'K', 3, 4, ..] => Ok((Packing::Zip, zip(stored)?)),
+        [b'P', b'K', 3, 4, ..] => Ok((Compression::Zip, zip(stored)?)),
         [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => {
             let decoder = zstd::stream::Decoder::with_buffer(stored).map_err(StreamError::Read)?;
-            Ok((Packing::Zstd, database(decoder)?.0))
+            Ok((Compression::Zstd, database(decoder)?.0))
         }
-        _ => Ok((Packing::Raw, database(stored)?.0)),
+        _ => Ok((Compression::Raw, database(stored)?.0)),
     }
 }
 
@@ -296,10 +296,10 @@ mod tests {
     fn each_packing_is_read_to_its_end() {
         let raw = snapshot(100);
         for (stored, packing) in [
-            (raw.clone(), Packing::Raw),
-            (zstd::encode_all(&raw[..], 1).unwrap(), Packing::Zstd),
-            (zipped(&raw, zip::CompressionMethod::Deflated), Packing::Zip),
-            (zipped(&raw, zip::CompressionMethod::Stored), Packing::Zip),
+            (raw.clone(), Compression::Raw),
+            (zstd::encode_all(&raw[..], 1).unwrap(), Compression::Zstd),
+            (zipped(&raw, zip::CompressionMethod::Deflated), Compression::Zip),
+            (zipped(&raw, zip::CompressionMethod::Stored), Compression::Zip),
         ] {
             let found = verify(&stored[..]).unwrap();
             let sha256 = hex(digest::digest(&digest::SHA256, &stored).as_ref());

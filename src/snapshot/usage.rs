@@ -14,9 +14,9 @@ use crate::boltdb::read_at::ReadAt;
 use crate::boltdb::walk::{CONTINUE, Flow, Visitor};
 
 /// Prefixes that are counted at a time; of more, the smallest are counted together.
-const MOST_PREFIXES: usize = 8192;
+const MAX_PREFIXES: usize = 8192;
 /// A prefix is not longer than this, in bytes.
-const LONGEST: usize = 64;
+const MAX_PREFIX_BYTES: usize = 64;
 
 /// What keys with a common prefix take.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -85,7 +85,7 @@ fn measure_within<I: ReadAt + ?Sized>(image: &I, length: u64, limits: Limits) ->
         let mut finder = Finder { marks: &marks, keys: &keys, newest, superseded, place: 0 };
         database.walk_bucket(b"key", &mut finder)?;
         let Finder { mut newest, mut superseded, .. } = finder;
-        newest.settle(&mut superseded);
+        newest.resolve(&mut superseded);
         share = newest.share().next();
         (counter.newest, counter.superseded, counter.place) = (newest, superseded, 0);
         database.walk_bucket(b"key", &mut counter)?;
@@ -187,7 +187,7 @@ impl Visitor for Counter<'_> {
             known.add(&share);
             return Ok(CONTINUE);
         }
-        if self.prefixes.len() >= MOST_PREFIXES {
+        if self.prefixes.len() >= MAX_PREFIXES {
             self.forget_the_smaller_half();
         }
         self.prefixes.insert(prefix.to_vec(), share);
@@ -198,7 +198,7 @@ impl Visitor for Counter<'_> {
 impl Counter<'_> {
     fn forget_the_smaller_half(&mut self) {
         let mut sizes: Vec<u64> = self.prefixes.values().map(|share| share.bytes).collect();
-        let (_, median, _) = sizes.select_nth_unstable(MOST_PREFIXES / 2);
+        let (_, median, _) = sizes.select_nth_unstable(MAX_PREFIXES / 2);
         let median = *median;
         let others = &mut self.usage.others;
         self.prefixes.retain(|_, share| {
@@ -213,7 +213,7 @@ impl Counter<'_> {
 
 /// `/registry/pods/` of `/registry/pods/default/web`, `users/` of `users/17`, `lease-` of `lease-4f3a`; else the beginning.
 fn prefix(key: &[u8]) -> &[u8] {
-    let key = &key[..key.len().min(LONGEST)];
+    let key = &key[..key.len().min(MAX_PREFIX_BYTES)];
     let lead = usize::from(key.first() == Some(&b'/'));
     let mut slashes = key.iter().enumerate().skip(lead).filter(|(_, byte)| **byte == b'/').map(|(at, _)| at + 1);
     let end = match (slashes.next(), slashes.next()) {

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use aws_lc_rs::digest;
 use aws_lc_rs::digest::{Context, Digest};
 
-use super::file::{self, OpenError, Packing, SnapshotFile};
+use super::file::{self, Compression, OpenError, SnapshotFile};
 use super::hash;
 use super::inspect::{self, Inspection};
 use crate::boltdb::database::Length;
@@ -25,7 +25,7 @@ pub enum VerifyError {
     #[error(transparent)]
     Open(#[from] OpenError),
     /// It is damaged.
-    #[error("{} is corrupt: {finding}{}", path.display(), beside(*.hash_is_right))]
+    #[error("{} is corrupt: {finding}{}", path.display(), hash_note(*.hash_is_right))]
     Corrupt {
         /// Which.
         path: PathBuf,
@@ -58,7 +58,7 @@ impl VerifyError {
     }
 }
 
-fn beside(hash_is_right: Option<bool>) -> &'static str {
+fn hash_note(hash_is_right: Option<bool>) -> &'static str {
     match hash_is_right {
         Some(true) => " (although the SHA-256 at its end is right: it was damaged before it was saved)",
         Some(false) => " (and the SHA-256 at its end is not that of the database)",
@@ -79,7 +79,7 @@ impl Diagnostic for VerifyError {
     fn next_step(&self) -> Option<String> {
         match self {
             Self::Open(error) => error.next_step(),
-            Self::Corrupt { path, .. } => Some(file::another(path)),
+            Self::Corrupt { path, .. } => Some(file::other_snapshot_hint(path)),
             Self::NoHash(_) => {
                 Some("if it is a plain copy of member/snap/db: --skip-hash-check checks all the rest".into())
             }
@@ -96,7 +96,7 @@ pub struct Verified {
     /// Bytes as it is stored.
     pub stored_size: u64,
     /// How it is packed.
-    pub packing: Packing,
+    pub packing: Compression,
     /// Bytes of the database.
     pub database_size: u64,
     /// SHA-256 of the file as it is stored, hexadecimal.
@@ -107,7 +107,7 @@ pub struct Verified {
 
 /// What is asked of a snapshot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Demands {
+pub struct VerifyOptions {
     /// It may be a plain copy of `member/snap/db`, without a hash.
     pub skip_hash: bool,
 }
@@ -116,7 +116,11 @@ pub struct Demands {
 ///
 /// # Errors
 /// The first thing that is wrong.
-pub fn verify(path: &Path, demands: Demands, progress: &mut dyn FnMut(u64, u64)) -> Result<Verified, VerifyError> {
+pub fn verify(
+    path: &Path,
+    demands: VerifyOptions,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Verified, VerifyError> {
     let snapshot = file::open(path)?;
     if snapshot.trailer.is_none() && !demands.skip_hash {
         return Err(VerifyError::NoHash(path.to_path_buf()));
@@ -164,7 +168,7 @@ fn hash(snapshot: &SnapshotFile, done: &AtomicU64) -> io::Result<Hashes> {
         true
     })?;
     let database = context.clone().finish();
-    let stored = if snapshot.packing == Packing::Raw {
+    let stored = if snapshot.packing == Compression::Raw {
         context.update(snapshot.trailer.as_ref().map_or(&[][..], |trailer| &trailer[..]));
         context.finish()
     } else {

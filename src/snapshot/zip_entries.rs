@@ -9,7 +9,7 @@ use std::os::unix::fs::FileExt as _;
 
 /// The end of an archive without its comment, and the longest comment.
 const END: usize = 22;
-const LONGEST_COMMENT: u64 = 65535;
+const MAX_COMMENT_BYTES: u64 = 65535;
 /// What lies before the end of a large archive and says where its own end is.
 const LOCATOR: usize = 20;
 
@@ -19,7 +19,7 @@ const LOCATOR: usize = 20;
 /// If it cannot be read.
 pub fn count(file: &File) -> io::Result<Option<u64>> {
     let size = file.metadata()?.len();
-    let from = size.saturating_sub(END as u64 + LONGEST_COMMENT);
+    let from = size.saturating_sub(END as u64 + MAX_COMMENT_BYTES);
     let mut tail = vec![0; usize::try_from(size - from).map_err(io::Error::other)?];
     file.read_exact_at(&mut tail, from)?;
     let is_end = |at: &usize| {

@@ -6,8 +6,8 @@ use crate::error::{AppError, Code, Diagnostic, Exit};
 use crate::host::escape_control;
 use crate::snapshot::list::Listed;
 use crate::snapshot::prune;
-use crate::snapshot::store::find::{self, similar_name};
 use crate::snapshot::store::local::Directory;
+use crate::snapshot::store::locate::{self, similar_name};
 use crate::snapshot::store::s3::store::Remote;
 use crate::snapshot::store::{Removed, Store};
 
@@ -161,7 +161,7 @@ impl Found {
 
     /// A path, or a `file://` URL, of a file in the snapshot directory.
     fn take_path(&mut self, place: &Place, named: &str) -> (bool, Vec<String>) {
-        let path = std::path::absolute(find::path_of(named)).unwrap_or_default();
+        let path = std::path::absolute(locate::path_of(named)).unwrap_or_default();
         let name = path.file_name().filter(|_| path.parent() == Some(place.dir.as_path()));
         let is_there = match (&mut self.local, name) {
             (Some(local), Some(name)) => local.take(&name.to_string_lossy()),
@@ -205,7 +205,7 @@ pub(super) fn delete(place: &Place, args: &Delete) -> Result<Exit, AppError> {
         let found = Found::of(place, &args.names, Act::Delete).await?;
         // All of it is looked at before any is deleted.
         for (all, named) in found.all() {
-            prune::may_go(all, named, args.force)?;
+            prune::check_deletable(all, named, args.force)?;
         }
         if let Some(local) = found.local {
             remove(&local, escape_control).await?;

@@ -11,8 +11,8 @@ use crate::error::{AppError, Code, Diagnostic, Exit};
 use crate::etcd::embedded::hex;
 use crate::host::escape_control;
 use crate::plan::space::format_bytes;
+use crate::snapshot::browse::{self, BrowseError, Difference, Event, Value, Wanted};
 use crate::snapshot::file::{self, SnapshotFile};
-use crate::snapshot::look::{self, Difference, Event, LookError, Value, Wanted};
 use crate::snapshot::verify::VerifyError;
 
 /// The snapshot is read as it is; nothing is restored.
@@ -130,10 +130,10 @@ fn open(place: &Place, named: &str) -> Result<(SnapshotFile, Got), AppError> {
     Ok((file::open(&got.path)?, got))
 }
 
-fn failed(path: &Path) -> impl Fn(LookError) -> AppError + '_ {
+fn failed(path: &Path) -> impl Fn(BrowseError) -> AppError + '_ {
     move |error| match error {
-        LookError::Read(error) => VerifyError::of(error, path, None).into(),
-        LookError::Future { .. } | LookError::Compacted { .. } => {
+        BrowseError::Read(error) => VerifyError::of(error, path, None).into(),
+        BrowseError::Future { .. } | BrowseError::Compacted { .. } => {
             NoRevision { path: path.to_path_buf(), why: error }.into()
         }
     }
@@ -144,29 +144,29 @@ fn failed(path: &Path) -> impl Fn(LookError) -> AppError + '_ {
 #[error("{}: {why}", path.display())]
 struct NoRevision {
     path: PathBuf,
-    why: LookError,
+    why: BrowseError,
 }
 
 impl Diagnostic for NoRevision {
     fn code(&self) -> Code {
         match self.why {
-            LookError::Future { .. } | LookError::Compacted { .. } => Code::RevisionUnavailable,
-            LookError::Read(_) => Code::SnapshotCorrupt,
+            BrowseError::Future { .. } | BrowseError::Compacted { .. } => Code::RevisionUnavailable,
+            BrowseError::Read(_) => Code::SnapshotCorrupt,
         }
     }
 
     fn next_step(&self) -> Option<String> {
         Some(match &self.why {
-            LookError::Future { newest, .. } => format!("leave out --rev, or give one up to {newest}"),
-            LookError::Compacted { compacted, .. } => format!("leave out --rev, or give one from {compacted} on"),
-            LookError::Read(_) => return None,
+            BrowseError::Future { newest, .. } => format!("leave out --rev, or give one up to {newest}"),
+            BrowseError::Compacted { compacted, .. } => format!("leave out --rev, or give one from {compacted} on"),
+            BrowseError::Read(_) => return None,
         })
     }
 }
 
 pub(super) fn get(place: &Place, args: &OfKey) -> Result<Exit, AppError> {
     let (snapshot, got) = open(place, &args.snapshot)?;
-    let found = look::get(&snapshot, args.key.as_bytes(), args.rev).map_err(failed(&snapshot.path))?;
+    let found = browse::get(&snapshot, args.key.as_bytes(), args.rev).map_err(failed(&snapshot.path))?;
     let missing = || NoKey { snapshot: got.shown.clone(), key: escape_control(&args.key), revision: args.rev };
     let value = found.ok_or_else(missing)?;
     if !output::structured(&Item::of(args.key.as_bytes(), &value), args.output)? {
@@ -184,7 +184,8 @@ pub(super) fn list(
     format: Format,
 ) -> Result<Exit, AppError> {
     let (snapshot, _got) = open(place, named)?;
-    let keys = look::keys(&snapshot, prefix.as_bytes(), revision, Wanted::Length).map_err(failed(&snapshot.path))?;
+    let keys =
+        browse::list_keys(&snapshot, prefix.as_bytes(), revision, Wanted::Length).map_err(failed(&snapshot.path))?;
     let items: Vec<Item> = keys.iter().map(|(key, value)| Item::of(key, value)).collect();
     if !output::structured(&serde_json::json!({ "keys": items }), format)? {
         let mut text = format!("{:>12}  {:>8}  {:>10}  Key\n", "Revision", "Version", "Size");
@@ -205,7 +206,7 @@ pub(super) fn list(
 
 pub(super) fn history(place: &Place, args: &OfKey) -> Result<Exit, AppError> {
     let (snapshot, got) = open(place, &args.snapshot)?;
-    let events = look::history(&snapshot, args.key.as_bytes(), args.rev).map_err(failed(&snapshot.path))?;
+    let events = browse::history(&snapshot, args.key.as_bytes(), args.rev).map_err(failed(&snapshot.path))?;
     if events.is_empty() {
         return Err(NoKey { snapshot: got.shown, key: escape_control(&args.key), revision: args.rev }.into());
     }
@@ -239,9 +240,9 @@ pub(super) fn history(place: &Place, args: &OfKey) -> Result<Exit, AppError> {
 pub(super) fn diff(place: &Place, args: &Two) -> Result<Exit, AppError> {
     let keys = |named: &str| -> Result<_, AppError> {
         let (snapshot, _got) = open(place, named)?;
-        look::keys(&snapshot, args.prefix.as_bytes(), None, Wanted::Digest).map_err(failed(&snapshot.path))
+        browse::list_keys(&snapshot, args.prefix.as_bytes(), None, Wanted::Digest).map_err(failed(&snapshot.path))
     };
-    let differences = look::differences(&keys(&args.first)?, &keys(&args.second)?);
+    let differences = browse::differences(&keys(&args.first)?, &keys(&args.second)?);
     let items: Vec<serde_json::Value> = differences
         .iter()
         .map(|(key, difference)| {

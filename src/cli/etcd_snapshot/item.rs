@@ -48,7 +48,7 @@ impl Item {
         let is_damaged = matches!(listed.status, Status::Corrupt | Status::Partial);
         let mut item = Self::of_listed(listed, &format!("file://{}", path.display()));
         if item.revision.is_none() && !is_damaged {
-            item.revision = list::peek(&path);
+            item.revision = list::read_details(&path);
         }
         item
     }

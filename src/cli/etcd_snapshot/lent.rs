@@ -9,7 +9,7 @@ use aws_credential_types::provider::{ProvideCredentials, future};
 use crate::control::client;
 use crate::datadir::DataDir;
 use crate::error::ErrorReport;
-use crate::snapshot::store::s3::credentials::{Lent, PATIENCE};
+use crate::snapshot::store::s3::credentials::{CREDENTIALS_TIMEOUT, SharedCredentials};
 
 /// Asks the server, again when what it lent expires.
 #[derive(Clone, Debug)]
@@ -40,14 +40,20 @@ impl FromServer {
     }
 
     async fn ask(&self) -> Result<Credentials, CredentialsError> {
-        let mut answer: Option<Result<Lent, ErrorReport>> = None;
+        let mut answer: Option<Result<SharedCredentials, ErrorReport>> = None;
         let body = serde_json::to_vec(&self.said.0).unwrap_or_default();
-        let asked = client::post(&self.data, "/v1/s3/credentials", body, PATIENCE + PATIENCE / 2, |line| {
-            answer = serde_json::from_slice(line).ok();
-        });
+        let asked = client::post(
+            &self.data,
+            "/v1/s3/credentials",
+            body,
+            CREDENTIALS_TIMEOUT + CREDENTIALS_TIMEOUT / 2,
+            |line| {
+                answer = serde_json::from_slice(line).ok();
+            },
+        );
         asked.await.map_err(CredentialsError::provider_error)?;
         match answer {
-            Some(Ok(lent)) => Ok(lent.taken()),
+            Some(Ok(lent)) => Ok(lent.source_label()),
             Some(Err(mut told)) => {
                 let why = told.because.pop().unwrap_or(told.message);
                 Err(CredentialsError::not_loaded(NoneLent(why)))

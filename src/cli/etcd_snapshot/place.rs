@@ -18,10 +18,10 @@ use crate::durable::{self, NewDir};
 use crate::error::{AppError, Code, Diagnostic};
 use crate::plan::owner::Owner;
 use crate::server::cluster;
-use crate::snapshot::aside::Course;
+use crate::snapshot::job::JobControl;
 use crate::snapshot::manifest::Manifest;
-use crate::snapshot::store::find::{Found, Notice, Places};
 use crate::snapshot::store::local::Directory;
+use crate::snapshot::store::locate::{Located, Notice, SnapshotLocator};
 use crate::snapshot::store::s3::Bucket;
 use crate::snapshot::store::s3::store::Remote;
 
@@ -192,7 +192,7 @@ impl Place {
     }
 
     /// Where one that is named may be.
-    pub(super) fn places(&self, which: Which) -> Places {
+    pub(super) fn places(&self, which: Which) -> SnapshotLocator {
         let mut s3 = self.s3.clone();
         s3.is_asked = self.said == Some(true) && !which.local;
         s3.is_on &= !which.local || self.said == Some(true);
@@ -209,7 +209,7 @@ impl Place {
             )),
             Notice::Considered(line) | Notice::Chosen(line) => output::note(&format!("quorate: {line}\n")),
         };
-        Places {
+        SnapshotLocator {
             dirs: vec![self.dir.clone()],
             s3,
             lender: self.lender(),
@@ -230,11 +230,11 @@ impl Place {
     pub(super) fn get(&self, named: &str, near: Option<&Path>) -> Result<Got, AppError> {
         let places = self.places(Which::default());
         block_on(async {
-            let there = match places.find(named).await? {
-                Found::Here(path) => {
+            let there = match places.locate(named).await? {
+                Located::Local(path) => {
                     return Ok(Got { shown: path.display().to_string(), path, manifest: None, _dir: None });
                 }
-                Found::There(there) => there,
+                Located::Remote(there) => there,
             };
             let near = near.map_or_else(
                 || {
@@ -247,7 +247,7 @@ impl Place {
             let dir = durable::new_dir(&near)?;
             interrupt::remove(dir.path());
             let mut bar = Progress::new("downloading the snapshot");
-            let path = there.fetch(&dir.through(), &Course::default(), &mut |done, all| bar.set(done, all)).await;
+            let path = there.fetch(&dir.through(), &JobControl::default(), &mut |done, all| bar.set(done, all)).await;
             Ok(Got { path: path?, shown: there.url(), manifest: there.manifest().cloned(), _dir: Some(dir) })
         })?
     }

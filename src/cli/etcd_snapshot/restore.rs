@@ -13,8 +13,8 @@ use crate::etcd::version::Version;
 use crate::host::{self, escape_control};
 use crate::plan::space::format_bytes;
 use crate::restore::build::{self, Blueprint};
-use crate::snapshot::aside::Course;
 use crate::snapshot::file;
+use crate::snapshot::job::JobControl;
 use crate::snapshot::verify::VerifyError;
 
 /// Start etcd on the directory with the same --name; it needs no --initial-cluster then.
@@ -217,7 +217,7 @@ pub(super) fn run(place: &Place, args: &Args) -> Result<Exit, AppError> {
     // By descriptor: whoever owns the output directory cannot lead us out of it.
     let through = draft.through();
     let tell = &mut |done, all| progress.set(done, all);
-    let built = build::build(&snapshot, &through, &blueprint, &Course::default(), tell);
+    let built = build::build(&snapshot, &through, &blueprint, &JobControl::default(), tell);
     drop(progress);
     let (held, shown) = (through.display().to_string(), draft.path().display().to_string());
     let built = built.map_err(|error| AppError::from(error).to_report().renamed(&held, &shown))?;

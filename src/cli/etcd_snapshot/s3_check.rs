@@ -11,7 +11,7 @@ use crate::config::s3::Encryption;
 use crate::error::{AppError, Exit};
 use crate::host::escape_control;
 use crate::plan::finding::{self, CheckRow};
-use crate::snapshot::store::s3::check::{self, Step, Verdict};
+use crate::snapshot::store::s3::check::{self, Step, StepResult};
 
 /// Removes what it wrote. Exits 0 if everything that snapshots need works.
 #[derive(Debug, clap::Args)]
@@ -50,7 +50,7 @@ pub(super) fn run(place: &Place, args: &Args) -> Result<Exit, AppError> {
         }
     }
     steps.insert(0, settings(place));
-    let is_good = steps.iter().all(|step| step.verdict != Verdict::Bad);
+    let is_good = steps.iter().all(|step| step.verdict != StepResult::Bad);
     let items: Vec<Item<'_>> = steps
         .iter()
         .map(|step| Item { check: step.name, result: word(step.verdict), what: &step.what, next: &step.next })
@@ -68,13 +68,13 @@ pub(super) fn findings(place: &Place) -> Result<Vec<CheckRow>, AppError> {
         let bucket = place.bucket_to_check().await?;
         Ok::<_, AppError>(check::check(&bucket).await)
     })?;
-    let good = steps.iter().filter(|step| step.verdict == Verdict::Good).count();
+    let good = steps.iter().filter(|step| step.verdict == StepResult::Good).count();
     let mut found: Vec<CheckRow> = steps
         .into_iter()
-        .filter(|step| step.verdict != Verdict::Good)
+        .filter(|step| step.verdict != StepResult::Good)
         .map(|step| {
             let result =
-                if step.verdict == Verdict::Bad { finding::CheckResult::Bad } else { finding::CheckResult::Note };
+                if step.verdict == StepResult::Bad { finding::CheckResult::Bad } else { finding::CheckResult::Note };
             CheckRow { check: "s3", result, what: format!("{}: {}", step.name, step.what), next: step.next }
         })
         .collect();
@@ -85,22 +85,22 @@ pub(super) fn findings(place: &Place) -> Result<Vec<CheckRow>, AppError> {
 /// Whose settings and environment these are: another environment may say something else.
 fn settings(place: &Place) -> Step {
     let (what, verdict) = if place.is_of_server() {
-        ("those of the running server, with its credentials and its proxy", Verdict::Good)
+        ("those of the running server, with its credentials and its proxy", StepResult::Good)
     } else {
         (
             "no server runs here: these are the configuration's, with credentials and proxy from the environment of \
              this command; a server that systemd starts has its own",
-            Verdict::Note,
+            StepResult::Note,
         )
     };
     Step { name: "settings", what: what.into(), verdict, next: None }
 }
 
-fn word(verdict: Verdict) -> &'static str {
+fn word(verdict: StepResult) -> &'static str {
     match verdict {
-        Verdict::Good => "good",
-        Verdict::Note => "note",
-        Verdict::Bad => "BAD",
+        StepResult::Good => "good",
+        StepResult::Note => "note",
+        StepResult::Bad => "BAD",
     }
 }
 

@@ -8,9 +8,9 @@ use super::place::Place;
 use crate::error::{AppError, Exit};
 use crate::host::escape_control;
 use crate::plan::space::format_bytes;
+use crate::snapshot::browse;
 use crate::snapshot::file;
-use crate::snapshot::look;
-use crate::snapshot::verify::{self, Demands, VerifyError};
+use crate::snapshot::verify::{self, VerifyError, VerifyOptions};
 
 /// Unlike etcdutl's command, this one verifies everything and does not change the file.
 #[derive(Debug, clap::Args)]
@@ -34,12 +34,12 @@ pub(super) fn run(place: &Place, args: &Args) -> Result<Exit, AppError> {
     let got = place.get(&args.snapshot, None)?;
     let path = &got.path;
     let mut progress = Progress::new("verifying");
-    let demands = Demands { skip_hash: args.skip_hash_check };
+    let demands = VerifyOptions { skip_hash: args.skip_hash_check };
     let verified = verify::verify(path, demands, &mut |done, all| progress.set(done, all));
     drop(progress);
     let verified = verified?;
     let snapshot = file::open(path)?;
-    let members = look::members(&snapshot.database).map_err(|error| VerifyError::of(error, path, None))?;
+    let members = browse::members(&snapshot.database).map_err(|error| VerifyError::of(error, path, None))?;
     let inspection = &verified.inspection;
     let version = inspection.etcd_version().unwrap_or_default();
     let hash_is_there = snapshot.trailer.is_some();

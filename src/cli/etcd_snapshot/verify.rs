@@ -21,12 +21,12 @@ use crate::error::{AppError, Code, Diagnostic, Exit};
 use crate::host::escape_control;
 use crate::plan::space::format_bytes;
 use crate::snapshot::dir;
-use crate::snapshot::manifest::{Found, Manifest};
-use crate::snapshot::record::{self, Written};
+use crate::snapshot::manifest::{Manifest, ManifestState};
+use crate::snapshot::manifest_file::{self, Written};
 use crate::snapshot::store::Store;
 use crate::snapshot::store::s3::listing::InBucket;
 use crate::snapshot::store::s3::store::Remote;
-use crate::snapshot::verify::{self, Demands, Verified};
+use crate::snapshot::verify::{self, Verified, VerifyOptions};
 use named::Named;
 use outcome::Outcome;
 
@@ -98,7 +98,7 @@ impl Item {
         let manifest = verified.path.parent().zip(verified.path.file_name().and_then(|name| name.to_str()));
         let manifest = manifest.map(|(dir, name)| Manifest::find(dir, name));
         let etcd_version = match manifest {
-            Some(Found::Read(manifest)) if manifest.sha256 == verified.sha256 => {
+            Some(ManifestState::Read(manifest)) if manifest.sha256 == verified.sha256 => {
                 Some(manifest.etcd_version).filter(|version| !version.is_empty())
             }
             _ => None,
@@ -296,13 +296,13 @@ async fn bucket(place: &Place, args: &Args, outcome: &mut Outcome) -> (Option<Re
 fn one(config: &Config, place: &Place, args: &Args, path: &Path) -> Result<Item, AppError> {
     let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
     let mut progress = Progress::new(&format!("verifying {}", output::cut(&escape_control(&name), 24)));
-    let demands = Demands { skip_hash: args.skip_hash_check };
+    let demands = VerifyOptions { skip_hash: args.skip_hash_check };
     let before = fs::metadata(path);
     let verified = verify::verify(path, demands, &mut |done, all| progress.set(done, all));
     drop(progress);
     if let (Ok(before), true) = (before, path.parent() == Some(place.dir.as_path())) {
         let name = escape_control(&name);
-        match record::write(path, &before, &verified) {
+        match manifest_file::write(path, &before, &verified) {
             Ok(Written::Replaced) => output::talk(&format!(
                 "quorate: warning: {name} is whole, but not the file that was saved under this name; its manifest says now what is in it\n"
             )),

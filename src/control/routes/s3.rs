@@ -38,6 +38,7 @@ pub async fn s3(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
 
 /// Credentials that this server finds, for a place that the request describes by options; or why there are none.
 pub async fn lend(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
-    let lent = async { Ok::<_, AppError>(credentials::lend(&with_more(&shared, &body)?.target()?).await?) };
+    let lent =
+        async { Ok::<_, AppError>(credentials::export_credentials(&with_more(&shared, &body)?.target()?).await?) };
     json(&lent.await.map_err(|failure| failure.to_report()))
 }

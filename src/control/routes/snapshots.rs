@@ -15,7 +15,7 @@ use super::stream::{self, Fate, Progress};
 use crate::error::{AppError, Code, Diagnostic};
 use crate::server::snapshots::{self, Order, Saved};
 use crate::server::state::Shared;
-use crate::snapshot::file::Packing;
+use crate::snapshot::file::Compression;
 use crate::snapshot::name::InvalidPrefix;
 
 /// If the client disconnects, nobody wants the snapshot any more.
@@ -81,9 +81,9 @@ async fn take(shared: &Arc<Shared>, request: Request, progress: Progress) -> Res
     snapshots::take_and_upload(shared, order, tell).await
 }
 
-fn packing(asked: &str) -> Result<Packing, RequestError> {
+fn packing(asked: &str) -> Result<Compression, RequestError> {
     match asked {
-        "none" => Ok(Packing::Raw),
-        _ => Packing::named(asked).ok_or_else(|| RequestError::Compression(crate::host::escape_control(asked))),
+        "none" => Ok(Compression::Raw),
+        _ => Compression::named(asked).ok_or_else(|| RequestError::Compression(crate::host::escape_control(asked))),
     }
 }

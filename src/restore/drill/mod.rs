@@ -25,8 +25,8 @@ use crate::etcd::settings::Addresses;
 use crate::etcd::version::Version;
 use crate::host;
 use crate::plan::space::format_bytes;
-use crate::snapshot::aside::Course;
 use crate::snapshot::file::{self, OpenError, SnapshotFile};
+use crate::snapshot::job::JobControl;
 use crate::snapshot::manifest::Manifest;
 use crate::snapshot::verify::VerifyError;
 
@@ -182,7 +182,7 @@ impl Drill<'_> {
         &self,
         path: &Path,
         manifest: Option<&Manifest>,
-        course: &Course,
+        course: &JobControl,
         progress: impl FnMut(u64, u64) + Send + 'static,
     ) -> Result<Passed, DrillError> {
         let begun = clock::monotonic();
@@ -220,7 +220,7 @@ impl Drill<'_> {
         data: &DataDir,
         blueprint: &Blueprint,
         built: &Built,
-        course: &Course,
+        course: &JobControl,
     ) -> Result<gate::Answer, DrillError> {
         let trial = Trial {
             config: self.config,
@@ -257,7 +257,7 @@ async fn build_gently(
     snapshot: SnapshotFile,
     dir: PathBuf,
     blueprint: Blueprint,
-    course: Course,
+    course: JobControl,
     mut progress: impl FnMut(u64, u64) + Send + 'static,
 ) -> Result<Built, DrillError> {
     let (sender, receiver) = tokio::sync::oneshot::channel();

@@ -42,9 +42,9 @@ use crate::restore::journal::{Act, Journal};
 use crate::restore::old;
 use crate::restore::place;
 use crate::restore::trial::{self, Program, Trial, TrialError};
-use crate::snapshot::aside::Course;
+use crate::snapshot::job::JobControl;
 use crate::snapshot::list;
-use crate::snapshot::store::find::{Found, Notice, Places, There};
+use crate::snapshot::store::locate::{Located, Notice, RemoteSnapshot, SnapshotLocator};
 
 /// Bytes that etcd writes beside its database when it starts: the next segment of its log, and what it is about to write.
 const SPARE: u64 = 2 * wal::SEGMENT_BYTES;
@@ -117,20 +117,20 @@ enum Tried {
 /// Whatever keeps it from being done; the data are then as they were.
 pub async fn run(config: &Config, asked: &Asked, tell: Tell) -> Result<Report, AppError> {
     let mut signals = Signals::listen().map_err(system("listen for signals"))?;
-    let course = Course::default();
+    let course = JobControl::default();
     let mut acting = std::pin::pin!(act(config, asked, &course, &tell));
     loop {
         tokio::select! {
             done = &mut acting => return done,
             asked = signals.next() => if let Signal::Stop(signal) = asked {
                 tracing::warn!(signal, "signal received: cancelling, and rolling back what was changed");
-                course.break_off();
+                course.cancel();
             }
         }
     }
 }
 
-async fn act(config: &Config, asked: &Asked, course: &Course, tell: &Tell) -> Result<Report, AppError> {
+async fn act(config: &Config, asked: &Asked, course: &JobControl, tell: &Tell) -> Result<Report, AppError> {
     let data = &DataDir::new(&config.data_dir).with_etcd_user(config.etcd.user.clone());
     let named = config.cluster_reset_restore_path.as_deref().filter(|_| !asked.undo);
     let dirs = vec![config.snapshot.place(data), PathBuf::from(host::RKE1_SNAPSHOTS)];
@@ -145,7 +145,7 @@ async fn act(config: &Config, asked: &Asked, course: &Course, tell: &Tell) -> Re
         Notice::Considered(line) => tracing::warn!("{line}"),
         Notice::Chosen(line) => tracing::info!("{line}"),
     };
-    let places = Places {
+    let places = SnapshotLocator {
         dirs,
         s3: config.snapshot.s3.clone(),
         lender: None,
@@ -157,8 +157,8 @@ async fn act(config: &Config, asked: &Asked, course: &Course, tell: &Tell) -> Re
         Some(named) => {
             tracing::info!(snapshot = named, "looking for the snapshot");
             tokio::select! {
-                found = places.find(named) => Some(found?),
-                () = course.broken_off() => return Err(TrialError::BrokenOff.into()),
+                found = places.locate(named) => Some(found?),
+                () = course.cancelled() => return Err(TrialError::BrokenOff.into()),
             }
         }
         None => None,
@@ -174,21 +174,21 @@ async fn act(config: &Config, asked: &Asked, course: &Course, tell: &Tell) -> Re
         tracing::info!("`server` is ignored: what is reset or restored is a cluster of its own");
     }
     let manifest = match &found {
-        Some(Found::Here(path)) => list::at(path).and_then(|listed| listed.manifest),
-        Some(Found::There(there)) => there.manifest().cloned(),
+        Some(Located::Local(path)) => list::at(path).and_then(|listed| listed.manifest),
+        Some(Located::Remote(there)) => there.manifest().cloned(),
         None => None,
     };
     // Of another node's snapshot only the data are taken over, not what else that node has in a shared bucket.
     let manifest = manifest.filter(|manifest| manifest.node == config.node_name);
-    let lineage = manifest.map(|manifest| manifest.lives()).unwrap_or_default();
+    let lineage = manifest.map(|manifest| manifest.write_lineage()).unwrap_or_default();
     let is_without_data = what == Act::Reset && data_state(data)? != DataState::Present;
     let newest = if is_without_data { known::newest(config, data).await.newest } else { None };
     let mut run = Run { config, data, program, course, tell, asked, lineage, newest, _binary: binary };
     if asked.dry_run {
         return match found {
             None => run.outline(what, None),
-            Some(Found::Here(path)) => run.outline(what, Some(&path)),
-            Some(Found::There(there)) => {
+            Some(Located::Local(path)) => run.outline(what, Some(&path)),
+            Some(Located::Remote(there)) => {
                 let (path, _dir) = run.fetch_for_outline(&there).await?;
                 let report = run.outline(what, Some(&path))?;
                 Ok(Report { from: Some(there.url().into()), ..report })
@@ -205,8 +205,8 @@ async fn act(config: &Config, asked: &Asked, course: &Course, tell: &Tell) -> Re
     }
     match found {
         None => run.all(what, None).await,
-        Some(Found::Here(path)) => run.all(what, Some(path)).await,
-        Some(Found::There(there)) => {
+        Some(Located::Local(path)) => run.all(what, Some(path)).await,
+        Some(Located::Remote(there)) => {
             let downloads = data.downloads();
             let path = there.fetch(&downloads, course, &mut run.downloading()).await;
             let path = path.map_err(|why| ResetError::Untouched { act: what.word(), why: why.to_report() })?;
@@ -236,7 +236,7 @@ struct Run<'a> {
     config: &'a Config,
     data: &'a DataDir,
     program: Program,
-    course: &'a Course,
+    course: &'a JobControl,
     tell: &'a Tell,
     asked: &'a Asked,
     /// What can be restored, if there is no data that could be reset.
@@ -254,7 +254,7 @@ impl Run<'_> {
     }
 
     /// For a dry run: into a directory that is gone afterwards.
-    async fn fetch_for_outline(&self, there: &There) -> Result<(PathBuf, durable::NewDir), AppError> {
+    async fn fetch_for_outline(&self, there: &RemoteSnapshot) -> Result<(PathBuf, durable::NewDir), AppError> {
         let temporary = std::env::temp_dir();
         let _ = durable::sweep_named(&temporary, DRY_RUN);
         let dir = durable::new_dir(&temporary.join(DRY_RUN))?;
@@ -286,7 +286,7 @@ impl Run<'_> {
         let passed = self.put_in_place(&journal, built.as_ref(), member).await.and_then(|revision| {
             faults::point("restore::passed").map_err(system("note that the data are good"))?;
             place::check_in_place(self.data, member)?;
-            if self.course.is_broken_off() {
+            if self.course.is_cancelled() {
                 return Err(TrialError::BrokenOff.into());
             }
             journal.phase = Phase::Passed;

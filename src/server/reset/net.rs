@@ -9,7 +9,7 @@ use crate::plan::start::ClusterRecord;
 use crate::server::cluster;
 use crate::snapshot::name::NamePrefix;
 use crate::snapshot::prune;
-use crate::snapshot::save::{self, Wish};
+use crate::snapshot::save::{self, SaveRequest};
 use crate::snapshot::store::local::Directory;
 use crate::snapshot::store::{Removed, Store as _};
 
@@ -19,7 +19,7 @@ impl Run<'_> {
     pub(super) async fn safety_net(&self, before: Option<&ClusterRecord>, report: &mut Report) {
         let data = self.data.clone();
         let known = before.cloned().unwrap_or_default();
-        let wish = Wish {
+        let wish = SaveRequest {
             dir: self.config.snapshot.place(self.data),
             base: NamePrefix::pre_restore(),
             node: self.config.node_name.clone(),
@@ -40,7 +40,7 @@ impl Run<'_> {
         };
         let dir = wish.dir.clone();
         (self.tell)("saving the data in use", 0, 0);
-        let saved = blocking(move || save::save_at_rest(&wish, &data, &facts)).await;
+        let saved = blocking(move || save::save_offline(&wish, &data, &facts)).await;
         match saved {
             Ok(Ok(manifest)) => {
                 tracing::info!(name = manifest.name, revision = manifest.revision, "the data in use were saved first");

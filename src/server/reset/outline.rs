@@ -15,8 +15,8 @@ use crate::restore::{old, replay};
 use crate::server::survey::data_state;
 use crate::server::{cluster, lock};
 use crate::snapshot::inspect::{self, Inspection};
-use crate::snapshot::live::Live;
-use crate::snapshot::verify::{self, Demands, VerifyError};
+use crate::snapshot::live::PinnedDatabase;
+use crate::snapshot::verify::{self, VerifyError, VerifyOptions};
 
 impl Run<'_> {
     /// Looks at everything that the act itself looks at before it changes something.
@@ -40,7 +40,7 @@ impl Run<'_> {
     }
 
     fn outline_restore(&self, path: &Path) -> Result<Report, AppError> {
-        let demands = Demands { skip_hash: self.asked.skip_hash };
+        let demands = VerifyOptions { skip_hash: self.asked.skip_hash };
         let verified =
             verify::verify(path, demands, &mut |done, all| (self.tell)("verifying the snapshot", done, all))?;
         let inspection = verified.inspection;
@@ -58,7 +58,7 @@ impl Run<'_> {
     fn outline_reset(&self) -> Result<Report, AppError> {
         let before = cluster::recall(self.data)?;
         self.check_data(data_state(self.data)?, before.as_ref())?;
-        let held = Live::at_rest(self.data)?;
+        let held = PinnedDatabase::open_offline(self.data)?;
         let inspection = inspect::inspect(&held, held.size(), Length::Exact, &mut |_, _| {});
         let inspection = inspection.map_err(|error| VerifyError::of(error, &self.data.etcd_bolt(), None))?;
         let mut report = self.common(Act::Reset, replay::size(self.data), &inspection, inspection.revision)?;

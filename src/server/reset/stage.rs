@@ -21,8 +21,8 @@ use crate::restore::{old, replay};
 use crate::server::cluster;
 use crate::server::preflight::{self, random_digits};
 use crate::server::survey::data_state;
+use crate::snapshot::browse;
 use crate::snapshot::file::{self, SnapshotFile};
-use crate::snapshot::look;
 use crate::snapshot::verify::VerifyError;
 
 /// The copy in which an etcd reads the log to its end.
@@ -87,7 +87,7 @@ impl Run<'_> {
 
     /// How many members the database in use knows, as far as it can be read.
     fn members_now(&self) -> usize {
-        let members = self.data.bolt().ok().flatten().and_then(|file| look::members(&file).ok());
+        let members = self.data.bolt().ok().flatten().and_then(|file| browse::members(&file).ok());
         members.map_or(0, |members| members.len())
     }
 

@@ -13,7 +13,7 @@ use crate::restore::old;
 use crate::restore::place::Paths;
 use crate::server::cluster;
 use crate::snapshot::inspect;
-use crate::snapshot::live::Live;
+use crate::snapshot::live::PinnedDatabase;
 use crate::snapshot::verify::VerifyError;
 
 impl Run<'_> {
@@ -55,7 +55,7 @@ impl Run<'_> {
 
 /// The database must be whole.
 fn check(file: File, bolt: &Path) -> Result<u64, AppError> {
-    let held = Live::of(file, bolt)?;
+    let held = PinnedDatabase::of(file, bolt)?;
     inspect::inspect(&held, held.size(), Length::Exact, &mut |_, _| {})
         .map_err(|error| VerifyError::of(error, bolt, None))?;
     Ok(held.size())

@@ -18,10 +18,10 @@ use crate::plan::select::LATEST;
 use crate::restore::drill::record::{Outcome, Record};
 use crate::restore::drill::{Drill, DrillError, Passed};
 use crate::restore::trial::Program;
-use crate::snapshot::aside::Course;
+use crate::snapshot::job::JobControl;
 use crate::snapshot::list;
 use crate::snapshot::manifest::Manifest;
-use crate::snapshot::store::find::{Found, Notice, Places};
+use crate::snapshot::store::locate::{Located, Notice, SnapshotLocator};
 
 /// The longest sleep before the wall clock is looked at again.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
@@ -70,7 +70,7 @@ pub async fn keep(shared: Arc<Shared>) {
 }
 
 async fn run_slot(shared: &Arc<Shared>) {
-    let course = Course::default();
+    let course = JobControl::default();
     let _drilling = shared.snapshots.drilling.lock().await;
     let (snapshot, done) = {
         let mut drilling = std::pin::pin!(drill_aside(shared, &course));
@@ -78,8 +78,8 @@ async fn run_slot(shared: &Arc<Shared>) {
         loop {
             tokio::select! {
                 done = &mut drilling => break done,
-                () = shared.snapshots.stopped(), if !course.is_broken_off() => course.break_off(),
-                () = &mut late, if !course.is_broken_off() => course.break_off(),
+                () = shared.snapshots.stopped(), if !course.is_cancelled() => course.cancel(),
+                () = &mut late, if !course.is_cancelled() => course.cancel(),
             }
         }
     };
@@ -113,7 +113,7 @@ async fn run_slot(shared: &Arc<Shared>) {
 }
 
 /// On a thread of its own, which may wait: what a drill asks its etcd cannot move between threads.
-async fn drill_aside(shared: &Arc<Shared>, course: &Course) -> (String, Result<Passed, AppError>) {
+async fn drill_aside(shared: &Arc<Shared>, course: &JobControl) -> (String, Result<Passed, AppError>) {
     let (shared, course) = (shared.clone(), course.clone());
     let runtime = tokio::runtime::Handle::current();
     let drilling = tokio::task::spawn_blocking(move || {
@@ -128,7 +128,7 @@ async fn drill_aside(shared: &Arc<Shared>, course: &Course) -> (String, Result<P
 }
 
 /// Drills the newest good snapshot, on this node or in object storage; `name` becomes what it is called.
-async fn drill(shared: &Arc<Shared>, course: &Course, name: &mut String) -> Result<Passed, AppError> {
+async fn drill(shared: &Arc<Shared>, course: &JobControl, name: &mut String) -> Result<Passed, AppError> {
     let tell: fn(Notice<'_>) = |notice| match notice {
         Notice::Unseen(failure) => {
             log_failure!(warn, failure.to_report(), "object storage was not looked into for the drill");
@@ -136,7 +136,7 @@ async fn drill(shared: &Arc<Shared>, course: &Course, name: &mut String) -> Resu
         Notice::Considered(line) => tracing::warn!("{line}"),
         Notice::Chosen(line) => tracing::debug!("{line}"),
     };
-    let places = Places {
+    let places = SnapshotLocator {
         dirs: vec![dir(shared)],
         s3: shared.snapshots.settings.borrow().s3.clone(),
         lender: None,
@@ -146,13 +146,13 @@ async fn drill(shared: &Arc<Shared>, course: &Course, name: &mut String) -> Resu
     };
     let near = shared.data.db();
     let mut download = None;
-    let (path, manifest): (_, Option<Manifest>) = match places.find(LATEST).await? {
-        Found::Here(path) => {
+    let (path, manifest): (_, Option<Manifest>) = match places.locate(LATEST).await? {
+        Located::Local(path) => {
             let listed = list::at(&path);
             *name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             (path, listed.and_then(|listed| listed.manifest))
         }
-        Found::There(there) => {
+        Located::Remote(there) => {
             *name = there.url();
             let _ = crate::durable::sweep_named(&near, DOWNLOAD);
             let draft = crate::durable::new_dir(&near.join(DOWNLOAD))?;

@@ -29,11 +29,11 @@ use crate::etcd::client::{ClientError, EtcdClient};
 use crate::etcd::settings::Addresses;
 use crate::log_failure;
 use crate::plan::owner::{Incarnation, Owner};
-use crate::snapshot::aside::Course;
-use crate::snapshot::file::Packing;
+use crate::snapshot::file::Compression;
+use crate::snapshot::job::JobControl;
 use crate::snapshot::manifest::Manifest;
 use crate::snapshot::name::{self, NamePrefix};
-use crate::snapshot::save::{self, SaveError, Source, Wish};
+use crate::snapshot::save::{self, SaveError, SaveRequest, Source};
 pub use history::History;
 use history::look_around;
 use uploads::Uploads;
@@ -97,7 +97,7 @@ pub struct Order {
     /// Another directory than the configured one.
     pub dir: Option<PathBuf>,
     /// Another packing than the configured one.
-    pub packing: Option<Packing>,
+    pub packing: Option<Compression>,
     /// `on-demand` or `scheduled`.
     pub reason: &'static str,
     /// What to write on it.
@@ -273,7 +273,7 @@ pub async fn take(
     progress: impl FnMut(u64, u64) + Send + 'static,
 ) -> Result<(Manifest, PathBuf), AppError> {
     let turn = shared.snapshots.turn("a snapshot is being taken already", order.wait).await?;
-    let course = Course::default();
+    let course = JobControl::default();
     let unwanted = BreakOff(course.clone());
     let shared = shared.clone();
     // On a task of its own, because whoever asked may go away, and what was begun has to be ended in order.
@@ -282,24 +282,24 @@ pub async fn take(
         drop(turn);
         done
     });
-    let done = taken.await.unwrap_or_else(|_| Err(SaveError::Lost.into()));
+    let done = taken.await.unwrap_or_else(|_| Err(SaveError::WorkerPanicked.into()));
     drop(unwanted);
     done
 }
 
 /// Breaks a save off if nobody waits for it any more.
-struct BreakOff(Course);
+struct BreakOff(JobControl);
 
 impl Drop for BreakOff {
     fn drop(&mut self) {
-        self.0.break_off();
+        self.0.cancel();
     }
 }
 
 async fn take_alone(
     shared: &Shared,
     order: Order,
-    course: Course,
+    course: JobControl,
     progress: impl FnMut(u64, u64),
 ) -> Result<(Manifest, PathBuf), AppError> {
     let begun = clock::monotonic();
@@ -320,7 +320,7 @@ async fn take_alone(
                 () = shared.snapshots.stopped(), if why.is_none() => why = Some(RefusedError::Stopping),
                 () = &mut late, if limit.is_some() && why.is_none() => why = limit.map(RefusedError::TooLong),
             }
-            course.break_off();
+            course.cancel();
         }
     };
     match &done {
@@ -337,7 +337,7 @@ async fn take_alone(
             }
             tokio::task::block_in_place(|| look_around(shared));
         }
-        Err(_) if course.is_broken_off() && !is_late && !*shared.snapshots.stopping.borrow() => {
+        Err(_) if course.is_cancelled() && !is_late && !*shared.snapshots.stopping.borrow() => {
             tracing::info!("the snapshot was cancelled, as its client disconnected; nothing of it is left");
         }
         Err(failure) => {
@@ -345,7 +345,7 @@ async fn take_alone(
             log_failure!(error, told.clone(), "no snapshot was saved");
             shared.snapshots.durations(false).observe(begun.elapsed().as_secs_f64());
             // Neither a mistake of the client's, nor that the server stops.
-            let is_failure = failure.exit() != Exit::Usage && (!course.is_broken_off() || is_late);
+            let is_failure = failure.exit() != Exit::Usage && (!course.is_cancelled() || is_late);
             if is_usual && is_failure {
                 shared.snapshots.note(|history| {
                     history.failures += 1;
@@ -360,7 +360,7 @@ async fn take_alone(
 async fn try_to_take(
     shared: &Shared,
     order: Order,
-    course: &Course,
+    course: &JobControl,
     progress: impl FnMut(u64, u64),
 ) -> Result<(Manifest, PathBuf), AppError> {
     let snapshots = &shared.snapshots;
@@ -368,7 +368,7 @@ async fn try_to_take(
     if order.dir.is_none() {
         tokio::task::block_in_place(|| save::prepare_own_dir(&dir(shared)))?;
     }
-    let wish = Wish {
+    let wish = SaveRequest {
         dir: order.dir.unwrap_or_else(|| dir(shared)),
         base: order.base,
         node: shared.config.node_name.clone(),

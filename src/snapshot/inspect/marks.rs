@@ -9,7 +9,7 @@ use crate::boltdb::schema;
 use crate::boltdb::walk::{CONTINUE, Flow, Visitor};
 
 /// Bytes of what `meta` says of anything.
-const LARGEST: usize = 1 << 20;
+const MAX_VALUE_BYTES: usize = 1 << 20;
 
 /// What is in the bucket `meta`.
 #[derive(Debug, Default)]
@@ -110,7 +110,7 @@ impl Visitor for Marks {
     fn pair(&mut self, key: &[u8], value: &[u8], offset: u64) -> Result<Flow, Corruption> {
         self.offset = offset;
         let named = |what: &str| Corruption::new(offset, format!("{}: {what}", String::from_utf8_lossy(key)));
-        if value.len() > LARGEST {
+        if value.len() > MAX_VALUE_BYTES {
             return Err(named("it is larger than etcd ever writes it"));
         }
         match key {

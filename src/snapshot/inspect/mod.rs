@@ -27,11 +27,11 @@ use crate::boltdb::walk::{CONTINUE, Flow, Visitor, Walked};
 /// Of the bucket `key`, the bucket of records.
 const KEY: &[u8] = b"key";
 /// More members than any cluster has.
-const MOST_MEMBERS: usize = 1000;
+const MAX_MEMBERS: usize = 1000;
 /// More kinds of alarms than etcd has.
-const MOST_ALARMS: usize = 16;
+const MAX_ALARMS: usize = 16;
 /// Bytes of a lease, a user, a role or a member.
-const LARGEST: usize = 1 << 20;
+const MAX_VALUE_BYTES: usize = 1 << 20;
 
 /// What was found in a database that is whole.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -115,7 +115,7 @@ pub(crate) fn inspect_within<I: ReadAt + ?Sized>(
     let mut first = First::new(&marks, &keys, limits, &mut tell);
     let pages = database.walk(&mut first)?;
     let First { found, mut records, .. } = first;
-    records.settle();
+    records.resolve();
     marks.check(&found, records.last())?;
     let mut tell = |read| progress(pages.used_pages + read, all_pages);
     let counted = records.count(&database, &marks, &keys, &mut tell)?;
@@ -173,7 +173,7 @@ impl<'p> First<'p> {
     }
 
     fn small(&mut self, key: &[u8], value: &[u8]) -> Result<(), &'static str> {
-        if self.bucket != Bucket::Other && value.len() > LARGEST {
+        if self.bucket != Bucket::Other && value.len() > MAX_VALUE_BYTES {
             return Err("something that etcd keeps small is large");
         }
         let found = &mut self.found;
@@ -187,7 +187,7 @@ impl<'p> First<'p> {
                 if !found.alarms.contains(&name) {
                     found.alarms.push(name);
                 }
-                if found.alarms.len() > MOST_ALARMS {
+                if found.alarms.len() > MAX_ALARMS {
                     return Err("there are more kinds of alarms than etcd has");
                 }
             }
@@ -201,7 +201,7 @@ impl<'p> First<'p> {
             Bucket::Cluster if key == b"downgrade" => schema::downgrade(value)?,
             Bucket::Members => {
                 found.members.push(schema::member(key, value)?.id);
-                if found.members.len() > MOST_MEMBERS {
+                if found.members.len() > MAX_MEMBERS {
                     return Err("there are more members than any cluster has");
                 }
             }

@@ -188,7 +188,7 @@ impl Newest {
     }
 
     /// To be called when all were added, before anything is asked.
-    pub fn settle(&mut self, superseded: &mut Superseded) {
+    pub fn resolve(&mut self, superseded: &mut Superseded) {
         self.keep_newest(superseded);
         self.starts = Vec::with_capacity((1 << 16) + 1);
         let mut at = 0;
@@ -300,7 +300,7 @@ mod tests {
                 for (place, (key, is_alive)) in changes.iter().enumerate() {
                     newest.add(keys.hash(&key.to_le_bytes()), place as u64, *is_alive, &mut superseded);
                 }
-                newest.settle(&mut superseded);
+                newest.resolve(&mut superseded);
                 alive += newest.alive();
                 known += (0..100u16).filter(|key| newest.has(keys.hash(&key.to_le_bytes()))).count();
                 share = newest.share().next();

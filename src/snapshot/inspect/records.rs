@@ -14,7 +14,7 @@ use crate::host::escape_control;
 /// The bucket of records.
 const KEY: &[u8] = b"key";
 /// Keys that seem to be there twice and are looked at again.
-const MOST_TWICE: usize = 16;
+const MAX_PASSES: usize = 16;
 
 /// A CRC-32C, and how many bytes it is over.
 #[derive(Clone, Copy, Debug, Default)]
@@ -90,8 +90,8 @@ impl Records {
     }
 
     /// To be called when all were added.
-    pub(super) fn settle(&mut self) {
-        self.newest.settle(&mut self.superseded);
+    pub(super) fn resolve(&mut self) {
+        self.newest.resolve(&mut self.superseded);
     }
 
     /// Checks a record and counts it.
@@ -201,7 +201,7 @@ impl Records {
         loop {
             let once = std::mem::replace(&mut self.once, Once::new(0, Share::ALL));
             let next_once = once.share().next().map(|share| Once::new(self.limits.once, share));
-            let wanted = once.twice(MOST_TWICE);
+            let wanted = once.twice(MAX_PASSES);
             if !wanted.is_empty() {
                 database.walk_bucket(KEY, &mut Twice { marks, keys, wanted, seen: Vec::new() })?;
             }
@@ -233,7 +233,7 @@ impl Records {
             gone += gone_now;
             self.superseded = superseded;
             self.newest = next_newest.unwrap_or_else(|| Newest::new(0, Share::NONE));
-            self.newest.settle(&mut self.superseded);
+            self.newest.resolve(&mut self.superseded);
             alive += self.newest.alive();
             self.once = next_once.unwrap_or_else(|| Once::new(0, Share::NONE));
         }

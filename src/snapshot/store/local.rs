@@ -15,13 +15,13 @@ pub struct Directory(pub PathBuf);
 
 impl Directory {
     /// On a thread for it: there may be thousands, on a slow disk.
-    async fn aside<T: Send + 'static>(
+    async fn run_blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&std::path::Path) -> Result<T, PruneError> + Send + 'static,
     ) -> Result<T, AppError> {
         let dir = self.0.clone();
         let done = tokio::task::spawn_blocking(move || work(&dir)).await;
-        Ok(done.map_err(|_| PruneError::Lost)??)
+        Ok(done.map_err(|_| PruneError::WorkerPanicked)??)
     }
 }
 
@@ -35,12 +35,12 @@ impl Store for Directory {
     }
 
     async fn list(&self) -> Result<Vec<Listed>, AppError> {
-        self.aside(|dir| Ok(list::list(dir)?)).await
+        self.run_blocking(|dir| Ok(list::list(dir)?)).await
     }
 
     async fn remove(&self, names: &[String]) -> Result<Removed, AppError> {
         let names = names.to_vec();
-        self.aside(move |dir| {
+        self.run_blocking(move |dir| {
             let mut removed = Removed::default();
             for name in names {
                 let path = dir.join(&name);
@@ -60,6 +60,6 @@ impl Store for Directory {
 
     async fn hold(&self, listed: &Listed, held: bool) -> Result<(), AppError> {
         let manifest = Manifest { held, ..listed.manifest.clone().unwrap_or_else(|| prune::unknown(listed)) };
-        self.aside(move |dir| Ok(manifest.write(dir)?)).await
+        self.run_blocking(move |dir| Ok(manifest.write(dir)?)).await
     }
 }

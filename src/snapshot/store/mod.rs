@@ -1,10 +1,10 @@
 //! Where snapshots are kept: a directory of this node (`local`), or a bucket (`s3`). What is done with them is the same for both.
 
-pub mod find;
 pub mod local;
+pub mod locate;
+mod remote;
 pub mod s3;
 mod select;
-mod there;
 
 use super::list::Listed;
 use crate::error::AppError;

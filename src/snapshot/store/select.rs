@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use super::find::{FindError, Found, LIST, LIST_S3, Notice, Places};
+use super::locate::{LIST, LIST_S3, LocateError, Located, Notice, SnapshotLocator};
+use super::remote::RemoteSnapshot;
 use super::s3::listing::InBucket;
 use super::s3::{Bucket, verify as remote};
-use super::there::There;
 use crate::clock;
 use crate::error::AppError;
 use crate::host::escape_control;
@@ -15,10 +15,10 @@ use crate::plan::select::{self as plan, Attempt, CandidateHealth, LATEST, Select
 use crate::snapshot::list::{self, Listed, Status};
 use crate::snapshot::name::{self, NamePrefix};
 use crate::snapshot::prune;
-use crate::snapshot::verify::{self, Demands};
+use crate::snapshot::verify::{self, VerifyOptions};
 
 /// Where snapshots are.
-pub(super) enum Place {
+pub(super) enum SearchedPlace {
     /// On this node.
     Here(PathBuf),
     /// In object storage.
@@ -26,59 +26,61 @@ pub(super) enum Place {
 }
 
 /// A place, with what is in it.
-pub(super) struct Known {
-    pub(super) place: Place,
+pub(super) struct KnownSnapshots {
+    pub(super) place: SearchedPlace,
     pub(super) all: Vec<Listed>,
     /// The same, as the store lists them.
     objects: Vec<InBucket>,
 }
 
-impl Known {
+impl KnownSnapshots {
     pub(super) async fn in_directory(dir: &Path) -> Result<Self, AppError> {
         let path = dir.to_path_buf();
-        let listed = tokio::task::spawn_blocking(move || list::list(&path)).await.map_err(|_| FindError::Lost)?;
-        Ok(Self { place: Place::Here(dir.to_path_buf()), all: listed?, objects: Vec::new() })
+        let listed =
+            tokio::task::spawn_blocking(move || list::list(&path)).await.map_err(|_| LocateError::WorkerPanicked)?;
+        Ok(Self { place: SearchedPlace::Here(dir.to_path_buf()), all: listed?, objects: Vec::new() })
     }
 
     pub(super) fn in_bucket(bucket: Bucket, objects: Vec<InBucket>) -> Self {
         let all = objects.iter().map(|object| object.listed.clone()).collect();
-        Self { place: Place::There(Box::new(bucket)), all, objects }
+        Self { place: SearchedPlace::There(Box::new(bucket)), all, objects }
     }
 
     fn shown(&self) -> String {
         escape_control(&match &self.place {
-            Place::Here(dir) => dir.display().to_string(),
-            Place::There(bucket) => bucket.target().to_string(),
+            SearchedPlace::Here(dir) => dir.display().to_string(),
+            SearchedPlace::There(bucket) => bucket.target().to_string(),
         })
     }
 
     fn location(&self, index: usize) -> String {
         let name = &self.all[index].name;
         escape_control(&match &self.place {
-            Place::Here(dir) => dir.join(name).display().to_string(),
-            Place::There(bucket) => bucket.url(&bucket.key(name)),
+            SearchedPlace::Here(dir) => dir.join(name).display().to_string(),
+            SearchedPlace::There(bucket) => bucket.url(&bucket.key(name)),
         })
     }
 
-    async fn found(&self, index: usize) -> Result<Found, AppError> {
+    async fn found(&self, index: usize) -> Result<Located, AppError> {
         Ok(match &self.place {
-            Place::Here(dir) => Found::Here(dir.join(&self.all[index].name)),
-            Place::There(bucket) => {
-                Found::There(Box::new(There::look((**bucket).clone(), &self.all[index].name).await?))
+            SearchedPlace::Here(dir) => Located::Local(dir.join(&self.all[index].name)),
+            SearchedPlace::There(bucket) => {
+                Located::Remote(Box::new(RemoteSnapshot::head((**bucket).clone(), &self.all[index].name).await?))
             }
         })
     }
 
     /// Verifies one, wherever it is; what is wrong with it, if anything is.
-    async fn verify(&self, index: usize) -> Result<Option<String>, FindError> {
+    async fn verify(&self, index: usize) -> Result<Option<String>, LocateError> {
         match &self.place {
-            Place::Here(dir) => {
+            SearchedPlace::Here(dir) => {
                 let path = dir.join(&self.all[index].name);
-                let verified =
-                    tokio::task::spawn_blocking(move || verify::verify(&path, Demands::default(), &mut |_, _| {}));
-                Ok(verified.await.map_err(|_| FindError::Lost)?.err().map(|error| error.to_string()))
+                let verified = tokio::task::spawn_blocking(move || {
+                    verify::verify(&path, VerifyOptions::default(), &mut |_, _| {})
+                });
+                Ok(verified.await.map_err(|_| LocateError::WorkerPanicked)?.err().map(|error| error.to_string()))
             }
-            Place::There(bucket) => {
+            SearchedPlace::There(bucket) => {
                 let verified = remote::verify(bucket, &self.objects[index], |_| {}).await;
                 Ok(verified.err().map(|error| error.to_string()))
             }
@@ -114,12 +116,16 @@ fn candidate(listed: &Listed, is_here: bool, owner: &Owner) -> SelectCandidate {
 ///
 /// # Errors
 /// If it means none, or none that is good.
-pub(super) async fn newest(places: &Places, known: &[Known], word: &str) -> Result<Found, AppError> {
+pub(super) async fn newest(
+    places: &SnapshotLocator,
+    known: &[KnownSnapshots],
+    word: &str,
+) -> Result<Located, AppError> {
     let mut origins = Vec::new();
     let mut candidates = Vec::new();
     for known in known {
         for (index, listed) in known.all.iter().enumerate() {
-            candidates.push(candidate(listed, matches!(known.place, Place::Here(_)), &places.owner));
+            candidates.push(candidate(listed, matches!(known.place, SearchedPlace::Here(_)), &places.owner));
             origins.push((known, index));
         }
     }
@@ -149,21 +155,21 @@ pub(super) async fn newest(places: &Places, known: &[Known], word: &str) -> Resu
         (places.tell)(Notice::Chosen(format!("{word} is {}, taken {taken}{revision}", known.location(at))));
         return known.found(at).await;
     }
-    let shown: Vec<String> = known.iter().map(Known::shown).collect();
-    let list = if known.iter().any(|known| matches!(known.place, Place::Here(_))) { LIST } else { LIST_S3 };
+    let shown: Vec<String> = known.iter().map(KnownSnapshots::shown).collect();
+    let list = if known.iter().any(|known| matches!(known.place, SearchedPlace::Here(_))) { LIST } else { LIST_S3 };
     if !why.is_empty() {
-        return Err(FindError::NoneGood { name: escape_control(word), places: shown, why, list }.into());
+        return Err(LocateError::NoneGood { name: escape_control(word), places: shown, why, list }.into());
     }
     if let Some((known, at)) = without_ending(&origins, word) {
         (places.tell)(Notice::Chosen(format!("{} is {}", escape_control(word), known.location(at))));
         return known.found(at).await;
     }
     let hint = hint(&candidates, word, &places.owner);
-    Err(FindError::NotFound { name: escape_control(word), places: shown, hint, list }.into())
+    Err(LocateError::NotFound { name: escape_control(word), places: shown, hint, list }.into())
 }
 
 /// One whose name is `word` but for what tells the packing.
-fn without_ending<'k>(origins: &[(&'k Known, usize)], word: &str) -> Option<(&'k Known, usize)> {
+fn without_ending<'k>(origins: &[(&'k KnownSnapshots, usize)], word: &str) -> Option<(&'k KnownSnapshots, usize)> {
     origins.iter().copied().find(|(known, index)| name::stem(&known.all[*index].name) == word)
 }
 

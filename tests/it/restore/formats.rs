@@ -8,9 +8,9 @@ use quorate::boltdb::membership::Membership;
 use quorate::boltdb::raft_snapshot;
 use quorate::etcd::version::Version;
 use quorate::restore::build::{self, Blueprint};
-use quorate::snapshot::aside::Course;
 use quorate::snapshot::file;
-use quorate::snapshot::verify::{Demands, verify};
+use quorate::snapshot::job::JobControl;
+use quorate::snapshot::verify::{VerifyOptions, verify};
 
 use crate::kit::{Etcd, Timed};
 
@@ -57,7 +57,7 @@ fn logs_and_raft_snapshots_are_those_that_etcd_writes() {
             let name = format!("m{count}");
             let blueprint = Blueprint { name, membership: membership.clone(), target, raise: 0, allow_empty: false };
             let built =
-                build::build(&file::open(&seed).unwrap(), &ours, &blueprint, &Course::default(), &mut |_, _| {})
+                build::build(&file::open(&seed).unwrap(), &ours, &blueprint, &JobControl::default(), &mut |_, _| {})
                     .unwrap();
             let both = |path: &str| [&ours, &theirs.dir].map(|dir| fs::read(dir.join("member").join(path)).unwrap());
             let context = format!("etcd {target}, {count} members");
@@ -75,7 +75,7 @@ fn logs_and_raft_snapshots_are_those_that_etcd_writes() {
             }
             assert_eq!(raft_snapshot::decode(&ours_snap), raft_snapshot::decode(&expected), "{context}");
             // The databases hold the same, but for the marks that only quorate sets right.
-            let demands = Demands { skip_hash: true };
+            let demands = VerifyOptions { skip_hash: true };
             let [ours, expected] = [&ours, &theirs.dir]
                 .map(|dir| verify(&dir.join("member/snap/db"), demands, &mut |_, _| {}).unwrap().inspection);
             assert_eq!(ours, built.inspection, "{context}");
@@ -123,9 +123,10 @@ fn a_raised_revision_is_as_etcdutl_raises_it() {
         let target = etcd.version().parse().unwrap();
         let blueprint = Blueprint { name: "m1".into(), membership, target, raise: 1000, allow_empty: false };
         let built =
-            build::build(&file::open(&seed).unwrap(), &ours, &blueprint, &Course::default(), &mut |_, _| {}).unwrap();
+            build::build(&file::open(&seed).unwrap(), &ours, &blueprint, &JobControl::default(), &mut |_, _| {})
+                .unwrap();
         assert_eq!(built.inspection.revision, built.revision_before + 1000);
-        let demands = Demands { skip_hash: true };
+        let demands = VerifyOptions { skip_hash: true };
         let [ours, expected] = [&ours, &theirs]
             .map(|dir| verify(&dir.join("member/snap/db"), demands, &mut |_, _| {}).unwrap().inspection);
         assert_eq!(

@@ -10,12 +10,12 @@ use etcd_client::{AlarmAction, AlarmType, Compare, CompareOp, Txn, TxnOp};
 use quorate::boltdb::database::{Database, Length};
 use quorate::datadir::DataDir;
 use quorate::etcd::client::EtcdClient;
-use quorate::snapshot::aside::Course;
 use quorate::snapshot::copy;
-use quorate::snapshot::live::Live;
-use quorate::snapshot::receive::Pace;
+use quorate::snapshot::job::JobControl;
+use quorate::snapshot::live::PinnedDatabase;
+use quorate::snapshot::receive::SpaceCheckedWriter;
 use quorate::snapshot::sink::Sink;
-use quorate::snapshot::verify::{self, Demands, Verified};
+use quorate::snapshot::verify::{self, Verified, VerifyOptions};
 
 use crate::kit::{Etcd, Node, Timed, eventually};
 use crate::snapshot::save::{begin, fill, list, path_of, save};
@@ -203,15 +203,16 @@ mod soak {
 
     /// Copies, then reads what etcd sends of the same transaction, and compares. Nothing if the file was replaced meanwhile.
     async fn copy_and_compare(client: &mut EtcdClient, data: &DataDir) -> Option<Verified> {
-        let live = Live::hold(client, data).await.ok()?;
-        assert!(live.is_held(), "large enough to be held: {}", live.size());
+        let live = PinnedDatabase::pin(client, data).await.ok()?;
+        assert!(live.is_pinned(), "large enough to be held: {}", live.size());
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("copy");
         let (live, done) = tokio::task::spawn_blocking({
             let path = path.clone();
             move || {
-                let mut sink = Sink::raw(File::create_new(&path).unwrap(), Pace::new(path.parent().unwrap()));
-                let done = copy::copy(&live, &mut sink, &Course::default());
+                let mut sink =
+                    Sink::raw(File::create_new(&path).unwrap(), SpaceCheckedWriter::new(path.parent().unwrap()));
+                let done = copy::copy(&live, &mut sink, &JobControl::default());
                 (live, done)
             }
         })
@@ -224,7 +225,7 @@ mod soak {
         let sent = live.received().await.unwrap();
         tokio::task::spawn_blocking(move || {
             let copied = fs::read(&path).unwrap();
-            let verified = verify::verify(&path, Demands::default(), &mut |_, _| {}).unwrap();
+            let verified = verify::verify(&path, VerifyOptions::default(), &mut |_, _| {}).unwrap();
             assert_eq!(sent.len(), copied.len());
             let size = sent.len() - 32;
             let database = Database::open(&sent[..size], size as u64, Length::Exact).unwrap();

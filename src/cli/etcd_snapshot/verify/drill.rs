@@ -17,7 +17,7 @@ use crate::host::escape_control;
 use crate::restore::drill::record::{Outcome, Record};
 use crate::restore::drill::{Drill, DrillError, Passed};
 use crate::server;
-use crate::snapshot::aside::Course;
+use crate::snapshot::job::JobControl;
 use crate::snapshot::list::{self, Listed};
 use crate::snapshot::prune;
 
@@ -51,7 +51,7 @@ impl Item {
 
 pub(super) fn run(config: &Config, place: &Place, args: &Args) -> Result<Exit, AppError> {
     let dir = directory(place, args);
-    let course = Course::default();
+    let course = JobControl::default();
     let runtime = runtime()?;
     // That of the running server, which may have been named on its command line.
     let mut config = config.clone();
@@ -68,7 +68,7 @@ pub(super) fn run(config: &Config, place: &Place, args: &Args) -> Result<Exit, A
                 continue;
             }
         };
-        if course.is_broken_off() {
+        if course.is_cancelled() {
             break;
         }
         interrupt::cancel_first(&course);
@@ -112,7 +112,12 @@ fn directory(place: &Place, args: &Args) -> PathBuf {
     args.drill_dir.as_deref().map_or_else(usual, |dir| std::path::absolute(dir).unwrap_or_else(|_| dir.to_path_buf()))
 }
 
-fn one(runtime: &tokio::runtime::Runtime, drill: &Drill<'_>, got: &Got, course: &Course) -> Result<Passed, DrillError> {
+fn one(
+    runtime: &tokio::runtime::Runtime,
+    drill: &Drill<'_>,
+    got: &Got,
+    course: &JobControl,
+) -> Result<Passed, DrillError> {
     let mut progress = Progress::new("building data for the drill");
     let manifest = got.manifest.clone().or_else(|| list::at(&got.path).and_then(|listed| listed.manifest));
     runtime.block_on(drill.run(&got.path, manifest.as_ref(), course, move |done, all| {

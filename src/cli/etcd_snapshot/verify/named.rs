@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::super::place::Place;
 use super::Args;
 use super::outcome::Outcome;
-use crate::snapshot::store::find::Found;
+use crate::snapshot::store::locate::Located;
 
 /// A name that was given.
 pub(super) enum Named {
@@ -33,9 +33,9 @@ pub(super) async fn resolve(
             resolved.push(Named::Everywhere(name.clone()));
             continue;
         }
-        match places.find(name).await {
-            Ok(Found::Here(path)) => resolved.push(Named::File(path)),
-            Ok(Found::There(there)) => resolved.push(Named::Url(there.url())),
+        match places.locate(name).await {
+            Ok(Located::Local(path)) => resolved.push(Named::File(path)),
+            Ok(Located::Remote(there)) => resolved.push(Named::Url(there.url())),
             Err(failure) => outcome.bad(name, &failure),
         }
     }

@@ -11,11 +11,11 @@ use crate::error::{AppError, ErrorReport};
 use crate::log_failure;
 use crate::server::snapshots;
 use crate::server::state::Shared;
-use crate::snapshot::file::Packing;
+use crate::snapshot::file::Compression;
 use crate::snapshot::list::{self, Status};
 use crate::snapshot::manifest::Manifest;
-use crate::snapshot::store::s3::error::{Kind, S3Error};
-use crate::snapshot::store::s3::upload::{self, Sending, State};
+use crate::snapshot::store::s3::error::{S3Error, S3ErrorKind};
+use crate::snapshot::store::s3::upload::{self, State, UploadRequest};
 use crate::snapshot::store::s3::{Bucket, listing};
 
 /// One attempt to upload a snapshot: where it is now, and what was written down of it.
@@ -49,20 +49,20 @@ pub(super) async fn attempt(
         take_back(shared, &bucket).await;
         match send(shared, &bucket, pending, &manifest).await {
             Ok(()) => return Ok((bucket.url(&bucket.key(&pending.name)), manifest)),
-            Err(error) if error.kind == Kind::Taken => {
+            Err(error) if error.kind == S3ErrorKind::NameConflict => {
                 return Err(UploadError::Taken {
                     name: pending.name.clone(),
                     source: Box::new(AppError::from(error).to_report()),
                 });
             }
-            Err(error) if error.kind == Kind::Damaged => {
+            Err(error) if error.kind == S3ErrorKind::SourceChanged => {
                 return Err(UploadError::Damaged {
                     name: pending.name.clone(),
                     source: Box::new(AppError::from(error).to_report()),
                 });
             }
             // Once, with credentials that were asked for anew.
-            Err(error) if error.may_be_refreshed() && !is_new => is_new = true,
+            Err(error) if error.credentials_expired() && !is_new => is_new = true,
             Err(error) => {
                 if error.is_about_credentials() {
                     // Where they come from is looked at anew the next time.
@@ -122,14 +122,14 @@ fn forget(shared: &Shared, id: &str) {
 
 async fn send(shared: &Shared, bucket: &Bucket, pending: &Pending, manifest: &Manifest) -> Result<(), S3Error> {
     let uploads = &shared.snapshots.uploads;
-    let sending = Sending {
+    let sending = UploadRequest {
         path: pending.dir.join(&pending.name),
         size: manifest.size,
         sha256: manifest.sha256.clone(),
         key: bucket.key(&pending.name),
-        content_type: match Packing::named(&manifest.compression) {
-            Some(Packing::Zip) => "application/zip",
-            Some(Packing::Zstd) => "application/zstd",
+        content_type: match Compression::named(&manifest.compression) {
+            Some(Compression::Zip) => "application/zip",
+            Some(Compression::Zstd) => "application/zstd",
             _ => "application/octet-stream",
         },
         metadata: HashMap::from([
@@ -154,13 +154,13 @@ async fn send(shared: &Shared, bucket: &Bucket, pending: &Pending, manifest: &Ma
             }
         });
     };
-    if let Some(other) = upload::another(bucket, &sending, &manifest.name).await {
+    if let Some(other) = upload::conflicting_object(bucket, &sending, &manifest.name).await {
         return Err(other);
     }
     let sent = upload::upload(bucket, &sending, tell, &uploads.progress.0).await;
-    if matches!(&sent, Err(error) if error.kind == Kind::Differs) {
+    if matches!(&sent, Err(error) if error.kind == S3ErrorKind::ChecksumMismatch) {
         // What is not what was sent must not look like a snapshot.
         let _ = bucket.delete(std::slice::from_ref(&sending.key)).await;
     }
-    listing::describe(bucket, manifest, &sent?).await
+    listing::write_manifest(bucket, manifest, &sent?).await
 }

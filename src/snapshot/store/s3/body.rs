@@ -14,11 +14,11 @@ use crate::clock;
 /// Bytes that are given out at a time.
 const CHUNK: usize = 64 << 10;
 /// What the system may have taken and not sent yet, in bytes.
-const IN_BUFFERS: u64 = 4 << 20;
+const BUFFERED_BYTES: u64 = 4 << 20;
 /// The slowest that those may be on their way, in bytes a second.
-const SLOWEST: u64 = 64 << 10;
+const MIN_BYTES_PER_SECOND: u64 = 64 << 10;
 /// How often it is looked.
-const LOOK: Duration = Duration::from_millis(200);
+const CHECK_INTERVAL: Duration = Duration::from_millis(200);
 
 /// How far a body is.
 #[derive(Debug, Default)]
@@ -69,7 +69,7 @@ pub(super) fn of(bytes: &Bytes, progress: &Arc<Progress>) -> ByteStream {
 }
 
 /// Waits for what is sent with such a body; nothing if it does not get on for `timeout`.
-pub(super) async fn patiently<T>(
+pub(super) async fn with_stall_timeout<T>(
     sent: impl Future<Output = T>,
     progress: &Progress,
     size: u64,
@@ -78,14 +78,14 @@ pub(super) async fn patiently<T>(
     let mut sent = std::pin::pin!(sent);
     let (mut seen, mut since) = (0, clock::monotonic());
     loop {
-        if let Ok(done) = tokio::time::timeout(LOOK.min(timeout), &mut sent).await {
+        if let Ok(done) = tokio::time::timeout(CHECK_INTERVAL.min(timeout), &mut sent).await {
             return Some(done);
         }
         let moves = progress.moves.load(Ordering::Relaxed);
         if moves != seen {
             (seen, since) = (moves, clock::monotonic());
         }
-        let buffered = Duration::from_secs(size.min(IN_BUFFERS) / SLOWEST);
+        let buffered = Duration::from_secs(size.min(BUFFERED_BYTES) / MIN_BYTES_PER_SECOND);
         let limit = if progress.left.load(Ordering::Relaxed) == 0 { timeout + buffered } else { timeout };
         if since.elapsed() > limit {
             return None;

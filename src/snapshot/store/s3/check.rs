@@ -6,9 +6,9 @@ use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
 use tokio::net::lookup_host;
 
-use super::error::{Kind, S3Error};
+use super::error::{S3Error, S3ErrorKind};
 use super::upload::{self, head};
-use super::{Bucket, Object, md5_of, stored_as_asked, with_customer_key};
+use super::{Bucket, Object, md5_of, with_customer_key, with_storage_class};
 use crate::clock;
 use crate::host;
 
@@ -20,14 +20,14 @@ pub struct Step {
     /// How it went, for people.
     pub what: String,
     /// How bad it is.
-    pub verdict: Verdict,
+    pub verdict: StepResult,
     /// What to do, if anything.
     pub next: Option<String>,
 }
 
 /// How bad something is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum StepResult {
     /// It works.
     Good,
     /// Worth knowing.
@@ -41,11 +41,11 @@ const PART: usize = 5 << 20;
 /// What is written begins so.
 const CHECK: &str = ".quorate-check-";
 /// What is as old, in seconds, is no check's that still runs.
-const LEFT: u64 = 3600;
+const LEFTOVER_AGE_SECONDS: u64 = 3600;
 /// Clocks that are this far apart are worth a word.
-const APART: Duration = Duration::from_secs(60);
+const CLOCK_SKEW_WARN: Duration = Duration::from_secs(60);
 /// Clocks that are farther apart than this keep requests from being accepted (Amazon S3 API reference, `RequestTimeTooSkewed`).
-const TOO_FAR: Duration = Duration::from_secs(900);
+const CLOCK_SKEW_LIMIT: Duration = Duration::from_secs(900);
 
 struct Check<'b> {
     bucket: &'b Bucket,
@@ -61,14 +61,14 @@ pub async fn check(bucket: &Bucket) -> Vec<Step> {
     let key = format!("{prefix}{CHECK}{now}-{random:016x}");
     let _ = check.run(&key).await;
     let written = [key.clone(), format!("{key}-parts")];
-    let is_written = check.steps.iter().any(|step| step.name == "put" && step.verdict == Verdict::Good);
+    let is_written = check.steps.iter().any(|step| step.name == "put" && step.verdict == StepResult::Good);
     if is_written {
         match bucket.delete(&written).await {
             Ok(refused) if refused.is_empty() => check.good("delete", "what was written is gone again"),
             Ok(refused) => {
                 for (key, error) in refused {
                     let what = format!("{} stays: {}", bucket.url(&key), error.why());
-                    let verdict = if error.kind == Kind::Locked { Verdict::Note } else { Verdict::Bad };
+                    let verdict = if error.kind == S3ErrorKind::Locked { StepResult::Note } else { StepResult::Bad };
                     check.add(
                         "delete",
                         what,
@@ -84,21 +84,21 @@ pub async fn check(bucket: &Bucket) -> Vec<Step> {
 }
 
 impl Check<'_> {
-    fn add(&mut self, name: &'static str, what: impl Into<String>, verdict: Verdict, next: Option<String>) {
+    fn add(&mut self, name: &'static str, what: impl Into<String>, verdict: StepResult, next: Option<String>) {
         self.steps.push(Step { name, what: what.into(), verdict, next });
     }
 
     fn good(&mut self, name: &'static str, what: impl Into<String>) {
-        self.add(name, what, Verdict::Good, None);
+        self.add(name, what, StepResult::Good, None);
     }
 
     fn note(&mut self, name: &'static str, what: impl Into<String>) {
-        self.add(name, what, Verdict::Note, None);
+        self.add(name, what, StepResult::Note, None);
     }
 
     fn bad(&mut self, name: &'static str, error: &S3Error) {
         use crate::error::Diagnostic as _;
-        self.add(name, error.why(), Verdict::Bad, error.next_step());
+        self.add(name, error.why(), StepResult::Bad, error.next_step());
     }
 
     /// Nothing that follows could work if it is bad.
@@ -127,7 +127,7 @@ impl Check<'_> {
             Some(read) if read == content => self.good("get", "what was written came back"),
             _ => {
                 let why = "what came back is not what was written";
-                self.bad("get", &S3Error::new("trust", bucket.url(key), Kind::Differs, why));
+                self.bad("get", &S3Error::new("trust", bucket.url(key), S3ErrorKind::ChecksumMismatch, why));
                 return None;
             }
         }
@@ -148,7 +148,7 @@ impl Check<'_> {
     /// What checks left that were killed. If it stays, that is what it did before.
     async fn sweep(&self, listed: &[Object]) {
         let ours = format!("{}{CHECK}", self.bucket.target().prefix());
-        let old = clock::unix_seconds(clock::now()).saturating_sub(LEFT);
+        let old = clock::unix_seconds(clock::now()).saturating_sub(LEFTOVER_AGE_SECONDS);
         let left = listed.iter().filter(|object| object.key.starts_with(&ours) && object.modified < old);
         let left: Vec<String> = left.map(|object| object.key.clone()).collect();
         if !left.is_empty() {
@@ -187,11 +187,11 @@ impl Check<'_> {
         let request = request.interceptor(DateSeen(seen));
         let done = request.send().await.map_err(|error| bucket.fail("reach", "", &error));
         let tls = match (target.is_plain, target.skip_verify) {
-            (true, _) => ("plain HTTP: whoever is on the way can read and change snapshots", Verdict::Note),
-            (_, true) => ("the certificate is not looked at: whoever answers is believed", Verdict::Note),
-            _ => ("the certificate is trusted", Verdict::Good),
+            (true, _) => ("plain HTTP: whoever is on the way can read and change snapshots", StepResult::Note),
+            (_, true) => ("the certificate is not looked at: whoever answers is believed", StepResult::Note),
+            _ => ("the certificate is trusted", StepResult::Good),
         };
-        let is_reached = !matches!(&done, Err(error) if matches!(error.kind, Kind::Unreachable | Kind::Silent | Kind::Tls | Kind::Proxy));
+        let is_reached = !matches!(&done, Err(error) if matches!(error.kind, S3ErrorKind::Unreachable | S3ErrorKind::Timeout | S3ErrorKind::Tls | S3ErrorKind::Proxy));
         if is_reached {
             self.add("tls", tls.0, tls.1, None);
         }
@@ -205,20 +205,20 @@ impl Check<'_> {
                 self.good("bucket", format!("{} is there, region {region}", target.bucket));
             }
             // Some stores, and some policies, do not answer this; the list that follows tells.
-            Err(error) if matches!(error.kind, Kind::Denied | Kind::Unsupported | Kind::Other) => {
+            Err(error) if matches!(error.kind, S3ErrorKind::Denied | S3ErrorKind::Unsupported | S3ErrorKind::Other) => {
                 self.note("bucket", format!("it is not told whether it is there: {}", error.why()));
             }
-            Err(error) if error.kind == Kind::NoObject => {
+            Err(error) if error.kind == S3ErrorKind::NoObject => {
                 let why = format!("there is no bucket {}", target.bucket);
-                self.bad("bucket", &S3Error::new("reach", target.to_string(), Kind::NoBucket, why));
+                self.bad("bucket", &S3Error::new("reach", target.to_string(), S3ErrorKind::NoBucket, why));
                 return None;
             }
             Err(error) => {
                 let name = match error.kind {
-                    Kind::Tls => "tls",
-                    Kind::Proxy => "proxy",
-                    Kind::Unreachable | Kind::Silent => "connection",
-                    Kind::NoCredentials => "credentials",
+                    S3ErrorKind::Tls => "tls",
+                    S3ErrorKind::Proxy => "proxy",
+                    S3ErrorKind::Unreachable | S3ErrorKind::Timeout => "connection",
+                    S3ErrorKind::NoCredentials => "credentials",
                     _ => "bucket",
                 };
                 self.bad(name, &error);
@@ -230,17 +230,17 @@ impl Check<'_> {
 
     fn offset(&mut self, ours: SystemTime, theirs: SystemTime) {
         let apart = theirs.duration_since(ours).or_else(|error| Ok::<_, ()>(error.duration())).unwrap_or_default();
-        if apart < APART {
+        if apart < CLOCK_SKEW_WARN {
             self.good("clock", format!("less than {} s from the store's", apart.as_secs() + 1));
         } else {
             let what = format!("this machine's clock and the store's are {} s apart", apart.as_secs());
             self.add(
                 "clock",
                 what,
-                if apart < TOO_FAR { Verdict::Note } else { Verdict::Bad },
+                if apart < CLOCK_SKEW_LIMIT { StepResult::Note } else { StepResult::Bad },
                 Some(format!(
                     "set the clock right (timedatectl): from {} s on requests are refused",
-                    TOO_FAR.as_secs()
+                    CLOCK_SKEW_LIMIT.as_secs()
                 )),
             );
         }
@@ -250,7 +250,7 @@ impl Check<'_> {
         let (bucket, target) = (self.bucket, self.bucket.target());
         let done = async {
             let request = bucket.client.create_multipart_upload().bucket(&target.bucket).key(key);
-            let created = stored_as_asked!(request, target).send().await;
+            let created = with_storage_class!(request, target).send().await;
             let created = created.map_err(|error| bucket.fail("begin to upload", key, &error))?;
             let id = created.upload_id().unwrap_or_default().to_owned();
             let sent = async {
@@ -280,7 +280,7 @@ impl Check<'_> {
         match done.await {
             Ok(found) if found.content_length() != Some(i64::try_from(PART + 1).unwrap_or(0)) => {
                 let why = "the store has less than was uploaded";
-                self.bad("multipart", &S3Error::new("trust", bucket.url(key), Kind::Differs, why));
+                self.bad("multipart", &S3Error::new("trust", bucket.url(key), S3ErrorKind::ChecksumMismatch, why));
             }
             Ok(found) => {
                 self.good("multipart", "an upload in parts works");

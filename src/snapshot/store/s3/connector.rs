@@ -26,15 +26,16 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
-use super::error::{Kind, S3Error};
+use super::error::{S3Error, S3ErrorKind};
 use crate::config::s3::{Proxy, Target};
 
 /// Where instance and container roles are asked for: never through a proxy.
-const NEAR: &str = "169.254.169.254,169.254.170.2,169.254.170.23,fd00:ec2::254,fd00:ec2::23,localhost,127.0.0.1,::1";
+const METADATA_ADDRESSES: &str =
+    "169.254.169.254,169.254.170.2,169.254.170.23,fd00:ec2::254,fd00:ec2::23,localhost,127.0.0.1,::1";
 
 /// Who is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Asked {
+pub(super) enum RequestTarget {
     /// The store.
     Store,
     /// Those who have credentials: near ones without a proxy.
@@ -45,27 +46,27 @@ pub(super) enum Asked {
 ///
 /// # Errors
 /// If TLS cannot be set up as configured.
-pub(super) fn client(target: &Target, asked: Asked) -> Result<SharedHttpClient, S3Error> {
+pub(super) fn client(target: &Target, asked: RequestTarget) -> Result<SharedHttpClient, S3Error> {
     let proxy = proxy(target);
-    if asked == Asked::Store && target.skip_verify && !target.is_plain {
-        return unverified(proxy.as_ref());
+    if asked == RequestTarget::Store && target.skip_verify && !target.is_plain {
+        return insecure(proxy.as_ref());
     }
     let mut trusted = TrustStore::empty().with_native_roots(has_system_roots());
     for pem in &target.cas {
         trusted.add_pem_certificate(pem.clone());
     }
     let tls = TlsContext::builder().with_trust_store(trusted).build();
-    let tls = tls.map_err(|error| S3Error::set_up(target, Kind::Tls, error.to_string()))?;
+    let tls = tls.map_err(|error| S3Error::set_up(target, S3ErrorKind::Tls, error.to_string()))?;
     let proxy = match &proxy {
         None => ProxyConfig::disabled(),
         Some(way) => {
             let set = ProxyConfig::all(way.uri().to_string());
-            let set = set.map_err(|error| S3Error::set_up(target, Kind::Proxy, error.to_string()))?;
+            let set = set.map_err(|error| S3Error::set_up(target, S3ErrorKind::Proxy, error.to_string()))?;
             let set = match way.raw_auth() {
                 Some((user, password)) => set.with_basic_auth(user, password),
                 None => set,
             };
-            if asked == Asked::Credentials { set.no_proxy(NEAR) } else { set }
+            if asked == RequestTarget::Credentials { set.no_proxy(METADATA_ADDRESSES) } else { set }
         }
     };
     Ok(Builder::new().build_with_connector_fn(move |settings, components| {
@@ -126,33 +127,34 @@ fn proxy(target: &Target) -> Option<Intercept> {
 }
 
 /// One that believes whoever answers.
-fn unverified(proxy: Option<&Intercept>) -> Result<SharedHttpClient, S3Error> {
+fn insecure(proxy: Option<&Intercept>) -> Result<SharedHttpClient, S3Error> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let config = ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions();
     let config = config.map_err(|error| S3Error::tls(error.to_string()))?;
-    let config = config.dangerous().with_custom_certificate_verifier(Arc::new(Anybody(provider))).with_no_client_auth();
+    let config =
+        config.dangerous().with_custom_certificate_verifier(Arc::new(NoVerification(provider))).with_no_client_auth();
     let mut tcp = Tcp::new();
     tcp.enforce_http(false);
     tcp.set_nodelay(true);
     let https = HttpsConnectorBuilder::new().with_tls_config(config).https_or_http().enable_http1();
     let connector = match proxy {
-        None => SharedHttpConnector::new(Unverified::new(https.wrap_connector(tcp))),
+        None => SharedHttpConnector::new(InsecureConnector::new(https.wrap_connector(tcp))),
         Some(way) => {
             let tunnel = Tunnel::new(way.uri().clone(), tcp);
             let tunnel = match way.basic_auth() {
                 Some(auth) => tunnel.with_auth(auth.clone()),
                 None => tunnel,
             };
-            SharedHttpConnector::new(Unverified::new(https.wrap_connector(tunnel)))
+            SharedHttpConnector::new(InsecureConnector::new(https.wrap_connector(tunnel)))
         }
     };
     Ok(http_client_fn(move |_, _| connector.clone()))
 }
 
 #[derive(Clone, Debug)]
-struct Unverified<C>(Client<HttpsConnector<C>, SdkBody>);
+struct InsecureConnector<C>(Client<HttpsConnector<C>, SdkBody>);
 
-impl<C> Unverified<C>
+impl<C> InsecureConnector<C>
 where
     HttpsConnector<C>: Connect + Clone,
 {
@@ -161,7 +163,7 @@ where
     }
 }
 
-impl<C> HttpConnector for Unverified<C>
+impl<C> HttpConnector for InsecureConnector<C>
 where
     C: std::fmt::Debug + Clone + Send + Sync + 'static,
     HttpsConnector<C>: Connect + Clone + Send + Sync + 'static,
@@ -179,9 +181,9 @@ where
 
 /// Asks nobody for a name. That whoever it is holds the key of what was shown is still checked.
 #[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
+struct NoVerification(Arc<CryptoProvider>);
 
-impl ServerCertVerifier for Anybody {
+impl ServerCertVerifier for NoVerification {
     fn verify_server_cert(
         &self,
         _: &CertificateDer<'_>,

@@ -13,24 +13,24 @@ use aws_credential_types::provider::{self, ProvideCredentials, SharedCredentials
 use aws_sdk_s3::config::Region;
 use serde::{Deserialize, Serialize};
 
-use super::connector::{self, Asked};
-use super::error::{Kind, S3Error, deepest};
+use super::connector::{self, RequestTarget};
+use super::error::{S3Error, S3ErrorKind, deepest};
 use crate::clock;
 use crate::config::s3::Target;
 use crate::faults;
 
 /// Whoever has them may take a moment: a process, a role, a server far away. So long they are waited for.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const CREDENTIALS_TIMEOUT: Duration = Duration::from_secs(60);
 /// The name of keys that were given.
-const GIVEN: &str = "etcd-s3-access-key";
+const ACCESS_KEY_OPTION: &str = "etcd-s3-access-key";
 
 /// Where they came from, if the SDK does not know.
 #[derive(Clone, Debug)]
-struct Source(String);
+struct CredentialSource(String);
 
 /// Credentials that one process of ours gives to another, as root, on its socket.
 #[derive(Serialize, Deserialize)]
-pub struct Lent {
+pub struct SharedCredentials {
     access_key: String,
     secret_key: String,
     session_token: Option<String>,
@@ -39,26 +39,26 @@ pub struct Lent {
     source: String,
 }
 
-impl Lent {
+impl SharedCredentials {
     /// As the SDK has them.
     #[must_use]
-    pub fn taken(self) -> Credentials {
+    pub fn source_label(self) -> Credentials {
         let expires = self.expires.map(|seconds| UNIX_EPOCH + Duration::from_secs(seconds));
         let mut taken = Credentials::new(self.access_key, self.secret_key, self.session_token, expires, "lent");
-        taken.set_property(Source(format!("{}, as the running server finds it", self.source)));
+        taken.set_property(CredentialSource(format!("{}, as the running server finds it", self.source)));
         taken
     }
 }
 
 /// Whoever has credentials, with a deadline of their own: who waits for them must not blame the store.
 #[derive(Clone, Debug)]
-pub struct Keeper {
+pub struct CachedCredentials {
     from: SharedCredentialsProvider,
     /// What was found when the bucket was connected to, until it is first used.
     found: Arc<Mutex<Option<Credentials>>>,
 }
 
-impl Keeper {
+impl CachedCredentials {
     /// Given ones, or those that `lender` has, or whoever finds them.
     ///
     /// # Errors
@@ -67,13 +67,14 @@ impl Keeper {
         let from = if let Some(keys) = &target.keys {
             let token = keys.session_token.as_ref().map(|token| token.reveal().to_owned());
             let (access_key, secret_key) = (keys.access_key.reveal(), keys.secret_key.reveal());
-            let mut given = Credentials::new(access_key, secret_key, token, None, GIVEN);
-            given.set_property(Source(keys.source.to_owned()));
+            let mut given = Credentials::new(access_key, secret_key, token, None, ACCESS_KEY_OPTION);
+            given.set_property(CredentialSource(keys.source.to_owned()));
             SharedCredentialsProvider::new(given)
         } else if let Some(lender) = lender {
             lender
         } else {
-            let around = ProviderConfig::default().with_http_client(connector::client(target, Asked::Credentials)?);
+            let around =
+                ProviderConfig::default().with_http_client(connector::client(target, RequestTarget::Credentials)?);
             let around = around.with_region(Some(Region::new(target.region.clone())));
             SharedCredentialsProvider::new(DefaultCredentialsChain::builder().configure(around).build().await)
         };
@@ -81,7 +82,7 @@ impl Keeper {
     }
 
     async fn ask(&self) -> provider::Result {
-        let patience = faults::tunable("QUORATE_TEST_CREDENTIALS_MS", PATIENCE);
+        let patience = faults::tunable("QUORATE_TEST_CREDENTIALS_MS", CREDENTIALS_TIMEOUT);
         match tokio::time::timeout(patience, self.from.provide_credentials()).await {
             Ok(found) => found,
             Err(_) => Err(CredentialsError::provider_timed_out(patience)),
@@ -109,15 +110,16 @@ impl Keeper {
                 }
                 _ => format!("no credentials were found: {}", deepest(&error)),
             };
-            S3Error::new("find credentials for", target.to_string(), Kind::NoCredentials, why)
+            S3Error::new("find credentials for", target.to_string(), S3ErrorKind::NoCredentials, why)
         })?;
-        let source = found.get_property::<Source>().map_or_else(|| source_of(&found), |source| source.0.clone());
+        let source =
+            found.get_property::<CredentialSource>().map_or_else(|| source_of(&found), |source| source.0.clone());
         *self.found.lock().unwrap_or_else(PoisonError::into_inner) = Some(found.clone());
         Ok((found, source))
     }
 }
 
-impl ProvideCredentials for Keeper {
+impl ProvideCredentials for CachedCredentials {
     fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
     where
         Self: 'a,
@@ -130,9 +132,9 @@ impl ProvideCredentials for Keeper {
 ///
 /// # Errors
 /// If there are none.
-pub async fn lend(target: &Target) -> Result<Lent, S3Error> {
-    let (found, source) = Keeper::new(target, None).await?.find(target).await?;
-    Ok(Lent {
+pub async fn export_credentials(target: &Target) -> Result<SharedCredentials, S3Error> {
+    let (found, source) = CachedCredentials::new(target, None).await?.find(target).await?;
+    Ok(SharedCredentials {
         access_key: found.access_key_id().to_owned(),
         secret_key: found.secret_access_key().to_owned(),
         session_token: found.session_token().map(str::to_owned),
@@ -152,7 +154,7 @@ fn source_of(found: &Credentials) -> String {
     let told = format!("{found:?}");
     let name = told.split_once("provider_name: \"").and_then(|(_, rest)| rest.split_once('"'));
     match name.map_or("", |(name, _)| name) {
-        GIVEN => GIVEN.into(),
+        ACCESS_KEY_OPTION => ACCESS_KEY_OPTION.into(),
         "EnvironmentVariable" | "Environment" | "environment" => "the environment (AWS_ACCESS_KEY_ID)".into(),
         "ProfileFile" | "SharedCredentials" => "a profile (~/.aws)".into(),
         "WebIdentityToken" => "a web identity (AWS_WEB_IDENTITY_TOKEN_FILE)".into(),

@@ -15,7 +15,7 @@ use hyper::body::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 
-use super::error::{Kind, S3Error, deepest};
+use super::error::{S3Error, S3ErrorKind, deepest};
 use super::{Bucket, upload, with_customer_key};
 use crate::durable::{self, PRIVATE_FILE, WriteError};
 use crate::error::{Code, Diagnostic, is_disk_full};
@@ -31,11 +31,11 @@ const PROGRESS: u64 = 256 << 10;
 /// After a part was broken off.
 const PAUSE: Duration = Duration::from_millis(300);
 /// What was received is made safe, and written down, after so many parts: so much may have to be received again.
-const SAFE_EVERY: usize = 8;
+const PARTS_PER_SYNC: usize = 8;
 /// What stays free on the disk.
-const SPARE: u64 = 64 << 20;
+const RESERVED_FREE_BYTES: u64 = 64 << 20;
 /// Bytes that a stream must bring in each length of the time-out.
-const LEAST: u64 = 4096;
+const MIN_BYTES: u64 = 4096;
 
 /// Why a snapshot did not arrive.
 #[derive(Debug, thiserror::Error)]
@@ -81,7 +81,7 @@ impl Diagnostic for DownloadError {
 
 /// What is to be got, and what it was like when it was looked at.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Remote {
+pub struct RemoteObject {
     /// Its key.
     pub key: String,
     /// Bytes.
@@ -102,19 +102,19 @@ pub struct Remote {
 ///
 /// # Errors
 /// If there is none, or the store does not say.
-pub async fn look(bucket: &Bucket, key: &str) -> Result<Remote, S3Error> {
+pub async fn head(bucket: &Bucket, key: &str) -> Result<RemoteObject, S3Error> {
     let found = match upload::head(bucket, key).await {
         Ok(found) => found,
         Err(error) => return Err(bucket.why_missing(error).await),
     };
     let is_of_all = found.checksum_type() != Some(&aws_sdk_s3::types::ChecksumType::Composite);
-    Ok(Remote {
+    Ok(RemoteObject {
         key: key.to_owned(),
         size: found.content_length().and_then(|size| u64::try_from(size).ok()).unwrap_or(0),
         etag: super::unquoted(found.e_tag()),
         crc64nvme: found.checksum_crc64_nvme().filter(|_| is_of_all).map(str::to_owned),
         metadata: found.metadata().cloned().unwrap_or_default(),
-        ..Remote::default()
+        ..RemoteObject::default()
     })
 }
 
@@ -134,7 +134,12 @@ struct Record {
 ///
 /// # Errors
 /// If it does not arrive whole, or there is no room.
-pub async fn download(bucket: &Bucket, remote: &Remote, to: &Path, done: &Arc<AtomicU64>) -> Result<(), DownloadError> {
+pub async fn download(
+    bucket: &Bucket,
+    remote: &RemoteObject,
+    to: &Path,
+    done: &Arc<AtomicU64>,
+) -> Result<(), DownloadError> {
     let parts = Parts::of(remote.size);
     let (partial, beside) = partial(to);
     let record = Record {
@@ -144,13 +149,13 @@ pub async fn download(bucket: &Bucket, remote: &Remote, to: &Path, done: &Arc<At
         part_size: parts.size,
         parts: vec![None; usize::try_from(parts.count).unwrap_or(0)],
     };
-    let (file, record) = go_on_or_anew(to, (&partial, &beside), record, parts).await?;
+    let (file, record) = resume_or_restart(to, (&partial, &beside), record, parts).await?;
     let here: u64 = missing(&record, true).map(|index| parts.range(index).1).sum();
     done.store(here, Ordering::Relaxed);
     let dir = to.parent().unwrap_or(Path::new("."));
     let needed = remote.size - here;
-    if let Some(free) = host::free_bytes(dir).filter(|free| *free < needed.saturating_add(SPARE)) {
-        let needed = needed.saturating_add(SPARE);
+    if let Some(free) = host::free_bytes(dir).filter(|free| *free < needed.saturating_add(RESERVED_FREE_BYTES)) {
+        let needed = needed.saturating_add(RESERVED_FREE_BYTES);
         return Err(DownloadError::Space { needed, free, dir: dir.to_path_buf() });
     }
     let record = Arc::new(Mutex::new(record));
@@ -158,15 +163,21 @@ pub async fn download(bucket: &Bucket, remote: &Remote, to: &Path, done: &Arc<At
     let fetched = fetch_all(bucket, remote, parts, (&file, &partial), (&record, &beside), done).await;
     let record = record.lock().unwrap_or_else(PoisonError::into_inner).clone();
     // Whatever came is kept for the next attempt.
-    keep(&file, &partial, &beside, &record)?;
+    save_progress(&file, &partial, &beside, &record)?;
     fetched?;
     if let Some(wanted) = &remote.crc64nvme {
-        let ours = combined(&record, parts);
+        let ours = combined_checksum(&record, parts);
         if ours != *wanted {
             let _ = durable::remove_file(&beside);
             let _ = durable::remove_file(&partial);
             let why = format!("its CRC-64/NVME is {ours}, and should be {wanted}");
-            return Err(S3Error::new("trust what came from", bucket.url(&remote.key), Kind::Differs, why).into());
+            return Err(S3Error::new(
+                "trust what came from",
+                bucket.url(&remote.key),
+                S3ErrorKind::ChecksumMismatch,
+                why,
+            )
+            .into());
         }
     }
     // The record stays beside it: if what follows fails, it need not come again.
@@ -175,7 +186,7 @@ pub async fn download(bucket: &Bucket, remote: &Remote, to: &Path, done: &Arc<At
 }
 
 /// As [`go_on`], also from a download that was complete. It is read again then: what made the next step fail may have been its disk.
-async fn go_on_or_anew(
+async fn resume_or_restart(
     to: &Path,
     (partial, beside): (&Path, &Path),
     fresh: Record,
@@ -184,25 +195,25 @@ async fn go_on_or_anew(
     if to.is_file() {
         durable::rename(to, partial)?;
     }
-    let (file, record) = go_on(partial, beside, fresh.clone())?;
+    let (file, record) = resume(partial, beside, fresh.clone())?;
     if missing(&record, false).next().is_some() {
         return Ok((file, record));
     }
     let (read, size) = (file.try_clone().map_err(unreadable(partial))?, record.size);
     let summed = tokio::task::spawn_blocking(move || {
         let mut sum = Crc::new(CrcAlgorithm::Crc64Nvme);
-        hash::pieces(&read, size, |piece| {
+        hash::for_each_chunk(&read, size, |piece| {
             sum.update(piece);
             true
         })?;
         Ok::<_, io::Error>(base64::encode(sum.finalize().to_be_bytes()))
     });
     let summed = summed.await.map_err(|_| unreadable(partial)(io::Error::other("a thread was lost")))?;
-    if summed.is_ok_and(|summed| summed == combined(&record, parts)) {
+    if summed.is_ok_and(|summed| summed == combined_checksum(&record, parts)) {
         return Ok((file, record));
     }
     durable::remove_file(beside)?;
-    Ok(go_on(partial, beside, fresh)?)
+    Ok(resume(partial, beside, fresh)?)
 }
 
 fn unreadable(path: &Path) -> impl Fn(io::Error) -> WriteError + '_ {
@@ -220,7 +231,7 @@ fn missing(record: &Record, is_there: bool) -> impl Iterator<Item = u64> + '_ {
 }
 
 /// Opens what an earlier attempt left of the same object, or begins anew.
-fn go_on(partial: &Path, beside: &Path, fresh: Record) -> Result<(File, Record), WriteError> {
+fn resume(partial: &Path, beside: &Path, fresh: Record) -> Result<(File, Record), WriteError> {
     let before = std::fs::read(beside).ok().and_then(|bytes| serde_json::from_slice::<Record>(&bytes).ok());
     let is_same = |before: &Record| {
         (&before.url, &before.etag, before.size, before.part_size, before.parts.len())
@@ -237,12 +248,12 @@ fn go_on(partial: &Path, beside: &Path, fresh: Record) -> Result<(File, Record),
 }
 
 /// First the data, then the word that they are there.
-fn keep(file: &File, partial: &Path, beside: &Path, record: &Record) -> Result<(), WriteError> {
+fn save_progress(file: &File, partial: &Path, beside: &Path, record: &Record) -> Result<(), WriteError> {
     durable::sync(file, partial)?;
     durable::write_file(beside, &serde_json::to_vec(record).unwrap_or_default(), PRIVATE_FILE)
 }
 
-fn kept(
+fn saved_progress(
     done: Result<Result<(), WriteError>, tokio::task::JoinError>,
     gone: &impl Fn() -> S3Error,
 ) -> Result<(), DownloadError> {
@@ -251,7 +262,7 @@ fn kept(
 
 async fn fetch_all(
     bucket: &Bucket,
-    remote: &Remote,
+    remote: &RemoteObject,
     parts: Parts,
     (file, partial): (&Arc<File>, &Path),
     (record, beside): (&Arc<Mutex<Record>>, &Path),
@@ -262,7 +273,7 @@ async fn fetch_all(
     wanted.reverse();
     let mut under_way = JoinSet::new();
     let mut since = 0;
-    let gone = || S3Error::new("download", bucket.url(&remote.key), Kind::Other, "a task was lost");
+    let gone = || S3Error::new("download", bucket.url(&remote.key), S3ErrorKind::Other, "a task was lost");
     let mut keeping = None;
     loop {
         while under_way.len() < parts.concurrency
@@ -276,7 +287,7 @@ async fn fetch_all(
         }
         let Some(fetched) = under_way.join_next().await else {
             return match keeping {
-                Some(keeping) => kept(keeping.await, &gone),
+                Some(keeping) => saved_progress(keeping.await, &gone),
                 None => Ok(()),
             };
         };
@@ -287,15 +298,15 @@ async fn fetch_all(
             *part = Some(sum);
         }
         since += 1;
-        if since >= SAFE_EVERY {
+        if since >= PARTS_PER_SYNC {
             since = 0;
             let record = lock().clone();
             let (file, partial, beside) = (file.clone(), partial.to_path_buf(), beside.to_path_buf());
             // Beside the parts that come next; one at a time.
             if let Some(keeping) = keeping.take() {
-                kept(keeping.await, &gone)?;
+                saved_progress(keeping.await, &gone)?;
             }
-            keeping = Some(tokio::task::spawn_blocking(move || keep(&file, &partial, &beside, &record)));
+            keeping = Some(tokio::task::spawn_blocking(move || save_progress(&file, &partial, &beside, &record)));
         }
     }
 }
@@ -303,7 +314,7 @@ async fn fetch_all(
 /// One part; what breaks off is asked for again from where it was. Gives its CRC-64/NVME.
 async fn fetch(
     bucket: &Bucket,
-    remote: &Remote,
+    remote: &RemoteObject,
     (start, length): (u64, u64),
     file: &File,
     partial: &Path,
@@ -326,7 +337,7 @@ async fn fetch(
                     }
                     Ok(None) if at < length => {
                         let why = "the store ended before all of it was there";
-                        break S3Error::new("download", bucket.url(&remote.key), Kind::Unreachable, why);
+                        break S3Error::new("download", bucket.url(&remote.key), S3ErrorKind::Unreachable, why);
                     }
                     Ok(None) => return Ok(sum.finalize()),
                     Err(error) => break error,
@@ -361,14 +372,14 @@ impl Stream {
     /// # Errors
     /// If it breaks off, or hardly anything comes.
     pub async fn next(&mut self) -> Result<Option<Bytes>, S3Error> {
-        let silent = |url: &str, what: &str| S3Error::new("download", url, Kind::Silent, what);
+        let silent = |url: &str, what: &str| S3Error::new("download", url, S3ErrorKind::Timeout, what);
         match tokio::time::timeout(self.timeout, self.body.try_next()).await {
             Err(_) => Err(silent(&self.url, "nothing came for a while")),
-            Ok(Err(error)) => Err(S3Error::new("download", &*self.url, Kind::Unreachable, deepest(&error))),
+            Ok(Err(error)) => Err(S3Error::new("download", &*self.url, S3ErrorKind::Unreachable, deepest(&error))),
             Ok(Ok(chunk)) => {
                 self.came += chunk.as_ref().map_or(0, |chunk| chunk.len() as u64);
                 if self.since.elapsed() >= self.timeout {
-                    if self.came < LEAST && chunk.is_some() {
+                    if self.came < MIN_BYTES && chunk.is_some() {
                         return Err(silent(&self.url, "hardly anything comes"));
                     }
                     (self.came, self.since) = (0, crate::clock::monotonic());
@@ -380,7 +391,7 @@ impl Stream {
 }
 
 /// Asks for a part of exactly that object.
-async fn receive(bucket: &Bucket, remote: &Remote, start: u64, length: u64) -> Result<Stream, S3Error> {
+async fn receive(bucket: &Bucket, remote: &RemoteObject, start: u64, length: u64) -> Result<Stream, S3Error> {
     let request = bucket.client.get_object().bucket(&bucket.target.bucket).key(&remote.key);
     let request =
         if length < remote.size { request.range(format!("bytes={start}-{}", start + length - 1)) } else { request };
@@ -388,14 +399,24 @@ async fn receive(bucket: &Bucket, remote: &Remote, start: u64, length: u64) -> R
     let found = with_customer_key!(request, &bucket.target).send().await;
     let found = found.map_err(|error| {
         let error = bucket.fail("download", &remote.key, &error);
-        if error.kind == Kind::Replaced {
-            return S3Error::new("download", bucket.url(&remote.key), Kind::Replaced, "it was replaced meanwhile");
+        if error.kind == S3ErrorKind::Replaced {
+            return S3Error::new(
+                "download",
+                bucket.url(&remote.key),
+                S3ErrorKind::Replaced,
+                "it was replaced meanwhile",
+            );
         }
         error
     })?;
     let url = bucket.url(&remote.key);
     if start > 0 && found.content_range().is_none_or(|range| !range.starts_with(&format!("bytes {start}-"))) {
-        return Err(S3Error::new("download", url, Kind::Unsupported, "the store does not send parts of an object"));
+        return Err(S3Error::new(
+            "download",
+            url,
+            S3ErrorKind::Unsupported,
+            "the store does not send parts of an object",
+        ));
     }
     Ok(Stream { body: found.body, timeout: bucket.target.timeout, url, came: 0, since: crate::clock::monotonic() })
 }
@@ -404,13 +425,13 @@ async fn receive(bucket: &Bucket, remote: &Remote, start: u64, length: u64) -> R
 ///
 /// # Errors
 /// If the store does not begin.
-pub async fn stream(bucket: &Bucket, remote: &Remote) -> Result<Stream, S3Error> {
+pub async fn stream(bucket: &Bucket, remote: &RemoteObject) -> Result<Stream, S3Error> {
     receive(bucket, remote, 0, remote.size).await
 }
 
 /// Reads all of an object only for its CRC-64/NVME.
-pub(super) async fn sum(bucket: &Bucket, key: &str, size: u64) -> Result<String, S3Error> {
-    let remote = Remote { key: key.to_owned(), size, ..Remote::default() };
+pub(super) async fn checksum_of(bucket: &Bucket, key: &str, size: u64) -> Result<String, S3Error> {
+    let remote = RemoteObject { key: key.to_owned(), size, ..RemoteObject::default() };
     let mut stream = stream(bucket, &remote).await?;
     let mut sum = Crc::new(CrcAlgorithm::Crc64Nvme);
     while let Some(chunk) = stream.next().await? {
@@ -419,7 +440,7 @@ pub(super) async fn sum(bucket: &Bucket, key: &str, size: u64) -> Result<String,
     Ok(base64::encode(sum.finalize().to_be_bytes()))
 }
 
-fn combined(record: &Record, parts: Parts) -> String {
+fn combined_checksum(record: &Record, parts: Parts) -> String {
     let mut all = 0;
     for (index, part) in (0u64..).zip(&record.parts) {
         let (_, length) = parts.range(index);

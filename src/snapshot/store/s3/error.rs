@@ -14,11 +14,11 @@ use crate::host::escape_control;
 
 /// What kind of failure it is: what decides about the exit code, the next step, and whether it is worth trying again.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum S3ErrorKind {
     /// No way there: no such name, nobody listens, the connection broke.
     Unreachable,
     /// Nobody answered in time.
-    Silent,
+    Timeout,
     /// The two did not agree on TLS, or the certificate is not trusted.
     Tls,
     /// The proxy does not let us through.
@@ -34,7 +34,7 @@ pub enum Kind {
     /// They were good once.
     Expired,
     /// The two clocks are too far apart.
-    Skewed,
+    ClockSkewed,
     /// There is no such bucket.
     NoBucket,
     /// There is no such object.
@@ -46,17 +46,17 @@ pub enum Kind {
     /// Archived: it has to be brought back first.
     Archived,
     /// Too much at a time, or the store is unwell.
-    Busy,
+    Throttled,
     /// What was stored or came back is not what was sent.
-    Differs,
+    ChecksumMismatch,
     /// It is another object now.
     Replaced,
     /// Another snapshot has its name.
-    Taken,
+    NameConflict,
     /// What was to be uploaded is not what was verified.
-    Damaged,
+    SourceChanged,
     /// What it sends has no end.
-    Endless,
+    InvalidResponse,
     /// The store cannot do this.
     Unsupported,
     /// Anything else.
@@ -71,21 +71,21 @@ pub struct S3Error {
     /// Where.
     place: String,
     /// What kind of failure.
-    pub kind: Kind,
-    why: Why,
+    pub kind: S3ErrorKind,
+    why: Cause,
 }
 
 /// The end of the chain of causes.
 #[derive(Debug)]
-struct Why(String);
+struct Cause(String);
 
-impl Display for Why {
+impl Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
 }
 
-impl Error for Why {}
+impl Error for Cause {}
 
 impl Display for S3Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -102,17 +102,17 @@ impl Error for S3Error {
 impl S3Error {
     /// One of our own.
     #[must_use]
-    pub fn new(act: impl Into<String>, place: impl Into<String>, kind: Kind, why: impl Into<String>) -> Self {
+    pub fn new(act: impl Into<String>, place: impl Into<String>, kind: S3ErrorKind, why: impl Into<String>) -> Self {
         let clean = |text: String| escape_control(&one_line(&text));
-        Self { act: clean(act.into()), place: clean(place.into()), kind, why: Why(clean(why.into())) }
+        Self { act: clean(act.into()), place: clean(place.into()), kind, why: Cause(clean(why.into())) }
     }
 
-    pub(super) fn set_up(target: &Target, kind: Kind, why: impl Into<String>) -> Self {
+    pub(super) fn set_up(target: &Target, kind: S3ErrorKind, why: impl Into<String>) -> Self {
         Self::new("connect to", target.host.clone(), kind, why)
     }
 
     pub(super) fn tls(why: impl Into<String>) -> Self {
-        Self::new("connect to", "the store", Kind::Tls, why)
+        Self::new("connect to", "the store", S3ErrorKind::Tls, why)
     }
 
     /// What the SDK says of a request.
@@ -131,8 +131,8 @@ impl S3Error {
 
     /// True if new credentials may help.
     #[must_use]
-    pub fn may_be_refreshed(&self) -> bool {
-        matches!(self.kind, Kind::Expired)
+    pub fn credentials_expired(&self) -> bool {
+        matches!(self.kind, S3ErrorKind::Expired)
     }
 
     /// True if other objects of the same store may well be read.
@@ -140,14 +140,26 @@ impl S3Error {
     pub fn is_of_one_object(&self) -> bool {
         matches!(
             self.kind,
-            Kind::Archived | Kind::Denied | Kind::Differs | Kind::Unsupported | Kind::Other | Kind::NoObject
+            S3ErrorKind::Archived
+                | S3ErrorKind::Denied
+                | S3ErrorKind::ChecksumMismatch
+                | S3ErrorKind::Unsupported
+                | S3ErrorKind::Other
+                | S3ErrorKind::NoObject
         )
     }
 
     /// True if it may be that other credentials are there now, which were not looked for.
     #[must_use]
     pub fn is_about_credentials(&self) -> bool {
-        matches!(self.kind, Kind::Expired | Kind::UnknownKey | Kind::WrongSecret | Kind::Denied | Kind::NoCredentials)
+        matches!(
+            self.kind,
+            S3ErrorKind::Expired
+                | S3ErrorKind::UnknownKey
+                | S3ErrorKind::WrongSecret
+                | S3ErrorKind::Denied
+                | S3ErrorKind::NoCredentials
+        )
     }
 
     /// Why.
@@ -160,75 +172,75 @@ impl S3Error {
 impl Diagnostic for S3Error {
     fn code(&self) -> Code {
         match &self.kind {
-            Kind::Unreachable => Code::S3Unreachable,
-            Kind::Silent => Code::S3Timeout,
-            Kind::Tls => Code::S3Tls,
-            Kind::Proxy => Code::S3Proxy,
-            Kind::NoCredentials => Code::S3NoCredentials,
-            Kind::Denied => Code::S3AccessDenied,
-            Kind::UnknownKey => Code::S3UnknownAccessKey,
-            Kind::WrongSecret => Code::S3WrongSecretKey,
-            Kind::Expired => Code::S3CredentialsExpired,
-            Kind::Skewed => Code::S3ClockSkewed,
-            Kind::NoBucket => Code::S3BucketNotFound,
-            Kind::NoObject => Code::S3ObjectNotFound,
-            Kind::OtherRegion(_) => Code::S3WrongRegion,
-            Kind::Locked => Code::S3ObjectLocked,
-            Kind::Archived => Code::S3ObjectArchived,
-            Kind::Busy => Code::S3Throttled,
-            Kind::Differs => Code::S3ChecksumMismatch,
-            Kind::Replaced => Code::S3ObjectReplaced,
-            Kind::Taken => Code::S3NameConflict,
-            Kind::Damaged => Code::S3SourceChanged,
-            Kind::Endless | Kind::Unsupported => Code::S3Unsupported,
-            Kind::Other => Code::S3RequestFailed,
+            S3ErrorKind::Unreachable => Code::S3Unreachable,
+            S3ErrorKind::Timeout => Code::S3Timeout,
+            S3ErrorKind::Tls => Code::S3Tls,
+            S3ErrorKind::Proxy => Code::S3Proxy,
+            S3ErrorKind::NoCredentials => Code::S3NoCredentials,
+            S3ErrorKind::Denied => Code::S3AccessDenied,
+            S3ErrorKind::UnknownKey => Code::S3UnknownAccessKey,
+            S3ErrorKind::WrongSecret => Code::S3WrongSecretKey,
+            S3ErrorKind::Expired => Code::S3CredentialsExpired,
+            S3ErrorKind::ClockSkewed => Code::S3ClockSkewed,
+            S3ErrorKind::NoBucket => Code::S3BucketNotFound,
+            S3ErrorKind::NoObject => Code::S3ObjectNotFound,
+            S3ErrorKind::OtherRegion(_) => Code::S3WrongRegion,
+            S3ErrorKind::Locked => Code::S3ObjectLocked,
+            S3ErrorKind::Archived => Code::S3ObjectArchived,
+            S3ErrorKind::Throttled => Code::S3Throttled,
+            S3ErrorKind::ChecksumMismatch => Code::S3ChecksumMismatch,
+            S3ErrorKind::Replaced => Code::S3ObjectReplaced,
+            S3ErrorKind::NameConflict => Code::S3NameConflict,
+            S3ErrorKind::SourceChanged => Code::S3SourceChanged,
+            S3ErrorKind::InvalidResponse | S3ErrorKind::Unsupported => Code::S3Unsupported,
+            S3ErrorKind::Other => Code::S3RequestFailed,
         }
     }
 
     fn next_step(&self) -> Option<String> {
         Some(match &self.kind {
-            Kind::Unreachable | Kind::Silent => {
+            S3ErrorKind::Unreachable | S3ErrorKind::Timeout => {
                 "check etcd-s3-endpoint and the network (curl -v, from this node), then: quorate etcd-snapshot s3-check".into()
             }
-            Kind::Tls => "name the CA of the store with etcd-s3-endpoint-ca; if the store speaks plain HTTP, say etcd-s3-insecure".into(),
-            Kind::Proxy => "check etcd-s3-proxy (none switches it off), HTTPS_PROXY and NO_PROXY".into(),
-            Kind::NoCredentials => {
+            S3ErrorKind::Tls => "name the CA of the store with etcd-s3-endpoint-ca; if the store speaks plain HTTP, say etcd-s3-insecure".into(),
+            S3ErrorKind::Proxy => "check etcd-s3-proxy (none switches it off), HTTPS_PROXY and NO_PROXY".into(),
+            S3ErrorKind::NoCredentials => {
                 "set etcd-s3-access-key and etcd-s3-secret-key (in etcd-s3-config-file), or give this machine a role".into()
             }
-            Kind::Denied => "the key needs the rights that quorate etcd-snapshot s3-check prints".into(),
-            Kind::UnknownKey => "check etcd-s3-access-key: the store does not know it".into(),
-            Kind::WrongSecret => "check etcd-s3-secret-key, and that etcd-s3-region is the bucket's".into(),
-            Kind::Expired => "get new credentials; a role, or etcd-s3-config-file kept up to date, does that by itself".into(),
-            Kind::Skewed => "set this machine's clock right (timedatectl), and keep it so".into(),
-            Kind::NoBucket => "check etcd-s3-bucket; the bucket has to be made first".into(),
-            Kind::NoObject => "quorate etcd-snapshot ls --s3 shows what there is".into(),
-            Kind::OtherRegion(Some(region)) => format!("set etcd-s3-region to {region}"),
-            Kind::OtherRegion(None) => "set etcd-s3-region to the bucket's region, and etcd-s3-endpoint to one there".into(),
-            Kind::Locked => "wait until its lock has passed".into(),
-            Kind::Archived => "have the store bring it back from its archive first".into(),
-            Kind::Busy => "try again in a while".into(),
-            Kind::Differs => "do not trust this copy; try again, and see quorate etcd-snapshot s3-check".into(),
-            Kind::Taken => "quorate etcd-snapshot ls --s3 shows it".into(),
-            Kind::Damaged => "quorate etcd-snapshot verify, and take another one".into(),
-            Kind::Replaced => "quorate etcd-snapshot ls --s3, and say which is meant".into(),
-            Kind::Unsupported | Kind::Endless | Kind::Other => "see what quorate etcd-snapshot s3-check says".into(),
+            S3ErrorKind::Denied => "the key needs the rights that quorate etcd-snapshot s3-check prints".into(),
+            S3ErrorKind::UnknownKey => "check etcd-s3-access-key: the store does not know it".into(),
+            S3ErrorKind::WrongSecret => "check etcd-s3-secret-key, and that etcd-s3-region is the bucket's".into(),
+            S3ErrorKind::Expired => "get new credentials; a role, or etcd-s3-config-file kept up to date, does that by itself".into(),
+            S3ErrorKind::ClockSkewed => "set this machine's clock right (timedatectl), and keep it so".into(),
+            S3ErrorKind::NoBucket => "check etcd-s3-bucket; the bucket has to be made first".into(),
+            S3ErrorKind::NoObject => "quorate etcd-snapshot ls --s3 shows what there is".into(),
+            S3ErrorKind::OtherRegion(Some(region)) => format!("set etcd-s3-region to {region}"),
+            S3ErrorKind::OtherRegion(None) => "set etcd-s3-region to the bucket's region, and etcd-s3-endpoint to one there".into(),
+            S3ErrorKind::Locked => "wait until its lock has passed".into(),
+            S3ErrorKind::Archived => "have the store bring it back from its archive first".into(),
+            S3ErrorKind::Throttled => "try again in a while".into(),
+            S3ErrorKind::ChecksumMismatch => "do not trust this copy; try again, and see quorate etcd-snapshot s3-check".into(),
+            S3ErrorKind::NameConflict => "quorate etcd-snapshot ls --s3 shows it".into(),
+            S3ErrorKind::SourceChanged => "quorate etcd-snapshot verify, and take another one".into(),
+            S3ErrorKind::Replaced => "quorate etcd-snapshot ls --s3, and say which is meant".into(),
+            S3ErrorKind::Unsupported | S3ErrorKind::InvalidResponse | S3ErrorKind::Other => "see what quorate etcd-snapshot s3-check says".into(),
         })
     }
 }
 
-fn classify<E>(target: &Target, error: &SdkError<E, HttpResponse>) -> (Kind, String)
+fn classify<E>(target: &Target, error: &SdkError<E, HttpResponse>) -> (S3ErrorKind, String)
 where
     E: ProvideErrorMetadata + Error + 'static,
 {
     match error {
-        SdkError::TimeoutError(_) => (Kind::Silent, format!("{} did not answer in time", target.host)),
+        SdkError::TimeoutError(_) => (S3ErrorKind::Timeout, format!("{} did not answer in time", target.host)),
         SdkError::ServiceError(service) => {
             let (meta, raw) = (service.err().meta(), service.raw());
             let request = meta.request_id().map_or_else(String::new, |id| format!(" (request {id})"));
             answered(target, raw, meta.code(), meta.message(), &request)
         }
         SdkError::ResponseError(response) => answered(target, response.raw(), None, None, ""),
-        _ => on_the_way(target, error),
+        _ => transport_error(target, error),
     }
 }
 
@@ -239,17 +251,19 @@ fn answered(
     code: Option<&str>,
     message: Option<&str>,
     request: &str,
-) -> (Kind, String) {
+) -> (S3ErrorKind, String) {
     let status = raw.status().as_u16();
     let region = raw.headers().get("x-amz-bucket-region").and_then(region_name);
     let code = code.unwrap_or_default();
     let said = message.unwrap_or_default();
     let kind = match (code, status) {
-        ("NoSuchBucket", _) => Kind::NoBucket,
-        ("InvalidAccessKeyId" | "InvalidToken" | "NotSignedUp", _) => Kind::UnknownKey,
-        ("SignatureDoesNotMatch", _) => Kind::WrongSecret,
-        ("ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired" | "RequestExpired", _) => Kind::Expired,
-        ("RequestTimeTooSkewed" | "RequestInTheFuture", _) => Kind::Skewed,
+        ("NoSuchBucket", _) => S3ErrorKind::NoBucket,
+        ("InvalidAccessKeyId" | "InvalidToken" | "NotSignedUp", _) => S3ErrorKind::UnknownKey,
+        ("SignatureDoesNotMatch", _) => S3ErrorKind::WrongSecret,
+        ("ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired" | "RequestExpired", _) => {
+            S3ErrorKind::Expired
+        }
+        ("RequestTimeTooSkewed" | "RequestInTheFuture", _) => S3ErrorKind::ClockSkewed,
         (
             "AuthorizationHeaderMalformed"
             | "PermanentRedirect"
@@ -257,23 +271,25 @@ fn answered(
             | "MovedPermanently",
             _,
         )
-        | ("", 301 | 307 | 308) => Kind::OtherRegion(region.clone().or_else(|| expected_region(said))),
-        ("InvalidObjectState", _) => Kind::Archived,
-        ("ObjectLocked" | "ObjectLockedByBucketPolicy", _) => Kind::Locked,
-        ("AccessDenied", _) if is_lock(said) => Kind::Locked,
-        ("SlowDown" | "ServiceUnavailable" | "InternalError" | "TooManyRequests" | "RequestTimeout", _) => Kind::Busy,
-        ("NotImplemented" | "XNotImplemented" | "MethodNotAllowed", _) | (_, 501 | 405) => Kind::Unsupported,
-        ("PreconditionFailed" | "ConditionalRequestConflict", _) | (_, 412) => Kind::Replaced,
-        ("BadDigest" | "InvalidDigest" | "XAmzContentSHA256Mismatch", _) => Kind::Differs,
-        (_, 407) => Kind::Proxy,
-        // A HEAD has no body, and so no code. Another region's bucket says which it is, all the same.
-        ("NoSuchKey" | "NoSuchVersion" | "" | "NotFound", 404) => Kind::NoObject,
-        (_, 400 | 403) if region.as_deref().is_some_and(|region| region != target.region) => {
-            Kind::OtherRegion(region.clone())
+        | ("", 301 | 307 | 308) => S3ErrorKind::OtherRegion(region.clone().or_else(|| expected_region(said))),
+        ("InvalidObjectState", _) => S3ErrorKind::Archived,
+        ("ObjectLocked" | "ObjectLockedByBucketPolicy", _) => S3ErrorKind::Locked,
+        ("AccessDenied", _) if is_lock(said) => S3ErrorKind::Locked,
+        ("SlowDown" | "ServiceUnavailable" | "InternalError" | "TooManyRequests" | "RequestTimeout", _) => {
+            S3ErrorKind::Throttled
         }
-        (_, 401 | 403) => Kind::Denied,
-        (_, 429 | 500..) => Kind::Busy,
-        _ => Kind::Other,
+        ("NotImplemented" | "XNotImplemented" | "MethodNotAllowed", _) | (_, 501 | 405) => S3ErrorKind::Unsupported,
+        ("PreconditionFailed" | "ConditionalRequestConflict", _) | (_, 412) => S3ErrorKind::Replaced,
+        ("BadDigest" | "InvalidDigest" | "XAmzContentSHA256Mismatch", _) => S3ErrorKind::ChecksumMismatch,
+        (_, 407) => S3ErrorKind::Proxy,
+        // A HEAD has no body, and so no code. Another region's bucket says which it is, all the same.
+        ("NoSuchKey" | "NoSuchVersion" | "" | "NotFound", 404) => S3ErrorKind::NoObject,
+        (_, 400 | 403) if region.as_deref().is_some_and(|region| region != target.region) => {
+            S3ErrorKind::OtherRegion(region.clone())
+        }
+        (_, 401 | 403) => S3ErrorKind::Denied,
+        (_, 429 | 500..) => S3ErrorKind::Throttled,
+        _ => S3ErrorKind::Other,
     };
     let what = match (code, said) {
         ("", "") if raw.status().is_success() => {
@@ -284,11 +300,13 @@ fn answered(
         (code, said) => format!("{} answered {status}, {code}: {said}", target.host),
     };
     let more = match &kind {
-        Kind::OtherRegion(Some(region)) => {
+        S3ErrorKind::OtherRegion(Some(region)) => {
             format!("; the bucket is in {region}, and etcd-s3-region is {}", target.region)
         }
-        Kind::Skewed => "; this machine's clock and the store's are too far apart".into(),
-        Kind::Other if status == 400 && target.is_plain => "; it may want TLS, and etcd-s3-insecure is set".into(),
+        S3ErrorKind::ClockSkewed => "; this machine's clock and the store's are too far apart".into(),
+        S3ErrorKind::Other if status == 400 && target.is_plain => {
+            "; it may want TLS, and etcd-s3-insecure is set".into()
+        }
         _ => String::new(),
     };
     (kind, format!("{what}{more}{request}"))
@@ -335,13 +353,13 @@ pub(super) fn deepest(error: &(dyn Error + 'static)) -> String {
 }
 
 /// Nobody said anything: the way there, or what was needed for it.
-fn on_the_way<E: Error + 'static>(target: &Target, error: &SdkError<E, HttpResponse>) -> (Kind, String) {
+fn transport_error<E: Error + 'static>(target: &Target, error: &SdkError<E, HttpResponse>) -> (S3ErrorKind, String) {
     let all: String = causes(error).map(|cause| format!("{}\n", cause.to_string().to_lowercase())).collect();
     let said = deepest(error);
     let context = DisplayErrorContext(error).to_string().to_lowercase();
     let host = &target.host;
     if ["credential", "loading identity", "no providers in chain"].iter().any(|word| context.contains(word)) {
-        return (Kind::NoCredentials, format!("no credentials were found: {said}"));
+        return (S3ErrorKind::NoCredentials, format!("no credentials were found: {said}"));
     }
     if ["certificate", "unknownissuer", "tls", "handshake", "invalidcontenttype", "corrupt message"]
         .iter()
@@ -352,25 +370,25 @@ fn on_the_way<E: Error + 'static>(target: &Target, error: &SdkError<E, HttpRespo
         } else {
             String::new()
         };
-        return (Kind::Tls, format!("{said}{more}"));
+        return (S3ErrorKind::Tls, format!("{said}{more}"));
     }
     let through = connector::proxy_host(target).filter(|_| all.contains("connect"));
     if let Some(proxy) = through {
         return (
-            Kind::Proxy,
+            S3ErrorKind::Proxy,
             format!("the proxy {proxy} cannot be reached, or does not let us through to {host}: {said}"),
         );
     }
     if all.contains("proxy") || all.contains("tunnel") {
-        return (Kind::Proxy, format!("the proxy does not let us through to {host}: {said}"));
+        return (S3ErrorKind::Proxy, format!("the proxy does not let us through to {host}: {said}"));
     }
     if all.contains("timed out") || all.contains("timeout") || all.contains("minimum throughput") {
-        return (Kind::Silent, format!("{host} did not answer in time, or not fast enough: {said}"));
+        return (S3ErrorKind::Timeout, format!("{host} did not answer in time, or not fast enough: {said}"));
     }
     if all.contains("dns") || all.contains("lookup") || all.contains("name or service") {
-        return (Kind::Unreachable, format!("there is no address for {host}: {said}"));
+        return (S3ErrorKind::Unreachable, format!("there is no address for {host}: {said}"));
     }
-    (Kind::Unreachable, format!("the connection to {host} failed: {said}"))
+    (S3ErrorKind::Unreachable, format!("the connection to {host} failed: {said}"))
 }
 
 #[cfg(test)]
@@ -380,7 +398,7 @@ mod tests {
     #[test]
     fn a_chain_of_credentials_is_told_in_one_line() {
         let said = "no providers in chain. Attempted:\n  Environment: not set\n  Profile: no file\n";
-        let error = S3Error::new("find credentials for", "s3://backups/", Kind::NoCredentials, said);
+        let error = S3Error::new("find credentials for", "s3://backups/", S3ErrorKind::NoCredentials, said);
         assert_eq!(error.why(), "no providers in chain. Attempted: Environment: not set; Profile: no file");
     }
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::cache::Cache;
-use super::error::{Kind, S3Error};
+use super::error::{S3Error, S3ErrorKind};
 use super::{Bucket, Condition, JSON, METADATA};
 use crate::clock;
 use crate::host;
@@ -25,11 +25,11 @@ const ATTEMPTS: u32 = 8;
 /// The longest first pause between them; the others are longer.
 const PAUSE: Duration = Duration::from_millis(100);
 /// What was found of a snapshot that is not listed is kept so long: it may have come since the listing.
-const GRACE: Duration = Duration::from_secs(86_400);
+const FORGET_AFTER: Duration = Duration::from_secs(86_400);
 
 /// What was found of a snapshot.
 #[derive(Clone, Debug)]
-pub struct Finding {
+pub struct VerificationRecord {
     /// Its name.
     pub name: String,
     /// Which version of the object was looked at.
@@ -59,11 +59,11 @@ impl Index {
     /// With what another one has; of two findings, the later.
     pub(super) fn merge(&mut self, other: Self) {
         for (name, (version, verification)) in other.verified {
-            self.add(Finding { name, version, verification });
+            self.add(VerificationRecord { name, version, verification });
         }
     }
 
-    fn add(&mut self, found: Finding) {
+    fn add(&mut self, found: VerificationRecord) {
         let is_older = self.verified.get(&found.name).is_some_and(|(_, known)| at(known) > at(&found.verification));
         if !is_older {
             self.verified.insert(found.name, (found.version, found.verification));
@@ -73,8 +73,9 @@ impl Index {
     /// Forgets what was found of snapshots that are gone.
     pub(super) fn forget(&mut self, is_there: impl Fn(&str) -> bool) {
         let now = clock::now();
-        let is_old =
-            |found: &Verification| at(found).is_none_or(|at| now.duration_since(at).is_ok_and(|passed| passed > GRACE));
+        let is_old = |found: &Verification| {
+            at(found).is_none_or(|at| now.duration_since(at).is_ok_and(|passed| passed > FORGET_AFTER))
+        };
         self.verified.retain(|name, (_, found)| is_there(name) || !is_old(found));
     }
 }
@@ -86,7 +87,7 @@ impl Index {
 pub async fn record(
     bucket: &Bucket,
     cache: Option<&Path>,
-    found: &[Finding],
+    found: &[VerificationRecord],
     is_there: impl Fn(&str) -> bool,
 ) -> Result<(), S3Error> {
     let key = format!("{}{METADATA}{NAME}", bucket.target().prefix());
@@ -106,7 +107,7 @@ pub async fn record(
         let bytes = serde_json::to_vec(&index).unwrap_or_default();
         match bucket.write_if(&key, bytes, JSON, &condition).await {
             // Somebody else was quicker.
-            Err(error) if error.kind == Kind::Replaced && attempt < ATTEMPTS => {
+            Err(error) if error.kind == S3ErrorKind::Replaced && attempt < ATTEMPTS => {
                 tokio::time::sleep(uploads::pause(attempt, PAUSE, host::jitter())).await;
                 attempt += 1;
             }
@@ -123,13 +124,13 @@ pub async fn record(
 mod tests {
     use super::*;
 
-    fn finding(name: &str, version: &str, status: &str, seconds: u64) -> Finding {
+    fn finding(name: &str, version: &str, status: &str, seconds: u64) -> VerificationRecord {
         let at = clock::rfc3339(clock::now() - Duration::from_secs(seconds));
         let verification = Verification { status: status.into(), at, ..Verification::default() };
-        Finding { name: name.into(), version: version.into(), verification }
+        VerificationRecord { name: name.into(), version: version.into(), verification }
     }
 
-    fn index(findings: &[Finding]) -> Index {
+    fn index(findings: &[VerificationRecord]) -> Index {
         let mut index = Index::default();
         findings.iter().cloned().for_each(|finding| index.add(finding));
         index

@@ -20,22 +20,22 @@ use crate::snapshot::list::{Listed, Status};
 use crate::snapshot::manifest::{Manifest, Verification};
 use crate::snapshot::name;
 
-const HELD: &str = ".held";
+const HELD_SUFFIX: &str = ".held";
 /// Manifests that are read at a time.
-const AT_A_TIME: usize = 16;
+const CONCURRENT_READS: usize = 16;
 /// What is read of manifests at most, in bytes: thousands of them have less.
-const MOST_BYTES: usize = 128 << 20;
+const MAX_BYTES: usize = 128 << 20;
 
 /// A manifest as it lies in a bucket: what is known of the snapshot, and under `object` what is known of its object.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Described {
+pub struct RemoteManifest {
     /// The snapshot.
     pub manifest: Manifest,
     /// What was there after its upload.
     pub object: Uploaded,
 }
 
-impl Described {
+impl RemoteManifest {
     fn read(value: Value) -> Option<Self> {
         let object = serde_json::from_value(value.get("object").cloned().unwrap_or_default()).unwrap_or_default();
         Some(Self { manifest: serde_json::from_value(value).ok()?, object })
@@ -78,7 +78,7 @@ pub async fn list(bucket: &Bucket, cache: Option<&Path>) -> Result<Vec<InBucket>
         .filter(|(name, _)| !name.is_empty() && !name.starts_with('.'))
         .collect();
     let described = |name: &str| beside.get(format!("{name}.json").as_str()).copied();
-    let wanted = named.iter().filter_map(|(name, _)| described(name)).chain(beside.get(index::NAME).copied());
+    let wanted = named.iter().filter_map(|(name, _)| read_manifest(name)).chain(beside.get(index::NAME).copied());
     let missing: Vec<Object> =
         wanted.filter(|object| cache.get(&object.key, &object.version()).is_none()).cloned().collect();
     let mut unread = HashSet::new();
@@ -101,8 +101,8 @@ pub async fn list(bucket: &Bucket, cache: Option<&Path>) -> Result<Vec<InBucket>
     let mut all: Vec<InBucket> = named
         .iter()
         .map(|(name, object)| {
-            let manifest = described(name).and_then(known);
-            let is_held = beside.contains_key(format!("{name}{HELD}").as_str());
+            let manifest = read_manifest(name).and_then(known);
+            let is_held = beside.contains_key(format!("{name}{HELD_SUFFIX}").as_str());
             one(name, object, manifest, index.of(name, &object.version()), is_held)
         })
         .collect();
@@ -117,7 +117,7 @@ pub async fn list(bucket: &Bucket, cache: Option<&Path>) -> Result<Vec<InBucket>
 
 fn one(name: &str, object: &Object, manifest: Option<Value>, found: Option<&Verification>, is_held: bool) -> InBucket {
     let is_there = manifest.is_some();
-    let read: Option<Described> = manifest.and_then(Described::read);
+    let read: Option<RemoteManifest> = manifest.and_then(RemoteManifest::read);
     let is_unreadable = is_there && read.is_none();
     let is_same = read.as_ref().is_some_and(|read| {
         (object.etag.is_empty() || read.object.etag == object.etag) && read.manifest.size == object.size
@@ -166,10 +166,10 @@ async fn read_all(bucket: &Bucket, mut wanted: Vec<Object>) -> Result<Vec<(Objec
     let mut by_task = HashMap::new();
     let mut collected = 0;
     loop {
-        while under_way.len() < AT_A_TIME
+        while under_way.len() < CONCURRENT_READS
             && let Some(object) = wanted.pop()
         {
-            if collected > MOST_BYTES {
+            if collected > MAX_BYTES {
                 // It is there, and not known: nobody takes it away for that.
                 read.push((object, None));
                 continue;
@@ -200,10 +200,10 @@ async fn read_all(bucket: &Bucket, mut wanted: Vec<Object>) -> Result<Vec<(Objec
 ///
 /// # Errors
 /// If the store does not take it.
-pub async fn describe(bucket: &Bucket, manifest: &Manifest, uploaded: &Uploaded) -> Result<(), S3Error> {
+pub async fn write_manifest(bucket: &Bucket, manifest: &Manifest, uploaded: &Uploaded) -> Result<(), S3Error> {
     let key = bucket.manifest_key(&manifest.name);
     let manifest = Manifest { held: false, ..manifest.clone() };
-    let bytes = Described { manifest, object: uploaded.clone() }.write();
+    let bytes = RemoteManifest { manifest, object: uploaded.clone() }.write();
     bucket.write(&key, bytes, JSON).await.map(|_| ())
 }
 
@@ -211,16 +211,16 @@ pub async fn describe(bucket: &Bucket, manifest: &Manifest, uploaded: &Uploaded)
 ///
 /// # Errors
 /// If the store does not say.
-pub async fn described(bucket: &Bucket, name: &str) -> Result<Option<Described>, S3Error> {
+pub async fn read_manifest(bucket: &Bucket, name: &str) -> Result<Option<RemoteManifest>, S3Error> {
     let bytes = match bucket.read(&bucket.manifest_key(name)).await {
         Err(error) if error.is_of_one_object() => None,
         read => read?,
     };
-    Ok(bytes.and_then(|bytes| Described::read(serde_json::from_slice(&bytes).ok()?)))
+    Ok(bytes.and_then(|bytes| RemoteManifest::read(serde_json::from_slice(&bytes).ok()?)))
 }
 
 fn hold_key(bucket: &Bucket, name: &str) -> String {
-    format!("{}{METADATA}{name}{HELD}", bucket.target().prefix())
+    format!("{}{METADATA}{name}{HELD_SUFFIX}", bucket.target().prefix())
 }
 
 /// Holds a snapshot, or releases it.

@@ -36,9 +36,9 @@ use aws_smithy_types::timeout::TimeoutConfig;
 use md5::{Digest as _, Md5};
 
 use crate::config::s3::{Encryption, Lookup, Target};
-use connector::Asked;
-use credentials::Keeper;
-use error::{Kind, S3Error};
+use connector::RequestTarget;
+use credentials::CachedCredentials;
+use error::{S3Error, S3ErrorKind};
 
 /// The directory of the manifests.
 pub const METADATA: &str = ".metadata/";
@@ -49,20 +49,20 @@ const BACKOFF: Duration = Duration::from_secs(10);
 /// No connection takes longer.
 const CONNECT: Duration = Duration::from_secs(10);
 /// The slowest that a part may be on its way, in bytes a second.
-const SLOWEST: u64 = 32 << 10;
+const MIN_BYTES_PER_SECOND: u64 = 32 << 10;
 /// Keys in one request to delete (Amazon S3 API reference, `DeleteObjects`).
 const BATCH: usize = 1000;
 /// What a manifest and the index are.
 const JSON: &str = "application/json";
 /// A manifest or an index is not larger, in bytes.
-const LARGEST: usize = 32 << 20;
+const MAX_OBJECT_BYTES: usize = 32 << 20;
 
 /// A bucket that can be asked.
 #[derive(Clone, Debug)]
 pub struct Bucket {
     client: Client,
     target: Target,
-    credentials: Keeper,
+    credentials: CachedCredentials,
 }
 
 /// An object, as a listing shows it.
@@ -111,7 +111,7 @@ macro_rules! with_customer_key {
 }
 
 /// How an object is to be stored.
-macro_rules! encrypted_as_asked {
+macro_rules! with_encryption {
     ($request:expr, $target:expr) => {{
         let (encryption, key) = crate::snapshot::store::s3::encryption($target);
         let request = $request.set_server_side_encryption(encryption).set_ssekms_key_id(key);
@@ -120,14 +120,14 @@ macro_rules! encrypted_as_asked {
 }
 
 /// The same for a snapshot, which may be kept where it is cheap; what is written about it is read often.
-macro_rules! stored_as_asked {
+macro_rules! with_storage_class {
     ($request:expr, $target:expr) => {{
         let class = $target.storage_class.as_deref().map(aws_sdk_s3::types::StorageClass::from);
         crate::snapshot::store::s3::encrypted_as_asked!($request.set_storage_class(class), $target)
     }};
 }
 
-pub(super) use {encrypted_as_asked, stored_as_asked, with_customer_key};
+pub(super) use {with_customer_key, with_encryption, with_storage_class};
 
 /// The customer's key and its MD5, both base64.
 fn customer_key(target: &Target) -> Option<(String, String)> {
@@ -166,8 +166,8 @@ impl Bucket {
     /// # Errors
     /// If TLS cannot be set up as configured.
     pub async fn prepare(target: Target, lender: Option<SharedCredentialsProvider>) -> Result<Self, S3Error> {
-        let credentials = Keeper::new(&target, lender).await?;
-        let http = connector::client(&target, Asked::Store)?;
+        let credentials = CachedCredentials::new(&target, lender).await?;
+        let http = connector::client(&target, RequestTarget::Store)?;
         let timeouts = TimeoutConfig::builder()
             .connect_timeout(target.timeout.min(CONNECT))
             .operation_attempt_timeout(target.timeout)
@@ -177,7 +177,7 @@ impl Bucket {
             .http_client(http)
             .credentials_provider(credentials.clone())
             // What waits for credentials has a deadline of its own.
-            .identity_cache(IdentityCache::lazy().load_timeout(credentials::PATIENCE * 2).build())
+            .identity_cache(IdentityCache::lazy().load_timeout(credentials::CREDENTIALS_TIMEOUT * 2).build())
             .region(Region::new(target.region.clone()))
             .force_path_style(is_path_style(&target))
             // Many stores refuse the trailers with checksums that the SDK sends otherwise; ours go their own way (`upload`).
@@ -257,7 +257,7 @@ impl Bucket {
             Ok(found) => found,
             Err(error) => {
                 let error = self.fail("read", key, &error);
-                return if error.kind == Kind::NoObject { Ok(None) } else { Err(error) };
+                return if error.kind == S3ErrorKind::NoObject { Ok(None) } else { Err(error) };
             }
         };
         let etag = unquoted(found.e_tag());
@@ -265,15 +265,22 @@ impl Bucket {
         let mut bytes = Vec::new();
         loop {
             match tokio::time::timeout(self.target.timeout, body.try_next()).await {
-                Ok(Ok(Some(chunk))) if bytes.len() + chunk.len() <= LARGEST => bytes.extend_from_slice(&chunk),
+                Ok(Ok(Some(chunk))) if bytes.len() + chunk.len() <= MAX_OBJECT_BYTES => bytes.extend_from_slice(&chunk),
                 Ok(Ok(Some(_))) => {
-                    return Err(S3Error::new("read", self.url(key), Kind::Other, "it is larger than anything of ours"));
+                    return Err(S3Error::new(
+                        "read",
+                        self.url(key),
+                        S3ErrorKind::Other,
+                        "it is larger than anything of ours",
+                    ));
                 }
                 Ok(Ok(None)) => return Ok(Some((bytes, etag))),
                 Ok(Err(error)) => {
-                    return Err(S3Error::new("read", self.url(key), Kind::Unreachable, error.to_string()));
+                    return Err(S3Error::new("read", self.url(key), S3ErrorKind::Unreachable, error.to_string()));
                 }
-                Err(_) => return Err(S3Error::new("read", self.url(key), Kind::Silent, "nothing came for a while")),
+                Err(_) => {
+                    return Err(S3Error::new("read", self.url(key), S3ErrorKind::Timeout, "nothing came for a while"));
+                }
             }
         }
     }
@@ -298,7 +305,7 @@ impl Bucket {
         condition: &Condition,
     ) -> Result<String, S3Error> {
         match self.put(key, &bytes, content_type, condition).await {
-            Err(error) if error.kind == Kind::Unsupported && *condition != Condition::None => {
+            Err(error) if error.kind == S3ErrorKind::Unsupported && *condition != Condition::None => {
                 self.put(key, &bytes, content_type, &Condition::None).await
             }
             done => done,
@@ -313,7 +320,7 @@ impl Bucket {
         };
         let request = self.client.put_object().bucket(&self.target.bucket).key(key).content_type(content_type);
         let request = request.set_if_match(matches).set_if_none_match(none).content_md5(md5_of(bytes));
-        let request = encrypted_as_asked!(request, &self.target);
+        let request = with_encryption!(request, &self.target);
         let done = request.body(ByteStream::from(bytes.to_vec())).send().await;
         done.map(|put| unquoted(put.e_tag())).map_err(|error| self.fail("write", key, &error))
     }
@@ -328,7 +335,7 @@ impl Bucket {
             let ids: Result<Vec<_>, _> = batch.iter().map(|key| ObjectIdentifier::builder().key(key).build()).collect();
             let wanted = ids.and_then(|ids| Delete::builder().set_objects(Some(ids)).quiet(true).build());
             let wanted = wanted.map_err(|error| {
-                S3Error::new("delete from", self.target.to_string(), Kind::Other, error.to_string())
+                S3Error::new("delete from", self.target.to_string(), S3ErrorKind::Other, error.to_string())
             })?;
             // Older stores know no other checksum, and refuse a request without one.
             let request = self.client.delete_objects().bucket(&self.target.bucket).delete(wanted).customize();
@@ -341,7 +348,7 @@ impl Bucket {
                 Ok(done) => done,
                 Err(error) => {
                     let error = self.fail("delete", &format!("{} and others", batch[0]), &error);
-                    if error.kind != Kind::Unsupported {
+                    if error.kind != S3ErrorKind::Unsupported {
                         return Err(error);
                     }
                     refused.extend(self.delete_each(batch).await?);
@@ -353,9 +360,9 @@ impl Bucket {
                 let kind = match code {
                     // It is gone, as was wanted.
                     "NoSuchKey" => continue,
-                    _ if error::is_lock(said) || code.contains("Lock") => Kind::Locked,
-                    "AccessDenied" => Kind::Denied,
-                    _ => Kind::Other,
+                    _ if error::is_lock(said) || code.contains("Lock") => S3ErrorKind::Locked,
+                    "AccessDenied" => S3ErrorKind::Denied,
+                    _ => S3ErrorKind::Other,
                 };
                 let key = error.key().unwrap_or_default();
                 refused.push((key.to_owned(), S3Error::new("delete", self.url(key), kind, format!("{code}: {said}"))));
@@ -371,15 +378,17 @@ impl Bucket {
             let done = self.client.delete_object().bucket(&self.target.bucket).key(key).send().await;
             match done.map_err(|error| self.fail("delete", key, &error)) {
                 Ok(_) => {}
-                Err(error) if matches!(error.kind, Kind::NoObject) => {}
-                Err(error) if matches!(error.kind, Kind::Locked | Kind::Denied) => refused.push((key.clone(), error)),
+                Err(error) if matches!(error.kind, S3ErrorKind::NoObject) => {}
+                Err(error) if matches!(error.kind, S3ErrorKind::Locked | S3ErrorKind::Denied) => {
+                    refused.push((key.clone(), error))
+                }
                 Err(error) if number == 0 => return Err(error),
                 // Those before it are gone.
                 Err(error) => {
                     refused.push((key.clone(), error));
                     let untried = |key: &String| {
                         let why = "not tried, because another request failed";
-                        (key.clone(), S3Error::new("delete", self.url(key), Kind::Other, why))
+                        (key.clone(), S3Error::new("delete", self.url(key), S3ErrorKind::Other, why))
                     };
                     refused.extend(keys[number + 1..].iter().map(untried));
                     break;
@@ -391,23 +400,23 @@ impl Bucket {
 
     /// A question without a body is answered without a word: whether the object is not there, or the bucket.
     pub(super) async fn why_missing(&self, error: S3Error) -> S3Error {
-        if error.kind != Kind::NoObject {
+        if error.kind != S3ErrorKind::NoObject {
             return error;
         }
         let asked = self.client.head_bucket().bucket(&self.target.bucket).send().await;
         match asked.map_err(|error| self.fail("reach", "", &error)) {
-            Err(missing) if matches!(missing.kind, Kind::NoObject | Kind::NoBucket) => {
+            Err(missing) if matches!(missing.kind, S3ErrorKind::NoObject | S3ErrorKind::NoBucket) => {
                 let why = format!("there is no bucket {}", self.target.bucket);
-                S3Error::new("reach", self.target.to_string(), Kind::NoBucket, why)
+                S3Error::new("reach", self.target.to_string(), S3ErrorKind::NoBucket, why)
             }
-            Err(other) if matches!(other.kind, Kind::OtherRegion(_)) => other,
+            Err(other) if matches!(other.kind, S3ErrorKind::OtherRegion(_)) => other,
             _ => error,
         }
     }
 
     /// How long a request may take that moves so many bytes.
-    fn patience(&self, bytes: u64) -> Duration {
-        self.target.timeout + Duration::from_secs(bytes / SLOWEST)
+    fn request_timeout(&self, bytes: u64) -> Duration {
+        self.target.timeout + Duration::from_secs(bytes / MIN_BYTES_PER_SECOND)
     }
 }
 

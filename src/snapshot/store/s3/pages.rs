@@ -5,15 +5,15 @@
 
 use std::collections::HashSet;
 
-use super::error::{Kind, S3Error};
+use super::error::{S3Error, S3ErrorKind};
 use super::{Bucket, Object, unquoted};
 
 /// A thousand objects on each (Amazon S3 API reference, `ListObjectsV2`): more than anybody keeps snapshots.
-const MOST_PAGES: usize = 1_000;
+const MAX_PAGES: usize = 1_000;
 /// Keys and tags that are collected, in bytes.
-const MOST_BYTES: usize = 64 << 20;
+const MAX_BYTES: usize = 64 << 20;
 /// Pages without anything on them, one after the other: S3 allows them, and no store has many.
-const MOST_EMPTY: usize = 10;
+const MAX_EMPTY_PAGES: usize = 10;
 
 /// What was seen of a listing.
 #[derive(Debug, Default)]
@@ -25,13 +25,13 @@ struct Listing {
 
 impl Listing {
     /// Another page came, with so many entries and bytes on it, and says by `next` where the one after it begins.
-    fn goes_on(&mut self, entries: usize, bytes: usize, next: &str) -> Result<(), &'static str> {
+    fn has_more(&mut self, entries: usize, bytes: usize, next: &str) -> Result<(), &'static str> {
         self.empty = if entries == 0 { self.empty + 1 } else { 0 };
         self.bytes += bytes + next.len();
-        if self.bytes > MOST_BYTES || self.tokens.len() >= MOST_PAGES {
+        if self.bytes > MAX_BYTES || self.tokens.len() >= MAX_PAGES {
             return Err("it lists more than anybody keeps snapshots: is etcd-s3-folder the right one?");
         }
-        if self.empty > MOST_EMPTY {
+        if self.empty > MAX_EMPTY_PAGES {
             return Err("it sends page after page with nothing on it");
         }
         if !self.tokens.insert(next.to_owned()) {
@@ -74,8 +74,8 @@ impl Bucket {
             };
             let entries = page.contents().len() + page.common_prefixes().len();
             listing
-                .goes_on(entries, bytes, next)
-                .map_err(|why| S3Error::new("list", self.url(prefix), Kind::Endless, why))?;
+                .has_more(entries, bytes, next)
+                .map_err(|why| S3Error::new("list", self.url(prefix), S3ErrorKind::InvalidResponse, why))?;
             token = Some(next.to_owned());
         }
     }
@@ -88,17 +88,17 @@ mod tests {
     #[test]
     fn a_listing_comes_to_an_end() {
         let mut listing = Listing::default();
-        for page in 0..MOST_PAGES {
+        for page in 0..MAX_PAGES {
             assert!(
-                listing.goes_on(1000, 100_000, &page.to_string()).is_ok() == (page < MOST_BYTES / 100_003),
+                listing.has_more(1000, 100_000, &page.to_string()).is_ok() == (page < MAX_BYTES / 100_003),
                 "{page}"
             );
         }
         let mut listing = Listing::default();
-        assert!(listing.goes_on(1, 1, "a").is_ok() && listing.goes_on(1, 1, "b").is_ok());
-        assert!(listing.goes_on(1, 1, "a").is_err(), "in a circle");
+        assert!(listing.has_more(1, 1, "a").is_ok() && listing.has_more(1, 1, "b").is_ok());
+        assert!(listing.has_more(1, 1, "a").is_err(), "in a circle");
         let mut listing = Listing::default();
-        let fine = (0..=MOST_EMPTY).filter(|page| listing.goes_on(0, 0, &page.to_string()).is_ok()).count();
-        assert_eq!(fine, MOST_EMPTY);
+        let fine = (0..=MAX_EMPTY_PAGES).filter(|page| listing.has_more(0, 0, &page.to_string()).is_ok()).count();
+        assert_eq!(fine, MAX_EMPTY_PAGES);
     }
 }

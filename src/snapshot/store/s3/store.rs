@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use aws_lc_rs::digest;
 
-use super::error::{Kind, S3Error};
+use super::error::{S3Error, S3ErrorKind};
 use super::{BATCH, Bucket, listing};
 use crate::datadir::DataDir;
 use crate::error::AppError;
@@ -45,14 +45,14 @@ impl Remote {
                     manifests.push(self.bucket.manifest_key(name));
                     removed.gone.push(name.clone());
                 }
-                Some((_, error)) if error.kind == Kind::Locked => {
+                Some((_, error)) if error.kind == S3ErrorKind::Locked => {
                     removed.kept.push((name.clone(), error.why().to_owned()));
                 }
                 Some(_) => {}
             }
         }
         let also = if manifests.is_empty() { Vec::new() } else { self.bucket.delete(&manifests).await? };
-        let mut failed = refused.into_iter().chain(also).filter(|(_, error)| error.kind != Kind::Locked);
+        let mut failed = refused.into_iter().chain(also).filter(|(_, error)| error.kind != S3ErrorKind::Locked);
         if let Some((_, error)) = failed.next() {
             removed.failed.get_or_insert_with(|| error.into());
         }

@@ -30,8 +30,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinSet;
 
-use super::error::{Kind, S3Error};
-use super::{ATTEMPTS, BACKOFF, Bucket, body, listing, stored_as_asked, unquoted, with_customer_key};
+use super::error::{S3Error, S3ErrorKind};
+use super::{ATTEMPTS, BACKOFF, Bucket, body, listing, unquoted, with_customer_key, with_storage_class};
 use crate::etcd::embedded::hex;
 use crate::plan::parts::Parts;
 
@@ -40,7 +40,7 @@ pub const SHA256: &str = "quorate-sha256";
 
 /// What to send.
 #[derive(Clone, Debug)]
-pub struct Sending {
+pub struct UploadRequest {
     /// The file.
     pub path: PathBuf,
     /// Its size, in bytes, when it was last looked at.
@@ -122,13 +122,13 @@ struct Part {
 
 /// Another snapshot that has the name: it must not be written over. One that cannot be looked at is left to the upload, which says what is
 /// wrong.
-pub async fn another(bucket: &Bucket, sending: &Sending, name: &str) -> Option<S3Error> {
+pub async fn conflicting_object(bucket: &Bucket, sending: &UploadRequest, name: &str) -> Option<S3Error> {
     let found = head(bucket, &sending.key).await.ok()?;
     let written = found.metadata().and_then(|metadata| metadata.get(SHA256)).cloned();
     let theirs = match written {
         Some(theirs) => Some(theirs),
         // Some stores keep no metadata.
-        None => listing::described(bucket, name).await.ok()?.map(|described| described.manifest.sha256),
+        None => listing::read_manifest(bucket, name).await.ok()?.map(|described| described.manifest.sha256),
     };
     let is_same = match theirs.filter(|sha256| !sha256.is_empty()) {
         Some(theirs) => theirs == sending.sha256,
@@ -136,7 +136,7 @@ pub async fn another(bucket: &Bucket, sending: &Sending, name: &str) -> Option<S
         None => found.content_length().and_then(|size| u64::try_from(size).ok()) == Some(sending.size),
     };
     let why = "another snapshot has this name there, and is not written over";
-    (!is_same).then(|| S3Error::new("upload", bucket.url(&sending.key), Kind::Taken, why))
+    (!is_same).then(|| S3Error::new("upload", bucket.url(&sending.key), S3ErrorKind::NameConflict, why))
 }
 
 /// Sends it. `tell` is told the name of an upload in parts when it is begun, so that it can be taken back if we are not there any more to
@@ -146,30 +146,35 @@ pub async fn another(bucket: &Bucket, sending: &Sending, name: &str) -> Option<S
 /// If the file cannot be read, the store does not take it, or does not have what was sent. Nothing is left of an upload in parts then.
 pub async fn upload(
     bucket: &Bucket,
-    sending: &Sending,
+    sending: &UploadRequest,
     tell: impl Fn(&str, State),
     done: &Arc<AtomicU64>,
 ) -> Result<Uploaded, S3Error> {
     let parts = Parts::of(sending.size);
     let (sums, is_in_parts) = if parts.count == 1 {
-        (whole(bucket, sending, done).await?, false)
+        (put_whole(bucket, sending, done).await?, false)
     } else {
-        (in_parts(bucket, sending, parts, tell, done).await?, true)
+        (put_multipart(bucket, sending, parts, tell, done).await?, true)
     };
     verify(bucket, sending, &sums, is_in_parts).await
 }
 
 /// In one request.
-async fn whole(bucket: &Bucket, sending: &Sending, done: &Arc<AtomicU64>) -> Result<Sums, S3Error> {
+async fn put_whole(bucket: &Bucket, sending: &UploadRequest, done: &Arc<AtomicU64>) -> Result<Sums, S3Error> {
     let (_, mut receiver, reader) = read(bucket, sending, Parts::of(sending.size));
     let part = receiver.recv().await;
     let sums = read_through(bucket, sending, reader).await?;
-    let part = part.ok_or_else(|| lost(bucket, sending))?;
-    stubbornly(bucket, "upload", &sending.key, &part.bytes, |body| {
+    let part = part.ok_or_else(|| worker_panicked(bucket, sending))?;
+    send_with_retries(bucket, "upload", &sending.key, &part.bytes, |body| {
         let request = bucket.client.put_object().bucket(&bucket.target.bucket).key(&sending.key);
         let request = request.content_type(sending.content_type).set_metadata(Some(sending.metadata.clone()));
-        let request = stored_as_asked!(request.content_md5(part.md5.clone()), &bucket.target);
-        request.body(body).customize().disable_payload_signing().config_override(untimed(bucket.target.timeout)).send()
+        let request = with_storage_class!(request.content_md5(part.md5.clone()), &bucket.target);
+        request
+            .body(body)
+            .customize()
+            .disable_payload_signing()
+            .config_override(without_timeout(bucket.target.timeout))
+            .send()
     })
     .await?;
     done.store(sending.size, Ordering::Relaxed);
@@ -177,8 +182,8 @@ async fn whole(bucket: &Bucket, sending: &Sending, done: &Arc<AtomicU64>) -> Res
 }
 
 /// What was read must be what was verified: nothing else is ever called a snapshot there.
-async fn read_through(bucket: &Bucket, sending: &Sending, reader: Reader) -> Result<Sums, S3Error> {
-    let sums = reader.await.unwrap_or_else(|_| Err(lost(bucket, sending)))?;
+async fn read_through(bucket: &Bucket, sending: &UploadRequest, reader: Reader) -> Result<Sums, S3Error> {
+    let sums = reader.await.unwrap_or_else(|_| Err(worker_panicked(bucket, sending)))?;
     if sending.sha256.is_empty() || sums.sha256 == sending.sha256 {
         return Ok(sums);
     }
@@ -188,11 +193,11 @@ async fn read_through(bucket: &Bucket, sending: &Sending, reader: Reader) -> Res
         sums.sha256,
         sending.sha256
     );
-    Err(S3Error::new("upload", bucket.url(&sending.key), Kind::Damaged, why))
+    Err(S3Error::new("upload", bucket.url(&sending.key), S3ErrorKind::SourceChanged, why))
 }
 
 /// Sends a request with a body, and again if it stalls: the SDK tries again only what was answered, or broke off.
-async fn stubbornly<T, E, S>(
+async fn send_with_retries<T, E, S>(
     bucket: &Bucket,
     act: &str,
     key: &str,
@@ -206,17 +211,17 @@ where
     for _ in 0..ATTEMPTS {
         let progress = Arc::default();
         let sent = send(body::of(bytes, &progress));
-        if let Some(done) = body::patiently(sent, &progress, bytes.len() as u64, bucket.target.timeout).await {
+        if let Some(done) = body::with_stall_timeout(sent, &progress, bytes.len() as u64, bucket.target.timeout).await {
             return done.map_err(|error| bucket.fail(act, key, &error));
         }
         tracing::debug!(key, "an upload does not get on; it is sent again");
     }
     let why = format!("{} did not answer in time", bucket.target.host);
-    Err(S3Error::new(act, bucket.url(key), Kind::Silent, why))
+    Err(S3Error::new(act, bucket.url(key), S3ErrorKind::Timeout, why))
 }
 
 /// What gets on may take as long as it takes.
-fn untimed(timeout: Duration) -> aws_sdk_s3::config::Builder {
+fn without_timeout(timeout: Duration) -> aws_sdk_s3::config::Builder {
     // A pause between attempts must not be taken for silence.
     let backoff = BACKOFF.min(timeout * 2 / 3);
     // Parts that are sent side by side share the store's bad moments.
@@ -225,12 +230,12 @@ fn untimed(timeout: Duration) -> aws_sdk_s3::config::Builder {
     aws_sdk_s3::Config::builder().timeout_config(timeouts).retry_config(retry)
 }
 
-fn patient(patience: Duration) -> aws_sdk_s3::config::Builder {
+fn with_timeout(patience: Duration) -> aws_sdk_s3::config::Builder {
     aws_sdk_s3::Config::builder().timeout_config(TimeoutConfig::builder().operation_attempt_timeout(patience).build())
 }
 
-fn lost(bucket: &Bucket, sending: &Sending) -> S3Error {
-    S3Error::new("upload", bucket.url(&sending.key), Kind::Other, "a thread was lost")
+fn worker_panicked(bucket: &Bucket, sending: &UploadRequest) -> S3Error {
+    S3Error::new("upload", bucket.url(&sending.key), S3ErrorKind::Other, "a thread was lost")
 }
 
 type Reader = tokio::task::JoinHandle<Result<Sums, S3Error>>;
@@ -249,12 +254,17 @@ fn hasher() -> std::io::Result<(SyncSender<Bytes>, JoinHandle<String>)> {
 }
 
 /// Reads the file, a part after the other, a few ahead of those who send them.
-fn read(bucket: &Bucket, sending: &Sending, parts: Parts) -> (Parts, mpsc::Receiver<Part>, Reader) {
+fn read(bucket: &Bucket, sending: &UploadRequest, parts: Parts) -> (Parts, mpsc::Receiver<Part>, Reader) {
     let (sender, receiver) = mpsc::channel(1);
     let (path, url) = (sending.path.clone(), bucket.url(&sending.key));
     let reader = tokio::task::spawn_blocking(move || {
         let failed = |error: std::io::Error| {
-            S3Error::new("upload", url.clone(), Kind::Other, format!("{} cannot be read: {error}", path.display()))
+            S3Error::new(
+                "upload",
+                url.clone(),
+                S3ErrorKind::Other,
+                format!("{} cannot be read: {error}", path.display()),
+            )
         };
         let file = File::open(&path).map_err(failed)?;
         let mut sums = Sums::new();
@@ -279,16 +289,16 @@ fn read(bucket: &Bucket, sending: &Sending, parts: Parts) -> (Parts, mpsc::Recei
     (parts, receiver, reader)
 }
 
-async fn in_parts(
+async fn put_multipart(
     bucket: &Bucket,
-    sending: &Sending,
+    sending: &UploadRequest,
     parts: Parts,
     tell: impl Fn(&str, State),
     done: &Arc<AtomicU64>,
 ) -> Result<Sums, S3Error> {
     let request = bucket.client.create_multipart_upload().bucket(&bucket.target.bucket).key(&sending.key);
     let request = request.content_type(sending.content_type).set_metadata(Some(sending.metadata.clone()));
-    let request = stored_as_asked!(request, &bucket.target);
+    let request = with_storage_class!(request, &bucket.target);
     let created = request.send().await.map_err(|error| bucket.fail("begin to upload", &sending.key, &error))?;
     let id = created.upload_id().unwrap_or_default().to_owned();
     tell(&id, State::Begun);
@@ -306,7 +316,7 @@ async fn in_parts(
 
 async fn send_parts(
     bucket: &Bucket,
-    sending: &Sending,
+    sending: &UploadRequest,
     parts: Parts,
     id: &str,
     done: &Arc<AtomicU64>,
@@ -322,11 +332,15 @@ async fn send_parts(
             loop {
                 let Some(part) = receiver.lock().await.recv().await else { return Ok(sent) };
                 let length = part.bytes.len() as u64;
-                let answer = stubbornly(&bucket, "upload a part of", &key, &part.bytes, |body| {
+                let answer = send_with_retries(&bucket, "upload a part of", &key, &part.bytes, |body| {
                     let request = bucket.client.upload_part().bucket(&bucket.target.bucket).key(&key).upload_id(&id);
                     let request = request.part_number(part.number).content_md5(part.md5.clone());
                     let request = with_customer_key!(request, &bucket.target).body(body);
-                    request.customize().disable_payload_signing().config_override(untimed(bucket.target.timeout)).send()
+                    request
+                        .customize()
+                        .disable_payload_signing()
+                        .config_override(without_timeout(bucket.target.timeout))
+                        .send()
                 });
                 let answer = answer.await?;
                 done.fetch_add(length, Ordering::Relaxed);
@@ -337,19 +351,24 @@ async fn send_parts(
     }
     let mut completed = Vec::new();
     while let Some(sent) = senders.join_next().await {
-        completed.extend(sent.unwrap_or_else(|_| Err(lost(bucket, sending)))?);
+        completed.extend(sent.unwrap_or_else(|_| Err(worker_panicked(bucket, sending)))?);
     }
     let sums = read_through(bucket, sending, reader).await?;
     completed.sort_by_key(CompletedPart::part_number);
     Ok((sums, completed))
 }
 
-async fn complete(bucket: &Bucket, sending: &Sending, id: &str, parts: Vec<CompletedPart>) -> Result<(), S3Error> {
+async fn complete(
+    bucket: &Bucket,
+    sending: &UploadRequest,
+    id: &str,
+    parts: Vec<CompletedPart>,
+) -> Result<(), S3Error> {
     let all = CompletedMultipartUpload::builder().set_parts(Some(parts)).build();
     let request = bucket.client.complete_multipart_upload().bucket(&bucket.target.bucket).key(&sending.key);
     let request = with_customer_key!(request.upload_id(id).multipart_upload(all), &bucket.target);
     // The store puts the parts together, which takes it a while.
-    let request = request.customize().config_override(patient(bucket.patience(sending.size / 64)));
+    let request = request.customize().config_override(with_timeout(bucket.request_timeout(sending.size / 64)));
     request.send().await.map_err(|error| bucket.fail("complete the upload of", &sending.key, &error))?;
     Ok(())
 }
@@ -361,7 +380,7 @@ async fn complete(bucket: &Bucket, sending: &Sending, id: &str, parts: Vec<Compl
 pub async fn abort(bucket: &Bucket, key: &str, id: &str) -> Result<(), S3Error> {
     let request = bucket.client.abort_multipart_upload().bucket(&bucket.target.bucket).key(key).upload_id(id);
     match request.send().await.map_err(|error| bucket.fail("take back the upload of", key, &error)) {
-        Err(error) if error.why().contains("NoSuchUpload") || error.kind == Kind::NoObject => Ok(()),
+        Err(error) if error.why().contains("NoSuchUpload") || error.kind == S3ErrorKind::NoObject => Ok(()),
         done => done.map(|_| ()),
     }
 }
@@ -376,10 +395,11 @@ pub(super) async fn head(bucket: &Bucket, key: &str) -> Result<HeadObjectOutput,
     request.send().await.map_err(|error| bucket.fail("look at", key, &error))
 }
 
-async fn verify(bucket: &Bucket, sending: &Sending, sums: &Sums, is_in_parts: bool) -> Result<Uploaded, S3Error> {
+async fn verify(bucket: &Bucket, sending: &UploadRequest, sums: &Sums, is_in_parts: bool) -> Result<Uploaded, S3Error> {
     let found = head(bucket, &sending.key).await?;
-    let differs =
-        |why: String| S3Error::new("trust what was uploaded to", bucket.url(&sending.key), Kind::Differs, why);
+    let differs = |why: String| {
+        S3Error::new("trust what was uploaded to", bucket.url(&sending.key), S3ErrorKind::ChecksumMismatch, why)
+    };
     let size = found.content_length().and_then(|size| u64::try_from(size).ok()).unwrap_or(0);
     if size != sending.size {
         return Err(differs(format!("{} bytes were sent, and the store has {size}", sending.size)));
@@ -405,6 +425,6 @@ async fn verify(bucket: &Bucket, sending: &Sending, sums: &Sums, is_in_parts: bo
     if etag == sums.etag(is_in_parts) {
         return good("MD5");
     }
-    let read = super::download::sum(bucket, &sending.key, sending.size).await?;
+    let read = super::download::checksum_of(bucket, &sending.key, sending.size).await?;
     compared(&read, &crc64nvme, "content")
 }

@@ -6,9 +6,9 @@ use hyper::body::Bytes;
 use tokio::sync::mpsc;
 
 use super::Bucket;
-use super::download::{self, Remote};
+use super::download::{self, RemoteObject};
 use super::error::S3Error;
-use super::index::Finding;
+use super::index::VerificationRecord;
 use super::listing::InBucket;
 use crate::clock;
 use crate::error::{Code, Diagnostic};
@@ -16,11 +16,11 @@ use crate::snapshot::manifest::Verification;
 use crate::snapshot::stream::{self, StreamError, Streamed};
 
 /// Pieces that wait to be read.
-const AHEAD: usize = 16;
+const QUEUED_CHUNKS: usize = 16;
 
 /// Why it is not good, or not known to be.
 #[derive(Debug, thiserror::Error)]
-pub enum RemoteError {
+pub enum RemoteVerifyError {
     /// The store, or the way.
     #[error(transparent)]
     S3(#[from] S3Error),
@@ -34,15 +34,15 @@ pub enum RemoteError {
     },
     /// A thread was lost.
     #[error("a thread was lost")]
-    Lost,
+    WorkerPanicked,
 }
 
-impl Diagnostic for RemoteError {
+impl Diagnostic for RemoteVerifyError {
     fn code(&self) -> Code {
         match self {
             Self::S3(error) => error.code(),
             Self::Corrupt { .. } => Code::SnapshotCorrupt,
-            Self::Lost => Code::InternalError,
+            Self::WorkerPanicked => Code::InternalError,
         }
     }
 
@@ -52,18 +52,18 @@ impl Diagnostic for RemoteError {
             Self::Corrupt { .. } => {
                 Some("do not restore it; if it is on a node, too, upload that one or take another".into())
             }
-            Self::Lost => Some("try again".into()),
+            Self::WorkerPanicked => Some("try again".into()),
         }
     }
 }
 
 /// Reads what a channel brings; an error of the way is told by the one who sends.
-struct Pipe {
+struct ChannelReader {
     from: mpsc::Receiver<Result<Bytes, ()>>,
     rest: Bytes,
 }
 
-impl Read for Pipe {
+impl Read for ChannelReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.rest.is_empty() {
             match self.from.blocking_recv() {
@@ -82,17 +82,21 @@ impl Read for Pipe {
 ///
 /// # Errors
 /// If it does not come whole, or is not good.
-pub async fn verify(bucket: &Bucket, found: &InBucket, mut progress: impl FnMut(u64)) -> Result<Streamed, RemoteError> {
+pub async fn verify(
+    bucket: &Bucket,
+    found: &InBucket,
+    mut progress: impl FnMut(u64),
+) -> Result<Streamed, RemoteVerifyError> {
     let url = bucket.url(&found.object.key);
-    let remote = Remote {
+    let remote = RemoteObject {
         key: found.object.key.clone(),
         size: found.object.size,
         etag: found.object.etag.clone(),
-        ..Remote::default()
+        ..RemoteObject::default()
     };
     let mut coming = download::stream(bucket, &remote).await?;
-    let (sender, from) = mpsc::channel(AHEAD);
-    let reading = tokio::task::spawn_blocking(move || stream::verify(Pipe { from, rest: Bytes::new() }));
+    let (sender, from) = mpsc::channel(QUEUED_CHUNKS);
+    let reading = tokio::task::spawn_blocking(move || stream::verify(ChannelReader { from, rest: Bytes::new() }));
     let (mut came, mut broke) = (0, None);
     loop {
         let next = match coming.next().await {
@@ -114,11 +118,11 @@ pub async fn verify(bucket: &Bucket, found: &InBucket, mut progress: impl FnMut(
         }
     }
     drop(sender);
-    let read = reading.await.map_err(|_| RemoteError::Lost)?;
+    let read = reading.await.map_err(|_| RemoteVerifyError::WorkerPanicked)?;
     if let Some(error) = broke {
         return Err(error.into());
     }
-    let corrupt = |what: String| RemoteError::Corrupt { url: url.clone(), what };
+    let corrupt = |what: String| RemoteVerifyError::Corrupt { url: url.clone(), what };
     let streamed = read.map_err(|error| match error {
         StreamError::Corrupt(what) => corrupt(what),
         StreamError::Read(source) => corrupt(source.to_string()),
@@ -133,10 +137,10 @@ pub async fn verify(bucket: &Bucket, found: &InBucket, mut progress: impl FnMut(
 
 /// What to write down of a verification, if it says something about the snapshot.
 #[must_use]
-pub fn finding(found: &InBucket, verified: &Result<Streamed, RemoteError>) -> Option<Finding> {
+pub fn finding(found: &InBucket, verified: &Result<Streamed, RemoteVerifyError>) -> Option<VerificationRecord> {
     let (status, finding) = match verified {
         Ok(_) => ("good", None),
-        Err(error @ RemoteError::Corrupt { .. }) => ("corrupt", Some(error.to_string())),
+        Err(error @ RemoteVerifyError::Corrupt { .. }) => ("corrupt", Some(error.to_string())),
         Err(_) => return None,
     };
     let verification = Verification {
@@ -146,5 +150,5 @@ pub fn finding(found: &InBucket, verified: &Result<Streamed, RemoteError>) -> Op
         modified: 0,
         finding,
     };
-    Some(Finding { name: found.listed.name.clone(), version: found.object.version(), verification })
+    Some(VerificationRecord { name: found.listed.name.clone(), version: found.object.version(), verification })
 }

@@ -19,10 +19,10 @@ use quorate::error::Diagnostic as _;
 use quorate::etcd::version::Version;
 use quorate::plan::restore::RestoreRefusal;
 use quorate::restore::build::{self, Blueprint, BuildError};
-use quorate::snapshot::aside::Course;
 use quorate::snapshot::file;
 use quorate::snapshot::inspect::Inspection;
-use quorate::snapshot::verify::{Demands, verify};
+use quorate::snapshot::job::JobControl;
+use quorate::snapshot::verify::{VerifyOptions, verify};
 
 use self::base::Base;
 use self::change::{KINDS, Kind, Random};
@@ -126,7 +126,7 @@ fn try_one(base: &Base, bytes: &[u8], ports: &Ports) -> Tried {
     let path = dir.path().join("mutant");
     fs::write(&path, bytes).unwrap();
     let theirs = dir.path().join("theirs");
-    match verify(&path, Demands::default(), &mut |_, _| {}) {
+    match verify(&path, VerifyOptions::default(), &mut |_, _| {}) {
         Err(error) => {
             let restored = etcd::restore(&base.etcd, &path, &theirs, ports);
             let ran = restored.and_then(|()| etcd::run(&base.etcd, &theirs, ports).map(|_| ()));
@@ -175,7 +175,7 @@ fn restored_by_quorate(etcd: &Etcd, path: &Path, dir: &Path, ports: &Ports) -> R
     let members = [("m".to_owned(), vec![format!("http://127.0.0.1:{}", ports.peer())])];
     let membership = Membership::new(&members, "proof").unwrap();
     let blueprint = Blueprint { name: "m".into(), membership, target, raise: 0, allow_empty: true };
-    build::build(&file::open(path).unwrap(), dir, &blueprint, &Course::default(), &mut |_, _| {})?;
+    build::build(&file::open(path).unwrap(), dir, &blueprint, &JobControl::default(), &mut |_, _| {})?;
     Ok(dir.to_path_buf())
 }
 

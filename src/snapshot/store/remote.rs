@@ -7,44 +7,44 @@ use std::time::Duration;
 
 use aws_lc_rs::digest::{self, Context};
 
-use super::find::FindError;
-use super::s3::download::{self, Remote};
-use super::s3::error::{Kind, S3Error};
+use super::locate::LocateError;
+use super::s3::download::{self, RemoteObject};
+use super::s3::error::{S3Error, S3ErrorKind};
 use super::s3::{Bucket, listing, upload};
 use crate::clock;
 use crate::durable::{self, PRIVATE_DIR};
 use crate::error::AppError;
 use crate::etcd::embedded::hex;
 use crate::host::{self, escape_control};
-use crate::snapshot::aside::Course;
 use crate::snapshot::file::OpenError;
 use crate::snapshot::hash;
+use crate::snapshot::job::JobControl;
 use crate::snapshot::list::{self, Status};
 use crate::snapshot::manifest::Manifest;
 
 /// How often it is told how far a download is.
-const NEWS: Duration = Duration::from_millis(200);
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 
 /// One in object storage.
 #[derive(Debug)]
-pub struct There {
+pub struct RemoteSnapshot {
     bucket: Bucket,
-    remote: Remote,
+    remote: RemoteObject,
     name: String,
     manifest: Option<Manifest>,
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, FindError> {
-    tokio::task::spawn_blocking(work).await.map_err(|_| FindError::Lost)
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, LocateError> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| LocateError::WorkerPanicked)
 }
 
-impl There {
-    pub(super) async fn look(bucket: Bucket, name: &str) -> Result<Self, S3Error> {
+impl RemoteSnapshot {
+    pub(super) async fn head(bucket: Bucket, name: &str) -> Result<Self, S3Error> {
         let mut manifest = None;
-        let mut remote = download::look(&bucket, &bucket.key(name)).await?;
+        let mut remote = download::head(&bucket, &bucket.key(name)).await?;
         // What was written on the object itself goes with it wherever it is copied.
         remote.sha256 = remote.metadata.get(upload::SHA256).filter(|sha256| !sha256.is_empty()).cloned();
-        if let Some(described) = listing::described(&bucket, name).await? {
+        if let Some(described) = listing::read_manifest(&bucket, name).await? {
             let is_same = described.object.etag == remote.etag && !described.object.crc64nvme.is_empty();
             if is_same {
                 remote.crc64nvme = Some(described.object.crc64nvme);
@@ -94,7 +94,7 @@ impl There {
                 return Ok(());
             }
         }
-        Err(FindError::Ambiguous { name: escape_control(&self.name), here: path.to_path_buf(), there: self.url() }
+        Err(LocateError::Ambiguous { name: escape_control(&self.name), here: path.to_path_buf(), there: self.url() }
             .into())
     }
 
@@ -118,7 +118,7 @@ impl There {
             return Ok(());
         }
         let why = format!("its SHA-256 is {found}, and that of the snapshot was {expected}: it was replaced since");
-        Err(S3Error::new("trust what came from", self.url(), Kind::Differs, why).into())
+        Err(S3Error::new("trust what came from", self.url(), S3ErrorKind::ChecksumMismatch, why).into())
     }
 
     /// Gets it into `dir`, which may have what an earlier attempt got. `progress` is told how many bytes came, of how many.
@@ -128,7 +128,7 @@ impl There {
     pub async fn fetch(
         &self,
         dir: &Path,
-        course: &Course,
+        course: &JobControl,
         progress: &mut (dyn FnMut(u64, u64) + Send),
     ) -> Result<PathBuf, AppError> {
         durable::create_dir_all(dir, PRIVATE_DIR)?;
@@ -145,8 +145,8 @@ impl There {
                     progress(1, 1);
                     break;
                 }
-                () = course.broken_off() => return Err(FindError::BrokenOff.into()),
-                () = tokio::time::sleep(NEWS) => {
+                () = course.cancelled() => return Err(LocateError::Cancelled.into()),
+                () = tokio::time::sleep(PROGRESS_INTERVAL) => {
                     progress(done.load(Ordering::Relaxed), self.remote.size.max(1));
                 }
             }

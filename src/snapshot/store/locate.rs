@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use aws_credential_types::provider::SharedCredentialsProvider;
 
+pub use super::remote::RemoteSnapshot;
 use super::s3::Bucket;
-use super::s3::error::Kind;
+use super::s3::error::S3ErrorKind;
 use super::s3::listing;
 use super::s3::store::Remote;
 pub use super::select::similar_name;
-use super::select::{self, Known};
-pub use super::there::There;
+use super::select::{self, KnownSnapshots};
 use crate::config::s3::{S3Config, Target};
 use crate::datadir::DataDir;
 use crate::error::{AppError, Code, Diagnostic, Exit};
@@ -28,10 +28,10 @@ pub(super) const LIST: &str = "quorate etcd-snapshot ls";
 /// The same in object storage alone.
 pub(super) const LIST_S3: &str = "quorate etcd-snapshot ls --s3";
 /// A snapshot that is here is not kept waiting longer for what the store has to say.
-const SHORT: Duration = Duration::from_secs(20);
+const SEARCH_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Where a snapshot may be that is named.
-pub struct Places {
+pub struct SnapshotLocator {
     /// On this node; the first that has the name counts.
     pub dirs: Vec<PathBuf>,
     /// In object storage.
@@ -58,28 +58,28 @@ pub enum Notice<'a> {
 
 /// A snapshot that was found.
 #[derive(Debug)]
-pub enum Found {
+pub enum Located {
     /// On this node.
-    Here(PathBuf),
+    Local(PathBuf),
     /// In object storage.
-    There(Box<There>),
+    Remote(Box<RemoteSnapshot>),
 }
 
 /// Why a snapshot is not found.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum FindError {
+pub(super) enum LocateError {
     /// Two have the name.
     #[error("two different snapshots are called {name}: {} and {there}", here.display())]
     Ambiguous { name: String, here: PathBuf, there: String },
     /// The store takes its time, and it does not matter that much.
-    #[error("object storage did not answer within {} s", SHORT.as_secs())]
-    Late,
+    #[error("object storage did not answer within {} s", SEARCH_TIMEOUT.as_secs())]
+    Timeout,
     /// Somebody does not want it any more.
     #[error("cancelled")]
-    BrokenOff,
+    Cancelled,
     /// A thread was lost.
     #[error("internal error: a worker thread panicked")]
-    Lost,
+    WorkerPanicked,
     /// A URL without a key in it.
     #[error("{0} names no snapshot: the form is s3://BUCKET/KEY")]
     NoKey(String),
@@ -91,16 +91,16 @@ pub(super) enum FindError {
     NoneGood { name: String, places: Vec<String>, why: Vec<String>, list: &'static str },
 }
 
-impl Diagnostic for FindError {
+impl Diagnostic for LocateError {
     fn code(&self) -> Code {
         match self {
             Self::Ambiguous { .. } => Code::SnapshotAmbiguous,
             Self::NoKey(_) => Code::Usage,
             Self::NotFound { .. } => Code::SnapshotNotFound,
             Self::NoneGood { .. } => Code::NoGoodSnapshot,
-            Self::Late => Code::S3Timeout,
-            Self::BrokenOff => Code::Cancelled,
-            Self::Lost => Code::InternalError,
+            Self::Timeout => Code::S3Timeout,
+            Self::Cancelled => Code::Cancelled,
+            Self::WorkerPanicked => Code::InternalError,
         }
     }
 
@@ -111,77 +111,78 @@ impl Diagnostic for FindError {
             Self::NotFound { hint: Some(hint), list, .. } => format!("{hint} {list} shows all"),
             Self::NotFound { hint: None, list, .. } => format!("{list} shows all; anything with a / is a path"),
             Self::NoneGood { list, .. } => format!("{list} shows all; name one of them to use it nevertheless"),
-            Self::Late | Self::BrokenOff | Self::Lost => "try again".into(),
+            Self::Timeout | Self::Cancelled | Self::WorkerPanicked => "try again".into(),
         })
     }
 }
 
-impl Places {
+impl SnapshotLocator {
     /// Anything with a slash is a path, unless it begins with `s3://`; a bare name is one of the snapshots, on this node or in object
     /// storage.
     ///
     /// # Errors
     /// If there is none, or two, or the store does not say.
-    pub async fn find(&self, named: &str) -> Result<Found, AppError> {
+    pub async fn locate(&self, named: &str) -> Result<Located, AppError> {
         if let Some((bucket, name)) = self.at(named).await? {
-            return self.find_in(bucket, name).await;
+            return self.locate_in(bucket, name).await;
         }
         if named.contains('/') {
             let path = std::path::absolute(path_of(named)).unwrap_or_else(|_| PathBuf::from(path_of(named)));
-            return look(&path)?.map_or_else(|| Err(missing_path(&path).into()), |path| Ok(Found::Here(path)));
+            return search_directory(&path)?
+                .map_or_else(|| Err(missing_path(&path).into()), |path| Ok(Located::Local(path)));
         }
         if self.s3.is_asked {
             let bucket = self.connect(None).await?;
-            return self.find_in(bucket, named).await;
+            return self.locate_in(bucket, named).await;
         }
-        self.find_bare(named).await
+        self.locate_bare(named).await
     }
 
     /// In one bucket alone.
-    async fn find_in(&self, bucket: Bucket, name: &str) -> Result<Found, AppError> {
-        match There::look(bucket.clone(), name).await {
-            Err(error) if error.kind == Kind::NoObject => {}
-            looked => return Ok(Found::There(Box::new(looked?))),
+    async fn locate_in(&self, bucket: Bucket, name: &str) -> Result<Located, AppError> {
+        match RemoteSnapshot::head(bucket.clone(), name).await {
+            Err(error) if error.kind == S3ErrorKind::NoObject => {}
+            looked => return Ok(Located::Remote(Box::new(looked?))),
         }
         let known = [self.in_bucket(bucket).await?];
         select::newest(self, &known, name).await
     }
 
     /// On this node and in object storage.
-    async fn find_bare(&self, named: &str) -> Result<Found, AppError> {
+    async fn locate_bare(&self, named: &str) -> Result<Located, AppError> {
         let mut here = None;
         for dir in &self.dirs {
-            here = here.or(look(&dir.join(named))?);
+            here = here.or(search_directory(&dir.join(named))?);
         }
-        let there = if self.s3.is_on { self.look_there(named, here.is_some()).await } else { Ok(None) };
+        let there = if self.s3.is_on { self.search_bucket(named, here.is_some()).await } else { Ok(None) };
         match (here, there) {
             (Some(path), Ok(Some(there))) => {
                 there.is_the_same(&path).await?;
-                Ok(Found::Here(path))
+                Ok(Located::Local(path))
             }
-            (None, Ok(Some(there))) => Ok(Found::There(Box::new(there))),
-            (Some(path), Ok(None)) => Ok(Found::Here(path)),
+            (None, Ok(Some(there))) => Ok(Located::Remote(Box::new(there))),
+            (Some(path), Ok(None)) => Ok(Located::Local(path)),
             (Some(path), Err(failure)) => {
                 (self.tell)(Notice::Unseen(&failure));
-                Ok(Found::Here(path))
+                Ok(Located::Local(path))
             }
             (None, there) => self.choose(named, there.err()).await,
         }
     }
 
     /// No file has that very name.
-    async fn choose(&self, named: &str, mut unseen: Option<AppError>) -> Result<Found, AppError> {
+    async fn choose(&self, named: &str, mut unseen: Option<AppError>) -> Result<Located, AppError> {
         let mut known = Vec::new();
         for dir in &self.dirs {
-            known.push(Known::in_directory(dir).await?);
+            known.push(KnownSnapshots::in_directory(dir).await?);
         }
         if self.s3.is_on && unseen.is_none() {
             let has_some = known.iter().any(|known| !known.all.is_empty());
             let listing = async { self.in_bucket(self.connect(None).await?).await };
-            match tokio::time::timeout(if has_some { SHORT } else { Duration::MAX }, listing).await {
+            match tokio::time::timeout(if has_some { SEARCH_TIMEOUT } else { Duration::MAX }, listing).await {
                 Ok(Ok(there)) => known.push(there),
                 Ok(Err(failure)) => unseen = Some(failure),
-                Err(_) => unseen = Some(FindError::Late.into()),
+                Err(_) => unseen = Some(LocateError::Timeout.into()),
             }
         }
         match (select::newest(self, &known, named).await, unseen) {
@@ -195,23 +196,23 @@ impl Places {
         }
     }
 
-    async fn look_there(&self, name: &str, is_here: bool) -> Result<Option<There>, AppError> {
+    async fn search_bucket(&self, name: &str, is_here: bool) -> Result<Option<RemoteSnapshot>, AppError> {
         let looking = async {
-            match There::look(self.connect(None).await?, name).await {
-                Err(error) if error.kind == Kind::NoObject => Ok(None),
+            match RemoteSnapshot::head(self.connect(None).await?, name).await {
+                Err(error) if error.kind == S3ErrorKind::NoObject => Ok(None),
                 looked => Ok::<_, AppError>(Some(looked?)),
             }
         };
-        match tokio::time::timeout(if is_here { SHORT } else { Duration::MAX }, looking).await {
+        match tokio::time::timeout(if is_here { SEARCH_TIMEOUT } else { Duration::MAX }, looking).await {
             Ok(looked) => looked,
-            Err(_) => Err(FindError::Late.into()),
+            Err(_) => Err(LocateError::Timeout.into()),
         }
     }
 
-    async fn in_bucket(&self, bucket: Bucket) -> Result<Known, AppError> {
+    async fn in_bucket(&self, bucket: Bucket) -> Result<KnownSnapshots, AppError> {
         let remote = Remote::new(bucket, &self.data);
         let all = listing::list(&remote.bucket, remote.cache.as_deref()).await?;
-        Ok(Known::in_bucket(remote.bucket, all))
+        Ok(KnownSnapshots::in_bucket(remote.bucket, all))
     }
 
     /// The bucket and the folder of an `s3://` URL, and the name in it; nothing for anything else.
@@ -220,7 +221,7 @@ impl Places {
     /// If object storage is not configured as it would have to be, or the URL is none of a snapshot.
     pub async fn at<'n>(&self, named: &'n str) -> Result<Option<(Bucket, &'n str)>, AppError> {
         let Some(rest) = named.strip_prefix("s3://") else { return Ok(None) };
-        let no_key = || FindError::NoKey(escape_control(named));
+        let no_key = || LocateError::NoKey(escape_control(named));
         let (bucket, key) = rest.split_once('/').ok_or_else(no_key)?;
         let (folder, name) = key.rsplit_once('/').unwrap_or(("", key));
         if bucket.is_empty() || name.is_empty() {
@@ -249,7 +250,7 @@ pub fn path_of(named: &str) -> &str {
 }
 
 /// The path, if something is there.
-fn look(path: &Path) -> Result<Option<PathBuf>, OpenError> {
+fn search_directory(path: &Path) -> Result<Option<PathBuf>, OpenError> {
     match std::fs::metadata(path) {
         Ok(_) => Ok(Some(path.to_path_buf())),
         // A name that is too long is none that is there.
@@ -261,7 +262,7 @@ fn look(path: &Path) -> Result<Option<PathBuf>, OpenError> {
 }
 
 /// Nothing is at a path; what is beside it may be what was meant.
-fn missing_path(path: &Path) -> FindError {
+fn missing_path(path: &Path) -> LocateError {
     let dir = path.parent().unwrap_or(Path::new("/"));
     let word = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let beside: Vec<String> = match crate::snapshot::dir::snapshots(dir) {
@@ -271,5 +272,5 @@ fn missing_path(path: &Path) -> FindError {
     let hint = select::similar_name(&word, beside.iter().map(String::as_str))
         .map(|name| format!("did you mean {}?", escape_control(&dir.join(name).display().to_string())));
     let places = vec![escape_control(&dir.display().to_string())];
-    FindError::NotFound { name: escape_control(&word), places, hint, list: LIST }
+    LocateError::NotFound { name: escape_control(&word), places, hint, list: LIST }
 }

@@ -65,7 +65,7 @@ impl Content {
 
 /// Why nothing can be said of a snapshot's keys.
 #[derive(Debug, thiserror::Error)]
-pub enum LookError {
+pub enum BrowseError {
     /// It is damaged, or cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
@@ -125,30 +125,30 @@ pub enum Event {
 ///
 /// # Errors
 /// If the database is damaged, or does not know that revision.
-pub fn keys(
+pub fn list_keys(
     snapshot: &SnapshotFile,
     prefix: &[u8],
     revision: Option<i64>,
     wanted: Wanted,
-) -> Result<BTreeMap<Vec<u8>, Value>, LookError> {
+) -> Result<BTreeMap<Vec<u8>, Value>, BrowseError> {
     let mut keys = BTreeMap::new();
     each(snapshot, revision, |change| {
         if change.record.key.starts_with(prefix) {
             if change.record.is_tombstone {
-                keys.remove(change.record.key);
+                list_keys.remove(change.record.key);
             } else {
-                keys.insert(change.record.key.to_vec(), Value::of(change, wanted));
+                list_keys.insert(change.record.key.to_vec(), Value::of(change, wanted));
             }
         }
     })?;
-    Ok(keys)
+    Ok(list_keys)
 }
 
 /// One key, as it is at `revision`, or at the newest.
 ///
 /// # Errors
 /// If the database is damaged, or does not know that revision.
-pub fn get(snapshot: &SnapshotFile, key: &[u8], revision: Option<i64>) -> Result<Option<Value>, LookError> {
+pub fn get(snapshot: &SnapshotFile, key: &[u8], revision: Option<i64>) -> Result<Option<Value>, BrowseError> {
     let mut found = None;
     each(snapshot, revision, |change| {
         if change.record.key == key {
@@ -162,7 +162,7 @@ pub fn get(snapshot: &SnapshotFile, key: &[u8], revision: Option<i64>) -> Result
 ///
 /// # Errors
 /// If the database is damaged, or does not know that revision.
-pub fn history(snapshot: &SnapshotFile, key: &[u8], revision: Option<i64>) -> Result<Vec<Event>, LookError> {
+pub fn history(snapshot: &SnapshotFile, key: &[u8], revision: Option<i64>) -> Result<Vec<Event>, BrowseError> {
     let mut events = Vec::new();
     each(snapshot, revision, |change| {
         if change.record.key == key {
@@ -241,7 +241,7 @@ impl Visitor for Members {
     }
 }
 
-fn each(snapshot: &SnapshotFile, revision: Option<i64>, mut see: impl FnMut(&Change<'_>)) -> Result<(), LookError> {
+fn each(snapshot: &SnapshotFile, revision: Option<i64>, mut see: impl FnMut(&Change<'_>)) -> Result<(), BrowseError> {
     let length = if snapshot.trailer.is_some() { Length::Exact } else { Length::AtLeast };
     let database = Database::open(&snapshot.database, snapshot.database_size, length)?;
     // 0 is the newest one, as it is to etcd.
@@ -252,10 +252,10 @@ fn each(snapshot: &SnapshotFile, revision: Option<i64>, mut see: impl FnMut(&Cha
         let last = last.map_err(|what| ReadError::from(Corruption::new(0, what)))?;
         let newest = last.map_or(1, |(revision, _)| revision.main).max(compacted.unwrap_or(1));
         if wanted > newest {
-            return Err(LookError::Future { wanted, newest });
+            return Err(BrowseError::Future { wanted, newest });
         }
         if let Some(compacted) = compacted.filter(|compacted| wanted < *compacted) {
-            return Err(LookError::Compacted { wanted, compacted });
+            return Err(BrowseError::Compacted { wanted, compacted });
         }
     }
     Ok(database.walk_bucket(b"key", &mut Changes { upto: revision.unwrap_or(i64::MAX), see: &mut see })?)
@@ -300,7 +300,7 @@ mod tests {
             BTreeMap::from([(b"k".to_vec(), Value::of(&change, Wanted::Digest))])
         };
         assert_eq!(crc32c::crc32c(&[0; 8]), crc32c::crc32c(&same_checksum));
-        let found = differences(&keys(&[0; 8]), &keys(&same_checksum));
+        let found = differences(&list_keys(&[0; 8]), &list_keys(&same_checksum));
         assert_eq!(found, [(b"k".to_vec(), Difference::Changed)]);
         assert!(differences(&keys(&[0; 8]), &keys(&[0; 8])).is_empty());
     }

@@ -9,7 +9,7 @@ use tokio::sync::{oneshot, watch};
 const NICE: i32 = 10;
 
 /// Runs `work` on a thread of its own. What is awaited is an error if the thread could not be made, or was lost.
-pub(super) fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> oneshot::Receiver<T> {
+pub(super) fn spawn_low_priority<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> oneshot::Receiver<T> {
     let (done, result) = oneshot::channel();
     // Without a thread the sender is dropped, and that is the error.
     let _ = std::thread::Builder::new().name("snapshot".into()).spawn(move || {
@@ -23,18 +23,18 @@ pub(super) fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static
 /// How far a save is, and whether it is still wanted. All of its threads look at it, so that a save that was broken off has really
 /// ended, and left nothing, when it says so.
 #[derive(Clone, Debug)]
-pub struct Course {
+pub struct JobControl {
     done: Arc<AtomicU64>,
     is_broken_off: Arc<watch::Sender<bool>>,
 }
 
-impl Default for Course {
+impl Default for JobControl {
     fn default() -> Self {
         Self { done: Arc::default(), is_broken_off: Arc::new(watch::Sender::new(false)) }
     }
 }
 
-impl Course {
+impl JobControl {
     /// Bytes so far.
     #[must_use]
     pub fn done(&self) -> u64 {
@@ -46,18 +46,18 @@ impl Course {
     }
 
     /// Ends it soon.
-    pub fn break_off(&self) {
+    pub fn cancel(&self) {
         self.is_broken_off.send_replace(true);
     }
 
     /// True if it is to end.
     #[must_use]
-    pub fn is_broken_off(&self) -> bool {
+    pub fn is_cancelled(&self) -> bool {
         *self.is_broken_off.borrow()
     }
 
     /// Returns when it is to end.
-    pub async fn broken_off(&self) {
+    pub async fn cancelled(&self) {
         let _ = self.is_broken_off.subscribe().wait_for(|is_broken_off| *is_broken_off).await;
     }
 }
