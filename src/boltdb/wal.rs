@@ -203,11 +203,11 @@ impl WalTail {
             let Some(record) = next_record(&mut segment)? else { return Ok(end) };
             let malformed = |_| damaged();
             let number = |field| protobuf::number(&record, field).map_err(malformed);
-            let read = || Ok::<_, io::Error>((number(RECORD_TYPE)?, number(RECORD_CRC)?));
+            let read_value = || Ok::<_, io::Error>((number(RECORD_TYPE)?, number(RECORD_CRC)?));
             let data = protobuf::bytes(&record, RECORD_DATA).map_err(malformed);
             let torn = || is_torn(end.at + 8, &record);
-            let ((kind, crc), data) = match (segment_state(), data) {
-                (Ok(read), Ok(data)) => (segment_state, data.unwrap_or_default()),
+            let ((kind, crc), data) = match (read_value(), data) {
+                (Ok(read), Ok(data)) => (read, data.unwrap_or_default()),
                 _ if torn() => return Ok(end),
                 (Err(error), _) | (_, Err(error)) => return Err(error),
             };

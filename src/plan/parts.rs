@@ -47,7 +47,7 @@ mod tests {
 
     #[test]
     fn small_things_are_one_part_and_large_ones_fit_the_limits() {
-        for (total, size, count, side_by_side) in [
+        for (total, size, count, concurrency) in [
             (0, 8 << 20, 1, 1),
             (1, 8 << 20, 1, 1),
             (8 << 20, 8 << 20, 1, 1),

@@ -96,9 +96,9 @@ pub fn check_not_empty(keys: u64, allow_empty: bool) -> Result<(), RestoreRefusa
 /// # Errors
 /// If there is no such revision.
 pub fn bumped(revision: i64, by: u64) -> Result<i64, RestoreRefusal> {
-    let raised = i64::try_from(by).ok().and_then(|by| revision.checked_add(by));
+    let bumped = i64::try_from(by).ok().and_then(|by| revision.checked_add(by));
     // Every write after it needs one more.
-    bumped.filter(|raised| *bumped < i64::MAX / 2).ok_or(RestoreRefusal::RevisionOverflow { revision, by })
+    bumped.filter(|bumped| *bumped < i64::MAX / 2).ok_or(RestoreRefusal::RevisionOverflow { revision, by })
 }
 
 /// How far the journal says that it was.

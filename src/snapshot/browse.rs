@@ -135,13 +135,13 @@ pub fn list_keys(
     each(snapshot, revision, |change| {
         if change.record.key.starts_with(prefix) {
             if change.record.is_tombstone {
-                list_keys.remove(change.record.key);
+                keys.remove(change.record.key);
             } else {
-                list_keys.insert(change.record.key.to_vec(), Value::of(change, wanted));
+                keys.insert(change.record.key.to_vec(), Value::of(change, wanted));
             }
         }
     })?;
-    Ok(list_keys)
+    Ok(keys)
 }
 
 /// One key, as it is at `revision`, or at the newest.
@@ -300,7 +300,7 @@ mod tests {
             BTreeMap::from([(b"k".to_vec(), Value::of(&change, Wanted::Digest))])
         };
         assert_eq!(crc32c::crc32c(&[0; 8]), crc32c::crc32c(&same_checksum));
-        let found = differences(&list_keys(&[0; 8]), &list_keys(&same_checksum));
+        let found = differences(&keys(&[0; 8]), &keys(&same_checksum));
         assert_eq!(found, [(b"k".to_vec(), Difference::Changed)]);
         assert!(differences(&keys(&[0; 8]), &keys(&[0; 8])).is_empty());
     }

@@ -77,8 +77,8 @@ pub async fn list(bucket: &Bucket, cache: Option<&Path>) -> Result<Vec<InBucket>
         .filter_map(|object| Some((object.key.strip_prefix(&prefix)?, object)))
         .filter(|(name, _)| !name.is_empty() && !name.starts_with('.'))
         .collect();
-    let described = |name: &str| beside.get(format!("{name}.json").as_str()).copied();
-    let wanted = named.iter().filter_map(|(name, _)| read_manifest(name)).chain(beside.get(index::NAME).copied());
+    let manifest_object = |name: &str| beside.get(format!("{name}.json").as_str()).copied();
+    let wanted = named.iter().filter_map(|(name, _)| manifest_object(name)).chain(beside.get(index::NAME).copied());
     let missing: Vec<Object> =
         wanted.filter(|object| cache.get(&object.key, &object.version()).is_none()).cloned().collect();
     let mut unread = HashSet::new();
@@ -101,7 +101,7 @@ pub async fn list(bucket: &Bucket, cache: Option<&Path>) -> Result<Vec<InBucket>
     let mut all: Vec<InBucket> = named
         .iter()
         .map(|(name, object)| {
-            let manifest = read_manifest(name).and_then(known);
+            let manifest = manifest_object(name).and_then(known);
             let is_held = beside.contains_key(format!("{name}{HELD_SUFFIX}").as_str());
             one(name, object, manifest, index.of(name, &object.version()), is_held)
         })

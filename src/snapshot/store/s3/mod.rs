@@ -123,7 +123,7 @@ macro_rules! with_encryption {
 macro_rules! with_storage_class {
     ($request:expr, $target:expr) => {{
         let class = $target.storage_class.as_deref().map(aws_sdk_s3::types::StorageClass::from);
-        crate::snapshot::store::s3::encrypted_as_asked!($request.set_storage_class(class), $target)
+        crate::snapshot::store::s3::with_encryption!($request.set_storage_class(class), $target)
     }};
 }
 
