@@ -137,14 +137,18 @@ fn recorded(data: &DataDir) -> io::Result<Option<ProcessIdentity>> {
 
 async fn stop_orphan(orphan: &ProcessHandle, grace: Duration) -> Result<(), OrphanError> {
     let pid = orphan.pid;
-    tracing::warn!(pid, "an etcd left by an earlier quorate still runs; stopping it before another is started");
+    tracing::warn!(
+        event = "orphan-found",
+        pid,
+        "an etcd left by an earlier quorate still runs; stopping it before another is started"
+    );
     let stuck = |source| OrphanError::NotStopping { pid, source };
     // "No such process" means that it ended meanwhile, which is what is wanted.
     let _ = orphan.terminate();
     if let Ok(ended) = tokio::time::timeout(grace, orphan.ended()).await {
         return ended.map_err(stuck);
     }
-    tracing::warn!(pid, grace_seconds = grace.as_secs(), "it did not end in time; killing it");
+    tracing::warn!(event = "orphan-killed", pid, grace_seconds = grace.as_secs(), "it did not end in time; killing it");
     let _ = orphan.kill();
     match tokio::time::timeout(grace, orphan.ended()).await {
         Ok(ended) => ended.map_err(stuck),

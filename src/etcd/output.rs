@@ -380,7 +380,11 @@ fn emit_line(line: &[u8], is_cut: bool, tail: &Tail, sluice: &mut LineRateLimite
 
 fn report_dropped(count: u64) {
     if count > 0 {
-        tracing::warn!(dropped = count, "etcd printed more lines than are passed on; these were dropped");
+        tracing::warn!(
+            event = "etcd-lines-dropped",
+            dropped = count,
+            "etcd printed more lines than are passed on; these were dropped"
+        );
     }
 }
 

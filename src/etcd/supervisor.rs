@@ -186,7 +186,12 @@ impl Supervisor {
             };
             match self.history.exited(life, host::jitter()) {
                 Next::Retry(wait) => {
-                    tracing::warn!(exit, retry_in_ms = wait.as_millis(), "etcd exited unexpectedly; restarting it");
+                    tracing::warn!(
+                        event = "etcd-exited",
+                        exit,
+                        retry_in_ms = wait.as_millis(),
+                        "etcd exited unexpectedly; restarting it"
+                    );
                     self.enter(State::Backoff, |status| status.exited(exit, clock::monotonic()));
                     if self.back_off(wait).await {
                         return self.stopped();
@@ -224,6 +229,7 @@ impl Supervisor {
             Executable::AsChecked(path) => Command::new(path),
             Executable::Replaced(link) => {
                 tracing::warn!(
+                    event = "etcd-binary-replaced",
                     program = %name.display(),
                     "another file is in the place of this etcd now; the one that was checked runs on until quorate is restarted"
                 );
@@ -321,7 +327,7 @@ impl Supervisor {
             tokio::time::timeout(OUTPUT_DRAIN_TIMEOUT, async { while running.pumps.join_next().await.is_some() {} })
                 .await;
         if let Some(asked) = asked {
-            tracing::info!(pid = running.handle.pid, exit, "etcd stopped");
+            tracing::info!(event = "etcd-stopped", pid = running.handle.pid, exit, "etcd stopped");
             return asked;
         }
         self.status.borrow().tail.show();
@@ -366,12 +372,17 @@ impl Supervisor {
                         return to_stop;
                     }
                     () = &mut deadline => {
-                        tracing::warn!(pid, grace_seconds = self.launch.grace.as_secs(), "etcd did not end in time; killing it");
+                        tracing::warn!(
+                            event = "etcd-killed",
+                            pid,
+                            grace_seconds = self.launch.grace.as_secs(),
+                            "etcd did not end in time; killing it"
+                        );
                         break;
                     }
                     Some(order) = self.orders.recv() => match order {
                         SupervisorCommand::Kill => {
-                            tracing::warn!(pid, "second signal received; killing etcd");
+                            tracing::warn!(event = "second-signal", pid, "second signal received; killing etcd");
                             to_stop = Some(ChildExit::AsAsked);
                             break;
                         }

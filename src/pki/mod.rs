@@ -241,7 +241,13 @@ pub fn ensure(data: &DataDir, names: &Names, occasion: EtcdState) -> Result<Cert
                         tracing::debug!(certificate = profile.name, "certificate made");
                     } else {
                         let valid_until = clock::rfc3339(not_after);
-                        tracing::info!(certificate = profile.name, why, valid_until, "certificate renewed");
+                        tracing::info!(
+                            event = "certificate-renewed",
+                            certificate = profile.name,
+                            why,
+                            valid_until,
+                            "certificate renewed"
+                        );
                     }
                     not_after
                 }

@@ -11,6 +11,7 @@ pub(super) fn start(config: &Config, config_file: &str, binary: &BinaryFacts, pr
     let commit = option_env!("QUORATE_COMMIT").and_then(|commit| commit.get(..12));
     let build = commit.map(|commit| format!(" ({commit})")).unwrap_or_default();
     tracing::info!(
+        event = "server-starting",
         data = %config.data_dir.display(),
         config = config_file,
         "quorate {}{build}, etcd {}",
@@ -20,11 +21,12 @@ pub(super) fn start(config: &Config, config_file: &str, binary: &BinaryFacts, pr
     let member = &prepared.identity.name;
     match (&prepared.identity.beginning, &prepared.remembered) {
         (StartMode::NewCluster { .. }, None) => {
-            tracing::warn!(member, "there is no data here: starting a NEW, empty cluster");
+            tracing::warn!(event = "new-cluster", member, "there is no data here: starting a NEW, empty cluster");
         }
         (StartMode::NewCluster { .. }, Some(before)) => {
             let (before, epoch) = (&before.cluster_id, prepared.epoch);
             tracing::warn!(
+                event = "new-cluster",
                 member,
                 before,
                 epoch,
@@ -36,6 +38,7 @@ pub(super) fn start(config: &Config, config_file: &str, binary: &BinaryFacts, pr
             let last_run_by = etcd_version.map(|version| version.to_string());
             let epoch = prepared.epoch;
             tracing::info!(
+                event = "data-resumed",
                 cluster = cluster_id,
                 member,
                 members,

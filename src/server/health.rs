@@ -152,6 +152,7 @@ impl Prober {
             Ok(facts) => (Health::Healthy(facts), true),
             Err(NotHealthy::OtherAddress { member, is_alone: true, found, wanted }) => {
                 tracing::warn!(
+                    event = "peer-url-changed",
                     found,
                     wanted,
                     "this server's address has changed; telling etcd, whose only member it is"

@@ -252,7 +252,13 @@ async fn try_to_defragment(shared: &Shared) -> Result<Defragmented, AppError> {
     done.map_err(failed("defragment its database"))?;
     let took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
     let after = client.size().await.map_err(failed("say how large its database is"))?;
-    tracing::info!(before = format_bytes(before.file), after = format_bytes(after.file), took_ms, "defragmented");
+    tracing::info!(
+        event = "defragmented",
+        before = format_bytes(before.file),
+        after = format_bytes(after.file),
+        took_ms,
+        "defragmented"
+    );
     let quota = shared.config.etcd.effective_quota();
     let is_disarmed = defrag::has_room(after.file, quota) && disarm(shared, &mut client).await?;
     // So that who looks at the status now sees what was done.
@@ -314,7 +320,10 @@ async fn disarm(shared: &Shared, client: &mut EtcdClient) -> Result<bool, Mainte
     let done = client.disarm_no_space().await;
     let is_disarmed = done.map_err(|source| MaintenanceError::Etcd { act: "take its alarm back", source })?;
     if is_disarmed {
-        tracing::info!("the database is below its quota again; the alarm NOSPACE was taken back, and writes are taken");
+        tracing::info!(
+            event = "alarm-cleared",
+            "the database is below its quota again; the alarm NOSPACE was taken back, and writes are taken"
+        );
         shared.maintenance.look.notify_one();
     }
     Ok(is_disarmed)
@@ -350,6 +359,7 @@ async fn see_to(shared: &Arc<Shared>, mut seen: DatabaseStats) -> Result<(), App
         DefragAction::Nothing => return Ok(()),
         DefragAction::Disarm => return take_back(shared).await,
         DefragAction::NearQuota => tracing::warn!(
+            event = "defragment-due",
             size = format_bytes(seen.size),
             quota = format_bytes(seen.quota),
             "the database nears its quota, and most of it is free: it is defragmented"

@@ -10,6 +10,7 @@ pub mod cluster;
 pub mod condition;
 pub mod disk;
 pub mod doctor;
+pub mod events;
 pub mod health;
 pub mod lock;
 pub mod logging;
@@ -182,7 +183,12 @@ fn tidy_old(data: &DataDir, keep: u32) {
     match old::rotate(data, usize::try_from(keep).unwrap_or(usize::MAX)) {
         Ok(removed) => {
             for old in removed {
-                tracing::info!(path = %old.path.display(), freed = format_bytes(old.bytes), "removed old data that a reset had set aside; etcd-old-retention is {keep}");
+                tracing::info!(
+                    event = "old-data-removed",
+                    path = %old.path.display(),
+                    freed = format_bytes(old.bytes),
+                    "removed old data that a reset had set aside; etcd-old-retention is {keep}"
+                );
             }
         }
         Err(error) => log_failure!(warn, AppError::from(error).to_report(), "old data could not be removed"),
@@ -376,7 +382,7 @@ impl Server {
                 Err(SystemError { act: "go on without a background task", source: why }.into())
             }
             Ok(Ended::Stopped) => {
-                tracing::info!("stopped");
+                tracing::info!(event = "stopped", "stopped");
                 Ok(())
             }
             Ok(Ended::GaveUp(why)) => Err(why.into()),
@@ -391,7 +397,7 @@ impl Server {
     async fn stop(&self, signal: &'static str, stops: &mut Stops) {
         match stops.first {
             None => {
-                tracing::info!(signal, "stopping; a second signal kills etcd at once");
+                tracing::info!(event = "stopping", signal, "stopping; a second signal kills etcd at once");
                 stops.first = Some((clock::monotonic(), signal));
                 systemd::stopping();
                 // A snapshot that is being taken is cancelled, and removes what it has. Signals are heeded meanwhile.
@@ -420,7 +426,7 @@ impl Server {
         self.renew_certificates().await;
         let _ = self.snapshot_settings.send(self.config.snapshot.clone());
         let _ = self.maintenance_settings.send(self.config.maintenance.clone());
-        tracing::info!("{outcome}");
+        tracing::info!(event = "reload-ended", "{outcome}");
         // Before the first READY=1 a reload must not say it.
         if self.told_ready {
             let line = self.ready_line();
@@ -444,7 +450,13 @@ impl Server {
                 self.health_changed(&health);
                 let etcd = &shared.binary.version;
                 let took_ms = status.ready_after.unwrap_or_default().as_millis();
-                tracing::info!(%etcd, member = shared.member_name, took_ms, "etcd is ready; clients connect to {client_url}");
+                tracing::info!(
+                    event = "etcd-ready",
+                    %etcd,
+                    member = shared.member_name,
+                    took_ms,
+                    "etcd is ready; clients connect to {client_url}"
+                );
                 systemd::ready(&self.ready_line());
                 if !self.told_ready {
                     self.told_ready = true;
@@ -505,7 +517,10 @@ impl Server {
                 }
                 // etcd reads its own certificate at each handshake, but whom it trusts only when it starts.
                 if self.authorities != ensured.authorities {
-                    tracing::warn!("somebody has put other CAs in place; restarting etcd, so that it trusts them");
+                    tracing::warn!(
+                        event = "ca-replaced",
+                        "somebody has put other CAs in place; restarting etcd, so that it trusts them"
+                    );
                     self.authorities = ensured.authorities;
                     if let Err(error) = pki::token::ensure(&self.shared.data, None) {
                         log_failure!(error, ErrorReport::of(&error), "the token could not be made to name the new CA");

@@ -137,7 +137,7 @@ pub(super) async fn prepare(
     let is_new = plan.beginning == start::Beginning::NewCluster;
     match &config.server {
         Some(server) if is_new => return Err(UnfitError::Join(host::escape_control(server)).into()),
-        Some(_) => tracing::warn!("`server` is ignored: this server has its own data"),
+        Some(_) => tracing::warn!(event = "server-ignored", "`server` is ignored: this server has its own data"),
         None => {}
     }
     check_space(data, is_new)?;
@@ -203,10 +203,18 @@ pub(super) fn own(data: &DataDir, snapshots: &Path) -> Result<(), DataDirError> 
 pub(super) fn tell(mended: &PermissionFix) {
     match mended {
         PermissionFix::ModeTightened(path) => {
-            tracing::warn!(path = %path.display(), "others could get in here; closed to them now")
+            tracing::warn!(
+                event = "access-closed",
+                path = %path.display(),
+                "others could get in here; closed to them now"
+            );
         }
         PermissionFix::OwnerChanged(path) => {
-            tracing::warn!(path = %path.display(), "handed over to the user that etcd runs as")
+            tracing::warn!(
+                event = "owner-changed",
+                path = %path.display(),
+                "handed over to the user that etcd runs as"
+            );
         }
     }
 }
@@ -250,6 +258,7 @@ fn measure_disk(data: &DataDir) -> Result<Option<Duration>, DataDirError> {
     let p99 = disk::fsync_p99(&data.open_storage()?)?;
     if p99 > disk::SLOW {
         tracing::warn!(
+            event = "disk-slow",
             fsync_p99_ms = p99.as_millis(),
             wanted_ms = disk::SLOW.as_millis(),
             "the disk under the data is slow for etcd; with several members, raise etcd-heartbeat-interval and etcd-election-timeout"
@@ -260,7 +269,11 @@ fn measure_disk(data: &DataDir) -> Result<Option<Duration>, DataDirError> {
 
 fn warn_of_places(data: &DataDir) {
     for link in data.symlinks() {
-        tracing::warn!(path = %link.display(), "this is a symbolic link; make sure that what it points to is mounted before quorate starts");
+        tracing::warn!(
+            event = "data-behind-link",
+            path = %link.display(),
+            "this is a symbolic link; make sure that what it points to is mounted before quorate starts"
+        );
     }
     let dir = data.storage();
     match host::file_system(&dir) {
@@ -269,7 +282,11 @@ fn warn_of_places(data: &DataDir) {
             tracing::warn!(path = %dir.display(), "the data is on a network file system, where locks and fsync cannot be trusted; etcd needs a local disk");
         }
         FileSystem::Memory => {
-            tracing::warn!(path = %dir.display(), "the data is in memory (tmpfs) and is gone after a reboot");
+            tracing::warn!(
+                event = "data-in-memory",
+                path = %dir.display(),
+                "the data is in memory (tmpfs) and is gone after a reboot"
+            );
         }
     }
 }
@@ -279,6 +296,7 @@ fn set_aside(data: &DataDir, found: DataState) -> Result<(), DirError> {
     match found {
         DataState::NeverInitialized => {
             tracing::warn!(
+                event = "first-start-interrupted",
                 "db/etcd holds a log without a single committed entry and no data: a first start was interrupted"
             );
         }
@@ -287,7 +305,7 @@ fn set_aside(data: &DataDir, found: DataState) -> Result<(), DirError> {
     }
     let Some(place) = Place::of(data)? else { return Ok(()) };
     if let Some(to) = place.set_aside(clock::unix_seconds(clock::now()))? {
-        tracing::warn!(to = %to.display(), "it is kept, and a new cluster begins");
+        tracing::warn!(event = "data-set-aside", to = %to.display(), "it is kept, and a new cluster begins");
     }
     Ok(())
 }

@@ -58,10 +58,16 @@ impl Reloader {
         for change in &changes {
             let (key, from, to) = (change.key, &change.from, &change.to);
             if change.is_live {
-                tracing::info!(key, from, to, "configuration changed");
+                tracing::info!(event = "setting-changed", key, from, to, "configuration changed");
                 self.running.take(key, &resolved);
             } else {
-                tracing::warn!(key, from, to, "configuration changed; this key takes effect at the next restart");
+                tracing::warn!(
+                    event = "setting-pending",
+                    key,
+                    from,
+                    to,
+                    "configuration changed; this key takes effect at the next restart"
+                );
             }
         }
         config.debug = wanted.debug;
@@ -73,7 +79,11 @@ impl Reloader {
         self.logging.set(config.log_format, config.debug);
         let waiting: Vec<&str> = changes.iter().filter(|change| !change.is_live).map(|change| change.key).collect();
         if changes.iter().any(|change| change.key == "debug") {
-            tracing::info!("etcd's own level of logging changes when quorate is restarted");
+            tracing::info!(
+                event = "setting-pending",
+                key = "etcd-log-level",
+                "etcd's own level of logging changes when quorate is restarted"
+            );
         }
         match (changes.len(), waiting.as_slice()) {
             (0, _) => "reloaded: nothing has changed".into(),

@@ -53,7 +53,7 @@ pub(super) async fn reap_for_ever(reap: fn() -> Vec<i32>) {
         // Several ends at once are one signal; a moment lets them gather.
         tokio::time::sleep(Duration::from_millis(100)).await;
         for pid in reap() {
-            tracing::debug!(pid, "reaped a process that had lost its parent");
+            tracing::debug!(event = "process-reaped", pid, "reaped a process that had lost its parent");
         }
     }
 }

@@ -340,7 +340,11 @@ async fn copied(
     progress: &mut impl FnMut(u64, u64),
 ) -> Result<Option<UnfinishedSnapshot>, SaveError> {
     let give_up = |why: AppError| {
-        tracing::warn!(because = %why.to_report(), "the database cannot be copied where it lies; etcd is asked to send it");
+        tracing::warn!(
+            event = "snapshot-streamed",
+            because = %why.to_report(),
+            "the database cannot be copied where it lies; etcd is asked to send it"
+        );
         Ok(None)
     };
     let held = match PinnedDatabase::pin(client, &source.data).await {

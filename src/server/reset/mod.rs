@@ -171,7 +171,10 @@ async fn act(config: &Config, asked: &Asked, course: &JobControl, tell: &Tell) -
     let binary = super::find_etcd(config, data).await?;
     let program = Program { checked: binary.checked.clone(), version: binary.version, grace: super::grace() };
     if config.server.is_some() {
-        tracing::info!("`server` is ignored: what is reset or restored is a cluster of its own");
+        tracing::info!(
+            event = "server-ignored",
+            "`server` is ignored: what is reset or restored is a cluster of its own"
+        );
     }
     let manifest = match &found {
         Some(Located::Local(path)) => list::at(path).and_then(|listed| listed.manifest),

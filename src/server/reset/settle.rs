@@ -18,6 +18,7 @@ pub(in crate::server) fn settle(data: &DataDir) -> Result<(), AppError> {
         let has_work = Place::of(data)?.map_or(Ok(false), |place| place.has_work())?;
         if has_work || data.restore().exists() {
             tracing::warn!(
+                event = "reset-discarded",
                 "a reset or restore was interrupted before anything was changed; what it had built is removed"
             );
             exchange::tidy(data)?;
@@ -26,16 +27,25 @@ pub(in crate::server) fn settle(data: &DataDir) -> Result<(), AppError> {
     };
     let (act, begun) = (journal.act.word(), &journal.begun);
     if journal.phase == Phase::Passed {
-        tracing::warn!(begun, "a {act} broke off after its data were in place and found good; it is finished now");
+        tracing::warn!(
+            event = "reset-finished",
+            begun,
+            "a {act} broke off after its data were in place and found good; it is finished now"
+        );
         return Ok(finish(data, &journal)?);
     }
     if undo(data, &journal)? == Recovery::Back {
         tracing::warn!(
+            event = "reset-undone",
             begun,
             "a {act} broke off before its data were found good; the data from before are back in place"
         );
     } else {
-        tracing::warn!(begun, "a {act} broke off before the data were exchanged; they are as they were");
+        tracing::warn!(
+            event = "reset-not-begun",
+            begun,
+            "a {act} broke off before the data were exchanged; they are as they were"
+        );
     }
     Ok(())
 }

@@ -49,7 +49,7 @@ pub async fn keep(shared: Arc<Shared>) {
             Some(Due::Now(_)) if *shared.snapshots.stopping.borrow() => return,
             Some(Due::Now(slot)) => {
                 attempted = Some(now);
-                tracing::info!(slot = slot.to_rfc3339(), "a restore drill is due");
+                tracing::info!(event = "drill-due", slot = slot.to_rfc3339(), "a restore drill is due");
                 run_slot(&shared).await;
                 continue;
             }
@@ -89,6 +89,7 @@ async fn run_slot(shared: &Arc<Shared>) {
     let outcome = match done {
         Ok(passed) => {
             tracing::info!(
+                event = "drill-passed",
                 snapshot,
                 revision = passed.revision,
                 keys = passed.keys,

@@ -327,7 +327,16 @@ async fn take_alone(
         Ok((manifest, _)) => {
             let took = begun.elapsed();
             let Manifest { name, size, revision, keys, reason, .. } = manifest;
-            tracing::info!(name, size, revision, keys, reason, took_ms = took.as_millis(), "snapshot saved");
+            tracing::info!(
+                event = "snapshot-saved",
+                name,
+                size,
+                revision,
+                keys,
+                reason,
+                took_ms = took.as_millis(),
+                "snapshot saved"
+            );
             shared.snapshots.durations(true).observe(took.as_secs_f64());
             if is_usual {
                 shared.snapshots.note(|history| {
@@ -385,7 +394,11 @@ async fn try_to_take(
     // No health check: an alarm is no obstacle, since this may be the last chance, and no leader is needed for it.
     let facts = client.source().await.map_err(|why| RefusedError::NotReady(why.to_string()))?;
     if !facts.alarms.is_empty() {
-        tracing::warn!(alarms = facts.alarms.join(", "), "a snapshot is taken of an etcd that complains");
+        tracing::warn!(
+            event = "snapshot-with-alarms",
+            alarms = facts.alarms.join(", "),
+            "a snapshot is taken of an etcd that complains"
+        );
     }
     let manifest = save::save(&wish, &mut client, &facts, progress).await?;
     let path = wish.dir.join(&manifest.name);

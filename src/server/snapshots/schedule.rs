@@ -88,7 +88,7 @@ pub async fn keep(shared: Arc<Shared>) {
         match schedule.due(&now, last.as_ref(), &born(&shared)) {
             Due::Now(slot) => {
                 attempted = Some(now);
-                tracing::info!(slot = slot.to_rfc3339(), "a scheduled snapshot is due");
+                tracing::info!(event = "snapshot-due", slot = slot.to_rfc3339(), "a scheduled snapshot is due");
                 run_slot(&shared, &config).await;
                 // Whatever the clock says, slots are not taken one upon the other.
                 bell.ring_in(PAUSE).await;
@@ -125,7 +125,7 @@ fn log_next(config: &SnapshotConfig, schedule: &Schedule, next: SystemTime) {
     let at = DateTime::<Local>::from(next).format("%Y-%m-%d %H:%M:%S %:z").to_string();
     let keep = if config.retention == 0 { "all".to_owned() } else { config.retention.to_string() };
     let s3 = if config.s3.is_on { "uploaded" } else { "not uploaded: etcd-s3 is off" };
-    tracing::info!(at, schedule = %schedule, keep, s3, "next scheduled snapshot");
+    tracing::info!(event = "snapshot-scheduled", at, schedule = %schedule, keep, s3, "next scheduled snapshot");
 }
 
 /// The line that RKE1's own service begins with.
@@ -163,6 +163,7 @@ fn announce_renamed(shared: &Shared) {
         let count: usize = renamed.earlier.values().sum();
         let names = renamed.earlier.into_keys().collect::<Vec<_>>().join(", ");
         tracing::info!(
+            event = "node-renamed",
             count,
             names,
             dir = %dir.display(),
@@ -171,6 +172,7 @@ fn announce_renamed(shared: &Shared) {
     }
     if renamed.namesakes > 0 {
         tracing::warn!(
+            event = "foreign-snapshots",
             count = renamed.namesakes,
             dir = %dir.display(),
             next = format!("quorate etcd-snapshot prune --name {base} --node {node}"),
@@ -243,7 +245,11 @@ async fn retain(shared: &Shared, config: &SnapshotConfig) -> usize {
     match gone.await {
         Ok(Removed { gone, failed, .. }) => {
             for name in &gone {
-                tracing::info!(name, "an older snapshot was deleted, as no rule of retention keeps it");
+                tracing::info!(
+                    event = "snapshot-deleted",
+                    name,
+                    "an older snapshot was deleted, as no rule of retention keeps it"
+                );
             }
             if let Some(failure) = failed {
                 log_failure!(error, failure.to_report(), "some older snapshots could not be deleted");

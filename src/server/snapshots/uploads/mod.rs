@@ -105,6 +105,7 @@ async fn one(shared: &Arc<Shared>, config: &S3Config, pending: Pending, connecte
     match done {
         Ok((url, manifest)) => {
             tracing::info!(
+                event = "snapshot-uploaded",
                 name = pending.name,
                 url,
                 size = manifest.size,
@@ -215,6 +216,7 @@ async fn retain(shared: &Shared, config: &S3Config, bucket: &Bucket, base: &Name
         let namesakes = prune::renamed(&all, base, &owner).namesakes;
         if namesakes > 0 {
             tracing::info!(
+                event = "foreign-snapshots",
                 count = namesakes,
                 place = remote.place(),
                 next = format!("quorate etcd-snapshot prune --s3 --name {base} --node {}", owner.node),
@@ -231,6 +233,7 @@ async fn retain(shared: &Shared, config: &S3Config, bucket: &Bucket, base: &Name
         Ok(removed) => {
             for name in removed.gone {
                 tracing::info!(
+                    event = "snapshot-deleted",
                     name,
                     place = remote.place(),
                     "an older snapshot was deleted, as no rule of retention keeps it"

@@ -1,0 +1,92 @@
+//! The events of the log: lines of the normal course that programs and tests wait for have a stable name in the field `event`.
+//!
+//! Messages may be reworded at any time; a name is never changed. Failures have the field `code` instead
+//! ([`Code`](crate::error::Code)). This table is that of docs/log.md, and the names are written where the lines are logged.
+
+/// Each event, and what it means.
+pub const EVENTS: &[(&str, &str)] = &[
+    ("server-starting", "Quorate starts: its version, that of etcd, data directory and configuration."),
+    ("new-cluster", "A new, empty cluster begins."),
+    ("data-resumed", "Etcd goes on with the data that is here."),
+    ("etcd-ready", "Etcd serves clients at the address in the message; again after each restart."),
+    ("etcd-exited", "Etcd ended by itself and is started again; `exit` says how it ended."),
+    ("etcd-stopped", "Etcd ended because quorate stopped it."),
+    ("etcd-killed", "Etcd did not end within the grace period and is killed."),
+    ("second-signal", "A second signal came, and etcd is killed."),
+    ("etcd-binary-replaced", "The file of etcd was replaced; the one that was checked runs on."),
+    ("etcd-lines-dropped", "`dropped` lines of etcd's log were dropped, as there were too many."),
+    ("orphan-found", "An etcd that an earlier quorate left still runs and is stopped first."),
+    ("orphan-killed", "That etcd did not end within the grace period and is killed."),
+    ("stopping", "A signal came, and the server stops."),
+    ("stopped", "The server has stopped in order."),
+    ("process-reaped", "As PID 1: a process that had lost its parent has ended (debug)."),
+    ("reload-ended", "A reload of the configuration has ended; the message says how."),
+    ("setting-changed", "A reload changed the setting `key`."),
+    ("setting-pending", "A reload found a change of the setting `key`, which takes effect at the next restart."),
+    ("server-ignored", "The option `server` is ignored: this server has data of its own."),
+    ("access-closed", "`path` was open to other users, and is closed to them now."),
+    ("owner-changed", "`path` was given to the user that etcd runs as."),
+    ("disk-slow", "Fsync on the disk of the data takes longer than etcd wants."),
+    ("data-behind-link", "`path`, a part of the data directory, is a symbolic link."),
+    ("data-in-memory", "The data directory is on a tmpfs."),
+    ("first-start-interrupted", "The data directory is that of a first start that was interrupted."),
+    ("data-set-aside", "Data that was in the way of a new cluster is kept under the name `to`."),
+    ("peer-url-changed", "This server's address has changed, and etcd is given the new one."),
+    ("certificate-renewed", "`certificate` was renewed; `why` says for what reason."),
+    ("ca-replaced", "Other CAs are in place, and etcd is restarted to trust them."),
+    ("snapshot-scheduled", "When the next scheduled snapshot is due."),
+    ("snapshot-due", "A scheduled snapshot is taken now."),
+    ("snapshot-saved", "The snapshot `name` was saved and verified."),
+    ("snapshot-with-alarms", "A snapshot is taken while etcd has raised `alarms`."),
+    ("snapshot-streamed", "The database file cannot be copied, and etcd is asked to send the snapshot."),
+    ("node-renamed", "Snapshots of this server under an earlier `node-name` count for retention."),
+    ("foreign-snapshots", "Snapshots of this `node-name`, but of other data, are left alone by retention."),
+    ("snapshot-deleted", "Retention deleted the snapshot `name`."),
+    ("snapshot-uploaded", "The snapshot `name` is in object storage, verified."),
+    ("drill-due", "A scheduled restore drill begins."),
+    ("drill-passed", "A restore drill passed."),
+    ("defragment-due", "The database is near its quota, most of it is free, and it is defragmented."),
+    ("defragmented", "The database was defragmented."),
+    ("alarm-cleared", "The alarm NOSPACE was cleared, and etcd takes writes again."),
+    ("reset-discarded", "An interrupted reset or restore had not changed anything; what it had built is removed."),
+    ("reset-finished", "An interrupted reset or restore is finished: its data was in place and good."),
+    ("reset-undone", "An interrupted reset or restore was rolled back: the data from before is in place again."),
+    ("reset-not-begun", "An interrupted reset or restore had not exchanged the data."),
+    ("old-data-removed", "Data that a reset had set aside was deleted, as `etcd-old-retention` says."),
+];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    use super::*;
+
+    fn events_in(dir: &Path, found: &mut BTreeSet<String>) {
+        for path in std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()) {
+            if path.is_dir() {
+                events_in(&path, found);
+            } else if !path.ends_with("server/events.rs") {
+                let text = std::fs::read_to_string(&path).unwrap_or_default();
+                found.extend(
+                    text.split("event = \"").skip(1).filter_map(|rest| rest.split('"').next()).map(str::to_owned),
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn every_event_is_in_the_table_and_logged_somewhere() {
+        let mut logged = BTreeSet::new();
+        events_in(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut logged);
+        assert_eq!(logged, EVENTS.iter().map(|(name, _)| (*name).to_owned()).collect());
+    }
+
+    #[test]
+    fn the_page_has_the_table() {
+        let page = include_str!("../../docs/log.md");
+        let rows: Vec<&str> = page.lines().filter(|line| line.starts_with("| `")).collect();
+        let expected: Vec<String> = EVENTS.iter().map(|(name, means)| format!("| `{name}` | {means} |")).collect();
+        assert_eq!(rows, expected);
+    }
+}
