@@ -79,7 +79,7 @@ fn a_binary_that_was_replaced_is_not_run_before_it_was_looked_at() {
     let killed = node.signal_child(Signal::SIGKILL);
     eventually("another etcd", || node.child_pid().filter(|pid| *pid != killed));
     eventually("health", || (node.status().code == Some(0)).then_some(()));
-    assert!(node.log().contains("another file is in the place of this etcd now"));
+    assert!(node.log_since_start().contains("another file is in the place of this etcd now"));
     assert!(!node.dir.path().join("etcd.ran").exists());
     // The next launcher finds it, whoever ended the last one.
     let orphan = node.child_pid().unwrap();
@@ -144,7 +144,7 @@ fn a_stopped_child_is_seen_and_can_still_be_stopped_in_order() {
     assert_eq!(http_get(node.ports.metrics(), "/livez").0, 200);
     assert!(is_running(pid), "it is ill, not dead: nobody restarts it");
     node.stop();
-    assert!(node.log().contains("closed etcd server"), "it was woken and ended in order");
+    assert!(node.log_since_start().contains("closed etcd server"), "it was woken and ended in order");
 }
 
 #[test]
@@ -155,7 +155,10 @@ fn a_deaf_child_is_killed_after_the_grace() {
     node.start();
     let pid = eventually("the child", || node.child_pid());
     node.stop();
-    assert!(node.log().contains(&format!("pid={pid}")) && node.log().contains("did not end in time; killing it"));
+    assert!(
+        node.log_since_start().contains(&format!("pid={pid}"))
+            && node.log_since_start().contains("did not end in time; killing it")
+    );
 }
 
 #[test]
@@ -208,7 +211,11 @@ fn a_background_task_that_is_lost_ends_the_server_in_order() {
     let pid = node.child_pid().unwrap();
     assert_eq!(node.wait_end().code(), Some(1));
     assert!(!is_running(pid));
-    assert!(node.log().contains("a background task of the server ended unexpectedly"), "{}", node.log());
+    assert!(
+        node.log_since_start().contains("a background task of the server ended unexpectedly"),
+        "{}",
+        node.log_since_start()
+    );
 }
 
 #[test]
@@ -266,8 +273,8 @@ fn an_orphan_that_hangs_is_recognised_and_ended_first() {
     node.start();
     eventually("another child", || node.child_pid().filter(|pid| *pid != orphan));
     assert!(!is_running(orphan), "two at a time");
-    assert!(node.log().contains("an etcd left by an earlier quorate still runs"));
-    assert!(node.log().contains("it did not end in time; killing it"));
+    assert!(node.log_since_start().contains("an etcd left by an earlier quorate still runs"));
+    assert!(node.log_since_start().contains("it did not end in time; killing it"));
     node.stop();
 }
 
@@ -373,10 +380,9 @@ fn as_pid_1_it_reaps_what_it_adopts_and_stops_in_order() {
     let inner = node.server_command();
     let mut command = Command::new("unshare");
     command.args(["--pid", "--fork", "--mount-proc", "--kill-child"]).arg(inner.get_program()).args(inner.get_args());
-    let log = fs::File::create(node.log_path()).unwrap();
-    let launcher = command.stdout(log.try_clone().unwrap()).stderr(log).process_group(0).spawn().unwrap();
-    let outer = launcher.id();
-    node.adopt(launcher);
+    command.process_group(0);
+    node.start_command(command);
+    let outer = node.launcher_pid().cast_unsigned();
     node.wait_log("started");
     let children = |pid: u32| -> Vec<u32> {
         let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
@@ -384,7 +390,7 @@ fn as_pid_1_it_reaps_what_it_adopts_and_stops_in_order() {
     };
     let quorate = eventually("quorate in its namespace", || children(outer).first().copied());
     eventually("reaped orphans", || {
-        (node.log().matches("reaped a process that had lost its parent").count() >= 5).then_some(())
+        (node.log_since_start().matches("reaped a process that had lost its parent").count() >= 5).then_some(())
     });
     let zombies = children(quorate)
         .into_iter()
@@ -393,5 +399,5 @@ fn as_pid_1_it_reaps_what_it_adopts_and_stops_in_order() {
     assert!(zombies <= 3, "{zombies} zombies were left to pile up");
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(quorate.cast_signed()), Signal::SIGTERM).unwrap();
     let status = node.wait_end();
-    assert_eq!(status.code(), Some(0), "{}", node.log());
+    assert_eq!(status.code(), Some(0), "{}", node.log_since_start());
 }

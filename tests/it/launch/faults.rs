@@ -138,7 +138,7 @@ fn a_first_start_that_broke_off_before_the_first_commit_is_begun_again() {
     log.resize(64_000_000, 0);
     fs::write(wal.join("0000000000000000-0000000000000000.wal"), log).unwrap();
     node.start_ready();
-    assert!(node.log().contains("a first start was interrupted"));
+    assert!(node.log_since_start().contains("a first start was interrupted"));
     assert_eq!(node.etcdctl(&["put", "a", "1"]), "OK\n");
     let kept = node.set_aside();
     assert_eq!(kept.len(), 1, "its remains are kept, whatever they are");
@@ -281,7 +281,7 @@ fn a_full_disk_is_said_before_anything_is_begun() {
     fs::remove_file(mount.path.join("ballast")).unwrap();
     mount.remount("size=400m");
     node.start_ready();
-    assert!(node.log().contains("in memory (tmpfs)"));
+    assert!(node.log_since_start().contains("in memory (tmpfs)"));
     node.stop();
 }
 
@@ -309,7 +309,7 @@ fn directories_are_mended_or_refused() {
     let tls = node.server_dir().join("tls/etcd");
     fs::set_permissions(&tls, fs::Permissions::from_mode(0o755)).unwrap();
     node.start_ready();
-    assert!(node.log().contains("others could get in here; closed to them now"));
+    assert!(node.log_since_start().contains("others could get in here; closed to them now"));
     assert_eq!(fs::metadata(&tls).unwrap().permissions().mode() & 0o777, 0o700);
     // Nothing that quorate wrote can be read by others.
     for path in kit::files_under(&node.server_dir()) {
@@ -334,7 +334,7 @@ fn a_symbolic_link_is_followed_and_warned_of() {
     fs::create_dir_all(&disk).unwrap();
     std::os::unix::fs::symlink(&disk, &node.data_dir).unwrap();
     node.start_ready();
-    assert!(node.log().contains("this is a symbolic link"));
+    assert!(node.log_since_start().contains("this is a symbolic link"));
     assert!(disk.join("server/db/etcd/member").exists());
     node.stop();
 }
@@ -389,7 +389,7 @@ fn a_new_address_is_told_to_the_lone_member() {
     node.stop();
     node.args.push("--node-ip=127.0.0.2".into());
     node.start_ready();
-    assert!(node.log().contains("address has changed"));
+    assert!(node.log_since_start().contains("address has changed"));
     assert!(node.etcdctl(&["member", "list"]).contains("https://127.0.0.2"));
     assert_eq!(node.etcdctl(&["get", "a", "--print-value-only"]), "1\n");
     node.stop();
@@ -512,7 +512,7 @@ fn a_slow_disk_is_said() {
     if !is_ready {
         return kit::skip("strace may not trace here");
     }
-    assert!(node.log().contains("the disk under the data is slow for etcd"), "{}", node.log());
+    assert!(node.log_since_start().contains("the disk under the data is slow for etcd"), "{}", node.log_since_start());
     let pid = node.status_json()["launcher"]["pid"].as_i64().unwrap();
     let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap());
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();

@@ -8,9 +8,9 @@ use crate::kit::{Etcd, Node, Timed, eventually};
 
 /// Sends SIGHUP and gives the log lines from there to the outcome.
 fn reload(node: &Node, outcome: &str) -> String {
-    let before = node.log().len();
+    let end = node.log_end();
     node.signal(Signal::SIGHUP);
-    eventually(outcome, || node.log().get(before..).filter(|log| log.contains(outcome)).map(str::to_owned))
+    node.wait_log_from(end, outcome)
 }
 
 #[test]
@@ -57,7 +57,7 @@ fn debug_can_be_switched_on_and_off() {
     assert!(log.contains("from=false key=debug to=true"), "{log}");
     node.signal_child(Signal::SIGKILL);
     node.wait_log("DEBUG ");
-    assert!(node.log().contains("changes when quorate is restarted"));
+    assert!(node.log_since_start().contains("changes when quorate is restarted"));
     let cmdline = |node: &Node| fs::read_to_string(format!("/proc/{}/cmdline", node.child_pid().unwrap())).unwrap();
     eventually("another etcd", || (node.status().code == Some(0)).then_some(()));
     assert!(cmdline(&node).contains("--log-level=info"));

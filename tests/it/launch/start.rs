@@ -62,7 +62,7 @@ mod cases {
         for flag in expected {
             assert!(flags.lines().any(|line| line == *flag), "{flag} is not in\n{flags}");
         }
-        assert!(!node.log().contains("DEPRECATED"), "a setting is deprecated:\n{}", node.log());
+        assert!(!node.log().contains("DEPRECATED"), "a setting is deprecated:\n{}", node.log_since_start());
         gateway_serves(&node, &url);
 
         node.stop();
@@ -114,7 +114,9 @@ mod cases {
                     node.start_ready();
                     break;
                 }
+                let log_end = node.log_end();
                 let killed = node.signal_child(Signal::SIGKILL);
+                node.wait_log_from(log_end, "etcd exited unexpectedly; restarting it");
                 eventually("another etcd", || node.child_pid().filter(|pid| *pid != killed));
                 eventually("health after a kill", || node.is_serving().then_some(()));
                 assert_eq!(node.status_json()["etcd"]["restarts"], before + 1, "round {round}");
@@ -127,7 +129,6 @@ mod cases {
             node.etcdctl(&["get", "w/", "--prefix", "--keys-only"]).split_whitespace().map(str::to_owned).collect();
         let lost: Vec<_> = acknowledged.difference(&present).collect();
         assert!(lost.is_empty(), "lost: {lost:?}");
-        node.wait_log("etcd exited unexpectedly; restarting it");
         node.stop();
     }
 
@@ -219,7 +220,7 @@ mod cases {
         });
         node.etcdctl(&["put", "after", "renewal"]);
         assert_eq!(node.child_pid(), etcd_pid, "etcd was not restarted");
-        let renewals = node.log().matches("certificate renewed").count();
+        let renewals = node.log_since_start().matches("certificate renewed").count();
         assert_eq!(renewals, 2, "only what was not good was renewed");
         let (code, body) = http_get(node.ports.metrics(), "/metrics");
         assert_eq!(code, 200);

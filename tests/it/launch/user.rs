@@ -42,7 +42,7 @@ fn it_owns_its_data_and_reads_nothing_else() {
     node.args.push(format!("--etcd-user={USER}"));
     node.env.push(("QUORATE_TEST_CERTIFICATE_MS".into(), "100".into()));
     node.start_ready();
-    assert!(node.log().contains("handed over to the user that etcd runs as"));
+    assert!(node.log_since_start().contains("handed over to the user that etcd runs as"));
     assert_eq!(node.etcdctl(&["get", "a", "--print-value-only"]), "1\n");
     let shown = uids_of(node.child_pid().unwrap());
     assert!(shown.contains(&format!("Uid:\t{uid}\t{uid}\t{uid}\t{uid}")), "{shown}");

@@ -270,6 +270,6 @@ fn a_file_with_the_secrets_is_read_anew_and_must_be_closed_to_others() {
     write(&format!("export AWS_ACCESS_KEY_ID={ACCESS_KEY}\nAWS_SECRET_ACCESS_KEY=\"{SECRET_KEY}\"\n"), 0o600);
     node.quorate(&["etcd-snapshot", "save"]).succeeds();
     let printed = node.quorate(&["server", "--print-config"]).out;
-    assert!(!format!("{printed}{}", node.log()).contains(SECRET_KEY));
+    assert!(!format!("{printed}{}", node.log_since_start()).contains(SECRET_KEY));
     node.stop();
 }

@@ -110,7 +110,7 @@ fn a_refused_upload_is_said_queued_and_done_later_also_across_a_restart() {
     store.heal();
     node.start_ready();
     settled(&store, &node, 1);
-    assert!(node.log().contains("snapshot uploaded and verified"));
+    assert!(node.log_since_start().contains("snapshot uploaded and verified"));
     node.stop();
 }
 

@@ -154,7 +154,11 @@ fn retention_follows_the_data_and_not_the_name_of_the_node() {
     fs::write(node.config_path(), config("new-host")).unwrap();
     node.start_ready();
     node.wait_log("earlier node-name");
-    assert!(node.log().contains("count=2") && node.log().contains("old-host"), "{}", node.log());
+    assert!(
+        node.log_since_start().contains("count=2") && node.log_since_start().contains("old-host"),
+        "{}",
+        node.log_since_start()
+    );
     assert_eq!(prune(&node, &[]), format!("{early} deleted\nkept 1, deleted 1\n"));
     // Names of two nodes may be of one second, which tells nothing about which is newer.
     let second_of = |name: &str| name.rsplit('-').next().unwrap().parse::<i64>().unwrap();

@@ -89,14 +89,13 @@ fn rolling_backups_are_made_at_an_interval_that_is_counted_across_restarts() {
     for (hours, count) in [(1, 1), (1, 1), (2, 2), (27, 1)] {
         // A minute more each time, so that the interval is over.
         node.env = vec![("QUORATE_TEST_CLOCK_SHIFT".into(), (hours * 3660).to_string())];
-        fs::remove_file(node.log_path()).unwrap();
         node.start_ready();
         eventually("the snapshots", || {
             let next = node.status_json()["snapshots"]["next"].is_string();
             (next && list(&node).len() == count).then_some(())
         });
         if (hours, count) == (2, 2) {
-            let log = node.log();
+            let log = node.log_since_start();
             let line = log.lines().find(|line| line.contains("Created backup")).unwrap().to_owned();
             assert!(line.contains("name=etcd-snapshot-node-") && line.contains("runtime="), "{line}");
         }

@@ -37,7 +37,7 @@ fn a_slot_is_taken_once_and_retention_follows() {
         let is_last = status["snapshots"]["last_good"]["name"] == first["name"];
         (is_last && status["snapshots"]["next"].is_string()).then_some(())
     });
-    assert_eq!(node.log().matches("a scheduled snapshot is due").count(), 1, "{}", node.log());
+    assert_eq!(node.log_since_start().matches("a scheduled snapshot is due").count(), 1, "{}", node.log_since_start());
     // Started again within the same slot it takes no other; in the next one it does, and the older one goes.
     node.stop();
     node.start_ready();
@@ -80,10 +80,10 @@ fn a_snapshot_of_the_future_neither_silences_nor_maddens_the_schedule() {
     fs::write(&path, manifest.to_string()).unwrap();
     node.env = vec![("QUORATE_TEST_CLOCK_SHIFT".into(), "70".into())];
     node.start_ready();
-    let due = || node.log().matches("a scheduled snapshot is due").count();
+    let due = || node.log_since_start().matches("a scheduled snapshot is due").count();
     eventually("the slot", || (scheduled(&node) == 2).then_some(()));
     eventually("the next slot in the status", || node.status_json()["snapshots"]["next"].as_str().map(str::to_owned));
-    assert_eq!(due(), 1, "{}", node.log());
+    assert_eq!(due(), 1, "{}", node.log_since_start());
     assert_ne!(node.status_json()["snapshots"]["last_good"]["name"], name, "the future is not the newest");
     node.stop();
     // Nor does it hide after a restart that the slot was taken.
