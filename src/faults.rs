@@ -47,15 +47,33 @@ pub fn arm() {
     std::mem::forget(fail::FailScenario::setup());
 }
 
-/// The wall clock, shifted by `QUORATE_TEST_CLOCK_SHIFT` seconds when the feature is on.
+/// The wall clock; with the feature on, shifted by the seconds in the file that `QUORATE_TEST_CLOCK_FILE` names, which a test may change
+/// meanwhile, or by `QUORATE_TEST_CLOCK_SHIFT` seconds.
 #[must_use]
 pub fn shifted(real: SystemTime) -> SystemTime {
     #[cfg(feature = "fault-injection")]
-    if let Some(shift) = std::env::var("QUORATE_TEST_CLOCK_SHIFT").ok().and_then(|text| text.parse::<i64>().ok()) {
+    if let Some(shift) = clock_shift() {
         let by = Duration::from_secs(shift.unsigned_abs());
         return if shift < 0 { real - by } else { real + by };
     }
     real
+}
+
+#[cfg(feature = "fault-injection")]
+fn clock_shift() -> Option<i64> {
+    let from_file = std::env::var_os("QUORATE_TEST_CLOCK_FILE").and_then(|path| std::fs::read_to_string(path).ok());
+    let text = from_file.or_else(|| std::env::var("QUORATE_TEST_CLOCK_SHIFT").ok())?;
+    text.trim().parse().ok()
+}
+
+/// With the feature on, the address in `QUORATE_TEST_LOOPBACK`: where the loopback sockets of a server are, so that several servers with
+/// the same ports run on one machine. Otherwise nothing, and it is 127.0.0.1 or `::1`.
+#[must_use]
+pub fn loopback() -> Option<std::net::IpAddr> {
+    #[cfg(feature = "fault-injection")]
+    return std::env::var("QUORATE_TEST_LOOPBACK").ok()?.parse().ok();
+    #[cfg(not(feature = "fault-injection"))]
+    None
 }
 
 /// A duration of the product that a test may shorten: `usual`, or with the feature on the milliseconds in the

@@ -32,6 +32,7 @@ use crate::clock;
 use crate::datadir::DataDir;
 use crate::durable::WriteError;
 use crate::error::{AppError, Code, Diagnostic, ErrorReport};
+use crate::faults;
 use crate::host::{self, MemoryKills, User};
 use crate::log_failure;
 use crate::plan::child::{History, Next, Run};
@@ -415,7 +416,7 @@ impl Supervisor {
 
     /// Waits before the next life. True if told to stop meanwhile.
     async fn back_off(&mut self, wait: Duration) -> bool {
-        let over = tokio::time::sleep(wait);
+        let over = tokio::time::sleep(faults::tunable("QUORATE_TEST_BACKOFF_MS", wait));
         tokio::pin!(over);
         loop {
             tokio::select! {

@@ -192,7 +192,10 @@ impl Snapshots {
         let lock = || self.doing.lock().unwrap_or_else(PoisonError::into_inner);
         let turn = match self.saving.clone().try_lock_owned() {
             Ok(turn) => turn,
-            Err(_) if wait => self.saving.clone().lock_owned().await,
+            Err(_) if wait => {
+                tracing::debug!(busy = *lock(), "waiting for the end of another operation");
+                self.saving.clone().lock_owned().await
+            }
             Err(_) => return Err(RefusedError::Busy(*lock())),
         };
         *lock() = doing;

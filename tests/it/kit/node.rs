@@ -52,7 +52,7 @@ pub struct Node {
     /// How long the log was at the last start.
     log_start: usize,
     /// Somebody else prints the log of a failed test.
-    is_quiet: bool,
+    pub(super) is_quiet: bool,
     weight: Option<Weight>,
 }
 
@@ -98,6 +98,24 @@ impl Node {
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.env.push((name.to_owned(), value.to_owned()));
         self
+    }
+
+    /// A wall clock that is so many seconds ahead, and looked at often enough for [`Self::set_clock`] to be noticed soon.
+    pub fn with_clock(self, ahead: i64) -> Self {
+        self.set_clock(ahead);
+        let path = self.clock_path().display().to_string();
+        self.env("QUORATE_TEST_CLOCK_FILE", &path).env("QUORATE_TEST_LOOK_MS", "100")
+    }
+
+    /// Changes how far the clock of a server [`Self::with_clock`] is ahead, while it runs.
+    pub fn set_clock(&self, ahead: i64) {
+        let new = self.dir.path().join("clock.new");
+        fs::write(&new, ahead.to_string()).unwrap();
+        fs::rename(new, self.clock_path()).unwrap();
+    }
+
+    fn clock_path(&self) -> PathBuf {
+        self.dir.path().join("clock")
     }
 
     pub fn config(self, yaml: &str) -> Self {

@@ -267,15 +267,13 @@ fn a_download_that_nobody_wants_any_more_leaves_nothing() {
     // A restore that is told to stop while it looks, and the store says nothing.
     store.inject(Fault::Silence, 0, usize::MAX, |_| true);
     let mut command = node.server_command();
-    command.args(["--cluster-reset", &format!("--cluster-reset-restore-path={url}"), "--etcd-s3-timeout=60s"]);
+    command.args(["--cluster-reset", &format!("--cluster-reset-restore-path={url}"), "--etcd-s3-timeout=1h"]);
     store.seen();
     let log = fs::File::create(node.dir.path().join("reset.log")).unwrap();
     let mut reset = command.stderr(log).spawn().unwrap();
     eventually("the store to be asked", || (!store.seen().is_empty()).then_some(()));
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(reset.id().cast_signed()), Signal::SIGTERM).unwrap();
-    let begun = std::time::Instant::now();
-    reset.wait().unwrap();
-    assert!(begun.elapsed() < std::time::Duration::from_secs(50), "it waited for the store");
+    eventually("the reset to end before the store answers", || reset.try_wait().unwrap());
     node.start_ready();
     node.stop();
 }

@@ -8,10 +8,12 @@ use nix::sys::signal::Signal;
 use crate::kit::{Etcd, Mount, Node, Timed, eventually, http_get};
 use crate::snapshot::save::{list, save};
 
-/// A shift of the clock that makes the next minute begin in so many seconds.
-fn shift_to_seconds_before_a_minute(seconds: u64) -> i64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
-    i64::try_from(60 - seconds).unwrap() - i64::try_from(now % 60).unwrap()
+const HOUR: i64 = 3600;
+
+/// A schedule of once an hour, in UTC, whose next slot is about half an hour away.
+fn hourly_in_half_an_hour() -> String {
+    let minutes = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() / 60;
+    format!("{} * * * *", (minutes + 30) % 60)
 }
 
 fn scheduled(node: &Node) -> usize {
@@ -21,13 +23,19 @@ fn scheduled(node: &Node) -> usize {
 #[test]
 fn a_slot_is_taken_once_and_retention_follows() {
     let _timed = Timed::start();
-    let shift = shift_to_seconds_before_a_minute(4).to_string();
+    let cron = hourly_in_half_an_hour();
     let mut node = Node::new(&Etcd::usual())
-        .config("etcd-snapshot-schedule-cron: '* * * * *'\netcd-snapshot-retention: 1\nnode-name: node\n")
-        .env("QUORATE_TEST_CLOCK_SHIFT", &shift);
+        .config(&format!("etcd-snapshot-schedule-cron: '{cron}'\netcd-snapshot-retention: 1\nnode-name: node\n"))
+        .env("TZ", "UTC")
+        .with_clock(0);
     node.start_ready();
     save(&node, &[]);
+    let next = || node.status_json()["snapshots"]["next"].as_str().map(str::to_owned);
+    let slot = eventually("the next slot in the status", next);
+    assert_eq!(scheduled(&node), 0);
+    node.set_clock(HOUR / 2);
     eventually("the scheduled snapshot", || (scheduled(&node) == 1).then_some(()));
+    eventually("the slot after it in the status", || next().filter(|later| *later != slot));
     let first = list(&node).into_iter().find(|item| item["reason"] == "scheduled").unwrap();
     assert!(first["name"].as_str().unwrap().starts_with("etcd-snapshot-node-"), "{first}");
     assert_eq!(first["status"], "good");
@@ -41,11 +49,10 @@ fn a_slot_is_taken_once_and_retention_follows() {
     // Started again within the same slot it takes no other; in the next one it does, and the older one goes.
     node.stop();
     node.start_ready();
-    node.env = vec![("QUORATE_TEST_CLOCK_SHIFT".into(), (shift.parse::<i64>().unwrap() + 60).to_string())];
-    let before = scheduled(&node);
-    assert_eq!(before, 1);
-    node.stop();
-    node.start_ready();
+    eventually("the next slot in the status", || node.status_json()["snapshots"]["next"].as_str().map(str::to_owned));
+    assert_eq!(scheduled(&node), 1);
+    assert_eq!(node.log_since_start().matches("a scheduled snapshot is due").count(), 0);
+    node.set_clock(HOUR / 2 + HOUR);
     eventually("the next scheduled snapshot", || {
         let items = list(&node);
         let now = items.iter().find(|item| item["reason"] == "scheduled" && item["name"] != first["name"]);
@@ -68,7 +75,7 @@ fn a_slot_is_taken_once_and_retention_follows() {
 #[test]
 fn a_snapshot_of_the_future_neither_silences_nor_maddens_the_schedule() {
     let _timed = Timed::start();
-    let mut node = Node::new(&Etcd::usual()).config("node-name: node\netcd-snapshot-schedule-cron: '@every 1m'\n");
+    let mut node = Node::new(&Etcd::usual()).config("node-name: node\netcd-snapshot-schedule-cron: '@every 1h'\n");
     node.start_ready();
     let item = save(&node, &["--name=etcd-snapshot"]);
     let name = item["name"].as_str().unwrap();
@@ -78,7 +85,7 @@ fn a_snapshot_of_the_future_neither_silences_nor_maddens_the_schedule() {
     manifest["reason"] = "scheduled".into();
     node.stop();
     fs::write(&path, manifest.to_string()).unwrap();
-    node.env = vec![("QUORATE_TEST_CLOCK_SHIFT".into(), "70".into())];
+    node.env = vec![("QUORATE_TEST_CLOCK_SHIFT".into(), (HOUR + 10).to_string())];
     node.start_ready();
     let due = || node.log_since_start().matches("a scheduled snapshot is due").count();
     eventually("the slot", || (scheduled(&node) == 2).then_some(()));

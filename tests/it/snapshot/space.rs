@@ -154,7 +154,7 @@ fn without_room_for_a_copy_it_is_not_begun() {
 fn nothing_is_defragmented_while_a_snapshot_is_taken() {
     let _timed = Timed::start();
     // Slow enough (20 ms for each 32 KiB) to be caught in the middle.
-    let mut node = Node::new(&Etcd::usual()).env("FAILPOINTS", "snapshot::write=sleep(20)");
+    let mut node = Node::new(&Etcd::usual()).env("FAILPOINTS", "snapshot::write=sleep(20)").arg("--debug");
     node.start_ready();
     fill(&node, 50);
     let saving = begin(&node, &[]);
@@ -167,7 +167,7 @@ fn nothing_is_defragmented_while_a_snapshot_is_taken() {
     let mut waiting = interruptible(&node);
     waiting.args(["space", "--free", "--wait", "--data-dir"]).arg(&node.data_dir);
     let mut waiting = waiting.spawn().unwrap();
-    std::thread::sleep(std::time::Duration::from_millis(300));
+    node.wait_log("waiting for the end of another operation");
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(waiting.id().cast_signed()), Signal::SIGINT).unwrap();
     waiting.wait().unwrap();
     // It is looked at all the same.
