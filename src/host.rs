@@ -121,6 +121,9 @@ impl User {
 /// The loopback address of the same family as `address`.
 #[must_use]
 pub fn loopback_beside(address: IpAddr) -> IpAddr {
+    if let Some(address) = crate::faults::loopback() {
+        return address;
+    }
     match address {
         IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
         IpAddr::V6(_) => IpAddr::V6(std::net::Ipv6Addr::LOCALHOST),

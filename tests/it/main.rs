@@ -4,6 +4,7 @@
 
 mod kit;
 
+mod cluster;
 mod install;
 mod launch;
 mod restore;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use super::{Timed, skip, target};
+use super::{Timed, skip_without, target};
 
 /// A real etcd of some minor version.
 #[derive(Clone, Debug)]
@@ -19,7 +19,7 @@ impl Etcd {
         if dir.join("etcd").exists() && dir.join("etcdctl").exists() {
             return Some(Self { minor, dir });
         }
-        skip(&format!("etcd {minor} is not in target/etcd (make matrix fetches it)"));
+        skip_without("etcd", &format!("etcd {minor} is not in target/etcd (make matrix fetches it)"));
         None
     }
 

@@ -7,19 +7,26 @@
 #![allow(dead_code, unused_imports, missing_docs, reason = "a bench uses a part of the kit")]
 
 mod access;
+mod bare;
+mod cluster;
 mod etcd;
-pub mod network;
+mod network;
 mod node;
 mod ports;
 mod process;
 pub mod s3;
 mod weight;
+mod writer;
 
 pub use access::Access;
+pub use bare::BareEtcd;
+pub use cluster::Cluster;
 pub use etcd::{Etcd, with_etcd};
+pub use network::Network;
 pub use node::{Host, Node};
 pub use ports::Ports;
 pub use process::{etcds_on, eventually_gone, fake_etcd, files_under, is_running};
+pub use writer::{Ledger, Writer};
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -49,6 +56,26 @@ pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
 pub fn skip(why: &str) {
     println!("SKIPPED: {why}");
     note("skipped", why);
+}
+
+/// As [`skip`], for a piece that `make` fetches or builds: `etcd`, `embedded`, `moto`, `test-root`.
+///
+/// # Panics
+/// If `QUORATE_TEST_REQUIRE` lists it, or is `all`.
+pub fn skip_without(piece: &str, why: &str) {
+    let required = std::env::var("QUORATE_TEST_REQUIRE").unwrap_or_default();
+    assert!(!is_required(&required, piece), "QUORATE_TEST_REQUIRE={required}, and {why}");
+    skip(why);
+}
+
+fn is_required(required: &str, piece: &str) -> bool {
+    required.split(',').any(|one| one == piece || one == "all")
+}
+
+#[test]
+fn what_is_required_is_not_skipped() {
+    assert!(is_required("all", "moto") && is_required("etcd,moto", "moto"));
+    assert!(!is_required("etcd", "moto") && !is_required("", "etcd"));
 }
 
 fn note(kind: &str, text: &str) {
@@ -124,7 +151,7 @@ pub fn embedded_executable() -> Option<PathBuf> {
     if path.exists() {
         return Some(path);
     }
-    skip("target/embedded/quorate was not built (make embedded)");
+    skip_without("embedded", "target/embedded/quorate was not built (make embedded)");
     None
 }
 

@@ -71,6 +71,7 @@ impl Network {
 
     /// The address of a node on the network.
     pub fn address(&self, node: usize) -> IpAddr {
+        assert!(node < self.nodes);
         Ipv4Addr::new(10, 77, 0, u8::try_from(node + 1).unwrap()).into()
     }
 

@@ -3,7 +3,7 @@
 use std::fs;
 
 use super::{epoch, keys, left_nothing, restore, restored, said, save, snapshot_dir};
-use crate::kit::{Etcd, Node, Ran, Timed, eventually};
+use crate::kit::{BareEtcd, Etcd, Node, Ran, Timed, eventually};
 use crate::matrix;
 
 matrix!(
@@ -210,9 +210,9 @@ fn a_member_that_joins_afterwards_gets_everything() {
         node.stop();
         restored(&restore(&node, &name, &[]));
         node.start_ready();
-        let second = crate::restore::quorum::Member::join(&node, &etcd, "second");
+        let second = BareEtcd::join(&node, &etcd, "second");
         eventually("the second member to have all keys", || {
-            let (ours, theirs) = (second.hash_kv(node.ports.client()), second.hash_kv(second.client));
+            let (ours, theirs) = (node.access().hash_kv(), second.access.hash_kv());
             (ours.is_some() && ours == theirs).then_some(())
         });
         drop(second);
