@@ -17,6 +17,10 @@ DATA ?= data
 NOTES := $(abspath target/test-notes)
 # Tests mostly wait; more of them at a time than there are cores is right.
 export RUST_TEST_THREADS ?= 6
+# What may not be skipped for lack of it: etcd, embedded, moto, test-root, all. On CI each minor must be there.
+ifdef CI
+export QUORATE_TEST_REQUIRE ?= etcd
+endif
 # Seconds.
 SOAK ?= 1800
 SAVES ?= 1000

@@ -5,6 +5,7 @@
 mod kit;
 
 mod cluster;
+mod fault_points;
 mod install;
 mod launch;
 mod restore;

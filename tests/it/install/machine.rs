@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use crate::kit::{Ran, eventually, skip};
+use crate::kit::{Ran, eventually, skip, skip_without};
 
 fn target(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("target").join(path)
@@ -20,7 +20,7 @@ impl Tree {
     pub fn new() -> Option<Self> {
         let lower = target("test-root");
         if !lower.join(".complete").exists() || !target("dist/test/SHA256SUMS").exists() {
-            skip("there is no Debian to install on (make test-root dist-test)");
+            skip_without("test-root", "there is no Debian to install on (make test-root dist-test)");
             return None;
         }
         let tree = Self { dir: tempfile::Builder::new().prefix("quorate-test-").tempdir().unwrap() };

@@ -167,3 +167,24 @@ fn root_is_not_led_astray_by_others() {
     std::os::unix::fs::chown(&node.data_dir, Some(uid), None).unwrap();
     node.run_server().fails(4, &[&format!("belongs to user {uid}")]);
 }
+
+#[test]
+fn a_file_that_cannot_be_handed_over_stops_the_start_and_the_next_one_works() {
+    let _timed = Timed::start();
+    if ids().is_none() {
+        return;
+    }
+    let mut node = node(&Etcd::usual());
+    node.start_ready();
+    node.etcdctl(&["put", "a", "1"]);
+    node.stop();
+    node.args.push(format!("--etcd-user={USER}"));
+    node.env.push(("FAILPOINTS".into(), "durable::chown=return(eio)".into()));
+    let ran = node.run_server();
+    assert_ne!(ran.code, Some(0), "{ran:#?}");
+    assert!(ran.err.contains("change the owner of"), "{ran:#?}");
+    node.env.clear();
+    node.start_ready();
+    assert_eq!(node.etcdctl(&["get", "a", "--print-value-only"]), "1\n");
+    node.stop();
+}

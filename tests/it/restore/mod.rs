@@ -7,7 +7,7 @@ mod places;
 mod quorum;
 #[allow(clippy::module_inception, reason = "the restore itself, among what surrounds it")]
 mod restore;
-mod steps;
+pub mod steps;
 mod swapped;
 mod syscalls;
 mod undo;

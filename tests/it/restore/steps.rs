@@ -98,9 +98,10 @@ fn sweep(steps: &[&str], fault: &str) {
     }
 }
 
-const BUILDING: [&str; 3] = ["copy", "edited", "built"];
-const EXCHANGING: [&str; 5] = ["old_aside", "new_in_place", "exchanged", "gate", "passed"];
-const FINISHING: [&str; 6] = ["label", "name", "remember", "token", "flag", "tidy"];
+pub const BUILDING: [&str; 3] = ["copy", "edited", "built"];
+pub const EXCHANGING: [&str; 5] = ["old_aside", "new_in_place", "exchanged", "gate", "passed"];
+pub const GOING_BACK: [&str; 3] = ["new_back", "old_back", "tidy"];
+pub const FINISHING: [&str; 6] = ["label", "name", "remember", "token", "flag", "tidy"];
 
 #[test]
 fn building_fails() {
@@ -144,7 +145,7 @@ fn the_way_back_fails_or_is_killed() {
     let _timed = Timed::start();
     let template = Template::new();
     let path = format!("--cluster-reset-restore-path={}", template.name);
-    for step in ["new_back", "old_back", "tidy"] {
+    for step in GOING_BACK {
         let faults = format!("restore::gate=return;restore::{step}=return(kill)");
         survives(&template, &["--cluster-reset", &path], &faults, "a");
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::kit::s3::{DOMAIN, Store};
-use crate::kit::{Etcd, Mount, Node, Timed, eventually, skip};
+use crate::kit::{Etcd, Mount, Node, Timed, eventually, skip_without};
 use crate::s3::basic::{fill, list, name_of, plain, restore, save};
 
 /// A moto that ends with this.
@@ -22,7 +22,7 @@ impl Moto {
     fn start() -> Option<Self> {
         let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/moto/bin/moto_server");
         if !program.exists() {
-            skip("moto is not in target/tools (make moto installs it)");
+            skip_without("moto", "moto is not in target/tools (make moto installs it)");
             return None;
         }
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();

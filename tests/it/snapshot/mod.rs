@@ -9,7 +9,7 @@ mod mutants;
 mod names;
 mod prune;
 mod rke1;
-mod save;
+pub mod save;
 mod schedule;
 mod space;
 mod verify;

@@ -204,12 +204,14 @@ fn a_full_or_read_only_disk_gives_no_snapshot_and_leaves_the_older_ones() {
     node.stop();
 }
 
+pub const STEPS: [&str; 7] = ["received", "synced", "verified", "packed", "packed_synced", "named", "described"];
+
 /// Each step of a save, failing: nothing that looks good, nothing left.
 #[test]
 fn a_save_that_fails_at_any_step_leaves_nothing() {
     let _timed = Timed::start();
     let etcd = Etcd::usual();
-    for step in ["received", "synced", "verified", "packed", "packed_synced", "named", "described"] {
+    for step in STEPS {
         for fault in ["enospc", "kill"] {
             let mut node = Node::new(&etcd).env("FAILPOINTS", &format!("snapshot::{step}=1*return({fault})->off"));
             node.start_ready();
