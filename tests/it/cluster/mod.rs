@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use crate::kit::{Cluster, Etcd, Timed, Writer, eventually};
+use crate::kit::{Cluster, Etcd, Node, Timed, Writer, eventually};
 
 #[test]
 fn servers_with_the_same_ports_run_side_by_side() {
@@ -68,7 +68,7 @@ fn a_network_is_cut_healed_and_slowed() {
     network.partition(0, 1);
     assert!(!reaches(0, 1) && !reaches(1, 0), "cut in both directions");
     assert!(reaches(0, 2) && reaches(2, 1), "the others are not concerned");
-    assert_eq!(cluster.all(|node| node.is_serving()), [true; 3], "probes are on loopback");
+    assert_eq!(cluster.all(Node::is_serving), [true; 3], "probes are on loopback");
     network.heal();
     assert!(reaches(0, 1) && reaches(1, 0));
     network.isolate(2);

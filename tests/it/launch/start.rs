@@ -10,16 +10,14 @@ crate::matrix!(
 );
 
 mod cases {
-    use std::collections::BTreeSet;
     use std::fs;
     use std::path::Path;
     use std::process::Command;
-    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
     use std::time::Duration;
 
     use nix::sys::signal::Signal;
 
-    use crate::kit::{self, Access, Etcd, Node, eventually, http_get};
+    use crate::kit::{self, Etcd, Node, Writer, eventually, http_get};
 
     pub fn starts_serves_and_stops(etcd: &Etcd) {
         let mut node = Node::new(etcd).env("QUORATE_LOG", "quorate=info,etcd=info");
@@ -100,54 +98,26 @@ mod cases {
     pub fn keeps_every_acknowledged_write_over_kills(etcd: &Etcd) {
         let mut node = Node::new(etcd);
         node.start_ready();
-        let runtime = tokio::runtime::Runtime::new().unwrap();
-        let (is_over, count) = (AtomicBool::new(false), AtomicUsize::new(0));
-        let acknowledged = std::thread::scope(|scope| {
-            let access = node.access();
-            let writer = scope.spawn(|| runtime.block_on(write_until(access, &is_over, &count)));
-            for round in 0..3 {
-                let before = node.status_json()["etcd"]["restarts"].as_u64().unwrap();
-                let enough = count.load(Ordering::Relaxed) + 50;
-                eventually("fifty more writes", || (count.load(Ordering::Relaxed) >= enough).then_some(()));
-                if round == 2 {
-                    node.kill_launcher();
-                    node.start_ready();
-                    break;
-                }
-                let log_end = node.log_end();
-                let killed = node.signal_child(Signal::SIGKILL);
-                node.wait_log_from(log_end, "etcd exited unexpectedly; restarting it");
-                eventually("another etcd", || node.child_pid().filter(|pid| *pid != killed));
-                eventually("health after a kill", || node.is_serving().then_some(()));
-                assert_eq!(node.status_json()["etcd"]["restarts"], before + 1, "round {round}");
+        let writer = Writer::start(vec![node.access()], 2);
+        for round in 0..3 {
+            let before = node.status_json()["etcd"]["restarts"].as_u64().unwrap();
+            writer.wait_for_more(50);
+            if round == 2 {
+                node.kill_launcher();
+                node.start_ready();
+                break;
             }
-            is_over.store(true, Ordering::Relaxed);
-            writer.join().unwrap()
-        });
-        assert!(acknowledged.len() >= 100);
-        let present: BTreeSet<String> =
-            node.etcdctl(&["get", "w/", "--prefix", "--keys-only"]).split_whitespace().map(str::to_owned).collect();
-        let lost: Vec<_> = acknowledged.difference(&present).collect();
-        assert!(lost.is_empty(), "lost: {lost:?}");
-        node.stop();
-    }
-
-    async fn write_until(access: Access, is_over: &AtomicBool, count: &AtomicUsize) -> BTreeSet<String> {
-        let mut acknowledged = BTreeSet::new();
-        let mut client = access.client().await;
-        let mut number = 0;
-        while !is_over.load(Ordering::Relaxed) {
-            number += 1;
-            let key = format!("w/{number:08}");
-            match client.put(key.clone(), "x", None).await {
-                Ok(_) => {
-                    acknowledged.insert(key);
-                    count.fetch_add(1, Ordering::Relaxed);
-                }
-                Err(_) => client = access.client().await,
-            }
+            let log_end = node.log_end();
+            let killed = node.signal_child(Signal::SIGKILL);
+            node.wait_log_from(log_end, "etcd exited unexpectedly; restarting it");
+            eventually("another etcd", || node.child_pid().filter(|pid| *pid != killed));
+            eventually("health after a kill", || node.is_serving().then_some(()));
+            assert_eq!(node.status_json()["etcd"]["restarts"], before + 1, "round {round}");
         }
-        acknowledged
+        let ledger = writer.stop();
+        assert!(ledger.acknowledged >= 100);
+        ledger.verify(&node.access());
+        node.stop();
     }
 
     pub fn refuses_arguments_that_this_etcd_does_not_take(etcd: &Etcd) {
