@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run build dist test lint bench soak proof fuzz setup setup-test matrix embedded dist-test test-root moto clean
+.PHONY: help run build dist test lint bench soak proof fuzz setup setup-test matrix test-build embedded dist-test test-root moto clean
 
 # rustup's own place, for a machine where it was installed a moment ago.
 export PATH := $(HOME)/.cargo/bin:$(PATH)
@@ -15,6 +15,7 @@ MINORS := 3.4 3.5 3.6 3.7
 EMBED ?= $(ETCDS)/any
 DATA ?= data
 NOTES := $(abspath target/test-notes)
+BUILD_TIME := target/test-build-time
 # Tests mostly wait; more of them at a time than there are cores is right.
 export RUST_TEST_THREADS ?= 6
 # What may not be skipped for lack of it: etcd, embedded, moto, test-root, all. On CI each minor must be there.
@@ -37,10 +38,10 @@ run: build ## Build with an etcd inside and start a server under ./data
 REMAP = $(CURDIR)=/quorate $(or $(CARGO_HOME),$(HOME)/.cargo)=/cargo
 SAME_BYTES = RUSTFLAGS='$(addprefix --remap-path-prefix=,$(REMAP))' CFLAGS='$(addprefix -ffile-prefix-map=,$(REMAP))'
 
-build: setup ## Build the release executable with an etcd inside: target/release/quorate
+build: setup ## Build the small and fast executable with an etcd inside: target/release/quorate
 	packaging/fetch-etcd.sh any $(EMBED)
-	QUORATE_EMBED_ETCD=$(abspath $(EMBED)) QUORATE_COMMIT=$$(git rev-parse HEAD 2>/dev/null || echo unknown) \
-	$(SAME_BYTES) cargo build --release --locked
+	QUORATE_COMMIT=$$(git rev-parse HEAD 2>/dev/null || echo unknown) $(SAME_BYTES) cargo build --release --locked
+	packaging/embed.sh target/release/quorate $(EMBED) 19
 
 dist: build ## Make the archive, the Debian package and their checksums: target/dist
 	packaging/setup.sh dist
@@ -49,9 +50,10 @@ dist: build ## Make the archive, the Debian package and their checksums: target/
 test: setup-test matrix embedded dist-test test-root moto ## Run all tests, on every etcd that is available here
 	shellcheck packaging/*.sh packaging/debian/*
 	rm -f $(NOTES)
-	status=0; \
+	begun=$$(date +%s); status=0; \
 	QUORATE_TEST_NOTES=$(NOTES) cargo test --locked --no-fail-fast --features fault-injection || status=$$?; \
-	echo; echo 'slowest tests (ms):'; \
+	echo; echo "built in $$(cat $(BUILD_TIME)) s, tested in $$(( $$(date +%s) - begun )) s"; \
+	echo 'slowest tests (ms):'; \
 	{ grep -s '^time' $(NOTES) || true; } | cut -f 2,3 | sort -rn | sed -n 1,10p; \
 	{ grep -s '^skipped' $(NOTES) || true; } | cut -f 2 | sort | uniq -c | sed 's/^/SKIPPED:/'; \
 	exit $$status
@@ -97,12 +99,17 @@ setup-test:
 matrix:
 	for minor in $(MINORS); do packaging/fetch-etcd.sh $$minor $(ETCDS)/$$minor || [ $$? = 3 ]; done
 
-# The tests of an executable with an etcd inside want one; the others want one without.
-embedded: matrix
-	etcd=$$(for minor in 3.5 $(MINORS); do [ -x $(ETCDS)/$$minor/etcd ] && echo $(abspath $(ETCDS))/$$minor && break; done); \
-	QUORATE_EMBED_ETCD=$$etcd cargo build --locked --features fault-injection
+# The tests of an executable with an etcd inside need one; the others need one without.
+embedded: matrix test-build
 	mkdir -p target/embedded
 	cp target/debug/quorate target/embedded/quorate
+	etcd=$$(for minor in 3.5 $(MINORS); do [ -x $(ETCDS)/$$minor/etcd ] && echo $(ETCDS)/$$minor && break; done); \
+	packaging/embed.sh target/embedded/quorate $$etcd
+
+# Everything that the tests need from cargo, with the same settings as the tests: nothing is compiled twice.
+test-build: setup-test
+	begun=$$(date +%s); cargo test --locked --no-run --features fault-injection; \
+	mkdir -p target; echo $$(( $$(date +%s) - begun )) >$(BUILD_TIME)
 
 # What the tests install: as `make dist` makes it, with the executable that tests use.
 dist-test: embedded

@@ -29,6 +29,8 @@ need make build-essential
 need curl curl
 need /etc/ssl/certs/ca-certificates.crt ca-certificates
 need git git
+need objcopy binutils
+need zstd zstd
 need protoc protobuf-compiler
 # etcd's interface definitions import the ones that this package brings.
 need /usr/include/google/protobuf/descriptor.proto libprotobuf-dev

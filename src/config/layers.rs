@@ -109,7 +109,7 @@ pub fn resolve(given: &RawOptions, files: &FileValues, problems: &mut Vec<Proble
 /// Variables that begin with `QUORATE_` and mean nothing: most likely misspelt.
 pub fn unknown_variables(variables: impl Iterator<Item = (OsString, OsString)>) -> Vec<Problem> {
     // Not options, but ours: the log filter, the build's, the tests'.
-    const OTHERS: [&str; 4] = [options::CONFIG_VARIABLE, options::LOG_VARIABLE, "QUORATE_EMBED_ETCD", "QUORATE_COMMIT"];
+    const OTHERS: [&str; 3] = [options::CONFIG_VARIABLE, options::LOG_VARIABLE, "QUORATE_COMMIT"];
     let known: Vec<String> = OPTIONS.iter().map(Spec::variable).collect();
     let is_known = |name: &str| known.iter().any(|known| known == name) || OTHERS.contains(&name);
     let mut problems: Vec<Problem> = variables

@@ -1,28 +1,24 @@
-//! The etcd and etcdctl that this executable carries, if it was built with them.
+//! The etcd and etcdctl that this executable carries, if they were put into it.
 //!
 //! They are unpacked once under `D/data/<sha256>/bin`, with their SHA-256 checked after unpacking and at each later use.
 //! Where `D` forbids execution they are put into anonymous memory (`memfd_create(2)`) instead and run from there.
 
 use std::fs::{self, File};
-use std::io::{self, Read as _, Write};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use aws_lc_rs::digest;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
+use super::payload::{self, Payload, Program};
 use crate::datadir::DataDir;
 use crate::durable::{self, OnPath as _, WriteError};
 use crate::host;
 
-include!(concat!(env!("OUT_DIR"), "/embedded.rs"));
-
-struct EmbeddedFile {
-    name: &'static str,
-    size: u64,
-    sha256: &'static str,
-    zstd: &'static [u8],
-}
+/// Our own file, also after an upgrade has put another one in its place.
+const OWN_FILE: &str = "/proc/self/exe";
 
 /// Where an embedded program can be executed from.
 #[derive(Debug)]
@@ -33,20 +29,26 @@ pub struct Unpacked {
     pub memory: Option<OwnedFd>,
 }
 
-/// True if this executable carries `program`.
-#[must_use]
-pub fn has_program(program: &str) -> bool {
-    file(program).is_some()
-}
-
-/// Version and SHA-256 of an embedded program.
+/// Version and SHA-256 of an embedded program; `None` if there is none that can be read.
 #[must_use]
 pub fn facts(program: &str) -> Option<(&'static str, &'static str)> {
-    file(program).map(|file| (VERSION, file.sha256))
+    let (payload, program) = find(program).ok()??;
+    Some((payload.version.as_str(), program.sha256.as_str()))
 }
 
-fn file(program: &str) -> Option<&'static EmbeddedFile> {
-    FILES.iter().find(|file| file.name == program)
+/// What this executable carries, read once.
+fn payload() -> Result<Option<&'static Payload>, WriteError> {
+    static PAYLOAD: OnceLock<io::Result<Option<Payload>>> = OnceLock::new();
+    match PAYLOAD.get_or_init(|| payload::find(&File::open(OWN_FILE)?)) {
+        Ok(payload) => Ok(payload.as_ref()),
+        // An `io::Error` cannot be cloned.
+        Err(error) => Err(io::Error::new(error.kind(), error)).on("read the etcd inside", Path::new(OWN_FILE)),
+    }
+}
+
+fn find(program: &str) -> Result<Option<(&'static Payload, &'static Program)>, WriteError> {
+    let Some(payload) = payload()? else { return Ok(None) };
+    Ok(payload.programs.iter().find(|found| found.name == program).map(|found| (payload, found)))
 }
 
 /// Makes the embedded `program` executable, under the data directory or in memory; `None` if there is none. Only for who holds
@@ -55,8 +57,8 @@ fn file(program: &str) -> Option<&'static EmbeddedFile> {
 /// # Errors
 /// If it cannot be unpacked, or is not what was packed.
 pub fn unpack(program: &str, data: &DataDir) -> Result<Option<Unpacked>, WriteError> {
-    let Some(file) = file(program) else { return Ok(None) };
-    let dir = data.unpacked().join(SHA256).join("bin");
+    let Some((payload, file)) = find(program)? else { return Ok(None) };
+    let dir = data.unpacked().join(&payload.sha256).join("bin");
     if host::is_noexec(nearest_existing(&dir)) {
         return in_memory(file).map(Some);
     }
@@ -75,8 +77,8 @@ pub fn unpack(program: &str, data: &DataDir) -> Result<Option<Unpacked>, WriteEr
 /// # Errors
 /// As [`unpack`].
 pub fn open_in_memory(program: &str, data: &DataDir) -> Result<Option<Unpacked>, WriteError> {
-    let Some(file) = file(program) else { return Ok(None) };
-    let path = data.unpacked().join(SHA256).join("bin").join(program);
+    let Some((payload, file)) = find(program)? else { return Ok(None) };
+    let path = data.unpacked().join(&payload.sha256).join("bin").join(program);
     if !host::is_noexec(nearest_existing(&path)) && is_intact(file, &path) {
         return Ok(Some(Unpacked { path, memory: None }));
     }
@@ -86,8 +88,9 @@ pub fn open_in_memory(program: &str, data: &DataDir) -> Result<Option<Unpacked>,
 /// Removes what older executables unpacked, except the newest of it (a way back), and returns what is gone.
 #[must_use]
 pub fn prune(data: &DataDir) -> Vec<PathBuf> {
+    let current = payload().ok().flatten().map(|payload| payload.sha256.as_str());
     let is_payload = |path: &Path| {
-        path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.len() == 64 && name != SHA256)
+        path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.len() == 64 && Some(name) != current)
     };
     let mut others: Vec<(std::time::SystemTime, PathBuf)> = fs::read_dir(data.unpacked())
         .into_iter()
@@ -105,7 +108,7 @@ fn nearest_existing(path: &Path) -> &Path {
     path.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(path)
 }
 
-fn is_intact(file: &EmbeddedFile, path: &Path) -> bool {
+fn is_intact(file: &Program, path: &Path) -> bool {
     let Ok(mut found) = File::open(path) else { return false };
     if found.metadata().is_ok_and(|found| found.len() != file.size) {
         return false;
@@ -122,9 +125,11 @@ fn is_intact(file: &EmbeddedFile, path: &Path) -> bool {
     hex(context.finish().as_ref()) == file.sha256
 }
 
-fn copy_checked(file: &EmbeddedFile, out: &mut impl Write) -> io::Result<()> {
+fn copy_checked(file: &Program, out: &mut impl Write) -> io::Result<()> {
     let mut hashed = HashingWriter { out, context: digest::Context::new(&digest::SHA256) };
-    zstd::stream::copy_decode(file.zstd, &mut hashed)?;
+    let mut own = File::open(OWN_FILE)?;
+    own.seek(SeekFrom::Start(file.offset))?;
+    zstd::stream::copy_decode(own.take(file.compressed_size), &mut hashed)?;
     if hex(hashed.context.finish().as_ref()) == file.sha256 {
         return Ok(());
     }
@@ -151,9 +156,10 @@ impl<W: Write> Write for HashingWriter<'_, W> {
     }
 }
 
-fn in_memory(file: &EmbeddedFile) -> Result<Unpacked, WriteError> {
-    let name = Path::new(file.name);
-    let memory = memfd_create(file.name, MFdFlags::MFD_CLOEXEC).map_err(io::Error::from).on("make memory for", name)?;
+fn in_memory(file: &Program) -> Result<Unpacked, WriteError> {
+    let name = Path::new(&file.name);
+    let memory =
+        memfd_create(file.name.as_str(), MFdFlags::MFD_CLOEXEC).map_err(io::Error::from).on("make memory for", name)?;
     let mut out = File::from(memory);
     copy_checked(file, &mut out).on("unpack into memory", name)?;
     let memory = OwnedFd::from(out);

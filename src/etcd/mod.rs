@@ -11,6 +11,7 @@ pub mod client;
 pub mod embedded;
 pub mod orphan;
 pub mod output;
+mod payload;
 pub mod pinned;
 pub mod process;
 pub mod settings;
