@@ -31,8 +31,11 @@ FUZZ ?= 300
 help: ## Show this
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
 
-run: build ## Build with an etcd inside and start a server under ./data
-	exec target/release/quorate server --data-dir $(DATA)
+run: setup ## Build quickly, put an etcd inside and start a server under ./data
+	packaging/fetch-etcd.sh any $(EMBED)
+	cargo build --profile quick --locked
+	packaging/embed.sh target/quick/quorate $(EMBED)
+	exec target/quick/quorate server --data-dir $(DATA)
 
 # No path of this machine gets into the executable, so that the same source gives the same bytes.
 REMAP = $(CURDIR)=/quorate $(or $(CARGO_HOME),$(HOME)/.cargo)=/cargo
