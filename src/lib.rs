@@ -7,6 +7,7 @@
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests make and break files as an operator would"))]
 
 pub mod boltdb;
+pub mod checksum;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 
 use super::membership::{Member, Membership, go_json};
 use super::protobuf::{self, Message};
+use crate::checksum;
 
 /// Its name: term and index.
 #[must_use]
@@ -24,7 +25,7 @@ pub fn encode(membership: &Membership) -> Vec<u8> {
     let metadata =
         Message::default().bytes(1, &conf_state(membership)).number(2, membership.count()).number(3, TERM).encoded();
     let data = Message::default().bytes(1, store_json(membership).as_bytes()).bytes(2, &metadata).encoded();
-    let crc = crc32c::crc32c(&data);
+    let crc = checksum::crc32c(&data);
     Message::default().number(1, crc.into()).bytes(2, &data).encoded()
 }
 
@@ -53,7 +54,7 @@ pub fn decode(bytes: &[u8]) -> Result<RaftSnapshot, &'static str> {
     let malformed = |_| "the raft snapshot is malformed";
     let crc = protobuf::number(bytes, 1).map_err(malformed)?;
     let data = protobuf::bytes(bytes, 2).map_err(malformed)?.ok_or("the raft snapshot is empty")?;
-    if crc != Some(crc32c::crc32c(data).into()) {
+    if crc != Some(checksum::crc32c(data).into()) {
         return Err("the checksum of the raft snapshot is wrong");
     }
     let metadata = protobuf::bytes(data, 2).map_err(malformed)?.ok_or("the raft snapshot says no index")?;

@@ -10,11 +10,10 @@
 
 use std::io::{self, ErrorKind, Read};
 
-use crc32c::crc32c_append;
-
 use super::membership::Membership;
 use super::protobuf::{self, Message};
 use super::raft_snapshot::{TERM, conf_state};
+use crate::checksum::crc32c_append;
 
 const METADATA: u64 = 1;
 const ENTRY: u64 = 2;

@@ -12,6 +12,7 @@ use std::path::Path;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::checksum::crc32;
 use crate::host::{self, FileSystem};
 use crate::plan::leftover::{Leftover, LockState, Origin, is_abandoned};
 
@@ -26,7 +27,7 @@ const MAX_ATTEMPTS: u32 = 100;
 fn this_process() -> &'static Origin {
     static THIS_PROCESS: OnceLock<Origin> = OnceLock::new();
     THIS_PROCESS.get_or_init(|| {
-        let tag = |id: &str| format!("{:08x}", crc32fast::hash(id.as_bytes()));
+        let tag = |id: &str| format!("{:08x}", crc32(id.as_bytes()));
         Origin { machine: tag(&host::machine_id()), boot: tag(&host::boot_id()) }
     })
 }

@@ -288,6 +288,7 @@ impl<S: FnMut(&Change<'_>)> Visitor for Changes<'_, S> {
 mod tests {
     use super::*;
     use crate::boltdb::keyspace::{Record, Revision};
+    use crate::checksum::crc32c;
 
     /// code B14: two values of one length and one CRC-32C are not the same.
     #[test]
@@ -299,7 +300,7 @@ mod tests {
             let change = Change { record, create_revision: 2, version: 1, lease: 0, value };
             BTreeMap::from([(b"k".to_vec(), Value::of(&change, Wanted::Digest))])
         };
-        assert_eq!(crc32c::crc32c(&[0; 8]), crc32c::crc32c(&same_checksum));
+        assert_eq!(crc32c(&[0; 8]), crc32c(&same_checksum));
         let found = differences(&keys(&[0; 8]), &keys(&same_checksum));
         assert_eq!(found, [(b"k".to_vec(), Difference::Changed)]);
         assert!(differences(&keys(&[0; 8]), &keys(&[0; 8])).is_empty());

@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use aws_lc_rs::digest::{self, Context};
-use crc32c::crc32c_append;
 
 use super::file::Compression;
 use super::name;
 use super::receive::{DiskSpaceError, SpaceCheckedWriter};
 use super::save::{SaveError, SaveRequest, step};
+use crate::checksum::crc32c_append;
 use crate::clock;
 use crate::durable::{self, NewFile, PRIVATE_FILE, WriteError};
 use crate::etcd::embedded::hex;

@@ -9,6 +9,7 @@ use flate2::bufread::DeflateDecoder;
 
 use super::file::{Compression, SHA256};
 use crate::boltdb::page::{HEADER, META, Meta};
+use crate::checksum::Crc32;
 use crate::etcd::embedded::hex;
 use crate::plan::space::format_bytes;
 
@@ -109,7 +110,7 @@ fn check(stored: &mut impl BufRead) -> Result<(Compression, u64), StreamError> {
 fn database(mut from: impl Read) -> Result<(u64, u32), StreamError> {
     const END: usize = 32;
     let mut hash = Context::new(&digest::SHA256);
-    let mut crc = crc32fast::Hasher::new();
+    let mut crc = Crc32::new();
     let mut buffer = vec![0; 1 << 18];
     // The last bytes are held back: they may be the hash.
     let (mut held, mut total) = (0, 0u64);
@@ -142,7 +143,7 @@ fn database(mut from: impl Read) -> Result<(u64, u32), StreamError> {
     if hash.finish().as_ref() != &buffer[..END] {
         return Err(corrupt("the SHA-256 at its end is not that of the database"));
     }
-    Ok((total - SHA256, crc.finalize()))
+    Ok((total - SHA256, crc.value()))
 }
 
 /// The one entry that is a database; an RKE1 `*.rkestate` is passed over.
@@ -166,11 +167,11 @@ fn zip(stored: &mut impl BufRead) -> Result<u64, StreamError> {
 
 /// Reads to the end of what is not wanted, for its CRC-32.
 fn passed_over(content: &mut dyn Read) -> Result<u32, StreamError> {
-    let mut crc = crc32fast::Hasher::new();
+    let mut crc = Crc32::new();
     let mut buffer = vec![0; 1 << 16];
     loop {
         match content.read(&mut buffer).map_err(|error| corrupt(format!("the archive: {error}")))? {
-            0 => return Ok(crc.finalize()),
+            0 => return Ok(crc.value()),
             count => crc.update(&buffer[..count]),
         }
     }

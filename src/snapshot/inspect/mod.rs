@@ -13,8 +13,6 @@ pub(super) mod marks;
 pub(super) mod newest;
 mod records;
 
-use crc32c::crc32c_append;
-
 use self::marks::Marks;
 use self::newest::{Keys, Limits};
 use self::records::Records;
@@ -23,6 +21,7 @@ use crate::boltdb::page::{Corruption, ReadError};
 use crate::boltdb::read_at::ReadAt;
 use crate::boltdb::schema;
 use crate::boltdb::walk::{CONTINUE, Flow, Visitor, Walked};
+use crate::checksum::crc32c_append;
 
 /// Of the bucket `key`, the bucket of records.
 const KEY: &[u8] = b"key";

@@ -1,7 +1,5 @@
 //! The records of the bucket `key`: whether they can be what etcd wrote, how many keys there are, and HashKV.
 
-use crc32c::{crc32c_append, crc32c_combine};
-
 use super::marks::Marks;
 use super::newest::{Hash, Keys, Limits, Newest, Once, Share, Superseded};
 use crate::boltdb::database::Database;
@@ -9,6 +7,7 @@ use crate::boltdb::keyspace::{self, Record, Revision};
 use crate::boltdb::page::{Corruption, ReadError};
 use crate::boltdb::read_at::ReadAt;
 use crate::boltdb::walk::{CONTINUE, Flow, Visitor};
+use crate::checksum::{crc32c, crc32c_append, crc32c_combine};
 use crate::host::escape_control;
 
 /// The bucket of records.
@@ -20,7 +19,7 @@ const MAX_PASSES: usize = 16;
 #[derive(Clone, Copy, Debug, Default)]
 struct Sum {
     crc: u32,
-    length: usize,
+    length: u64,
 }
 
 impl Sum {
@@ -29,7 +28,7 @@ impl Sum {
     }
 
     fn and(self, bytes: &[u8]) -> Self {
-        Self { crc: crc32c_append(self.crc, bytes), length: self.length.wrapping_add(bytes.len()) }
+        Self { crc: crc32c_append(self.crc, bytes), length: self.length.wrapping_add(bytes.len() as u64) }
     }
 
     /// Over the bytes of both, one after the other.
@@ -327,7 +326,7 @@ impl Visitor for Twice<'_> {
         if !self.wanted.contains(&hash.high) {
             return Ok(CONTINUE);
         }
-        let key = (hash, record.key.len(), crc32c::crc32c(record.key));
+        let key = (hash, record.key.len(), crc32c(record.key));
         if self.seen.contains(&key) {
             let shown: String = escape_control(&String::from_utf8_lossy(record.key)).chars().take(80).collect();
             let what = format!("the key {shown} is there twice, and a finished compaction leaves only one");

@@ -16,7 +16,7 @@ fn zip_of(name: &str, content: &[u8], also: &[(&str, &[u8])]) -> Vec<u8> {
         let mut packed = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::fast());
         packed.write_all(content).unwrap();
         let packed = packed.finish().unwrap();
-        let crc = crc32fast::hash(content);
+        let crc = quorate::checksum::crc32(content);
         let (small, large) = (u32::try_from(packed.len()).unwrap(), u32::try_from(content.len()).unwrap());
         zip.extend(b"PK\x03\x04\x14\x00\x08\x00\x08\x00\x00\x00\x00\x00");
         zip.extend([0; 12]);

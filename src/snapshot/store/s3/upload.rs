@@ -32,6 +32,7 @@ use tokio::task::JoinSet;
 
 use super::error::{S3Error, S3ErrorKind};
 use super::{ATTEMPTS, BACKOFF, Bucket, body, listing, unquoted, with_customer_key, with_storage_class};
+use crate::checksum;
 use crate::etcd::embedded::hex;
 use crate::plan::parts::Parts;
 
@@ -94,7 +95,7 @@ impl Sums {
 
     fn add(&mut self, bytes: &[u8]) -> String {
         self.crc64.update(bytes);
-        self.crc32c = crc32c::crc32c_append(self.crc32c, bytes);
+        self.crc32c = checksum::crc32c_append(self.crc32c, bytes);
         let md5 = Md5::digest(bytes);
         self.md5s.push(md5.into());
         base64::encode(md5)
