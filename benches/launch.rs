@@ -16,8 +16,6 @@ use std::time::{Duration, Instant, SystemTime};
 
 use kit::{Etcd, Node};
 use measure::{mib, row, status_field};
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
 const RUNS: usize = 7;
 const IDLE: Duration = Duration::from_secs(60);
@@ -93,7 +91,7 @@ fn start(node: &mut Node) -> Start {
 fn logged_at(log: &str, message: &str) -> SystemTime {
     let line = log.lines().find(|line| line.contains(message)).unwrap_or_else(|| panic!("no `{message}` in\n{log}"));
     let line: serde_json::Value = serde_json::from_str(line).unwrap();
-    SystemTime::from(OffsetDateTime::parse(line["time"].as_str().unwrap(), &Rfc3339).unwrap())
+    quorate::clock::parse_rfc3339(line["time"].as_str().unwrap()).unwrap()
 }
 
 /// The same etcd with the same flags on the same data, without quorate, until its health page says yes.

@@ -3,8 +3,7 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
+use chrono::{DateTime, Local, SecondsFormat, Utc};
 
 /// Wall-clock time. May jump; never use it to measure how long something took.
 #[must_use]
@@ -29,36 +28,25 @@ pub fn unix_seconds(at: SystemTime) -> u64 {
 /// `2026-11-21T03:04:05Z`: RFC 3339 in UTC, to the second.
 #[must_use]
 pub fn rfc3339(at: SystemTime) -> String {
-    let whole = OffsetDateTime::from(at).replace_nanosecond(0).unwrap_or(OffsetDateTime::UNIX_EPOCH);
-    whole.format(&Rfc3339).unwrap_or_default()
+    DateTime::<Utc>::from(at).to_rfc3339_opts(SecondsFormat::Secs, true)
 }
 
 /// `2026-11-21T04:04:05+01:00`: RFC 3339 in the local time zone with its offset, for people.
 #[must_use]
 pub fn local(at: SystemTime) -> String {
-    chrono::DateTime::<chrono::Local>::from(at).to_rfc3339_opts(chrono::SecondsFormat::Secs, false)
+    DateTime::<Local>::from(at).to_rfc3339_opts(SecondsFormat::Secs, false)
 }
 
 /// Reads RFC 3339.
 #[must_use]
 pub fn parse_rfc3339(text: &str) -> Option<SystemTime> {
-    OffsetDateTime::parse(text, &Rfc3339).ok().map(SystemTime::from)
+    DateTime::parse_from_rfc3339(text).ok().map(SystemTime::from)
 }
 
 /// `2026-11-21T03:04:05.678Z`: RFC 3339 in UTC with milliseconds, for log lines.
 #[must_use]
 pub fn rfc3339_millis(at: SystemTime) -> String {
-    let at = OffsetDateTime::from(at);
-    format!(
-        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z",
-        at.year(),
-        u8::from(at.month()),
-        at.day(),
-        at.hour(),
-        at.minute(),
-        at.second(),
-        at.millisecond()
-    )
+    DateTime::<Utc>::from(at).to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
 #[cfg(test)]

@@ -6,7 +6,6 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
-use time::OffsetDateTime;
 use x509_parser::prelude::{FromDer as _, ParsedExtension, X509Certificate};
 
 use super::{CA_LIFETIME, CLOCK_TOLERANCE, PkiError};
@@ -71,8 +70,8 @@ impl CertificateAuthority {
         let failed = |source| PkiError::Issue { name: name.to_owned(), source };
         let key = KeyPair::generate().map_err(failed)?;
         let mut params = CertificateParams::default();
-        params.not_before = OffsetDateTime::from(now - CLOCK_TOLERANCE);
-        params.not_after = OffsetDateTime::from(now + CA_LIFETIME);
+        params.not_before = (now - CLOCK_TOLERANCE).into();
+        params.not_after = (now + CA_LIFETIME).into();
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages =
             vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];

@@ -6,7 +6,6 @@ use std::time::SystemTime;
 
 use rcgen::string::Ia5String;
 use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose, SanType};
-use time::OffsetDateTime;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
@@ -119,8 +118,8 @@ pub(super) fn issue(
     };
     let not_after = authority.leaf_end(now, LEAF_LIFETIME);
     let mut params = CertificateParams::default();
-    params.not_before = OffsetDateTime::from(now - CLOCK_TOLERANCE);
-    params.not_after = OffsetDateTime::from(not_after);
+    params.not_before = (now - CLOCK_TOLERANCE).into();
+    params.not_after = not_after.into();
     params.distinguished_name = rcgen::DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, profile.common_name);
     params.use_authority_key_identifier_extension = true;
