@@ -157,7 +157,7 @@ impl<'a, I: ReadAt + ?Sized> Database<'a, I> {
             match page.header.kind {
                 Some(Kind::Leaf) => return Ok(Edge { branches, leaf: Leaf::Page(next, page) }),
                 Some(Kind::Branch) => {
-                    walk.rest(&page, &mut buffer, MAX_BRANCH_BYTES)?;
+                    walk.read_rest(&page, &mut buffer, MAX_BRANCH_BYTES)?;
                     let children = table::children(&buffer, page.header).map_err(|what| page.corruption(what))?;
                     next = children.last().map_or(0, |(_, child)| *child);
                     branches.push((buffer, page.header));

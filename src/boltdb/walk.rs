@@ -174,11 +174,11 @@ impl<'a, I: ReadAt + ?Sized> Walk<'a, I> {
         let flow = match page.header.kind {
             Some(Kind::Leaf) if page.length > MAX_WHOLE_LEAF_BYTES as u64 => self.large_leaf(&page, bounds, each)?,
             Some(Kind::Leaf) => {
-                self.rest(&page, &mut buffer, MAX_WHOLE_LEAF_BYTES)?;
+                self.read_rest(&page, &mut buffer, MAX_WHOLE_LEAF_BYTES)?;
                 self.leaf(&buffer, &page, bounds, each)?
             }
             Some(Kind::Branch) => {
-                self.rest(&page, &mut buffer, MAX_BRANCH_BYTES)?;
+                self.read_rest(&page, &mut buffer, MAX_BRANCH_BYTES)?;
                 self.branch(&buffer, &page, bounds, depth, each)?
             }
             _ => return Err(page.corruption(format!("page {id} is neither branch nor leaf"))),
@@ -192,7 +192,7 @@ impl<'a, I: ReadAt + ?Sized> Walk<'a, I> {
         let mut buffer = self.buffers.pop().unwrap_or_default();
         let page = self.open_page(id, depth, &mut buffer)?;
         if page.header.kind == Some(Kind::Branch) {
-            self.rest(&page, &mut buffer, MAX_BRANCH_BYTES)?;
+            self.read_rest(&page, &mut buffer, MAX_BRANCH_BYTES)?;
             for (_, child) in table::children(&buffer, page.header).map_err(|what| page.corruption(what))? {
                 self.mark_reachable_pages(child, depth + 1)?;
             }
@@ -224,7 +224,7 @@ impl<'a, I: ReadAt + ?Sized> Walk<'a, I> {
     }
 
     /// Reads what a page runs over, behind its beginning in `buffer`.
-    pub(super) fn rest(&mut self, page: &OpenPage, buffer: &mut Vec<u8>, most: usize) -> Result<(), ReadError> {
+    pub(super) fn read_rest(&mut self, page: &OpenPage, buffer: &mut Vec<u8>, most: usize) -> Result<(), ReadError> {
         let length = usize::try_from(page.length).ok().filter(|length| *length <= most);
         let Some(length) = length else {
             return Err(

@@ -10,7 +10,7 @@ use crate::config::LogFormat;
 use crate::error::{AppError, Code, Diagnostic, Exit};
 use crate::host::escape_control;
 use crate::plan::space::format_bytes;
-use crate::restore::journal::Act;
+use crate::restore::journal::Operation;
 use crate::server::reset::{Asked, Report, Tell};
 
 /// Flags of a reset without one.
@@ -56,7 +56,7 @@ pub(super) fn tell(report: &Report, asked: &Asked, format: LogFormat) -> Result<
             "level": "info",
             "target": "quorate",
             "message": text.split_whitespace().collect::<Vec<_>>().join(" "),
-            "act": report.act.map(Act::word),
+            "act": report.act.map(Operation::word),
             "old_data": report.old,
             "pre_restore_snapshot": report.safety_net,
             "revision": report.revision.map(|(_, after)| after),
@@ -75,7 +75,7 @@ fn path(path: &Path) -> String {
 }
 
 fn done(report: &Report) -> String {
-    let act = report.act.unwrap_or(Act::Reset);
+    let act = report.act.unwrap_or(Operation::Reset);
     let mut text = String::new();
     let mut line = |words: String| {
         let _ = writeln!(text, "{}", output::wrapped(&words, 2, output::WIDTH));
@@ -86,19 +86,19 @@ fn done(report: &Report) -> String {
     };
     let from = report.from.as_deref().map(path).unwrap_or_default();
     line(match act {
-        Act::Reset => format!(
+        Operation::Reset => format!(
             "The cluster{members} is reset: this server is the only member of a new cluster with the same data."
         ),
-        Act::Restore => {
+        Operation::Restore => {
             format!("The snapshot {from} is restored: this server is the only member of a new cluster with its data.")
         }
-        Act::Undo => format!("The data of {from} is back in use."),
+        Operation::Undo => format!("The data of {from} is back in use."),
     });
     if report.was_tried {
-        let these = if act == Act::Undo { "this data" } else { "the new data" };
+        let these = if act == Operation::Undo { "this data" } else { "the new data" };
         line(format!(
             "It was verified: an etcd that no client reaches ran on {these}{}, and was stopped again.",
-            if act == Act::Undo { "" } else { ", held every key, and took a write" }
+            if act == Operation::Undo { "" } else { ", held every key, and took a write" }
         ));
     }
     line("Done. quorate can be restarted without the flags: systemctl start quorate-server".into());
@@ -125,7 +125,7 @@ fn done(report: &Report) -> String {
     if let Some(net) = &report.safety_net {
         line(format!("A snapshot of it is {}", path(net)));
     }
-    if report.members_before > 1 && act != Act::Undo {
+    if report.members_before > 1 && act != Operation::Undo {
         line(
             "The other servers are not members any more. On each of them stop quorate and move its server/db/etcd away before it joins this \
              one; until then, leave them stopped."
@@ -136,13 +136,13 @@ fn done(report: &Report) -> String {
 }
 
 fn outline(report: &Report) -> String {
-    let act = report.act.unwrap_or(Act::Reset);
+    let act = report.act.unwrap_or(Operation::Reset);
     let mut text = format!("Dry run of the {}: nothing was changed. What would be done:\n", act.word());
     let mut row = |name: &str, value: String| {
         let _ = writeln!(text, "  {name:<10}{}", output::wrapped(&value, 12, output::WIDTH));
     };
     if let Some(from) = &report.from {
-        row(if act == Act::Undo { "back" } else { "restore" }, path(from));
+        row(if act == Operation::Undo { "back" } else { "restore" }, path(from));
     }
     row("database", format_bytes(report.size));
     if let Some(keys) = report.keys {

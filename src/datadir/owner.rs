@@ -122,7 +122,7 @@ impl DataDir {
             }
         }
         let server = self.server();
-        Ok(if self.own(&server)? { vec![PermissionFix::ModeTightened(server)] } else { Vec::new() })
+        Ok(if self.ensure_private_dir(&server)? { vec![PermissionFix::ModeTightened(server)] } else { Vec::new() })
     }
 
     /// Makes or mends every directory below `S`, and gives etcd's user the way to its data. Returns what had to be mended.
@@ -132,7 +132,7 @@ impl DataDir {
     pub fn prepare(&self) -> Result<Vec<PermissionFix>, DataDirError> {
         let mut mended = Vec::new();
         for dir in [self.server(), self.server().join("tls"), self.tls(), self.db()] {
-            if self.own(&dir)? {
+            if self.ensure_private_dir(&dir)? {
                 mended.push(PermissionFix::ModeTightened(dir));
             }
         }
@@ -184,7 +184,7 @@ impl DataDir {
     /// # Errors
     /// If it cannot be made or belongs to somebody else.
     pub fn prepare_dir(&self, dir: &Path) -> Result<(), DataDirError> {
-        self.own(dir).map(|_| ())
+        self.ensure_private_dir(dir).map(|_| ())
     }
 
     /// Gives what was built for etcd, in a directory that is ours alone, to its user, if it has one of its own.
@@ -193,7 +193,7 @@ impl DataDir {
     /// If it cannot be given.
     pub fn chown_to_etcd_user(&self, dir: &DirHandle) -> Result<(), DirError> {
         match &self.etcd_user {
-            Some(user) => dir.hand_over(user.uid, user.gid),
+            Some(user) => dir.chown_recursive(user.uid, user.gid),
             None => Ok(()),
         }
     }
@@ -209,7 +209,7 @@ impl DataDir {
     }
 
     /// Makes `dir` ours, closed to all but etcd's group; true if it was there with a mode that was too open.
-    fn own(&self, dir: &Path) -> Result<bool, DataDirError> {
+    fn ensure_private_dir(&self, dir: &Path) -> Result<bool, DataDirError> {
         create_dir(dir)?;
         let found = owned_by(dir, own_uid())?;
         let mode = match &self.etcd_user {
@@ -245,7 +245,7 @@ impl DataDir {
             self.member_of(&etcd)?;
             etcd.set_mode(PRIVATE_DIR)?;
             etcd = db.open_dir(Self::ETCD_NAME)?.ok_or_else(|| DirError::Replaced(self.etcd()))?;
-            etcd.hand_over(user.uid, user.gid)?;
+            etcd.chown_recursive(user.uid, user.gid)?;
             etcd = db.open_dir(Self::ETCD_NAME)?.ok_or_else(|| DirError::Replaced(self.etcd()))?;
             if !is_new {
                 mended.push(PermissionFix::OwnerChanged(self.etcd()));

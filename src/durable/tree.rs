@@ -146,7 +146,7 @@ impl DirHandle {
     ///
     /// # Errors
     /// The first thing that cannot be given.
-    pub fn hand_over(&self, owner: u32, group: u32) -> Result<(), DirError> {
+    pub fn chown_recursive(&self, owner: u32, group: u32) -> Result<(), DirError> {
         if self.is_private() { self.chown_level(owner, group, 0) } else { self.chown_refusal() }
     }
 
@@ -253,10 +253,10 @@ mod tests {
         data.set_mode(0o777).unwrap();
         let open = DirHandle::open(&dir.path().join("data")).unwrap();
         assert!(
-            matches!(open.hand_over(12345, 12345), Err(DirError::Owner { .. })),
+            matches!(open.chown_recursive(12345, 12345), Err(DirError::Owner { .. })),
             "others could change it meanwhile"
         );
-        data.hand_over(12345, 23456).unwrap();
+        data.chown_recursive(12345, 23456).unwrap();
         let ids = |path: &str| {
             let found = fs::symlink_metadata(dir.path().join(Path::new(path))).unwrap();
             (found.uid(), found.gid())

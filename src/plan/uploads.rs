@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 /// After the first failure.
 const MIN_PAUSE: Duration = Duration::from_secs(30);
 /// The longest pause.
-const LONGEST: Duration = Duration::from_secs(3600);
+const MAX_PAUSE: Duration = Duration::from_secs(3600);
 
 /// How long to wait after so many failures in a row. `dice` is from 0 to 1 and spreads servers that failed together over the second half
 /// of the time.
 #[must_use]
 pub fn pause(failures: u32, first: Duration, dice: f64) -> Duration {
-    let doubled = first.saturating_mul(2u32.saturating_pow(failures.saturating_sub(1).min(20))).min(LONGEST);
+    let doubled = first.saturating_mul(2u32.saturating_pow(failures.saturating_sub(1).min(20))).min(MAX_PAUSE);
     doubled.mul_f64(0.5 + dice.clamp(0.0, 1.0) / 2.0)
 }
 
@@ -73,7 +73,7 @@ mod tests {
         #[test]
         fn a_pause_is_never_nothing_and_never_longer_than_an_hour(failures: u32, dice: f64) {
             let pause = pause(failures, MIN_PAUSE, if dice.is_nan() { 0.5 } else { dice });
-            prop_assert!(pause >= MIN_PAUSE / 2 && pause <= LONGEST);
+            prop_assert!(pause >= MIN_PAUSE / 2 && pause <= MAX_PAUSE);
         }
     }
 }

@@ -31,13 +31,13 @@ use crate::snapshot::verify::VerifyError;
 const CHUNK: usize = 4 << 20;
 
 /// Bytes that are needed beside the database: a segment of the log, and what is changed.
-pub const BESIDE: u64 = wal::SEGMENT_BYTES + (4 << 20);
+pub const EXTRA_BYTES: u64 = wal::SEGMENT_BYTES + (4 << 20);
 
 /// The version of the etcd that wrote a snapshot, as far as it tells; the oldest if it does not.
 ///
 /// # Errors
 /// If it is damaged.
-pub fn written_by(snapshot: &SnapshotFile) -> Result<Version, VerifyError> {
+pub fn etcd_version_of(snapshot: &SnapshotFile) -> Result<Version, VerifyError> {
     let wrong = |error: EditError| match error {
         EditError::Read(error) => VerifyError::of(error, &snapshot.path, None),
         EditError::Write(error) => VerifyError::Read { path: snapshot.path.clone(), source: error.source },
@@ -49,7 +49,7 @@ pub fn written_by(snapshot: &SnapshotFile) -> Result<Version, VerifyError> {
 
 /// What is to be built.
 #[derive(Clone, Debug)]
-pub struct Blueprint {
+pub struct DataDirSpec {
     /// The name of the member whose data they are.
     pub name: String,
     /// All voting members.
@@ -96,10 +96,10 @@ pub enum BuildError {
     NoSuchMember(String),
     /// A thread was lost.
     #[error("a thread of the restore was lost")]
-    Lost,
+    WorkerPanicked,
     /// Nobody wants it any more.
     #[error("it was broken off")]
-    BrokenOff,
+    Cancelled,
 }
 
 impl Diagnostic for BuildError {
@@ -109,8 +109,8 @@ impl Diagnostic for BuildError {
             Self::Refused(error) => error.code(),
             Self::Write(error) => error.code(),
             Self::NoSuchMember(_) => Code::InvalidMembership,
-            Self::Lost => Code::InternalError,
-            Self::BrokenOff => Code::Cancelled,
+            Self::WorkerPanicked => Code::InternalError,
+            Self::Cancelled => Code::Cancelled,
         }
     }
 
@@ -120,7 +120,7 @@ impl Diagnostic for BuildError {
             Self::Refused(error) => error.next_step(),
             Self::Write(error) => error.next_step(),
             Self::NoSuchMember(_) => Some("name it in --initial-cluster too".into()),
-            Self::Lost | Self::BrokenOff => Some("start it again".into()),
+            Self::WorkerPanicked | Self::Cancelled => Some("start it again".into()),
         }
     }
 }
@@ -133,7 +133,7 @@ impl Diagnostic for BuildError {
 pub fn build(
     snapshot: &SnapshotFile,
     dir: &Path,
-    blueprint: &Blueprint,
+    blueprint: &DataDirSpec,
     course: &JobControl,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Built, BuildError> {
@@ -154,10 +154,10 @@ pub fn build(
         None => None,
         Some(Ok(Ok(is_right))) => Some(is_right),
         Some(Ok(Err(source))) => return Err(VerifyError::Read { path: snapshot.path.clone(), source }.into()),
-        Some(Err(_)) => return Err(BuildError::Lost),
+        Some(Err(_)) => return Err(BuildError::WorkerPanicked),
     };
     if course.is_cancelled() {
-        return Err(BuildError::BrokenOff);
+        return Err(BuildError::Cancelled);
     }
     match built {
         Err(BuildError::Snapshot(VerifyError::Corrupt { path, finding, .. })) => {
@@ -179,7 +179,7 @@ pub fn build(
 ///
 /// # Errors
 /// As [`build`].
-pub fn rebuild(dir: &Path, blueprint: &Blueprint) -> Result<Built, BuildError> {
+pub fn build_in_place(dir: &Path, blueprint: &DataDirSpec) -> Result<Built, BuildError> {
     prepare(dir)?;
     let path = bolt(dir);
     let file = durable::open_read_write(&path)?;
@@ -191,7 +191,7 @@ pub fn rebuild(dir: &Path, blueprint: &Blueprint) -> Result<Built, BuildError> {
 ///
 /// # Errors
 /// If it cannot be moved, or is something else.
-pub fn adopt(from: &DirHandle, dir: &DirHandle) -> Result<(), DirError> {
+pub fn take_database(from: &DirHandle, dir: &DirHandle) -> Result<(), DirError> {
     faults::point("restore::adopt").on("take over", from.path())?;
     prepare(&dir.proc_path())?;
     let snap = |dir: &DirHandle| {
@@ -251,7 +251,7 @@ fn copy(
     let mut at = 0;
     while at < size {
         if course.is_cancelled() {
-            return Err(BuildError::BrokenOff);
+            return Err(BuildError::Cancelled);
         }
         let wanted = usize::try_from(size - at).unwrap_or(usize::MAX).min(CHUNK);
         match durable::copy_range(&snapshot.database, file, at, wanted) {
@@ -270,7 +270,7 @@ fn copy(
 }
 
 /// Changes the database, walks through it, writes what belongs beside it, and makes all of it safe.
-fn finish(file: &File, dir: &Path, blueprint: &Blueprint, origin: &Path) -> Result<Built, BuildError> {
+fn finish(file: &File, dir: &Path, blueprint: &DataDirSpec, origin: &Path) -> Result<Built, BuildError> {
     let path = bolt(dir);
     let found = |error: ReadError| VerifyError::of(error, origin, None);
     // The disk takes what was copied while it is looked at.
@@ -279,7 +279,7 @@ fn finish(file: &File, dir: &Path, blueprint: &Blueprint, origin: &Path) -> Resu
         let edited = edit(file, &path, blueprint, origin)?;
         let size = file.metadata().map_err(|source| VerifyError::Read { path: path.clone(), source })?.len();
         let inspection = inspect::inspect(file, size, Length::Exact, &mut |_, _| {}).map_err(found)?;
-        early.join().map_err(|_| BuildError::Lost)??;
+        early.join().map_err(|_| BuildError::WorkerPanicked)??;
         step("edited", &path)?;
         write_log(dir, blueprint)?;
         durable::sync(file, &path)?;
@@ -298,7 +298,7 @@ struct Edited {
 }
 
 /// The members, where the log begins, what the target version wants, and the raised revision.
-fn edit(file: &File, path: &Path, blueprint: &Blueprint, origin: &Path) -> Result<Edited, BuildError> {
+fn edit(file: &File, path: &Path, blueprint: &DataDirSpec, origin: &Path) -> Result<Edited, BuildError> {
     let found = |error: EditError| match error {
         EditError::Read(error) => BuildError::Snapshot(VerifyError::of(error, origin, None)),
         EditError::Write(error) => BuildError::Write(error),
@@ -387,7 +387,7 @@ impl Before {
     }
 }
 
-fn write_log(dir: &Path, blueprint: &Blueprint) -> Result<(), BuildError> {
+fn write_log(dir: &Path, blueprint: &DataDirSpec) -> Result<(), BuildError> {
     let us = blueprint.membership.named(&blueprint.name);
     let us = us.ok_or_else(|| BuildError::NoSuchMember(blueprint.name.clone()))?;
     let log = wal::new_log(us.id, &blueprint.membership);

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::build::Built;
-use super::trial::{Program, Running, Trial, TrialError, patience};
+use super::isolated_etcd::{IsolatedEtcd, IsolatedEtcdError, Program, Running, health_timeout};
 use crate::error::{Code, Diagnostic};
 use crate::etcd::client::{ClientError, EtcdClient, Expected, MemberFacts, NotHealthy};
 use crate::etcd::embedded::hex;
@@ -17,7 +17,7 @@ use crate::snapshot::job::JobControl;
 pub enum GateError {
     /// etcd does not run on them.
     #[error("etcd does not run on the new data")]
-    Trial(#[from] TrialError),
+    Trial(#[from] IsolatedEtcdError),
     /// It is not what was built.
     #[error("etcd does not have what was built: {what} is {found}, and should be {expected}")]
     Differs {
@@ -54,7 +54,7 @@ impl Diagnostic for GateError {
 
 /// What is asked for.
 #[derive(Clone, Debug)]
-pub struct Question<'a> {
+pub struct GateInput<'a> {
     /// Who the sole member is.
     pub expected: Expected,
     /// What it should hold, if that is known.
@@ -65,7 +65,7 @@ pub struct Question<'a> {
 
 /// What etcd said.
 #[derive(Clone, Debug)]
-pub struct Answer {
+pub struct GateReport {
     /// About itself.
     pub member: MemberFacts,
     /// How long it took to be healthy.
@@ -78,12 +78,12 @@ pub struct Answer {
 ///
 /// # Errors
 /// The first thing that is not as it should be.
-pub async fn pass(
-    trial: &Trial<'_>,
+pub async fn verify(
+    trial: &IsolatedEtcd<'_>,
     program: &Program,
-    question: &Question<'_>,
+    question: &GateInput<'_>,
     course: &JobControl,
-) -> Result<Answer, GateError> {
+) -> Result<GateReport, GateError> {
     let mut running = trial.start(program)?;
     let asked = ask(&mut running, question, course).await;
     // The first thing that went wrong is the one that counts.
@@ -93,11 +93,11 @@ pub async fn pass(
     Ok(answer)
 }
 
-async fn ask(running: &mut Running, question: &Question<'_>, course: &JobControl) -> Result<Answer, GateError> {
+async fn ask(running: &mut Running, question: &GateInput<'_>, course: &JobControl) -> Result<GateReport, GateError> {
     let begun = crate::clock::monotonic();
     let expected = &question.expected;
     let member = running
-        .until(patience(question.size), course, async |client: &mut EtcdClient| {
+        .until(health_timeout(question.size), course, async |client: &mut EtcdClient| {
             match client.check(expected).await {
                 Ok(member) => Ok(member),
                 // Data that come back may be from before this server moved.
@@ -113,7 +113,7 @@ async fn ask(running: &mut Running, question: &Question<'_>, course: &JobControl
     faults::point("restore::gate").map_err(GateError::System)?;
     compare("the number of members", &member.members, &1)?;
     let (trust, url) = running.address();
-    let client = EtcdClient::connect_for(trust, url, patience(question.size)).await;
+    let client = EtcdClient::connect_for(trust, url, health_timeout(question.size)).await;
     let mut client = client.map_err(|source| GateError::Client { act: "be connected to", source })?;
     let failed = |act| move |source| GateError::Client { act, source };
     if let Some(inspection) = question.built.map(|built| &built.inspection) {
@@ -126,7 +126,7 @@ async fn ask(running: &mut Running, question: &Question<'_>, course: &JobControl
     let mark = hex(&host::random::<8>().map_err(GateError::System)?);
     let revision =
         client.write_and_delete_probe(&format!("quorate/gate/{mark}")).await.map_err(failed("be written to"))?;
-    Ok(Answer { member, took, revision })
+    Ok(GateReport { member, took, revision })
 }
 
 fn compare<T: PartialEq + ToString>(what: &'static str, found: &T, expected: &T) -> Result<(), GateError> {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::place::Paths;
+use super::workspace::RecoveryPaths;
 use crate::datadir::DataDir;
 use crate::durable::{self, PRIVATE_FILE, WriteError};
 use crate::error::{Code, Diagnostic};
@@ -19,7 +19,7 @@ const VERSION: u32 = 1;
 /// What is being done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Act {
+pub enum Operation {
     /// `--cluster-reset`.
     Reset,
     /// … with a snapshot.
@@ -28,7 +28,7 @@ pub enum Act {
     Undo,
 }
 
-impl Act {
+impl Operation {
     /// The word for it.
     #[must_use]
     pub const fn word(self) -> &'static str {
@@ -46,7 +46,7 @@ pub struct Journal {
     /// Of this form.
     pub version: u32,
     /// What.
-    pub act: Act,
+    pub act: Operation,
     /// How far.
     pub phase: Phase,
     /// When it was begun (RFC 3339).
@@ -68,12 +68,12 @@ pub struct Journal {
 /// The journal is there and cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot read {}, the journal of a reset or restore that broke off", path.display())]
-pub struct Unreadable {
+pub struct JournalUnreadable {
     path: PathBuf,
     source: io::Error,
 }
 
-impl Diagnostic for Unreadable {
+impl Diagnostic for JournalUnreadable {
     fn code(&self) -> Code {
         Code::JournalUnreadable
     }
@@ -90,8 +90,8 @@ impl Diagnostic for Unreadable {
 impl Journal {
     /// A new one.
     #[must_use]
-    pub fn begin(act: Act, begun: String, paths: Paths, after: ClusterRecord) -> Self {
-        let Paths { current, staged, old, work } = paths;
+    pub fn begin(act: Operation, begun: String, paths: RecoveryPaths, after: ClusterRecord) -> Self {
+        let RecoveryPaths { current, staged, old, work } = paths;
         Self { version: VERSION, act, phase: Phase::Trying, begun, current, staged, old, work, before: None, after }
     }
 
@@ -99,7 +99,7 @@ impl Journal {
     ///
     /// # Errors
     /// If it cannot be read, or was written by a newer quorate.
-    pub fn read(data: &DataDir) -> Result<Option<Self>, Unreadable> {
+    pub fn read(data: &DataDir) -> Result<Option<Self>, JournalUnreadable> {
         let path = data.restore_journal();
         let read = match host::read_small(&path) {
             Ok(bytes) => serde_json::from_slice::<Self>(&bytes).map_err(io::Error::other),
@@ -108,8 +108,11 @@ impl Journal {
         };
         match read {
             Ok(journal) if journal.version == VERSION => Ok(Some(journal)),
-            Ok(_) => Err(Unreadable { path, source: io::Error::other("it was written by another version of quorate") }),
-            Err(source) => Err(Unreadable { path, source }),
+            Ok(_) => Err(JournalUnreadable {
+                path,
+                source: io::Error::other("it was written by another version of quorate"),
+            }),
+            Err(source) => Err(JournalUnreadable { path, source }),
         }
     }
 

@@ -7,10 +7,10 @@
 
 pub mod build;
 pub mod drill;
-pub mod exchange;
 pub mod gate;
+pub mod isolated_etcd;
 pub mod journal;
-pub mod old;
-pub mod place;
 pub mod replay;
-pub mod trial;
+pub mod retired;
+pub mod swap;
+pub mod workspace;

@@ -9,7 +9,7 @@ use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
-use super::trial::{Program, Trial, TrialError, patience};
+use super::isolated_etcd::{IsolatedEtcd, IsolatedEtcdError, Program, health_timeout};
 use crate::boltdb::wal::{self, HardState, WalTail};
 use crate::datadir::DataDir;
 use crate::durable::{self, DirError, DirHandle, OnPath as _, PRIVATE_DIR, PRIVATE_FILE, WriteError};
@@ -40,10 +40,10 @@ pub enum ReplayError {
     Held(#[from] DirError),
     /// There is no log.
     #[error("there is no log in {}", .0.display())]
-    NoLog(PathBuf),
+    WalMissing(PathBuf),
     /// etcd does not run on the copy.
     #[error("etcd cannot read the log of this member to its end")]
-    Trial(#[from] TrialError),
+    Trial(#[from] IsolatedEtcdError),
 }
 
 impl Diagnostic for ReplayError {
@@ -51,7 +51,7 @@ impl Diagnostic for ReplayError {
         match self {
             Self::Write(error) => error.code(),
             Self::Held(error) => error.code(),
-            Self::NoLog(_) => Code::WalMissing,
+            Self::WalMissing(_) => Code::WalMissing,
             Self::Trial(error) => error.code(),
             Self::Read { .. } => Code::ReadFailed,
         }
@@ -63,7 +63,7 @@ impl Diagnostic for ReplayError {
             Self::Held(error) => error.next_step(),
             Self::Read { .. } => Some("see dmesg for what the disk says".into()),
             // What the log would have added is lost then; what the database holds is not.
-            Self::NoLog(_) | Self::Trial(TrialError::Ended { .. }) => Some(
+            Self::WalMissing(_) | Self::Trial(IsolatedEtcdError::Ended { .. }) => Some(
                 "restore the newest snapshot (quorate etcd-snapshot ls), or what the database of this member holds without its log: \
                  --cluster-reset-restore-path=…/server/db/etcd/member/snap/db --skip-hash-check"
                     .into(),
@@ -75,7 +75,7 @@ impl Diagnostic for ReplayError {
 
 /// What was found in the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Kept {
+pub struct ReplayInfo {
     /// Entries that were in the log, and that this member did not know to be committed.
     pub uncertain: u64,
 }
@@ -98,7 +98,7 @@ pub fn size_of(member: &DirHandle) -> u64 {
 ///
 /// # Errors
 /// If it cannot be read or written.
-pub fn copy(member: &DirHandle, copy: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<Kept, ReplayError> {
+pub fn copy(member: &DirHandle, copy: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<ReplayInfo, ReplayError> {
     faults::point("restore::replay").on("copy", member.path())?;
     durable::create_dir_all(&copy.join("snap"), PRIVATE_DIR)?;
     durable::create_dir_all(&copy.join("wal"), PRIVATE_DIR)?;
@@ -126,7 +126,7 @@ pub fn copy(member: &DirHandle, copy: &Path, progress: &mut dyn FnMut(u64, u64))
         }
         done += at;
     }
-    commit_everything(&copy.join("wal"))
+    mark_all_committed(&copy.join("wal"))
 }
 
 /// What etcd reads when it starts: the database, the snapshots and the log.
@@ -146,7 +146,7 @@ fn files(member: &DirHandle) -> Result<Vec<(DirHandle, OsString)>, DirError> {
     Ok(found)
 }
 
-fn commit_everything(log: &Path) -> Result<Kept, ReplayError> {
+fn mark_all_committed(log: &Path) -> Result<ReplayInfo, ReplayError> {
     let unreadable = |path: &Path| {
         let path = path.to_path_buf();
         move |source| ReplayError::Read { path, source }
@@ -154,23 +154,23 @@ fn commit_everything(log: &Path) -> Result<Kept, ReplayError> {
     let entries = fs::read_dir(log).map_err(unreadable(log))?;
     let segments =
         entries.flatten().map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|e| e == "wal"));
-    let Some(last) = segments.max() else { return Err(ReplayError::NoLog(log.to_path_buf())) };
+    let Some(last) = segments.max() else { return Err(ReplayError::WalMissing(log.to_path_buf())) };
     let file = durable::open_read_write(&last)?;
     let end = match WalTail::read(io::BufReader::new(&file)) {
         Ok(end) => end,
         // etcd judges it, and says more.
-        Err(error) if error.kind() == ErrorKind::InvalidData => return Ok(Kept::default()),
+        Err(error) if error.kind() == ErrorKind::InvalidData => return Ok(ReplayInfo::default()),
         Err(source) => return Err(unreadable(&last)(source)),
     };
     let before =
         wal::first_index(&last.file_name().unwrap_or_default().to_string_lossy()).map(|first| first.saturating_sub(1));
-    let (Some(state), Some(newest)) = (end.state, end.last_entry.or(before)) else { return Ok(Kept::default()) };
+    let (Some(state), Some(newest)) = (end.state, end.last_entry.or(before)) else { return Ok(ReplayInfo::default()) };
     if newest <= state.commit {
-        return Ok(Kept::default());
+        return Ok(ReplayInfo::default());
     }
     let record = end.append_hard_state(HardState { commit: newest, ..state });
     replace_end(&file, &last, end.at, &record)?;
-    Ok(Kept { uncertain: newest - state.commit })
+    Ok(ReplayInfo { uncertain: newest - state.commit })
 }
 
 /// What is behind the end may be half a record.
@@ -186,11 +186,16 @@ fn replace_end(file: &File, path: &Path, at: u64, record: &[u8]) -> Result<(), R
 ///
 /// # Errors
 /// If it does not come to its end.
-pub async fn run(trial: &Trial<'_>, program: &Program, bytes: u64, course: &JobControl) -> Result<(), ReplayError> {
+pub async fn run(
+    trial: &IsolatedEtcd<'_>,
+    program: &Program,
+    bytes: u64,
+    course: &JobControl,
+) -> Result<(), ReplayError> {
     let mut running = trial.start(program)?;
     // A read that all agree on, and all are one, comes after everything before it.
     let asked = running
-        .until(patience(bytes), course, async |client: &mut EtcdClient| {
+        .until(health_timeout(bytes), course, async |client: &mut EtcdClient| {
             client.revision().await.map_err(|why| why.to_string())
         })
         .await;

@@ -49,8 +49,8 @@ use crate::log_failure;
 use crate::pki::{self, EtcdState};
 use crate::plan::health::{Rescued, StorageFacts};
 use crate::plan::space::format_bytes;
-use crate::restore::old;
-use crate::restore::trial::Program;
+use crate::restore::isolated_etcd::Program;
+use crate::restore::retired;
 use crate::snapshot::save;
 
 use health::{Health, Prober};
@@ -180,7 +180,7 @@ fn tidy_unpacked(data: &DataDir) {
 
 /// Removes the oldest of the data that were set aside: what is in use now is healthy.
 fn tidy_old(data: &DataDir, keep: u32) {
-    match old::rotate(data, usize::try_from(keep).unwrap_or(usize::MAX)) {
+    match retired::delete_oldest(data, usize::try_from(keep).unwrap_or(usize::MAX)) {
         Ok(removed) => {
             for old in removed {
                 tracing::info!(

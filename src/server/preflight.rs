@@ -26,7 +26,7 @@ use crate::log_failure;
 use crate::pki::{self, CertificateStatus, EtcdState, Expiry, Names};
 use crate::plan::space::{self, FreeSpace};
 use crate::plan::start::{self, ClusterRecord, DataState, Observed};
-use crate::restore::place::Place;
+use crate::restore::workspace::RecoveryDirs;
 
 /// Longer than any member name, in bytes.
 const LONGEST_NAME: u64 = 1024;
@@ -303,7 +303,7 @@ fn set_aside(data: &DataDir, found: DataState) -> Result<(), DirError> {
         DataState::MissingWal => tracing::warn!("db/etcd holds data without a log that etcd could resume from"),
         DataState::Absent | DataState::Present => return Ok(()),
     }
-    let Some(place) = Place::of(data)? else { return Ok(()) };
+    let Some(place) = RecoveryDirs::of(data)? else { return Ok(()) };
     if let Some(to) = place.set_aside(clock::unix_seconds(clock::now()))? {
         tracing::warn!(event = "data-set-aside", to = %to.display(), "it is kept, and a new cluster begins");
     }

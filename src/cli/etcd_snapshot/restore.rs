@@ -12,7 +12,7 @@ use crate::error::{AppError, Code, Diagnostic, Exit};
 use crate::etcd::version::Version;
 use crate::host::{self, escape_control};
 use crate::plan::space::format_bytes;
-use crate::restore::build::{self, Blueprint};
+use crate::restore::build::{self, DataDirSpec};
 use crate::snapshot::file;
 use crate::snapshot::job::JobControl;
 use crate::snapshot::verify::VerifyError;
@@ -194,17 +194,17 @@ pub(super) fn run(place: &Place, args: &Args) -> Result<Exit, AppError> {
     if snapshot.trailer.is_none() && !args.skip_hash_check {
         return Err(VerifyError::NoHash(snapshot.path).into());
     }
-    let (needed, free) = (snapshot.database_size + build::BESIDE, host::free_bytes(beside).unwrap_or(u64::MAX));
+    let (needed, free) = (snapshot.database_size + build::EXTRA_BYTES, host::free_bytes(beside).unwrap_or(u64::MAX));
     if free < needed {
         return Err(Wrong::Space { needed, free, dir: beside.to_path_buf() }.into());
     }
     let target = match args.target_version {
         Some(target) => target,
-        None => build::written_by(&snapshot)?,
+        None => build::etcd_version_of(&snapshot)?,
     };
     let member = membership.named(&args.name).map(|member| member.id).unwrap_or_default();
     let cluster = membership.cluster_id;
-    let blueprint = Blueprint {
+    let blueprint = DataDirSpec {
         name: args.name.clone(),
         membership,
         target,

@@ -17,7 +17,7 @@ use crate::etcd::settings::Addresses;
 use crate::host;
 use crate::plan::health::{Assessment, Condition, Problem};
 use crate::restore::drill::record::{Outcome, Record};
-use crate::restore::old::{self, Aside};
+use crate::restore::retired::{self, RetiredData};
 use crate::server;
 use crate::server::condition;
 use crate::server::health::Health;
@@ -61,7 +61,7 @@ pub struct Status {
     pub disk: Disk,
     /// Data directories that were set aside, the newest first.
     #[serde(default)]
-    pub old_data: Vec<Aside>,
+    pub old_data: Vec<RetiredData>,
 }
 
 /// The launcher.
@@ -252,7 +252,7 @@ fn observe(shared: &Shared) -> Status {
         _ => None,
     };
     Status {
-        old_data: old::list(&shared.data),
+        old_data: retired::list(&shared.data),
         healthy: condition == Condition::Healthy,
         health: condition,
         reason: problems.first().map(|problem| problem.message.clone()),

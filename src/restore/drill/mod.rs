@@ -9,9 +9,9 @@ pub mod record;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::build::{self, Blueprint, BuildError, Built};
-use super::gate::{self, GateError, Question};
-use super::trial::{self, Program, Trial};
+use super::build::{self, BuildError, Built, DataDirSpec};
+use super::gate::{self, GateError, GateInput};
+use super::isolated_etcd::{self, IsolatedEtcd, Program};
 use crate::boltdb::membership::{Membership, MembershipError};
 use crate::boltdb::wal;
 use crate::clock;
@@ -35,9 +35,9 @@ const NAME: &str = "quorate-drill";
 /// The member that runs in it.
 const MEMBER: &str = "drill";
 /// Bytes that etcd writes beside the database: two segments of its log, and what it changes.
-const BESIDE: u64 = build::BESIDE + 2 * wal::SEGMENT_BYTES;
+const EXTRA_BYTES: u64 = build::EXTRA_BYTES + 2 * wal::SEGMENT_BYTES;
 /// Bytes that stay free on the disk, which may be that of the running etcd.
-const SPARE: u64 = 256 << 20;
+const RESERVED_FREE_BYTES: u64 = 256 << 20;
 
 /// Why a snapshot did not pass.
 #[derive(Debug, thiserror::Error)]
@@ -101,8 +101,8 @@ impl DrillError {
         matches!(
             self,
             Self::Cancelled
-                | Self::Build(BuildError::BrokenOff)
-                | Self::Gate(GateError::Trial(trial::TrialError::BrokenOff))
+                | Self::Build(BuildError::Cancelled)
+                | Self::Gate(GateError::Trial(isolated_etcd::IsolatedEtcdError::Cancelled))
         )
     }
 }
@@ -197,8 +197,8 @@ impl Drill<'_> {
         let data = DataDir::new(work.path()).with_etcd_user(self.config.etcd.user.clone());
         data.prepare_for_lock()?;
         data.prepare()?;
-        let blueprint = self.blueprint()?;
-        let built = build_gently(snapshot, data.etcd(), blueprint.clone(), course.clone(), progress).await?;
+        let blueprint = self.spec()?;
+        let built = build_low_priority(snapshot, data.etcd(), blueprint.clone(), course.clone(), progress).await?;
         compare_with_manifest(&built, manifest)?;
         let db = DirHandle::open(&data.db())?;
         let etcd = db.open_dir(DataDir::ETCD_NAME)?.ok_or_else(|| DirError::Missing(data.etcd()))?;
@@ -218,45 +218,51 @@ impl Drill<'_> {
         &self,
         work: &NewDir,
         data: &DataDir,
-        blueprint: &Blueprint,
+        blueprint: &DataDirSpec,
         built: &Built,
         course: &JobControl,
-    ) -> Result<gate::Answer, DrillError> {
-        let trial = Trial {
+    ) -> Result<gate::GateReport, DrillError> {
+        let trial = IsolatedEtcd {
             config: self.config,
             data,
             trust: work.path(),
             dir: &data.etcd(),
             name: &blueprint.name,
-            quota: trial::quota(built.size),
+            quota: isolated_etcd::quota(built.size),
             force_new_cluster: false,
             is_gentle: true,
         };
         let expected = Expected { name: blueprint.name.clone(), peer_url: Addresses::peer_url(self.config) };
-        let question = Question { expected, built: Some(built), size: built.size };
-        Ok(gate::pass(&trial, self.program, &question, course).await?)
+        let question = GateInput { expected, built: Some(built), size: built.size };
+        Ok(gate::verify(&isolated_etcd, self.program, &question, course).await?)
     }
 
     fn check_room(&self, database_size: u64) -> Result<(), DrillError> {
-        let needed = database_size + BESIDE + SPARE;
+        let needed = database_size + EXTRA_BYTES + RESERVED_FREE_BYTES;
         let free = host::free_bytes(self.dir).unwrap_or(u64::MAX);
         if free < needed { Err(DrillError::Space { needed, free, dir: self.dir.to_path_buf() }) } else { Ok(()) }
     }
 
     /// The revision is not raised: what etcd serves must be what is in the snapshot.
-    fn blueprint(&self) -> Result<Blueprint, DrillError> {
+    fn spec(&self) -> Result<DataDirSpec, DrillError> {
         let token = format!("{NAME}-{}", hex(&host::random::<8>().map_err(DrillError::System)?));
         let members = [(MEMBER.to_owned(), vec![Addresses::peer_url(self.config)])];
         let membership = Membership::new(&members, &token)?;
-        Ok(Blueprint { name: MEMBER.to_owned(), membership, target: self.program.version, raise: 0, allow_empty: true })
+        Ok(DataDirSpec {
+            name: MEMBER.to_owned(),
+            membership,
+            target: self.program.version,
+            raise: 0,
+            allow_empty: true,
+        })
     }
 }
 
 /// Builds in a thread of its own, of the lowest priority.
-async fn build_gently(
+async fn build_low_priority(
     snapshot: SnapshotFile,
     dir: PathBuf,
-    blueprint: Blueprint,
+    blueprint: DataDirSpec,
     course: JobControl,
     mut progress: impl FnMut(u64, u64) + Send + 'static,
 ) -> Result<Built, DrillError> {
@@ -268,7 +274,7 @@ async fn build_gently(
         let _ = sender.send(built);
     };
     std::thread::Builder::new().name("quorate-drill".into()).spawn(building).map_err(DrillError::System)?;
-    Ok(receiver.await.map_err(|_| DrillError::Build(BuildError::Lost))??)
+    Ok(receiver.await.map_err(|_| DrillError::Build(BuildError::WorkerPanicked))??)
 }
 
 /// What is in it must be what was written down when it was saved.

@@ -36,12 +36,12 @@ use crate::plan::owner::Incarnation;
 use crate::plan::restore::{self as plan, Phase};
 use crate::plan::start::{DataState, KnownSnapshot};
 use crate::restore::build::Built;
-use crate::restore::exchange;
-use crate::restore::gate::{self, Question};
-use crate::restore::journal::{Act, Journal};
-use crate::restore::old;
-use crate::restore::place;
-use crate::restore::trial::{self, Program, Trial, TrialError};
+use crate::restore::gate::{self, GateInput};
+use crate::restore::isolated_etcd::{self, IsolatedEtcd, IsolatedEtcdError, Program};
+use crate::restore::journal::{Journal, Operation};
+use crate::restore::retired;
+use crate::restore::swap;
+use crate::restore::workspace;
 use crate::snapshot::job::JobControl;
 use crate::snapshot::list;
 use crate::snapshot::store::locate::{Located, Notice, RemoteSnapshot, SnapshotLocator};
@@ -75,7 +75,7 @@ pub type Tell = Arc<dyn Fn(&'static str, u64, u64) + Send + Sync>;
 #[derive(Clone, Debug, Default)]
 pub struct Report {
     /// What.
-    pub act: Option<Act>,
+    pub act: Option<Operation>,
     /// The snapshot, or the data that came back.
     pub from: Option<PathBuf>,
     /// Where the data from before are; `None` if there were none.
@@ -158,15 +158,15 @@ async fn act(config: &Config, asked: &Asked, course: &JobControl, tell: &Tell) -
             tracing::info!(snapshot = named, "looking for the snapshot");
             tokio::select! {
                 found = places.locate(named) => Some(found?),
-                () = course.cancelled() => return Err(TrialError::BrokenOff.into()),
+                () = course.cancelled() => return Err(IsolatedEtcdError::Cancelled.into()),
             }
         }
         None => None,
     };
     let what = match &found {
-        _ if asked.undo => Act::Undo,
-        Some(_) => Act::Restore,
-        None => Act::Reset,
+        _ if asked.undo => Operation::Undo,
+        Some(_) => Operation::Restore,
+        None => Operation::Reset,
     };
     let binary = super::find_etcd(config, data).await?;
     let program = Program { checked: binary.checked.clone(), version: binary.version, grace: super::grace() };
@@ -184,7 +184,7 @@ async fn act(config: &Config, asked: &Asked, course: &JobControl, tell: &Tell) -
     // Of another node's snapshot only the data are taken over, not what else that node has in a shared bucket.
     let manifest = manifest.filter(|manifest| manifest.node == config.node_name);
     let lineage = manifest.map(|manifest| manifest.write_lineage()).unwrap_or_default();
-    let is_without_data = what == Act::Reset && data_state(data)? != DataState::Present;
+    let is_without_data = what == Operation::Reset && data_state(data)? != DataState::Present;
     let newest = if is_without_data { known::newest(config, data).await.newest } else { None };
     let mut run = Run { config, data, program, course, tell, asked, lineage, newest, _binary: binary };
     if asked.dry_run {
@@ -270,27 +270,27 @@ impl Run<'_> {
         if flag.exists() { Err(plan::RestoreRefusal::ResetFlag { flag: flag.display().to_string() }) } else { Ok(()) }
     }
 
-    async fn all(&mut self, what: Act, snapshot: Option<PathBuf>) -> Result<Report, AppError> {
+    async fn all(&mut self, what: Operation, snapshot: Option<PathBuf>) -> Result<Report, AppError> {
         let act = what.word();
         let untouched = |run: &Self, why: &AppError| {
             // Swept at the next start if this does not work; the first failure is the one that matters.
-            let _ = exchange::tidy(run.data);
+            let _ = swap::clean_up(run.data);
             ResetError::Untouched { act, why: why.to_report() }
         };
         let staged = match what {
-            Act::Undo => self.plan_undo().and_then(|staged| {
+            Operation::Undo => self.plan_undo().and_then(|staged| {
                 self.data.prepare_dir(&staged.journal.work)?;
                 Ok(staged)
             }),
-            Act::Reset | Act::Restore => self.stage(what, snapshot).await,
+            Operation::Reset | Operation::Restore => self.stage(what, snapshot).await,
         };
         let Staged { mut journal, mut report, built, member, before } = staged.map_err(|why| untouched(self, &why))?;
         journal.write(self.data).map_err(|why| untouched(self, &why.into()))?;
         let passed = self.put_in_place(&journal, built.as_ref(), member).await.and_then(|revision| {
             faults::point("restore::passed").map_err(system("note that the data are good"))?;
-            place::check_in_place(self.data, member)?;
+            workspace::check_in_place(self.data, member)?;
             if self.course.is_cancelled() {
-                return Err(TrialError::BrokenOff.into());
+                return Err(IsolatedEtcdError::Cancelled.into());
             }
             journal.phase = Phase::Passed;
             journal.write(self.data)?;
@@ -324,7 +324,7 @@ impl Run<'_> {
         let undone = rewritten.and_then(|()| Ok(settle::undo(self.data, journal)?));
         // Whoever owns the directory could have exchanged them there.
         let checked =
-            undone.and_then(|_| Ok(before.map_or(Ok(()), |before| place::check_in_place(self.data, before))?));
+            undone.and_then(|_| Ok(before.map_or(Ok(()), |before| workspace::check_in_place(self.data, before))?));
         match checked {
             Ok(()) => ResetError::Undone { act, why: why.to_report() },
             Err(source) => ResetError::NotUndone { act, why: why.to_report().to_string(), source: source.to_report() },
@@ -344,23 +344,23 @@ impl Run<'_> {
         built: Option<&Built>,
         member: (u64, u64),
     ) -> Result<Option<i64>, AppError> {
-        if journal.act == Act::Undo
-            && let Some(staged) = place::staged(self.data, journal)?
+        if journal.act == Operation::Undo
+            && let Some(staged) = workspace::staged(self.data, journal)?
         {
             // The journal knows it too, and etcd wonders about files that are not its own.
-            old::unlabel(&staged)?;
+            retired::remove_record(&staged)?;
         }
-        exchange::put_in_place(self.data, journal)?;
-        place::check_in_place(self.data, member)?;
+        swap::swap_in(self.data, journal)?;
+        workspace::check_in_place(self.data, member)?;
         let size = built.map_or_else(|| self.size_in_use(), |built| built.size);
-        let trust = trial::trust(&self.data.restore());
-        let trial = Trial {
+        let trust = isolated_etcd::trust(&self.data.restore());
+        let trial = IsolatedEtcd {
             config: self.config,
             data: self.data,
             trust: &trust,
             dir: &self.data.etcd(),
             name: &journal.after.member_name,
-            quota: trial::quota(size),
+            quota: isolated_etcd::quota(size),
             force_new_cluster: false,
             is_gentle: false,
         };
@@ -370,8 +370,8 @@ impl Run<'_> {
         }
         tracing::info!("the new data are in place; an etcd runs on them now, which no client can reach");
         let expected = Expected { name: journal.after.member_name.clone(), peer_url: Addresses::peer_url(self.config) };
-        let question = Question { expected, built, size };
-        let answer = gate::pass(&trial, &self.program, &question, self.course).await?;
+        let question = GateInput { expected, built, size };
+        let answer = gate::verify(&isolated_etcd, &self.program, &question, self.course).await?;
         tracing::info!(
             healthy_after_ms = answer.took.as_millis(),
             revision = answer.revision,

@@ -9,9 +9,9 @@ use crate::error::AppError;
 use crate::etcd::version::Version;
 use crate::host;
 use crate::plan::restore as plan;
-use crate::restore::journal::Act;
-use crate::restore::place::Paths;
-use crate::restore::{old, replay};
+use crate::restore::journal::Operation;
+use crate::restore::workspace::RecoveryPaths;
+use crate::restore::{replay, retired};
 use crate::server::survey::data_state;
 use crate::server::{cluster, lock};
 use crate::snapshot::inspect::{self, Inspection};
@@ -20,16 +20,16 @@ use crate::snapshot::verify::{self, VerifyError, VerifyOptions};
 
 impl Run<'_> {
     /// Looks at everything that the act itself looks at before it changes something.
-    pub(super) fn outline(&self, what: Act, snapshot: Option<&Path>) -> Result<Report, AppError> {
-        if what != Act::Undo {
+    pub(super) fn outline(&self, what: Operation, snapshot: Option<&Path>) -> Result<Report, AppError> {
+        if what != Operation::Undo {
             self.check_flag()?;
         }
-        if what == Act::Reset && lock::is_taken(self.data) {
+        if what == Operation::Reset && lock::is_taken(self.data) {
             // What a running etcd is writing cannot be looked at.
             lock::take(self.data)?;
         }
         let mut report = match (what, snapshot) {
-            (Act::Undo, _) => self.plan_undo()?.report,
+            (Operation::Undo, _) => self.plan_undo()?.report,
             (_, Some(path)) => self.outline_restore(path)?,
             (_, None) => self.outline_reset()?,
         };
@@ -46,7 +46,7 @@ impl Run<'_> {
         let inspection = verified.inspection;
         plan::check_not_empty(inspection.keys, self.asked.allow_empty)?;
         let after = plan::bumped(inspection.revision, self.config.cluster_reset_bump_revision)?;
-        let mut report = self.common(Act::Restore, verified.database_size, &inspection, after)?;
+        let mut report = self.common(Operation::Restore, verified.database_size, &inspection, after)?;
         if let Some(written) = inspection.etcd_version().and_then(|text| text.parse::<Version>().ok()) {
             report.notes.extend(plan::check_target(written, self.program.version)?);
         }
@@ -61,13 +61,13 @@ impl Run<'_> {
         let held = PinnedDatabase::open_offline(self.data)?;
         let inspection = inspect::inspect(&held, held.size(), Length::Exact, &mut |_, _| {});
         let inspection = inspection.map_err(|error| VerifyError::of(error, &self.data.etcd_bolt(), None))?;
-        let mut report = self.common(Act::Reset, replay::size(self.data), &inspection, inspection.revision)?;
+        let mut report = self.common(Operation::Reset, replay::size(self.data), &inspection, inspection.revision)?;
         report.notes.push("what the log holds beyond the database is not counted here; it is kept".into());
         Ok(report)
     }
 
-    fn common(&self, act: Act, needed: u64, inspection: &Inspection, after: i64) -> Result<Report, AppError> {
-        let paths = Paths::of(self.data, clock::unix_seconds(clock::now()))?;
+    fn common(&self, act: Operation, needed: u64, inspection: &Inspection, after: i64) -> Result<Report, AppError> {
+        let paths = RecoveryPaths::of(self.data, clock::unix_seconds(clock::now()))?;
         let needed = needed + super::SPARE;
         let dir = paths.work.ancestors().find(|dir| dir.is_dir()).unwrap_or(Path::new("/"));
         let free = host::free_bytes(dir).unwrap_or(u64::MAX);
@@ -76,7 +76,7 @@ impl Run<'_> {
         }
         Ok(Report {
             act: Some(act),
-            old: paths.old.filter(|_| old::is_in_use(self.data)),
+            old: paths.old.filter(|_| retired::is_in_use(self.data)),
             size: inspection.pages.used_pages * u64::from(inspection.page_size),
             revision: Some((inspection.revision, after)),
             keys: Some(inspection.keys),

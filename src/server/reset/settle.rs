@@ -5,23 +5,23 @@ use crate::durable::{self, DirError, PRIVATE_FILE, WriteError};
 use crate::error::AppError;
 use crate::faults;
 use crate::plan::restore::{Phase, Recovery};
-use crate::restore::exchange::{self, ExchangeError};
-use crate::restore::journal::{Act, Journal};
-use crate::restore::old;
-use crate::restore::place::{self, Place};
+use crate::restore::journal::{Journal, Operation};
+use crate::restore::retired;
+use crate::restore::swap::{self, SwapError};
+use crate::restore::workspace::{self, RecoveryDirs};
 use crate::server::cluster;
 
 /// Looks whether one broke off, and finishes or undoes it. To be called with the lock held and no etcd running.
 pub(in crate::server) fn settle(data: &DataDir) -> Result<(), AppError> {
     let Some(journal) = Journal::read(data)? else {
         // What is there without a journal was being built.
-        let has_work = Place::of(data)?.map_or(Ok(false), |place| place.has_work())?;
+        let has_work = RecoveryDirs::of(data)?.map_or(Ok(false), |place| workspace.has_work())?;
         if has_work || data.restore().exists() {
             tracing::warn!(
                 event = "reset-discarded",
                 "a reset or restore was interrupted before anything was changed; what it had built is removed"
             );
-            exchange::tidy(data)?;
+            swap::clean_up(data)?;
         }
         return Ok(());
     };
@@ -51,15 +51,15 @@ pub(in crate::server) fn settle(data: &DataDir) -> Result<(), AppError> {
 }
 
 /// Everything is as before.
-pub(super) fn undo(data: &DataDir, journal: &Journal) -> Result<Recovery, ExchangeError> {
-    let recovery = exchange::back(data, journal)?;
-    if journal.act == Act::Undo
+pub(super) fn undo(data: &DataDir, journal: &Journal) -> Result<Recovery, SwapError> {
+    let recovery = swap::roll_back(data, journal)?;
+    if journal.act == Operation::Undo
         && journal.after.was_healthy()
-        && let Some(staged) = place::staged(data, journal)?
+        && let Some(staged) = workspace::staged(data, journal)?
     {
-        old::label(&staged, &journal.after)?;
+        retired::write_record(&staged, &journal.after)?;
     }
-    exchange::tidy(data)?;
+    swap::clean_up(data)?;
     Ok(recovery)
 }
 
@@ -69,14 +69,14 @@ pub(super) fn staged_token(data: &DataDir) -> std::path::PathBuf {
 }
 
 /// Writes down that it was done. It can be repeated.
-pub(super) fn finish(data: &DataDir, journal: &Journal) -> Result<(), ExchangeError> {
+pub(super) fn finish(data: &DataDir, journal: &Journal) -> Result<(), SwapError> {
     let step = |name: &str| {
         let failed = |source| WriteError { act: "finish the work in", path: journal.work.clone(), source };
         faults::point(&format!("restore::{name}")).map_err(failed)
     };
     step("label")?;
-    if let (Some(old), Some(before)) = (place::old(data, journal)?, &journal.before) {
-        old::label(&old, before)?;
+    if let (Some(old), Some(before)) = (workspace::old(data, journal)?, &journal.before) {
+        retired::write_record(&retired, before)?;
     }
     step("name")?;
     if !journal.after.member_name.is_empty() {
@@ -91,10 +91,10 @@ pub(super) fn finish(data: &DataDir, journal: &Journal) -> Result<(), ExchangeEr
         durable::rename(&token, &data.token())?;
     }
     step("flag")?;
-    if journal.act == Act::Undo {
+    if journal.act == Operation::Undo {
         durable::remove_file(&data.reset_flag())?;
     } else {
         durable::write_file(&data.reset_flag(), b"", PRIVATE_FILE)?;
     }
-    exchange::tidy(data)
+    swap::clean_up(data)
 }

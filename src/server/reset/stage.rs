@@ -13,11 +13,11 @@ use crate::faults;
 use crate::host;
 use crate::pki::{self, Names};
 use crate::plan::start::{self, ClusterRecord, DataState};
-use crate::restore::build::{self, Blueprint, Built};
-use crate::restore::journal::{Act, Journal};
-use crate::restore::place::{Paths, Place, Work};
-use crate::restore::trial::{self, Trial};
-use crate::restore::{old, replay};
+use crate::restore::build::{self, Built, DataDirSpec};
+use crate::restore::isolated_etcd::{self, IsolatedEtcd};
+use crate::restore::journal::{Journal, Operation};
+use crate::restore::workspace::{RecoveryDirs, RecoveryPaths, Work};
+use crate::restore::{replay, retired};
 use crate::server::cluster;
 use crate::server::preflight::{self, random_digits};
 use crate::server::survey::data_state;
@@ -30,11 +30,11 @@ const REPLAY: &str = "replay";
 
 impl Run<'_> {
     /// Builds the new data beside those in use.
-    pub(super) async fn stage(&mut self, what: Act, snapshot: Option<PathBuf>) -> Result<Staged, AppError> {
+    pub(super) async fn stage(&mut self, what: Operation, snapshot: Option<PathBuf>) -> Result<Staged, AppError> {
         let data = self.data;
         let before = cluster::recall(data)?;
         let found = data_state(data)?;
-        let paths = Paths::of(data, clock::unix_seconds(clock::now()))?;
+        let paths = RecoveryPaths::of(data, clock::unix_seconds(clock::now()))?;
         let in_place = data.open_member()?.map(|member| member.id()).transpose()?;
         let opened = if let Some(path) = snapshot {
             Some(self.open(path).await?)
@@ -45,17 +45,17 @@ impl Run<'_> {
         let mut report = Report {
             act: Some(what),
             from: opened.as_ref().map(|snapshot| snapshot.path.clone()),
-            old: paths.old.clone().filter(|_| old::is_in_use(self.data)),
+            old: paths.old.clone().filter(|_| retired::is_in_use(self.data)),
             members_before: before.as_ref().map_or(0, |cluster| cluster.members).max(self.members_now()),
             ..Report::default()
         };
         report.room = Some(self.check_room(&paths, opened.as_ref())?);
         let token = self.secrets(&mut report).await?;
-        let place = Place::of(data)?.ok_or_else(|| DirError::Missing(data.db()))?;
+        let place = RecoveryDirs::of(data)?.ok_or_else(|| DirError::Missing(data.db()))?;
         let work = place.clear(data)?;
         let name = self.name(before.as_ref())?;
         let blueprint =
-            self.blueprint(name, if what == Act::Reset { 0 } else { self.config.cluster_reset_bump_revision })?;
+            self.blueprint(name, if what == Operation::Reset { 0 } else { self.config.cluster_reset_bump_revision })?;
         let built = match opened {
             Some(snapshot) => self.build(snapshot, &work, &blueprint).await,
             None => self.replay(&work, &blueprint, &mut report).await,
@@ -116,7 +116,7 @@ impl Run<'_> {
     }
 
     /// Bytes that are needed, and that are free.
-    fn check_room(&self, paths: &Paths, snapshot: Option<&SnapshotFile>) -> Result<(u64, u64), ResetError> {
+    fn check_room(&self, paths: &RecoveryPaths, snapshot: Option<&SnapshotFile>) -> Result<(u64, u64), ResetError> {
         let dir = paths.work.ancestors().find(|dir| dir.is_dir()).unwrap_or(Path::new("/")).to_path_buf();
         let needed = SPARE + snapshot.map_or_else(|| replay::size(self.data), |snapshot| snapshot.database_size);
         let free = host::free_bytes(&dir).unwrap_or(u64::MAX);
@@ -158,14 +158,14 @@ impl Run<'_> {
     }
 
     /// A token that nobody else has makes a cluster that nobody else is in: members of the one before can never mix with it.
-    fn blueprint(&self, name: String, raise: u64) -> Result<Blueprint, AppError> {
+    fn blueprint(&self, name: String, raise: u64) -> Result<DataDirSpec, AppError> {
         let token = format!("quorate-{}{}", random_digits()?, random_digits()?);
         let membership = Membership::new(&[(name.clone(), vec![Addresses::peer_url(self.config)])], &token);
         let membership = membership.map_err(ResetError::from)?;
-        Ok(Blueprint { name, membership, target: self.program.version, raise, allow_empty: self.asked.allow_empty })
+        Ok(DataDirSpec { name, membership, target: self.program.version, raise, allow_empty: self.asked.allow_empty })
     }
 
-    fn record(&self, before: Option<&ClusterRecord>, blueprint: &Blueprint) -> ClusterRecord {
+    fn record(&self, before: Option<&ClusterRecord>, blueprint: &DataDirSpec) -> ClusterRecord {
         ClusterRecord {
             cluster_id: format!("{:x}", blueprint.membership.cluster_id),
             epoch: before.map_or(1, |cluster| cluster.epoch + 1),
@@ -180,7 +180,7 @@ impl Run<'_> {
         }
     }
 
-    async fn build(&self, snapshot: SnapshotFile, work: &Work, blueprint: &Blueprint) -> Result<Built, AppError> {
+    async fn build(&self, snapshot: SnapshotFile, work: &Work, blueprint: &DataDirSpec) -> Result<Built, AppError> {
         let (dir, blueprint, course, tell) =
             (work.through(Work::BUILT), blueprint.clone(), self.course.clone(), self.tell.clone());
         let built = blocking(move || {
@@ -192,7 +192,7 @@ impl Run<'_> {
     }
 
     /// Lets an etcd read the log to its end in a copy, and builds from what comes out.
-    async fn replay(&self, work: &Work, blueprint: &Blueprint, report: &mut Report) -> Result<Built, AppError> {
+    async fn replay(&self, work: &Work, blueprint: &DataDirSpec, report: &mut Report) -> Result<Built, AppError> {
         let member = self.data.open_member()?.ok_or_else(|| DirError::Missing(self.data.etcd_member()))?;
         let (copy, tell) = (work.through(REPLAY).join(DataDir::MEMBER_NAME), self.tell.clone());
         let kept =
@@ -207,23 +207,23 @@ impl Run<'_> {
         }
         let bytes = replay::size_of(&work.enter(&[REPLAY, DataDir::MEMBER_NAME])?);
         self.data.chown_to_etcd_user(&work.enter(&[REPLAY])?)?;
-        let (trust, dir) = (trial::trust(&self.data.restore()), work.path(REPLAY));
-        let trial = Trial {
+        let (trust, dir) = (isolated_etcd::trust(&self.data.restore()), work.path(REPLAY));
+        let trial = IsolatedEtcd {
             config: self.config,
             data: self.data,
             trust: &trust,
             dir: &dir,
             name: &blueprint.name,
-            quota: trial::quota(bytes),
+            quota: isolated_etcd::quota(bytes),
             force_new_cluster: true,
             is_gentle: false,
         };
         tracing::info!("an etcd reads the log of this member to its end, in a copy");
-        replay::run(&trial, &self.program, bytes, self.course).await?;
+        replay::run(&isolated_etcd, &self.program, bytes, self.course).await?;
         let built = work.dir.make_dir(Work::BUILT, PRIVATE_DIR)?;
-        build::adopt(&work.enter(&[REPLAY])?, &built)?;
+        build::take_database(&work.enter(&[REPLAY])?, &built)?;
         work.dir.remove_all(REPLAY)?;
         let blueprint = blueprint.clone();
-        Ok(blocking(move || build::rebuild(&built.proc_path(), &blueprint)).await??)
+        Ok(blocking(move || build::build_in_place(&built.proc_path(), &blueprint)).await??)
     }
 }

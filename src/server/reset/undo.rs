@@ -8,9 +8,9 @@ use crate::boltdb::database::Length;
 use crate::clock;
 use crate::error::AppError;
 use crate::plan::start::{self, ClusterRecord};
-use crate::restore::journal::{Act, Journal};
-use crate::restore::old;
-use crate::restore::place::Paths;
+use crate::restore::journal::{Journal, Operation};
+use crate::restore::retired;
+use crate::restore::workspace::RecoveryPaths;
 use crate::server::cluster;
 use crate::snapshot::inspect;
 use crate::snapshot::live::PinnedDatabase;
@@ -20,28 +20,28 @@ impl Run<'_> {
     /// What goes back to what.
     pub(super) fn plan_undo(&self) -> Result<Staged, AppError> {
         let data = self.data;
-        let mut paths = Paths::of(data, clock::unix_seconds(clock::now()))?;
-        let (aside, held) = old::newest(data)?.ok_or_else(|| ResetError::NothingAside(data.db()))?;
+        let mut paths = RecoveryPaths::of(data, clock::unix_seconds(clock::now()))?;
+        let (aside, held) = retired::newest(data)?.ok_or_else(|| ResetError::NothingAside(data.db()))?;
         paths.staged.clone_from(&aside.path);
         paths.work = data.restore();
         let before = cluster::recall(data)?;
         let epoch = before.as_ref().map_or(1, |cluster| cluster.epoch + 1);
-        let labelled = old::labelled(&held.dir)?;
+        let labelled = retired::read_record(&held.dir)?;
         if let Some(last) = labelled.as_ref().and_then(|cluster| cluster.etcd_version) {
             start::check_versions(last, self.program.version)?;
         }
         let member = held.member()?;
         let size = check(held.bolt()?, &member.path().join("snap/db"))?;
         let report = Report {
-            act: Some(Act::Undo),
+            act: Some(Operation::Undo),
             from: Some(aside.path.clone()),
-            old: paths.old.clone().filter(|_| old::is_in_use(self.data)),
+            old: paths.old.clone().filter(|_| retired::is_in_use(self.data)),
             members_before: labelled.as_ref().map_or(0, |cluster| cluster.members),
             size,
             ..Report::default()
         };
         let after = ClusterRecord { epoch, ..labelled.unwrap_or_default() };
-        let mut journal = Journal::begin(Act::Undo, clock::rfc3339(clock::now()), paths, after);
+        let mut journal = Journal::begin(Operation::Undo, clock::rfc3339(clock::now()), paths, after);
         journal.before = before;
         let in_place = data.open_member()?.map(|member| member.id()).transpose()?;
         Ok(Staged { journal, report, built: None, member: member.id()?, before: in_place })

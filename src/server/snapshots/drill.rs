@@ -17,7 +17,7 @@ use crate::plan::schedule::{Due, newest};
 use crate::plan::select::LATEST;
 use crate::restore::drill::record::{Outcome, Record};
 use crate::restore::drill::{Drill, DrillError, Passed};
-use crate::restore::trial::Program;
+use crate::restore::isolated_etcd::Program;
 use crate::snapshot::job::JobControl;
 use crate::snapshot::list;
 use crate::snapshot::manifest::Manifest;

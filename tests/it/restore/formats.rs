@@ -7,7 +7,7 @@ use std::process::Command;
 use quorate::boltdb::membership::Membership;
 use quorate::boltdb::raft_snapshot;
 use quorate::etcd::version::Version;
-use quorate::restore::build::{self, Blueprint};
+use quorate::restore::build::{self, DataDirSpec};
 use quorate::snapshot::file;
 use quorate::snapshot::job::JobControl;
 use quorate::snapshot::verify::{VerifyOptions, verify};
@@ -55,7 +55,7 @@ fn logs_and_raft_snapshots_are_those_that_etcd_writes() {
             let ours = dir.path().join("ours");
             let membership = Membership::new(&cluster(count), "some-token").unwrap();
             let name = format!("m{count}");
-            let blueprint = Blueprint { name, membership: membership.clone(), target, raise: 0, allow_empty: false };
+            let blueprint = DataDirSpec { name, membership: membership.clone(), target, raise: 0, allow_empty: false };
             let built =
                 build::build(&file::open(&seed).unwrap(), &ours, &blueprint, &JobControl::default(), &mut |_, _| {})
                     .unwrap();
@@ -121,7 +121,7 @@ fn a_raised_revision_is_as_etcdutl_raises_it() {
         let ours = dir.path().join("ours");
         let membership = Membership::new(&cluster(1), "etcd-cluster").unwrap();
         let target = etcd.version().parse().unwrap();
-        let blueprint = Blueprint { name: "m1".into(), membership, target, raise: 1000, allow_empty: false };
+        let blueprint = DataDirSpec { name: "m1".into(), membership, target, raise: 1000, allow_empty: false };
         let built =
             build::build(&file::open(&seed).unwrap(), &ours, &blueprint, &JobControl::default(), &mut |_, _| {})
                 .unwrap();

@@ -18,7 +18,7 @@ use quorate::boltdb::membership::Membership;
 use quorate::error::Diagnostic as _;
 use quorate::etcd::version::Version;
 use quorate::plan::restore::RestoreRefusal;
-use quorate::restore::build::{self, Blueprint, BuildError};
+use quorate::restore::build::{self, BuildError, DataDirSpec};
 use quorate::snapshot::file;
 use quorate::snapshot::inspect::Inspection;
 use quorate::snapshot::job::JobControl;
@@ -174,7 +174,7 @@ fn restored_by_quorate(etcd: &Etcd, path: &Path, dir: &Path, ports: &Ports) -> R
     let target: Version = etcd.version().parse().unwrap();
     let members = [("m".to_owned(), vec![format!("http://127.0.0.1:{}", ports.peer())])];
     let membership = Membership::new(&members, "proof").unwrap();
-    let blueprint = Blueprint { name: "m".into(), membership, target, raise: 0, allow_empty: true };
+    let blueprint = DataDirSpec { name: "m".into(), membership, target, raise: 0, allow_empty: true };
     build::build(&file::open(path).unwrap(), dir, &blueprint, &JobControl::default(), &mut |_, _| {})?;
     Ok(dir.to_path_buf())
 }

@@ -5,8 +5,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::journal::{Act, Journal, Unreadable};
-use super::place::{Exchanged, Place};
+use super::journal::{Journal, JournalUnreadable, Operation};
+use super::workspace::{RecoveryDirs, SwappedDirs};
 use crate::datadir::{DataDir, DataDirError};
 use crate::durable::{self, DirError, WriteError};
 use crate::error::{Code, Diagnostic};
@@ -15,7 +15,7 @@ use crate::plan::restore::{Interrupted, Recovery, recover};
 
 /// Why the data were not exchanged.
 #[derive(Debug, thiserror::Error)]
-pub enum ExchangeError {
+pub enum SwapError {
     /// Something could not be renamed or removed.
     #[error(transparent)]
     Write(#[from] WriteError),
@@ -27,10 +27,10 @@ pub enum ExchangeError {
     Place(#[from] DataDirError),
     /// The journal says nothing.
     #[error(transparent)]
-    Journal(#[from] Unreadable),
+    Journal(#[from] JournalUnreadable),
     /// Data are where none should be.
     #[error("{} is there, and was not when the {act} was interrupted", path.display())]
-    InTheWay {
+    PathInTheWay {
         /// What.
         path: PathBuf,
         /// What was interrupted.
@@ -38,14 +38,14 @@ pub enum ExchangeError {
     },
 }
 
-impl Diagnostic for ExchangeError {
+impl Diagnostic for SwapError {
     fn code(&self) -> Code {
         match self {
             Self::Write(error) => error.code(),
             Self::Held(error) => error.code(),
             Self::Journal(error) => error.code(),
             Self::Place(error) => error.code(),
-            Self::InTheWay { .. } => Code::PathInTheWay,
+            Self::PathInTheWay { .. } => Code::PathInTheWay,
         }
     }
 
@@ -55,7 +55,7 @@ impl Diagnostic for ExchangeError {
             Self::Held(error) => error.next_step(),
             Self::Journal(error) => error.next_step(),
             Self::Place(error) => error.next_step(),
-            Self::InTheWay { path, .. } => Some(format!("move {} away, and start again", path.display())),
+            Self::PathInTheWay { path, .. } => Some(format!("move {} away, and start again", path.display())),
         }
     }
 }
@@ -73,8 +73,8 @@ fn step(name: &str, path: &Path) -> Result<(), WriteError> {
 ///
 /// # Errors
 /// If it cannot be renamed; [`back`] then undoes it.
-pub fn put_in_place(data: &DataDir, journal: &Journal) -> Result<(), ExchangeError> {
-    let held = Exchanged::of(data, journal)?;
+pub fn swap_in(data: &DataDir, journal: &Journal) -> Result<(), SwapError> {
+    let held = SwappedDirs::of(data, journal)?;
     // Held before anything is renamed: what etcd's user does to the names on the way changes nothing any more.
     let (above, name) = held.staged()?.ok_or_else(|| DirError::Replaced(journal.staged.clone()))?;
     if let Some(old) = &held.old {
@@ -88,7 +88,7 @@ pub fn put_in_place(data: &DataDir, journal: &Journal) -> Result<(), ExchangeErr
 }
 
 /// What there is of an exchange.
-fn look(journal: &Journal, held: &Exchanged) -> Result<Interrupted, DirError> {
+fn inspect(journal: &Journal, held: &SwappedDirs) -> Result<Interrupted, DirError> {
     // Where etcd's user put something else on the way there is nothing of ours.
     let is_staged = match held.staged() {
         Ok(Some((above, name))) => above.stat(name)?.is_some(),
@@ -108,20 +108,20 @@ fn look(journal: &Journal, held: &Exchanged) -> Result<Interrupted, DirError> {
 ///
 /// # Errors
 /// If something cannot be renamed.
-pub fn back(data: &DataDir, journal: &Journal) -> Result<Recovery, ExchangeError> {
-    let held = Exchanged::of(data, journal)?;
-    let found = look(journal, &held)?;
+pub fn roll_back(data: &DataDir, journal: &Journal) -> Result<Recovery, SwapError> {
+    let held = SwappedDirs::of(data, journal)?;
+    let found = inspect(journal, &held)?;
     let recovery = recover(found);
     if recovery == Recovery::Back {
         if found.has_current {
             if found.is_staged {
-                return Err(ExchangeError::InTheWay { path: journal.current.clone(), act: journal.act.word() });
+                return Err(SwapError::PathInTheWay { path: journal.current.clone(), act: journal.act.word() });
             }
             step("new_back", &journal.current)?;
             match held.staged() {
                 Ok(Some((above, name))) => held.place.rename(&held.current, &above, name)?,
                 // What was built is removed afterwards anyway; what an undoing took out of its place has it in the same directory.
-                Ok(None) | Err(_) if journal.act != Act::Undo => {
+                Ok(None) | Err(_) if journal.act != Operation::Undo => {
                     held.place.remove_all(&held.current)?;
                 }
                 Ok(None) => return Err(DirError::Missing(journal.staged.clone()).into()),
@@ -140,10 +140,10 @@ pub fn back(data: &DataDir, journal: &Journal) -> Result<Recovery, ExchangeError
 ///
 /// # Errors
 /// If it cannot be removed.
-pub fn tidy(data: &DataDir) -> Result<(), ExchangeError> {
+pub fn clean_up(data: &DataDir) -> Result<(), SwapError> {
     step("tidy", &data.restore())?;
     durable::remove_file(&data.restore_journal())?;
-    if let Some(place) = Place::of(data)? {
+    if let Some(place) = RecoveryDirs::of(data)? {
         place.remove_work()?;
     }
     if let Some(db) = data.open_db()? {

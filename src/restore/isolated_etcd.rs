@@ -23,13 +23,13 @@ use crate::pki::{self, EtcdState, Names, PkiError};
 use crate::snapshot::job::JobControl;
 
 /// Between two looks: from this …
-const EAGER: Duration = Duration::from_millis(10);
+const POLL_MIN: Duration = Duration::from_millis(10);
 /// … growing to this.
-const PATIENT: Duration = Duration::from_secs(1);
+const POLL_MAX: Duration = Duration::from_secs(1);
 /// How often it is said what is waited for.
-const REMINDER: Duration = Duration::from_secs(10);
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
 /// How long one request may take, in a database of any size.
-const REQUEST: Duration = Duration::from_secs(120);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The etcd to run.
 #[derive(Clone, Debug)]
@@ -44,7 +44,7 @@ pub struct Program {
 
 /// Why it does not run.
 #[derive(Debug, thiserror::Error)]
-pub enum TrialError {
+pub enum IsolatedEtcdError {
     /// The system refused something.
     #[error("cannot {act}")]
     System {
@@ -75,7 +75,7 @@ pub enum TrialError {
     },
     /// It took too long.
     #[error("etcd was not healthy after {} s: {why}", after.as_secs())]
-    Late {
+    Timeout {
         /// How long it was waited for.
         after: Duration,
         /// The last thing that was wrong.
@@ -83,10 +83,10 @@ pub enum TrialError {
     },
     /// Nobody wants it any more.
     #[error("it was broken off")]
-    BrokenOff,
+    Cancelled,
 }
 
-impl Diagnostic for TrialError {
+impl Diagnostic for IsolatedEtcdError {
     fn code(&self) -> Code {
         match self {
             Self::System { .. } => Code::OsError,
@@ -94,15 +94,15 @@ impl Diagnostic for TrialError {
             Self::Place(error) => error.code(),
             Self::Write(error) => error.code(),
             Self::Client(_) => Code::EtcdRequestFailed,
-            Self::Ended { .. } | Self::Late { .. } => Code::IsolatedEtcdFailed,
-            Self::BrokenOff => Code::Cancelled,
+            Self::Ended { .. } | Self::Timeout { .. } => Code::IsolatedEtcdFailed,
+            Self::Cancelled => Code::Cancelled,
         }
     }
 }
 
 /// What it is started with.
 #[derive(Clone, Debug)]
-pub struct Trial<'a> {
+pub struct IsolatedEtcd<'a> {
     /// The server's configuration.
     pub config: &'a Config,
     /// The server's data directory, where the child is recorded.
@@ -130,13 +130,13 @@ pub struct Running {
     url: String,
 }
 
-impl Trial<'_> {
+impl IsolatedEtcd<'_> {
     /// Starts it.
     ///
     /// # Errors
     /// If it cannot be started.
-    pub fn start(&self, program: &Program) -> Result<Running, TrialError> {
-        let system = |act| move |source| TrialError::System { act, source };
+    pub fn start(&self, program: &Program) -> Result<Running, IsolatedEtcdError> {
+        let system = |act| move |source| IsolatedEtcdError::System { act, source };
         let trust = DataDir::new(self.trust).with_etcd_user(self.config.etcd.user.clone());
         trust.prepare_for_lock()?;
         trust.prepare()?;
@@ -198,34 +198,34 @@ impl Running {
         deadline: Duration,
         course: &JobControl,
         mut ask: impl AsyncFnMut(&mut EtcdClient) -> Result<T, String>,
-    ) -> Result<T, TrialError> {
+    ) -> Result<T, IsolatedEtcdError> {
         let begun = clock::monotonic();
-        let (mut reminded, mut wait, mut why) = (begun, EAGER, "it did not answer yet".to_owned());
+        let (mut reminded, mut wait, mut why) = (begun, POLL_MIN, "it did not answer yet".to_owned());
         let mut child = self.handle.watch();
         loop {
             let status = child.borrow_and_update().clone();
             if matches!(status.state, State::Backoff | State::Failed) {
                 let exit = status.last_exit.unwrap_or_else(|| "an unknown end".into());
-                return Err(TrialError::Ended { exit, lines: status.tail.lines() });
+                return Err(IsolatedEtcdError::Ended { exit, lines: status.tail.lines() });
             }
             if status.state == State::Starting {
-                let mut client = EtcdClient::connect_for(&self.trust, &self.url, REQUEST).await?;
+                let mut client = EtcdClient::connect_for(&self.trust, &self.url, REQUEST_TIMEOUT).await?;
                 match ask(&mut client).await {
                     Ok(answer) => return Ok(answer),
                     Err(wrong) => why = wrong,
                 }
             }
             if begun.elapsed() >= deadline {
-                return Err(TrialError::Late { after: deadline, why });
+                return Err(IsolatedEtcdError::Timeout { after: deadline, why });
             }
-            if reminded.elapsed() >= REMINDER {
+            if reminded.elapsed() >= LOG_INTERVAL {
                 reminded = clock::monotonic();
                 tracing::info!(waited_s = begun.elapsed().as_secs(), why, "waiting for etcd");
             }
             tokio::select! {
-                () = tokio::time::sleep(wait) => wait = (wait * 3 / 2).min(PATIENT),
+                () = tokio::time::sleep(wait) => wait = (wait * 3 / 2).min(POLL_MAX),
                 _ = child.changed() => {}
-                () = course.cancelled() => return Err(TrialError::BrokenOff),
+                () = course.cancelled() => return Err(IsolatedEtcdError::Cancelled),
             }
         }
     }
@@ -234,19 +234,21 @@ impl Running {
     ///
     /// # Errors
     /// If it does not end.
-    pub async fn stop(self) -> Result<(), TrialError> {
+    pub async fn stop(self) -> Result<(), IsolatedEtcdError> {
         self.handle.send(SupervisorCommand::Stop).await;
         match self.owner.await {
             Ok(Ended::Stopped | Ended::GaveUp(_) | Ended::DataLost(_)) => Ok(()),
-            Ok(Ended::Stuck(stuck)) => Err(TrialError::System { act: "end etcd", source: io::Error::other(stuck) }),
-            Err(lost) => Err(TrialError::System { act: "end etcd", source: io::Error::other(lost) }),
+            Ok(Ended::Stuck(stuck)) => {
+                Err(IsolatedEtcdError::System { act: "end etcd", source: io::Error::other(stuck) })
+            }
+            Err(lost) => Err(IsolatedEtcdError::System { act: "end etcd", source: io::Error::other(lost) }),
         }
     }
 }
 
 /// How long an etcd may take to be healthy on a database of so many bytes: generous, because a slow disk is no reason to give up.
 #[must_use]
-pub fn patience(bytes: u64) -> Duration {
+pub fn health_timeout(bytes: u64) -> Duration {
     Duration::from_secs(120 + bytes / (16 << 20))
 }
 

@@ -18,7 +18,7 @@ const WORK: &str = "quorate-restore";
 
 /// Where the data are, and what is exchanged with what.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Paths {
+pub struct RecoveryPaths {
     /// In use.
     pub current: PathBuf,
     /// Where new ones are built.
@@ -31,7 +31,7 @@ pub struct Paths {
 
 /// The directory in which the data in use have their name.
 #[derive(Debug)]
-pub struct Place {
+pub struct RecoveryDirs {
     /// It, held open.
     pub dir: DirHandle,
     /// The name of the data in use.
@@ -42,7 +42,7 @@ pub struct Place {
     path: PathBuf,
 }
 
-impl Place {
+impl RecoveryDirs {
     /// Finds it; `None` if there is no `db`.
     ///
     /// # Errors
@@ -191,13 +191,13 @@ impl Work {
     }
 }
 
-impl Paths {
+impl RecoveryPaths {
     /// Where the data of `data` are exchanged, with the ones in use going to where the first free second from `now` on names.
     ///
     /// # Errors
     /// As [`Place::of`].
     pub fn of(data: &DataDir, now: u64) -> Result<Self, DirError> {
-        let Some(place) = Place::of(data)? else {
+        let Some(place) = RecoveryDirs::of(data)? else {
             let staged = data.restore().join(Work::BUILT);
             return Ok(Self { current: data.etcd(), staged, old: None, work: data.restore() });
         };
@@ -215,7 +215,7 @@ impl Paths {
 
 /// The directories of an exchange that a journal tells of, held open, with the names in them.
 #[derive(Debug)]
-pub(super) struct Exchanged {
+pub(super) struct SwappedDirs {
     /// Where the data in use, and those from before, have their names.
     pub(super) place: DirHandle,
     pub(super) current: OsString,
@@ -224,7 +224,7 @@ pub(super) struct Exchanged {
     staged: Vec<String>,
 }
 
-impl Exchanged {
+impl SwappedDirs {
     /// Opens them.
     pub(super) fn of(data: &DataDir, journal: &Journal) -> Result<Self, DirError> {
         let named = |path: &Path| path.file_name().map(OsStr::to_os_string);
@@ -261,7 +261,7 @@ impl Exchanged {
 /// # Errors
 /// If they cannot be opened.
 pub fn staged(data: &DataDir, journal: &Journal) -> Result<Option<DirHandle>, DirError> {
-    match Exchanged::of(data, journal)?.staged()? {
+    match SwappedDirs::of(data, journal)?.staged()? {
         Some((above, name)) => above.open_dir(name),
         None => Ok(None),
     }
@@ -272,7 +272,7 @@ pub fn staged(data: &DataDir, journal: &Journal) -> Result<Option<DirHandle>, Di
 /// # Errors
 /// If they cannot be opened.
 pub fn old(data: &DataDir, journal: &Journal) -> Result<Option<DirHandle>, DirError> {
-    let held = Exchanged::of(data, journal)?;
+    let held = SwappedDirs::of(data, journal)?;
     held.old.as_ref().map_or(Ok(None), |old| held.place.open_dir(old))
 }
 
@@ -306,18 +306,18 @@ pub fn check_in_place(data: &DataDir, expected: (u64, u64)) -> Result<(), DirErr
 
 /// Data that were set aside, held open: a data directory of etcd's, or the `member` of one.
 #[derive(Debug)]
-pub struct HeldAside {
+pub struct RetiredHandle {
     /// It.
     pub dir: DirHandle,
     is_member: bool,
 }
 
-impl HeldAside {
+impl RetiredHandle {
     /// Holds the directory `name` in `place`; `None` if it is gone.
     ///
     /// # Errors
     /// If it is a link, or no directory.
-    pub fn of(place: &Place, name: &OsStr) -> Result<Option<Self>, DirError> {
+    pub fn of(place: &RecoveryDirs, name: &OsStr) -> Result<Option<Self>, DirError> {
         let dir = place.dir.open_dir(name)?;
         Ok(dir.map(|dir| Self { dir, is_member: place.is_inside }))
     }

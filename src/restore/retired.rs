@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::place::{HeldAside, Place};
+use super::workspace::{RecoveryDirs, RetiredHandle};
 use crate::datadir::DataDir;
 use crate::durable::{self, DirError, DirHandle, OnPath as _};
 use crate::faults;
@@ -17,11 +17,11 @@ use crate::plan::start::ClusterRecord;
 /// What is remembered of the cluster that the data are of, within the directory itself.
 const RECORD: &str = "cluster.json";
 /// Larger than any, in bytes.
-const LARGEST_RECORD: u64 = 1 << 20;
+const MAX_RECORD_BYTES: u64 = 1 << 20;
 
 /// Data that were set aside.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Aside {
+pub struct RetiredData {
     /// Where.
     pub path: PathBuf,
     /// When, in seconds since 1970.
@@ -32,8 +32,8 @@ pub struct Aside {
 
 /// All of them, the newest first.
 #[must_use]
-pub fn list(data: &DataDir) -> Vec<Aside> {
-    let mut found: Vec<Aside> = dirs(data).iter().flat_map(|(dir, path)| in_dir(dir, path)).collect();
+pub fn list(data: &DataDir) -> Vec<RetiredData> {
+    let mut found: Vec<RetiredData> = retired_dirs(data).iter().flat_map(|(dir, path)| in_dir(dir, path)).collect();
     found.sort_by_key(|aside| std::cmp::Reverse(aside.second));
     found
 }
@@ -61,20 +61,20 @@ pub fn is_in_use(data: &DataDir) -> bool {
 }
 
 /// The directories in which data are set aside: `db`, and where `member` is renamed.
-fn dirs(data: &DataDir) -> Vec<(DirHandle, PathBuf)> {
-    let beside = Place::of(data).ok().flatten().filter(|place| place.is_inside);
+fn retired_dirs(data: &DataDir) -> Vec<(DirHandle, PathBuf)> {
+    let beside = RecoveryDirs::of(data).ok().flatten().filter(|place| place.is_inside);
     let beside = beside.map(|place| (place.path().to_path_buf(), place.dir)).map(|(path, dir)| (dir, path));
     data.open_db().ok().flatten().map(|db| (db, data.db())).into_iter().chain(beside).collect()
 }
 
-fn in_dir(dir: &DirHandle, path: &Path) -> Vec<Aside> {
+fn in_dir(dir: &DirHandle, path: &Path) -> Vec<RetiredData> {
     let names = dir.names().unwrap_or_default();
     let aside = |name: &std::ffi::OsString| {
         let text = name.to_str()?;
         let second = text.strip_prefix("etcd-old-").or_else(|| text.strip_prefix("member-old-"))?.parse().ok()?;
         // A link is none, and is not followed.
         let held = dir.stat(name).ok()?.filter(std::fs::Metadata::is_dir).and_then(|_| dir.open_dir(name).ok()?)?;
-        Some(Aside { path: path.join(name), second, bytes: held.size() })
+        Some(RetiredData { path: path.join(name), second, bytes: held.size() })
     };
     names.iter().filter_map(aside).collect()
 }
@@ -83,33 +83,33 @@ fn in_dir(dir: &DirHandle, path: &Path) -> Vec<Aside> {
 ///
 /// # Errors
 /// If they cannot be opened.
-pub fn newest(data: &DataDir) -> Result<Option<(Aside, HeldAside)>, DirError> {
-    let Some(place) = Place::of(data)? else { return Ok(None) };
+pub fn newest(data: &DataDir) -> Result<Option<(RetiredData, RetiredHandle)>, DirError> {
+    let Some(place) = RecoveryDirs::of(data)? else { return Ok(None) };
     let aside = in_dir(&place.dir, place.path())
         .into_iter()
         .filter(|aside| aside.path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(place.aside())));
     // What was set aside without a database is nothing to go back to.
-    let holds = |aside: &Aside| {
+    let holds = |aside: &RetiredData| {
         let name = aside.path.file_name().unwrap_or_default();
         place.dir.open_dir(name).ok().flatten().is_none_or(|dir| !lacks_database(&dir))
     };
     let Some(aside) = aside.filter(holds).max_by_key(|aside| aside.second) else { return Ok(None) };
     let name = aside.path.file_name().unwrap_or_default();
-    Ok(HeldAside::of(&place, name)?.map(|held| (aside, held)))
+    Ok(RetiredHandle::of(&place, name)?.map(|held| (aside, held)))
 }
 
 /// Removes all but the newest `keep`. Gives what was removed.
 ///
 /// # Errors
 /// The first one that cannot be removed.
-pub fn rotate(data: &DataDir, keep: usize) -> Result<Vec<Aside>, DirError> {
-    let dirs = dirs(data);
+pub fn delete_oldest(data: &DataDir, keep: usize) -> Result<Vec<RetiredData>, DirError> {
+    let dirs = retired_dirs(data);
     let found = dirs.iter().flat_map(|(dir, path)| {
         let aside = in_dir(dir, path);
         aside.into_iter().map(move |aside| (aside.second, (dir, aside)))
     });
     // What holds no data takes the place of none that does.
-    let is_full = |(dir, aside): &(&DirHandle, Aside)| {
+    let is_full = |(dir, aside): &(&DirHandle, RetiredData)| {
         let name = aside.path.file_name().unwrap_or_default();
         dir.open_dir(name).ok().flatten().is_none_or(|aside| !lacks_database(&aside))
     };
@@ -127,7 +127,7 @@ pub fn rotate(data: &DataDir, keep: usize) -> Result<Vec<Aside>, DirError> {
 ///
 /// # Errors
 /// If it cannot be written.
-pub fn label(dir: &DirHandle, record: &ClusterRecord) -> Result<(), DirError> {
+pub fn write_record(dir: &DirHandle, record: &ClusterRecord) -> Result<(), DirError> {
     let mut text = serde_json::to_vec_pretty(record).unwrap_or_default();
     text.push(b'\n');
     Ok(dir.write_file(RECORD, &text, durable::PRIVATE_FILE)?)
@@ -137,14 +137,14 @@ pub fn label(dir: &DirHandle, record: &ClusterRecord) -> Result<(), DirError> {
 ///
 /// # Errors
 /// If something else has its name, or it cannot be read.
-pub fn labelled(dir: &DirHandle) -> Result<Option<ClusterRecord>, DirError> {
-    Ok(dir.read(RECORD, LARGEST_RECORD)?.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
+pub fn read_record(dir: &DirHandle) -> Result<Option<ClusterRecord>, DirError> {
+    Ok(dir.read(RECORD, MAX_RECORD_BYTES)?.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
 }
 
 /// Removes what [`label`] noted: the data are in use again.
 ///
 /// # Errors
 /// If it cannot be removed.
-pub fn unlabel(dir: &DirHandle) -> Result<(), DirError> {
+pub fn remove_record(dir: &DirHandle) -> Result<(), DirError> {
     Ok(dir.remove_file(RECORD).map(drop)?)
 }
