@@ -11,7 +11,7 @@ use crate::error::{AppError, Code, Diagnostic, Exit};
 use crate::host::escape_control;
 use crate::plan::space::format_bytes;
 use crate::restore::journal::Operation;
-use crate::server::reset::{Asked, Report, Tell};
+use crate::server::reset::{Report, ResetOptions, Tell};
 
 /// Flags of a reset without one.
 #[derive(Debug, thiserror::Error)]
@@ -47,7 +47,7 @@ pub(super) fn progress() -> Tell {
 }
 
 /// Says it.
-pub(super) fn tell(report: &Report, asked: &Asked, format: LogFormat) -> Result<Exit, AppError> {
+pub(super) fn tell(report: &Report, asked: &ResetOptions, format: LogFormat) -> Result<Exit, AppError> {
     let text = if asked.dry_run { outline(report) } else { done(report) };
     if asked.dry_run {
         output::data(&text)?;

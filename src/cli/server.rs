@@ -4,8 +4,8 @@ use super::{ServerOptions, output, reset};
 use crate::config::{self, Loaded, LogFormat, RawOptions};
 use crate::error::{AppError, Exit};
 use crate::host::HostFacts;
-use crate::server::reload::Reloader;
-use crate::server::reset::Asked;
+use crate::server::reload::ConfigReloader;
+use crate::server::reset::ResetOptions;
 use crate::server::{self, logging};
 
 /// Starts etcd under the data directory and supervises it until SIGTERM or SIGINT; SIGHUP reloads the configuration. Each option is
@@ -70,7 +70,7 @@ pub(super) fn run(global: RawOptions, args: &Args) -> Result<Exit, AppError> {
         .build()
         .map_err(output::RuntimeError)?;
     let done = if is_reset {
-        let asked = Asked {
+        let asked = ResetOptions {
             undo: args.undo_reset,
             dry_run: args.dry_run,
             skip_hash: args.skip_hash_check,
@@ -80,7 +80,7 @@ pub(super) fn run(global: RawOptions, args: &Args) -> Result<Exit, AppError> {
         let done = runtime.block_on(server::reset::run(&config, &asked, reset::progress()));
         done.map(|report| Some((report, asked)))
     } else {
-        runtime.block_on(server::run(config, Reloader { given, running: resolved, logging })).map(|()| None)
+        runtime.block_on(server::run(config, ConfigReloader { given, running: resolved, logging })).map(|()| None)
     };
     // Nothing that is still running matters any more.
     runtime.shutdown_background();

@@ -19,7 +19,7 @@ use crate::etcd::client::{EtcdClient, Size};
 use crate::host::escape_control;
 use crate::plan::defrag;
 use crate::plan::space::format_bytes;
-use crate::server::maintenance::Freed;
+use crate::server::maintenance::Reclaimed;
 use crate::snapshot::live::{PinnedDatabase, PinnedDatabaseError};
 use crate::snapshot::usage::{self, Share, Usage};
 
@@ -148,7 +148,7 @@ pub(super) fn run(given: &RawOptions, args: &Args) -> Result<Exit, AppError> {
 
 fn free(config: &Config, args: &Args) -> Result<Exit, AppError> {
     let request = Request { wait: args.wait };
-    let freed: Freed = ask(config, "/v1/free", &request, "quorate space", |_, _, _| {})?;
+    let freed: Reclaimed = ask(config, "/v1/free", &request, "quorate space", |_, _, _| {})?;
     if !output::structured(&freed, args.output)? {
         let what = if freed.is_compacted { "history was given up" } else { "there was no history to give up" };
         output::data(&format!(

@@ -17,7 +17,7 @@ use axum::routing::{get, post};
 use tokio::net::{TcpListener, UnixListener};
 
 use crate::datadir::DataDir;
-use crate::server::state::Shared;
+use crate::server::state::ServerState;
 use connections::accept;
 
 pub use socket::SocketError;
@@ -52,7 +52,7 @@ impl Listeners {
 }
 
 /// Serves until dropped.
-pub async fn serve(listeners: Listeners, shared: Arc<Shared>) {
+pub async fn serve(listeners: Listeners, shared: Arc<ServerState>) {
     let public = Router::new()
         .route("/livez", get(routes::health::live))
         .route("/readyz", get(routes::health::ready))

@@ -7,7 +7,7 @@ use crate::etcd::settings::StartMode;
 use crate::plan::start::ClusterRecord;
 
 /// Logs the first two lines.
-pub(super) fn start(config: &Config, config_file: &str, binary: &BinaryFacts, prepared: &Prepared) {
+pub(super) fn log_start(config: &Config, config_file: &str, binary: &BinaryFacts, prepared: &Prepared) {
     let commit = option_env!("QUORATE_COMMIT").and_then(|commit| commit.get(..12));
     let build = commit.map(|commit| format!(" ({commit})")).unwrap_or_default();
     tracing::info!(

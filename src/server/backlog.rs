@@ -10,9 +10,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// Bytes that may wait.
-const MOST_WAITING: usize = 4 << 20;
+const MAX_QUEUED_BYTES: usize = 4 << 20;
 /// How long the last lines may take when the program ends.
-const PATIENCE: Duration = Duration::from_secs(1);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 
@@ -74,7 +74,7 @@ pub fn start(mut out: impl Write + Send + 'static) -> (Backlog, Guard) {
 impl Write for Backlog {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let mut waiting = self.0.lock();
-        if waiting.bytes + line.len() > MOST_WAITING {
+        if waiting.bytes + line.len() > MAX_QUEUED_BYTES {
             DROPPED.fetch_add(1, Ordering::Relaxed);
         } else {
             waiting.bytes += line.len();
@@ -91,7 +91,7 @@ impl Write for Backlog {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        let _ = self.0.changed.wait_timeout_while(self.0.lock(), PATIENCE, |waiting| waiting.bytes > 0);
+        let _ = self.0.changed.wait_timeout_while(self.0.lock(), DRAIN_TIMEOUT, |waiting| waiting.bytes > 0);
     }
 }
 
@@ -133,8 +133,8 @@ mod tests {
         for _ in 0..1000 {
             backlog.write_all(&[b'x'; 16 << 10]).unwrap();
         }
-        assert!(backlog.0.lock().bytes <= MOST_WAITING);
-        assert!(dropped_lines() - before >= 1000 - (MOST_WAITING >> 14) as u64);
+        assert!(backlog.0.lock().bytes <= MAX_QUEUED_BYTES);
+        assert!(dropped_lines() - before >= 1000 - (MAX_QUEUED_BYTES >> 14) as u64);
         drop(hanging);
         drop(guard);
     }

@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::PathBuf;
 
-use super::state::Shared;
+use super::state::ServerState;
 use crate::datadir::DataDir;
 use crate::durable::{self, PRIVATE_FILE, WriteError};
 use crate::error::{Code, Diagnostic};
@@ -15,12 +15,12 @@ use crate::plan::start::ClusterRecord;
 /// The file is there and says nothing.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot read {}, which remembers the cluster of this data directory", path.display())]
-pub struct Unreadable {
+pub struct ClusterRecordUnreadable {
     path: PathBuf,
     source: io::Error,
 }
 
-impl Diagnostic for Unreadable {
+impl Diagnostic for ClusterRecordUnreadable {
     fn code(&self) -> Code {
         Code::ClusterRecordUnreadable
     }
@@ -38,19 +38,19 @@ impl Diagnostic for Unreadable {
 ///
 /// # Errors
 /// If it is there and cannot be read: what it would have protected is then unknown.
-pub fn recall(data: &DataDir) -> Result<Option<ClusterRecord>, Unreadable> {
+pub fn load(data: &DataDir) -> Result<Option<ClusterRecord>, ClusterRecordUnreadable> {
     let path = data.cluster();
     let read = match fs::read(&path) {
         Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(io::Error::other),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     };
-    read.map_err(|source| Unreadable { path, source })
+    read.map_err(|source| ClusterRecordUnreadable { path, source })
 }
 
 /// Writes down what a healthy member says, if it is news. Gives the number of members if that changed.
-pub(super) fn remember(shared: &Shared, facts: &MemberFacts) -> Result<Option<usize>, WriteError> {
-    let before = recall(&shared.data).ok().flatten();
+pub(super) fn save_if_changed(shared: &ServerState, facts: &MemberFacts) -> Result<Option<usize>, WriteError> {
+    let before = load(&shared.data).ok().flatten();
     let now = ClusterRecord {
         cluster_id: facts.cluster_id.clone(),
         epoch: shared.epoch,
@@ -78,7 +78,7 @@ pub(super) fn remember(shared: &Shared, facts: &MemberFacts) -> Result<Option<us
 /// Whose snapshots those of this server are, which is called `node`; `present` is what it is now, if that is known from elsewhere.
 #[must_use]
 pub fn owner(data: &DataDir, node: &str, present: Option<Incarnation>) -> Owner {
-    match recall(data) {
+    match load(data) {
         Ok(Some(record)) => {
             let had_others = record.had_unknown_lives();
             let remembered = record.life();
@@ -91,7 +91,7 @@ pub fn owner(data: &DataDir, node: &str, present: Option<Incarnation>) -> Owner 
 
 /// Writes the file, with the lineage that follows from what it said before.
 pub(super) fn write(data: &DataDir, record: &ClusterRecord) -> Result<(), WriteError> {
-    let record = record.clone().after(recall(data).ok().flatten().as_ref());
+    let record = record.clone().after(load(data).ok().flatten().as_ref());
     let mut text = serde_json::to_vec_pretty(&record).unwrap_or_default();
     text.push(b'\n');
     durable::write_file(&data.cluster(), &text, PRIVATE_FILE)

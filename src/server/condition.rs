@@ -3,18 +3,18 @@
 use std::time::Duration;
 
 use super::health::Health;
-use super::state::Shared;
+use super::state::ServerState;
 use crate::error::Code;
 use crate::etcd::child::State;
 use crate::plan::health::{Assessment, Condition, EXIT_WINDOW, Observed, assess};
 
 /// Assesses what was seen last.
 #[must_use]
-pub fn now(shared: &Shared) -> Assessment {
+pub fn assess_now(shared: &ServerState) -> Assessment {
     assess(&observe(shared))
 }
 
-fn observe(shared: &Shared) -> Observed {
+fn observe(shared: &ServerState) -> Observed {
     let child = shared.child.borrow().clone();
     let health = shared.health.borrow().clone();
     let history = shared.snapshots.history();
@@ -55,9 +55,9 @@ fn not_serving(state: State, last_exit: Option<&str>, health: &Health) -> Option
 
 /// Remembers which problems were logged, so that each is logged once, and once more when it is over.
 #[derive(Debug, Default)]
-pub struct Announced(Vec<Code>);
+pub struct LoggedProblems(Vec<Code>);
 
-impl Announced {
+impl LoggedProblems {
     /// Logs what is new and what is over. What the health check logs itself is left out.
     pub fn update(&mut self, found: &Assessment) {
         for problem in &found.problems {

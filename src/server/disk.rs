@@ -10,12 +10,12 @@ use crate::durable::{self, DirHandle};
 /// etcd wants 99 of 100 within this (its documentation, "What does the etcd warning 'failed to send out heartbeat' mean").
 pub const SLOW: Duration = Duration::from_millis(10);
 
-const MOST_SAMPLES: usize = 100;
-const FEWEST_SAMPLES: usize = 5;
+const MAX_SAMPLES: usize = 100;
+const MIN_SAMPLES: usize = 5;
 /// Enough samples once this has passed …
 const BUDGET: Duration = Duration::from_millis(15);
 /// … and few are enough once this has: a start must not wait for a slow disk more than it has to.
-const LONGEST: Duration = Duration::from_secs(1);
+const MAX_DURATION: Duration = Duration::from_secs(1);
 /// About what etcd writes for one small request.
 const WRITE: [u8; 2048] = [0; 2048];
 
@@ -27,10 +27,10 @@ const PROBE: &str = "fsync-probe";
 /// # Errors
 /// If the file cannot be written, which no etcd would survive either.
 pub fn fsync_p99(dir: &DirHandle) -> Result<Duration, durable::WriteError> {
-    let mut samples = Vec::with_capacity(MOST_SAMPLES);
+    let mut samples = Vec::with_capacity(MAX_SAMPLES);
     let measured = dir.write_with(PROBE, durable::PRIVATE_FILE, |file| {
         let begun = clock::monotonic();
-        while is_wanting(samples.len(), begun.elapsed()) {
+        while is_slow(samples.len(), begun.elapsed()) {
             let start = clock::monotonic();
             one_write(file)?;
             samples.push(start.elapsed());
@@ -44,11 +44,11 @@ pub fn fsync_p99(dir: &DirHandle) -> Result<Duration, durable::WriteError> {
 }
 
 /// Whether another sample is worth its time.
-fn is_wanting(samples: usize, elapsed: Duration) -> bool {
+fn is_slow(samples: usize, elapsed: Duration) -> bool {
     match samples {
         0 => true,
-        1..FEWEST_SAMPLES => elapsed < LONGEST,
-        FEWEST_SAMPLES..MOST_SAMPLES => elapsed < BUDGET,
+        1..MIN_SAMPLES => elapsed < MAX_DURATION,
+        MIN_SAMPLES..MAX_SAMPLES => elapsed < BUDGET,
         _ => false,
     }
 }
@@ -81,7 +81,7 @@ mod tests {
         for (samples, elapsed_ms, expected) in
             [(0, 60_000, true), (4, 900, true), (4, 10_000, false), (5, 10, true), (5, 20, false), (100, 0, false)]
         {
-            assert_eq!(is_wanting(samples, Duration::from_millis(elapsed_ms)), expected, "{samples} {elapsed_ms}");
+            assert_eq!(is_slow(samples, Duration::from_millis(elapsed_ms)), expected, "{samples} {elapsed_ms}");
         }
     }
 

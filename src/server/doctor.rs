@@ -9,8 +9,8 @@ use std::path::PathBuf;
 
 use chrono::{DateTime, Local};
 
+use super::data_state::data_state;
 use super::snapshots::known;
-use super::survey::data_state;
 use super::{cluster, disk, ports};
 use crate::clock;
 use crate::config::Config;
@@ -98,7 +98,7 @@ async fn etcd_data(config: &Config, data: &DataDir, running: Option<&Status>) ->
         Ok(state) => state,
         Err(error) => return failed("data", &error),
     };
-    let remembered = match cluster::recall(data) {
+    let remembered = match cluster::load(data) {
         Ok(remembered) => remembered,
         Err(error) => return failed("data", &error),
     };
@@ -215,7 +215,7 @@ async fn etcd_binary(config: &Config, data: &DataDir) -> CheckRow {
         Ok(version) => version,
         Err(error) => return failed("etcd", &error),
     };
-    let last = cluster::recall(data).ok().flatten().and_then(|cluster| cluster.etcd_version);
+    let last = cluster::load(data).ok().flatten().and_then(|cluster| cluster.etcd_version);
     match last.map(|last| start::check_versions(last, version)) {
         Some(Err(refusal)) => failed("etcd", &refusal),
         Some(Ok(notes)) if !notes.is_empty() => CheckRow::note("etcd", version.to_string(), notes.join("; ")),

@@ -16,13 +16,13 @@ use crate::etcd::settings::Addresses;
 use crate::pki::Expiry;
 
 /// Between checks of a child that is ready.
-const CALM: Duration = Duration::from_secs(5);
+const POLL_HEALTHY: Duration = Duration::from_secs(5);
 /// Between checks of one that is not: from this …
-const EAGER: Duration = Duration::from_millis(10);
+const POLL_MIN: Duration = Duration::from_millis(10);
 /// … growing to this.
-const PATIENT: Duration = Duration::from_secs(1);
+const POLL_MAX: Duration = Duration::from_secs(1);
 /// How often to say what a start waits for.
-const REMINDER: Duration = Duration::from_secs(10);
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The last thing known.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,7 +37,7 @@ pub enum Health {
 
 /// The one that asks.
 #[derive(Debug)]
-pub struct Prober {
+pub struct HealthMonitor {
     data: DataDir,
     url: String,
     expected: Expected,
@@ -49,7 +49,7 @@ pub struct Prober {
     health: watch::Sender<Health>,
 }
 
-impl Prober {
+impl HealthMonitor {
     /// A prober, and where its findings appear.
     #[must_use]
     pub fn new(
@@ -80,7 +80,7 @@ impl Prober {
         loop {
             let status = self.child.borrow_and_update().clone();
             if matches!(status.state, State::Starting | State::Ready) {
-                self.attend(status.generation).await;
+                self.wait_until_healthy(status.generation).await;
             } else {
                 self.publish(Health::Unhealthy(format!("etcd is {}", status.state.word())));
                 if self.child.changed().await.is_err() {
@@ -91,10 +91,10 @@ impl Prober {
     }
 
     /// Looks after one life of the child; returns when it is over.
-    async fn attend(&mut self, generation: u64) {
+    async fn wait_until_healthy(&mut self, generation: u64) {
         let begun = clock::monotonic();
         let mut reminded = begun;
-        let mut wait = EAGER;
+        let mut wait = POLL_MIN;
         let mut client = None;
         loop {
             let (health, is_alive) = self.check(&mut client).await;
@@ -103,14 +103,14 @@ impl Prober {
                 if !is_alive {
                     return;
                 }
-                if reminded.elapsed() >= REMINDER {
+                if reminded.elapsed() >= LOG_INTERVAL {
                     reminded = clock::monotonic();
                     self.child.borrow().tail.show();
                     tracing::warn!(waited_s = begun.elapsed().as_secs(), why, "etcd is not healthy");
                 }
-                wait = (wait * 3 / 2).min(PATIENT);
+                wait = (wait * 3 / 2).min(POLL_MAX);
             } else {
-                wait = CALM;
+                wait = POLL_HEALTHY;
             }
             // First what is known, then the word that depends on it.
             self.publish(health);
@@ -127,11 +127,11 @@ impl Prober {
                 () = Self::ends(&mut self.child, generation) => return,
             }
             if is_healthy {
-                wait = EAGER;
+                wait = POLL_MIN;
                 reminded = clock::monotonic();
             } else {
                 // A connection may be stuck on what went wrong.
-                if wait >= PATIENT {
+                if wait >= POLL_MAX {
                     client = None;
                 }
             }

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, OwnedMutexGuard, watch};
 
 use super::health::Health;
-use super::snapshots::RefusedError;
-use super::state::Shared;
+use super::snapshots::SnapshotRefused;
+use super::state::ServerState;
 use crate::boltdb::page::ReadError;
 use crate::clock;
 use crate::config::MaintenanceConfig;
@@ -27,13 +27,13 @@ use crate::snapshot::live::PinnedDatabase;
 use crate::snapshot::usage;
 
 /// How often the database is looked at.
-const LOOK_AGAIN: Duration = Duration::from_secs(60);
+const POLL_INTERVAL: Duration = Duration::from_secs(60);
 /// What stays free on the disk: etcd's log grows on it, too.
-const SPARE: u64 = 64 << 20;
+const RESERVED_FREE_BYTES: u64 = 64 << 20;
 /// etcd's word for a database that has reached its quota.
 const NO_SPACE: &str = "NOSPACE";
 /// How long to wait until what was done is seen.
-const SEEN: Duration = Duration::from_secs(2);
+const FINISH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Why the database's space was not seen to.
 #[derive(Debug, thiserror::Error)]
@@ -108,7 +108,7 @@ pub struct Defragmented {
 
 /// What giving up history came to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Freed {
+pub struct Reclaimed {
     /// There is no history before this any more.
     pub compact_revision: i64,
     /// False if there was none to give up.
@@ -161,7 +161,7 @@ impl Maintenance {
         self.counted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn begin(&self) -> Defragmenting<'_> {
+    fn begin_defragmentation(&self) -> Defragmenting<'_> {
         *self.counted() = None;
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(clock::monotonic());
         self.is_defragmenting.store(true, Ordering::Relaxed);
@@ -183,10 +183,10 @@ impl Drop for Defragmenting<'_> {
 ///
 /// # Errors
 /// If a snapshot is being taken and `wait` is false, etcd is not healthy, there is no room, or etcd fails.
-pub async fn defragment(shared: Arc<Shared>, wait: bool) -> Result<Defragmented, AppError> {
+pub async fn defragment(shared: Arc<ServerState>, wait: bool) -> Result<Defragmented, AppError> {
     // Waiting for the turn can be given up.
-    let turn = turn(&shared, wait).await?;
-    going_on(Box::pin(async move {
+    let turn = lock(&shared, wait).await?;
+    detach(Box::pin(async move {
         let _turn = turn;
         try_to_defragment(&shared).await
     }))
@@ -197,9 +197,9 @@ pub async fn defragment(shared: Arc<Shared>, wait: bool) -> Result<Defragmented,
 ///
 /// # Errors
 /// As [`defragment`].
-pub async fn free(shared: Arc<Shared>, wait: bool) -> Result<Freed, AppError> {
-    let turn = turn(&shared, wait).await?;
-    going_on(Box::pin(async move {
+pub async fn compact_and_defrag(shared: Arc<ServerState>, wait: bool) -> Result<Reclaimed, AppError> {
+    let turn = lock(&shared, wait).await?;
+    detach(Box::pin(async move {
         let _turn = turn;
         let size = connect(&shared, Duration::from_secs(5)).await?.size().await;
         let size = size.map_err(|source| MaintenanceError::Etcd { act: "say how large its database is", source })?;
@@ -208,19 +208,19 @@ pub async fn free(shared: Arc<Shared>, wait: bool) -> Result<Freed, AppError> {
         let compact_revision = client.revision().await.map_err(failed)?;
         let is_compacted = client.compact(compact_revision).await.map_err(failed)?;
         tracing::info!(compact_revision, "history before this revision was given up, as asked");
-        Ok(Freed { compact_revision, is_compacted, defragmented: try_to_defragment(&shared).await? })
+        Ok(Reclaimed { compact_revision, is_compacted, defragmented: try_to_defragment(&shared).await? })
     }))
     .await
 }
 
-async fn going_on<T: Send + 'static>(
+async fn detach<T: Send + 'static>(
     work: Pin<Box<dyn Future<Output = Result<T, AppError>> + Send>>,
 ) -> Result<T, AppError> {
     tokio::spawn(work).await.unwrap_or_else(|_| Err(MaintenanceError::Stopping.into()))
 }
 
-async fn turn(shared: &Shared, wait: bool) -> Result<OwnedMutexGuard<()>, AppError> {
-    let turn = shared.snapshots.turn("the database is being defragmented", wait).await?;
+async fn lock(shared: &ServerState, wait: bool) -> Result<OwnedMutexGuard<()>, AppError> {
+    let turn = shared.snapshots.lock("the database is being defragmented", wait).await?;
     match &*shared.health.borrow() {
         Health::Healthy(_) => Ok(turn),
         Health::Unhealthy(why) => Err(MaintenanceError::NotReady(why.clone()).into()),
@@ -228,12 +228,12 @@ async fn turn(shared: &Shared, wait: bool) -> Result<OwnedMutexGuard<()>, AppErr
     }
 }
 
-async fn connect(shared: &Shared, patience: Duration) -> Result<EtcdClient, RefusedError> {
+async fn connect(shared: &ServerState, patience: Duration) -> Result<EtcdClient, SnapshotRefused> {
     let url = Addresses::local_client_url(&shared.config);
-    EtcdClient::connect_for(&shared.data, &url, patience).await.map_err(RefusedError::Client)
+    EtcdClient::connect_for(&shared.data, &url, patience).await.map_err(SnapshotRefused::Client)
 }
 
-async fn try_to_defragment(shared: &Shared) -> Result<Defragmented, AppError> {
+async fn try_to_defragment(shared: &ServerState) -> Result<Defragmented, AppError> {
     let failed = |act| move |source| MaintenanceError::Etcd { act, source };
     let before = connect(shared, Duration::from_secs(5)).await?.size().await;
     let before = before.map_err(failed("say how large its database is"))?;
@@ -246,7 +246,7 @@ async fn try_to_defragment(shared: &Shared) -> Result<Defragmented, AppError> {
         "defragmenting; etcd answers nobody meanwhile"
     );
     let begun = clock::monotonic();
-    let defragmenting = shared.maintenance.begin();
+    let defragmenting = shared.maintenance.begin_defragmentation();
     let done = client.defragment().await;
     drop(defragmenting);
     done.map_err(failed("defragment its database"))?;
@@ -271,25 +271,29 @@ async fn try_to_defragment(shared: &Shared) -> Result<Defragmented, AppError> {
         }
         _ => false,
     };
-    let _ = tokio::time::timeout(SEEN, health.wait_for(is_seen)).await;
+    let _ = tokio::time::timeout(FINISH_TIMEOUT, health.wait_for(is_seen)).await;
     Ok(Defragmented { before, after, took_ms, quota, is_disarmed })
 }
 
 /// Makes sure that a copy of what is in use fits on the disk. Says how much is in use: what etcd believes, or what was counted if that
 /// would not fit.
-async fn require_room(shared: &Shared, in_use: u64) -> Result<u64, AppError> {
-    let needed = |in_use: u64| in_use.saturating_add(SPARE);
-    let Some(free) = host::free_bytes(&shared.data.etcd()).filter(|free| *free < needed(in_use)) else {
+async fn require_room(shared: &ServerState, in_use: u64) -> Result<u64, AppError> {
+    let needed = |in_use: u64| in_use.saturating_add(RESERVED_FREE_BYTES);
+    let Some(free) = host::free_bytes(&shared.data.etcd()).filter(|free| *compact_and_defrag < needed(in_use)) else {
         return Ok(in_use);
     };
-    let counted = looked_into(shared, |live| usage::in_use(live, live.size())).await?;
+    let counted = count_in_use(shared, |live| usage::in_use(live, live.size())).await?;
     let needed = needed(counted);
-    if free < needed { Err(MaintenanceError::Space { needed, free }.into()) } else { Ok(counted) }
+    if compact_and_defrag < needed {
+        Err(MaintenanceError::Space { needed, compact_and_defrag }.into())
+    } else {
+        Ok(counted)
+    }
 }
 
 /// Looks into the live database, on a thread of its own.
-async fn looked_into<T: Send + 'static>(
-    shared: &Shared,
+async fn count_in_use<T: Send + 'static>(
+    shared: &ServerState,
     work: impl FnOnce(&PinnedDatabase) -> Result<T, ReadError> + Send + 'static,
 ) -> Result<T, AppError> {
     let mut client = connect(shared, Duration::from_secs(5)).await?;
@@ -302,9 +306,9 @@ async fn looked_into<T: Send + 'static>(
 }
 
 /// What is really in use, counted once after each compaction: nothing else frees much.
-async fn count(shared: &Shared) -> Result<u64, AppError> {
+async fn count(shared: &ServerState) -> Result<u64, AppError> {
     let known = *shared.maintenance.counted();
-    let counted = looked_into(shared, move |live| {
+    let counted = count_in_use(shared, move |live| {
         let compaction = usage::last_compaction(live, live.size())?;
         match known.filter(|known| known.after == compaction) {
             Some(known) => Ok(known),
@@ -316,7 +320,7 @@ async fn count(shared: &Shared) -> Result<u64, AppError> {
     Ok(counted.in_use)
 }
 
-async fn disarm(shared: &Shared, client: &mut EtcdClient) -> Result<bool, MaintenanceError> {
+async fn disarm(shared: &ServerState, client: &mut EtcdClient) -> Result<bool, MaintenanceError> {
     let done = client.disarm_no_space().await;
     let is_disarmed = done.map_err(|source| MaintenanceError::Etcd { act: "take its alarm back", source })?;
     if is_disarmed {
@@ -330,8 +334,8 @@ async fn disarm(shared: &Shared, client: &mut EtcdClient) -> Result<bool, Mainte
 }
 
 /// Sees to the database's space by itself, until the server ends.
-pub async fn keep(shared: Arc<Shared>) {
-    let period = faults::tunable("QUORATE_TEST_MAINTENANCE_MS", LOOK_AGAIN);
+pub async fn run(shared: Arc<ServerState>) {
+    let period = faults::tunable("QUORATE_TEST_MAINTENANCE_MS", POLL_INTERVAL);
     let mut settings = shared.maintenance.settings.clone();
     loop {
         tokio::select! {
@@ -341,8 +345,8 @@ pub async fn keep(shared: Arc<Shared>) {
             },
         }
         let config = settings.borrow_and_update().clone();
-        let Some(seen) = look(&shared, &config) else { continue };
-        match see_to(&shared, seen).await {
+        let Some(seen) = observe(&shared, &config) else { continue };
+        match apply(&shared, seen).await {
             Err(failure) if failure.exit() != Exit::Busy => {
                 log_failure!(error, failure.to_report(), "the database's space could not be seen to");
             }
@@ -351,13 +355,13 @@ pub async fn keep(shared: Arc<Shared>) {
     }
 }
 
-async fn see_to(shared: &Arc<Shared>, mut seen: DatabaseStats) -> Result<(), AppError> {
+async fn apply(shared: &Arc<ServerState>, mut seen: DatabaseStats) -> Result<(), AppError> {
     if defrag::should_count(&seen) {
         seen.in_use = count(shared).await?;
     }
     match defrag::decide(&seen) {
         DefragAction::Nothing => return Ok(()),
-        DefragAction::Disarm => return take_back(shared).await,
+        DefragAction::Disarm => return disarm_if_possible(shared).await,
         DefragAction::NearQuota => tracing::warn!(
             event = "defragment-due",
             size = format_bytes(seen.size),
@@ -369,13 +373,13 @@ async fn see_to(shared: &Arc<Shared>, mut seen: DatabaseStats) -> Result<(), App
     defragment(shared.clone(), false).await.map(drop)
 }
 
-async fn take_back(shared: &Shared) -> Result<(), AppError> {
+async fn disarm_if_possible(shared: &ServerState) -> Result<(), AppError> {
     let mut client = connect(shared, Duration::from_secs(5)).await?;
     disarm(shared, &mut client).await?;
     Ok(())
 }
 
-fn look(shared: &Shared, config: &MaintenanceConfig) -> Option<DatabaseStats> {
+fn observe(shared: &ServerState, config: &MaintenanceConfig) -> Option<DatabaseStats> {
     let health = shared.health.borrow();
     let Health::Healthy(facts) = &*health else { return None };
     let bytes = |number: i64| u64::try_from(number).unwrap_or(0);

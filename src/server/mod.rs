@@ -8,6 +8,7 @@ mod announce;
 pub mod backlog;
 pub mod cluster;
 pub mod condition;
+mod data_state;
 pub mod disk;
 pub mod doctor;
 pub mod events;
@@ -24,7 +25,6 @@ mod signals;
 pub mod snapshots;
 pub mod state;
 pub mod storage;
-mod survey;
 mod systemd;
 
 use std::sync::Arc;
@@ -53,22 +53,22 @@ use crate::restore::isolated_etcd::Program;
 use crate::restore::retired;
 use crate::snapshot::save;
 
-use health::{Health, Prober};
+use health::{Health, HealthMonitor};
 use maintenance::Maintenance;
 use preflight::Prepared;
-use reload::Reloader;
-use signals::{Asked, Signals};
+use reload::ConfigReloader;
+use signals::{SignalAction, Signals};
 use snapshots::Snapshots;
 use snapshots::uploads::Uploads;
-use state::{BinaryFacts, Shared};
+use state::{BinaryFacts, ServerState};
 use storage::StorageWatch;
 
 /// How long the child may take to end when asked to. The unit's `TimeoutStopSec` must be longer.
-pub const GRACE: Duration = Duration::from_secs(30);
+pub const ETCD_STOP_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a snapshot may take to break off.
-const BREAKING_OFF: Duration = Duration::from_secs(15);
+const CANCEL_TIMEOUT: Duration = Duration::from_secs(15);
 /// A second signal within this is the same one.
-const SAME_SIGNAL: Duration = Duration::from_millis(500);
+const SIGNAL_DEBOUNCE: Duration = Duration::from_millis(500);
 /// How often certificates are looked at while running.
 const CERTIFICATE_INTERVAL: Duration = Duration::from_secs(3600);
 
@@ -94,7 +94,7 @@ fn system(act: &'static str) -> impl Fn(std::io::Error) -> SystemError {
 ///
 /// # Errors
 /// Whatever keeps it from starting, or from keeping etcd running.
-pub async fn run(config: Config, reloader: Reloader) -> Result<(), AppError> {
+pub async fn run(config: Config, reloader: ConfigReloader) -> Result<(), AppError> {
     let begun = clock::monotonic();
     let mut signals = Signals::listen().map_err(system("listen for signals"))?;
     let mut reload_asked = false;
@@ -104,19 +104,19 @@ pub async fn run(config: Config, reloader: Reloader) -> Result<(), AppError> {
             tokio::select! {
                 prepared = &mut preparing => break prepared?,
                 asked = signals.next() => match asked {
-                    Asked::Stop(signal) => {
+                    SignalAction::Stop(signal) => {
                         tracing::info!(signal, "told to stop before etcd was started");
                         return Ok(());
                     }
-                    Asked::Reload => reload_asked = true,
+                    SignalAction::Reload => reload_asked = true,
                 },
             }
         }
     };
-    announce::start(&config, &reloader.config_file(), &prepared.1, &prepared.2);
-    let (server, supervisor) = Server::assemble(config, reloader, prepared)?;
+    announce::log_start(&config, &reloader.config_file(), &prepared.1, &prepared.2);
+    let (server, supervisor) = Launcher::assemble(config, reloader, prepared)?;
     tracing::debug!(took_ms = begun.elapsed().as_millis(), "ready to start etcd");
-    server.live(supervisor, signals, reload_asked).await
+    server.run_loop(supervisor, signals, reload_asked).await
 }
 
 /// Everything before the child: nothing of the data directory is touched until the binary is known to be good.
@@ -131,7 +131,7 @@ async fn prepare(config: &Config) -> Result<(DataDir, BinaryFacts, Prepared), Ap
     if let Some(dir) = &config.snapshot.dir {
         save::prepare_own_dir(dir)?;
     }
-    let prepared = preflight::prepare(config, &data, looked_at.version, grace()).await?;
+    let prepared = preflight::prepare(config, &data, looked_at.version, etcd_stop_timeout()).await?;
     if looked_at.program.source != BinarySource::Embedded {
         return Ok((data, looked_at, prepared));
     }
@@ -150,7 +150,7 @@ async fn prepare(config: &Config) -> Result<(DataDir, BinaryFacts, Prepared), Ap
 /// If there is none, or it is none that quorate knows.
 pub async fn program_for_drill(config: &Config, data: &DataDir) -> Result<(Program, BinaryFacts), AppError> {
     let binary = find_etcd(config, data).await?;
-    Ok((Program { checked: binary.checked.clone(), version: binary.version, grace: grace() }, binary))
+    Ok((Program { checked: binary.checked.clone(), version: binary.version, grace: etcd_stop_timeout() }, binary))
 }
 
 /// The etcd that is to run, looked at; the one inside quorate is in memory.
@@ -164,12 +164,12 @@ async fn find_etcd(config: &Config, data: &DataDir) -> Result<BinaryFacts, AppEr
     Ok(BinaryFacts { version, checked, program: Arc::new(program) })
 }
 
-fn grace() -> Duration {
-    faults::tunable("QUORATE_TEST_GRACE_MS", GRACE)
+fn etcd_stop_timeout() -> Duration {
+    faults::tunable("QUORATE_TEST_GRACE_MS", ETCD_STOP_TIMEOUT)
 }
 
 /// Makes etcdctl ready for people, and removes what older executables left. After the start, which need not wait for it.
-fn tidy_unpacked(data: &DataDir) {
+fn prune_unpacked(data: &DataDir) {
     if let Err(error) = embedded::unpack("etcdctl", data) {
         log_failure!(warn, ErrorReport::of(&error), "etcdctl could not be unpacked; it runs from memory");
     }
@@ -179,7 +179,7 @@ fn tidy_unpacked(data: &DataDir) {
 }
 
 /// Removes the oldest of the data that were set aside: what is in use now is healthy.
-fn tidy_old(data: &DataDir, keep: u32) {
+fn prune_retired(data: &DataDir, keep: u32) {
     match retired::delete_oldest(data, usize::try_from(keep).unwrap_or(usize::MAX)) {
         Ok(removed) => {
             for old in removed {
@@ -201,8 +201,8 @@ struct Stops {
     first: Option<(Instant, &'static str)>,
 }
 
-struct Server {
-    shared: Arc<Shared>,
+struct Launcher {
+    shared: Arc<ServerState>,
     handle: Handle,
     certificates: watch::Sender<Vec<pki::Expiry>>,
     stopping: watch::Sender<bool>,
@@ -210,27 +210,27 @@ struct Server {
     maintenance_settings: watch::Sender<MaintenanceConfig>,
     health: watch::Receiver<Health>,
     storage: watch::Receiver<StorageFacts>,
-    prober: Option<Prober>,
+    prober: Option<HealthMonitor>,
     storage_watch: Option<StorageWatch>,
     rescued: Option<watch::Sender<Option<Rescued>>>,
     listeners: Option<control::Listeners>,
     /// As far as it changes while running; routes see the one of the start.
     config: Config,
-    reloader: Reloader,
+    reloader: ConfigReloader,
     /// The CAs that etcd has read.
     authorities: Vec<Vec<u8>>,
     watchdog: systemd::Watchdog,
     was_healthy: bool,
     /// Also the service manager.
     told_ready: bool,
-    announced: condition::Announced,
+    announced: condition::LoggedProblems,
 }
 
-impl Server {
+impl Launcher {
     /// Puts the parts together; the child is not running yet.
     fn assemble(
         config: Config,
-        reloader: Reloader,
+        reloader: ConfigReloader,
         (data, binary, prepared): (DataDir, BinaryFacts, Prepared),
     ) -> Result<(Self, Supervisor), AppError> {
         let flags = settings(&config, &data, &prepared.identity, binary.version);
@@ -244,14 +244,14 @@ impl Server {
             user: config.etcd.user.clone(),
             args,
             data: data.clone(),
-            grace: grace(),
-            restart_check: Some(survey::before_restart(&data, &config.invocation)),
+            grace: etcd_stop_timeout(),
+            restart_check: Some(data_state::before_restart(&data, &config.invocation)),
         };
         let (supervisor, handle) = Supervisor::new(launch, spawner);
         let (certificates, certificates_seen) = watch::channel(prepared.expiries);
         let (maintenance_settings, settings_seen) = watch::channel(config.maintenance.clone());
         let maintenance = Maintenance::new(settings_seen);
-        let (prober, health) = Prober::new(
+        let (prober, health) = HealthMonitor::new(
             &config,
             &data,
             &prepared.identity.name,
@@ -265,7 +265,7 @@ impl Server {
         let (storage_watch, storage) = StorageWatch::new(&data, prepared.lock, settings_seen.clone(), handle.watch());
         let shared_storage = storage.clone();
         let (rescued, rescued_seen) = watch::channel(None);
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(ServerState {
             started: clock::now(),
             started_alone: prepared.identity.is_alone,
             member_name: prepared.identity.name,
@@ -301,13 +301,18 @@ impl Server {
             maintenance_settings,
             was_healthy: false,
             told_ready: false,
-            announced: condition::Announced::default(),
+            announced: condition::LoggedProblems::default(),
         };
         Ok((server, supervisor))
     }
 
     /// Runs the child and everything around it until told to stop.
-    async fn live(mut self, supervisor: Supervisor, mut signals: Signals, reload_asked: bool) -> Result<(), AppError> {
+    async fn run_loop(
+        mut self,
+        supervisor: Supervisor,
+        mut signals: Signals,
+        reload_asked: bool,
+    ) -> Result<(), AppError> {
         if reload_asked {
             self.reload().await;
         }
@@ -315,12 +320,12 @@ impl Server {
         if let Some(listeners) = self.listeners.take() {
             helpers.spawn(control::serve(listeners, self.shared.clone()));
         }
-        helpers.spawn(snapshots::schedule::keep(self.shared.clone()));
-        helpers.spawn(snapshots::uploads::keep(self.shared.clone()));
-        helpers.spawn(snapshots::drill::keep(self.shared.clone()));
-        helpers.spawn(maintenance::keep(self.shared.clone()));
+        helpers.spawn(snapshots::schedule::run(self.shared.clone()));
+        helpers.spawn(snapshots::uploads::run(self.shared.clone()));
+        helpers.spawn(snapshots::drill::run(self.shared.clone()));
+        helpers.spawn(maintenance::run(self.shared.clone()));
         if let Some(rescued) = self.rescued.take() {
-            helpers.spawn(rescue::keep(self.shared.clone(), rescued));
+            helpers.spawn(rescue::run(self.shared.clone(), rescued));
         }
         if let Some(prober) = self.prober.take() {
             helpers.spawn(prober.run());
@@ -329,7 +334,7 @@ impl Server {
             helpers.spawn(watch.run());
         }
         if std::process::id() == 1 {
-            helpers.spawn(signals::reap_for_ever(process::reap_adopted));
+            helpers.spawn(signals::reap_orphans(process::reap_adopted));
         }
         let mut owner = tokio::spawn(supervisor.run());
         let mut child = self.handle.watch();
@@ -344,9 +349,9 @@ impl Server {
             tokio::select! {
                 ended = &mut owner => break ended,
                 asked = signals.next() => match asked {
-                    Asked::Stop(signal) => self.stop(signal, &mut stops).await,
-                    Asked::Reload if stops.first.is_some() => {}
-                    Asked::Reload => self.reload().await,
+                    SignalAction::Stop(signal) => self.stop(signal, &mut stops).await,
+                    SignalAction::Reload if stops.first.is_some() => {}
+                    SignalAction::Reload => self.reload().await,
                 },
                 Ok(()) = child.changed() => {
                     let status = child.borrow_and_update().clone();
@@ -359,12 +364,12 @@ impl Server {
                 _ = certificate_check.tick() => self.renew_certificates().await,
                 _ = watchdog.tick() => self.watchdog.feed(),
                 Ok(()) = self.storage.changed() => {
-                    self.announced.update(&condition::now(&self.shared));
+                    self.announced.update(&condition::assess_now(&self.shared));
                     // The record of the cluster was removed, or put back as it had been a moment before: the next start goes by it.
                     let health = self.health.borrow().clone();
-                    self.remember(&health);
+                    self.record_cluster(&health);
                 }
-                _ = assessed.tick() => self.announced.update(&condition::now(&self.shared)),
+                _ = assessed.tick() => self.announced.update(&condition::assess_now(&self.shared)),
                 // Each of them runs as long as the server: without one of them, what is shown would be wrong for ever.
                 Some(ended) = helpers.join_next(), if stops.first.is_none() => {
                     let why = ended.err().map_or_else(|| "it returned".to_owned(), |error| error.to_string());
@@ -407,12 +412,12 @@ impl Server {
                     // What is cancelled removes what it has.
                     let (saving, drilling) = (shared.snapshots.saving.lock(), shared.snapshots.drilling.lock());
                     let cancelled = async { tokio::join!(saving, drilling) };
-                    let _ = tokio::time::timeout(BREAKING_OFF, cancelled).await;
+                    let _ = tokio::time::timeout(CANCEL_TIMEOUT, cancelled).await;
                     handle.send(SupervisorCommand::Stop).await;
                 });
             }
             // One signal that arrives twice: timeout(1) and shells send it to the process and to its group.
-            Some((at, first)) if first == signal && at.elapsed() < SAME_SIGNAL => {}
+            Some((at, first)) if first == signal && at.elapsed() < SIGNAL_DEBOUNCE => {}
             Some(_) => self.handle.send(SupervisorCommand::Kill).await,
         }
     }
@@ -462,8 +467,8 @@ impl Server {
                     self.told_ready = true;
                     let (data, keep) = (shared.data.clone(), shared.config.etcd_old_retention);
                     tokio::task::spawn_blocking(move || {
-                        tidy_unpacked(&data);
-                        tidy_old(&data, keep);
+                        prune_unpacked(&data);
+                        prune_retired(&data, keep);
                     });
                 }
             }
@@ -489,12 +494,12 @@ impl Server {
             systemd::status(&self.ready_line());
         }
         self.was_healthy = is_healthy;
-        self.remember(health);
+        self.record_cluster(health);
     }
 
-    fn remember(&self, health: &Health) {
+    fn record_cluster(&self, health: &Health) {
         let Health::Healthy(facts) = health else { return };
-        match cluster::remember(&self.shared, facts) {
+        match cluster::save_if_changed(&self.shared, facts) {
             Ok(Some(members)) if members > 1 && self.shared.started_alone => tracing::warn!(
                 members,
                 "this server is no longer the only member; restart it, so that etcd gets the timing of a cluster"

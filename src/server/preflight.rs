@@ -7,9 +7,9 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use super::reset::settle::settle;
-use super::snapshots::known::{self, Known};
-use super::survey::data_state;
+use super::data_state::data_state;
+use super::reset::resume::settle;
+use super::snapshots::known::{self, KnownSnapshots};
 use super::{cluster, disk, lock, ports};
 use crate::clock;
 use crate::config::Config;
@@ -29,7 +29,7 @@ use crate::plan::start::{self, ClusterRecord, DataState, Observed};
 use crate::restore::workspace::RecoveryDirs;
 
 /// Longer than any member name, in bytes.
-const LONGEST_NAME: u64 = 1024;
+const MAX_NAME_BYTES: u64 = 1024;
 /// A clock that is set back by no more than this is no matter.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(60);
 /// Before this the clock is certainly wrong: 2020-01-01.
@@ -37,10 +37,10 @@ const NOT_BEFORE: Duration = Duration::from_secs(1_577_836_800);
 
 /// Why the machine is not fit for a start.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum UnfitError {
+pub(super) enum PreflightError {
     /// Certificates made now would be valid at the wrong time.
     #[error("the clock of this machine says {0}, which cannot be")]
-    Clock(String),
+    ClockWrong(String),
     /// No room.
     #[error("there are only {} free under {}, and etcd needs {} to start", space::format_bytes(*free), path.display(), space::format_bytes(*needed))]
     Space { free: u64, needed: u64, path: PathBuf },
@@ -52,10 +52,10 @@ pub(super) enum UnfitError {
     Random(#[source] std::io::Error),
 }
 
-impl Diagnostic for UnfitError {
+impl Diagnostic for PreflightError {
     fn code(&self) -> Code {
         match self {
-            Self::Clock(_) => Code::ClockWrong,
+            Self::ClockWrong(_) => Code::ClockWrong,
             Self::Space { .. } => Code::NoSpace,
             Self::Join(_) => Code::JoinNotSupported,
             Self::Random(_) => Code::OsError,
@@ -64,7 +64,7 @@ impl Diagnostic for UnfitError {
 
     fn next_step(&self) -> Option<String> {
         match self {
-            Self::Clock(_) => Some("set it, for example with: timedatectl set-ntp true".into()),
+            Self::ClockWrong(_) => Some("set it, for example with: timedatectl set-ntp true".into()),
             Self::Space { path, .. } => Some(format!("see what takes the space: du -xsh {}/*", path.display())),
             Self::Join(_) => Some("take `server` out of the configuration to begin a cluster of its own".into()),
             Self::Random(_) => None,
@@ -96,22 +96,22 @@ pub(super) async fn prepare(
     binary: Version,
     grace: Duration,
 ) -> Result<Prepared, AppError> {
-    data.prepare_for_lock()?.iter().for_each(tell);
+    data.prepare_for_lock()?.iter().for_each(log_fix);
     let lock = lock::take(data)?;
     faults::point("server::locked").map_err(super::system("go on after the lock"))?;
     // It would still have the ports, and could still make files.
     orphan::clear(data, grace).await?;
-    own(data, &config.snapshot.place(data))?;
+    tighten_permissions(data, &config.snapshot.place(data))?;
     // A restore would have gone on with it; whoever starts the server does not want one.
     if data.downloads().is_dir() {
         durable::remove_dir_all(&data.downloads())?;
         tracing::info!(dir = %data.downloads().display(), "removed what an interrupted download left");
     }
     settle(data)?;
-    let remembered = cluster::recall(data)?;
+    let remembered = cluster::load(data)?;
     let found = data_state(data)?;
     let is_without_data = found != DataState::Present && !config.new_cluster;
-    let known = if is_without_data { known::newest(config, data).await } else { Known::default() };
+    let known = if is_without_data { known::newest(config, data).await } else { KnownSnapshots::default() };
     let plan = start::plan(&Observed {
         cluster: remembered.clone(),
         data: found,
@@ -136,13 +136,13 @@ pub(super) async fn prepare(
     }
     let is_new = plan.beginning == start::Beginning::NewCluster;
     match &config.server {
-        Some(server) if is_new => return Err(UnfitError::Join(host::escape_control(server)).into()),
+        Some(server) if is_new => return Err(PreflightError::Join(host::escape_control(server)).into()),
         Some(_) => tracing::warn!(event = "server-ignored", "`server` is ignored: this server has its own data"),
         None => {}
     }
     check_space(data, is_new)?;
     let fsync_p99 = measure_disk(data)?;
-    warn_of_places(data);
+    check_file_systems(data);
     let mut notes = plan.notes.clone();
     if let (false, Some(last)) = (is_new, remembered.as_ref().and_then(|cluster| cluster.etcd_version)) {
         notes.extend(start::check_versions(last, binary)?);
@@ -153,7 +153,7 @@ pub(super) async fn prepare(
     pki::token::check_without_ca(data, config.token.as_ref())?;
     let ensured = ensure_certificates(data, Names::of(config)).await?;
     for expiry in &ensured.expiries {
-        data.set_certificate_modes(&data.certificate(expiry.name))?.iter().for_each(tell);
+        data.set_certificate_modes(&data.certificate(expiry.name))?.iter().for_each(log_fix);
     }
     pki::token::ensure(data, config.token.as_ref())?;
     let beginning = if is_new {
@@ -184,8 +184,8 @@ pub(super) async fn ensure_certificates(data: &DataDir, names: Names) -> Result<
     Ok(done.map_err(lost)??)
 }
 
-pub(super) fn own(data: &DataDir, snapshots: &Path) -> Result<(), DataDirError> {
-    data.prepare()?.iter().for_each(tell);
+pub(super) fn tighten_permissions(data: &DataDir, snapshots: &Path) -> Result<(), DataDirError> {
+    data.prepare()?.iter().for_each(log_fix);
     let removed = |dir: &Path, names: Vec<OsString>| {
         for name in names {
             tracing::info!(file = %name.to_string_lossy(), dir = %dir.display(), "removed what an interrupted write left");
@@ -200,7 +200,7 @@ pub(super) fn own(data: &DataDir, snapshots: &Path) -> Result<(), DataDirError> 
     Ok(())
 }
 
-pub(super) fn tell(mended: &PermissionFix) {
+pub(super) fn log_fix(mended: &PermissionFix) {
     match mended {
         PermissionFix::ModeTightened(path) => {
             tracing::warn!(
@@ -221,19 +221,19 @@ pub(super) fn tell(mended: &PermissionFix) {
 
 pub(super) fn read_name(data: &DataDir) -> Option<String> {
     // Where etcd runs as a user of its own, that user could put anything there.
-    let bytes = data.open_etcd().ok()??.read(DataDir::NAME_NAME, LONGEST_NAME).ok()??;
+    let bytes = data.open_etcd().ok()??.read(DataDir::NAME_NAME, MAX_NAME_BYTES).ok()??;
     String::from_utf8(bytes).ok().map(|name| name.trim().to_owned()).filter(|name| !name.is_empty())
 }
 
-pub(super) fn random_digits() -> Result<String, UnfitError> {
-    host::random::<4>().map(|bytes| hex(&bytes)).map_err(UnfitError::Random)
+pub(super) fn random_digits() -> Result<String, PreflightError> {
+    host::random::<4>().map(|bytes| hex(&bytes)).map_err(PreflightError::Random)
 }
 
 /// How far the clock is behind what was written here, if it is.
-pub(super) fn check_clock(data: &DataDir) -> Result<Option<Duration>, UnfitError> {
+pub(super) fn check_clock(data: &DataDir) -> Result<Option<Duration>, PreflightError> {
     let now = clock::now();
     if now < SystemTime::UNIX_EPOCH + NOT_BEFORE {
-        return Err(UnfitError::Clock(clock::rfc3339(now)));
+        return Err(PreflightError::ClockWrong(clock::rfc3339(now)));
     }
     let written = |path: PathBuf| std::fs::metadata(path).and_then(|found| found.modified()).ok();
     let last = [data.cluster(), data.etcd_bolt(), data.token()].into_iter().filter_map(written).max();
@@ -241,7 +241,7 @@ pub(super) fn check_clock(data: &DataDir) -> Result<Option<Duration>, UnfitError
     Ok(behind.and_then(|last| last.duration_since(now).ok()))
 }
 
-fn check_space(data: &DataDir, is_new: bool) -> Result<(), UnfitError> {
+fn check_space(data: &DataDir, is_new: bool) -> Result<(), PreflightError> {
     let dir = data.storage();
     let Some(free) = host::free_bytes(&dir) else { return Ok(()) };
     match space::assess(free, is_new) {
@@ -249,7 +249,7 @@ fn check_space(data: &DataDir, is_new: bool) -> Result<(), UnfitError> {
         FreeSpace::Low => {
             tracing::warn!(free = space::format_bytes(free), path = %dir.display(), "there is little space left")
         }
-        FreeSpace::TooLittle(needed) => return Err(UnfitError::Space { free, needed, path: dir }),
+        FreeSpace::TooLittle(needed) => return Err(PreflightError::Space { free, needed, path: dir }),
     }
     Ok(())
 }
@@ -267,7 +267,7 @@ fn measure_disk(data: &DataDir) -> Result<Option<Duration>, DataDirError> {
     Ok(Some(p99))
 }
 
-fn warn_of_places(data: &DataDir) {
+fn check_file_systems(data: &DataDir) {
     for link in data.symlinks() {
         tracing::warn!(
             event = "data-behind-link",
@@ -292,7 +292,7 @@ fn warn_of_places(data: &DataDir) {
 }
 
 /// A new cluster begins in an empty directory: what is left of an old one there is kept beside it, whatever it may be.
-fn set_aside(data: &DataDir, found: DataState) -> Result<(), DirError> {
+fn retire_incomplete(data: &DataDir, found: DataState) -> Result<(), DirError> {
     match found {
         DataState::NeverInitialized => {
             tracing::warn!(
@@ -315,9 +315,9 @@ pub(super) fn write_identity(data: &DataDir, prepared: &Prepared, flags: &[Strin
     let identity = &prepared.identity;
     if let Some(intended) = &prepared.intended {
         cluster::write(data, intended)?;
-        set_aside(data, prepared.found)?;
+        retire_incomplete(data, prepared.found)?;
     }
-    data.prepare_etcd()?.iter().for_each(tell);
+    data.prepare_etcd()?.iter().for_each(log_fix);
     let etcd = data.open_etcd()?.ok_or_else(|| DirError::Missing(data.etcd()))?;
     etcd.write_if_changed(DataDir::NAME_NAME, identity.name.as_bytes(), PRIVATE_FILE)?;
     let head = "# Written by quorate at each start, for people to read; changing it changes nothing.\n";

@@ -13,7 +13,7 @@ use crate::snapshot::save;
 
 /// What is needed to read the configuration again.
 #[derive(Debug)]
-pub struct Reloader {
+pub struct ConfigReloader {
     /// The command line and the environment, which stay.
     pub given: RawOptions,
     /// What the server runs with.
@@ -22,7 +22,7 @@ pub struct Reloader {
     pub logging: Control,
 }
 
-impl Reloader {
+impl ConfigReloader {
     /// The configuration file, for people: what was named, or the default if it is there.
     pub(super) fn config_file(&self) -> String {
         let named = self.given.config.as_ref().map(|(path, _)| path.display().to_string());

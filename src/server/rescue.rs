@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::snapshots::{self, Order};
-use super::state::Shared;
+use super::snapshots::{self, SaveOrder};
+use super::state::ServerState;
 use crate::plan::health::{Presence, Rescued, StorageFacts};
 use crate::snapshot::name::NamePrefix;
 
@@ -19,7 +19,7 @@ use crate::snapshot::name::NamePrefix;
 const RETRY_AFTER: Duration = Duration::from_secs(2);
 
 /// Waits for data that vanishes, until the server ends.
-pub async fn keep(shared: Arc<Shared>, rescued: watch::Sender<Option<Rescued>>) {
+pub async fn run(shared: Arc<ServerState>, rescued: watch::Sender<Option<Rescued>>) {
     let mut storage = shared.storage.clone();
     let mut stopping = shared.snapshots.stopping.clone();
     loop {
@@ -44,8 +44,8 @@ fn is_gone(storage: &StorageFacts) -> bool {
     [&storage.database, &storage.log].iter().any(|presence| matches!(presence, Presence::Missing | Presence::Replaced))
 }
 
-async fn save(shared: &Arc<Shared>) -> Option<Rescued> {
-    let order = Order {
+async fn save(shared: &Arc<ServerState>) -> Option<Rescued> {
+    let order = SaveOrder {
         base: NamePrefix::rescue(),
         dir: None,
         packing: None,
@@ -55,7 +55,7 @@ async fn save(shared: &Arc<Shared>) -> Option<Rescued> {
         s3: [].into(),
     };
     // What fails is logged there, with what to do.
-    let saved = snapshots::take_and_upload(shared, order, |_, _, _| {}).await.ok()?;
+    let saved = snapshots::save_and_upload(shared, order, |_, _, _| {}).await.ok()?;
     let place: PathBuf = if saved.is_only_there { saved.manifest.name.clone().into() } else { saved.path };
     tracing::warn!(snapshot = %place.display(), revision = saved.manifest.revision, "the data that vanished was saved");
     Some(Rescued { snapshot: place, revision: saved.manifest.revision })

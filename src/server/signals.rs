@@ -15,7 +15,7 @@ pub(super) struct Signals {
 
 /// What a signal asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Asked {
+pub(super) enum SignalAction {
     /// Stop; the signal's name.
     Stop(&'static str),
     /// Read the configuration anew.
@@ -34,20 +34,20 @@ impl Signals {
     }
 
     /// The next one.
-    pub(super) async fn next(&mut self) -> Asked {
+    pub(super) async fn next(&mut self) -> SignalAction {
         tokio::select! {
-            _ = self.terminate.recv() => Asked::Stop("SIGTERM"),
-            _ = self.interrupt.recv() => Asked::Stop("SIGINT"),
+            _ = self.terminate.recv() => SignalAction::Stop("SIGTERM"),
+            _ = self.interrupt.recv() => SignalAction::Stop("SIGINT"),
             _ = self.hang_up.recv() => {
                 // A terminal that was closed sends it too, and is then a terminal no more.
-                if self.had_terminal && !io::stderr().is_terminal() { Asked::Stop("SIGHUP") } else { Asked::Reload }
+                if self.had_terminal && !io::stderr().is_terminal() { SignalAction::Stop("SIGHUP") } else { SignalAction::Reload }
             }
         }
     }
 }
 
 /// As PID 1 in a container: collects processes whose parents are gone.
-pub(super) async fn reap_for_ever(reap: fn() -> Vec<i32>) {
+pub(super) async fn reap_orphans(reap: fn() -> Vec<i32>) {
     let Ok(mut ended) = signal(SignalKind::child()) else { return };
     while ended.recv().await.is_some() {
         // Several ends at once are one signal; a moment lets them gather.

@@ -30,7 +30,7 @@ pub struct BinaryFacts {
 
 /// Read by routes; changed through the channels inside.
 #[derive(Debug)]
-pub struct Shared {
+pub struct ServerState {
     /// The effective configuration.
     pub config: Config,
     /// Its data directory.

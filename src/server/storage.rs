@@ -35,9 +35,9 @@ const CONFIRM_AFTER: Duration = Duration::from_millis(300);
 /// A disk that takes longer than this for a few calls does not answer.
 const UNANSWERED: Duration = Duration::from_secs(10);
 /// A file that is put back may be this large, in bytes: certificates, a token, a small record.
-const LARGEST_KEPT: u64 = 64 << 10;
+const MAX_KEPT_BYTES: u64 = 64 << 10;
 /// At most so many files are kept to be put back.
-const MOST_KEPT: usize = 64;
+const MAX_KEPT_FILES: usize = 64;
 
 /// Watches, until the server ends.
 #[derive(Debug)]
@@ -78,8 +78,8 @@ impl StorageWatch {
             let mut looking = tokio::task::spawn_blocking(move || {
                 // For tests of a task that is lost: nothing here fails otherwise.
                 let _ = faults::point("server::storage_look");
-                own.keep_or_put_back();
-                look(&data, &snapshots, &status)
+                own.check();
+                observe(&data, &snapshots, &status)
             });
             let begun = clock::monotonic();
             let found = loop {
@@ -99,7 +99,7 @@ impl StorageWatch {
     }
 }
 
-fn look(data: &DataDir, snapshots: &Path, status: &ChildStatus) -> StorageFacts {
+fn observe(data: &DataDir, snapshots: &Path, status: &ChildStatus) -> StorageFacts {
     let pid = status.pid.filter(|_| matches!(status.state, State::Starting | State::Ready));
     let (mut database, mut log) = pid.map(|pid| presence(data, pid)).unwrap_or_default();
     let is_fine = |presence: &Presence| matches!(presence, Presence::Unknown | Presence::Present);
@@ -161,7 +161,7 @@ struct OwnFiles {
 
 impl OwnFiles {
     /// As long as the lock is where it was, remembers the files; if it is gone, puts them back.
-    fn keep_or_put_back(&self) {
+    fn check(&self) {
         let mut lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if lock.is_in_place(&self.data) {
@@ -169,7 +169,7 @@ impl OwnFiles {
             // A file that cannot be read for a moment is not forgotten.
             kept.retain(|(path, ..)| now.iter().all(|(found, ..)| found != path));
             kept.extend(now);
-            kept.truncate(MOST_KEPT);
+            kept.truncate(MAX_KEPT_FILES);
             if self.was_lost.load(Ordering::Relaxed)
                 && let Err(error) = Self::write_missing(&kept)
             {
@@ -187,7 +187,7 @@ impl OwnFiles {
             "the data directory of this running server was removed or unmounted; making what commands need to reach the server"
         );
         self.was_lost.store(true, Ordering::Relaxed);
-        match self.put_back(&kept) {
+        match self.restore_files(&kept) {
             Ok(new) => *lock = new,
             Err(failure) => {
                 log_failure!(error, failure.to_report(), "the server's directory could not be restored");
@@ -204,13 +204,13 @@ impl OwnFiles {
             paths.push((files.certificate, files.certificate_access));
             paths.push((files.key, files.key_access));
         }
-        let is_small = |path: &Path| fs::metadata(path).is_ok_and(|found| found.len() <= LARGEST_KEPT);
+        let is_small = |path: &Path| fs::metadata(path).is_ok_and(|found| found.len() <= MAX_KEPT_BYTES);
         let read = |(path, access): (PathBuf, Access)| Some((fs::read(&path).ok()?, path, access));
         let small = paths.into_iter().filter(|(path, _)| is_small(path)).filter_map(read);
         small.map(|(bytes, path, access)| (path, bytes, access)).collect()
     }
 
-    fn put_back(&self, kept: &[(PathBuf, Vec<u8>, Access)]) -> Result<Lock, AppError> {
+    fn restore_files(&self, kept: &[(PathBuf, Vec<u8>, Access)]) -> Result<Lock, AppError> {
         self.data.prepare_for_lock()?;
         self.data.prepare()?;
         let lock = lock::take(&self.data)?;

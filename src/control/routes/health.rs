@@ -8,7 +8,7 @@ use axum::http::StatusCode;
 
 use crate::plan::health::{Assessment, Condition};
 use crate::server::condition;
-use crate::server::state::Shared;
+use crate::server::state::ServerState;
 
 /// Always 200: answering is the proof.
 pub async fn live() -> &'static str {
@@ -16,8 +16,8 @@ pub async fn live() -> &'static str {
 }
 
 /// 200 while clients can be sent here: healthy, or degraded; else 503 and why. With `?verbose` all problems, a line each.
-pub async fn ready(State(shared): State<Arc<Shared>>, RawQuery(query): RawQuery) -> (StatusCode, String) {
-    let found = condition::now(&shared);
+pub async fn ready(State(shared): State<Arc<ServerState>>, RawQuery(query): RawQuery) -> (StatusCode, String) {
+    let found = condition::assess_now(&shared);
     let status = if found.condition == Condition::Unhealthy { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
     let is_verbose =
         query.is_some_and(|query| query.split('&').any(|part| part == "verbose" || part == "verbose=true"));

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::stream::{self, Fate};
 use crate::server::maintenance::{self, MaintenanceError};
-use crate::server::state::Shared;
+use crate::server::state::ServerState;
 
 /// etcd cannot be stopped doing it.
 const FATE: Fate =
@@ -27,13 +27,13 @@ fn read(body: &Bytes) -> Request {
 }
 
 /// Defragments the database of this member.
-pub async fn defragment(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
+pub async fn defragment(State(shared): State<Arc<ServerState>>, body: Bytes) -> Response {
     let Request { wait } = read(&body);
     stream::answer(shared, FATE, |shared, _| maintenance::defragment(shared, wait))
 }
 
 /// Gives up history, and defragments.
-pub async fn free(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
+pub async fn free(State(shared): State<Arc<ServerState>>, body: Bytes) -> Response {
     let Request { wait } = read(&body);
-    stream::answer(shared, FATE, |shared, _| maintenance::free(shared, wait))
+    stream::answer(shared, FATE, |shared, _| maintenance::compact_and_defrag(shared, wait))
 }

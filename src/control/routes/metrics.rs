@@ -26,7 +26,7 @@ use crate::restore::drill::record::Record;
 use crate::server::backlog;
 use crate::server::condition;
 use crate::server::health::Health;
-use crate::server::state::Shared;
+use crate::server::state::ServerState;
 
 /// etcd's own page must come within this; it takes milliseconds.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -34,7 +34,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 type Labels = [(&'static str, String); 1];
 
 /// The metrics of this moment.
-pub async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
+pub async fn metrics(State(shared): State<Arc<ServerState>>) -> Response {
     let wal_fsync = wal_fsync_p99(&shared).await;
     let mut text = String::new();
     match encode(&mut text, &registry(&shared, wal_fsync)) {
@@ -45,7 +45,7 @@ pub async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
     }
 }
 
-fn registry(shared: &Shared, wal_fsync: Option<f64>) -> Registry {
+fn registry(shared: &ServerState, wal_fsync: Option<f64>) -> Registry {
     let mut registry = Registry::with_prefix("quorate");
     let child = shared.child.borrow().clone();
     build_info(&mut registry, shared);
@@ -73,7 +73,7 @@ fn registry(shared: &Shared, wal_fsync: Option<f64>) -> Registry {
         backlog::dropped_lines(),
     );
     let health = shared.health.borrow().clone();
-    let condition = condition::now(shared).condition;
+    let condition = condition::assess_now(shared).condition;
     member(&mut registry, &health, condition != Condition::Unhealthy);
     let conditions = Family::<Labels, Gauge>::default();
     for each in Condition::ALL {
@@ -94,7 +94,7 @@ fn registry(shared: &Shared, wal_fsync: Option<f64>) -> Registry {
     registry
 }
 
-fn build_info(registry: &mut Registry, shared: &Shared) {
+fn build_info(registry: &mut Registry, shared: &ServerState) {
     let info = Family::<[(&'static str, String); 2], Gauge>::default();
     let labels = [("version", env!("CARGO_PKG_VERSION").to_owned()), ("etcd", shared.binary.version.to_string())];
     info.get_or_create(&labels).set(1);
@@ -151,7 +151,7 @@ fn disks(registry: &mut Registry, storage: &StorageFacts) {
     registry.register("disk_read_only", "1 if the file system there is read-only", read_only);
 }
 
-fn snapshots(registry: &mut Registry, shared: &Shared) {
+fn snapshots(registry: &mut Registry, shared: &ServerState) {
     let help = "How long snapshots took to be saved, by whether they were";
     for name in ["etcd_snapshot_save_duration", "etcd_snapshot_save_local_duration"] {
         registry.register_with_unit(name, help, Unit::Seconds, shared.snapshots.save_seconds.clone());
@@ -224,7 +224,7 @@ fn snapshots(registry: &mut Registry, shared: &Shared) {
     number("etcd_snapshot_last_good_revision", "Revision of the newest good snapshot", None, revision);
 }
 
-fn drills(registry: &mut Registry, shared: &Shared) {
+fn drills(registry: &mut Registry, shared: &ServerState) {
     let record = Record::read(&shared.data);
     counter(registry, "snapshot_drill_failures", "Rehearsals of a restore that failed", record.failures);
     if let Some(at) = record.last_success.as_deref().and_then(clock::parse_rfc3339) {
@@ -249,7 +249,7 @@ fn counter(registry: &mut Registry, name: &str, help: &str, value: u64) {
 }
 
 /// From the histogram on etcd's own metrics page.
-async fn wal_fsync_p99(shared: &Shared) -> Option<f64> {
+async fn wal_fsync_p99(shared: &ServerState) -> Option<f64> {
     let address = Addresses::of(&shared.config).metrics.first().copied()?;
     let stream = tokio::time::timeout(PATIENCE, TcpStream::connect(address)).await.ok()?.ok()?;
     let (status, body) = request(stream, "/metrics", PATIENCE).await.ok()?;

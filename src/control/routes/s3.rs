@@ -10,7 +10,7 @@ use axum::response::{IntoResponse as _, Response};
 
 use crate::config::s3::{S3Config, S3ConfigError};
 use crate::error::AppError;
-use crate::server::state::Shared;
+use crate::server::state::ServerState;
 use crate::snapshot::store::s3::{connector, credentials};
 
 fn json(value: &impl serde::Serialize) -> Response {
@@ -21,13 +21,13 @@ fn json(value: &impl serde::Serialize) -> Response {
 }
 
 /// Our own settings with what the request says, by option name.
-fn with_more(shared: &Shared, body: &[u8]) -> Result<S3Config, S3ConfigError> {
+fn with_more(shared: &ServerState, body: &[u8]) -> Result<S3Config, S3ConfigError> {
     let more: BTreeMap<String, String> = serde_json::from_slice(body).unwrap_or_default();
     shared.snapshots.settings.borrow().s3.with(&more)
 }
 
 /// Options by name; the proxy is the one that this server's environment says for such a place, unless one is configured.
-pub async fn s3(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
+pub async fn s3(State(shared): State<Arc<ServerState>>, body: Bytes) -> Response {
     let with_more = with_more(&shared, &body);
     let mut told = with_more.as_ref().map(S3Config::revealed).unwrap_or_default();
     if let Ok(target) = with_more.and_then(|s3| s3.target()) {
@@ -37,7 +37,7 @@ pub async fn s3(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
 }
 
 /// Credentials that this server finds, for a place that the request describes by options; or why there are none.
-pub async fn lend(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
+pub async fn lend(State(shared): State<Arc<ServerState>>, body: Bytes) -> Response {
     let lent =
         async { Ok::<_, AppError>(credentials::export_credentials(&with_more(&shared, &body)?.target()?).await?) };
     json(&lent.await.map_err(|failure| failure.to_report()))

@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use super::stream::{self, Fate, Progress};
 use crate::error::{AppError, Code, Diagnostic};
-use crate::server::snapshots::{self, Order, Saved};
-use crate::server::state::Shared;
+use crate::server::snapshots::{self, SaveOrder, Saved};
+use crate::server::state::ServerState;
 use crate::snapshot::file::Compression;
 use crate::snapshot::name::InvalidPrefix;
 
@@ -58,15 +58,15 @@ impl Diagnostic for RequestError {
 }
 
 /// Takes a snapshot.
-pub async fn save(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
+pub async fn save(State(shared): State<Arc<ServerState>>, body: Bytes) -> Response {
     let Ok(request) = serde_json::from_slice::<Request>(&body) else {
         return (axum::http::StatusCode::BAD_REQUEST, "the request is malformed\n").into_response();
     };
     stream::answer(shared, FATE, |shared, progress| async move { take(&shared, request, progress).await })
 }
 
-async fn take(shared: &Arc<Shared>, request: Request, progress: Progress) -> Result<Saved, AppError> {
-    let order = Order {
+async fn take(shared: &Arc<ServerState>, request: Request, progress: Progress) -> Result<Saved, AppError> {
+    let order = SaveOrder {
         base: request.name.parse().map_err(RequestError::Name)?,
         dir: request.dir,
         packing: request.compression.as_deref().map(packing).transpose()?,
@@ -78,7 +78,7 @@ async fn take(shared: &Arc<Shared>, request: Request, progress: Progress) -> Res
     let tell = move |what: &'static str, done, all| {
         progress.send_replace((what.into(), done, all));
     };
-    snapshots::take_and_upload(shared, order, tell).await
+    snapshots::save_and_upload(shared, order, tell).await
 }
 
 fn packing(asked: &str) -> Result<Compression, RequestError> {

@@ -21,7 +21,7 @@ use crate::restore::retired::{self, RetiredData};
 use crate::server;
 use crate::server::condition;
 use crate::server::health::Health;
-use crate::server::state::Shared;
+use crate::server::state::ServerState;
 
 /// The state of a server.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -225,13 +225,13 @@ pub struct Disk {
 }
 
 /// JSON of [`Status`].
-pub async fn status(State(shared): State<Arc<Shared>>) -> Response {
+pub async fn status(State(shared): State<Arc<ServerState>>) -> Response {
     let body = serde_json::to_vec(&observe(&shared)).unwrap_or_default();
     ([(CONTENT_TYPE, "application/json")], body).into_response()
 }
 
-fn observe(shared: &Shared) -> Status {
-    let Assessment { condition, problems } = condition::now(shared);
+fn observe(shared: &ServerState) -> Status {
+    let Assessment { condition, problems } = condition::assess_now(shared);
     let is_serving = problems.iter().all(|problem| problem.code != Code::EtcdNotServing);
     let child = shared.child.borrow().clone();
     let member = match &*shared.health.borrow() {
@@ -290,7 +290,7 @@ fn observe(shared: &Shared) -> Status {
     }
 }
 
-fn snapshots(shared: &Shared) -> Snapshots {
+fn snapshots(shared: &ServerState) -> Snapshots {
     let history = shared.snapshots.history();
     Snapshots {
         dir: server::snapshots::dir(shared).display().to_string(),
@@ -309,7 +309,7 @@ fn snapshots(shared: &Shared) -> Snapshots {
     }
 }
 
-fn drills(shared: &Shared, next: Option<SystemTime>) -> Option<Drills> {
+fn drills(shared: &ServerState, next: Option<SystemTime>) -> Option<Drills> {
     let Record { last, last_success, failures } = Record::read(&shared.data);
     if last.is_none() && next.is_none() {
         return None;
@@ -317,7 +317,7 @@ fn drills(shared: &Shared, next: Option<SystemTime>) -> Option<Drills> {
     Some(Drills { last, last_success, failures, next: next.map(clock::rfc3339) })
 }
 
-fn object_storage(shared: &Shared) -> Option<ObjectStorage> {
+fn object_storage(shared: &ServerState) -> Option<ObjectStorage> {
     let uploads = &shared.snapshots.uploads;
     let (pending, config) = (uploads.present(), shared.snapshots.settings.borrow().s3.clone());
     if !config.is_on && pending.is_empty() {
@@ -345,7 +345,7 @@ fn object_storage(shared: &Shared) -> Option<ObjectStorage> {
     })
 }
 
-pub(super) fn certificates(shared: &Shared) -> Vec<Certificate> {
+pub(super) fn certificates(shared: &ServerState) -> Vec<Certificate> {
     let now = clock::now();
     shared
         .certificates

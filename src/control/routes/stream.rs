@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::error::{AppError, ErrorReport};
-use crate::server::state::Shared;
+use crate::server::state::ServerState;
 
 /// How often the one who asked hears something.
 const NEWS: Duration = Duration::from_millis(500);
@@ -43,7 +43,11 @@ pub(super) struct Fate {
 }
 
 /// Answers with what becomes of `work`, which is dropped if whoever asked goes away or the server stops.
-pub(super) fn answer<T, W>(shared: Arc<Shared>, fate: Fate, work: impl FnOnce(Arc<Shared>, Progress) -> W) -> Response
+pub(super) fn answer<T, W>(
+    shared: Arc<ServerState>,
+    fate: Fate,
+    work: impl FnOnce(Arc<ServerState>, Progress) -> W,
+) -> Response
 where
     T: Serialize + Send + 'static,
     W: Future<Output = Result<T, AppError>> + Send + 'static,
@@ -56,7 +60,7 @@ where
 }
 
 async fn relay<T: Serialize>(
-    shared: Arc<Shared>,
+    shared: Arc<ServerState>,
     fate: Fate,
     work: impl Future<Output = Result<T, AppError>>,
     mut seen: watch::Receiver<(Cow<'static, str>, u64, u64)>,
@@ -87,7 +91,7 @@ async fn relay<T: Serialize>(
 }
 
 /// What to say when the server is told to stop.
-async fn told(shared: &Shared, fate: Fate) -> Option<fn() -> AppError> {
+async fn told(shared: &ServerState, fate: Fate) -> Option<fn() -> AppError> {
     if fate.stopping.is_some() {
         shared.snapshots.stopped().await;
     }

@@ -23,10 +23,10 @@ pub enum ResetError {
     },
     /// There are data without a log.
     #[error("{} holds etcd data, but no write-ahead log to resume from", .0.display())]
-    Torn(PathBuf),
+    MissingWal(PathBuf),
     /// Nothing was set aside.
     #[error("there is no earlier data to go back to: no etcd-old-… with a database in {}", .0.display())]
-    NothingAside(PathBuf),
+    NoEarlierData(PathBuf),
     /// There is no room.
     #[error("the new data needs {}, and {} is free in {}", format_bytes(*needed), format_bytes(*free), dir.display())]
     Space {
@@ -51,7 +51,7 @@ pub enum ResetError {
     },
     /// It failed after that.
     #[error("the {act} failed and was rolled back: everything is as it was before")]
-    Undone {
+    RolledBack {
         /// What.
         act: &'static str,
         /// Why.
@@ -60,7 +60,7 @@ pub enum ResetError {
     },
     /// It failed, and could not be undone now.
     #[error("the {act} failed, and cannot be rolled back now: {why}")]
-    NotUndone {
+    NotRolledBack {
         /// What.
         act: &'static str,
         /// Why it failed.
@@ -71,7 +71,7 @@ pub enum ResetError {
     },
     /// The data are in place, and something after that failed.
     #[error("the {act} is done, and its data is in place and good, but this could not be recorded")]
-    NotFinished {
+    NotRecorded {
         /// What.
         act: &'static str,
         /// Why.
@@ -84,21 +84,23 @@ impl Diagnostic for ResetError {
     fn code(&self) -> Code {
         match self {
             Self::NoData { .. } => Code::NoEtcdData,
-            Self::Torn(_) => Code::DataIncomplete,
-            Self::NothingAside(_) => Code::NoEarlierData,
+            Self::MissingWal(_) => Code::DataIncomplete,
+            Self::NoEarlierData(_) => Code::NoEarlierData,
             Self::Space { .. } => Code::NoSpace,
             Self::Membership(_) => Code::InvalidMembership,
             Self::Untouched { why, .. } => why.code,
-            Self::Undone { .. } => Code::ResetRolledBack,
-            Self::NotUndone { .. } => Code::ResetNotRolledBack,
-            Self::NotFinished { .. } => Code::ResetNotRecorded,
+            Self::RolledBack { .. } => Code::ResetRolledBack,
+            Self::NotRolledBack { .. } => Code::ResetNotRolledBack,
+            Self::NotRecorded { .. } => Code::ResetNotRecorded,
         }
     }
 
     fn exit(&self) -> Exit {
         match self {
             // Somebody exchanged the data: trying again is no remedy.
-            Self::Undone { why, .. } | Self::NotUndone { source: why, .. } | Self::NotFinished { source: why, .. }
+            Self::RolledBack { why, .. }
+            | Self::NotRolledBack { source: why, .. }
+            | Self::NotRecorded { source: why, .. }
                 if why.exit() == Exit::Refused =>
             {
                 Exit::Refused
@@ -118,22 +120,22 @@ impl Diagnostic for ResetError {
                 "is the disk of the data mounted? No snapshot of this server was found; restore one from elsewhere: {}",
                 invocation.restore("PATH")
             ),
-            Self::Torn(etcd) => format!(
+            Self::MissingWal(etcd) => format!(
                 "restore the newest snapshot (quorate etcd-snapshot ls), or what the database there holds: \
                  --cluster-reset-restore-path={}/member/snap/db --skip-hash-check",
                 etcd.display()
             ),
-            Self::NothingAside(_) => "quorate etcd-snapshot ls shows the snapshots that can be restored".into(),
+            Self::NoEarlierData(_) => "quorate etcd-snapshot ls shows the snapshots that can be restored".into(),
             Self::Space { dir, .. } => format!("see what takes the space: du -xsh {}/*", dir.display()),
             Self::Membership(_) => return None,
             Self::Untouched { why, .. } => return why.next_step(),
-            Self::Undone { why, .. } => {
+            Self::RolledBack { why, .. } => {
                 return why.next_step().or_else(|| Some("fix the cause above, then run the same command again".into()));
             }
-            Self::NotUndone { source, .. } | Self::NotFinished { source, .. } if source.exit() == Exit::Refused => {
+            Self::NotRolledBack { source, .. } | Self::NotRecorded { source, .. } if source.exit() == Exit::Refused => {
                 return source.next_step();
             }
-            Self::NotUndone { .. } | Self::NotFinished { .. } => {
+            Self::NotRolledBack { .. } | Self::NotRecorded { .. } => {
                 "fix that, then start the server without the flags: the next start finishes or rolls back from its journal"
                     .into()
             }

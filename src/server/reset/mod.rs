@@ -3,10 +3,10 @@
 //! Until the exchange nothing is touched. From then on a journal tells what is being done; what does not pass the gate is undone, and
 //! whatever breaks off is finished or undone by the next start of any kind (`settle`).
 
+mod dry_run;
 mod error;
-mod net;
-mod outline;
-pub(super) mod settle;
+mod pre_restore_snapshot;
+pub(super) mod resume;
 mod stage;
 mod undo;
 
@@ -15,11 +15,11 @@ pub use error::ResetError;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::data_state::data_state;
 use super::preflight;
-use super::signals::{Asked as Signal, Signals};
+use super::signals::{SignalAction as Signal, Signals};
 use super::snapshots::known;
 use super::state::BinaryFacts;
-use super::survey::data_state;
 use super::{SystemError, cluster, lock, system};
 use crate::boltdb::wal;
 use crate::config::Config;
@@ -47,7 +47,7 @@ use crate::snapshot::list;
 use crate::snapshot::store::locate::{Located, Notice, RemoteSnapshot, SnapshotLocator};
 
 /// Bytes that etcd writes beside its database when it starts: the next segment of its log, and what it is about to write.
-const SPARE: u64 = 2 * wal::SEGMENT_BYTES;
+const RESERVED_FREE_BYTES: u64 = 2 * wal::SEGMENT_BYTES;
 
 /// What a directory for the download of a dry run is called, among temporary files.
 const DRY_RUN: &str = "quorate-dry-run";
@@ -55,7 +55,7 @@ const DRY_RUN: &str = "quorate-dry-run";
 /// What is asked for.
 #[derive(Clone, Debug, Default)]
 #[allow(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
-pub struct Asked {
+pub struct ResetOptions {
     /// To go back to what was there before.
     pub undo: bool,
     /// Only to say what would be done.
@@ -102,7 +102,7 @@ pub struct Report {
 
 /// Whether an etcd is to run on the data before they count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Tried {
+enum VerifyMode {
     /// It must become healthy, and hold what was built.
     AsBuilt,
     /// It must become healthy.
@@ -115,10 +115,10 @@ enum Tried {
 ///
 /// # Errors
 /// Whatever keeps it from being done; the data are then as they were.
-pub async fn run(config: &Config, asked: &Asked, tell: Tell) -> Result<Report, AppError> {
+pub async fn run(config: &Config, asked: &ResetOptions, tell: Tell) -> Result<Report, AppError> {
     let mut signals = Signals::listen().map_err(system("listen for signals"))?;
     let course = JobControl::default();
-    let mut acting = std::pin::pin!(act(config, asked, &course, &tell));
+    let mut acting = std::pin::pin!(reset(config, asked, &course, &tell));
     loop {
         tokio::select! {
             done = &mut acting => return done,
@@ -130,7 +130,7 @@ pub async fn run(config: &Config, asked: &Asked, tell: Tell) -> Result<Report, A
     }
 }
 
-async fn act(config: &Config, asked: &Asked, course: &JobControl, tell: &Tell) -> Result<Report, AppError> {
+async fn reset(config: &Config, asked: &ResetOptions, course: &JobControl, tell: &Tell) -> Result<Report, AppError> {
     let data = &DataDir::new(&config.data_dir).with_etcd_user(config.etcd.user.clone());
     let named = config.cluster_reset_restore_path.as_deref().filter(|_| !asked.undo);
     let dirs = vec![config.snapshot.place(data), PathBuf::from(host::RKE1_SNAPSHOTS)];
@@ -169,7 +169,8 @@ async fn act(config: &Config, asked: &Asked, course: &JobControl, tell: &Tell) -
         None => Operation::Reset,
     };
     let binary = super::find_etcd(config, data).await?;
-    let program = Program { checked: binary.checked.clone(), version: binary.version, grace: super::grace() };
+    let program =
+        Program { checked: binary.checked.clone(), version: binary.version, grace: super::etcd_stop_timeout() };
     if config.server.is_some() {
         tracing::info!(
             event = "server-ignored",
@@ -186,23 +187,23 @@ async fn act(config: &Config, asked: &Asked, course: &JobControl, tell: &Tell) -
     let lineage = manifest.map(|manifest| manifest.write_lineage()).unwrap_or_default();
     let is_without_data = what == Operation::Reset && data_state(data)? != DataState::Present;
     let newest = if is_without_data { known::newest(config, data).await.newest } else { None };
-    let mut run = Run { config, data, program, course, tell, asked, lineage, newest, _binary: binary };
+    let mut run = ResetRun { config, data, program, course, tell, asked, lineage, newest, _binary: binary };
     if asked.dry_run {
         return match found {
-            None => run.outline(what, None),
-            Some(Located::Local(path)) => run.outline(what, Some(&path)),
+            None => run.dry_run(what, None),
+            Some(Located::Local(path)) => run.dry_run(what, Some(&path)),
             Some(Located::Remote(there)) => {
-                let (path, _dir) = run.fetch_for_outline(&there).await?;
-                let report = run.outline(what, Some(&path))?;
+                let (path, _dir) = run.fetch_for_dry_run(&there).await?;
+                let report = run.dry_run(what, Some(&path))?;
                 Ok(Report { from: Some(there.url().into()), ..report })
             }
         };
     }
-    data.prepare_for_lock()?.iter().for_each(preflight::tell);
+    data.prepare_for_lock()?.iter().for_each(preflight::log_fix);
     let _lock = lock::take(data)?;
-    orphan::clear(data, super::grace()).await?;
-    preflight::own(data, &config.snapshot.place(data))?;
-    settle::settle(data)?;
+    orphan::clear(data, super::etcd_stop_timeout()).await?;
+    preflight::tighten_permissions(data, &config.snapshot.place(data))?;
+    resume::settle(data)?;
     if !asked.undo {
         run.check_flag()?;
     }
@@ -235,13 +236,13 @@ struct Staged {
 }
 
 /// One reset, restore or undoing of it.
-struct Run<'a> {
+struct ResetRun<'a> {
     config: &'a Config,
     data: &'a DataDir,
     program: Program,
     course: &'a JobControl,
     tell: &'a Tell,
-    asked: &'a Asked,
+    asked: &'a ResetOptions,
     /// What can be restored, if there is no data that could be reset.
     newest: Option<KnownSnapshot>,
     /// The lives of the data in the snapshot that is restored, if it is of this node: the server goes on with them.
@@ -250,14 +251,14 @@ struct Run<'a> {
     _binary: BinaryFacts,
 }
 
-impl Run<'_> {
+impl ResetRun<'_> {
     fn downloading(&self) -> impl FnMut(u64, u64) + Send + use<> {
         let tell = self.tell.clone();
         move |done, all| tell("downloading the snapshot", done, all)
     }
 
     /// For a dry run: into a directory that is gone afterwards.
-    async fn fetch_for_outline(&self, there: &RemoteSnapshot) -> Result<(PathBuf, durable::NewDir), AppError> {
+    async fn fetch_for_dry_run(&self, there: &RemoteSnapshot) -> Result<(PathBuf, durable::NewDir), AppError> {
         let temporary = std::env::temp_dir();
         let _ = durable::sweep_named(&temporary, DRY_RUN);
         let dir = durable::new_dir(&temporary.join(DRY_RUN))?;
@@ -286,7 +287,7 @@ impl Run<'_> {
         };
         let Staged { mut journal, mut report, built, member, before } = staged.map_err(|why| untouched(self, &why))?;
         journal.write(self.data).map_err(|why| untouched(self, &why.into()))?;
-        let passed = self.put_in_place(&journal, built.as_ref(), member).await.and_then(|revision| {
+        let passed = self.swap_in(&journal, built.as_ref(), member).await.and_then(|revision| {
             faults::point("restore::passed").map_err(system("note that the data are good"))?;
             workspace::check_in_place(self.data, member)?;
             if self.course.is_cancelled() {
@@ -305,10 +306,10 @@ impl Run<'_> {
             }
             Err(why) => return Err(self.undo(&mut journal, before, &why).into()),
         }
-        let finished = settle::finish(self.data, &journal);
-        finished.map_err(|source| ResetError::NotFinished { act, source: AppError::from(source).to_report() })?;
+        let finished = resume::complete(self.data, &journal);
+        finished.map_err(|source| ResetError::NotRecorded { act, source: AppError::from(source).to_report() })?;
         if report.safety_net.is_some() {
-            self.prune_safety_nets().await;
+            self.prune_pre_restore_snapshots().await;
         }
         Ok(report)
     }
@@ -321,13 +322,15 @@ impl Run<'_> {
             Phase::Passed => journal.write(self.data).map_err(AppError::from),
             Phase::Trying => Ok(()),
         };
-        let undone = rewritten.and_then(|()| Ok(settle::undo(self.data, journal)?));
+        let undone = rewritten.and_then(|()| Ok(resume::resume_or_roll_back(self.data, journal)?));
         // Whoever owns the directory could have exchanged them there.
         let checked =
             undone.and_then(|_| Ok(before.map_or(Ok(()), |before| workspace::check_in_place(self.data, before))?));
         match checked {
-            Ok(()) => ResetError::Undone { act, why: why.to_report() },
-            Err(source) => ResetError::NotUndone { act, why: why.to_report().to_string(), source: source.to_report() },
+            Ok(()) => ResetError::RolledBack { act, why: why.to_report() },
+            Err(source) => {
+                ResetError::NotRolledBack { act, why: why.to_report().to_string(), source: source.to_report() }
+            }
         }
     }
 
@@ -338,7 +341,7 @@ impl Run<'_> {
     }
 
     /// The exchange, and an etcd that runs on the new data before anybody else can reach them. Gives the revision then.
-    async fn put_in_place(
+    async fn swap_in(
         &self,
         journal: &Journal,
         built: Option<&Built>,
@@ -364,8 +367,8 @@ impl Run<'_> {
             force_new_cluster: false,
             is_gentle: false,
         };
-        let tried = if built.is_some() { Tried::AsBuilt } else { Self::is_tried(journal) };
-        if tried == Tried::NotAtAll {
+        let tried = if built.is_some() { VerifyMode::AsBuilt } else { Self::is_tried(journal) };
+        if tried == VerifyMode::NotAtAll {
             return Ok(None);
         }
         tracing::info!("the new data are in place; an etcd runs on them now, which no client can reach");

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Report, ResetError, Run, SPARE, Staged, blocking, settle};
+use super::{RESERVED_FREE_BYTES, Report, ResetError, ResetRun, Staged, blocking, resume};
 use crate::boltdb::membership::Membership;
 use crate::clock;
 use crate::datadir::DataDir;
@@ -19,8 +19,8 @@ use crate::restore::journal::{Journal, Operation};
 use crate::restore::workspace::{RecoveryDirs, RecoveryPaths, Work};
 use crate::restore::{replay, retired};
 use crate::server::cluster;
+use crate::server::data_state::data_state;
 use crate::server::preflight::{self, random_digits};
-use crate::server::survey::data_state;
 use crate::snapshot::browse;
 use crate::snapshot::file::{self, SnapshotFile};
 use crate::snapshot::verify::VerifyError;
@@ -28,16 +28,16 @@ use crate::snapshot::verify::VerifyError;
 /// The copy in which an etcd reads the log to its end.
 const REPLAY: &str = "replay";
 
-impl Run<'_> {
+impl ResetRun<'_> {
     /// Builds the new data beside those in use.
     pub(super) async fn stage(&mut self, what: Operation, snapshot: Option<PathBuf>) -> Result<Staged, AppError> {
         let data = self.data;
-        let before = cluster::recall(data)?;
+        let before = cluster::load(data)?;
         let found = data_state(data)?;
         let paths = RecoveryPaths::of(data, clock::unix_seconds(clock::now()))?;
         let in_place = data.open_member()?.map(|member| member.id()).transpose()?;
         let opened = if let Some(path) = snapshot {
-            Some(self.open(path).await?)
+            Some(self.open_snapshot(path).await?)
         } else {
             self.check_data(found, before.as_ref())?;
             None
@@ -50,12 +50,12 @@ impl Run<'_> {
             ..Report::default()
         };
         report.room = Some(self.check_room(&paths, opened.as_ref())?);
-        let token = self.secrets(&mut report).await?;
+        let token = self.read_secrets(&mut report).await?;
         let place = RecoveryDirs::of(data)?.ok_or_else(|| DirError::Missing(data.db()))?;
         let work = place.clear(data)?;
-        let name = self.name(before.as_ref())?;
+        let name = self.read_name(before.as_ref())?;
         let blueprint =
-            self.blueprint(name, if what == Operation::Reset { 0 } else { self.config.cluster_reset_bump_revision })?;
+            self.spec(name, if what == Operation::Reset { 0 } else { self.config.cluster_reset_bump_revision })?;
         let built = match opened {
             Some(snapshot) => self.build(snapshot, &work, &blueprint).await,
             None => self.replay(&work, &blueprint, &mut report).await,
@@ -64,7 +64,7 @@ impl Run<'_> {
         let built = built.map_err(|failure| failure.to_report().renamed(&held, &shown))?;
         // Only now: what cannot be restored leaves nothing behind, however often it is tried.
         if found == DataState::Present && !self.asked.no_safety_net {
-            self.safety_net(before.as_ref(), &mut report).await;
+            self.save_pre_restore_snapshot(before.as_ref(), &mut report).await;
         }
         // Before it is theirs: what is put in place later must still be this one.
         let member = work.enter(&[Work::BUILT, DataDir::MEMBER_NAME])?.id()?;
@@ -80,7 +80,7 @@ impl Run<'_> {
             Journal::begin(what, clock::rfc3339(clock::now()), paths, self.record(before.as_ref(), &blueprint));
         journal.before = before;
         if let Some(token) = token {
-            durable::write_file(&settle::staged_token(data), token.as_bytes(), PRIVATE_FILE)?;
+            durable::write_file(&resume::staged_token(data), token.as_bytes(), PRIVATE_FILE)?;
         }
         Ok(Staged { journal, report, built: Some(built), member, before: in_place })
     }
@@ -99,7 +99,7 @@ impl Run<'_> {
                 let (etcd, invocation) = (self.data.etcd(), Box::new(self.config.invocation.clone()));
                 return Err(ResetError::NoData { etcd, invocation, newest: self.newest.clone().map(Box::new) }.into());
             }
-            DataState::MissingWal => return Err(ResetError::Torn(self.data.etcd()).into()),
+            DataState::MissingWal => return Err(ResetError::MissingWal(self.data.etcd()).into()),
         }
         if let Some(last) = before.and_then(|cluster| cluster.etcd_version) {
             start::check_versions(last, self.program.version)?;
@@ -107,7 +107,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    async fn open(&self, path: PathBuf) -> Result<SnapshotFile, AppError> {
+    async fn open_snapshot(&self, path: PathBuf) -> Result<SnapshotFile, AppError> {
         let opened = blocking(move || file::open(&path)).await??;
         if opened.trailer.is_none() && !self.asked.skip_hash {
             return Err(VerifyError::NoHash(opened.path).into());
@@ -118,13 +118,14 @@ impl Run<'_> {
     /// Bytes that are needed, and that are free.
     fn check_room(&self, paths: &RecoveryPaths, snapshot: Option<&SnapshotFile>) -> Result<(u64, u64), ResetError> {
         let dir = paths.work.ancestors().find(|dir| dir.is_dir()).unwrap_or(Path::new("/")).to_path_buf();
-        let needed = SPARE + snapshot.map_or_else(|| replay::size(self.data), |snapshot| snapshot.database_size);
+        let needed =
+            RESERVED_FREE_BYTES + snapshot.map_or_else(|| replay::size(self.data), |snapshot| snapshot.database_size);
         let free = host::free_bytes(&dir).unwrap_or(u64::MAX);
         if free < needed { Err(ResetError::Space { needed, free, dir }) } else { Ok((needed, free)) }
     }
 
     /// CAs and token: those that are there stay. A token that was given is the server's once all is done.
-    async fn secrets(&self, report: &mut Report) -> Result<Option<String>, AppError> {
+    async fn read_secrets(&self, report: &mut Report) -> Result<Option<String>, AppError> {
         let had_none = !self.data.certificate("server-ca").certificate.exists();
         preflight::ensure_certificates(self.data, Names::of(self.config)).await?;
         if had_none {
@@ -149,7 +150,7 @@ impl Run<'_> {
         Ok(Some(token))
     }
 
-    fn name(&self, before: Option<&ClusterRecord>) -> Result<String, AppError> {
+    fn read_name(&self, before: Option<&ClusterRecord>) -> Result<String, AppError> {
         let known = preflight::read_name(self.data).or_else(|| before.map(|cluster| cluster.member_name.clone()));
         match known.filter(|name| !name.is_empty()) {
             Some(name) => Ok(name),
@@ -158,7 +159,7 @@ impl Run<'_> {
     }
 
     /// A token that nobody else has makes a cluster that nobody else is in: members of the one before can never mix with it.
-    fn blueprint(&self, name: String, raise: u64) -> Result<DataDirSpec, AppError> {
+    fn spec(&self, name: String, raise: u64) -> Result<DataDirSpec, AppError> {
         let token = format!("quorate-{}{}", random_digits()?, random_digits()?);
         let membership = Membership::new(&[(name.clone(), vec![Addresses::peer_url(self.config)])], &token);
         let membership = membership.map_err(ResetError::from)?;

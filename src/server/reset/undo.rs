@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::path::Path;
 
-use super::{Report, ResetError, Run, Staged, Tried};
+use super::{Report, ResetError, ResetRun, Staged, VerifyMode};
 use crate::boltdb::database::Length;
 use crate::clock;
 use crate::error::AppError;
@@ -16,15 +16,15 @@ use crate::snapshot::inspect;
 use crate::snapshot::live::PinnedDatabase;
 use crate::snapshot::verify::VerifyError;
 
-impl Run<'_> {
+impl ResetRun<'_> {
     /// What goes back to what.
     pub(super) fn plan_undo(&self) -> Result<Staged, AppError> {
         let data = self.data;
         let mut paths = RecoveryPaths::of(data, clock::unix_seconds(clock::now()))?;
-        let (aside, held) = retired::newest(data)?.ok_or_else(|| ResetError::NothingAside(data.db()))?;
+        let (aside, held) = retired::newest(data)?.ok_or_else(|| ResetError::NoEarlierData(data.db()))?;
         paths.staged.clone_from(&aside.path);
         paths.work = data.restore();
-        let before = cluster::recall(data)?;
+        let before = cluster::load(data)?;
         let epoch = before.as_ref().map_or(1, |cluster| cluster.epoch + 1);
         let labelled = retired::read_record(&held.dir)?;
         if let Some(last) = labelled.as_ref().and_then(|cluster| cluster.etcd_version) {
@@ -48,8 +48,8 @@ impl Run<'_> {
     }
 
     /// Whether an etcd runs on them, if it can be told: of several members, one alone never does.
-    pub(super) fn is_tried(journal: &Journal) -> Tried {
-        if journal.after.members == 1 { Tried::Alone } else { Tried::NotAtAll }
+    pub(super) fn is_tried(journal: &Journal) -> VerifyMode {
+        if journal.after.members == 1 { VerifyMode::Alone } else { VerifyMode::NotAtAll }
     }
 }
 

@@ -6,9 +6,9 @@ use std::time::{Duration, SystemTime};
 
 use chrono::{DateTime, Local};
 
-use super::super::grace;
+use super::super::etcd_stop_timeout;
 use super::super::health::Health;
-use super::super::state::Shared;
+use super::super::state::ServerState;
 use super::{dir, on_failure, owner, schedule};
 use crate::clock;
 use crate::error::{AppError, ErrorReport};
@@ -24,14 +24,14 @@ use crate::snapshot::manifest::Manifest;
 use crate::snapshot::store::locate::{Located, Notice, SnapshotLocator};
 
 /// The longest sleep before the wall clock is looked at again.
-const LOOK_AGAIN: Duration = Duration::from_secs(30);
+const POLL_INTERVAL: Duration = Duration::from_secs(30);
 /// The longest time that a drill may take, with the download of its snapshot: it is bound to end before the next day.
-const LONGEST: Duration = Duration::from_secs(6 * 3600);
+const DRILL_TIMEOUT: Duration = Duration::from_secs(6 * 3600);
 /// What a directory for a download is called, among hidden ones.
 const DOWNLOAD: &str = "quorate-drill-download";
 
 /// Drills until the server ends. Begins once etcd was healthy for the first time.
-pub async fn keep(shared: Arc<Shared>) {
+pub async fn run(shared: Arc<ServerState>) {
     let mut health = shared.health.clone();
     if health.wait_for(|health| matches!(health, Health::Healthy(_))).await.is_err() {
         return;
@@ -44,7 +44,10 @@ pub async fn keep(shared: Arc<Shared>) {
         let now = DateTime::<Local>::from(clock::now());
         let known = Record::read(&shared.data).last.and_then(|last| clock::parse_rfc3339(&last.at)).map(DateTime::from);
         let last = newest(&now, [attempted, known].into_iter().flatten());
-        let due = config.drill.as_ref().map(|schedule| schedule.due(&now, last.as_ref(), &schedule::born(&shared)));
+        let due = config
+            .drill
+            .as_ref()
+            .map(|schedule| schedule.due(&now, last.as_ref(), &schedule::data_created_at(&shared)));
         let next = match due {
             Some(Due::Now(_)) if *shared.snapshots.stopping.borrow() => return,
             Some(Due::Now(slot)) => {
@@ -58,7 +61,7 @@ pub async fn keep(shared: Arc<Shared>) {
         };
         shared.snapshots.note(|history| history.next_drill = next);
         let wait =
-            next.map_or(LOOK_AGAIN, |next| next.duration_since(clock::now()).unwrap_or_default().min(LOOK_AGAIN));
+            next.map_or(POLL_INTERVAL, |next| next.duration_since(clock::now()).unwrap_or_default().min(POLL_INTERVAL));
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
             () = shared.snapshots.stopped() => return,
@@ -69,12 +72,12 @@ pub async fn keep(shared: Arc<Shared>) {
     }
 }
 
-async fn run_slot(shared: &Arc<Shared>) {
+async fn run_slot(shared: &Arc<ServerState>) {
     let course = JobControl::default();
     let _drilling = shared.snapshots.drilling.lock().await;
     let (snapshot, done) = {
-        let mut drilling = std::pin::pin!(drill_aside(shared, &course));
-        let mut late = std::pin::pin!(tokio::time::sleep(LONGEST));
+        let mut drilling = std::pin::pin!(drill_on_thread(shared, &course));
+        let mut late = std::pin::pin!(tokio::time::sleep(DRILL_TIMEOUT));
         loop {
             tokio::select! {
                 done = &mut drilling => break done,
@@ -114,7 +117,7 @@ async fn run_slot(shared: &Arc<Shared>) {
 }
 
 /// On a thread of its own, which may wait: what a drill asks its etcd cannot move between threads.
-async fn drill_aside(shared: &Arc<Shared>, course: &JobControl) -> (String, Result<Passed, AppError>) {
+async fn drill_on_thread(shared: &Arc<ServerState>, course: &JobControl) -> (String, Result<Passed, AppError>) {
     let (shared, course) = (shared.clone(), course.clone());
     let runtime = tokio::runtime::Handle::current();
     let drilling = tokio::task::spawn_blocking(move || {
@@ -129,7 +132,7 @@ async fn drill_aside(shared: &Arc<Shared>, course: &JobControl) -> (String, Resu
 }
 
 /// Drills the newest good snapshot, on this node or in object storage; `name` becomes what it is called.
-async fn drill(shared: &Arc<Shared>, course: &JobControl, name: &mut String) -> Result<Passed, AppError> {
+async fn drill(shared: &Arc<ServerState>, course: &JobControl, name: &mut String) -> Result<Passed, AppError> {
     let tell: fn(Notice<'_>) = |notice| match notice {
         Notice::Unseen(failure) => {
             log_failure!(warn, failure.to_report(), "object storage was not looked into for the drill");
@@ -162,7 +165,8 @@ async fn drill(shared: &Arc<Shared>, course: &JobControl, name: &mut String) -> 
             (path, there.manifest().cloned())
         }
     };
-    let program = Program { checked: shared.binary.checked.clone(), version: shared.binary.version, grace: grace() };
+    let program =
+        Program { checked: shared.binary.checked.clone(), version: shared.binary.version, grace: etcd_stop_timeout() };
     let drill = Drill { config: &shared.config, program: &program, dir: &near, skip_hash: false };
     let passed = drill.run(&path, manifest.as_ref(), course, |_, _| {}).await;
     drop(download);

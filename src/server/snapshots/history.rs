@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::super::state::Shared;
+use super::super::state::ServerState;
 use super::{SCHEDULED, dir, owner};
 use crate::clock;
 use crate::error::ErrorReport;
@@ -33,7 +33,7 @@ pub struct History {
 }
 
 /// Brings what is known of the directory up to date.
-pub(super) fn look_around(shared: &Shared) {
+pub(super) fn refresh_history(shared: &ServerState) {
     let mut listed = match list::list(&dir(shared)) {
         Ok(listed) => listed,
         Err(error) => {

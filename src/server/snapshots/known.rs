@@ -25,7 +25,7 @@ const S3_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// What there is.
 #[derive(Debug, Default)]
-pub struct Known {
+pub struct KnownSnapshots {
     /// The newest one that is not known to be damaged.
     pub newest: Option<KnownSnapshot>,
     /// Why object storage could not be asked, if it was to be.
@@ -33,7 +33,7 @@ pub struct Known {
 }
 
 /// Looks on this node, and in object storage if snapshots are uploaded there.
-pub async fn newest(config: &Config, data: &DataDir) -> Known {
+pub async fn newest(config: &Config, data: &DataDir) -> KnownSnapshots {
     let owner = cluster::owner(data, &config.node_name, None);
     let dir = config.snapshot.place(data);
     let place = dir.clone();
@@ -47,7 +47,7 @@ pub async fn newest(config: &Config, data: &DataDir) -> Known {
             Err(failure) => unseen = Some(failure),
         }
     }
-    Known { newest: choose(found, &owner, clock::unix_seconds(clock::now())), unseen }
+    KnownSnapshots { newest: choose(found, &owner, clock::unix_seconds(clock::now())), unseen }
 }
 
 async fn in_bucket(config: &Config, data: &DataDir) -> Result<(Vec<Listed>, String), AppError> {
@@ -57,7 +57,7 @@ async fn in_bucket(config: &Config, data: &DataDir) -> Result<(Vec<Listed>, Stri
     };
     match tokio::time::timeout(S3_TIMEOUT, listing).await {
         Ok(listed) => listed,
-        Err(_) => Err(super::RefusedError::StoreTimeout(S3_TIMEOUT).into()),
+        Err(_) => Err(super::SnapshotRefused::StoreTimeout(S3_TIMEOUT).into()),
     }
 }
 

@@ -21,7 +21,7 @@ use tokio::sync::{OwnedMutexGuard, watch};
 
 use super::cluster;
 use super::health::Health;
-use super::state::Shared;
+use super::state::ServerState;
 use crate::clock;
 use crate::config::SnapshotConfig;
 use crate::error::{AppError, Code, Diagnostic, Exit};
@@ -35,18 +35,18 @@ use crate::snapshot::manifest::Manifest;
 use crate::snapshot::name::{self, NamePrefix};
 use crate::snapshot::save::{self, SaveError, SaveRequest, Source};
 pub use history::History;
-use history::look_around;
+use history::refresh_history;
 use uploads::Uploads;
 
 /// What a scheduled snapshot is taken for.
 const SCHEDULED: &str = "scheduled";
 
 /// How often it is looked how far an upload is.
-const NEWS: Duration = Duration::from_millis(250);
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Why no snapshot is begun.
 #[derive(Debug, thiserror::Error)]
-pub enum RefusedError {
+pub enum SnapshotRefused {
     /// One at a time.
     #[error("{0}")]
     Busy(&'static str),
@@ -67,7 +67,7 @@ pub enum RefusedError {
     Client(#[source] ClientError),
 }
 
-impl Diagnostic for RefusedError {
+impl Diagnostic for SnapshotRefused {
     fn code(&self) -> Code {
         match self {
             Self::Busy(_) => Code::Busy,
@@ -91,7 +91,7 @@ impl Diagnostic for RefusedError {
 
 /// What to take.
 #[derive(Clone, Debug)]
-pub struct Order {
+pub struct SaveOrder {
     /// First part of the name.
     pub base: NamePrefix,
     /// Another directory than the configured one.
@@ -188,7 +188,7 @@ impl Snapshots {
     ///
     /// # Errors
     /// What is being done.
-    pub async fn turn(&self, doing: &'static str, wait: bool) -> Result<OwnedMutexGuard<()>, RefusedError> {
+    pub async fn lock(&self, doing: &'static str, wait: bool) -> Result<OwnedMutexGuard<()>, SnapshotRefused> {
         let lock = || self.doing.lock().unwrap_or_else(PoisonError::into_inner);
         let turn = match self.saving.clone().try_lock_owned() {
             Ok(turn) => turn,
@@ -196,7 +196,7 @@ impl Snapshots {
                 tracing::debug!(busy = *lock(), "waiting for the end of another operation");
                 self.saving.clone().lock_owned().await
             }
-            Err(_) => return Err(RefusedError::Busy(*lock())),
+            Err(_) => return Err(SnapshotRefused::Busy(*lock())),
         };
         *lock() = doing;
         Ok(turn)
@@ -210,12 +210,12 @@ impl Snapshots {
 
 /// Where the snapshots are.
 #[must_use]
-pub fn dir(shared: &Shared) -> PathBuf {
+pub fn dir(shared: &ServerState) -> PathBuf {
     shared.snapshots.settings.borrow().place(&shared.data)
 }
 
 /// Whose snapshots those of this server are: also right after the first start, before the cluster is remembered.
-fn owner(shared: &Shared) -> Owner {
+fn owner(shared: &ServerState) -> Owner {
     let present = match &*shared.health.borrow() {
         Health::Healthy(facts) => {
             Some(Incarnation { cluster_id: facts.cluster_id.clone(), member_id: facts.member_id.clone() })
@@ -229,9 +229,9 @@ fn owner(shared: &Shared) -> Owner {
 ///
 /// # Errors
 /// Whatever keeps it from being whole, safe and good.
-pub async fn take_and_upload(
-    shared: &Arc<Shared>,
-    order: Order,
+pub async fn save_and_upload(
+    shared: &Arc<ServerState>,
+    order: SaveOrder,
     progress: impl Fn(&'static str, u64, u64) + Clone + Send + 'static,
 ) -> Result<Saved, AppError> {
     let options = order.s3.clone();
@@ -241,7 +241,7 @@ pub async fn take_and_upload(
         s3.target()?;
     }
     let (saving, begun) = (progress.clone(), clock::monotonic());
-    let (manifest, path) = take(shared, order, move |done, all| saving("saving", done, all)).await?;
+    let (manifest, path) = save_snapshot(shared, order, move |done, all| saving("saving", done, all)).await?;
     let took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
     if !s3.is_on {
         return Ok(Saved { manifest, path, upload: None, is_only_there: false, took_ms });
@@ -255,7 +255,7 @@ pub async fn take_and_upload(
             tokio::select! {
                 outcome = &mut outcome => break outcome.unwrap_or_else(|_| Err(stopping())),
                 () = shared.snapshots.stopped() => break Err(stopping()),
-                () = tokio::time::sleep(NEWS) => {
+                () = tokio::time::sleep(PROGRESS_INTERVAL) => {
                     let (what, done, all) = uploads.progress_of(dir, &manifest.name);
                     progress(what, done, all);
                 }
@@ -270,18 +270,18 @@ pub async fn take_and_upload(
 ///
 /// # Errors
 /// Whatever keeps it from being whole, safe and good.
-pub async fn take(
-    shared: &Arc<Shared>,
-    order: Order,
+pub async fn save_snapshot(
+    shared: &Arc<ServerState>,
+    order: SaveOrder,
     progress: impl FnMut(u64, u64) + Send + 'static,
 ) -> Result<(Manifest, PathBuf), AppError> {
-    let turn = shared.snapshots.turn("a snapshot is being taken already", order.wait).await?;
+    let turn = shared.snapshots.lock("a snapshot is being taken already", order.wait).await?;
     let course = JobControl::default();
-    let unwanted = BreakOff(course.clone());
+    let unwanted = CancelOnDrop(course.clone());
     let shared = shared.clone();
     // On a task of its own, because whoever asked may go away, and what was begun has to be ended in order.
     let taken = tokio::spawn(async move {
-        let done = take_alone(&shared, order, course, progress).await;
+        let done = save_exclusive(&shared, order, course, progress).await;
         drop(turn);
         done
     });
@@ -291,17 +291,17 @@ pub async fn take(
 }
 
 /// Breaks a save off if nobody waits for it any more.
-struct BreakOff(JobControl);
+struct CancelOnDrop(JobControl);
 
-impl Drop for BreakOff {
+impl Drop for CancelOnDrop {
     fn drop(&mut self) {
         self.0.cancel();
     }
 }
 
-async fn take_alone(
-    shared: &Shared,
-    order: Order,
+async fn save_exclusive(
+    shared: &ServerState,
+    order: SaveOrder,
     course: JobControl,
     progress: impl FnMut(u64, u64),
 ) -> Result<(Manifest, PathBuf), AppError> {
@@ -310,18 +310,18 @@ async fn take_alone(
     // What somebody does elsewhere says nothing about this node's own snapshots.
     let is_usual = order.dir.is_none();
     let (done, is_late) = {
-        let mut saving = std::pin::pin!(try_to_take(shared, order, &course, progress));
+        let mut saving = std::pin::pin!(save(shared, order, &course, progress));
         let mut why = None;
         let late = tokio::time::sleep(limit.unwrap_or(Duration::MAX / 4));
         let mut late = std::pin::pin!(late);
         loop {
             tokio::select! {
                 done = &mut saving => {
-                    let is_late = matches!(why, Some(RefusedError::TooLong(_)));
+                    let is_late = matches!(why, Some(SnapshotRefused::TooLong(_)));
                     break (done.map_err(|failure| why.map_or(failure, AppError::from)), is_late);
                 }
-                () = shared.snapshots.stopped(), if why.is_none() => why = Some(RefusedError::Stopping),
-                () = &mut late, if limit.is_some() && why.is_none() => why = limit.map(RefusedError::TooLong),
+                () = shared.snapshots.stopped(), if why.is_none() => why = Some(SnapshotRefused::Stopping),
+                () = &mut late, if limit.is_some() && why.is_none() => why = limit.map(SnapshotRefused::TooLong),
             }
             course.cancel();
         }
@@ -347,7 +347,7 @@ async fn take_alone(
                     history.last_failure = None;
                 });
             }
-            tokio::task::block_in_place(|| look_around(shared));
+            tokio::task::block_in_place(|| refresh_history(shared));
         }
         Err(_) if course.is_cancelled() && !is_late && !*shared.snapshots.stopping.borrow() => {
             tracing::info!("the snapshot was cancelled, as its client disconnected; nothing of it is left");
@@ -369,9 +369,9 @@ async fn take_alone(
     done
 }
 
-async fn try_to_take(
-    shared: &Shared,
-    order: Order,
+async fn save(
+    shared: &ServerState,
+    order: SaveOrder,
     course: &JobControl,
     progress: impl FnMut(u64, u64),
 ) -> Result<(Manifest, PathBuf), AppError> {
@@ -387,15 +387,15 @@ async fn try_to_take(
         packing: order.packing.unwrap_or_else(|| snapshots.settings.borrow().packing),
         reason: order.reason,
         labels: order.labels,
-        lineage: cluster::recall(&shared.data).ok().flatten().map(|record| record.lineage).unwrap_or_default(),
-        live: snapshots.settings.borrow().copy.then(|| live(shared)),
+        lineage: cluster::load(&shared.data).ok().flatten().map(|record| record.lineage).unwrap_or_default(),
+        live: snapshots.settings.borrow().copy.then(|| pinned_database(shared)),
         last_named: snapshots.last_named.load(Ordering::Relaxed),
         course: course.clone(),
     };
     let url = Addresses::local_client_url(&shared.config);
-    let mut client = EtcdClient::connect(&shared.data, &url).await.map_err(RefusedError::Client)?;
+    let mut client = EtcdClient::connect(&shared.data, &url).await.map_err(SnapshotRefused::Client)?;
     // No health check: an alarm is no obstacle, since this may be the last chance, and no leader is needed for it.
-    let facts = client.source().await.map_err(|why| RefusedError::NotReady(why.to_string()))?;
+    let facts = client.source().await.map_err(|why| SnapshotRefused::NotReady(why.to_string()))?;
     if !facts.alarms.is_empty() {
         tracing::warn!(
             event = "snapshot-with-alarms",
@@ -410,7 +410,7 @@ async fn try_to_take(
 }
 
 /// The database of the etcd that runs now.
-fn live(shared: &Shared) -> Source {
+fn pinned_database(shared: &ServerState) -> Source {
     let child = shared.child.clone();
     let generation = child.borrow().generation;
     Source { data: shared.data.clone(), is_same: Arc::new(move || child.borrow().generation == generation) }

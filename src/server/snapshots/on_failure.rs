@@ -7,7 +7,7 @@ use crate::error::ErrorReport;
 use crate::etcd::process::{kill_group, operator_environment};
 
 /// How long it may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Runs it in the shell, with what went wrong in its environment.
 pub(super) async fn run(command: String, told: ErrorReport, node: String) {
@@ -20,12 +20,15 @@ pub(super) async fn run(command: String, told: ErrorReport, node: String) {
         Ok(child) => child,
         Err(error) => return tracing::error!(%error, "etcd-snapshot-on-failure cannot be run"),
     };
-    match tokio::time::timeout(PATIENCE, child.wait()).await {
+    match tokio::time::timeout(COMMAND_TIMEOUT, child.wait()).await {
         Ok(Ok(status)) if status.success() => tracing::info!("etcd-snapshot-on-failure was run"),
         Ok(Ok(status)) => tracing::error!(%status, "etcd-snapshot-on-failure failed"),
         Ok(Err(error)) => tracing::error!(%error, "etcd-snapshot-on-failure was lost"),
         Err(_) => {
-            tracing::error!(seconds = PATIENCE.as_secs(), "etcd-snapshot-on-failure took too long and was ended");
+            tracing::error!(
+                seconds = COMMAND_TIMEOUT.as_secs(),
+                "etcd-snapshot-on-failure took too long and was ended"
+            );
             if let Some(pid) = child.id() {
                 kill_group(pid);
             }

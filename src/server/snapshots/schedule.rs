@@ -13,8 +13,8 @@ use tokio::sync::Notify;
 use tokio_cron_scheduler::{Job, JobScheduler, JobSchedulerError};
 
 use super::super::health::Health;
-use super::super::state::Shared;
-use super::{Order, SCHEDULED, dir, look_around, on_failure, owner, take};
+use super::super::state::ServerState;
+use super::{SCHEDULED, SaveOrder, dir, on_failure, owner, refresh_history, save_snapshot};
 use crate::clock;
 use crate::config::SnapshotConfig;
 use crate::error::{AppError, ErrorReport};
@@ -30,10 +30,10 @@ use crate::snapshot::{list, manifest, prune};
 /// After a slot was taken.
 const PAUSE: Duration = Duration::from_secs(1);
 /// The longest sleep before the wall clock is looked at again.
-const LOOK_AGAIN: Duration = Duration::from_secs(30);
+const POLL_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Takes the scheduled ones until the server ends. Begins once etcd was healthy for the first time.
-pub async fn keep(shared: Arc<Shared>) {
+pub async fn run(shared: Arc<ServerState>) {
     let mut health = shared.health.clone();
     if health.wait_for(|health| matches!(health, Health::Healthy(_))).await.is_err() {
         return;
@@ -49,7 +49,7 @@ pub async fn keep(shared: Arc<Shared>) {
             return;
         }
     };
-    let look_again = faults::tunable("QUORATE_TEST_LOOK_MS", LOOK_AGAIN);
+    let look_again = faults::tunable("QUORATE_TEST_LOOK_MS", POLL_INTERVAL);
     let mut settings = shared.snapshots.settings.clone();
     let mut seen = None;
     let mut announced = None;
@@ -61,7 +61,7 @@ pub async fn keep(shared: Arc<Shared>) {
         // Commands on this node delete, verify and copy, too.
         let present = present(&shared, &config);
         if seen.as_ref() != Some(&present) {
-            tokio::task::block_in_place(|| look_around(&shared));
+            tokio::task::block_in_place(|| refresh_history(&shared));
             seen = Some(present);
         }
         if announced.as_ref() != Some(&config) {
@@ -85,7 +85,7 @@ pub async fn keep(shared: Arc<Shared>) {
         let now = DateTime::<Local>::from(clock::now());
         let known = shared.snapshots.history().last_scheduled.map(DateTime::from);
         let last = newest(&now, [attempted, known].into_iter().flatten());
-        match schedule.due(&now, last.as_ref(), &born(&shared)) {
+        match schedule.due(&now, last.as_ref(), &data_created_at(&shared)) {
             Due::Now(slot) => {
                 attempted = Some(now);
                 tracing::info!(event = "snapshot-due", slot = slot.to_rfc3339(), "a scheduled snapshot is due");
@@ -137,7 +137,7 @@ fn announce(config: &SnapshotConfig) {
 }
 
 /// What decides what there is to be seen: the directory, how it was left, and which snapshots are the scheduled ones.
-fn present(shared: &Shared, config: &SnapshotConfig) -> (PathBuf, NamePrefix, [Option<i128>; 2]) {
+fn present(shared: &ServerState, config: &SnapshotConfig) -> (PathBuf, NamePrefix, [Option<i128>; 2]) {
     let dir = dir(shared);
     let modified = |dir: &Path| std::fs::metadata(dir).ok().map(|dir| manifest::modified(&dir));
     let both = [modified(&dir), modified(&dir.join(manifest::DIR))];
@@ -145,7 +145,7 @@ fn present(shared: &Shared, config: &SnapshotConfig) -> (PathBuf, NamePrefix, [O
 }
 
 /// What a snapshot left that was removed by hand.
-fn sweep_manifests(shared: &Shared) {
+fn sweep_manifests(shared: &ServerState) {
     let dir = dir(shared);
     for name in manifest::orphans(&dir).unwrap_or_default() {
         if manifest::remove(&dir, &name).is_ok() {
@@ -155,7 +155,7 @@ fn sweep_manifests(shared: &Shared) {
 }
 
 /// After a change of `node-name`, or of the data under one: which snapshots count for retention, and which do not.
-fn announce_renamed(shared: &Shared) {
+fn announce_renamed(shared: &ServerState) {
     let (dir, node) = (dir(shared), &shared.config.node_name);
     let base = shared.snapshots.settings.borrow().base.clone();
     let renamed = prune::renamed(&list::list(&dir).unwrap_or_default(), &base, &owner(shared));
@@ -181,8 +181,8 @@ fn announce_renamed(shared: &Shared) {
     }
 }
 
-async fn run_slot(shared: &Arc<Shared>, config: &SnapshotConfig) {
-    let order = Order {
+async fn run_slot(shared: &Arc<ServerState>, config: &SnapshotConfig) {
+    let order = SaveOrder {
         base: config.base.clone(),
         dir: None,
         packing: None,
@@ -195,7 +195,7 @@ async fn run_slot(shared: &Arc<Shared>, config: &SnapshotConfig) {
     let begun = clock::monotonic();
     let attempt = || async {
         tokio::select! {
-            done = take(shared, order.clone(), |_, _| {}) => Some(done),
+            done = save_snapshot(shared, order.clone(), |_, _| {}) => Some(done),
             () = shared.snapshots.stopped() => None,
         }
     };
@@ -226,7 +226,7 @@ async fn run_slot(shared: &Arc<Shared>, config: &SnapshotConfig) {
 }
 
 /// The next slot does not wait for it.
-fn upload(shared: &Shared, name: &str, path: &Path) {
+fn upload(shared: &ServerState, name: &str, path: &Path) {
     let dir = path.parent().unwrap_or(path);
     if let Err(error) = shared.snapshots.uploads.submit(&shared.data, dir, name, BTreeMap::new()) {
         log_failure!(error, ErrorReport::of(&error), "a snapshot is not uploaded");
@@ -234,7 +234,7 @@ fn upload(shared: &Shared, name: &str, path: &Path) {
 }
 
 /// Takes older ones away, and says how many.
-async fn retain(shared: &Shared, config: &SnapshotConfig) -> usize {
+async fn retain(shared: &ServerState, config: &SnapshotConfig) -> usize {
     let local = Directory(dir(shared));
     let now = clock::unix_seconds(clock::now());
     let gone = async {
@@ -264,7 +264,7 @@ async fn retain(shared: &Shared, config: &SnapshotConfig) -> usize {
 }
 
 /// When this server's data began: the member's name is written once, at its first start.
-pub(super) fn born(shared: &Shared) -> DateTime<Local> {
+pub(super) fn data_created_at(shared: &ServerState) -> DateTime<Local> {
     let written = std::fs::symlink_metadata(shared.data.etcd_name()).and_then(|found| found.modified());
     DateTime::<Local>::from(written.unwrap_or_else(|_| clock::now()))
 }

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::error::UploadError;
-use super::queue::{Begun, Pending};
+use super::queue::{MultipartUpload, Pending};
 use crate::config::s3::{S3Config, Target};
 use crate::error::{AppError, ErrorReport};
 use crate::log_failure;
 use crate::server::snapshots;
-use crate::server::state::Shared;
+use crate::server::state::ServerState;
 use crate::snapshot::file::Compression;
 use crate::snapshot::list::{self, Status};
 use crate::snapshot::manifest::Manifest;
@@ -20,12 +20,12 @@ use crate::snapshot::store::s3::{Bucket, listing};
 
 /// One attempt to upload a snapshot: where it is now, and what was written down of it.
 pub(super) async fn attempt(
-    shared: &Arc<Shared>,
+    shared: &Arc<ServerState>,
     config: &S3Config,
     pending: &Pending,
     connected: &mut Option<(Target, Bucket)>,
 ) -> Result<(String, Manifest), UploadError> {
-    let manifest = still_good(pending)?;
+    let manifest = check_still_good(pending)?;
     let failed = |place: &str, failure: AppError| UploadError::Failed {
         name: pending.name.clone(),
         place: place.to_owned(),
@@ -46,17 +46,17 @@ pub(super) async fn attempt(
                 bucket
             }
         };
-        take_back(shared, &bucket).await;
+        abort_stale_uploads(shared, &bucket).await;
         match send(shared, &bucket, pending, &manifest).await {
             Ok(()) => return Ok((bucket.url(&bucket.key(&pending.name)), manifest)),
             Err(error) if error.kind == S3ErrorKind::NameConflict => {
-                return Err(UploadError::Taken {
+                return Err(UploadError::NameConflict {
                     name: pending.name.clone(),
                     source: Box::new(AppError::from(error).to_report()),
                 });
             }
             Err(error) if error.kind == S3ErrorKind::SourceChanged => {
-                return Err(UploadError::Damaged {
+                return Err(UploadError::Corrupt {
                     name: pending.name.clone(),
                     source: Box::new(AppError::from(error).to_report()),
                 });
@@ -75,7 +75,7 @@ pub(super) async fn attempt(
 }
 
 /// The command that cancels an upload: what is gone is not uploaded.
-fn cancel(shared: &Shared, pending: &Pending) -> String {
+fn cancel(shared: &ServerState, pending: &Pending) -> String {
     let command = format!("quorate etcd-snapshot delete --local {}", pending.name);
     if pending.dir == snapshots::dir(shared) {
         return command;
@@ -84,23 +84,23 @@ fn cancel(shared: &Shared, pending: &Pending) -> String {
 }
 
 /// What is to be uploaded must be what was saved.
-fn still_good(pending: &Pending) -> Result<Manifest, UploadError> {
+fn check_still_good(pending: &Pending) -> Result<Manifest, UploadError> {
     let listed = tokio::task::block_in_place(|| list::one(&pending.dir, pending.name.as_ref()));
     let Some(listed) = listed else {
         let name = pending.name.clone();
-        return Err(if pending.is_gone() { UploadError::Gone(name) } else { UploadError::Away(name) });
+        return Err(if pending.is_gone() { UploadError::NotFound(name) } else { UploadError::Unavailable(name) });
     };
     match (listed.status, listed.manifest) {
         (Status::Good, Some(manifest)) => Ok(manifest),
-        (Status::Unreadable, _) => Err(UploadError::Away(pending.name.clone())),
+        (Status::Unreadable, _) => Err(UploadError::Unavailable(pending.name.clone())),
         (status, _) => Err(UploadError::NotGood { name: pending.name.clone(), status: status.word() }),
     }
 }
 
 /// Takes back what earlier attempts have begun in this bucket and not ended, for this snapshot or another. What cannot be taken back now is
 /// remembered, and is no reason not to try again.
-pub(super) async fn take_back(shared: &Shared, bucket: &Bucket) {
-    for begun in shared.snapshots.uploads.left_in(&bucket.target().bucket) {
+pub(super) async fn abort_stale_uploads(shared: &ServerState, bucket: &Bucket) {
+    for begun in shared.snapshots.uploads.stale_uploads_in(&bucket.target().bucket) {
         match upload::abort(bucket, &begun.key, &begun.id).await {
             Ok(()) => forget(shared, &begun.id),
             Err(error) => {
@@ -113,14 +113,14 @@ pub(super) async fn take_back(shared: &Shared, bucket: &Bucket) {
 }
 
 /// Nothing of an upload in parts is left.
-fn forget(shared: &Shared, id: &str) {
-    shared.snapshots.uploads.note(&shared.data, |file| {
+fn forget(shared: &ServerState, id: &str) {
+    shared.snapshots.uploads.change(&shared.data, |file| {
         file.pending.iter_mut().for_each(|pending| pending.begun.retain(|begun| begun.id != id));
         file.left.retain(|begun| begun.id != id);
     });
 }
 
-async fn send(shared: &Shared, bucket: &Bucket, pending: &Pending, manifest: &Manifest) -> Result<(), S3Error> {
+async fn send(shared: &ServerState, bucket: &Bucket, pending: &Pending, manifest: &Manifest) -> Result<(), S3Error> {
     let uploads = &shared.snapshots.uploads;
     let sending = UploadRequest {
         path: pending.dir.join(&pending.name),
@@ -147,8 +147,9 @@ async fn send(shared: &Shared, bucket: &Bucket, pending: &Pending, manifest: &Ma
         if state == State::Over {
             return forget(shared, id);
         }
-        let begun = Begun { bucket: bucket.target().bucket.clone(), key: sending.key.clone(), id: id.to_owned() };
-        shared.snapshots.uploads.note(&shared.data, |file| {
+        let begun =
+            MultipartUpload { bucket: bucket.target().bucket.clone(), key: sending.key.clone(), id: id.to_owned() };
+        shared.snapshots.uploads.change(&shared.data, |file| {
             if let Some(entry) = file.pending.iter_mut().find(|other| other.is(pending)) {
                 entry.begun.push(begun);
             }

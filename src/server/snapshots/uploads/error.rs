@@ -27,7 +27,7 @@ pub enum UploadError {
     },
     /// It was looked at, and is not what was saved.
     #[error("the snapshot {name} is damaged on this node, and is not uploaded")]
-    Damaged {
+    Corrupt {
         /// Which.
         name: String,
         /// What was found.
@@ -35,7 +35,7 @@ pub enum UploadError {
     },
     /// Its name is not free there.
     #[error("the snapshot {name} is whole and safe on this node, and is not uploaded")]
-    Taken {
+    NameConflict {
         /// Which.
         name: String,
         /// What is there.
@@ -43,13 +43,13 @@ pub enum UploadError {
     },
     /// Somebody removed it.
     #[error("the snapshot {0} is gone, and was not uploaded")]
-    Gone(String),
+    NotFound(String),
     /// It cannot be looked at now.
     #[error("the snapshot {0} cannot be looked at now, and was not uploaded")]
-    Away(String),
+    Unavailable(String),
     /// Uploads were switched off meanwhile.
     #[error("the snapshot {0} is whole and safe on this node, and was not uploaded: etcd-s3 is switched off now")]
-    SwitchedOff(String),
+    Disabled(String),
     /// Nothing waits for it any more.
     #[error("the server ended before the snapshot was uploaded; it goes on at its next start")]
     Stopping,
@@ -58,7 +58,7 @@ pub enum UploadError {
 impl UploadError {
     /// No other attempt could do better.
     pub(super) fn is_final(&self) -> bool {
-        matches!(self, Self::NotGood { .. } | Self::Damaged { .. } | Self::Taken { .. } | Self::Gone(_))
+        matches!(self, Self::NotGood { .. } | Self::Corrupt { .. } | Self::NameConflict { .. } | Self::NotFound(_))
     }
 }
 
@@ -66,9 +66,9 @@ impl Diagnostic for UploadError {
     fn code(&self) -> Code {
         match self {
             Self::Failed { .. } | Self::Stopping => Code::UploadPending,
-            Self::NotGood { .. } | Self::Damaged { .. } | Self::Taken { .. } => Code::UploadRefused,
-            Self::Gone(_) | Self::Away(_) => Code::UploadSourceMissing,
-            Self::SwitchedOff(_) => Code::UploadDisabled,
+            Self::NotGood { .. } | Self::Corrupt { .. } | Self::NameConflict { .. } => Code::UploadRefused,
+            Self::NotFound(_) | Self::Unavailable(_) => Code::UploadSourceMissing,
+            Self::Disabled(_) => Code::UploadDisabled,
         }
     }
 
@@ -78,11 +78,11 @@ impl Diagnostic for UploadError {
                 let fix = source.next.as_deref().unwrap_or("quorate etcd-snapshot s3-check");
                 format!("{fix}; the upload is retried until it succeeds. To cancel it: {cancel}")
             }
-            Self::NotGood { .. } | Self::Damaged { .. } => "quorate etcd-snapshot verify, and take another one".into(),
-            Self::Taken { .. } => "quorate etcd-snapshot save takes another one, under another name".into(),
-            Self::Gone(_) => "quorate etcd-snapshot ls".into(),
-            Self::Away(_) => "see whether its disk is mounted and well; it is tried again by itself".into(),
-            Self::SwitchedOff(_) => "switch etcd-s3 on again, and it is uploaded".into(),
+            Self::NotGood { .. } | Self::Corrupt { .. } => "quorate etcd-snapshot verify, and take another one".into(),
+            Self::NameConflict { .. } => "quorate etcd-snapshot save takes another one, under another name".into(),
+            Self::NotFound(_) => "quorate etcd-snapshot ls".into(),
+            Self::Unavailable(_) => "see whether its disk is mounted and well; it is tried again by itself".into(),
+            Self::Disabled(_) => "switch etcd-s3 on again, and it is uploaded".into(),
             Self::Stopping => "quorate status, once it runs".into(),
         })
     }

@@ -8,12 +8,12 @@ mod error;
 mod queue;
 
 pub use error::UploadError;
-pub use queue::{Begun, Last, Outcome, Pending, Uploads};
+pub use queue::{Last, MultipartUpload, Outcome, Pending, Uploads};
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::super::state::Shared;
+use super::super::state::ServerState;
 use super::{SCHEDULED, on_failure};
 use crate::clock;
 use crate::config::s3::{S3Config, Target};
@@ -30,18 +30,18 @@ use crate::snapshot::prune;
 use crate::snapshot::store::s3::Bucket;
 use crate::snapshot::store::s3::store::Remote;
 use crate::snapshot::store::{Removed, Store as _};
-use attempt::{attempt, take_back};
+use attempt::{abort_stale_uploads, attempt};
 
 /// Before something that is not due is looked at again.
-const LOOK_AGAIN: Duration = Duration::from_secs(30);
+const POLL_INTERVAL: Duration = Duration::from_secs(30);
 /// Between attempts to take back what was left.
-const TIDY: Duration = Duration::from_secs(900);
+const CLEAN_UP_INTERVAL: Duration = Duration::from_secs(900);
 
 /// Uploads what is pending, until the server ends.
-pub async fn keep(shared: Arc<Shared>) {
+pub async fn run(shared: Arc<ServerState>) {
     let mut settings = shared.snapshots.settings.clone();
     let mut connected: Option<(Target, Bucket)> = None;
-    let tidy_every = faults::tunable("QUORATE_TEST_UPLOAD_MS", TIDY);
+    let tidy_every = faults::tunable("QUORATE_TEST_UPLOAD_MS", CLEAN_UP_INTERVAL);
     let mut tidied: Option<Instant> = None;
     loop {
         let config = settings.borrow_and_update().s3.clone();
@@ -50,25 +50,29 @@ pub async fn keep(shared: Arc<Shared>) {
         let wanted = |pending: &Pending| config.is_on || !pending.options.is_empty();
         let all = uploads.pending();
         for unwanted in all.iter().filter(|pending| !wanted(pending) && uploads.is_waited_for(pending)) {
-            uploads.tell(unwanted, &Err(AppError::from(UploadError::SwitchedOff(unwanted.name.clone())).to_report()));
+            uploads.answer_waiters(
+                unwanted,
+                &Err(AppError::from(UploadError::Disabled(unwanted.name.clone())).to_report()),
+            );
         }
         let wanted: Vec<&Pending> = all.iter().filter(|pending| wanted(pending)).collect();
         let turn = |pending: &&Pending| QueueEntry { is_waited_for: uploads.is_waited_for(pending), due: pending.due };
         if let Some(next) = uploads::next(&wanted.iter().map(turn).collect::<Vec<_>>(), now) {
-            one(&shared, &config, wanted[next].clone(), &mut connected).await;
+            upload_one(&shared, &config, wanted[next].clone(), &mut connected).await;
             // What it could not take back is taken back soon.
-            tidied = tidied.filter(|_| !uploads.has_left());
+            tidied = tidied.filter(|_| !uploads.has_stale_uploads());
             continue;
         }
         if tidied.is_none_or(|at| at.elapsed() >= tidy_every) {
             tidied = Some(clock::monotonic());
-            if uploads.has_left() {
-                tidy(&shared, &config, &mut connected).await;
+            if uploads.has_stale_uploads() {
+                clean_up(&shared, &config, &mut connected).await;
             }
-            remove_unwanted(&shared).await;
+            delete_local_copies(&shared).await;
         }
         let next = wanted.iter().filter_map(|pending| pending.due).min();
-        let wait = next.map_or(LOOK_AGAIN, |due| due.saturating_duration_since(now).min(LOOK_AGAIN)).min(tidy_every);
+        let wait =
+            next.map_or(POLL_INTERVAL, |due| due.saturating_duration_since(now).min(POLL_INTERVAL)).min(tidy_every);
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
             () = uploads.wake.notified() => {}
@@ -80,7 +84,7 @@ pub async fn keep(shared: Arc<Shared>) {
 }
 
 /// Takes back what is left of uploads in parts, also if there is nothing to upload.
-async fn tidy(shared: &Shared, config: &S3Config, connected: &mut Option<(Target, Bucket)>) {
+async fn clean_up(shared: &ServerState, config: &S3Config, connected: &mut Option<(Target, Bucket)>) {
     if connected.is_none()
         && let Ok(target) = config.target()
         && let Ok(bucket) = Bucket::connect(target.clone(), None).await
@@ -88,12 +92,17 @@ async fn tidy(shared: &Shared, config: &S3Config, connected: &mut Option<(Target
         *connected = Some((target, bucket));
     }
     if let Some((_, bucket)) = connected {
-        take_back(shared, bucket).await;
+        abort_stale_uploads(shared, bucket).await;
     }
 }
 
 /// One attempt, and what follows from it.
-async fn one(shared: &Arc<Shared>, config: &S3Config, pending: Pending, connected: &mut Option<(Target, Bucket)>) {
+async fn upload_one(
+    shared: &Arc<ServerState>,
+    config: &S3Config,
+    pending: Pending,
+    connected: &mut Option<(Target, Bucket)>,
+) {
     let uploads = &shared.snapshots.uploads;
     let begun = clock::monotonic();
     uploads.begin(Some(&pending));
@@ -116,15 +125,15 @@ async fn one(shared: &Arc<Shared>, config: &S3Config, pending: Pending, connecte
             let base: Option<NamePrefix> = manifest.base.parse().ok();
             let last = Last { url: url.clone(), at: clock::rfc3339(clock::now()), manifest };
             let is_only_there = config.with(&pending.options).is_ok_and(|config| config.only);
-            shared.snapshots.uploads.note(&shared.data, |file| {
-                file.settle(&pending);
+            shared.snapshots.uploads.change(&shared.data, |file| {
+                file.complete(&pending);
                 file.uploaded(last);
                 if is_only_there {
                     file.unwanted.push((pending.dir.clone(), pending.name.clone()));
                 }
             });
-            remove_unwanted(shared).await;
-            uploads.tell(&pending, &Ok(url));
+            delete_local_copies(shared).await;
+            uploads.answer_waiters(&pending, &Ok(url));
             if let (true, Some(base), Some((_, bucket))) = (scheduled && pending.options.is_empty(), base, &*connected)
             {
                 retain(shared, config, bucket, &base).await;
@@ -143,16 +152,16 @@ async fn one(shared: &Arc<Shared>, config: &S3Config, pending: Pending, connecte
                 "a snapshot was not uploaded"
             );
             let due = clock::monotonic() + pause;
-            shared.snapshots.uploads.note(&shared.data, |file| {
+            shared.snapshots.uploads.change(&shared.data, |file| {
                 if is_over {
-                    file.settle(&pending);
+                    file.complete(&pending);
                 } else if let Some(entry) = file.pending.iter_mut().find(|other| other.is(&pending)) {
                     entry.failures = failures;
                     entry.last_failure = Some(told.to_string());
                     entry.due = Some(due);
                 }
             });
-            uploads.tell(&pending, &Err(told.clone()));
+            uploads.answer_waiters(&pending, &Err(told.clone()));
             let command = shared.snapshots.settings.borrow().on_failure.clone();
             // Once, as it is tried again for as long as it takes; and when that is over.
             if let Some(command) = command.filter(|_| failures == 1 || is_over) {
@@ -163,8 +172,8 @@ async fn one(shared: &Arc<Shared>, config: &S3Config, pending: Pending, connecte
 }
 
 /// Removes from this node what was uploaded with `etcd-s3-only`: what was just uploaded, and what an earlier server did not come to.
-async fn remove_unwanted(shared: &Shared) {
-    for unwanted in shared.snapshots.uploads.unwanted() {
+async fn delete_local_copies(shared: &ServerState) {
+    for unwanted in shared.snapshots.uploads.local_copies_to_delete() {
         let (dir, name) = unwanted.clone();
         let removed = tokio::task::spawn_blocking(move || {
             faults::point("snapshot::remove-uploaded").on("remove", &dir.join(&name))?;
@@ -183,7 +192,7 @@ async fn remove_unwanted(shared: &Shared) {
         });
         match removed.await {
             Ok(Ok(true)) => {
-                shared.snapshots.uploads.note(&shared.data, |file| file.unwanted.retain(|other| *other != unwanted));
+                shared.snapshots.uploads.change(&shared.data, |file| file.unwanted.retain(|other| *other != unwanted));
             }
             Ok(Ok(false)) => tracing::warn!(
                 name = unwanted.1,
@@ -202,7 +211,7 @@ async fn remove_unwanted(shared: &Shared) {
 }
 
 /// Takes older scheduled ones of this node away from the bucket.
-async fn retain(shared: &Shared, config: &S3Config, bucket: &Bucket, base: &NamePrefix) {
+async fn retain(shared: &ServerState, config: &S3Config, bucket: &Bucket, base: &NamePrefix) {
     let remote = Remote::new(bucket.clone(), &shared.data);
     let policy = shared.snapshots.settings.borrow().s3_policy(config);
     let now = clock::unix_seconds(clock::now());

@@ -40,7 +40,7 @@ pub struct Pending {
     pub last_failure: Option<String>,
     /// Uploads in parts that were begun and not ended.
     #[serde(default)]
-    pub(super) begun: Vec<Begun>,
+    pub(super) begun: Vec<MultipartUpload>,
     /// Not before.
     #[serde(skip)]
     pub(super) due: Option<Instant>,
@@ -62,7 +62,7 @@ impl Pending {
 
 /// An upload in parts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Begun {
+pub struct MultipartUpload {
     /// In this bucket.
     pub bucket: String,
     /// To this key.
@@ -95,14 +95,14 @@ pub(super) struct File {
     pub(super) pending: Vec<Pending>,
     pub(super) last: Option<Last>,
     /// Uploads in parts of snapshots that are not pending any more, which could not be taken back yet.
-    pub(super) left: Vec<Begun>,
+    pub(super) left: Vec<MultipartUpload>,
     /// Uploaded with `etcd-s3-only`, and still to be removed from this node: directory and name.
     pub(super) unwanted: Vec<(PathBuf, String)>,
 }
 
 impl File {
     /// A snapshot is not pending any more; what could not be taken back of it still is.
-    pub(super) fn settle(&mut self, over: &Pending) {
+    pub(super) fn complete(&mut self, over: &Pending) {
         for entry in self.pending.extract_if(.., |entry| entry.is(over)) {
             self.left.extend(entry.begun);
         }
@@ -186,20 +186,20 @@ impl Uploads {
     }
 
     /// True if something of uploads in parts is still to be taken back.
-    pub(super) fn has_left(&self) -> bool {
+    pub(super) fn has_stale_uploads(&self) -> bool {
         let file = self.file();
         !file.left.is_empty() || file.pending.iter().any(|pending| !pending.begun.is_empty())
     }
 
     /// What could not be taken back yet, of this bucket.
-    pub(super) fn left_in(&self, bucket: &str) -> Vec<Begun> {
+    pub(super) fn stale_uploads_in(&self, bucket: &str) -> Vec<MultipartUpload> {
         let file = self.file();
         let all = file.pending.iter().flat_map(|pending| &pending.begun).chain(&file.left);
         all.filter(|begun| begun.bucket == bucket).cloned().collect()
     }
 
     /// What is still to be removed from this node.
-    pub(super) fn unwanted(&self) -> Vec<(PathBuf, String)> {
+    pub(super) fn local_copies_to_delete(&self) -> Vec<(PathBuf, String)> {
         self.file().unwanted.clone()
     }
 
@@ -252,7 +252,7 @@ impl Uploads {
     }
 
     /// Takes note of what has happened, which is so whether it can be written down or not; that it cannot is said.
-    pub(super) fn note(&self, data: &DataDir, change: impl FnOnce(&mut File)) {
+    pub(super) fn change(&self, data: &DataDir, change: impl FnOnce(&mut File)) {
         let written = tokio::task::block_in_place(|| {
             let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
             let after = {
@@ -311,7 +311,7 @@ impl Uploads {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&key)
     }
 
-    pub(super) fn tell(&self, pending: &Pending, outcome: &Outcome) {
+    pub(super) fn answer_waiters(&self, pending: &Pending, outcome: &Outcome) {
         let key = (pending.dir.clone(), pending.name.clone());
         let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
         for sender in waiting.into_iter().flatten() {
@@ -344,7 +344,7 @@ mod tests {
         assert_eq!(pending.iter().map(|pending| pending.name.as_str()).collect::<Vec<_>>(), ["one"]);
         assert_eq!(uploads.waiting.lock().unwrap().len(), 1);
         durable::remove_dir_all(&data.uploads()).unwrap();
-        uploads.note(&data, |file| file.pending.clear());
+        uploads.change(&data, |file| file.pending.clear());
         assert!(Uploads::resumed(&data).pending().is_empty());
         drop(waiting);
     }

@@ -32,9 +32,9 @@ pub(in crate::server) fn settle(data: &DataDir) -> Result<(), AppError> {
             begun,
             "a {act} broke off after its data were in place and found good; it is finished now"
         );
-        return Ok(finish(data, &journal)?);
+        return Ok(complete(data, &journal)?);
     }
-    if undo(data, &journal)? == Recovery::Back {
+    if resume_or_roll_back(data, &journal)? == Recovery::Back {
         tracing::warn!(
             event = "reset-undone",
             begun,
@@ -51,7 +51,7 @@ pub(in crate::server) fn settle(data: &DataDir) -> Result<(), AppError> {
 }
 
 /// Everything is as before.
-pub(super) fn undo(data: &DataDir, journal: &Journal) -> Result<Recovery, SwapError> {
+pub(super) fn resume_or_roll_back(data: &DataDir, journal: &Journal) -> Result<Recovery, SwapError> {
     let recovery = swap::roll_back(data, journal)?;
     if journal.act == Operation::Undo
         && journal.after.was_healthy()
@@ -69,7 +69,7 @@ pub(super) fn staged_token(data: &DataDir) -> std::path::PathBuf {
 }
 
 /// Writes down that it was done. It can be repeated.
-pub(super) fn finish(data: &DataDir, journal: &Journal) -> Result<(), SwapError> {
+pub(super) fn complete(data: &DataDir, journal: &Journal) -> Result<(), SwapError> {
     let step = |name: &str| {
         let failed = |source| WriteError { act: "finish the work in", path: journal.work.clone(), source };
         faults::point(&format!("restore::{name}")).map_err(failed)

@@ -1,6 +1,6 @@
 //! The snapshot that is taken of the data in use before others take their place.
 
-use super::{Report, Run, blocking};
+use super::{Report, ResetRun, blocking};
 use crate::clock;
 use crate::etcd::client;
 use crate::log_failure;
@@ -13,10 +13,10 @@ use crate::snapshot::save::{self, SaveRequest};
 use crate::snapshot::store::local::Directory;
 use crate::snapshot::store::{Removed, Store as _};
 
-impl Run<'_> {
+impl ResetRun<'_> {
     /// A snapshot of the data in use, as far as they can be read without their log. A net that cannot be had is no reason to fall: the
     /// data themselves are kept too.
-    pub(super) async fn safety_net(&self, before: Option<&ClusterRecord>, report: &mut Report) {
+    pub(super) async fn save_pre_restore_snapshot(&self, before: Option<&ClusterRecord>, report: &mut Report) {
         let data = self.data.clone();
         let known = before.cloned().unwrap_or_default();
         let wish = SaveRequest {
@@ -55,7 +55,7 @@ impl Run<'_> {
     }
 
     /// As many are kept as data directories that were set aside.
-    pub(super) async fn prune_safety_nets(&self) {
+    pub(super) async fn prune_pre_restore_snapshots(&self) {
         let local = Directory(self.config.snapshot.place(self.data));
         let policy = Policy { last: Some(self.config.etcd_old_retention), ..Policy::default() };
         let now = clock::unix_seconds(clock::now());

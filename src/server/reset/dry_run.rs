@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Report, Run};
+use super::{Report, ResetRun};
 use crate::boltdb::database::Length;
 use crate::clock;
 use crate::error::AppError;
@@ -12,15 +12,15 @@ use crate::plan::restore as plan;
 use crate::restore::journal::Operation;
 use crate::restore::workspace::RecoveryPaths;
 use crate::restore::{replay, retired};
-use crate::server::survey::data_state;
+use crate::server::data_state::data_state;
 use crate::server::{cluster, lock};
 use crate::snapshot::inspect::{self, Inspection};
 use crate::snapshot::live::PinnedDatabase;
 use crate::snapshot::verify::{self, VerifyError, VerifyOptions};
 
-impl Run<'_> {
+impl ResetRun<'_> {
     /// Looks at everything that the act itself looks at before it changes something.
-    pub(super) fn outline(&self, what: Operation, snapshot: Option<&Path>) -> Result<Report, AppError> {
+    pub(super) fn dry_run(&self, what: Operation, snapshot: Option<&Path>) -> Result<Report, AppError> {
         if what != Operation::Undo {
             self.check_flag()?;
         }
@@ -30,8 +30,8 @@ impl Run<'_> {
         }
         let mut report = match (what, snapshot) {
             (Operation::Undo, _) => self.plan_undo()?.report,
-            (_, Some(path)) => self.outline_restore(path)?,
-            (_, None) => self.outline_reset()?,
+            (_, Some(path)) => self.dry_run_restore(path)?,
+            (_, None) => self.dry_run_reset()?,
         };
         if lock::is_taken(self.data) {
             report.notes.push("a server runs on this data directory: it has to be stopped first".into());
@@ -39,7 +39,7 @@ impl Run<'_> {
         Ok(report)
     }
 
-    fn outline_restore(&self, path: &Path) -> Result<Report, AppError> {
+    fn dry_run_restore(&self, path: &Path) -> Result<Report, AppError> {
         let demands = VerifyOptions { skip_hash: self.asked.skip_hash };
         let verified =
             verify::verify(path, demands, &mut |done, all| (self.tell)("verifying the snapshot", done, all))?;
@@ -55,8 +55,8 @@ impl Run<'_> {
         Ok(report)
     }
 
-    fn outline_reset(&self) -> Result<Report, AppError> {
-        let before = cluster::recall(self.data)?;
+    fn dry_run_reset(&self) -> Result<Report, AppError> {
+        let before = cluster::load(self.data)?;
         self.check_data(data_state(self.data)?, before.as_ref())?;
         let held = PinnedDatabase::open_offline(self.data)?;
         let inspection = inspect::inspect(&held, held.size(), Length::Exact, &mut |_, _| {});
@@ -68,7 +68,7 @@ impl Run<'_> {
 
     fn common(&self, act: Operation, needed: u64, inspection: &Inspection, after: i64) -> Result<Report, AppError> {
         let paths = RecoveryPaths::of(self.data, clock::unix_seconds(clock::now()))?;
-        let needed = needed + super::SPARE;
+        let needed = needed + super::RESERVED_FREE_BYTES;
         let dir = paths.work.ancestors().find(|dir| dir.is_dir()).unwrap_or(Path::new("/"));
         let free = host::free_bytes(dir).unwrap_or(u64::MAX);
         if free < needed {

@@ -19,11 +19,11 @@ use crate::plan::command::Invocation;
 use crate::plan::start::DataState;
 
 /// Buckets of etcd's that hold what users wrote; the others get something at every first start.
-const PRECIOUS: [&[u8]; 4] = [b"key", b"lease", b"authUsers", b"authRoles"];
+const USER_BUCKETS: [&[u8]; 4] = [b"key", b"lease", b"authUsers", b"authRoles"];
 
 /// Something is there and cannot be read.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Unreadable {
+pub(super) enum DataUnreadable {
     /// The system does not give it.
     #[error("cannot read {}, so nothing can be said about the etcd data there", path.display())]
     Io { path: PathBuf, source: io::Error },
@@ -32,7 +32,7 @@ pub(super) enum Unreadable {
     Held(#[source] DirError),
 }
 
-impl From<DirError> for Unreadable {
+impl From<DirError> for DataUnreadable {
     fn from(error: DirError) -> Self {
         match error {
             DirError::System(WriteError { path, source, .. }) => Self::Io { path, source },
@@ -41,7 +41,7 @@ impl From<DirError> for Unreadable {
     }
 }
 
-impl Diagnostic for Unreadable {
+impl Diagnostic for DataUnreadable {
     fn code(&self) -> Code {
         match self {
             Self::Io { .. } => Code::DataUnreadable,
@@ -66,7 +66,7 @@ pub(super) fn before_restart(data: &DataDir, invocation: &Invocation) -> Restart
     RestartCheck(Arc::new(move || match data_state(&data)? {
         DataState::Present => Ok(()),
         DataState::Absent | DataState::MissingWal | DataState::NeverInitialized => {
-            Err(DataGone { etcd: data.etcd(), invocation: invocation.clone() }.into())
+            Err(DataMissing { etcd: data.etcd(), invocation: invocation.clone() }.into())
         }
     }))
 }
@@ -77,12 +77,12 @@ pub(super) fn before_restart(data: &DataDir, invocation: &Invocation) -> Restart
     "etcd exited, and its data in {} is gone; it is not started again, because it would begin an empty cluster",
     etcd.display()
 )]
-struct DataGone {
+struct DataMissing {
     etcd: PathBuf,
     invocation: Invocation,
 }
 
-impl Diagnostic for DataGone {
+impl Diagnostic for DataMissing {
     fn code(&self) -> Code {
         Code::DataMissing
     }
@@ -96,7 +96,7 @@ impl Diagnostic for DataGone {
 }
 
 /// The log is what counts: without it, etcd would begin anew over whatever else is there.
-pub(super) fn data_state(data: &DataDir) -> Result<DataState, Unreadable> {
+pub(super) fn data_state(data: &DataDir) -> Result<DataState, DataUnreadable> {
     let Some(member) = data.open_member()? else { return Ok(DataState::Absent) };
     if let Some(log) = member.open_dir("wal")? {
         match named(&log, "wal")?.as_slice() {
@@ -111,14 +111,14 @@ pub(super) fn data_state(data: &DataDir) -> Result<DataState, Unreadable> {
         }
     }
     let Some(snap) = member.open_dir("snap")? else { return Ok(DataState::NeverInitialized) };
-    let holds_nothing = named(&snap, "snap")?.is_empty() && !holds_something(&snap)?;
+    let holds_nothing = named(&snap, "snap")?.is_empty() && !has_user_data(&snap)?;
     Ok(if holds_nothing { DataState::NeverInitialized } else { DataState::MissingWal })
 }
 
 /// What the only segment of a log says; `None` if it was removed meanwhile.
-fn segment(log: &DirHandle, name: &OsStr) -> Result<Option<SegmentState>, Unreadable> {
+fn segment(log: &DirHandle, name: &OsStr) -> Result<Option<SegmentState>, DataUnreadable> {
     let path = log.path().join(name);
-    let unreadable = |source| Unreadable::Io { path: path.clone(), source };
+    let unreadable = |source| DataUnreadable::Io { path: path.clone(), source };
     let Some(file) = log.file(name)? else { return Ok(None) };
     let size = file.metadata().map_err(unreadable)?.len();
     if size > wal::MAX_SEGMENT_BYTES {
@@ -132,13 +132,13 @@ fn segment(log: &DirHandle, name: &OsStr) -> Result<Option<SegmentState>, Unread
     }
 }
 
-fn holds_something(snap: &DirHandle) -> Result<bool, Unreadable> {
-    let unreadable = |source| Unreadable::Io { path: snap.path().join("db"), source };
+fn has_user_data(snap: &DirHandle) -> Result<bool, DataUnreadable> {
+    let unreadable = |source| DataUnreadable::Io { path: snap.path().join("db"), source };
     let Some(file) = snap.file("db")? else { return Ok(false) };
     if file.metadata().map_err(unreadable)?.len() == 0 {
         return Ok(false);
     }
-    match Database::open_newest(&file).and_then(|database| database.any_bucket_holds(&PRECIOUS)) {
+    match Database::open_newest(&file).and_then(|database| database.any_bucket_holds(&USER_BUCKETS)) {
         Ok(holds) => Ok(holds),
         // Damaged is not empty.
         Err(ReadError::Damaged(_)) => Ok(true),
@@ -147,7 +147,7 @@ fn holds_something(snap: &DirHandle) -> Result<bool, Unreadable> {
 }
 
 /// The names in `dir` that end so.
-fn named(dir: &DirHandle, extension: &str) -> Result<Vec<OsString>, Unreadable> {
+fn named(dir: &DirHandle, extension: &str) -> Result<Vec<OsString>, DataUnreadable> {
     let mut names = dir.names()?;
     names.retain(|name| Path::new(name).extension().is_some_and(|found| found == extension));
     Ok(names)
