@@ -22,7 +22,7 @@ use crate::snapshot::list;
 /// The variable by which a shell's script asks.
 const VARIABLE: &str = "_QUORATE_COMPLETE";
 /// More names than this help nobody.
-const MOST_NAMES: usize = 200;
+const MAX_NAMES: usize = 200;
 
 /// `quorate completion`.
 #[derive(Debug, clap::Args)]
@@ -50,7 +50,7 @@ pub(super) fn run(args: &Args) -> Result<Exit, AppError> {
             .write_registration(VARIABLE, "quorate", "quorate", "quorate", &mut script)
             .map_err(output::OutputError)?;
     }
-    output::bytes(&script)?;
+    output::write_stdout(&script)?;
     Ok(Exit::Done)
 }
 
@@ -85,7 +85,7 @@ fn names(current: &OsStr) -> Vec<CompletionCandidate> {
     std::iter::once(latest)
         .chain(known)
         .filter(|(name, _)| name.starts_with(current))
-        .take(MOST_NAMES)
+        .take(MAX_NAMES)
         .map(|(name, help)| CompletionCandidate::new(name).help(Some(help.into())))
         .collect()
 }

@@ -1,7 +1,7 @@
 //! `quorate defrag`.
 
-use super::ask::ask;
 use super::output::{self, Format};
+use super::request::call_server;
 use super::{Intent, locate};
 use crate::config::RawOptions;
 use crate::control::routes::maintenance::Request;
@@ -28,9 +28,9 @@ pub(super) struct Args {
 pub(super) fn run(given: &RawOptions, args: &Args) -> Result<Exit, AppError> {
     let config = locate(given, Intent::Write)?;
     let request = Request { wait: args.wait };
-    let done: Defragmented = ask(&config, "/v1/defrag", &request, "quorate status", |_, _, _| {})?;
+    let done: Defragmented = call_server(&config, "/v1/defrag", &request, "quorate status", |_, _, _| {})?;
     if !output::structured(&done, args.output)? {
-        output::data(&told(&done))?;
+        output::print_stdout(&told(&done))?;
     }
     Ok(Exit::Done)
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use console::Style;
 
 use super::etcd_snapshot::s3_findings;
-use super::output::{self, Format, WIDTH, wrapped};
+use super::output::{self, Format, WIDTH, wrap_text};
 use super::{Intent, locate, runtime, status};
 use crate::config::{self, Config, Loaded, RawOptions};
 use crate::datadir::DataDir;
@@ -51,7 +51,7 @@ pub(super) fn run(given: &RawOptions, args: &Args) -> Result<Exit, AppError> {
     let bad = found.iter().filter(|finding| finding.result == CheckResult::Bad).count();
     let json = serde_json::json!({ "healthy": bad == 0, "items": found });
     if !output::structured(&json, args.output)? {
-        output::data(&table(&found, bad))?;
+        output::print_stdout(&table(&found, bad))?;
     }
     Ok(if bad == 0 { Exit::Done } else { Exit::Failed })
 }
@@ -89,10 +89,10 @@ fn table(found: &[CheckRow], bad: usize) -> String {
         };
         let head = format!("{:<COLUMN$}{}", finding.check, style.apply_to(format!("{word:<6}")));
         let what = crate::host::escape_control(&finding.what);
-        let _ = writeln!(text, "{head}{}", wrapped(&what, COLUMN + 6, WIDTH));
+        let _ = writeln!(text, "{head}{}", wrap_text(&what, COLUMN + 6, WIDTH));
         if let Some(next) = &finding.next {
             let next = format!("next: {}", crate::host::escape_control(next));
-            let _ = writeln!(text, "{:1$}{2}", "", COLUMN + 6, wrapped(&next, COLUMN + 6, WIDTH));
+            let _ = writeln!(text, "{:1$}{2}", "", COLUMN + 6, wrap_text(&next, COLUMN + 6, WIDTH));
         }
     }
     let notes = found.iter().filter(|finding| finding.result == CheckResult::Note).count();

@@ -20,7 +20,7 @@ Examples:
 pub(super) struct Args {}
 
 /// How long the launcher may take to answer; etcd itself may be fine without it.
-const PATIENCE: Duration = Duration::from_secs(2);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How to reach this server's etcd as a client.
 pub(super) struct Access {
@@ -37,7 +37,7 @@ impl Access {
     /// run.
     pub(super) fn find(config: &Config) -> Result<Self, AppError> {
         let data = DataDir::new(&config.data_dir);
-        let (endpoint, etcd_binary) = match block_on(status::fetch(&data, PATIENCE))? {
+        let (endpoint, etcd_binary) = match block_on(status::fetch(&data, REQUEST_TIMEOUT))? {
             Ok(status) => (status.local_client_url, Some(PathBuf::from(status.etcd.binary))),
             // One that hangs is no reason not to look at etcd, rather the opposite.
             Err(error @ (ControlError::NotRunning(_) | ControlError::NoAnswer { .. })) => {
@@ -46,7 +46,7 @@ impl Access {
                     ControlError::NotRunning(_) => "there may be nothing at",
                     _ => "but etcd itself may be fine; trying",
                 };
-                output::talk(&format!("quorate: warning: {error}; {so} {url}\n"));
+                output::print_stderr(&format!("quorate: warning: {error}; {so} {url}\n"));
                 (url, None)
             }
             Err(error) => return Err(error.into()),
@@ -80,7 +80,7 @@ pub(super) fn variable(flag: &str) -> String {
 pub(super) fn run(given: &RawOptions) -> Result<Exit, AppError> {
     let access = Access::find(&locate(given, Intent::Read)?)?;
     for (flag, value) in access.settings() {
-        output::data(&format!("export {}={}\n", variable(flag), quote(&value)))?;
+        output::print_stdout(&format!("export {}={}\n", variable(flag), quote(&value)))?;
     }
     Ok(Exit::Done)
 }

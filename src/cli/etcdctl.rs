@@ -50,7 +50,7 @@ pub(super) fn run(given: &RawOptions, args: &Args) -> Result<Exit, AppError> {
     let etcd = access.etcd_binary.as_deref().or(config.etcd.binary.as_deref());
     let program = binary::find_etcdctl(etcd, &data)?;
     let mut command = Command::new(&program.path);
-    let is_given = |flag: &str| own_words(&args.args).any(|arg| is_flag(arg, flag));
+    let is_given = |flag: &str| own_arguments(&args.args).any(|arg| is_flag(arg, flag));
     let is_identity_given = is_given("cert") || is_given("key");
     for (flag, value) in access.settings() {
         // etcdctl refuses a flag whose variable is set too, and the flag that the user gives must win.
@@ -67,7 +67,7 @@ pub(super) fn run(given: &RawOptions, args: &Args) -> Result<Exit, AppError> {
 }
 
 /// The words that may be options: after `--` there are only keys and values.
-fn own_words(args: &[OsString]) -> impl Iterator<Item = &OsString> {
+fn own_arguments(args: &[OsString]) -> impl Iterator<Item = &OsString> {
     args.iter().take_while(|arg| *arg != "--")
 }
 
@@ -94,6 +94,6 @@ mod tests {
         }
         assert!(!is_flag(OsStr::new("--cert-x"), "cert"));
         let args = ["put", "--", "k", "--cert"].map(OsString::from);
-        assert_eq!(own_words(&args).count(), 1, "a value may look like an option");
+        assert_eq!(own_arguments(&args).count(), 1, "a value may look like an option");
     }
 }

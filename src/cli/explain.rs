@@ -63,7 +63,7 @@ pub(super) fn run(args: &Args) -> Result<Exit, AppError> {
     let Some(given) = &args.code else {
         let all: Vec<Explanation> = Code::ALL.iter().copied().map(Explanation::from).collect();
         if !output::structured(&serde_json::json!({ "items": all }), args.output)? {
-            output::data(&markdown())?;
+            output::print_stdout(&markdown())?;
         }
         return Ok(Exit::Done);
     };
@@ -73,9 +73,12 @@ pub(super) fn run(args: &Args) -> Result<Exit, AppError> {
         similar: suggest::closest(given, names()),
     })?;
     if !output::structured(&Explanation::from(code), args.output)? {
-        let paragraph = |text: &str| output::wrapped(text, 0, output::WIDTH);
+        let paragraph = |text: &str| output::wrap_text(text, 0, output::WIDTH);
         let (cause, remedy) = (paragraph(code.cause()), paragraph(code.remedy()));
-        output::data(&format!("{code} (exit code {})\n\n{cause}\n\nWhat to do:\n{remedy}\n", code.exit() as u8))?;
+        output::print_stdout(&format!(
+            "{code} (exit code {})\n\n{cause}\n\nWhat to do:\n{remedy}\n",
+            code.exit() as u8
+        ))?;
     }
     Ok(Exit::Done)
 }

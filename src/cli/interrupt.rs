@@ -73,7 +73,7 @@ fn wait(ready: &SyncSender<()>) {
                 _ = hangup.recv() => (SignalKind::hangup(), "SIGHUP"),
             };
             let Some(course) = ending().course.take() else { return Some(received) };
-            output::talk(&format!("quorate: interrupted ({}): cleaning up\n", received.1));
+            output::print_stderr(&format!("quorate: interrupted ({}): cleaning up\n", received.1));
             course.cancel();
         }
     });
@@ -85,7 +85,7 @@ fn wait(ready: &SyncSender<()>) {
     }
     terminal::clear();
     let explanation = if ending.explanation.is_empty() { "" } else { ": " };
-    output::talk(&format!("quorate: interrupted ({name}){explanation}{}\n", ending.explanation));
+    output::print_stderr(&format!("quorate: interrupted ({name}){explanation}{}\n", ending.explanation));
     // As a shell tells of a process that a signal has ended.
     std::process::exit(128 + kind.as_raw_value());
 }

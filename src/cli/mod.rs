@@ -4,7 +4,6 @@
 //! table in `config::options`; clap's derive knows the verbs and what only they take.
 
 mod arguments;
-mod ask;
 mod completion;
 mod defrag;
 mod doctor;
@@ -19,6 +18,7 @@ mod mask;
 mod options;
 mod output;
 mod progress;
+mod request;
 mod reset;
 mod server;
 mod space;
@@ -134,7 +134,7 @@ fn unparsed(error: &clap::Error, is_json: bool) -> Exit {
         output::failure(&UsageError::of(error).into());
     } else {
         let _ = error.print();
-        output::talk(&format!("\ncode: {}\n", Code::Usage));
+        output::print_stderr(&format!("\ncode: {}\n", Code::Usage));
     }
     Exit::Usage
 }

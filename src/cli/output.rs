@@ -15,7 +15,7 @@ use crate::terminal::Stderr;
 use crate::text::escape_json;
 
 /// How long standard error may take.
-const PATIENCE: Duration = Duration::from_secs(2);
+const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Tables are for terminals of this many columns.
 pub(super) const WIDTH: usize = 80;
 
@@ -54,17 +54,17 @@ impl Diagnostic for OutputError {
 }
 
 /// Writes to standard output. A reader that went away (`| head`) is no failure; a full disk under a redirection is.
-pub(super) fn data(text: &str) -> Result<(), OutputError> {
-    bytes(text.as_bytes())
+pub(super) fn print_stdout(text: &str) -> Result<(), OutputError> {
+    write_stdout(text.as_bytes())
 }
 
 /// As [`data`], of what was done: with `-q` that nothing failed says it.
-pub(super) fn result(text: &str) -> Result<(), OutputError> {
-    if is_quiet() { Ok(()) } else { data(text) }
+pub(super) fn print_result(text: &str) -> Result<(), OutputError> {
+    if is_quiet() { Ok(()) } else { print_stdout(text) }
 }
 
 /// As [`data`], of anything.
-pub(super) fn bytes(bytes: &[u8]) -> Result<(), OutputError> {
+pub(super) fn write_stdout(bytes: &[u8]) -> Result<(), OutputError> {
     let mut out = io::stdout();
     match out.write_all(bytes).and_then(|()| out.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(OutputError(error)),
@@ -96,19 +96,19 @@ pub(super) fn print_failures_as_json() {
 /// Writes a failure to standard error: as JSON for a program, otherwise for people.
 pub(super) fn failure(failure: &AppError) {
     let as_json = FAILURES_AS_JSON.load(Ordering::Relaxed);
-    talk(&if as_json { failure.json_line() } else { failure.report() });
+    print_stderr(&if as_json { failure.json_line() } else { failure.report() });
 }
 
 /// As [`talk`], of what is worth knowing and can be left out.
 pub(super) fn note(text: &str) {
     if !is_quiet() {
-        talk(text);
+        print_stderr(text);
     }
 }
 
 /// Writes to standard error, and gives up after a while: a pipe that is full and that nobody reads must not keep the program
 /// from ending.
-pub(super) fn talk(text: &str) {
+pub(super) fn print_stderr(text: &str) {
     let (done, written) = mpsc::channel();
     let text = if stderr_is_journal() {
         // What a person is told on standard error is worth an operator's attention.
@@ -121,7 +121,7 @@ pub(super) fn talk(text: &str) {
         let _ = done.send(());
     });
     if writer.is_ok() {
-        let _ = written.recv_timeout(PATIENCE);
+        let _ = written.recv_timeout(WRITE_TIMEOUT);
     }
 }
 
@@ -133,7 +133,7 @@ pub(super) fn width(text: &str) -> usize {
 
 /// Breaks `text` between words so that no line is longer than `width`, which includes an indent of all lines but the first;
 /// the first begins at the indent too, behind what is there already. A longer word stays whole.
-pub(super) fn wrapped(text: &str, indent: usize, width: usize) -> String {
+pub(super) fn wrap_text(text: &str, indent: usize, width: usize) -> String {
     let mut lines = vec![String::new()];
     for word in text.split_whitespace() {
         let line = lines.last().map_or(0, |line| self::width(line));
@@ -159,12 +159,12 @@ fn fitted_to(line: &str, columns: usize) -> String {
         return line.to_owned();
     }
     let room = columns.saturating_sub(INDENT);
-    let words: Vec<String> = line.split_whitespace().map(|word| cut_in_the_middle(word, room)).collect();
-    wrapped(&words.join(" "), INDENT, columns)
+    let words: Vec<String> = line.split_whitespace().map(|word| truncate_middle(word, room)).collect();
+    wrap_text(&words.join(" "), INDENT, columns)
 }
 
 /// The beginning of `text`, if it is longer than `width` columns.
-pub(super) fn cut(text: &str, width: usize) -> String {
+pub(super) fn truncate(text: &str, width: usize) -> String {
     if self::width(text) <= width {
         return text.to_owned();
     }
@@ -172,7 +172,7 @@ pub(super) fn cut(text: &str, width: usize) -> String {
 }
 
 /// Both ends of `text`, if it is longer than `width` columns: more of the second one.
-pub(super) fn cut_in_the_middle(text: &str, width: usize) -> String {
+pub(super) fn truncate_middle(text: &str, width: usize) -> String {
     if self::width(text) <= width {
         return text.to_owned();
     }
@@ -212,12 +212,12 @@ pub(super) fn structured(value: &impl Serialize, format: Format) -> Result<bool,
     let json = || escape_json(&serde_json::to_string_pretty(value).unwrap_or_default()) + "\n";
     match format {
         Format::Table => return Ok(false),
-        Format::Json => data(&json())?,
+        Format::Json => print_stdout(&json())?,
         Format::Yaml => {
             let yaml = serde_yaml::to_string(value).unwrap_or_default();
             // JSON is YAML, too, and can escape what YAML prints as it is.
             let is_plain = yaml.chars().all(|c| c == '\n' || !is_control(c));
-            data(&if is_plain { yaml } else { json() })?;
+            print_stdout(&if is_plain { yaml } else { json() })?;
         }
     }
     Ok(true)
@@ -229,20 +229,20 @@ mod tests {
 
     #[test]
     fn long_texts_fit_the_terminal() {
-        assert_eq!(wrapped("one two three", 4, 11), "one two\n    three");
-        assert_eq!(wrapped("averylongword x", 2, 8), "averylongword\n  x");
-        assert_eq!(wrapped("", 2, 8), "");
+        assert_eq!(wrap_text("one two three", 4, 11), "one two\n    three");
+        assert_eq!(wrap_text("averylongword x", 2, 8), "averylongword\n  x");
+        assert_eq!(wrap_text("", 2, 8), "");
         assert_eq!(fitted_to("kept  as it is", 20), "kept  as it is");
         assert_eq!(
             fitted_to("keep s3://bucket/a-long-name: it is held", 20),
             "keep\n  s3://…a-long-name:\n  it is held"
         );
-        assert_eq!(cut("abc", 3), "abc");
-        assert_eq!(cut("abcd", 3), "ab…");
-        assert_eq!(cut_in_the_middle("abcdefgh", 8), "abcdefgh");
-        assert_eq!(cut_in_the_middle("abcdefghijk", 7), "ab…hijk");
+        assert_eq!(truncate("abc", 3), "abc");
+        assert_eq!(truncate("abcd", 3), "ab…");
+        assert_eq!(truncate_middle("abcdefgh", 8), "abcdefgh");
+        assert_eq!(truncate_middle("abcdefghijk", 7), "ab…hijk");
         // Two columns each.
-        assert_eq!((cut("数据库", 5), cut_in_the_middle("数据库", 5)), ("数据…".into(), "…据库".into()));
-        assert_eq!((cut("abc", 0), cut_in_the_middle("abc", 1)), ("…".into(), "…".into()));
+        assert_eq!((truncate("数据库", 5), truncate_middle("数据库", 5)), ("数据…".into(), "…据库".into()));
+        assert_eq!((truncate("abc", 0), truncate_middle("abc", 1)), ("…".into(), "…".into()));
     }
 }

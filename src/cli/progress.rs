@@ -11,11 +11,11 @@ use crate::plan::space::format_bytes;
 use crate::terminal::Drawn;
 
 /// Without a terminal, how often to say something.
-const NOW_AND_THEN: Duration = Duration::from_secs(10);
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
 /// How often a bar is drawn again.
 const REDRAW: Duration = Duration::from_millis(250);
 /// What is done may take so many columns: the rest of the line fits 80 then.
-const WIDEST: usize = 30;
+const MAX_NAME_COLUMNS: usize = 30;
 /// While it is known how much there is to do.
 const MEASURED: &str = "{msg} [{wide_bar}] {bytes}/{total_bytes} {bytes_per_sec} {eta} left";
 /// While it is not.
@@ -39,7 +39,7 @@ impl Progress {
     pub(super) fn new(what: &str) -> Self {
         let drawn = (std::io::stderr().is_terminal() && !output::is_quiet()).then(|| {
             let drawn = Drawn::new(style(UNMEASURED));
-            drawn.bar().set_message(output::cut(what, WIDEST));
+            drawn.bar().set_message(output::truncate(what, MAX_NAME_COLUMNS));
             // What comes between two drawings is not lost.
             drawn.bar().enable_steady_tick(REDRAW);
             drawn
@@ -53,7 +53,7 @@ impl Progress {
             what.clone_into(&mut self.what);
             if let Some(drawn) = &self.drawn {
                 drawn.bar().reset();
-                drawn.bar().set_message(output::cut(what, WIDEST));
+                drawn.bar().set_message(output::truncate(what, MAX_NAME_COLUMNS));
             }
         }
         self.set(done, all);
@@ -72,7 +72,7 @@ impl Progress {
             } else {
                 bar.tick();
             }
-        } else if self.said.elapsed() >= NOW_AND_THEN {
+        } else if self.said.elapsed() >= LOG_INTERVAL {
             self.said = clock::monotonic();
             let amount =
                 if all == 0 { String::new() } else { format!(": {} of {}", format_bytes(done), format_bytes(all)) };
@@ -130,7 +130,7 @@ mod tests {
     fn drawn(template: &str, what: &str, done: u64, all: Option<u64>) -> String {
         let screen = Screen::default();
         let bar = ProgressBar::hidden().with_style(style(template));
-        bar.set_message(output::cut(what, WIDEST));
+        bar.set_message(output::truncate(what, MAX_NAME_COLUMNS));
         if let Some(all) = all {
             bar.set_length(all);
         } else {

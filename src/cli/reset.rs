@@ -18,9 +18,9 @@ use crate::server::reset::{Report, ResetOptions, Tell};
 #[error(
     "--dry-run, --skip-hash-check, --allow-empty and --no-pre-restore-snapshot belong to --cluster-reset or --undo-reset; nothing was started"
 )]
-pub(super) struct Pointless;
+pub(super) struct FlagsRequireReset;
 
-impl Diagnostic for Pointless {
+impl Diagnostic for FlagsRequireReset {
     fn code(&self) -> Code {
         Code::FlagsRequireReset
     }
@@ -47,10 +47,10 @@ pub(super) fn progress() -> Tell {
 }
 
 /// Says it.
-pub(super) fn tell(report: &Report, asked: &ResetOptions, format: LogFormat) -> Result<Exit, AppError> {
-    let text = if asked.dry_run { outline(report) } else { done(report) };
+pub(super) fn print_report(report: &Report, asked: &ResetOptions, format: LogFormat) -> Result<Exit, AppError> {
+    let text = if asked.dry_run { print_dry_run(report) } else { print_done(report) };
     if asked.dry_run {
-        output::data(&text)?;
+        output::print_stdout(&text)?;
     } else if format == LogFormat::Json {
         let line = serde_json::json!({
             "level": "info",
@@ -62,10 +62,10 @@ pub(super) fn tell(report: &Report, asked: &ResetOptions, format: LogFormat) -> 
             "revision": report.revision.map(|(_, after)| after),
             "keys": report.keys,
         });
-        output::talk(&format!("{line}\n"));
+        output::print_stderr(&format!("{line}\n"));
     } else {
         // Apart from the log lines before it.
-        output::talk(&format!("\n{text}"));
+        output::print_stderr(&format!("\n{text}"));
     }
     Ok(Exit::Done)
 }
@@ -74,11 +74,11 @@ fn path(path: &Path) -> String {
     escape_control(&path.display().to_string())
 }
 
-fn done(report: &Report) -> String {
+fn print_done(report: &Report) -> String {
     let act = report.act.unwrap_or(Operation::Reset);
     let mut text = String::new();
     let mut line = |words: String| {
-        let _ = writeln!(text, "{}", output::wrapped(&words, 2, output::WIDTH));
+        let _ = writeln!(text, "{}", output::wrap_text(&words, 2, output::WIDTH));
     };
     let members = match report.members_before {
         0 | 1 => String::new(),
@@ -135,11 +135,11 @@ fn done(report: &Report) -> String {
     text
 }
 
-fn outline(report: &Report) -> String {
+fn print_dry_run(report: &Report) -> String {
     let act = report.act.unwrap_or(Operation::Reset);
     let mut text = format!("Dry run of the {}: nothing was changed. What would be done:\n", act.word());
     let mut row = |name: &str, value: String| {
-        let _ = writeln!(text, "  {name:<10}{}", output::wrapped(&value, 12, output::WIDTH));
+        let _ = writeln!(text, "  {name:<10}{}", output::wrap_text(&value, 12, output::WIDTH));
     };
     if let Some(from) = &report.from {
         row(if act == Operation::Undo { "back" } else { "restore" }, path(from));

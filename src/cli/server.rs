@@ -47,14 +47,14 @@ pub(super) fn run(global: RawOptions, args: &Args) -> Result<Exit, AppError> {
     let config = config?;
     if args.print_config {
         for warning in &warnings {
-            output::talk(&format!("quorate: warning: {warning}\n"));
+            output::print_stderr(&format!("quorate: warning: {warning}\n"));
         }
-        output::data(&config::print::print(&resolved, &config))?;
+        output::print_stdout(&config::print::print(&resolved, &config))?;
         return Ok(Exit::Done);
     }
     let is_reset = config.cluster_reset || args.undo_reset;
     if !is_reset && (args.dry_run || args.skip_hash_check || args.allow_empty || args.no_pre_restore_snapshot) {
-        return Err(reset::Pointless.into());
+        return Err(reset::FlagsRequireReset.into());
     }
     let log_format = config.log_format;
     if log_format == LogFormat::Json {
@@ -87,7 +87,7 @@ pub(super) fn run(global: RawOptions, args: &Args) -> Result<Exit, AppError> {
     drop(last_lines);
     match done {
         Ok(None) => Ok(Exit::Done),
-        Ok(Some((report, asked))) => reset::tell(&report, &asked, log_format),
+        Ok(Some((report, asked))) => reset::print_report(&report, &asked, log_format),
         Err(failure) => Err(failure),
     }
 }

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::ask::ask;
 use super::defrag::told;
-use super::output::{self, Format, WIDTH, cut, wrapped};
+use super::output::{self, Format, WIDTH, truncate, wrap_text};
+use super::request::call_server;
 use super::{Intent, block_on, locate, status};
 use crate::boltdb::page::ReadError;
 use crate::config::{Config, RawOptions};
@@ -24,7 +24,7 @@ use crate::snapshot::live::{PinnedDatabase, PinnedDatabaseError};
 use crate::snapshot::usage::{self, Share, Usage};
 
 /// How long the launcher may take to say where its etcd is.
-const PATIENCE: Duration = Duration::from_secs(20);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 /// Where the second column begins.
 const COLUMN: usize = 13;
 
@@ -124,7 +124,7 @@ pub(super) fn run(given: &RawOptions, args: &Args) -> Result<Exit, AppError> {
     }
     let data = DataDir::new(&config.data_dir).with_etcd_user(config.etcd.user.clone());
     let (status, size, alarms, usage) = block_on(async {
-        let status = status::fetch(&data, PATIENCE).await?;
+        let status = status::fetch(&data, REQUEST_TIMEOUT).await?;
         let mut client =
             EtcdClient::connect(&data, &status.local_client_url).await.map_err(PinnedDatabaseError::Stream)?;
         let size = client.size().await.map_err(PinnedDatabaseError::Stream)?;
@@ -141,17 +141,17 @@ pub(super) fn run(given: &RawOptions, args: &Args) -> Result<Exit, AppError> {
     })??;
     let report = report(&status, size, alarms, &usage, args.top);
     if !output::structured(&report, args.output)? {
-        output::data(&table(&report))?;
+        output::print_stdout(&table(&report))?;
     }
     Ok(Exit::Done)
 }
 
 fn free(config: &Config, args: &Args) -> Result<Exit, AppError> {
     let request = Request { wait: args.wait };
-    let freed: Reclaimed = ask(config, "/v1/free", &request, "quorate space", |_, _, _| {})?;
+    let freed: Reclaimed = call_server(config, "/v1/free", &request, "quorate space", |_, _, _| {})?;
     if !output::structured(&freed, args.output)? {
         let what = if freed.is_compacted { "history was given up" } else { "there was no history to give up" };
-        output::data(&format!(
+        output::print_stdout(&format!(
             "compacted at revision {}: {what}\n{}",
             freed.compact_revision,
             told(&freed.defragmented)
@@ -193,7 +193,7 @@ fn report(status: &Status, size: Size, alarms: Vec<String>, usage: &Usage, top: 
 fn table(report: &Report) -> String {
     let mut text = String::new();
     let mut row = |name: &str, value: String| {
-        let _ = writeln!(text, "{name:<COLUMN$}{}", wrapped(&value, COLUMN, WIDTH));
+        let _ = writeln!(text, "{name:<COLUMN$}{}", wrap_text(&value, COLUMN, WIDTH));
     };
     let quota = if report.quota == 0 { "none".into() } else { format_bytes(report.quota) };
     let unused = report.size.saturating_sub(report.in_use);
@@ -229,7 +229,7 @@ fn table(report: &Report) -> String {
     for prefix in &report.prefixes {
         let Prefix { name, keys, key_bytes, records, bytes } = prefix;
         let (bytes, key_bytes) = (format_bytes(*bytes), format_bytes(*key_bytes));
-        let _ = writeln!(text, "{:<32} {bytes:>10} {records:>10} {keys:>10} {key_bytes:>10}", cut(name, 32));
+        let _ = writeln!(text, "{:<32} {bytes:>10} {records:>10} {keys:>10} {key_bytes:>10}", truncate(name, 32));
     }
     if report.alarms.iter().any(|alarm| alarm == "NOSPACE") {
         text.push_str("\nnext: quorate space --free (compacts, defragments, takes the alarm back)\n");

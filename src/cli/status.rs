@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use super::output::{self, Format, WIDTH, cut, plural, wrapped};
+use super::output::{self, Format, WIDTH, plural, truncate, wrap_text};
 use console::Style;
 
 use super::{Intent, block_on, locate};
@@ -33,7 +33,7 @@ pub(super) struct Args {
 }
 
 /// How long the launcher may take: it answers at once unless it hangs.
-const PATIENCE: Duration = Duration::from_secs(20);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 /// Where the second column begins.
 const COLUMN: usize = 13;
 /// Below this a certificate is worth a word.
@@ -41,9 +41,9 @@ const FEW_DAYS: u64 = 30;
 
 pub(super) fn run(given: &RawOptions, args: &Args) -> Result<Exit, AppError> {
     let config = locate(given, Intent::Read)?;
-    let status = block_on(fetch(&DataDir::new(&config.data_dir), PATIENCE))??;
+    let status = block_on(fetch(&DataDir::new(&config.data_dir), REQUEST_TIMEOUT))??;
     if !output::structured(&status, args.output)? {
-        output::data(&table(&status))?;
+        output::print_stdout(&table(&status))?;
     }
     Ok(if status.healthy { Exit::Done } else { Exit::Failed })
 }
@@ -104,7 +104,7 @@ struct Rows(String);
 
 impl Rows {
     fn row(&mut self, name: &str, value: impl AsRef<str>) {
-        let _ = writeln!(self.0, "{name:<COLUMN$}{}", wrapped(value.as_ref(), COLUMN, WIDTH));
+        let _ = writeln!(self.0, "{name:<COLUMN$}{}", wrap_text(value.as_ref(), COLUMN, WIDTH));
     }
 
     fn health(&mut self, status: &Status) {
@@ -207,7 +207,7 @@ impl Rows {
         if !etcd.last_lines.is_empty() {
             self.0.push_str("last lines of etcd:\n");
             for line in &etcd.last_lines {
-                let _ = writeln!(self.0, "  {}", cut(&short(line), WIDTH - 2));
+                let _ = writeln!(self.0, "  {}", truncate(&short(line), WIDTH - 2));
             }
         }
     }

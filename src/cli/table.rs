@@ -7,7 +7,7 @@ use super::output;
 /// Between columns.
 const GAP: usize = 2;
 /// A column is shortened to no less.
-const NARROWEST: usize = 12;
+const MIN_COLUMNS: usize = 12;
 
 /// On which side the cells of a column are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +57,7 @@ pub(super) fn table(head: &[Column], rows: &[Vec<String>], with_head: bool, colu
         for (index, column) in head.iter().enumerate().rev() {
             let over = total(&widths).saturating_sub(room);
             if over > 0 && column.shorten == Shorten::Middle {
-                widths[index] = widths[index].saturating_sub(over).max(NARROWEST.min(widths[index]));
+                widths[index] = widths[index].saturating_sub(over).max(MIN_COLUMNS.min(widths[index]));
             }
         }
         if total(&widths) > room {
@@ -67,7 +67,7 @@ pub(super) fn table(head: &[Column], rows: &[Vec<String>], with_head: bool, colu
     let mut text = String::new();
     for row in &mut rows {
         let cells = row.iter().zip(head).zip(&widths).map(|((cell, column), width)| {
-            let cell = output::cut_in_the_middle(cell, *width);
+            let cell = output::truncate_middle(cell, *width);
             let blank = " ".repeat(width.saturating_sub(output::width(&cell)));
             if column.align == Align::Left { cell + &blank } else { blank + &cell }
         });

@@ -40,7 +40,7 @@ pub(super) fn run(args: &Args) -> Result<Exit, AppError> {
         let commit = versions.commit.map(|commit| format!(" ({commit})")).unwrap_or_default();
         let etcd =
             versions.etcd.map_or_else(|| "no etcd inside".into(), |etcd| format!("etcd {} inside", etcd.version));
-        output::data(&format!("quorate {}{commit}, {etcd}\n", versions.version))?;
+        output::print_stdout(&format!("quorate {}{commit}, {etcd}\n", versions.version))?;
     }
     Ok(Exit::Done)
 }

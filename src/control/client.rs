@@ -15,7 +15,7 @@ use crate::datadir::DataDir;
 use crate::error::{Code, Diagnostic};
 
 /// How large it may be, in bytes.
-const LARGEST_ANSWER: usize = 16 << 20;
+const MAX_RESPONSE_BYTES: usize = 16 << 20;
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -120,7 +120,7 @@ pub async fn post(
                 break;
             }
         }
-        if waiting.len() > LARGEST_ANSWER {
+        if waiting.len() > MAX_RESPONSE_BYTES {
             return Err(no_answer(io::Error::other("the answer is too long")));
         }
     }
@@ -156,7 +156,7 @@ where
         let answer = sender.send_request(request).await.map_err(io::Error::other)?;
         let status = answer.status();
         let body =
-            Limited::new(answer.into_body(), LARGEST_ANSWER).collect().await.map_err(io::Error::other)?.to_bytes();
+            Limited::new(answer.into_body(), MAX_RESPONSE_BYTES).collect().await.map_err(io::Error::other)?.to_bytes();
         driven.abort();
         Ok((status, body))
     };

@@ -16,7 +16,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::task::{AbortHandle, JoinSet};
 
 /// So many connections are served at a time on each listener.
-const MOST: usize = 64;
+const MAX_CONNECTIONS: usize = 64;
 /// A request's head has come after this long, or never comes.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -58,7 +58,7 @@ async fn make_room(tasks: &mut JoinSet<()>, open: &mut VecDeque<Connection>) {
     loop {
         while tasks.try_join_next().is_some() {}
         open.retain(|connection| !connection.task.is_finished());
-        if open.len() < MOST {
+        if open.len() < MAX_CONNECTIONS {
             return;
         }
         match open.iter().position(|connection| !connection.has_asked.load(Ordering::Relaxed)) {

@@ -23,13 +23,13 @@ use connections::accept;
 pub use socket::SocketError;
 
 /// A client that has not read its answer after this long is dropped.
-const PATIENCE: Duration = Duration::from_secs(30);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// Nothing that the owner asks for takes longer than a day.
-const LONGEST: Duration = Duration::from_secs(86_400);
+const STREAM_TIMEOUT: Duration = Duration::from_secs(86_400);
 /// How often it is checked that the socket is still in its place.
 const SOCKET_CHECK: Duration = Duration::from_secs(2);
 /// The socket is made again at most so many times: who removes it for ever is told no more.
-const MOST_SOCKETS: usize = 16;
+const MAX_SOCKETS: usize = 16;
 
 /// What the control API listens on.
 #[derive(Debug)]
@@ -69,7 +69,11 @@ pub async fn serve(listeners: Listeners, shared: Arc<ServerState>) {
     let public = public.with_state(shared.clone());
     let again = bind_again(&shared.data, private.clone());
     // Only the owner reaches the socket, and snapshots and defragmentations take as long as they take.
-    tokio::join!(accept(listeners.monitoring, public, PATIENCE), accept(listeners.socket, private, LONGEST), again);
+    tokio::join!(
+        accept(listeners.monitoring, public, REQUEST_TIMEOUT),
+        accept(listeners.socket, private, STREAM_TIMEOUT),
+        again
+    );
 }
 
 /// A socket that was removed from its directory is bound again, so that commands still reach this server. Never returns.
@@ -79,13 +83,13 @@ async fn bind_again(data: &DataDir, router: Router) {
         tokio::time::sleep(SOCKET_CHECK).await;
         while sockets.try_join_next().is_some() {}
         // Without the lock there it is nobody's directory, or another server's.
-        if sockets.len() >= MOST_SOCKETS || data.socket().exists() || !data.lock().exists() {
+        if sockets.len() >= MAX_SOCKETS || data.socket().exists() || !data.lock().exists() {
             continue;
         }
         match socket::bind(data) {
             Ok(listener) => {
                 tracing::warn!(socket = %data.socket().display(), "the control socket was removed; made again");
-                sockets.spawn(accept(listener, router.clone(), LONGEST));
+                sockets.spawn(accept(listener, router.clone(), STREAM_TIMEOUT));
             }
             Err(error) => tracing::error!(%error, "the control socket was removed and cannot be made again"),
         }

@@ -1,7 +1,7 @@
 //! `quorate etcd-snapshot delete`, `hold` and `release`.
 
 use super::super::{block_on, output};
-use super::place::{Place, Which};
+use super::context::{SnapshotContext, StoreSelection};
 use crate::error::{AppError, Code, Diagnostic, Exit};
 use crate::host::escape_control;
 use crate::snapshot::list::Listed;
@@ -38,18 +38,18 @@ pub(super) struct Names {
     #[arg(required = true, value_name = "NAME")]
     names: Vec<String>,
     #[command(flatten)]
-    which: Which,
+    which: StoreSelection,
 }
 
 /// What is to be done, for messages.
 #[derive(Clone, Copy, Debug)]
-enum Act {
+enum DeleteAction {
     Delete,
     Hold,
     Release,
 }
 
-impl Act {
+impl DeleteAction {
     /// What was not done to any of them.
     fn undone(self) -> &'static str {
         match self {
@@ -63,14 +63,14 @@ impl Act {
 /// One of the names is none of a snapshot.
 #[derive(Debug, thiserror::Error)]
 #[error("there is no snapshot {name} in {}; nothing was {}", places.join(", nor in "), act.undone())]
-struct NotThere {
+struct SnapshotMissing {
     name: String,
     places: Vec<String>,
-    act: Act,
+    act: DeleteAction,
     similar: Option<String>,
 }
 
-impl Diagnostic for NotThere {
+impl Diagnostic for SnapshotMissing {
     fn code(&self) -> Code {
         Code::SnapshotNotFound
     }
@@ -116,7 +116,7 @@ struct Found {
 
 impl Found {
     /// Each name must be in one of the places at least.
-    async fn of(place: &Place, args: &Names, act: Act) -> Result<Self, AppError> {
+    async fn of(place: &SnapshotContext, args: &Names, act: DeleteAction) -> Result<Self, AppError> {
         let mut found = Self::default();
         let is_url = |name: &String| name.starts_with("s3://");
         if !args.names.iter().all(is_url) {
@@ -160,7 +160,7 @@ impl Found {
     }
 
     /// A path, or a `file://` URL, of a file in the snapshot directory.
-    fn take_path(&mut self, place: &Place, named: &str) -> (bool, Vec<String>) {
+    fn take_path(&mut self, place: &SnapshotContext, named: &str) -> (bool, Vec<String>) {
         let path = std::path::absolute(locate::path_of(named)).unwrap_or_default();
         let name = path.file_name().filter(|_| path.parent() == Some(place.dir.as_path()));
         let is_there = match (&mut self.local, name) {
@@ -170,7 +170,7 @@ impl Found {
         (is_there, vec![place.dir.display().to_string()])
     }
 
-    async fn take_url(&mut self, place: &Place, url: &str) -> Result<(bool, Vec<String>), AppError> {
+    async fn take_url(&mut self, place: &SnapshotContext, url: &str) -> Result<(bool, Vec<String>), AppError> {
         let Some((remote, name)) = place.at(url).await? else { return Ok((false, Vec::new())) };
         let shown = remote.place();
         let known = self.remote.iter().position(|known| known.store.place() == shown);
@@ -183,14 +183,14 @@ impl Found {
         Ok((self.remote[index].take(&name), vec![shown]))
     }
 
-    fn missing(&self, named: &str, places: &[String], act: Act) -> NotThere {
+    fn missing(&self, named: &str, places: &[String], act: DeleteAction) -> SnapshotMissing {
         let here = self.local.iter().flat_map(|local| &local.all);
         let there = self.remote.iter().flat_map(|remote| &remote.all);
         let names: Vec<&str> = here.chain(there).map(|listed| listed.name.as_str()).collect();
         let word = named.rsplit('/').next().unwrap_or(named);
         let similar = similar_name(word, names.into_iter()).map(str::to_owned);
         let places = places.iter().map(|place| escape_control(place)).collect();
-        NotThere { name: escape_control(named), places, act, similar }
+        SnapshotMissing { name: escape_control(named), places, act, similar }
     }
 
     /// Each place with what was named of it.
@@ -200,9 +200,9 @@ impl Found {
     }
 }
 
-pub(super) fn delete(place: &Place, args: &Delete) -> Result<Exit, AppError> {
+pub(super) fn delete(place: &SnapshotContext, args: &Delete) -> Result<Exit, AppError> {
     block_on(async {
-        let found = Found::of(place, &args.names, Act::Delete).await?;
+        let found = Found::of(place, &args.names, DeleteAction::Delete).await?;
         // All of it is looked at before any is deleted.
         for (all, named) in found.all() {
             prune::check_deletable(all, named, args.force)?;
@@ -224,17 +224,17 @@ async fn remove(place: &In<impl Store>, shown: impl Fn(&str) -> String) -> Resul
     }
     let Removed { gone, kept, failed } = place.store.remove(&names).await?;
     for name in gone {
-        output::result(&(output::fitted(&format!("{} deleted", shown(&name))) + "\n"))?;
+        output::print_result(&(output::fitted(&format!("{} deleted", shown(&name))) + "\n"))?;
     }
     for (name, why) in kept {
-        output::result(&(output::fitted(&format!("{} kept: {}", shown(&name), escape_control(&why))) + "\n"))?;
+        output::print_result(&(output::fitted(&format!("{} kept: {}", shown(&name), escape_control(&why))) + "\n"))?;
     }
     failed.map_or(Ok(()), Err)
 }
 
-pub(super) fn hold(place: &Place, args: &Names, held: bool) -> Result<Exit, AppError> {
+pub(super) fn hold(place: &SnapshotContext, args: &Names, held: bool) -> Result<Exit, AppError> {
     block_on(async {
-        let found = Found::of(place, args, if held { Act::Hold } else { Act::Release }).await?;
+        let found = Found::of(place, args, if held { DeleteAction::Hold } else { DeleteAction::Release }).await?;
         for (_, named) in found.all() {
             prune::may_be_held(named)?;
         }
@@ -252,7 +252,7 @@ async fn set(place: &In<impl Store>, held: bool, shown: impl Fn(&str) -> String)
     for listed in &place.named {
         place.store.hold(listed, held).await?;
         let word = if held { "held: it is never pruned" } else { "released" };
-        output::result(&(output::fitted(&format!("{} {word}", shown(&listed.name))) + "\n"))?;
+        output::print_result(&(output::fitted(&format!("{} {word}", shown(&listed.name))) + "\n"))?;
     }
     Ok(())
 }

@@ -5,9 +5,9 @@ use serde::Serialize;
 
 use super::super::block_on;
 use super::super::output::{self, Format};
-use super::inside;
+use super::browse;
+use super::context::{SnapshotContext, StoreSelection};
 use super::item::Item;
-use super::place::{Place, Which};
 use super::rows::{self, SortBy};
 use crate::clock;
 use crate::error::{AppError, Code, Diagnostic, Exit};
@@ -32,7 +32,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "REVISION", requires = "snapshot")]
     rev: Option<i64>,
     #[command(flatten)]
-    which: Which,
+    which: StoreSelection,
     /// Also show location, time, revision, key count and etcd version (same as -o wide)
     #[arg(long, short)]
     wide: bool,
@@ -84,7 +84,7 @@ struct Items<'a> {
     items: &'a [Item],
 }
 
-pub(super) fn run(place: &Place, args: &Args) -> Result<Exit, AppError> {
+pub(super) fn run(place: &SnapshotContext, args: &Args) -> Result<Exit, AppError> {
     let format = match args.output {
         Layout::Json => Format::Json,
         Layout::Yaml => Format::Yaml,
@@ -94,7 +94,7 @@ pub(super) fn run(place: &Place, args: &Args) -> Result<Exit, AppError> {
         if matches!(args.output, Layout::Wide | Layout::Name) || args.wide {
             return Err(NotForKeys("-o wide or -o name").into());
         }
-        return inside::list(place, snapshot, &args.prefix, args.rev, format);
+        return browse::list(place, snapshot, &args.prefix, args.rev, format);
     }
     let (mut items, places, failed) = block_on(collect(place, args.which))?;
     if let Some(by) = args.sort_by {
@@ -105,7 +105,7 @@ pub(super) fn run(place: &Place, args: &Args) -> Result<Exit, AppError> {
             items.sort_by(|left, right| (left.taken_at, &left.name).cmp(&(right.taken_at, &right.name)));
         }
         if !items.is_empty() {
-            output::data(&text(&items, args))?;
+            output::print_stdout(&text(&items, args))?;
         } else if failed.is_none() {
             output::note(&format!("quorate: there are no snapshots in {}\n", places.join(", nor in ")));
         }
@@ -127,7 +127,7 @@ fn text(items: &[Item], args: &Args) -> String {
 }
 
 /// What is in each place, the oldest first. If one cannot be looked into, the other is shown all the same.
-async fn collect(place: &Place, which: Which) -> (Vec<Item>, Vec<String>, Option<AppError>) {
+async fn collect(place: &SnapshotContext, which: StoreSelection) -> (Vec<Item>, Vec<String>, Option<AppError>) {
     let (mut items, mut places, mut failed) = (Vec::new(), Vec::new(), None);
     match place.local(which) {
         Ok(Some(local)) => {

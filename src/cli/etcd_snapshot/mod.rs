@@ -1,16 +1,16 @@
 //! `quorate etcd-snapshot`: what a person does with snapshots. A file a verb.
 
+mod browse;
+mod context;
 mod delete;
-mod inside;
 mod item;
-mod lent;
 mod ls;
-mod place;
 mod prune;
 mod restore;
 mod rows;
 mod s3_check;
 mod save;
+mod server_credentials;
 mod status;
 mod verify;
 
@@ -23,7 +23,7 @@ use super::{Intent, interrupt, locate, output};
 use crate::config::{Config, RawOptions};
 use crate::error::{AppError, Code, Diagnostic, Exit};
 use crate::plan::finding::CheckRow;
-use place::Place;
+use context::SnapshotContext;
 
 /// `quorate etcd-snapshot`.
 #[derive(Debug, clap::Args)]
@@ -64,11 +64,11 @@ enum Verb {
     /// Test the S3 configuration end to end (connect, list, upload, read back, delete)
     S3Check(s3_check::Args),
     /// Print the value of a key in a snapshot
-    Get(inside::OfKey),
+    Get(browse::KeyArgs),
     /// Show the history of a key, as far as the snapshot contains it
-    History(inside::OfKey),
+    History(browse::KeyArgs),
     /// Show the keys that differ between two snapshots
-    Diff(inside::Two),
+    Diff(browse::DiffArgs),
 }
 
 /// The working directory is not known.
@@ -100,7 +100,7 @@ impl Verb {
 
 /// What `s3-check` finds, for `quorate doctor`.
 pub(super) fn s3_findings(config: &Config, given: &RawOptions) -> Result<Vec<CheckRow>, AppError> {
-    let place = Place::of(config, given, None)?;
+    let place = SnapshotContext::of(config, given, None)?;
     Ok(s3_check::findings(&place).unwrap_or_else(|failure| vec![super::doctor::s3_failed(&failure, config)]))
 }
 
@@ -113,7 +113,7 @@ pub(super) fn run(given: &RawOptions, args: &Args) -> Result<Exit, AppError> {
     }
     // Relative to where the caller is, not to where the server is.
     let dir = args.dir.as_deref().map(std::path::absolute).transpose().map_err(NoDirectory)?;
-    let place = || Place::of(&config, &given, dir.clone());
+    let place = || SnapshotContext::of(&config, &given, dir.clone());
     match &args.verb {
         Verb::Save(args) => save::run(&config, &given, dir, args),
         Verb::Ls(args) => ls::run(&place()?, args),
@@ -125,8 +125,8 @@ pub(super) fn run(given: &RawOptions, args: &Args) -> Result<Exit, AppError> {
         Verb::Status(args) => status::run(&place()?, args),
         Verb::Restore(args) => restore::run(&place()?, args),
         Verb::S3Check(args) => s3_check::run(&place()?, args),
-        Verb::Get(args) => inside::get(&place()?, args),
-        Verb::History(args) => inside::history(&place()?, args),
-        Verb::Diff(args) => inside::diff(&place()?, args),
+        Verb::Get(args) => browse::get(&place()?, args),
+        Verb::History(args) => browse::history(&place()?, args),
+        Verb::Diff(args) => browse::diff(&place()?, args),
     }
 }

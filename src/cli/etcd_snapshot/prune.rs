@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::super::block_on;
 use super::super::output::{self, Format};
-use super::place::{Place, Which};
+use super::context::{SnapshotContext, StoreSelection};
 use crate::clock;
 use crate::config::Config;
 use crate::error::{AppError, Code, Diagnostic, Exit};
@@ -54,7 +54,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "TIME", value_parser = duration::parse_age)]
     keep_within: Option<u64>,
     #[command(flatten)]
-    which: Which,
+    which: StoreSelection,
     /// Show what would be deleted and why, without deleting anything
     #[arg(long)]
     dry_run: bool,
@@ -85,7 +85,7 @@ impl Diagnostic for BadName {
     }
 }
 
-pub(super) fn run(config: &Config, place: &Place, args: &Args) -> Result<Exit, AppError> {
+pub(super) fn run(config: &Config, place: &SnapshotContext, args: &Args) -> Result<Exit, AppError> {
     let owner = match &args.node {
         Some(node) => &Owner::named(node),
         None => &place.owner,
@@ -117,7 +117,7 @@ pub(super) fn run(config: &Config, place: &Place, args: &Args) -> Result<Exit, A
             places.push(remote.place());
             let policy = if is_ruled { rules } else { config.snapshot.policy() };
             // A count of the store's own is meant for the store; beside rules that were said here it is one more.
-            let policy = match (place.s3.retention, place.is_said("etcd-s3-retention")) {
+            let policy = match (place.s3.retention, place.is_overridden("etcd-s3-retention")) {
                 (Some(count), is_said) if is_said || !is_ruled => Policy { last: Some(count), ..policy },
                 // 0 keeps all, or leaves it to the other rules.
                 (Some(_), _) if policy.last == Some(0) => policy,
@@ -148,9 +148,9 @@ fn tell(items: &[Decided], dry_run: bool) -> Result<(), AppError> {
         let shown = escape_control(if item.location.starts_with("s3://") { &item.location } else { &item.name });
         let reason = escape_control(&item.reason);
         match item.action {
-            action if dry_run => output::data(&line(format!("{action} {shown}: {reason}")))?,
-            "drop" => output::result(&line(format!("{shown} deleted")))?,
-            "locked" => output::result(&line(format!("{shown} kept: {reason}")))?,
+            action if dry_run => output::print_stdout(&line(format!("{action} {shown}: {reason}")))?,
+            "drop" => output::print_result(&line(format!("{shown} deleted")))?,
+            "locked" => output::print_result(&line(format!("{shown} kept: {reason}")))?,
             _ => {}
         }
     }
@@ -163,7 +163,7 @@ fn tell(items: &[Decided], dry_run: bool) -> Result<(), AppError> {
     } else {
         format!("kept {kept}, deleted {deleted}{failed}\n")
     };
-    Ok(output::result(&line)?)
+    Ok(output::print_result(&line)?)
 }
 
 /// Decides, and does it unless it is only to be said.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::super::interrupt;
 use super::super::output;
 use super::super::progress::Progress;
-use super::place::Place;
+use super::context::SnapshotContext;
 use crate::boltdb::membership::{Membership, MembershipError};
 use crate::durable::{self, DirHandle, NewDir};
 use crate::error::{AppError, Code, Diagnostic, Exit};
@@ -73,7 +73,7 @@ fn version(text: &str) -> Result<Version, String> {
 
 /// What does not go together.
 #[derive(Debug, thiserror::Error)]
-enum Wrong {
+enum RestoreArgsError {
     #[error("--initial-cluster: `{0}` is not NAME=URL")]
     Entry(String),
     #[error("--initial-cluster: {0} is no URL such as http://10.0.0.1:2380")]
@@ -90,7 +90,7 @@ enum Wrong {
     Space { needed: u64, free: u64, dir: PathBuf },
 }
 
-impl Diagnostic for Wrong {
+impl Diagnostic for RestoreArgsError {
     fn code(&self) -> Code {
         match self {
             Self::NotEmpty(_) => Code::DirectoryNotEmpty,
@@ -127,7 +127,7 @@ impl Output {
         let is_ours = |name: &str| name.starts_with('.') || name == "lost+found";
         let present = DirHandle::open(out)?;
         if present.names()?.iter().any(|name| !is_ours(&name.to_string_lossy())) {
-            return Err(Wrong::NotEmpty(out.to_path_buf()).into());
+            return Err(RestoreArgsError::NotEmpty(out.to_path_buf()).into());
         }
         Ok(Self { draft: out.join(INSIDE), present: Some(present) })
     }
@@ -150,10 +150,10 @@ impl Output {
     }
 }
 
-fn membership(args: &Args) -> Result<Membership, Wrong> {
+fn membership(args: &Args) -> Result<Membership, RestoreArgsError> {
     let mut members: Vec<(String, Vec<String>)> = Vec::new();
     for entry in args.initial_cluster.split(',').map(str::trim).filter(|entry| !entry.is_empty()) {
-        let (name, url) = entry.split_once('=').ok_or_else(|| Wrong::Entry(escape_control(entry)))?;
+        let (name, url) = entry.split_once('=').ok_or_else(|| RestoreArgsError::Entry(escape_control(entry)))?;
         let is_url = url.split_once("://").is_some_and(|(scheme, rest)| {
             ["http", "https", "unix", "unixs"].contains(&scheme)
                 && !rest.is_empty()
@@ -162,7 +162,7 @@ fn membership(args: &Args) -> Result<Membership, Wrong> {
                     || rest.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok()))
         });
         if !is_url {
-            return Err(Wrong::Url(escape_control(url)));
+            return Err(RestoreArgsError::Url(escape_control(url)));
         }
         match members.iter_mut().find(|(known, _)| known == name) {
             Some((_, urls)) => urls.push(url.to_owned()),
@@ -170,21 +170,21 @@ fn membership(args: &Args) -> Result<Membership, Wrong> {
         }
     }
     let membership = Membership::new(&members, &args.initial_cluster_token)?;
-    let us = membership.named(&args.name).ok_or_else(|| Wrong::NoSuchMember(escape_control(&args.name)))?;
+    let us = membership.named(&args.name).ok_or_else(|| RestoreArgsError::NoSuchMember(escape_control(&args.name)))?;
     let mut given = args.initial_advertise_peer_urls.clone();
     given.sort();
     if !given.is_empty() && given != us.peer_urls {
-        return Err(Wrong::OtherUrls { name: args.name.clone(), expected: us.peer_urls.join(",") });
+        return Err(RestoreArgsError::OtherUrls { name: args.name.clone(), expected: us.peer_urls.join(",") });
     }
     Ok(membership)
 }
 
-pub(super) fn run(place: &Place, args: &Args) -> Result<Exit, AppError> {
+pub(super) fn run(place: &SnapshotContext, args: &Args) -> Result<Exit, AppError> {
     let membership = membership(args)?;
     let output = Output::of(&args.data_dir_out)?;
     let (out, beside) = (&args.data_dir_out, output.dir());
     for name in durable::sweep_named(beside, &output.label()) {
-        output::talk(&format!(
+        output::print_stderr(&format!(
             "quorate: removed {}, which an interrupted restore left\n",
             escape_control(&beside.join(name).display().to_string())
         ));
@@ -196,7 +196,7 @@ pub(super) fn run(place: &Place, args: &Args) -> Result<Exit, AppError> {
     }
     let (needed, free) = (snapshot.database_size + build::EXTRA_BYTES, host::free_bytes(beside).unwrap_or(u64::MAX));
     if free < needed {
-        return Err(Wrong::Space { needed, free, dir: beside.to_path_buf() }.into());
+        return Err(RestoreArgsError::Space { needed, free, dir: beside.to_path_buf() }.into());
     }
     let target = match args.target_version {
         Some(target) => target,
@@ -222,7 +222,7 @@ pub(super) fn run(place: &Place, args: &Args) -> Result<Exit, AppError> {
     let (held, shown) = (through.display().to_string(), draft.path().display().to_string());
     let built = built.map_err(|error| AppError::from(error).to_report().renamed(&held, &shown))?;
     output.publish(draft)?;
-    output::data(&format!(
+    output::print_stdout(&format!(
         "{}: {}, revision {}, for etcd {}; member {} ({member:x}) of cluster {cluster:x}, {}\n",
         escape_control(&out.display().to_string()),
         output::plural(usize::try_from(built.inspection.keys).unwrap_or(usize::MAX), "key"),
@@ -232,7 +232,7 @@ pub(super) fn run(place: &Place, args: &Args) -> Result<Exit, AppError> {
         format_bytes(built.size)
     ))?;
     if !built.cleared_alarms.is_empty() {
-        output::talk(&format!("quorate: alarms in it are taken out: {}\n", built.cleared_alarms.join(", ")));
+        output::print_stderr(&format!("quorate: alarms in it are taken out: {}\n", built.cleared_alarms.join(", ")));
     }
     Ok(Exit::Done)
 }

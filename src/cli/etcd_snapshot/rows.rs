@@ -171,14 +171,14 @@ fn records(items: &[Item], columns: usize, now: u64) -> String {
     let mut text = String::new();
     for row in rows(items) {
         let item = row.first();
-        let _ = writeln!(text, "{}", output::cut_in_the_middle(&escape_control(&item.name), columns));
+        let _ = writeln!(text, "{}", output::truncate_middle(&escape_control(&item.name), columns));
         let mut line = |name: &str, value: &str| {
-            let _ = writeln!(text, "  {name:<10}{}", output::wrapped(value, INDENT, columns));
+            let _ = writeln!(text, "  {name:<10}{}", output::wrap_text(value, INDENT, columns));
         };
         for (index, item) in row.items.iter().enumerate() {
             // The name stands above.
             let place = item.location.strip_suffix(item.name.as_str()).unwrap_or(&item.location);
-            let location = output::cut_in_the_middle(&escape_control(place), columns.saturating_sub(INDENT));
+            let location = output::truncate_middle(&escape_control(place), columns.saturating_sub(INDENT));
             line(if index == 0 { "location" } else { "" }, &location);
         }
         line("size", &format_bytes(item.size));

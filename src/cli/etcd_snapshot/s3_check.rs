@@ -4,9 +4,9 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use super::super::output::{self, Format, WIDTH, wrapped};
+use super::super::output::{self, Format, WIDTH, wrap_text};
 use super::super::runtime;
-use super::place::Place;
+use super::context::SnapshotContext;
 use crate::config::s3::Encryption;
 use crate::error::{AppError, Exit};
 use crate::host::escape_control;
@@ -36,7 +36,7 @@ struct Item<'a> {
 /// Where the second column begins.
 const COLUMN: usize = 18;
 
-pub(super) fn run(place: &Place, args: &Args) -> Result<Exit, AppError> {
+pub(super) fn run(place: &SnapshotContext, args: &Args) -> Result<Exit, AppError> {
     let (mut steps, policy, shown) = runtime()?.block_on(async {
         let bucket = place.bucket_to_check().await?;
         let target = bucket.target();
@@ -57,13 +57,13 @@ pub(super) fn run(place: &Place, args: &Args) -> Result<Exit, AppError> {
         .collect();
     let json = serde_json::json!({ "place": shown, "good": is_good, "items": items, "policy": policy });
     if !output::structured(&json, args.output)? {
-        output::data(&table(&steps, &shown, &policy, is_good))?;
+        output::print_stdout(&table(&steps, &shown, &policy, is_good))?;
     }
     Ok(if is_good { Exit::Done } else { Exit::Failed })
 }
 
 /// The steps as findings: those that are good in one.
-pub(super) fn findings(place: &Place) -> Result<Vec<CheckRow>, AppError> {
+pub(super) fn findings(place: &SnapshotContext) -> Result<Vec<CheckRow>, AppError> {
     let steps = runtime()?.block_on(async {
         let bucket = place.bucket_to_check().await?;
         Ok::<_, AppError>(check::check(&bucket).await)
@@ -83,7 +83,7 @@ pub(super) fn findings(place: &Place) -> Result<Vec<CheckRow>, AppError> {
 }
 
 /// Whose settings and environment these are: another environment may say something else.
-fn settings(place: &Place) -> Step {
+fn settings(place: &SnapshotContext) -> Step {
     let (what, verdict) = if place.is_of_server() {
         ("those of the running server, with its credentials and its proxy", StepResult::Good)
     } else {
@@ -108,9 +108,9 @@ fn table(steps: &[Step], place: &str, policy: &str, is_good: bool) -> String {
     let mut text = String::new();
     for step in steps {
         let head = format!("{:<12}{}", step.name, word(step.verdict));
-        let _ = writeln!(text, "{head:<COLUMN$}{}", wrapped(&escape_control(&step.what), COLUMN, WIDTH));
+        let _ = writeln!(text, "{head:<COLUMN$}{}", wrap_text(&escape_control(&step.what), COLUMN, WIDTH));
         if let Some(next) = &step.next {
-            let _ = writeln!(text, "{:<COLUMN$}next: {}", "", wrapped(&escape_control(next), COLUMN, WIDTH));
+            let _ = writeln!(text, "{:<COLUMN$}next: {}", "", wrap_text(&escape_control(next), COLUMN, WIDTH));
         }
     }
     let verdict = if is_good { "snapshots can be kept in" } else { "snapshots CANNOT be kept in" };

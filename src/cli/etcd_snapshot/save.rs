@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use super::super::ask::ask;
 use super::super::interrupt;
 use super::super::output::{self, Format};
 use super::super::progress::Progress;
+use super::super::request::call_server;
+use super::context;
 use super::item::Item;
-use super::place;
 use crate::config::{Config, RawOptions};
 use crate::control::routes::snapshots::Request;
 use crate::error::{AppError, Exit};
@@ -67,14 +67,14 @@ pub(super) fn run(config: &Config, given: &RawOptions, dir: Option<PathBuf>, arg
         }),
         labels: args.labels.iter().cloned().collect::<BTreeMap<_, _>>(),
         wait: args.wait,
-        s3: place::said(given),
+        s3: context::cli_overrides(given),
     };
     let is_elsewhere = request.dir.is_some();
     interrupt::explain(IN_SAVING);
     let mut progress = Progress::new("saving");
     let look = "quorate etcd-snapshot ls";
     let Saved { manifest, path, upload, is_only_there, took_ms } =
-        ask(config, "/v1/snapshots", &request, look, |what, done, all| {
+        call_server(config, "/v1/snapshots", &request, look, |what, done, all| {
             if !what.is_empty() && what != "saving" {
                 interrupt::explain(IN_UPLOADING);
             }
@@ -98,7 +98,7 @@ pub(super) fn run(config: &Config, given: &RawOptions, dir: Option<PathBuf>, arg
         let (size, revision) = (format_bytes(item.size), item.revision.unwrap_or_default());
         let took = std::time::Duration::from_millis(took_ms).as_secs_f64();
         let line = format!("saved {name} ({size}, revision {revision}) in {took:.1} s{uploaded}");
-        output::result(&format!("{}\n", output::fitted(&escape_control(&line))))?;
+        output::print_result(&format!("{}\n", output::fitted(&escape_control(&line))))?;
     }
     match upload {
         Some(Err(told)) => Err(told.into()),

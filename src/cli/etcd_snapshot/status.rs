@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::super::output::{self, Format};
 use super::super::progress::Progress;
-use super::place::Place;
+use super::context::SnapshotContext;
 use crate::error::{AppError, Exit};
 use crate::host::escape_control;
 use crate::plan::space::format_bytes;
@@ -30,7 +30,7 @@ pub(super) struct Args {
     output: Format,
 }
 
-pub(super) fn run(place: &Place, args: &Args) -> Result<Exit, AppError> {
+pub(super) fn run(place: &SnapshotContext, args: &Args) -> Result<Exit, AppError> {
     let got = place.get(&args.snapshot, None)?;
     let path = &got.path;
     let mut progress = Progress::new("verifying");
@@ -69,7 +69,7 @@ pub(super) fn run(place: &Place, args: &Args) -> Result<Exit, AppError> {
     }
     let mut text = output::fitted(&escape_control(&got.shown)) + "\n";
     let mut row = |name: &str, value: String| {
-        let _ = writeln!(text, "  {name:<10}{}", output::wrapped(&value, 12, output::WIDTH));
+        let _ = writeln!(text, "  {name:<10}{}", output::wrap_text(&value, 12, output::WIDTH));
     };
     row("hash", format!("{:x}", inspection.status_hash));
     row("revision", inspection.revision.to_string());
@@ -102,6 +102,6 @@ pub(super) fn run(place: &Place, args: &Args) -> Result<Exit, AppError> {
             "every page and every record; it has no SHA-256".into()
         },
     );
-    output::data(&text)?;
+    output::print_stdout(&text)?;
     Ok(Exit::Done)
 }

@@ -15,7 +15,7 @@ use serde::Serialize;
 use super::super::output::{self, Format};
 use super::super::progress::Progress;
 use super::super::runtime;
-use super::place::{Place, Which};
+use super::context::{SnapshotContext, StoreSelection};
 use crate::config::Config;
 use crate::error::{AppError, Code, Diagnostic, Exit};
 use crate::host::escape_control;
@@ -53,7 +53,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "DIR", requires = "drill")]
     drill_dir: Option<PathBuf>,
     #[command(flatten)]
-    which: Which,
+    which: StoreSelection,
     /// Also compare keys and values with the running member at the revision of the snapshot (HashKV)
     #[arg(long)]
     against_live: bool,
@@ -161,7 +161,7 @@ impl Item {
 
 /// What cannot be done with a snapshot in object storage.
 #[derive(Debug, thiserror::Error)]
-enum NotThere {
+enum NotSupportedForRemote {
     #[error("{0} is a path on this node, and --s3 means object storage")]
     Path(String),
     #[error(
@@ -170,7 +170,7 @@ enum NotThere {
     Flags,
 }
 
-impl Diagnostic for NotThere {
+impl Diagnostic for NotSupportedForRemote {
     fn code(&self) -> Code {
         Code::Usage
     }
@@ -198,7 +198,7 @@ impl Diagnostic for NothingToVerify {
     }
 }
 
-pub(super) fn run(config: &Config, place: &Place, args: &Args) -> Result<Exit, AppError> {
+pub(super) fn run(config: &Config, place: &SnapshotContext, args: &Args) -> Result<Exit, AppError> {
     if args.drill {
         return drill::run(config, place, args);
     }
@@ -250,14 +250,14 @@ pub(super) fn run(config: &Config, place: &Place, args: &Args) -> Result<Exit, A
     if outcome.all.is_empty() {
         return Err(NothingToVerify(places.join(", nor in ")).into());
     }
-    outcome.tell(args)
+    outcome.print(args)
 }
 
 /// What does not go together.
-fn check_flags(place: &Place, args: &Args) -> Result<(), AppError> {
+fn check_flags(place: &SnapshotContext, args: &Args) -> Result<(), AppError> {
     let only_there = !place.is_local(args.which);
     if let Some(name) = args.names.iter().find(|name| only_there && named::is_path(name)) {
-        return Err(NotThere::Path(escape_control(name)).into());
+        return Err(NotSupportedForRemote::Path(escape_control(name)).into());
     }
     if only_there || args.names.iter().any(|name| name.starts_with("s3://")) {
         check_url_flags(args)?;
@@ -267,11 +267,11 @@ fn check_flags(place: &Place, args: &Args) -> Result<(), AppError> {
 
 /// Flags that are not for what is in object storage.
 fn check_url_flags(args: &Args) -> Result<(), AppError> {
-    if args.against_live || args.skip_hash_check { Err(NotThere::Flags.into()) } else { Ok(()) }
+    if args.against_live || args.skip_hash_check { Err(NotSupportedForRemote::Flags.into()) } else { Ok(()) }
 }
 
 /// The bucket, if names are looked for in it, with what is there. That it cannot be listed is said, and is a failure.
-async fn bucket(place: &Place, args: &Args, outcome: &mut Outcome) -> (Option<Remote>, Vec<InBucket>) {
+async fn bucket(place: &SnapshotContext, args: &Args, outcome: &mut Outcome) -> (Option<Remote>, Vec<InBucket>) {
     // URLs and paths say themselves where to look.
     if !args.all && args.names.iter().all(|name| name.contains('/')) {
         return (None, Vec::new());
@@ -293,9 +293,9 @@ async fn bucket(place: &Place, args: &Args, outcome: &mut Outcome) -> (Option<Re
     }
 }
 
-fn one(config: &Config, place: &Place, args: &Args, path: &Path) -> Result<Item, AppError> {
+fn one(config: &Config, place: &SnapshotContext, args: &Args, path: &Path) -> Result<Item, AppError> {
     let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
-    let mut progress = Progress::new(&format!("verifying {}", output::cut(&escape_control(&name), 24)));
+    let mut progress = Progress::new(&format!("verifying {}", output::truncate(&escape_control(&name), 24)));
     let demands = VerifyOptions { skip_hash: args.skip_hash_check };
     let before = fs::metadata(path);
     let verified = verify::verify(path, demands, &mut |done, all| progress.set(done, all));
@@ -303,11 +303,11 @@ fn one(config: &Config, place: &Place, args: &Args, path: &Path) -> Result<Item,
     if let (Ok(before), true) = (before, path.parent() == Some(place.dir.as_path())) {
         let name = escape_control(&name);
         match manifest_file::write(path, &before, &verified) {
-            Ok(Written::Replaced) => output::talk(&format!(
+            Ok(Written::Replaced) => output::print_stderr(&format!(
                 "quorate: warning: {name} is whole, but not the file that was saved under this name; its manifest says now what is in it\n"
             )),
             Ok(Written::Nothing | Written::Result) => {}
-            Err(error) => output::talk(&format!(
+            Err(error) => output::print_stderr(&format!(
                 "quorate: warning: what was found cannot be written down beside {name}: {}\n",
                 error.source
             )),

@@ -7,13 +7,13 @@ use axum::response::Response;
 use hyper::body::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::stream::{self, Fate};
+use super::stream::{self, OnDisconnect};
 use crate::server::maintenance::{self, MaintenanceError};
 use crate::server::state::ServerState;
 
 /// etcd cannot be stopped doing it.
-const FATE: Fate =
-    Fate { gone: "what etcd was asked to do goes on", stopping: Some(|| MaintenanceError::Stopping.into()) };
+const ON_DISCONNECT: OnDisconnect =
+    OnDisconnect { gone: "what etcd was asked to do goes on", stopping: Some(|| MaintenanceError::Stopping.into()) };
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
@@ -29,11 +29,11 @@ fn read(body: &Bytes) -> Request {
 /// Defragments the database of this member.
 pub async fn defragment(State(shared): State<Arc<ServerState>>, body: Bytes) -> Response {
     let Request { wait } = read(&body);
-    stream::answer(shared, FATE, |shared, _| maintenance::defragment(shared, wait))
+    stream::stream_response(shared, ON_DISCONNECT, |shared, _| maintenance::defragment(shared, wait))
 }
 
 /// Gives up history, and defragments.
 pub async fn free(State(shared): State<Arc<ServerState>>, body: Bytes) -> Response {
     let Request { wait } = read(&body);
-    stream::answer(shared, FATE, |shared, _| maintenance::compact_and_defrag(shared, wait))
+    stream::stream_response(shared, ON_DISCONNECT, |shared, _| maintenance::compact_and_defrag(shared, wait))
 }

@@ -29,7 +29,7 @@ use crate::server::health::Health;
 use crate::server::state::ServerState;
 
 /// etcd's own page must come within this; it takes milliseconds.
-const PATIENCE: Duration = Duration::from_secs(2);
+const SCRAPE_TIMEOUT: Duration = Duration::from_secs(2);
 
 type Labels = [(&'static str, String); 1];
 
@@ -251,8 +251,8 @@ fn counter(registry: &mut Registry, name: &str, help: &str, value: u64) {
 /// From the histogram on etcd's own metrics page.
 async fn wal_fsync_p99(shared: &ServerState) -> Option<f64> {
     let address = Addresses::of(&shared.config).metrics.first().copied()?;
-    let stream = tokio::time::timeout(PATIENCE, TcpStream::connect(address)).await.ok()?.ok()?;
-    let (status, body) = request(stream, "/metrics", PATIENCE).await.ok()?;
+    let stream = tokio::time::timeout(SCRAPE_TIMEOUT, TcpStream::connect(address)).await.ok()?.ok()?;
+    let (status, body) = request(stream, "/metrics", SCRAPE_TIMEOUT).await.ok()?;
     (status == StatusCode::OK)
         .then(|| quantile_99(&String::from_utf8_lossy(&body), "etcd_disk_wal_fsync_duration_seconds"))?
 }

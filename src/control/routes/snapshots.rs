@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use hyper::body::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::stream::{self, Fate, Progress};
+use super::stream::{self, OnDisconnect, Progress};
 use crate::error::{AppError, Code, Diagnostic};
 use crate::server::snapshots::{self, SaveOrder, Saved};
 use crate::server::state::ServerState;
@@ -19,7 +19,8 @@ use crate::snapshot::file::Compression;
 use crate::snapshot::name::InvalidPrefix;
 
 /// If the client disconnects, nobody wants the snapshot any more.
-const FATE: Fate = Fate { gone: "a snapshot that is not saved yet is cancelled; an upload goes on", stopping: None };
+const ON_DISCONNECT: OnDisconnect =
+    OnDisconnect { gone: "a snapshot that is not saved yet is cancelled; an upload goes on", stopping: None };
 
 /// What is asked for.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -62,7 +63,11 @@ pub async fn save(State(shared): State<Arc<ServerState>>, body: Bytes) -> Respon
     let Ok(request) = serde_json::from_slice::<Request>(&body) else {
         return (axum::http::StatusCode::BAD_REQUEST, "the request is malformed\n").into_response();
     };
-    stream::answer(shared, FATE, |shared, progress| async move { take(&shared, request, progress).await })
+    stream::stream_response(
+        shared,
+        ON_DISCONNECT,
+        |shared, progress| async move { take(&shared, request, progress).await },
+    )
 }
 
 async fn take(shared: &Arc<ServerState>, request: Request, progress: Progress) -> Result<Saved, AppError> {

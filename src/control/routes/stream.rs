@@ -16,12 +16,12 @@ use crate::error::{AppError, ErrorReport};
 use crate::server::state::ServerState;
 
 /// How often the one who asked hears something.
-const NEWS: Duration = Duration::from_millis(500);
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
 
 /// A line of the answer.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Line<T> {
+pub enum Event<T> {
     /// This is being done; so much of it is, of so much.
     Progress(Cow<'static, str>, u64, u64),
     /// It is done.
@@ -35,7 +35,7 @@ pub(super) type Progress = Arc<watch::Sender<(Cow<'static, str>, u64, u64)>>;
 
 /// What is told of work that nobody waits for to its end.
 #[derive(Clone, Copy)]
-pub(super) struct Fate {
+pub(super) struct OnDisconnect {
     /// To the log, if whoever asked has gone away.
     pub(super) gone: &'static str,
     /// To whoever asked, if the server is told to stop; nothing if the work itself ends then, and says how.
@@ -43,9 +43,9 @@ pub(super) struct Fate {
 }
 
 /// Answers with what becomes of `work`, which is dropped if whoever asked goes away or the server stops.
-pub(super) fn answer<T, W>(
+pub(super) fn stream_response<T, W>(
     shared: Arc<ServerState>,
-    fate: Fate,
+    fate: OnDisconnect,
     work: impl FnOnce(Arc<ServerState>, Progress) -> W,
 ) -> Response
 where
@@ -55,27 +55,27 @@ where
     let (sender, channel) = Channel::<Bytes, std::convert::Infallible>::new(16);
     let (progress, seen) = watch::channel((Cow::Borrowed(""), 0, 0));
     let work = work(shared.clone(), Arc::new(progress));
-    tokio::spawn(relay(shared, fate, work, seen, sender));
+    tokio::spawn(forward_events(shared, fate, work, seen, sender));
     Body::new(channel).into_response()
 }
 
-async fn relay<T: Serialize>(
+async fn forward_events<T: Serialize>(
     shared: Arc<ServerState>,
-    fate: Fate,
+    fate: OnDisconnect,
     work: impl Future<Output = Result<T, AppError>>,
     mut seen: watch::Receiver<(Cow<'static, str>, u64, u64)>,
     mut sender: Sender<Bytes>,
 ) {
     let done = {
         let mut work = std::pin::pin!(work);
-        let mut news = tokio::time::interval(NEWS);
+        let mut news = tokio::time::interval(PROGRESS_INTERVAL);
         loop {
             tokio::select! {
                 done = &mut work => break done,
-                Some(stopping) = told(&shared, fate) => break Err(stopping()),
+                Some(stopping) = stopping(&shared, fate) => break Err(stopping()),
                 _ = news.tick() => {
                     let (what, done, all) = seen.borrow_and_update().clone();
-                    if sender.send_data(line(&Line::<T>::Progress(what, done, all))).await.is_err() {
+                    if sender.send_data(line(&Event::<T>::Progress(what, done, all))).await.is_err() {
                         tracing::info!("the client disconnected; {}", fate.gone);
                         return;
                     }
@@ -84,21 +84,21 @@ async fn relay<T: Serialize>(
         }
     };
     let last = match done {
-        Ok(result) => Line::Done(result),
-        Err(failure) => Line::Failed(failure.to_report()),
+        Ok(result) => Event::Done(result),
+        Err(failure) => Event::Failed(failure.to_report()),
     };
     let _ = sender.send_data(line(&last)).await;
 }
 
 /// What to say when the server is told to stop.
-async fn told(shared: &ServerState, fate: Fate) -> Option<fn() -> AppError> {
+async fn stopping(shared: &ServerState, fate: OnDisconnect) -> Option<fn() -> AppError> {
     if fate.stopping.is_some() {
         shared.snapshots.stopped().await;
     }
     fate.stopping
 }
 
-fn line<T: Serialize>(line: &Line<T>) -> Bytes {
+fn line<T: Serialize>(line: &Event<T>) -> Bytes {
     let mut text = serde_json::to_vec(line).unwrap_or_default();
     text.push(b'\n');
     Bytes::from(text)

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::super::super::progress::Progress;
 use super::super::super::{interrupt, output, runtime};
-use super::super::place::{Got, Place};
+use super::super::context::{DownloadedSnapshot, SnapshotContext};
 use super::Args;
 use super::outcome::Outcome as Verified;
 use crate::clock;
@@ -49,7 +49,7 @@ impl Item {
     }
 }
 
-pub(super) fn run(config: &Config, place: &Place, args: &Args) -> Result<Exit, AppError> {
+pub(super) fn run(config: &Config, place: &SnapshotContext, args: &Args) -> Result<Exit, AppError> {
     let dir = directory(place, args);
     let course = JobControl::default();
     let runtime = runtime()?;
@@ -87,7 +87,7 @@ pub(super) fn run(config: &Config, place: &Place, args: &Args) -> Result<Exit, A
             Err(failure) => outcome.bad(&got.shown, &failure),
         }
     }
-    outcome.tell(args)
+    outcome.print(args)
 }
 
 impl Item {
@@ -106,7 +106,7 @@ impl Item {
 }
 
 /// Where there is a disk that a restore would use; without a data directory, that of the snapshots, or for temporary files.
-fn directory(place: &Place, args: &Args) -> PathBuf {
+fn directory(place: &SnapshotContext, args: &Args) -> PathBuf {
     let known = [place.data.db(), place.data.server(), place.data.root().to_path_buf(), place.dir.clone()];
     let usual = || known.into_iter().find(|dir| dir.is_dir()).unwrap_or_else(std::env::temp_dir);
     args.drill_dir.as_deref().map_or_else(usual, |dir| std::path::absolute(dir).unwrap_or_else(|_| dir.to_path_buf()))
@@ -115,7 +115,7 @@ fn directory(place: &Place, args: &Args) -> PathBuf {
 fn one(
     runtime: &tokio::runtime::Runtime,
     drill: &Drill<'_>,
-    got: &Got,
+    got: &DownloadedSnapshot,
     course: &JobControl,
 ) -> Result<Passed, DrillError> {
     let mut progress = Progress::new("building data for the drill");
@@ -127,7 +127,7 @@ fn one(
 }
 
 /// Drills of this server's own snapshots are in its status.
-fn remember(place: &Place, got: &Got, passed: Result<&Passed, &AppError>) {
+fn remember(place: &SnapshotContext, got: &DownloadedSnapshot, passed: Result<&Passed, &AppError>) {
     let name = Path::new(&got.path).file_name().unwrap_or_default().to_string_lossy().into_owned();
     let manifest = got.manifest.clone();
     let listed = match manifest {

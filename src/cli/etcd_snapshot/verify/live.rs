@@ -11,7 +11,7 @@ use crate::etcd::client::{ClientError, EtcdClient, LiveHash};
 use crate::snapshot::verify::Verified;
 
 /// How long the launcher may take to say where its etcd is.
-const PATIENCE: Duration = Duration::from_secs(5);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The live member cannot be compared with, or differs.
 #[derive(Debug, thiserror::Error)]
@@ -57,7 +57,7 @@ pub(super) fn compare(config: &Config, verified: &Verified) -> Result<bool, AppE
     let data = DataDir::new(&config.data_dir);
     let (revision, ours) = (verified.inspection.revision, verified.inspection.hash_kv);
     let live = block_on(async {
-        let status = status::fetch(&data, PATIENCE).await?;
+        let status = status::fetch(&data, REQUEST_TIMEOUT).await?;
         let mut client =
             EtcdClient::connect(&data, &status.local_client_url).await.map_err(AgainstLive::Unreachable)?;
         Ok::<_, AppError>(client.hash_kv(revision).await)

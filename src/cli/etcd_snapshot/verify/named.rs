@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::super::place::Place;
+use super::super::context::SnapshotContext;
 use super::Args;
 use super::outcome::Outcome;
 use crate::snapshot::store::locate::Located;
@@ -19,7 +19,7 @@ pub(super) enum Named {
 
 /// Finds out what each name means; what is not found is said, and counts as bad. `is_in_bucket` knows what is there.
 pub(super) async fn resolve(
-    place: &Place,
+    place: &SnapshotContext,
     args: &Args,
     is_in_bucket: impl Fn(&str) -> bool,
     outcome: &mut Outcome,

@@ -46,13 +46,13 @@ impl Outcome {
     }
 
     /// Prints the good ones, and how many there are of each kind.
-    pub(super) fn tell(&self, args: &Args) -> Result<Exit, AppError> {
+    pub(super) fn print(&self, args: &Args) -> Result<Exit, AppError> {
         if !output::structured(&serde_json::json!({ "items": self.all }), args.output)? && !output::is_quiet() {
             for told in &self.told {
-                output::data(told)?;
+                output::print_stdout(told)?;
             }
             if self.all.len() > 1 || args.all {
-                output::data(&self.summary())?;
+                output::print_stdout(&self.summary())?;
             }
         }
         Ok(self.worst.unwrap_or(Exit::Done))

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::super::super::output;
 use super::super::super::progress::Progress;
-use super::super::place::Place;
+use super::super::context::SnapshotContext;
 use super::outcome::Outcome;
 use crate::error::AppError;
 use crate::host::escape_control;
@@ -77,7 +77,7 @@ pub(super) async fn list(remote: &Remote) -> Result<Vec<InBucket>, AppError> {
 }
 
 /// What a URL names.
-pub(super) async fn named(place: &Place, url: &str, outcome: &mut Outcome) -> Result<(), AppError> {
+pub(super) async fn named(place: &SnapshotContext, url: &str, outcome: &mut Outcome) -> Result<(), AppError> {
     let missing = || AppError::from(PruneError::NotFound(escape_control(url)));
     let (remote, name) = place.at(url).await?.ok_or_else(missing)?;
     let there = list(&remote).await?;
@@ -92,7 +92,7 @@ pub(super) async fn these(remote: &Remote, there: &[InBucket], found: Vec<&InBuc
     for known in found {
         let url = remote.bucket.url(&known.object.key);
         let mut progress =
-            Progress::new(&format!("verifying {}", output::cut(&escape_control(&known.listed.name), 24)));
+            Progress::new(&format!("verifying {}", output::truncate(&escape_control(&known.listed.name), 24)));
         let size = known.object.size;
         let verified = verify::verify(&remote.bucket, known, |came| progress.set(came, size)).await;
         drop(progress);
@@ -111,7 +111,7 @@ pub(super) async fn these(remote: &Remote, there: &[InBucket], found: Vec<&InBuc
     let present: HashSet<&str> = there.iter().map(|known| known.listed.name.as_str()).collect();
     let is_there = |name: &str| present.contains(name);
     if let Err(error) = index::record(&remote.bucket, remote.cache.as_deref(), &findings, is_there).await {
-        output::talk(&format!(
+        output::print_stderr(&format!(
             "quorate: warning: what was found cannot be written down in the bucket: {}\n",
             error.why()
         ));

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use super::block_on;
 use crate::config::Config;
 use crate::control::client;
-use crate::control::routes::stream::Line;
+use crate::control::routes::stream::Event;
 use crate::datadir::DataDir;
 use crate::error::{AppError, Code, Diagnostic, ErrorReport};
 
@@ -18,11 +18,11 @@ const STALL: Duration = Duration::from_secs(60);
 /// The server ended without a last word.
 #[derive(Debug, thiserror::Error)]
 #[error("the server broke off; whether it did what it was asked is not known")]
-struct NoLastWord {
+struct OutcomeUnknown {
     look: &'static str,
 }
 
-impl Diagnostic for NoLastWord {
+impl Diagnostic for OutcomeUnknown {
     fn code(&self) -> Code {
         Code::OutcomeUnknown
     }
@@ -34,7 +34,7 @@ impl Diagnostic for NoLastWord {
 
 /// Asks, and waits for the result. `progress` is told how much is done, of how much; `look` is the command that shows what became of it if
 /// the server does not say so.
-pub(super) fn ask<T: DeserializeOwned>(
+pub(super) fn call_server<T: DeserializeOwned>(
     config: &Config,
     path: &str,
     request: &impl Serialize,
@@ -45,11 +45,11 @@ pub(super) fn ask<T: DeserializeOwned>(
     let mut last: Option<Result<T, ErrorReport>> = None;
     block_on(client::post(&DataDir::new(&config.data_dir), path, body, STALL, |line| {
         match serde_json::from_slice(line) {
-            Ok(Line::Progress(what, done, all)) => progress(&what, done, all),
-            Ok(Line::Done(result)) => last = Some(Ok(result)),
-            Ok(Line::Failed(told)) => last = Some(Err(told)),
+            Ok(Event::Progress(what, done, all)) => progress(&what, done, all),
+            Ok(Event::Done(result)) => last = Some(Ok(result)),
+            Ok(Event::Failed(told)) => last = Some(Err(told)),
             Err(_) => {}
         }
     }))??;
-    Ok(last.ok_or(NoLastWord { look })??)
+    Ok(last.ok_or(OutcomeUnknown { look })??)
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::super::output::{self, Format};
-use super::place::{Got, Place};
+use super::context::{DownloadedSnapshot, SnapshotContext};
 use crate::error::{AppError, Code, Diagnostic, Exit};
 use crate::etcd::embedded::hex;
 use crate::host::escape_control;
@@ -22,7 +22,7 @@ Examples:
   quorate etcd-snapshot get latest /registry/config
   quorate etcd-snapshot get before-upgrade /registry/config --rev 41
   quorate etcd-snapshot history s3://backups/prod/latest /registry/config")]
-pub(super) struct OfKey {
+pub(super) struct KeyArgs {
     /// Its name, `latest`, a base name, a path (anything with a /), or `s3://BUCKET/KEY`
     #[arg(value_name = "SNAPSHOT")]
     snapshot: String,
@@ -42,7 +42,7 @@ pub(super) struct OfKey {
 Examples:
   quorate etcd-snapshot diff before-upgrade latest
   quorate etcd-snapshot diff ./monday.db ./tuesday.db --prefix /registry/")]
-pub(super) struct Two {
+pub(super) struct DiffArgs {
     /// The older one: its name, `latest`, a base name, a path (anything with a /), or `s3://BUCKET/KEY`
     #[arg(value_name = "A")]
     first: String,
@@ -60,13 +60,13 @@ pub(super) struct Two {
 /// The key is not there.
 #[derive(Debug, thiserror::Error)]
 #[error("{snapshot} has no key {key}{}", .revision.map(|revision| format!(" at revision {revision}")).unwrap_or_default())]
-struct NoKey {
+struct KeyNotFound {
     snapshot: String,
     key: String,
     revision: Option<i64>,
 }
 
-impl Diagnostic for NoKey {
+impl Diagnostic for KeyNotFound {
     fn code(&self) -> Code {
         Code::KeyNotFound
     }
@@ -125,7 +125,7 @@ fn shown(bytes: &[u8]) -> String {
 }
 
 /// What is open, and what keeps it there.
-fn open(place: &Place, named: &str) -> Result<(SnapshotFile, Got), AppError> {
+fn open(place: &SnapshotContext, named: &str) -> Result<(SnapshotFile, DownloadedSnapshot), AppError> {
     let got = place.get(named, None)?;
     Ok((file::open(&got.path)?, got))
 }
@@ -134,7 +134,7 @@ fn failed(path: &Path) -> impl Fn(BrowseError) -> AppError + '_ {
     move |error| match error {
         BrowseError::Read(error) => VerifyError::of(error, path, None).into(),
         BrowseError::Future { .. } | BrowseError::Compacted { .. } => {
-            NoRevision { path: path.to_path_buf(), why: error }.into()
+            RevisionUnavailable { path: path.to_path_buf(), why: error }.into()
         }
     }
 }
@@ -142,12 +142,12 @@ fn failed(path: &Path) -> impl Fn(BrowseError) -> AppError + '_ {
 /// The snapshot does not know a revision.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {why}", path.display())]
-struct NoRevision {
+struct RevisionUnavailable {
     path: PathBuf,
     why: BrowseError,
 }
 
-impl Diagnostic for NoRevision {
+impl Diagnostic for RevisionUnavailable {
     fn code(&self) -> Code {
         match self.why {
             BrowseError::Future { .. } | BrowseError::Compacted { .. } => Code::RevisionUnavailable,
@@ -164,20 +164,20 @@ impl Diagnostic for NoRevision {
     }
 }
 
-pub(super) fn get(place: &Place, args: &OfKey) -> Result<Exit, AppError> {
+pub(super) fn get(place: &SnapshotContext, args: &KeyArgs) -> Result<Exit, AppError> {
     let (snapshot, got) = open(place, &args.snapshot)?;
     let found = browse::get(&snapshot, args.key.as_bytes(), args.rev).map_err(failed(&snapshot.path))?;
-    let missing = || NoKey { snapshot: got.shown.clone(), key: escape_control(&args.key), revision: args.rev };
+    let missing = || KeyNotFound { snapshot: got.shown.clone(), key: escape_control(&args.key), revision: args.rev };
     let value = found.ok_or_else(missing)?;
     if !output::structured(&Item::of(args.key.as_bytes(), &value), args.output)? {
         // As it is: it may be on its way into a file, or back into an etcd.
-        output::bytes(&[value.content.value().unwrap_or_default(), b"\n"].concat())?;
+        output::write_stdout(&[value.content.value().unwrap_or_default(), b"\n"].concat())?;
     }
     Ok(Exit::Done)
 }
 
 pub(super) fn list(
-    place: &Place,
+    place: &SnapshotContext,
     named: &str,
     prefix: &str,
     revision: Option<i64>,
@@ -199,16 +199,16 @@ pub(super) fn list(
                 shown(key)
             );
         }
-        output::data(&text)?;
+        output::print_stdout(&text)?;
     }
     Ok(Exit::Done)
 }
 
-pub(super) fn history(place: &Place, args: &OfKey) -> Result<Exit, AppError> {
+pub(super) fn history(place: &SnapshotContext, args: &KeyArgs) -> Result<Exit, AppError> {
     let (snapshot, got) = open(place, &args.snapshot)?;
     let events = browse::history(&snapshot, args.key.as_bytes(), args.rev).map_err(failed(&snapshot.path))?;
     if events.is_empty() {
-        return Err(NoKey { snapshot: got.shown, key: escape_control(&args.key), revision: args.rev }.into());
+        return Err(KeyNotFound { snapshot: got.shown, key: escape_control(&args.key), revision: args.rev }.into());
     }
     let items: Vec<serde_json::Value> = events
         .iter()
@@ -227,17 +227,17 @@ pub(super) fn history(place: &Place, args: &OfKey) -> Result<Exit, AppError> {
                     value.mod_revision,
                     value.version,
                     format_bytes(value.length),
-                    output::cut(&shown(value.content.value().unwrap_or_default()), 42)
+                    output::truncate(&shown(value.content.value().unwrap_or_default()), 42)
                 ),
                 Event::Deleted(revision) => writeln!(text, "{revision:>12}  {:>8}  {:>10}  deleted", "", ""),
             };
         }
-        output::data(&text)?;
+        output::print_stdout(&text)?;
     }
     Ok(Exit::Done)
 }
 
-pub(super) fn diff(place: &Place, args: &Two) -> Result<Exit, AppError> {
+pub(super) fn diff(place: &SnapshotContext, args: &DiffArgs) -> Result<Exit, AppError> {
     let keys = |named: &str| -> Result<_, AppError> {
         let (snapshot, _got) = open(place, named)?;
         browse::list_keys(&snapshot, args.prefix.as_bytes(), None, Wanted::Digest).map_err(failed(&snapshot.path))
@@ -265,7 +265,7 @@ pub(super) fn diff(place: &Place, args: &Two) -> Result<Exit, AppError> {
             };
             let _ = writeln!(text, "{sign} {}", shown(key));
         }
-        output::data(&text)?;
+        output::print_stdout(&text)?;
         if differences.is_empty() {
             output::note("quorate: both have the same keys and values\n");
         }

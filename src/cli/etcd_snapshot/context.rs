@@ -9,7 +9,7 @@ use aws_credential_types::provider::SharedCredentialsProvider;
 use super::super::output;
 use super::super::progress::Progress;
 use super::super::{block_on, interrupt, status as server_status};
-use super::lent::FromServer;
+use super::server_credentials::ServerCredentials;
 use crate::config::s3::{self, S3Config, Target};
 use crate::config::{Config, Origin, RawOptions};
 use crate::control::client::{self, ControlError};
@@ -26,7 +26,7 @@ use crate::snapshot::store::s3::Bucket;
 use crate::snapshot::store::s3::store::Remote;
 
 /// How long the launcher may take to say where its snapshots are.
-pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The option for the access key.
 const ACCESS_KEY: &str = "etcd-s3-access-key";
@@ -53,14 +53,14 @@ impl Diagnostic for NoDirectory {
 
 /// Which places; without either, this node and, if snapshots are uploaded, object storage.
 #[derive(Clone, Copy, Debug, Default, clap::Args)]
-pub(super) struct Which {
+pub(super) struct StoreSelection {
     /// Only snapshots on this node; with --s3, both
     #[arg(long)]
     local: bool,
 }
 
 /// Where the snapshots of this node are, and whose they are.
-pub(super) struct Place {
+pub(super) struct SnapshotContext {
     pub(super) dir: PathBuf,
     /// Whose they are.
     pub(super) owner: Owner,
@@ -75,11 +75,11 @@ pub(super) struct Place {
     /// The access key comes from the environment of this command.
     has_key_of_environment: bool,
     /// Who has credentials, if a server runs that may find them where we cannot look.
-    lender: Option<FromServer>,
+    lender: Option<ServerCredentials>,
 }
 
 /// A snapshot that is a file here, for as long as this is kept.
-pub(super) struct Got {
+pub(super) struct DownloadedSnapshot {
     pub(super) path: PathBuf,
     /// What was named, for people.
     pub(super) shown: String,
@@ -105,7 +105,7 @@ impl Diagnostic for NoBucket {
 
 /// What the command line itself says of object storage, by option name. With `--s3`, keys in our environment count as said, as those of
 /// RKE2's command do.
-pub(super) fn said(given: &RawOptions) -> BTreeMap<String, String> {
+pub(super) fn cli_overrides(given: &RawOptions) -> BTreeMap<String, String> {
     const KEYS: [(&str, &str); 3] = [
         (ACCESS_KEY, "AWS_ACCESS_KEY_ID"),
         ("etcd-s3-secret-key", "AWS_SECRET_ACCESS_KEY"),
@@ -126,25 +126,28 @@ pub(super) fn said(given: &RawOptions) -> BTreeMap<String, String> {
 }
 
 /// What the running server knows of object storage, with what is said now.
-async fn theirs(data: &DataDir, said: &BTreeMap<String, String>) -> Option<BTreeMap<String, String>> {
+async fn server_settings(data: &DataDir, said: &BTreeMap<String, String>) -> Option<BTreeMap<String, String>> {
     let body = serde_json::to_vec(said).unwrap_or_default();
     let mut told = None;
-    let asked = client::post(data, "/v1/s3", body, PATIENCE, |line| told = serde_json::from_slice(line).ok());
+    let asked = client::post(data, "/v1/s3", body, REQUEST_TIMEOUT, |line| told = serde_json::from_slice(line).ok());
     asked.await.ok()?;
     told
 }
 
-impl Place {
+impl SnapshotContext {
     /// As the running server has them: its command line and environment may say something else than ours. Without one, as configured. What
     /// our own command line says counts more than either.
     pub(super) fn of(config: &Config, given: &RawOptions, dir: Option<PathBuf>) -> Result<Self, AppError> {
         let data = DataDir::new(&config.data_dir);
-        let said = said(given);
+        let said = cli_overrides(given);
         let mut lender = None;
-        let running = match block_on(server_status::fetch(&data, PATIENCE))? {
+        let running = match block_on(server_status::fetch(&data, REQUEST_TIMEOUT))? {
             Err(error) if !matches!(error, ControlError::NotRunning(_)) => {
                 let why = AppError::from(error).to_report();
-                output::talk(&format!("quorate: warning: {}; what follows is by the configuration\n", why.message));
+                output::print_stderr(&format!(
+                    "quorate: warning: {}; what follows is by the configuration\n",
+                    why.message
+                ));
                 None
             }
             running => running.ok().filter(|status| !status.snapshots.dir.is_empty()),
@@ -152,9 +155,9 @@ impl Place {
         let etcd = running.as_ref().map(|status| PathBuf::from(&status.etcd.binary)).filter(|path| path.is_file());
         let (usual, node, configured) = match running {
             Some(status) => {
-                let s3 = match block_on(theirs(&data, &said))? {
+                let s3 = match block_on(server_settings(&data, &said))? {
                     Some(theirs) => {
-                        lender = Some(FromServer::new(&data, &said));
+                        lender = Some(ServerCredentials::new(&data, &said));
                         S3Config::default().with(&theirs)?
                     }
                     None => config.snapshot.s3.clone(),
@@ -187,17 +190,17 @@ impl Place {
     }
 
     /// True if the command line says so much of an option of object storage.
-    pub(super) fn is_said(&self, option: &str) -> bool {
+    pub(super) fn is_overridden(&self, option: &str) -> bool {
         self.said_of_s3.contains_key(option)
     }
 
     /// Where one that is named may be.
-    pub(super) fn places(&self, which: Which) -> SnapshotLocator {
+    pub(super) fn places(&self, which: StoreSelection) -> SnapshotLocator {
         let mut s3 = self.s3.clone();
         s3.is_asked = self.said == Some(true) && !which.local;
         s3.is_on &= !which.local || self.said == Some(true);
         let tell: fn(Notice<'_>) = |notice| match notice {
-            Notice::Unseen(failure) => output::talk(&format!(
+            Notice::Unseen(failure) => output::print_stderr(&format!(
                 "quorate: warning: object storage was not looked into, and the snapshot on this node is taken\n{}\n",
                 failure
                     .to_report()
@@ -212,7 +215,7 @@ impl Place {
         SnapshotLocator {
             dirs: vec![self.dir.clone()],
             s3,
-            lender: self.lender(),
+            lender: self.credentials_provider(),
             owner: self.owner.clone(),
             data: self.data.clone(),
             tell,
@@ -221,18 +224,23 @@ impl Place {
 
     /// What an `s3://` URL names; nothing for anything else.
     pub(super) async fn at(&self, named: &str) -> Result<Option<(Remote, String)>, AppError> {
-        let found = self.places(Which::default()).at(named).await?;
+        let found = self.places(StoreSelection::default()).at(named).await?;
         Ok(found.map(|(bucket, name)| (Remote::new(bucket, &self.data), name.to_owned())))
     }
 
     /// A snapshot, by name, path or `s3://` URL, as a file: one in object storage is downloaded into a directory that is gone afterwards.
     /// It lies beside `near`, or among temporary files.
-    pub(super) fn get(&self, named: &str, near: Option<&Path>) -> Result<Got, AppError> {
-        let places = self.places(Which::default());
+    pub(super) fn get(&self, named: &str, near: Option<&Path>) -> Result<DownloadedSnapshot, AppError> {
+        let places = self.places(StoreSelection::default());
         block_on(async {
             let there = match places.locate(named).await? {
                 Located::Local(path) => {
-                    return Ok(Got { shown: path.display().to_string(), path, manifest: None, _dir: None });
+                    return Ok(DownloadedSnapshot {
+                        shown: path.display().to_string(),
+                        path,
+                        manifest: None,
+                        _dir: None,
+                    });
                 }
                 Located::Remote(there) => there,
             };
@@ -248,7 +256,12 @@ impl Place {
             interrupt::remove(dir.path());
             let mut bar = Progress::new("downloading the snapshot");
             let path = there.fetch(&dir.through(), &JobControl::default(), &mut |done, all| bar.set(done, all)).await;
-            Ok(Got { path: path?, shown: there.url(), manifest: there.manifest().cloned(), _dir: Some(dir) })
+            Ok(DownloadedSnapshot {
+                path: path?,
+                shown: there.url(),
+                manifest: there.manifest().cloned(),
+                _dir: Some(dir),
+            })
         })?
     }
 
@@ -256,7 +269,7 @@ impl Place {
     ///
     /// # Errors
     /// If it is meant, and the directory is not there.
-    pub(super) fn local(&self, which: Which) -> Result<Option<Directory>, AppError> {
+    pub(super) fn local(&self, which: StoreSelection) -> Result<Option<Directory>, AppError> {
         if !self.is_local(which) {
             return Ok(None);
         }
@@ -275,25 +288,25 @@ impl Place {
     }
 
     /// True if this node is meant.
-    pub(super) fn is_local(&self, which: Which) -> bool {
+    pub(super) fn is_local(&self, which: StoreSelection) -> bool {
         which.local || self.said != Some(true)
     }
 
     /// Object storage, if it is meant.
-    pub(super) async fn remote(&self, which: Which) -> Result<Option<Remote>, AppError> {
+    pub(super) async fn remote(&self, which: StoreSelection) -> Result<Option<Remote>, AppError> {
         if self.is_remote(which) { self.bucket().await.map(Some) } else { Ok(None) }
     }
 
     /// The settings of object storage, if it is meant, are complete.
-    pub(super) fn check_remote(&self, which: Which) -> Result<(), AppError> {
+    pub(super) fn check_remote(&self, which: StoreSelection) -> Result<(), AppError> {
         if self.is_remote(which) { self.target().map(drop) } else { Ok(()) }
     }
 
-    fn is_remote(&self, which: Which) -> bool {
+    fn is_remote(&self, which: StoreSelection) -> bool {
         self.said.unwrap_or(self.s3.is_on && !which.local)
     }
 
-    fn lender(&self) -> Option<SharedCredentialsProvider> {
+    fn credentials_provider(&self) -> Option<SharedCredentialsProvider> {
         self.lender.clone().map(SharedCredentialsProvider::new)
     }
 
@@ -303,13 +316,13 @@ impl Place {
     }
 
     async fn bucket(&self) -> Result<Remote, AppError> {
-        let bucket = Bucket::connect(self.target()?, self.lender()).await?;
+        let bucket = Bucket::connect(self.target()?, self.credentials_provider()).await?;
         Ok(Remote::new(bucket, &self.data))
     }
 
     /// The bucket, whether it is meant or not; nobody is asked for credentials yet.
     pub(super) async fn bucket_to_check(&self) -> Result<Bucket, AppError> {
-        Ok(Bucket::prepare(self.target()?, self.lender()).await?)
+        Ok(Bucket::prepare(self.target()?, self.credentials_provider()).await?)
     }
 
     fn target(&self) -> Result<Target, AppError> {

@@ -13,17 +13,17 @@ use crate::snapshot::store::s3::credentials::{CREDENTIALS_TIMEOUT, SharedCredent
 
 /// Asks the server, again when what it lent expires.
 #[derive(Clone, Debug)]
-pub(super) struct FromServer {
+pub(super) struct ServerCredentials {
     data: DataDir,
     /// What the command line says of the place, by option name.
-    said: Said,
+    said: ServerMessage,
 }
 
 /// Options, some of which are secret.
 #[derive(Clone)]
-struct Said(BTreeMap<String, String>);
+struct ServerMessage(BTreeMap<String, String>);
 
-impl std::fmt::Debug for Said {
+impl std::fmt::Debug for ServerMessage {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_list().entries(self.0.keys()).finish()
     }
@@ -32,11 +32,11 @@ impl std::fmt::Debug for Said {
 /// It has none, or does not say.
 #[derive(Debug, thiserror::Error)]
 #[error("the running server has none: {0}")]
-struct NoneLent(String);
+struct NoCredentials(String);
 
-impl FromServer {
+impl ServerCredentials {
     pub(super) fn new(data: &DataDir, said: &BTreeMap<String, String>) -> Self {
-        Self { data: data.clone(), said: Said(said.clone()) }
+        Self { data: data.clone(), said: ServerMessage(said.clone()) }
     }
 
     async fn ask(&self) -> Result<Credentials, CredentialsError> {
@@ -56,14 +56,14 @@ impl FromServer {
             Some(Ok(lent)) => Ok(lent.source_label()),
             Some(Err(mut told)) => {
                 let why = told.because.pop().unwrap_or(told.message);
-                Err(CredentialsError::not_loaded(NoneLent(why)))
+                Err(CredentialsError::not_loaded(NoCredentials(why)))
             }
-            None => Err(CredentialsError::not_loaded(NoneLent("it did not answer with any".into()))),
+            None => Err(CredentialsError::not_loaded(NoCredentials("it did not answer with any".into()))),
         }
     }
 }
 
-impl ProvideCredentials for FromServer {
+impl ProvideCredentials for ServerCredentials {
     fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
     where
         Self: 'a,
