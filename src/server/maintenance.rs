@@ -279,13 +279,13 @@ async fn try_to_defragment(shared: &ServerState) -> Result<Defragmented, AppErro
 /// would not fit.
 async fn require_room(shared: &ServerState, in_use: u64) -> Result<u64, AppError> {
     let needed = |in_use: u64| in_use.saturating_add(RESERVED_FREE_BYTES);
-    let Some(free) = host::free_bytes(&shared.data.etcd()).filter(|free| *compact_and_defrag < needed(in_use)) else {
+    let Some(free) = host::free_bytes(&shared.data.etcd()).filter(|free| *free < needed(in_use)) else {
         return Ok(in_use);
     };
     let counted = count_in_use(shared, |live| usage::in_use(live, live.size())).await?;
     let needed = needed(counted);
-    if compact_and_defrag < needed {
-        Err(MaintenanceError::Space { needed, compact_and_defrag }.into())
+    if free < needed {
+        Err(MaintenanceError::Space { needed, free }.into())
     } else {
         Ok(counted)
     }

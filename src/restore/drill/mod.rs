@@ -222,7 +222,7 @@ impl Drill<'_> {
         built: &Built,
         course: &JobControl,
     ) -> Result<gate::GateReport, DrillError> {
-        let trial = IsolatedEtcd {
+        let isolated_etcd = IsolatedEtcd {
             config: self.config,
             data,
             trust: work.path(),

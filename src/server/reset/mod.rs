@@ -357,7 +357,7 @@ impl ResetRun<'_> {
         workspace::check_in_place(self.data, member)?;
         let size = built.map_or_else(|| self.size_in_use(), |built| built.size);
         let trust = isolated_etcd::trust(&self.data.restore());
-        let trial = IsolatedEtcd {
+        let isolated_etcd = IsolatedEtcd {
             config: self.config,
             data: self.data,
             trust: &trust,

@@ -15,7 +15,7 @@ use crate::server::cluster;
 pub(in crate::server) fn settle(data: &DataDir) -> Result<(), AppError> {
     let Some(journal) = Journal::read(data)? else {
         // What is there without a journal was being built.
-        let has_work = RecoveryDirs::of(data)?.map_or(Ok(false), |place| workspace.has_work())?;
+        let has_work = RecoveryDirs::of(data)?.map_or(Ok(false), |dirs| dirs.has_work())?;
         if has_work || data.restore().exists() {
             tracing::warn!(
                 event = "reset-discarded",
@@ -75,7 +75,7 @@ pub(super) fn complete(data: &DataDir, journal: &Journal) -> Result<(), SwapErro
         faults::point(&format!("restore::{name}")).map_err(failed)
     };
     step("label")?;
-    if let (Some(old), Some(before)) = (workspace::old(data, journal)?, &journal.before) {
+    if let (Some(retired), Some(before)) = (workspace::old(data, journal)?, &journal.before) {
         retired::write_record(&retired, before)?;
     }
     step("name")?;

@@ -209,7 +209,7 @@ impl ResetRun<'_> {
         let bytes = replay::size_of(&work.enter(&[REPLAY, DataDir::MEMBER_NAME])?);
         self.data.chown_to_etcd_user(&work.enter(&[REPLAY])?)?;
         let (trust, dir) = (isolated_etcd::trust(&self.data.restore()), work.path(REPLAY));
-        let trial = IsolatedEtcd {
+        let isolated_etcd = IsolatedEtcd {
             config: self.config,
             data: self.data,
             trust: &trust,

@@ -114,7 +114,7 @@ pub(super) async fn abort_stale_uploads(shared: &ServerState, bucket: &Bucket) {
 
 /// Nothing of an upload in parts is left.
 fn forget(shared: &ServerState, id: &str) {
-    shared.snapshots.uploads.change(&shared.data, |file| {
+    shared.snapshots.uploads.record(&shared.data, |file| {
         file.pending.iter_mut().for_each(|pending| pending.begun.retain(|begun| begun.id != id));
         file.left.retain(|begun| begun.id != id);
     });
@@ -149,7 +149,7 @@ async fn send(shared: &ServerState, bucket: &Bucket, pending: &Pending, manifest
         }
         let begun =
             MultipartUpload { bucket: bucket.target().bucket.clone(), key: sending.key.clone(), id: id.to_owned() };
-        shared.snapshots.uploads.change(&shared.data, |file| {
+        shared.snapshots.uploads.record(&shared.data, |file| {
             if let Some(entry) = file.pending.iter_mut().find(|other| other.is(pending)) {
                 entry.begun.push(begun);
             }

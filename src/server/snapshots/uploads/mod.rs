@@ -125,7 +125,7 @@ async fn upload_one(
             let base: Option<NamePrefix> = manifest.base.parse().ok();
             let last = Last { url: url.clone(), at: clock::rfc3339(clock::now()), manifest };
             let is_only_there = config.with(&pending.options).is_ok_and(|config| config.only);
-            shared.snapshots.uploads.change(&shared.data, |file| {
+            shared.snapshots.uploads.record(&shared.data, |file| {
                 file.complete(&pending);
                 file.uploaded(last);
                 if is_only_there {
@@ -152,7 +152,7 @@ async fn upload_one(
                 "a snapshot was not uploaded"
             );
             let due = clock::monotonic() + pause;
-            shared.snapshots.uploads.change(&shared.data, |file| {
+            shared.snapshots.uploads.record(&shared.data, |file| {
                 if is_over {
                     file.complete(&pending);
                 } else if let Some(entry) = file.pending.iter_mut().find(|other| other.is(&pending)) {
@@ -192,7 +192,7 @@ async fn delete_local_copies(shared: &ServerState) {
         });
         match removed.await {
             Ok(Ok(true)) => {
-                shared.snapshots.uploads.change(&shared.data, |file| file.unwanted.retain(|other| *other != unwanted));
+                shared.snapshots.uploads.record(&shared.data, |file| file.unwanted.retain(|other| *other != unwanted));
             }
             Ok(Ok(false)) => tracing::warn!(
                 name = unwanted.1,

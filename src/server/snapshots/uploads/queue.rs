@@ -252,7 +252,7 @@ impl Uploads {
     }
 
     /// Takes note of what has happened, which is so whether it can be written down or not; that it cannot is said.
-    pub(super) fn change(&self, data: &DataDir, change: impl FnOnce(&mut File)) {
+    pub(super) fn record(&self, data: &DataDir, change: impl FnOnce(&mut File)) {
         let written = tokio::task::block_in_place(|| {
             let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
             let after = {
@@ -344,7 +344,7 @@ mod tests {
         assert_eq!(pending.iter().map(|pending| pending.name.as_str()).collect::<Vec<_>>(), ["one"]);
         assert_eq!(uploads.waiting.lock().unwrap().len(), 1);
         durable::remove_dir_all(&data.uploads()).unwrap();
-        uploads.change(&data, |file| file.pending.clear());
+        uploads.record(&data, |file| file.pending.clear());
         assert!(Uploads::resumed(&data).pending().is_empty());
         drop(waiting);
     }
