@@ -97,7 +97,8 @@ fn the_next_command_of_a_configuration_error_reports_the_same_problems() {
     fs::write(dir.path().join("it's c2.yaml"), "etcd-client-port: many\nnode-nam: x\n").unwrap();
     fs::write(dir.path().join("empty.yaml"), "").unwrap();
     let problems = |err: &str| -> Vec<String> {
-        let problem = |line: &&str| line.starts_with("  ") && !line.starts_with("  next:");
+        let problem =
+            |line: &&str| line.starts_with("  ") && !["  next:", "  code:"].iter().any(|last| line.starts_with(last));
         err.lines().filter(problem).map(str::to_owned).collect()
     };
     let flags = ["--config=it's c2.yaml", "--etcd-snapshot-retention=many", "--tls-san=not ok", "--tls-san=also not"];
@@ -112,10 +113,11 @@ fn the_next_command_of_a_configuration_error_reports_the_same_problems() {
         let run = |command: &mut Command| Ran::of(&command.current_dir(dir.path()).output().unwrap());
         let first = run(Command::new(crate::kit::executable()).args(args).envs(variables.iter().copied()));
         first.fails(2, &["then check with: "]);
-        let (_, next) = first.err.split_once("then check with: ").unwrap();
+        let (_, rest) = first.err.split_once("then check with: ").unwrap();
+        let next = rest.lines().next().unwrap();
         // As typed in another shell, without these variables.
         let path = format!("{}:/usr/bin:/bin", crate::kit::executable().parent().unwrap().display());
-        let second = run(Command::new("sh").args(["-c", next.trim()]).env("PATH", path));
+        let second = run(Command::new("sh").args(["-c", next]).env("PATH", path));
         assert_eq!(second.code, Some(2), "{next}: {second:?}");
         assert_eq!(problems(&second.err), problems(&first.err), "{next}");
         assert_eq!(problems(&first.err).len(), expected, "{}", first.err);
