@@ -3,9 +3,11 @@
 //! They are unpacked once under `D/data/<sha256>/bin`, with their SHA-256 checked after unpacking and at each later use.
 //! Where `D` forbids execution they are put into anonymous memory (`memfd_create(2)`) instead and run from there.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write};
 use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -19,6 +21,14 @@ use crate::host;
 
 /// Our own file, also after an upgrade has put another one in its place.
 const OWN_FILE: &str = "/proc/self/exe";
+
+/// Opens our own file. In a chroot without `/proc` that is what was executed, by the path that the kernel was given.
+fn open_own_file() -> io::Result<File> {
+    File::open(OWN_FILE).or_else(|error| {
+        let executed = OsStr::from_bytes(rustix::param::linux_execfn().to_bytes());
+        if error.kind() == io::ErrorKind::NotFound { File::open(executed) } else { Err(error) }
+    })
+}
 
 /// Where an embedded program can be executed from.
 #[derive(Debug)]
@@ -39,7 +49,7 @@ pub fn facts(program: &str) -> Option<(&'static str, &'static str)> {
 /// What this executable carries, read once.
 fn payload() -> Result<Option<&'static Payload>, WriteError> {
     static PAYLOAD: OnceLock<io::Result<Option<Payload>>> = OnceLock::new();
-    match PAYLOAD.get_or_init(|| payload::find(&File::open(OWN_FILE)?)) {
+    match PAYLOAD.get_or_init(|| payload::find(&open_own_file()?)) {
         Ok(payload) => Ok(payload.as_ref()),
         // An `io::Error` cannot be cloned.
         Err(error) => Err(io::Error::new(error.kind(), error)).on("read the etcd inside", Path::new(OWN_FILE)),
@@ -127,7 +137,7 @@ fn is_intact(file: &Program, path: &Path) -> bool {
 
 fn copy_checked(file: &Program, out: &mut impl Write) -> io::Result<()> {
     let mut hashed = HashingWriter { out, context: digest::Context::new(&digest::SHA256) };
-    let mut own = File::open(OWN_FILE)?;
+    let mut own = open_own_file()?;
     own.seek(SeekFrom::Start(file.offset))?;
     zstd::stream::copy_decode(own.take(file.compressed_size), &mut hashed)?;
     if hex(hashed.context.finish().as_ref()) == file.sha256 {
