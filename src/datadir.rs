@@ -3,6 +3,7 @@
 //! Given `--data-dir`, names each file once; `owner` makes the directories and sees to it that they are whose they must be.
 
 mod etcd;
+pub mod lock;
 mod modes;
 mod owner;
 

@@ -7,6 +7,7 @@ pub mod disk;
 mod files;
 pub mod open_files;
 
+use crate::text::escape_control;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 
@@ -75,25 +76,6 @@ fn default_address() -> Option<IpAddr> {
         }
     }
     None
-}
-
-/// Random bytes from the kernel. Not from the TLS library, whose own generator takes 50 ms to begin (measured), which a
-/// restart of a quorum's last member need not wait for.
-///
-/// # Errors
-/// If the kernel gives none.
-pub fn random<const LENGTH: usize>() -> std::io::Result<[u8; LENGTH]> {
-    let mut bytes = [0; LENGTH];
-    // Up to 256 bytes come whole (getrandom(2)).
-    let count = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
-    if count == LENGTH { Ok(bytes) } else { Err(std::io::Error::other("too few random bytes")) }
-}
-
-/// A number from 0 to 1, to spread what would happen at the same time. Without randomness it is spread less, which is no failure.
-#[must_use]
-pub fn jitter() -> f64 {
-    let bytes = random::<4>().unwrap_or_default();
-    f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX)
 }
 
 /// A user of this host.
@@ -205,24 +187,6 @@ pub fn stderr_is_journal() -> bool {
     let Ok(found) = std::fs::metadata("/proc/self/fd/2") else { return false };
     let ours = format!("{}:{}", found.dev(), found.ino());
     std::env::var("JOURNAL_STREAM").is_ok_and(|stream| stream == ours)
-}
-
-/// Text from outside, safe to print on a terminal: control characters, and those that are not seen or change the order of others, become
-/// `?`.
-#[must_use]
-pub fn escape_control(text: &str) -> String {
-    text.chars().map(|c| if is_control(c) { '?' } else { c }).collect()
-}
-
-/// Control characters (`Cc` of Unicode), format characters (`Cf`: direction, joiners, tags, soft hyphen), and the separators of lines and
-/// paragraphs: who prints them shows something else than what is there.
-#[must_use]
-pub fn is_control(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{ad}' | '\u{600}'..='\u{605}' | '\u{61c}' | '\u{6dd}' | '\u{70f}' | '\u{890}'..='\u{891}' | '\u{8e2}'
-            | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
-            | '\u{fff9}'..='\u{fffb}' | '\u{110bd}' | '\u{110cd}' | '\u{13430}'..='\u{1343f}' | '\u{1bca0}'..='\u{1bca3}'
-            | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e007f}')
 }
 
 /// The process that listens on a TCP port in a way that keeps us from binding `address`, where visible.

@@ -6,8 +6,8 @@ use std::io::Write as _;
 
 use libfuzzer_sys::fuzz_target;
 use quorate::boltdb::membership::Membership;
-use quorate::etcd::version::Version;
-use quorate::restore::build::{self, Blueprint};
+use quorate::version::Version;
+use quorate::recovery::build::{self, Blueprint};
 use quorate::snapshot::aside::Course;
 use quorate::snapshot::file;
 use quorate::snapshot::verify::{self, Demands};

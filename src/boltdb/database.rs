@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use super::edge::{Edge, Leaf};
-use super::page::{self, BUCKET, Corruption, HEADER, Kind, META, Meta, PAGE_SIZES, ReadError};
-use super::pages::Pages;
-use super::read_at::ReadAt;
-use super::table;
-use super::walk::{Bounds, CONTINUE, Flow, MAX_BRANCH_BYTES, Visitor, Walk, Walked, read};
+use crate::boltdb::edge::{Edge, Leaf};
+use crate::boltdb::page::{self, BUCKET, Corruption, HEADER, Kind, META, Meta, PAGE_SIZES, ReadError};
+use crate::boltdb::pages::Pages;
+use crate::boltdb::read_at::ReadAt;
+use crate::boltdb::table;
+use crate::boltdb::walk::{Bounds, CONTINUE, Flow, MAX_BRANCH_BYTES, Visitor, Walk, Walked, read};
 
 /// How long the file must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -214,10 +214,10 @@ impl Visitor for FirstPair {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use super::super::page::Pair;
-    use super::super::page::tests::meta;
-    use super::super::walk::{MAX_WHOLE_LEAF_BYTES, Visitor};
     use super::*;
+    use crate::boltdb::page::Pair;
+    use crate::boltdb::page::tests::meta;
+    use crate::boltdb::walk::{MAX_WHOLE_LEAF_BYTES, Visitor};
     use proptest::prelude::*;
 
     const PAGE: usize = 4096;

@@ -1,9 +1,9 @@
 //! The right edge of a bucket's tree: its last keys, without reading what lies before.
 
-use super::page::{Corruption, Header, Kind, Pair, ReadError};
-use super::read_at::ReadAt;
-use super::table::{Pairs, Table};
-use super::walk::{MAX_WHOLE_LEAF_BYTES, OpenPage, read};
+use crate::boltdb::page::{Corruption, Header, Kind, Pair, ReadError};
+use crate::boltdb::read_at::ReadAt;
+use crate::boltdb::table::{Pairs, Table};
+use crate::boltdb::walk::{MAX_WHOLE_LEAF_BYTES, OpenPage, read};
 
 /// The pages along the right edge of a bucket's tree.
 #[derive(Debug)]

@@ -7,11 +7,11 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::Path;
 
-use super::database::Database;
-use super::edge::{self, Edge, Leaf};
-use super::page::{self, BUCKET, Corruption, Header, Meta, NO_FREELIST, Pair, ReadError};
-use super::table;
-use super::walk::{CONTINUE, Flow, Visitor};
+use crate::boltdb::database::Database;
+use crate::boltdb::edge::{self, Edge, Leaf};
+use crate::boltdb::page::{self, BUCKET, Corruption, Header, Meta, NO_FREELIST, Pair, ReadError};
+use crate::boltdb::table;
+use crate::boltdb::walk::{CONTINUE, Flow, Visitor};
 use crate::durable::{self, WriteError};
 
 /// What a small bucket holds.

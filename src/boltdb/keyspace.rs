@@ -8,7 +8,7 @@
 //! etcd parses every record when it starts, and ends if it cannot (`kvstore.go`, `restoreChunk`); it panics if a key is changed twice at
 //! one revision (`key_index.go`, `put`), and passes over what is before revision 1 (`restore`).
 
-use super::protobuf::{Fields, Malformed};
+use crate::boltdb::protobuf::{Fields, Malformed};
 
 /// Far more than any etcd counts to, and there is still room above it.
 pub const MAX_REVISION: i64 = i64::MAX / 2;

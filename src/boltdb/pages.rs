@@ -1,6 +1,6 @@
 //! Which pages were reached: a bit for each.
 
-use super::page::{Corruption, Meta, ReadError};
+use crate::boltdb::page::{Corruption, Meta, ReadError};
 
 /// A bit for each page that was reached.
 #[derive(Clone, Debug)]

@@ -6,8 +6,8 @@
 
 use std::fmt::Write as _;
 
-use super::membership::{Member, Membership, go_json};
-use super::protobuf::{self, Message};
+use crate::boltdb::membership::{Member, Membership, go_json};
+use crate::boltdb::protobuf::{self, Message};
 use crate::checksum;
 
 /// Its name: term and index.

@@ -12,7 +12,7 @@
 
 use serde::Deserialize;
 
-use super::protobuf::{Fields, Malformed};
+use crate::boltdb::protobuf::{Fields, Malformed};
 
 /// The buckets that every database of etcd 3.4 to 3.7 has.
 pub const BUCKETS: [&str; 10] =

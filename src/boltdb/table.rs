@@ -1,6 +1,6 @@
 //! The element table of a page, and what it leads to within the page.
 
-use super::page::{HEADER, Header, IS_BUCKET, Kind, Pair, u32_at, u64_at};
+use crate::boltdb::page::{HEADER, Header, IS_BUCKET, Kind, Pair, u32_at, u64_at};
 
 /// A key has at most so many bytes (bbolt `MaxKeySize`).
 const MAX_KEY_BYTES: u32 = 32768;

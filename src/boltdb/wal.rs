@@ -10,9 +10,9 @@
 
 use std::io::{self, ErrorKind, Read};
 
-use super::membership::Membership;
-use super::protobuf::{self, Message};
-use super::raft_snapshot::{TERM, conf_state};
+use crate::boltdb::membership::Membership;
+use crate::boltdb::protobuf::{self, Message};
+use crate::boltdb::raft_snapshot::{TERM, conf_state};
 use crate::checksum::crc32c_append;
 
 const METADATA: u64 = 1;

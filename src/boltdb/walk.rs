@@ -9,10 +9,10 @@
 
 use std::ops::ControlFlow;
 
-use super::page::{self, BUCKET, Corruption, HEADER, Header, Kind, Meta, NO_FREELIST, Pair, ReadError};
-use super::pages::Pages;
-use super::read_at::ReadAt;
-use super::table::{self, Pairs, Table};
+use crate::boltdb::page::{self, BUCKET, Corruption, HEADER, Header, Kind, Meta, NO_FREELIST, Pair, ReadError};
+use crate::boltdb::pages::Pages;
+use crate::boltdb::read_at::ReadAt;
+use crate::boltdb::table::{self, Pairs, Table};
 
 /// Deeper than any tree of pages is: each branch leads to at least two pages when bbolt splits one.
 const MAX_DEPTH: usize = 32;

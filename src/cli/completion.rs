@@ -8,16 +8,16 @@ use clap_complete::Shell;
 use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
 use clap_complete::env::{CompleteEnv, Shells};
 
-use super::{Cli, output};
+use crate::cli::{Cli, output};
 use crate::clock;
 use crate::config::options::RESTORE_PATH;
 use crate::config::{self, RawOptions};
 use crate::datadir::DataDir;
 use crate::error::{AppError, Exit};
 use crate::host::HostFacts;
-use crate::plan::age;
 use crate::plan::select::LATEST;
 use crate::snapshot::list;
+use crate::text::age;
 
 /// The variable by which a shell's script asks.
 const VARIABLE: &str = "_QUORATE_COMPLETE";

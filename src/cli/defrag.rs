@@ -1,13 +1,13 @@
 //! `quorate defrag`.
 
-use super::output::{self, Format};
-use super::request::call_server;
-use super::{Intent, locate};
+use crate::cli::output::{self, Format};
+use crate::cli::request::call_server;
+use crate::cli::{Intent, locate};
 use crate::config::RawOptions;
 use crate::control::routes::maintenance::Request;
 use crate::error::{AppError, Exit};
-use crate::plan::space::format_bytes;
 use crate::server::maintenance::Defragmented;
+use crate::text::format_bytes;
 
 /// Rewrites the database file without its free pages. This member serves no requests meanwhile, which takes some seconds for each
 /// gigabyte in use.

@@ -5,15 +5,15 @@ use std::time::Duration;
 
 use console::Style;
 
-use super::etcd_snapshot::s3_findings;
-use super::output::{self, Format, WIDTH, wrap_text};
-use super::{Intent, locate, runtime, status};
+use crate::cli::etcd_snapshot::s3_findings;
+use crate::cli::output::{self, Format, WIDTH, wrap_text};
+use crate::cli::{Intent, locate, runtime, status};
 use crate::config::{self, Config, Loaded, RawOptions};
 use crate::datadir::DataDir;
 use crate::error::{AppError, Exit};
 use crate::host::HostFacts;
+use crate::launcher::doctor;
 use crate::plan::finding::{CheckResult, CheckRow};
-use crate::server::doctor;
 
 /// Checks disk, clock, fsync, ports, modes, versions, certificates, the age of snapshots, object storage and the configuration, with and
 /// without a running server. Changes nothing; writes a probe of the disk and, with S3, one of the bucket, and removes them.
@@ -88,10 +88,10 @@ fn table(found: &[CheckRow], bad: usize) -> String {
             CheckResult::Bad => ("BAD", Style::new().red().bold()),
         };
         let head = format!("{:<COLUMN$}{}", finding.check, style.apply_to(format!("{word:<6}")));
-        let what = crate::host::escape_control(&finding.what);
+        let what = crate::text::escape_control(&finding.what);
         let _ = writeln!(text, "{head}{}", wrap_text(&what, COLUMN + 6, WIDTH));
         if let Some(next) = &finding.next {
-            let next = format!("next: {}", crate::host::escape_control(next));
+            let next = format!("next: {}", crate::text::escape_control(next));
             let _ = writeln!(text, "{:1$}{2}", "", COLUMN + 6, wrap_text(&next, COLUMN + 6, WIDTH));
         }
     }

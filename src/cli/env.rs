@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{Intent, block_on, locate, output, status};
+use crate::cli::{Intent, block_on, locate, output, status};
 use crate::config::{Config, RawOptions};
 use crate::control::client::ControlError;
 use crate::datadir::DataDir;

@@ -7,8 +7,8 @@ use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
-use super::env::{Access, variable};
-use super::{Intent, locate};
+use crate::cli::env::{Access, variable};
+use crate::cli::{Intent, locate};
 use crate::config::RawOptions;
 use crate::datadir::DataDir;
 use crate::error::{AppError, Code, Diagnostic, Exit};

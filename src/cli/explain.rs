@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use super::output::{self, Format};
+use crate::cli::output::{self, Format};
 use crate::config::suggest;
 use crate::error::{AppError, Code, Diagnostic, Exit};
 
@@ -69,7 +69,7 @@ pub(super) fn run(args: &Args) -> Result<Exit, AppError> {
     };
     let names = || Code::ALL.iter().map(|code| code.name());
     let code = Code::named(given).ok_or_else(|| NoSuchCode {
-        given: crate::host::escape_control(given),
+        given: crate::text::escape_control(given),
         similar: suggest::closest(given, names()),
     })?;
     if !output::structured(&Explanation::from(code), args.output)? {

@@ -7,9 +7,9 @@ use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::output;
+use crate::cli::output;
 use crate::durable;
-use crate::snapshot::job::JobControl;
+use crate::job::JobControl;
 use crate::terminal;
 
 /// What is to be done then.

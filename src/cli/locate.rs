@@ -1,6 +1,6 @@
 //! The configuration for a verb other than `server`, and what its mistakes mean to the verb.
 
-use super::output;
+use crate::cli::output;
 use crate::config::{self, Config, Loaded, Origin, Problem, RawOptions, options};
 use crate::error::AppError;
 use crate::host::HostFacts;

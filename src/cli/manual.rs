@@ -6,7 +6,7 @@ use clap::Command;
 use clap_mangen::Man;
 use roff::{Roff, bold, roman};
 
-use super::output;
+use crate::cli::output;
 use crate::durable;
 use crate::error::{AppError, Exit};
 

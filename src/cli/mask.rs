@@ -6,7 +6,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Seek as _, SeekFrom, Write as _};
 
-use super::options::short_name;
+use crate::cli::options::short_name;
 use crate::config::options::OPTIONS;
 
 /// Overwrites the values of all secret options.

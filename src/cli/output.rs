@@ -10,9 +10,9 @@ use serde::Serialize;
 use unicode_width::UnicodeWidthStr as _;
 
 use crate::error::{AppError, Code, Diagnostic};
-use crate::host::{is_control, stderr_is_journal};
+use crate::host::stderr_is_journal;
 use crate::terminal::Stderr;
-use crate::text::escape_json;
+use crate::text::{escape_json, is_control};
 
 /// How long standard error may take.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(2);

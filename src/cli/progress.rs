@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use indicatif::ProgressStyle;
 
-use super::output;
+use crate::cli::output;
 use crate::clock;
-use crate::plan::space::format_bytes;
 use crate::terminal::Drawn;
+use crate::text::format_bytes;
 
 /// Without a terminal, how often to say something.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::block_on;
+use crate::cli::block_on;
 use crate::config::Config;
 use crate::control::client;
 use crate::control::routes::stream::Event;

@@ -4,14 +4,13 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::output;
-use super::progress::Progress;
+use crate::cli::output;
+use crate::cli::progress::Progress;
 use crate::config::LogFormat;
 use crate::error::{AppError, Code, Diagnostic, Exit};
-use crate::host::escape_control;
-use crate::plan::space::format_bytes;
-use crate::restore::journal::Operation;
-use crate::server::reset::{Report, ResetOptions, Tell};
+use crate::recovery::journal::Operation;
+use crate::recovery::run::{Report, ResetOptions, Tell};
+use crate::text::{escape_control, format_bytes};
 
 /// Flags of a reset without one.
 #[derive(Debug, thiserror::Error)]

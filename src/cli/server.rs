@@ -1,12 +1,13 @@
 //! `quorate server`.
 
-use super::{ServerOptions, output, reset};
+use crate::cli::{ServerOptions, output, reset};
 use crate::config::{self, Loaded, LogFormat, RawOptions};
 use crate::error::{AppError, Exit};
 use crate::host::HostFacts;
-use crate::server::reload::ConfigReloader;
-use crate::server::reset::ResetOptions;
-use crate::server::{self, logging};
+use crate::launcher;
+use crate::launcher::reload::ConfigReloader;
+use crate::logging;
+use crate::recovery::run::ResetOptions;
 
 /// Starts etcd under the data directory and supervises it until SIGTERM or SIGINT; SIGHUP reloads the configuration. Each option is
 /// also a key of the configuration file and an environment variable, except those that are meant for one run.
@@ -77,10 +78,10 @@ pub(super) fn run(global: RawOptions, args: &Args) -> Result<Exit, AppError> {
             allow_empty: args.allow_empty,
             no_safety_net: args.no_pre_restore_snapshot,
         };
-        let done = runtime.block_on(server::reset::run(&config, &asked, reset::progress()));
+        let done = runtime.block_on(launcher::reset::run(&config, &asked, reset::progress()));
         done.map(|report| Some((report, asked)))
     } else {
-        runtime.block_on(server::run(config, ConfigReloader { given, running: resolved, logging })).map(|()| None)
+        runtime.block_on(launcher::run(config, ConfigReloader { given, running: resolved, logging })).map(|()| None)
     };
     // Nothing that is still running matters any more.
     runtime.shutdown_background();

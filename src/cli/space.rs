@@ -5,23 +5,22 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::defrag::told;
-use super::output::{self, Format, WIDTH, truncate, wrap_text};
-use super::request::call_server;
-use super::{Intent, block_on, locate, status};
 use crate::boltdb::page::ReadError;
+use crate::cli::defrag::told;
+use crate::cli::output::{self, Format, WIDTH, truncate, wrap_text};
+use crate::cli::request::call_server;
+use crate::cli::{Intent, block_on, locate, status};
 use crate::config::{Config, RawOptions};
 use crate::control::routes::maintenance::Request;
 use crate::control::routes::status::Status;
 use crate::datadir::DataDir;
 use crate::error::{AppError, Code, Diagnostic, Exit};
 use crate::etcd::client::{EtcdClient, Size};
-use crate::host::escape_control;
 use crate::plan::defrag;
-use crate::plan::space::format_bytes;
 use crate::server::maintenance::Reclaimed;
 use crate::snapshot::live::{PinnedDatabase, PinnedDatabaseError};
 use crate::snapshot::usage::{self, Share, Usage};
+use crate::text::{escape_control, format_bytes};
 
 /// How long the launcher may take to say where its etcd is.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);

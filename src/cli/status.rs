@@ -3,10 +3,8 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use super::output::{self, Format, WIDTH, plural, truncate, wrap_text};
-use console::Style;
-
-use super::{Intent, block_on, locate};
+use crate::cli::output::{self, Format, WIDTH, plural, truncate, wrap_text};
+use crate::cli::{Intent, block_on, locate};
 use crate::clock;
 use crate::config::RawOptions;
 use crate::control::client::{self, ControlError};
@@ -14,10 +12,9 @@ use crate::control::routes::status::{Drills, Snapshots, Status};
 use crate::datadir::DataDir;
 use crate::error::{AppError, Exit};
 use crate::etcd::output::short;
-use crate::host::escape_control;
-use crate::plan::age;
 use crate::plan::health::Condition;
-use crate::plan::space::format_bytes;
+use crate::text::{age, escape_control, format_bytes};
+use console::Style;
 
 /// `quorate status`.
 #[derive(Debug, clap::Args)]

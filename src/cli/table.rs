@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::output;
+use crate::cli::output;
 
 /// Between columns.
 const GAP: usize = 2;

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::output::{self, Format};
+use crate::cli::output::{self, Format};
 use crate::error::{AppError, Exit};
 use crate::etcd::embedded;
 

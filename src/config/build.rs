@@ -6,16 +6,17 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::reserved_flags::owned;
-use super::value_types::{bytes, is_label, millis, packing, pair, switch};
-use super::{
-    Config, EtcdArg, EtcdConfig, LogFormat, MaintenanceConfig, Origin, Problem, Reader, Resolved, S3Config, Secret,
+use crate::config::reserved_flags::owned;
+use crate::config::value_types::{bytes, is_label, millis, packing, pair, switch};
+use crate::config::{
+    Config, EtcdArg, EtcdConfig, LogFormat, MaintenanceConfig, Origin, Problem, Reader, Resolved, S3Config,
     SnapshotConfig, checks,
 };
 use crate::host::{HostFacts, User};
 use crate::pki;
 use crate::plan::command::Invocation;
-use crate::plan::duration;
+use crate::secret::Secret;
+use crate::text::duration;
 
 /// A token file may be this large, in bytes.
 const MAX_TOKEN_BYTES: u64 = 4096;
@@ -160,7 +161,7 @@ fn node_name(builder: &mut Builder<'_>, host: &HostFacts) -> String {
     }
     let name = host.hostname.split('.').next().unwrap_or_default().to_lowercase();
     if !is_label(&name) {
-        let shown = crate::host::escape_control(&host.hostname);
+        let shown = crate::text::escape_control(&host.hostname);
         builder.problem(
             Origin::Default,
             format!("this host's name `{shown}` does not begin with a DNS label; set `node-name`"),
@@ -214,7 +215,7 @@ fn etcd_user(builder: &mut Builder<'_>) -> Option<User> {
     let name = builder.one("etcd-user", |text| Some(text.to_owned()))?;
     let origin = builder.resolved.origin("etcd-user");
     let us = nix::unistd::geteuid().as_raw();
-    let shown = crate::host::escape_control(&name);
+    let shown = crate::text::escape_control(&name);
     match User::find(&name) {
         Ok(Some(user)) if user.uid == us => None,
         Ok(Some(_)) if us != 0 => {
@@ -241,7 +242,7 @@ fn etcd_args(builder: &mut Builder<'_>) -> Vec<EtcdArg> {
         if let Some(instead) = owned(&arg.key) {
             builder.problem(origin, format!("`etcd-arg`: `{}` belongs to quorate: {instead}", arg.key));
         } else if arg.key.chars().chain(arg.value.chars()).any(char::is_control) {
-            let shown = crate::host::escape_control(&arg.key);
+            let shown = crate::text::escape_control(&arg.key);
             builder.problem(origin, format!("`etcd-arg`: `{shown}` has a control character in it"));
         } else if args.iter().any(|other| other.key == arg.key) {
             builder.problem(origin, format!("`etcd-arg`: `{}` is given twice", arg.key));

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use super::raw::{Origin, RawOptions};
-use super::{options, recheck};
+use crate::config::raw::{Origin, RawOptions};
+use crate::config::{options, recheck};
 use crate::error::{Code, Diagnostic};
 
 /// One thing that is wrong with the configuration.
@@ -55,7 +55,7 @@ impl ConfigErrors {
 }
 
 pub(super) fn log_filter_problem(filter: &str, error: &impl fmt::Display) -> Problem {
-    let shown = crate::host::escape_control(filter);
+    let shown = crate::text::escape_control(filter);
     Problem {
         origin: Origin::Environment(options::LOG_VARIABLE.into()),
         message: format!("`{shown}` is not a log filter such as `quorate=debug,etcd=warn`: {error}"),

@@ -5,8 +5,8 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use super::options::OPTIONS;
-use super::{Origin, Problem, Resolved};
+use crate::config::options::OPTIONS;
+use crate::config::{Origin, Problem, Resolved};
 use crate::shell::quote;
 
 /// One warning for each file with a secret in it that others than its owner, and root's group, can read.

@@ -5,11 +5,9 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::Problem;
-use super::input;
-use super::merge::merge_file;
-use super::options;
-use super::raw::{Origin, RawOptions};
+use crate::config::merge::merge_file;
+use crate::config::raw::{Origin, RawOptions};
+use crate::config::{Problem, input, options};
 
 /// One value that a file sets.
 #[derive(Clone, Debug)]

@@ -1,7 +1,7 @@
 //! Files that are somebody else's: what they are, and which part of them is for quorate.
 
-use super::yaml::{Node, Value};
-use crate::host::escape_control;
+use crate::config::yaml::{Node, Value};
+use crate::text::escape_control;
 
 /// The key of a `cluster.yml` that is read.
 pub(super) const SERVICES: &str = "services";
@@ -100,5 +100,5 @@ pub(super) fn is_of_rke1(name: &str) -> bool {
 pub(super) fn asks_for_restore(value: &Node) -> bool {
     let Value::Map(entries) = &value.value else { return false };
     let text = find(entries, "restore").map(|(_, value)| &value.value);
-    matches!(text, Some(Value::Text(text)) if super::value_types::switch(text) == Some(true))
+    matches!(text, Some(Value::Text(text)) if crate::config::value_types::switch(text) == Some(true))
 }

@@ -4,7 +4,7 @@
 //! line can say which to remove, and nobody is led to an option that only looks alike. From `k3s server --help`, `k3s agent --help`,
 //! `rke2 server --help` and `rke2 agent --help` (1.18 to 1.34), hidden and deprecated flags included.
 
-use super::suggest::kebab;
+use crate::config::suggest::kebab;
 
 /// Keys that exist in k3s or RKE2, and not here.
 const KEYS: &[&str] = &[

@@ -6,13 +6,11 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 
-use super::Problem;
-use super::files::FileValues;
-use super::kubernetes;
-use super::options::{self, Kind, OPTIONS, Spec};
-use super::raw::{Origin, RawOptions, Source, check, split};
-use super::rke1::{self, POLICY, RETENTION, SCHEDULE};
-use super::suggest;
+use crate::config::files::FileValues;
+use crate::config::options::{self, Kind, OPTIONS, Spec};
+use crate::config::raw::{Origin, RawOptions, Source, check, split};
+use crate::config::rke1::{self, POLICY, RETENTION, SCHEDULE};
+use crate::config::{Problem, kubernetes, suggest};
 
 /// Every option's texts with their origins; what nobody set has its default.
 #[derive(Clone, Debug, Default)]

@@ -3,17 +3,15 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::Problem;
-use super::files::{FileValues, Rke1Values, Text};
-use super::foreign::{self, FileKind, SERVICES};
-use super::kubernetes::{self, CLUSTER_INIT, CLUSTER_INIT_NOTE};
-use super::options::{self, Kind, OPTIONS, Spec};
-use super::raw::{Origin, Source, check, split};
-use super::reserved_flags::owned;
-use super::rke1;
-use super::suggest;
-use super::yaml::{self, Node, Value};
-use crate::host::escape_control;
+use crate::config::files::{FileValues, Rke1Values, Text};
+use crate::config::foreign::{self, FileKind, SERVICES};
+use crate::config::kubernetes::{self, CLUSTER_INIT, CLUSTER_INIT_NOTE};
+use crate::config::options::{self, Kind, OPTIONS, Spec};
+use crate::config::raw::{Origin, Source, check, split};
+use crate::config::reserved_flags::owned;
+use crate::config::yaml::{self, Node, Value};
+use crate::config::{Problem, rke1, suggest};
+use crate::text::escape_control;
 
 /// Merges the file at `path`, which holds `text`.
 pub(super) fn merge_file(path: &Path, text: &str, values: &mut FileValues, problems: &mut Vec<Problem>) {

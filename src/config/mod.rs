@@ -11,6 +11,7 @@
 //! the network.
 
 mod build;
+pub mod changes;
 mod checks;
 mod errors;
 mod exposed;
@@ -32,7 +33,6 @@ mod time_zone;
 mod value_types;
 pub mod yaml;
 
-use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -42,8 +42,9 @@ use crate::host::{HostFacts, User};
 use crate::plan::command::Invocation;
 use crate::plan::retention::Policy;
 use crate::plan::schedule::Schedule;
+use crate::plan::snapshot_name::NamePrefix;
+use crate::secret::Secret;
 use crate::snapshot::file::Compression;
-use crate::snapshot::name::NamePrefix;
 
 pub use errors::{ConfigErrors, Problem};
 pub use layers::Resolved;
@@ -57,30 +58,6 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line.
     Json,
-}
-
-/// A value that must not be shown: its `Debug` is a mask.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Wraps a secret.
-    #[must_use]
-    pub fn new(text: String) -> Self {
-        Self(text)
-    }
-
-    /// The secret itself. Callers neither print nor log it.
-    #[must_use]
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret(***)")
-    }
 }
 
 /// One `etcd-arg` entry: a setting of etcd's by the name of its flag, without dashes.

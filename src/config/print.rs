@@ -5,8 +5,8 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use super::options::{Kind, OPTIONS, Spec};
-use super::{Config, Origin, Resolved};
+use crate::config::options::{Kind, OPTIONS, Spec};
+use crate::config::{Config, Origin, Resolved};
 
 const MASK: &str = "'***'";
 
@@ -50,7 +50,7 @@ fn scalar(text: &str) -> String {
     if !text.is_empty() && text.chars().all(is_safe) && !text.starts_with(['-', '*', '%', '@', '=']) {
         return text.to_owned();
     }
-    format!("'{}'", text.replace('\'', "''").replace(crate::host::is_control, "?"))
+    format!("'{}'", text.replace('\'', "''").replace(crate::text::is_control, "?"))
 }
 
 fn origins(spec: &Spec, resolved: &Resolved) -> String {

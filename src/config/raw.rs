@@ -5,8 +5,8 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
 
-use super::Problem;
-use super::options::{Arity, CONFIG_VARIABLE, Kind, LOG_VARIABLE, OPTIONS, Spec};
+use crate::config::Problem;
+use crate::config::options::{Arity, CONFIG_VARIABLE, Kind, LOG_VARIABLE, OPTIONS, Spec};
 
 /// Where a value came from.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -117,7 +117,7 @@ pub(super) fn check(spec: &Spec, text: &str, origin: &Origin, problems: &mut Vec
             "" => format!("`{}` {wants}, and is empty", spec.name),
             // Which part of it is wrong is said already, and another may be a password.
             _ if spec.kind == Kind::Endpoint => format!("`{}` {wants}", spec.name),
-            _ => format!("`{}` {wants}, not `{}`", spec.name, crate::host::escape_control(shown)),
+            _ => format!("`{}` {wants}, not `{}`", spec.name, crate::text::escape_control(shown)),
         };
         problems.push(Problem { origin: origin.clone(), message });
     }

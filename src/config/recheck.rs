@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::options::{self, OPTIONS, Spec};
-use super::raw::{Origin, RawOptions};
+use crate::config::options::{self, OPTIONS, Spec};
+use crate::config::raw::{Origin, RawOptions};
 use crate::plan::command::Invocation;
 use crate::shell::quote;
 

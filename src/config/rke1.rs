@@ -7,10 +7,9 @@
 //! and the older keys do not. A key that is nearly one of these is a mistake, as in our own files. What any other source says about the
 //! same thing counts more.
 
-use super::suggest;
-use super::yaml::{Node, Value};
-use crate::host::escape_control;
-use crate::plan::duration;
+use crate::config::suggest;
+use crate::config::yaml::{Node, Value};
+use crate::text::{duration, escape_control};
 
 pub(super) const SCHEDULE: &str = "etcd-snapshot-schedule-cron";
 const DISABLE: &str = "etcd-disable-snapshots";
@@ -243,7 +242,7 @@ fn truth(text: &str) -> Parsed<bool> {
     match text.to_ascii_lowercase().as_str() {
         "y" => Parsed::As(true),
         "n" => Parsed::As(false),
-        _ => super::value_types::switch(text).map_or(Parsed::Wrong, Parsed::As),
+        _ => crate::config::value_types::switch(text).map_or(Parsed::Wrong, Parsed::As),
     }
 }
 

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use super::{Origin, Problem};
-use crate::host::escape_control;
+use crate::config::{Origin, Problem};
+use crate::text::escape_control;
 
 /// Where the descriptions of time zones are (`chrono`'s list, which is that of most systems).
 const DIRECTORIES: [&str; 3] = ["/usr/share/zoneinfo", "/share/zoneinfo", "/etc/zoneinfo"];

@@ -3,13 +3,13 @@
 use std::net::IpAddr;
 use std::str::FromStr;
 
-use super::EtcdArg;
-use super::options::Kind;
-use crate::plan::duration;
+use crate::config::EtcdArg;
+use crate::config::options::Kind;
 use crate::plan::retention::{NotAPolicy, Policy};
 use crate::plan::schedule::Schedule;
+use crate::plan::snapshot_name::NamePrefix;
 use crate::snapshot::file::Compression;
-use crate::snapshot::name::NamePrefix;
+use crate::text::duration;
 
 impl Kind {
     /// Whether `text` is such a value.
@@ -26,7 +26,7 @@ impl Kind {
         let (good, wants) = match self {
             Self::Switch => (switch(text).is_some(), "wants true or false"),
             Self::Text | Self::Path => (!text.trim().is_empty(), "wants a value"),
-            Self::Endpoint => return super::s3::check_endpoint(text),
+            Self::Endpoint => return crate::config::s3::check_endpoint(text),
             Self::Snapshot => {
                 (!text.trim().is_empty(), "wants the snapshot to restore: a name, a path or s3://BUCKET/KEY")
             }

@@ -10,7 +10,7 @@ use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::socket;
+use crate::control::socket;
 use crate::datadir::DataDir;
 use crate::error::{Code, Diagnostic};
 
@@ -77,7 +77,7 @@ pub async fn get(data: &DataDir, path: &str, patience: Duration) -> Result<Bytes
 }
 
 fn refused(status: StatusCode, body: &[u8]) -> ControlError {
-    let text = crate::host::escape_control(String::from_utf8_lossy(body).trim());
+    let text = crate::text::escape_control(String::from_utf8_lossy(body).trim());
     ControlError::Refused { status: status.as_u16(), text }
 }
 

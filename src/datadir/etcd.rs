@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io;
 
-use super::DataDir;
+use crate::datadir::DataDir;
 use crate::durable::{DirError, DirHandle};
 
 /// `None` for a directory that is not there.

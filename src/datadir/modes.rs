@@ -6,8 +6,8 @@
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use super::owner::own_uid;
-use super::{DataDir, DataDirError, PermissionFix};
+use crate::datadir::owner::own_uid;
+use crate::datadir::{DataDir, DataDirError, PermissionFix};
 use crate::durable::{DirError, DirHandle, OnPath as _, PRIVATE_DIR, PRIVATE_FILE};
 
 /// Whether etcd's group may pass through a directory of ours.

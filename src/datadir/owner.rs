@@ -9,7 +9,7 @@ use std::fs::{self, Metadata};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use super::{CertificatePaths, DataDir};
+use crate::datadir::{CertificatePaths, DataDir};
 use crate::durable::{self, Access, DirError, DirHandle, OnPath as _, PRIVATE_DIR, WriteError};
 use crate::error::{Code, Diagnostic};
 use crate::faults;

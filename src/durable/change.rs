@@ -8,9 +8,9 @@ use std::os::unix::fs::{PermissionsExt as _, fchown};
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, ResolveFlags};
 use rustix::io::Errno;
 
-use super::held::{DirHandle, own_uid};
-use super::refusal::DirError;
-use super::{Access, OnPath as _, WriteError, temporary};
+use crate::durable::held::{DirHandle, own_uid};
+use crate::durable::refusal::DirError;
+use crate::durable::{Access, OnPath as _, WriteError, temporary};
 use crate::faults;
 
 impl DirHandle {
@@ -131,7 +131,7 @@ impl DirHandle {
             rustix::fs::renameat(self.try_clone_file(), &hidden, self.try_clone_file(), name).map_err(io::Error::from)
         };
         let remove = || rustix::fs::unlinkat(self.try_clone_file(), &hidden, AtFlags::empty()).map_err(io::Error::from);
-        let written = super::write_through(&path, access, file, fill, rename);
+        let written = crate::durable::write_through(&path, access, file, fill, rename);
         written.map_err(|error| error.unless_removed(&self.at(&hidden), remove))?;
         self.sync().map_err(|error| error.after(&path, "has its new content, and may have the old one"))
     }

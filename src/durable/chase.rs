@@ -13,9 +13,9 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use super::held::is_trusted;
-use super::refusal::DirError;
-use super::{OnPath as _, WriteError};
+use crate::durable::held::is_trusted;
+use crate::durable::refusal::DirError;
+use crate::durable::{OnPath as _, WriteError};
 
 /// As many links as Linux follows in one path.
 const MAX_LINKS: u32 = 40;

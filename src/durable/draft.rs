@@ -8,7 +8,9 @@ use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use super::{DirError, DirHandle, OnPath as _, PRIVATE_DIR, WriteError, create_file_new, sync_parent, temporary};
+use crate::durable::{
+    DirError, DirHandle, OnPath as _, PRIVATE_DIR, WriteError, create_file_new, sync_parent, temporary,
+};
 use crate::faults;
 
 /// A file under a hidden name, until it is given its own. Dropped before that, it is removed.

@@ -16,8 +16,8 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
-use super::refusal::{DirError, MAX_ENTRIES};
-use super::{OnPath as _, WriteError, chase};
+use crate::durable::refusal::{DirError, MAX_ENTRIES};
+use crate::durable::{OnPath as _, WriteError, chase};
 
 /// A directory that stays the same one, whatever happens to its path.
 #[derive(Debug)]

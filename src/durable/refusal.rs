@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use super::WriteError;
+use crate::durable::WriteError;
 use crate::error::{Code, Diagnostic};
-use crate::plan::space::format_bytes;
+use crate::text::format_bytes;
 
 /// More entries than any directory of etcd's or ours has.
 pub(super) const MAX_ENTRIES: usize = 100_000;

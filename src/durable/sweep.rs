@@ -6,8 +6,8 @@ use std::path::Path;
 
 use rustix::fs::ResolveFlags;
 
-use super::held::DirHandle;
-use super::temporary;
+use crate::durable::held::DirHandle;
+use crate::durable::temporary;
 
 /// Removes what an interrupted write left in the directory at `dir`, and returns the names.
 #[must_use]
@@ -53,8 +53,8 @@ impl DirHandle {
 mod tests {
     use std::fs;
 
-    use super::super::{NewFile, PRIVATE_FILE, new_dir};
     use super::*;
+    use crate::durable::{NewFile, PRIVATE_FILE, new_dir};
 
     #[test]
     fn what_is_written_stays_and_what_was_left_goes() {

@@ -11,9 +11,9 @@ use std::os::unix::fs::MetadataExt as _;
 use rustix::fs::{AtFlags, Gid, RenameFlags, ResolveFlags, Uid};
 use rustix::io::Errno;
 
-use super::held::DirHandle;
-use super::refusal::DirError;
-use super::{OnPath as _, PRIVATE_DIR, WriteError};
+use crate::durable::held::DirHandle;
+use crate::durable::refusal::DirError;
+use crate::durable::{OnPath as _, PRIVATE_DIR, WriteError};
 use crate::faults;
 
 /// Directories below each other that are handed over or measured; etcd has three.
@@ -108,7 +108,7 @@ impl DirHandle {
                 Err(Errno::ISDIR | Errno::PERM) if self.is_directory(name)? => {
                     directories.push(super::os_string(name));
                 }
-                Err(error) => return Err(self.not_removed(&super::os_string(name), error)),
+                Err(error) => return Err(self.not_removed(&crate::durable::os_string(name), error)),
             }
         }
         Ok(directories)
@@ -190,7 +190,7 @@ impl DirHandle {
         let Ok(entries) = rustix::fs::Dir::read_from(self.try_clone_file()) else { return 0 };
         let mut bytes = 0;
         for entry in entries.flatten() {
-            let name = super::os_string(entry.file_name());
+            let name = crate::durable::os_string(entry.file_name());
             if *left == 0 || depth > MAX_DEPTH {
                 break;
             }

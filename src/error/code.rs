@@ -7,7 +7,7 @@ use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::Exit;
+use crate::error::Exit;
 
 macro_rules! codes {
     ($($variant:ident $name:literal $exit:ident $cause:literal, $remedy:literal;)+) => {

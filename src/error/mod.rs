@@ -5,8 +5,10 @@
 //! exit code, and the next command to type. Errors are returned, never logged and swallowed.
 
 mod code;
+mod system;
 
 pub use code::Code;
+pub use system::{SystemError, system_error};
 
 use std::error::Error;
 use std::fmt::{self, Write as _};
@@ -15,8 +17,7 @@ use std::io;
 use serde::{Deserialize, Serialize};
 
 use crate::clock;
-use crate::host::is_control;
-use crate::text::json_line;
+use crate::text::{is_control, json_line};
 
 /// The exit codes of every `quorate` command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

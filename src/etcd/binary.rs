@@ -14,15 +14,15 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::Command;
 
-use super::embedded;
-use super::pinned::PinnedExecutable;
-use super::process::{become_user, etcd_environment, kill_group};
-use super::version::{self, NotAVersion, Version};
 use crate::config::{EtcdArg, suggest};
 use crate::datadir::DataDir;
 use crate::durable::WriteError;
 use crate::error::{Code, Diagnostic};
+use crate::etcd::embedded;
+use crate::etcd::pinned::PinnedExecutable;
+use crate::etcd::process::{become_user, etcd_environment, kill_group};
 use crate::host::User;
+use crate::version::{self, NotAVersion, Version};
 
 /// How long `etcd --version` may take.
 const VERSION_TIMEOUT: Duration = Duration::from_secs(10);
@@ -284,7 +284,7 @@ pub async fn check_arguments(
                 line = format!("{line}; did you mean {meant}?");
             }
         }
-        refused.push(crate::host::escape_control(&line));
+        refused.push(crate::text::escape_control(&line));
     }
     Err(BinaryError::Arguments { version, refused })
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 use serde::Serialize;
 use tokio::sync::{mpsc, watch};
 
-use super::output::Tail;
+use crate::etcd::output::Tail;
 
 /// Orders that may wait for the owner.
 const QUEUED_COMMANDS: usize = 16;

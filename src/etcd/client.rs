@@ -49,7 +49,7 @@ fn root_cause_line(error: &etcd_client::Error) -> String {
         (etcd_client::Error::GRpcStatus(status), None) => status.message().to_owned(),
         (other, None) => other.to_string(),
     };
-    crate::host::escape_control(text.lines().next().unwrap_or_default())
+    crate::text::escape_control(text.lines().next().unwrap_or_default())
 }
 
 /// Why the child is not healthy (yet).
@@ -393,7 +393,7 @@ fn alarms(errors: &[String]) -> Vec<String> {
         .iter()
         .map(|error| match error.split_once("alarm:") {
             Some((_, alarm)) => alarm.trim().to_owned(),
-            None => crate::host::escape_control(error),
+            None => crate::text::escape_control(error),
         })
         .collect()
 }

@@ -14,9 +14,9 @@ use std::sync::OnceLock;
 use aws_lc_rs::digest;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
-use super::payload::{self, Payload, Program};
 use crate::datadir::DataDir;
 use crate::durable::{self, OnPath as _, WriteError};
+use crate::etcd::payload::{self, Payload, Program};
 use crate::host;
 
 /// Our own file, also after an upgrade has put another one in its place.

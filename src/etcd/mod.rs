@@ -8,7 +8,9 @@
 pub mod binary;
 pub mod child;
 pub mod client;
+pub(crate) mod data_state;
 pub mod embedded;
+pub mod installed;
 pub mod orphan;
 pub mod output;
 mod payload;
@@ -16,4 +18,3 @@ pub mod pinned;
 pub mod process;
 pub mod settings;
 pub mod supervisor;
-pub mod version;

@@ -9,11 +9,11 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::process::ProcessHandle;
 use crate::clock;
 use crate::datadir::DataDir;
 use crate::durable::{self, WriteError};
 use crate::error::{Code, Diagnostic};
+use crate::etcd::process::ProcessHandle;
 use crate::host::{self, ProcessIdentity};
 use crate::plan::orphan::{OrphanVerdict, identify};
 

@@ -90,7 +90,7 @@ impl Tail {
         if lines.last.len() == TAIL_LINES {
             lines.last.pop_front();
         }
-        lines.last.push_back(crate::host::escape_control(line));
+        lines.last.push_back(crate::text::escape_control(line));
     }
 
     /// Gives the entry back if it is to be passed on now.
@@ -151,7 +151,7 @@ fn reason_line(line: &str) -> String {
     let entry = parse_line(line);
     let text = |name: &str| entry.fields.get(name).and_then(|value| value.as_str());
     let error = text("error").or_else(|| text("err")).map(|error| format!(": {error}")).unwrap_or_default();
-    let text = crate::host::escape_control(&format!("{}{error}", entry.message));
+    let text = crate::text::escape_control(&format!("{}{error}", entry.message));
     text.chars().take(MAX_REASON_BYTES).collect()
 }
 
@@ -171,7 +171,7 @@ pub fn short(line: &str) -> String {
     let entry = parse_line(line);
     let text = |name: &str| entry.fields.get(name).and_then(|value| value.as_str());
     let error = text("error").or_else(|| text("err")).map(|error| format!(": {error}")).unwrap_or_default();
-    crate::host::escape_control(&format!("{:<5} {}{error}", entry.level, entry.message))
+    crate::text::escape_control(&format!("{:<5} {}{error}", entry.level, entry.message))
 }
 
 /// `{"level":"warn","ts":"…","caller":"…","msg":"…","took":"1s"}`

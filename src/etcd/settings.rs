@@ -8,10 +8,10 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use super::version::Version;
 use crate::config::{Config, DEFAULT_ELECTION_MILLIS, DEFAULT_HEARTBEAT_MILLIS, EtcdArg};
 use crate::datadir::DataDir;
 use crate::host;
+use crate::version::Version;
 
 /// Heartbeat interval while this member is the only one, in milliseconds.
 ///

@@ -23,15 +23,15 @@ use std::time::{Duration, Instant};
 use tokio::net::unix::pipe;
 use tokio::sync::{mpsc, watch};
 
-use super::child::{ChildStatus, Handle, State, SupervisorCommand};
-use super::orphan;
-use super::output::{self, Tail};
-use super::pinned::{Executable, PinnedExecutable};
-use super::process::{self, ProcessHandle, Spawner, become_user, etcd_environment};
 use crate::clock;
 use crate::datadir::DataDir;
 use crate::durable::WriteError;
 use crate::error::{AppError, Code, Diagnostic, ErrorReport};
+use crate::etcd::child::{ChildStatus, Handle, State, SupervisorCommand};
+use crate::etcd::orphan;
+use crate::etcd::output::{self, Tail};
+use crate::etcd::pinned::{Executable, PinnedExecutable};
+use crate::etcd::process::{self, ProcessHandle, Spawner, become_user, etcd_environment};
 use crate::faults;
 use crate::host::{self, MemoryKills, User};
 use crate::log_failure;
@@ -185,7 +185,7 @@ impl Supervisor {
                 },
                 Err(why) => (Run { lived: Duration::ZERO, healthy: Duration::ZERO }, why),
             };
-            match self.history.exited(life, host::jitter()) {
+            match self.history.exited(life, crate::random::jitter()) {
                 Next::Retry(wait) => {
                     tracing::warn!(
                         event = "etcd-exited",

@@ -8,10 +8,10 @@ use std::time::{Duration, SystemTime};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use x509_parser::prelude::{FromDer as _, ParsedExtension, X509Certificate};
 
-use super::{CA_LIFETIME, CLOCK_TOLERANCE, PkiError};
 use crate::clock;
 use crate::datadir::CertificatePaths;
 use crate::durable;
+use crate::pki::{CA_LIFETIME, CLOCK_TOLERANCE, PkiError};
 
 /// A CA that can sign.
 pub struct CertificateAuthority {

@@ -9,10 +9,10 @@ use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, KeyPair, KeyUsag
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use super::authority::{CertificateAuthority, der_of, read_if_there, to_system};
-use super::{CLOCK_TOLERANCE, LEAF_LIFETIME, PkiError};
 use crate::datadir::CertificatePaths;
 use crate::durable;
+use crate::pki::authority::{CertificateAuthority, der_of, read_if_there, to_system};
+use crate::pki::{CLOCK_TOLERANCE, LEAF_LIFETIME, PkiError};
 use crate::plan::renewal::{self, Leaf, RenewalAction};
 
 /// What a leaf is for.

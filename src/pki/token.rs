@@ -7,13 +7,12 @@ use std::path::Path;
 
 use aws_lc_rs::digest;
 
-use super::PkiError;
-use super::authority::read_if_there;
-use crate::config::Secret;
 use crate::datadir::DataDir;
 use crate::durable::{self, PRIVATE_FILE};
 use crate::etcd::embedded::hex;
-use crate::host;
+use crate::pki::PkiError;
+use crate::pki::authority::read_if_there;
+use crate::secret::Secret;
 
 const PREFIX: &str = "K10";
 const USER: &str = "server";
@@ -100,7 +99,7 @@ pub fn given_or_new(data: &DataDir, given: &Secret) -> Result<(String, bool), Pk
 }
 
 fn new_password() -> Result<String, PkiError> {
-    host::random::<16>().map(|bytes| hex(&bytes)).map_err(PkiError::Random)
+    crate::random::random::<16>().map(|bytes| hex(&bytes)).map_err(PkiError::Random)
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::age::short;
+use crate::text::age::short;
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::command::{Invocation, shell_word};
-use super::space::format_bytes;
 use crate::error::Code;
 use crate::host::disk::DiskUsage;
+use crate::plan::command::{Invocation, shell_word};
+use crate::text::format_bytes;
 
 /// Below this, in bytes, the next page or log segment of etcd may not fit any more.
 pub const DISK_FULL: u64 = 16 << 20;

@@ -1,22 +1,20 @@
 //! Pure decisions: what was observed goes in, what to do comes out. No clock, no disk, no network.
 
-pub mod age;
 pub mod child;
 pub mod command;
 pub mod defrag;
-pub mod duration;
 pub mod finding;
 pub mod health;
 pub mod leftover;
 pub mod orphan;
 pub mod owner;
 pub mod parts;
-pub mod reload;
 pub mod renewal;
 pub mod restore;
 pub mod retention;
 pub mod schedule;
 pub mod select;
+pub mod snapshot_name;
 pub mod space;
 pub mod start;
 pub mod uploads;

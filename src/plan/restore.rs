@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Code, Diagnostic};
-use crate::etcd::version::Version;
+use crate::version::Version;
 
 /// By how much the revision is raised by a restore unless told otherwise: more than any cluster makes between a snapshot and its
 /// restore, so that no client has ever seen a newer one (etcd's recovery guide uses the same number).

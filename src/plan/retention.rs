@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::str::FromStr;
 
-use super::duration;
+use crate::text::duration;
 
 /// How many to keep of what. All of them together: what one rule keeps, no other drops.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -64,7 +64,7 @@ impl FromStr for Policy {
     fn from_str(text: &str) -> Result<Self, NotAPolicy> {
         let mut policy = Self::default();
         for rule in text.split(',').map(str::trim).filter(|rule| !rule.is_empty()) {
-            let shown = || crate::host::escape_control(rule);
+            let shown = || crate::text::escape_control(rule);
             let wrong = || NotAPolicy::Rule(shown());
             let (name, value) = rule.split_once('=').ok_or_else(wrong)?;
             let count = || value.parse::<u32>().map_err(|_| wrong());

@@ -11,7 +11,7 @@ use chrono::{DateTime, Duration, TimeZone, Timelike as _, Utc};
 use croner::Cron;
 use croner::parser::{CronParser, Seconds, Year};
 
-use super::duration;
+use crate::text::duration;
 
 /// A schedule.
 #[derive(Clone, Debug)]

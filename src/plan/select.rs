@@ -3,7 +3,7 @@
 //! The newest good one of this server, on this node or in object storage. One that is known to be damaged is passed over; one of which
 //! nothing is known is to be verified first. What a wrong clock dated ahead counts as newest only if its revision says so, too.
 
-use super::owner::Incarnation;
+use crate::plan::owner::Incarnation;
 
 /// The word for the newest good snapshot, of whatever base name.
 pub const LATEST: &str = "latest";

@@ -29,24 +29,6 @@ pub fn assess(free: u64, is_new: bool) -> FreeSpace {
     }
 }
 
-/// `1.5 GiB`, `300 MiB`, `12 B`: for people.
-#[must_use]
-#[allow(clippy::cast_precision_loss, reason = "two digits are shown")]
-pub fn format_bytes(bytes: u64) -> String {
-    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
-    let mut value = bytes as f64;
-    let mut unit = 0;
-    while value >= 1024.0 && unit + 1 < UNITS.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    if unit == 0 || value >= 100.0 {
-        format!("{value:.0} {}", UNITS[unit])
-    } else {
-        format!("{value:.1} {}", UNITS[unit])
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -57,14 +39,5 @@ mod tests {
         assert_eq!(assess(100 << 20, false), FreeSpace::Low);
         assert_eq!(assess(0, false), FreeSpace::TooLittle(RESUME_BYTES));
         assert_eq!(assess(2 << 30, true), FreeSpace::Enough);
-    }
-
-    #[test]
-    fn sizes_are_short() {
-        for (bytes, text) in
-            [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (160 << 20, "160 MiB"), (8 << 30, "8.0 GiB")]
-        {
-            assert_eq!(format_bytes(bytes), text);
-        }
     }
 }

@@ -6,10 +6,10 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::command::Invocation;
-use super::owner::{self, Incarnation};
 use crate::error::{Code, Diagnostic};
-use crate::etcd::version::Version;
+use crate::plan::command::Invocation;
+use crate::plan::owner::{self, Incarnation};
+use crate::version::Version;
 
 /// What `S/cluster.json` remembers, outside `db`, so that a lost `db` is noticed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use super::health::Health;
-use super::state::ServerState;
 use crate::error::Code;
 use crate::etcd::child::State;
 use crate::plan::health::{Assessment, Condition, EXIT_WINDOW, Observed, assess};
+use crate::server::health::Health;
+use crate::server::state::ServerState;
 
 /// Assesses what was seen last.
 #[must_use]

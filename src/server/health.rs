@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 
-use super::maintenance::Maintenance;
 use crate::clock;
 use crate::config::Config;
 use crate::datadir::DataDir;
@@ -14,6 +13,7 @@ use crate::etcd::child::{ChildStatus, Handle, State, SupervisorCommand};
 use crate::etcd::client::{EtcdClient, Expected, MemberFacts, NotHealthy};
 use crate::etcd::settings::Addresses;
 use crate::pki::Expiry;
+use crate::server::maintenance::Maintenance;
 
 /// Between checks of a child that is ready.
 const POLL_HEALTHY: Duration = Duration::from_secs(5);

@@ -9,9 +9,6 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, OwnedMutexGuard, watch};
 
-use super::health::Health;
-use super::snapshots::SnapshotRefused;
-use super::state::ServerState;
 use crate::boltdb::page::ReadError;
 use crate::clock;
 use crate::config::MaintenanceConfig;
@@ -22,9 +19,12 @@ use crate::faults;
 use crate::host;
 use crate::log_failure;
 use crate::plan::defrag::{self, DatabaseStats, DefragAction};
-use crate::plan::space::format_bytes;
+use crate::server::health::Health;
+use crate::server::snapshots::SnapshotRefused;
+use crate::server::state::ServerState;
 use crate::snapshot::live::PinnedDatabase;
 use crate::snapshot::usage;
+use crate::text::format_bytes;
 
 /// How often the database is looked at.
 const POLL_INTERVAL: Duration = Duration::from_secs(60);
@@ -284,11 +284,7 @@ async fn require_room(shared: &ServerState, in_use: u64) -> Result<u64, AppError
     };
     let counted = count_in_use(shared, |live| usage::in_use(live, live.size())).await?;
     let needed = needed(counted);
-    if free < needed {
-        Err(MaintenanceError::Space { needed, free }.into())
-    } else {
-        Ok(counted)
-    }
+    if free < needed { Err(MaintenanceError::Space { needed, free }.into()) } else { Ok(counted) }
 }
 
 /// Looks into the live database, on a thread of its own.

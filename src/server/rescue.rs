@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::snapshots::{self, SaveOrder};
-use super::state::ServerState;
 use crate::plan::health::{Presence, Rescued, StorageFacts};
-use crate::snapshot::name::NamePrefix;
+use crate::plan::snapshot_name::NamePrefix;
+use crate::server::snapshots::{self, SaveOrder};
+use crate::server::state::ServerState;
 
 /// Between attempts.
 const RETRY_AFTER: Duration = Duration::from_secs(2);

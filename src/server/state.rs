@@ -1,32 +1,18 @@
 //! What a running server knows, for those who serve it to others.
 
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
 
-use super::health::Health;
-use super::maintenance::Maintenance;
-use super::snapshots::Snapshots;
 use crate::config::Config;
 use crate::datadir::DataDir;
-use crate::etcd::binary::Program;
 use crate::etcd::child::ChildStatus;
-use crate::etcd::pinned::PinnedExecutable;
-use crate::etcd::version::Version;
+use crate::etcd::installed::InstalledEtcd;
 use crate::pki::Expiry;
 use crate::plan::health::{Rescued, StorageFacts};
-
-/// The etcd that runs.
-#[derive(Clone, Debug)]
-pub struct BinaryFacts {
-    /// Its version.
-    pub version: Version,
-    /// The file that was checked.
-    pub checked: PinnedExecutable,
-    /// How it was found; keeps it executable if it is in memory.
-    pub program: Arc<Program>,
-}
+use crate::server::health::Health;
+use crate::server::maintenance::Maintenance;
+use crate::server::snapshots::Snapshots;
 
 /// Read by routes; changed through the channels inside.
 #[derive(Debug)]
@@ -44,7 +30,7 @@ pub struct ServerState {
     /// The epoch of the cluster.
     pub epoch: u64,
     /// The etcd that runs.
-    pub binary: BinaryFacts,
+    pub binary: InstalledEtcd,
     /// What the disk took before the start.
     pub fsync_p99: Option<Duration>,
     /// The child's state.

@@ -15,10 +15,10 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::lock::{self, Lock};
 use crate::clock;
 use crate::config::SnapshotConfig;
 use crate::datadir::DataDir;
+use crate::datadir::lock::{self, Lock};
 use crate::durable::{self, Access, PRIVATE_FILE, WriteError};
 use crate::error::{AppError, ErrorReport};
 use crate::etcd::child::{ChildStatus, State};

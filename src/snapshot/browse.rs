@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use aws_lc_rs::digest;
 
-use super::inspect::marks::Marks;
 use crate::boltdb::database::{Database, Length};
 use crate::boltdb::keyspace::{self, Change};
 use crate::boltdb::page::{Corruption, ReadError};
@@ -12,6 +11,7 @@ use crate::boltdb::read_at::ReadAt;
 use crate::boltdb::schema::{self, Member};
 use crate::boltdb::walk::{CONTINUE, Flow, Visitor};
 use crate::snapshot::file::SnapshotFile;
+use crate::snapshot::inspect::marks::Marks;
 
 /// A key as it was at a revision.
 #[derive(Clone, Debug, PartialEq, Eq)]

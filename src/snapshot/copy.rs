@@ -8,12 +8,6 @@ use std::sync::mpsc::{self, SyncSender};
 
 use aws_lc_rs::digest::{self, Context};
 
-use super::file::SHA256;
-use super::inspect::{self, Inspection};
-use super::job::JobControl;
-use super::live::{PinnedDatabase, PinnedDatabaseError};
-use super::receive::DiskSpaceError;
-use super::sink::Sink;
 use crate::boltdb::database::{Database, Length};
 use crate::boltdb::page::ReadError;
 use crate::boltdb::pages::Pages;
@@ -21,6 +15,12 @@ use crate::boltdb::read_at::ReadAt as _;
 use crate::error::{Code, Diagnostic};
 use crate::etcd::embedded::hex;
 use crate::faults;
+use crate::job::JobControl;
+use crate::snapshot::file::SHA256;
+use crate::snapshot::inspect::{self, Inspection};
+use crate::snapshot::live::{PinnedDatabase, PinnedDatabaseError};
+use crate::snapshot::receive::DiskSpaceError;
+use crate::snapshot::sink::Sink;
 
 /// Bytes that are copied at a time: whole pages of any size.
 const CHUNK: usize = 1 << 18;

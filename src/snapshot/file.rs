@@ -10,14 +10,14 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
-use super::list::{self, Listed, Status};
-use super::{manifest, zip_entries};
 use crate::boltdb::database;
 use crate::boltdb::page::{HEADER, META, Meta};
 use crate::durable;
 use crate::error::{Code, Diagnostic};
 use crate::host;
-use crate::plan::space::format_bytes;
+use crate::snapshot::list::{self, Listed, Status};
+use crate::snapshot::{manifest, zip_entries};
+use crate::text::format_bytes;
 
 /// Of the database, at the end of a snapshot.
 pub const SHA256: u64 = 32;

@@ -4,14 +4,13 @@ use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use super::dir;
-use super::file::{self, Compression};
-use super::manifest::{self, Manifest, ManifestState};
-use super::name;
 use crate::boltdb::database::{self, Database};
 use crate::boltdb::keyspace;
 use crate::clock;
 use crate::durable::WriteError;
+use crate::snapshot::dir;
+use crate::snapshot::file::{self, Compression};
+use crate::snapshot::manifest::{self, Manifest, ManifestState};
 
 /// Threads that read manifests.
 const MAX_THREADS: usize = 4;
@@ -125,7 +124,7 @@ pub fn at(path: &Path) -> Option<Listed> {
 fn created(manifest: Option<&Manifest>, name: &str, found: &fs::Metadata) -> u64 {
     let written = manifest.and_then(|manifest| clock::parse_rfc3339(&manifest.created)).map(clock::unix_seconds);
     let modified = || found.modified().map(clock::unix_seconds).unwrap_or_default();
-    written.or_else(|| name::taken_at(name)).unwrap_or_else(modified)
+    written.or_else(|| crate::plan::snapshot_name::taken_at(name)).unwrap_or_else(modified)
 }
 
 /// What the last verification says; nothing if there was none.

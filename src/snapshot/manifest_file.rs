@@ -3,12 +3,12 @@
 use std::fs;
 use std::path::Path;
 
-use super::list::{self, Status};
-use super::manifest::{self, Manifest, Verification};
-use super::prune;
-use super::verify::{Verified, VerifyError};
 use crate::clock;
 use crate::durable::{OnPath as _, WriteError};
+use crate::snapshot::list::{self, Status};
+use crate::snapshot::manifest::{self, Manifest, Verification};
+use crate::snapshot::prune;
+use crate::snapshot::verify::{Verified, VerifyError};
 
 /// What was written down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

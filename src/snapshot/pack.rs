@@ -7,14 +7,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use aws_lc_rs::digest::{self, Context};
 
-use super::file::Compression;
-use super::name;
-use super::receive::{DiskSpaceError, SpaceCheckedWriter};
-use super::save::{SaveError, SaveRequest, step};
 use crate::checksum::crc32c_append;
 use crate::clock;
 use crate::durable::{self, NewFile, PRIVATE_FILE, WriteError};
 use crate::etcd::embedded::hex;
+use crate::snapshot::file::Compression;
+use crate::snapshot::receive::{DiskSpaceError, SpaceCheckedWriter};
+use crate::snapshot::save::{SaveError, SaveRequest, step};
 
 /// Bytes that a thread of zstd packs at a time.
 const ZSTD_JOB_BYTES: u32 = 1 << 20;
@@ -109,7 +108,12 @@ fn begin(wish: &SaveRequest, bytes: u64, out: SpaceCheckedOutput) -> io::Result<
     if wish.packing == Compression::Zip {
         let mut archive = zip::ZipWriter::new(out);
         let options = zip::write::SimpleFileOptions::default().large_file(bytes >= u64::from(u32::MAX));
-        let inside = name::compose(&wish.base, &wish.node, clock::unix_seconds(clock::now()), Compression::Raw);
+        let inside = crate::plan::snapshot_name::compose(
+            &wish.base,
+            &wish.node,
+            clock::unix_seconds(clock::now()),
+            Compression::Raw,
+        );
         archive.start_file(inside, options).map_err(io::Error::other)?;
         return Ok(Encoder::Zip(Box::new(archive)));
     }

@@ -5,13 +5,13 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use chrono::{DateTime, Datelike as _, Local, Timelike as _};
 
-use super::list::{Listed, Status};
-use super::manifest::{self, Manifest};
-use super::name::{self, NamePrefix};
 use crate::durable::WriteError;
 use crate::error::{Code, Diagnostic};
 use crate::plan::owner::{Origin, Owner, Ownership};
 use crate::plan::retention::{self, LocalTime, Policy, RetentionCandidate, RetentionDecision};
+use crate::plan::snapshot_name::NamePrefix;
+use crate::snapshot::list::{Listed, Status};
+use crate::snapshot::manifest::{self, Manifest};
 
 /// Why nothing was taken away, or not everything.
 #[derive(Debug, thiserror::Error)]
@@ -52,7 +52,7 @@ impl Diagnostic for PruneError {
         Some(match self {
             Self::NotFound(_) => "quorate etcd-snapshot ls shows what there is; a name has no directories in it".into(),
             Self::Held(name) => {
-                format!("if it may go: quorate etcd-snapshot release {}", crate::host::escape_control(name))
+                format!("if it may go: quorate etcd-snapshot release {}", crate::text::escape_control(name))
             }
             Self::Unreadable(_) => "look at it, in .metadata beside the snapshot; --force deletes both".into(),
             Self::LastGood(_) => "take another one first, or say --force".into(),
@@ -116,8 +116,8 @@ pub fn origin(listed: &Listed) -> Origin<'_> {
     let manifest = listed.manifest.as_ref();
     let text = |field: fn(&Manifest) -> &String| manifest.map_or("", |manifest| field(manifest).as_str());
     Origin {
-        stem: name::stem(&listed.name),
-        taken_at: name::taken_at(&listed.name),
+        stem: crate::plan::snapshot_name::stem(&listed.name),
+        taken_at: crate::plan::snapshot_name::taken_at(&listed.name),
         base: text(|manifest| &manifest.base),
         node: text(|manifest| &manifest.node),
         cluster_id: text(|manifest| &manifest.cluster_id),

@@ -7,17 +7,17 @@ use std::path::{Path, PathBuf};
 use aws_lc_rs::digest::{self, Context};
 use tokio::sync::mpsc;
 
-use super::file::SHA256;
-use super::job::{JobControl, spawn_low_priority};
-use super::live;
-use super::save::SaveError;
-use super::sink::Sink;
 use crate::durable::{self, WriteError};
 use crate::error::{Code, Diagnostic};
 use crate::etcd::client::EtcdClient;
 use crate::etcd::embedded::hex;
 use crate::host;
-use crate::plan::space::format_bytes;
+use crate::job::{JobControl, spawn_low_priority};
+use crate::snapshot::file::SHA256;
+use crate::snapshot::live;
+use crate::snapshot::save::SaveError;
+use crate::snapshot::sink::Sink;
+use crate::text::format_bytes;
 
 /// Messages of the stream (32 KiB each) that wait for the disk.
 const QUEUED_CHUNKS: usize = 32;

@@ -11,16 +11,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::copy::{self, CopyError};
-use super::file::{Compression, SHA256};
-use super::inspect::{self, Inspection};
-use super::job::{JobControl, spawn_low_priority};
-use super::live::{self, PinnedDatabase};
-use super::manifest::{self, Manifest, Verification};
-use super::name::{self, NamePrefix};
-use super::receive::{self, DiskSpaceError};
-use super::sink::Sink;
-use super::verify::{Verified, VerifyError};
 use crate::boltdb::database::Length;
 use crate::clock;
 use crate::datadir::DataDir;
@@ -29,8 +19,18 @@ use crate::error::{AppError, Code, Diagnostic, is_disk_full};
 use crate::etcd::client::{self, ClientError, EtcdClient};
 use crate::faults;
 use crate::host::{self, FileSystem};
+use crate::job::{JobControl, spawn_low_priority};
 use crate::plan::owner::Incarnation;
-use crate::plan::space::format_bytes;
+use crate::plan::snapshot_name::NamePrefix;
+use crate::snapshot::copy::{self, CopyError};
+use crate::snapshot::file::{Compression, SHA256};
+use crate::snapshot::inspect::{self, Inspection};
+use crate::snapshot::live::{self, PinnedDatabase};
+use crate::snapshot::manifest::{self, Manifest, Verification};
+use crate::snapshot::receive::{self, DiskSpaceError};
+use crate::snapshot::sink::Sink;
+use crate::snapshot::verify::{Verified, VerifyError};
+use crate::text::format_bytes;
 
 /// How often it is told how far a copy is.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
@@ -446,11 +446,11 @@ fn publish(wish: &SaveRequest, draft: NewFile, begun: SystemTime) -> Result<Path
     let mut second = if wish.last_named < now + MAX_CLOCK_AHEAD_SECONDS { now.max(wish.last_named + 1) } else { now };
     let mut draft = draft;
     loop {
-        let is_taken = [Compression::Raw, Compression::Zstd, Compression::Zip]
-            .iter()
-            .any(|packing| wish.dir.join(name::compose(&wish.base, &wish.node, second, *packing)).exists());
+        let is_taken = [Compression::Raw, Compression::Zstd, Compression::Zip].iter().any(|packing| {
+            wish.dir.join(crate::plan::snapshot_name::compose(&wish.base, &wish.node, second, *packing)).exists()
+        });
         if !is_taken {
-            let path = wish.dir.join(name::compose(&wish.base, &wish.node, second, wish.packing));
+            let path = wish.dir.join(crate::plan::snapshot_name::compose(&wish.base, &wish.node, second, wish.packing));
             match draft.publish(&path)? {
                 None => return Ok(path),
                 Some(again) => draft = again,

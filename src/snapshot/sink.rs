@@ -3,11 +3,11 @@
 use std::fs::File;
 use std::path::PathBuf;
 
-use super::file::Compression;
-use super::pack::Compressor;
-use super::receive::{DiskSpaceError, SpaceCheckedWriter};
-use super::save::SaveRequest;
 use crate::durable::WriteError;
+use crate::snapshot::file::Compression;
+use crate::snapshot::pack::Compressor;
+use crate::snapshot::receive::{DiskSpaceError, SpaceCheckedWriter};
+use crate::snapshot::save::SaveRequest;
 
 /// What is written to.
 pub struct Sink {

@@ -7,11 +7,11 @@ use std::io::{self, BufRead, BufReader, ErrorKind, Read};
 use aws_lc_rs::digest::{self, Context};
 use flate2::bufread::DeflateDecoder;
 
-use super::file::{Compression, SHA256};
 use crate::boltdb::page::{HEADER, META, Meta};
 use crate::checksum::Crc32;
 use crate::etcd::embedded::hex;
-use crate::plan::space::format_bytes;
+use crate::snapshot::file::{Compression, SHA256};
+use crate::text::format_bytes;
 
 /// A zip archive's parts begin so (APPNOTE.TXT 4.3.7, 4.3.9, 4.3.12).
 const LOCAL: [u8; 4] = *b"PK\x03\x04";

@@ -5,13 +5,13 @@
 
 use std::collections::HashMap;
 
-use super::inspect::marks::Marks;
-use super::inspect::newest::{Keys, Limits, Newest, Share as OfKeys, Superseded};
 use crate::boltdb::database::{Database, Length};
 use crate::boltdb::keyspace::{self, Record};
 use crate::boltdb::page::{Corruption, ReadError};
 use crate::boltdb::read_at::ReadAt;
 use crate::boltdb::walk::{CONTINUE, Flow, Visitor};
+use crate::snapshot::inspect::marks::Marks;
+use crate::snapshot::inspect::newest::{Keys, Limits, Newest, Share as OfKeys, Superseded};
 
 /// Prefixes that are counted at a time; of more, the smallest are counted together.
 const MAX_PREFIXES: usize = 8192;

@@ -10,13 +10,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use aws_lc_rs::digest;
 use aws_lc_rs::digest::{Context, Digest};
 
-use super::file::{self, Compression, OpenError, SnapshotFile};
-use super::hash;
-use super::inspect::{self, Inspection};
 use crate::boltdb::database::Length;
 use crate::boltdb::page::{Corruption, ReadError};
 use crate::error::{Code, Diagnostic};
 use crate::etcd::embedded::hex;
+use crate::snapshot::file::{self, Compression, OpenError, SnapshotFile};
+use crate::snapshot::hash;
+use crate::snapshot::inspect::{self, Inspection};
 
 /// Why a snapshot is not good.
 #[derive(Debug, thiserror::Error)]

@@ -5,15 +5,14 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::super::output::{self, Format};
-use super::context::{DownloadedSnapshot, SnapshotContext};
+use crate::cli::etcd_snapshot::context::{DownloadedSnapshot, SnapshotContext};
+use crate::cli::output::{self, Format};
 use crate::error::{AppError, Code, Diagnostic, Exit};
 use crate::etcd::embedded::hex;
-use crate::host::escape_control;
-use crate::plan::space::format_bytes;
 use crate::snapshot::browse::{self, BrowseError, Difference, Event, Value, Wanted};
 use crate::snapshot::file::{self, SnapshotFile};
 use crate::snapshot::verify::VerifyError;
+use crate::text::{escape_control, format_bytes};
 
 /// The snapshot is read as it is; nothing is restored.
 #[derive(Debug, clap::Args)]

@@ -6,19 +6,17 @@ use std::time::Duration;
 
 use aws_credential_types::provider::SharedCredentialsProvider;
 
-use super::super::output;
-use super::super::progress::Progress;
-use super::super::{block_on, interrupt, status as server_status};
-use super::server_credentials::ServerCredentials;
+use crate::cli::etcd_snapshot::server_credentials::ServerCredentials;
+use crate::cli::progress::Progress;
+use crate::cli::{block_on, interrupt, output, status as server_status};
 use crate::config::s3::{self, S3Config, Target};
 use crate::config::{Config, Origin, RawOptions};
 use crate::control::client::{self, ControlError};
 use crate::datadir::DataDir;
 use crate::durable::{self, NewDir};
 use crate::error::{AppError, Code, Diagnostic};
+use crate::job::JobControl;
 use crate::plan::owner::Owner;
-use crate::server::cluster;
-use crate::snapshot::job::JobControl;
 use crate::snapshot::manifest::Manifest;
 use crate::snapshot::store::local::Directory;
 use crate::snapshot::store::locate::{Located, Notice, SnapshotLocator};
@@ -170,7 +168,7 @@ impl SnapshotContext {
         let has_key_of_environment = said.contains_key(ACCESS_KEY) && !is_typed;
         let s3 = configured.with(&said)?;
         let is_on = said.contains_key(s3::ENABLED).then_some(s3.is_on);
-        let owner = cluster::owner(&data, &node, None);
+        let owner = crate::cluster::file::owner(&data, &node, None);
         Ok(Self {
             dir: dir.unwrap_or(usual),
             owner,

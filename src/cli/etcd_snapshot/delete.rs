@@ -1,15 +1,15 @@
 //! `quorate etcd-snapshot delete`, `hold` and `release`.
 
-use super::super::{block_on, output};
-use super::context::{SnapshotContext, StoreSelection};
+use crate::cli::etcd_snapshot::context::{SnapshotContext, StoreSelection};
+use crate::cli::{block_on, output};
 use crate::error::{AppError, Code, Diagnostic, Exit};
-use crate::host::escape_control;
 use crate::snapshot::list::Listed;
 use crate::snapshot::prune;
 use crate::snapshot::store::local::Directory;
 use crate::snapshot::store::locate::{self, similar_name};
 use crate::snapshot::store::s3::store::Remote;
 use crate::snapshot::store::{Removed, Store};
+use crate::text::escape_control;
 
 /// If one of the names is not found, is held, or is the last good snapshot, nothing is deleted.
 #[derive(Debug, clap::Args)]

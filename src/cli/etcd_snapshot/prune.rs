@@ -2,19 +2,18 @@
 
 use serde::Serialize;
 
-use super::super::block_on;
-use super::super::output::{self, Format};
-use super::context::{SnapshotContext, StoreSelection};
+use crate::cli::block_on;
+use crate::cli::etcd_snapshot::context::{SnapshotContext, StoreSelection};
+use crate::cli::output::{self, Format};
 use crate::clock;
 use crate::config::Config;
 use crate::error::{AppError, Code, Diagnostic, Exit};
-use crate::host::escape_control;
-use crate::plan::duration;
 use crate::plan::owner::Owner;
 use crate::plan::retention::{Policy, RetentionDecision};
-use crate::snapshot::name::{InvalidPrefix, NamePrefix, ON_DEMAND};
+use crate::plan::snapshot_name::{InvalidPrefix, NamePrefix, ON_DEMAND};
 use crate::snapshot::prune;
 use crate::snapshot::store::Store;
+use crate::text::{duration, escape_control};
 
 /// Only snapshots that this server took are deleted, under whatever node name, and only those of one base name. What any of the rules keeps
 /// stays, and so do the newest good one, those that are held, and those that are damaged.

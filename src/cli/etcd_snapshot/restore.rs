@@ -2,20 +2,19 @@
 
 use std::path::{Path, PathBuf};
 
-use super::super::interrupt;
-use super::super::output;
-use super::super::progress::Progress;
-use super::context::SnapshotContext;
 use crate::boltdb::membership::{Membership, MembershipError};
+use crate::cli::etcd_snapshot::context::SnapshotContext;
+use crate::cli::progress::Progress;
+use crate::cli::{interrupt, output};
 use crate::durable::{self, DirHandle, NewDir};
 use crate::error::{AppError, Code, Diagnostic, Exit};
-use crate::etcd::version::Version;
-use crate::host::{self, escape_control};
-use crate::plan::space::format_bytes;
-use crate::restore::build::{self, DataDirSpec};
+use crate::host;
+use crate::job::JobControl;
+use crate::recovery::build::{self, DataDirSpec};
 use crate::snapshot::file;
-use crate::snapshot::job::JobControl;
 use crate::snapshot::verify::VerifyError;
+use crate::text::{escape_control, format_bytes};
+use crate::version::Version;
 
 /// Start etcd on the directory with the same --name; it needs no --initial-cluster then.
 #[derive(Debug, clap::Args)]

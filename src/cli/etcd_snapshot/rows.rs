@@ -5,13 +5,11 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use clap::ValueEnum;
 
-use super::super::output;
-use super::super::table::{Column, table};
-use super::item::Item;
+use crate::cli::etcd_snapshot::item::Item;
+use crate::cli::output;
+use crate::cli::table::{Column, table};
 use crate::clock;
-use crate::host::escape_control;
-use crate::plan::age;
-use crate::plan::space::format_bytes;
+use crate::text::{age, escape_control, format_bytes};
 
 /// What `--sort-by` takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -4,14 +4,14 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use super::super::output::{self, Format, WIDTH, wrap_text};
-use super::super::runtime;
-use super::context::SnapshotContext;
+use crate::cli::etcd_snapshot::context::SnapshotContext;
+use crate::cli::output::{self, Format, WIDTH, wrap_text};
+use crate::cli::runtime;
 use crate::config::s3::Encryption;
 use crate::error::{AppError, Exit};
-use crate::host::escape_control;
 use crate::plan::finding::{self, CheckRow};
 use crate::snapshot::store::s3::check::{self, Step, StepResult};
+use crate::text::escape_control;
 
 /// Removes what it wrote. Exits 0 if everything that snapshots need works.
 #[derive(Debug, clap::Args)]

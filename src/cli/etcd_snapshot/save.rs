@@ -3,19 +3,18 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use super::super::interrupt;
-use super::super::output::{self, Format};
-use super::super::progress::Progress;
-use super::super::request::call_server;
-use super::context;
-use super::item::Item;
+use crate::cli::etcd_snapshot::context;
+use crate::cli::etcd_snapshot::item::Item;
+use crate::cli::interrupt;
+use crate::cli::output::{self, Format};
+use crate::cli::progress::Progress;
+use crate::cli::request::call_server;
 use crate::config::{Config, RawOptions};
 use crate::control::routes::snapshots::Request;
 use crate::error::{AppError, Exit};
-use crate::host::escape_control;
-use crate::plan::space::format_bytes;
+use crate::plan::snapshot_name::ON_DEMAND;
 use crate::server::snapshots::Saved;
-use crate::snapshot::name::ON_DEMAND;
+use crate::text::{escape_control, format_bytes};
 
 /// What becomes of a snapshot whose command is interrupted.
 const IN_SAVING: &str = "the snapshot was cancelled; the server removes what it has written of it";

@@ -2,15 +2,13 @@
 
 use std::fmt::Write as _;
 
-use super::super::output::{self, Format};
-use super::super::progress::Progress;
-use super::context::SnapshotContext;
+use crate::cli::etcd_snapshot::context::SnapshotContext;
+use crate::cli::output::{self, Format};
+use crate::cli::progress::Progress;
 use crate::error::{AppError, Exit};
-use crate::host::escape_control;
-use crate::plan::space::format_bytes;
-use crate::snapshot::browse;
-use crate::snapshot::file;
 use crate::snapshot::verify::{self, VerifyError, VerifyOptions};
+use crate::snapshot::{browse, file};
+use crate::text::{escape_control, format_bytes};
 
 /// Unlike etcdutl's command, this one verifies everything and does not change the file.
 #[derive(Debug, clap::Args)]

@@ -12,14 +12,12 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::super::output::{self, Format};
-use super::super::progress::Progress;
-use super::super::runtime;
-use super::context::{SnapshotContext, StoreSelection};
+use crate::cli::etcd_snapshot::context::{SnapshotContext, StoreSelection};
+use crate::cli::output::{self, Format};
+use crate::cli::progress::Progress;
+use crate::cli::runtime;
 use crate::config::Config;
 use crate::error::{AppError, Code, Diagnostic, Exit};
-use crate::host::escape_control;
-use crate::plan::space::format_bytes;
 use crate::snapshot::dir;
 use crate::snapshot::manifest::{Manifest, ManifestState};
 use crate::snapshot::manifest_file::{self, Written};
@@ -27,6 +25,7 @@ use crate::snapshot::store::Store;
 use crate::snapshot::store::s3::listing::InBucket;
 use crate::snapshot::store::s3::store::Remote;
 use crate::snapshot::verify::{self, Verified, VerifyOptions};
+use crate::text::{escape_control, format_bytes};
 use named::Named;
 use outcome::Outcome;
 

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use hyper::Uri;
 use hyper::http::uri::Authority;
 
-use super::{S3ConfigError, wrong};
-use crate::host::escape_control;
+use crate::config::s3::{S3ConfigError, wrong};
+use crate::text::escape_control;
 
 const OPTION: &str = "etcd-s3-endpoint";
 /// AWS itself, whose endpoints follow from the region.

@@ -13,12 +13,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use super::options::{self, OPTIONS};
-use super::value_types::switch;
-use super::{Problem, Reader, Resolved, Secret};
+use crate::config::options::{self, OPTIONS};
+use crate::config::value_types::switch;
+use crate::config::{Problem, Reader, Resolved};
 use crate::error::{Code, Diagnostic};
-use crate::host;
-use crate::plan::duration;
+use crate::secret::Secret;
+use crate::text::duration;
 use endpoint::Endpoint;
 pub use target::{Encryption, Keys, Lookup, Proxy, Target};
 
@@ -106,7 +106,7 @@ impl S3Config {
             texts.remove(TOKEN);
         }
         let config = Self::of_texts(texts);
-        let is_asked = config.is_on && matches!(resolved.origin(ENABLED), super::Origin::CommandLine(_));
+        let is_asked = config.is_on && matches!(resolved.origin(ENABLED), crate::config::Origin::CommandLine(_));
         let config = Self { is_asked, ..config };
         // What nobody uses yet may be unfinished. A command uses what the running server has, which may have read more of it (its own
         // command line, its environment); what is wrong with the whole stops whatever goes there.
@@ -143,8 +143,8 @@ impl S3Config {
         }
         for (name, text) in more {
             let spec = options::find(name).filter(|spec| is_ours(spec.name));
-            let spec =
-                spec.ok_or_else(|| wrong(ENABLED, format!("there is no option {}", host::escape_control(name))))?;
+            let spec = spec
+                .ok_or_else(|| wrong(ENABLED, format!("there is no option {}", crate::text::escape_control(name))))?;
             spec.kind.check(text).map_err(|wants| wrong(spec.name, wants))?;
             texts.insert(spec.name, Secret::new(text.clone()));
         }

@@ -6,10 +6,9 @@ use aws_smithy_types::base64;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 
-use super::endpoint::can_connect;
-use super::settings::{read_file, read_private};
-use super::{Encryption, S3ConfigError, Secret, wrong};
-use crate::host;
+use crate::config::s3::endpoint::can_connect;
+use crate::config::s3::settings::{read_file, read_private};
+use crate::config::s3::{Encryption, S3ConfigError, Secret, wrong};
 
 /// A key for SSE-C has so many bytes.
 const SSE_C_KEY: usize = 32;
@@ -20,7 +19,7 @@ pub(super) fn bucket_name(text: &str) -> Result<String, S3ConfigError> {
     // What the store allows, it says itself; this only keeps mistakes from becoming parts of a URL.
     let is_good = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     if name.len() < 3 || name.len() > 255 || !name.chars().all(is_good) || name.starts_with('.') {
-        let shown = host::escape_control(text);
+        let shown = crate::text::escape_control(text);
         return Err(wrong(
             OPTION,
             format!("`{shown}` is no name of a bucket: 3 to 63 lower-case letters, digits, dots and hyphens"),
@@ -92,7 +91,7 @@ const PEM: &str = "-----BEGIN CERTIFICATE-----";
 
 /// What TLS cannot take is told here, and not when it is needed.
 fn check_certificates(option: &'static str, shown: &str, pem: &[u8]) -> Result<(), S3ConfigError> {
-    let shown = host::escape_control(shown);
+    let shown = crate::text::escape_control(shown);
     let ders: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     let ders = ders.map_err(|error| wrong(option, format!("{shown} is no PEM: {error:?}")))?;
     if ders.is_empty() {

@@ -5,12 +5,12 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use super::super::options::{self, Kind};
-use super::super::yaml::{self, Value};
-use super::super::{kubernetes, rke1, suggest};
-use super::{S3ConfigError, Secret, wrong};
+use crate::config::options::{self, Kind};
+use crate::config::s3::{S3ConfigError, Secret, wrong};
+use crate::config::yaml::{self, Value};
+use crate::config::{kubernetes, rke1, suggest};
 use crate::host;
-use crate::plan::duration;
+use crate::text::duration;
 
 pub(super) fn read_file(option: &'static str, path: &Path) -> Result<Vec<u8>, S3ConfigError> {
     host::read_small(path).map_err(|error| {
@@ -18,7 +18,7 @@ pub(super) fn read_file(option: &'static str, path: &Path) -> Result<Vec<u8>, S3
             std::io::ErrorKind::NotFound => "there is no such file".to_owned(),
             _ => error.to_string(),
         };
-        wrong(option, format!("{}: {why}", host::escape_control(&path.display().to_string())))
+        wrong(option, format!("{}: {why}", crate::text::escape_control(&path.display().to_string())))
     })
 }
 
@@ -69,7 +69,7 @@ fn is_here(name: &str) -> bool {
 }
 
 fn unknown(name: &str) -> String {
-    let shown = host::escape_control(name);
+    let shown = crate::text::escape_control(name);
     if ["apiVersion", "stringData", "data"].contains(&name) {
         return "this is a Secret of Kubernetes: put what stands below `stringData` into the file, at the left margin"
             .into();

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::Secret;
+use crate::config::s3::Secret;
 
 /// How the bucket goes into the URL.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

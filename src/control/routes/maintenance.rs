@@ -7,7 +7,7 @@ use axum::response::Response;
 use hyper::body::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::stream::{self, OnDisconnect};
+use crate::control::routes::stream::{self, OnDisconnect};
 use crate::server::maintenance::{self, MaintenanceError};
 use crate::server::state::ServerState;
 

@@ -15,15 +15,15 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 use tokio::net::TcpStream;
 
-use super::status;
 use crate::clock;
 use crate::control::client::request;
+use crate::control::routes::status;
 use crate::etcd::child::State as ChildState;
 use crate::etcd::output;
 use crate::etcd::settings::Addresses;
+use crate::logging::backlog;
 use crate::plan::health::{Condition, StorageFacts};
-use crate::restore::drill::record::Record;
-use crate::server::backlog;
+use crate::recovery::drill::record::Record;
 use crate::server::condition;
 use crate::server::health::Health;
 use crate::server::state::ServerState;

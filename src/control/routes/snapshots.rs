@@ -11,12 +11,12 @@ use axum::response::{IntoResponse, Response};
 use hyper::body::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::stream::{self, OnDisconnect, Progress};
+use crate::control::routes::stream::{self, OnDisconnect, Progress};
 use crate::error::{AppError, Code, Diagnostic};
+use crate::plan::snapshot_name::InvalidPrefix;
 use crate::server::snapshots::{self, SaveOrder, Saved};
 use crate::server::state::ServerState;
 use crate::snapshot::file::Compression;
-use crate::snapshot::name::InvalidPrefix;
 
 /// If the client disconnects, nobody wants the snapshot any more.
 const ON_DISCONNECT: OnDisconnect =
@@ -89,6 +89,6 @@ async fn take(shared: &Arc<ServerState>, request: Request, progress: Progress) -
 fn packing(asked: &str) -> Result<Compression, RequestError> {
     match asked {
         "none" => Ok(Compression::Raw),
-        _ => Compression::named(asked).ok_or_else(|| RequestError::Compression(crate::host::escape_control(asked))),
+        _ => Compression::named(asked).ok_or_else(|| RequestError::Compression(crate::text::escape_control(asked))),
     }
 }

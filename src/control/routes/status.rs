@@ -16,12 +16,11 @@ use crate::etcd::output;
 use crate::etcd::settings::Addresses;
 use crate::host;
 use crate::plan::health::{Assessment, Condition, Problem};
-use crate::restore::drill::record::{Outcome, Record};
-use crate::restore::retired::{self, RetiredData};
-use crate::server;
-use crate::server::condition;
+use crate::recovery::drill::record::{Outcome, Record};
+use crate::recovery::retired::{self, RetiredData};
 use crate::server::health::Health;
 use crate::server::state::ServerState;
+use crate::server::{self, condition};
 
 /// The state of a server.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -6,19 +6,19 @@ use std::time::{Duration, SystemTime};
 
 use chrono::{DateTime, Local};
 
-use super::super::etcd_stop_timeout;
-use super::super::health::Health;
-use super::super::state::ServerState;
-use super::{dir, on_failure, owner, schedule};
 use crate::clock;
 use crate::error::{AppError, ErrorReport};
+use crate::etcd::installed::stop_timeout;
+use crate::job::JobControl;
 use crate::log_failure;
 use crate::plan::schedule::{Due, newest};
 use crate::plan::select::LATEST;
-use crate::restore::drill::record::{Outcome, Record};
-use crate::restore::drill::{Drill, DrillError, Passed};
-use crate::restore::isolated_etcd::Program;
-use crate::snapshot::job::JobControl;
+use crate::recovery::drill::record::{Outcome, Record};
+use crate::recovery::drill::{Drill, DrillError, Passed};
+use crate::recovery::isolated_etcd::Program;
+use crate::server::health::Health;
+use crate::server::snapshots::{dir, on_failure, owner, schedule};
+use crate::server::state::ServerState;
 use crate::snapshot::list;
 use crate::snapshot::manifest::Manifest;
 use crate::snapshot::store::locate::{Located, Notice, SnapshotLocator};
@@ -166,7 +166,7 @@ async fn drill(shared: &Arc<ServerState>, course: &JobControl, name: &mut String
         }
     };
     let program =
-        Program { checked: shared.binary.checked.clone(), version: shared.binary.version, grace: etcd_stop_timeout() };
+        Program { checked: shared.binary.checked.clone(), version: shared.binary.version, grace: stop_timeout() };
     let drill = Drill { config: &shared.config, program: &program, dir: &near, skip_hash: false };
     let passed = drill.run(&path, manifest.as_ref(), course, |_, _| {}).await;
     drop(download);

@@ -2,11 +2,11 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::super::state::ServerState;
-use super::{SCHEDULED, dir, owner};
 use crate::clock;
 use crate::error::ErrorReport;
 use crate::log_failure;
+use crate::server::snapshots::{SCHEDULED, dir, owner};
+use crate::server::state::ServerState;
 use crate::snapshot::list::{self, Status};
 use crate::snapshot::manifest::Manifest;
 use crate::snapshot::prune;
@@ -33,7 +33,7 @@ pub struct History {
 }
 
 /// Brings what is known of the directory up to date.
-pub(super) fn refresh_history(shared: &ServerState) {
+pub(crate) fn refresh_history(shared: &ServerState) {
     let mut listed = match list::list(&dir(shared)) {
         Ok(listed) => listed,
         Err(error) => {

@@ -9,16 +9,15 @@ use crate::clock;
 use crate::config::Config;
 use crate::datadir::DataDir;
 use crate::error::AppError;
-use crate::plan::age;
 use crate::plan::owner::Owner;
+use crate::plan::snapshot_name::NamePrefix;
 use crate::plan::start::KnownSnapshot;
-use crate::server::cluster;
 use crate::snapshot::list::{self, Listed, Status};
-use crate::snapshot::name::NamePrefix;
 use crate::snapshot::prune;
 use crate::snapshot::store::Store as _;
 use crate::snapshot::store::s3::Bucket;
 use crate::snapshot::store::s3::store::Remote;
+use crate::text::age;
 
 /// How long object storage may take to list what it has.
 const S3_TIMEOUT: Duration = Duration::from_secs(20);
@@ -34,7 +33,7 @@ pub struct KnownSnapshots {
 
 /// Looks on this node, and in object storage if snapshots are uploaded there.
 pub async fn newest(config: &Config, data: &DataDir) -> KnownSnapshots {
-    let owner = cluster::owner(data, &config.node_name, None);
+    let owner = crate::cluster::file::owner(data, &config.node_name, None);
     let dir = config.snapshot.place(data);
     let place = dir.clone();
     let here = tokio::task::spawn_blocking(move || list::list(&place)).await.ok().and_then(Result::ok);

@@ -19,20 +19,19 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedMutexGuard, watch};
 
-use super::cluster;
-use super::health::Health;
-use super::state::ServerState;
 use crate::clock;
 use crate::config::SnapshotConfig;
 use crate::error::{AppError, Code, Diagnostic, Exit};
 use crate::etcd::client::{ClientError, EtcdClient};
 use crate::etcd::settings::Addresses;
+use crate::job::JobControl;
 use crate::log_failure;
 use crate::plan::owner::{Incarnation, Owner};
+use crate::plan::snapshot_name::NamePrefix;
+use crate::server::health::Health;
+use crate::server::state::ServerState;
 use crate::snapshot::file::Compression;
-use crate::snapshot::job::JobControl;
 use crate::snapshot::manifest::Manifest;
-use crate::snapshot::name::{self, NamePrefix};
 use crate::snapshot::save::{self, SaveError, SaveRequest, Source};
 pub use history::History;
 use history::refresh_history;
@@ -222,7 +221,7 @@ fn owner(shared: &ServerState) -> Owner {
         }
         _ => None,
     };
-    cluster::owner(&shared.data, &shared.config.node_name, present)
+    crate::cluster::file::owner(&shared.data, &shared.config.node_name, present)
 }
 
 /// Takes one, and uploads it if that is configured, or was said. If only the upload fails, that is no failure of the snapshot.
@@ -387,7 +386,11 @@ async fn save(
         packing: order.packing.unwrap_or_else(|| snapshots.settings.borrow().packing),
         reason: order.reason,
         labels: order.labels,
-        lineage: cluster::load(&shared.data).ok().flatten().map(|record| record.lineage).unwrap_or_default(),
+        lineage: crate::cluster::file::load(&shared.data)
+            .ok()
+            .flatten()
+            .map(|record| record.lineage)
+            .unwrap_or_default(),
         live: snapshots.settings.borrow().copy.then(|| pinned_database(shared)),
         last_named: snapshots.last_named.load(Ordering::Relaxed),
         course: course.clone(),
@@ -405,7 +408,9 @@ async fn save(
     }
     let manifest = save::save(&wish, &mut client, &facts, progress).await?;
     let path = wish.dir.join(&manifest.name);
-    snapshots.last_named.fetch_max(name::taken_at(&manifest.name).unwrap_or_default(), Ordering::Relaxed);
+    snapshots
+        .last_named
+        .fetch_max(crate::plan::snapshot_name::taken_at(&manifest.name).unwrap_or_default(), Ordering::Relaxed);
     Ok((manifest, path))
 }
 

@@ -10,7 +10,7 @@ use crate::etcd::process::{kill_group, operator_environment};
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Runs it in the shell, with what went wrong in its environment.
-pub(super) async fn run(command: String, told: ErrorReport, node: String) {
+pub(crate) async fn run(command: String, told: ErrorReport, node: String) {
     let mut shell = std::process::Command::new("/bin/sh");
     operator_environment(&mut shell);
     std::os::unix::process::CommandExt::process_group(&mut shell, 0);

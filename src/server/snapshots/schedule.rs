@@ -12,20 +12,20 @@ use chrono::{DateTime, Local};
 use tokio::sync::Notify;
 use tokio_cron_scheduler::{Job, JobScheduler, JobSchedulerError};
 
-use super::super::health::Health;
-use super::super::state::ServerState;
-use super::{SCHEDULED, SaveOrder, dir, on_failure, owner, refresh_history, save_snapshot};
 use crate::clock;
 use crate::config::SnapshotConfig;
 use crate::error::{AppError, ErrorReport};
 use crate::faults;
 use crate::log_failure;
-use crate::plan::duration;
 use crate::plan::schedule::{Due, Schedule, newest};
-use crate::snapshot::name::NamePrefix;
+use crate::plan::snapshot_name::NamePrefix;
+use crate::server::health::Health;
+use crate::server::snapshots::{SCHEDULED, SaveOrder, dir, on_failure, owner, refresh_history, save_snapshot};
+use crate::server::state::ServerState;
 use crate::snapshot::store::local::Directory;
 use crate::snapshot::store::{Removed, Store as _};
 use crate::snapshot::{list, manifest, prune};
+use crate::text::duration;
 
 /// After a slot was taken.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -264,7 +264,7 @@ async fn retain(shared: &ServerState, config: &SnapshotConfig) -> usize {
 }
 
 /// When this server's data began: the member's name is written once, at its first start.
-pub(super) fn data_created_at(shared: &ServerState) -> DateTime<Local> {
+pub(crate) fn data_created_at(shared: &ServerState) -> DateTime<Local> {
     let written = std::fs::symlink_metadata(shared.data.etcd_name()).and_then(|found| found.modified());
     DateTime::<Local>::from(written.unwrap_or_else(|_| clock::now()))
 }

@@ -1,12 +1,11 @@
 //! What the bucket `meta` says: how far history was compacted, and who wrote the database.
 
-use super::Inspection;
 use crate::boltdb::database::Database;
-use crate::boltdb::keyspace;
 use crate::boltdb::page::{Corruption, ReadError};
 use crate::boltdb::read_at::ReadAt;
-use crate::boltdb::schema;
 use crate::boltdb::walk::{CONTINUE, Flow, Visitor};
+use crate::boltdb::{keyspace, schema};
+use crate::snapshot::inspect::Inspection;
 
 /// Bytes of what `meta` says of anything.
 const MAX_VALUE_BYTES: usize = 1 << 20;

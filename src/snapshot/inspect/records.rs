@@ -1,14 +1,14 @@
 //! The records of the bucket `key`: whether they can be what etcd wrote, how many keys there are, and HashKV.
 
-use super::marks::Marks;
-use super::newest::{Hash, Keys, Limits, Newest, Once, Share, Superseded};
 use crate::boltdb::database::Database;
 use crate::boltdb::keyspace::{self, Record, Revision};
 use crate::boltdb::page::{Corruption, ReadError};
 use crate::boltdb::read_at::ReadAt;
 use crate::boltdb::walk::{CONTINUE, Flow, Visitor};
 use crate::checksum::{crc32c, crc32c_append, crc32c_combine};
-use crate::host::escape_control;
+use crate::snapshot::inspect::marks::Marks;
+use crate::snapshot::inspect::newest::{Hash, Keys, Limits, Newest, Once, Share, Superseded};
+use crate::text::escape_control;
 
 /// The bucket of records.
 const KEY: &[u8] = b"key";

@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
-use super::{Removed, Store};
 use crate::durable;
 use crate::error::AppError;
 use crate::snapshot::list::{self, Listed};
 use crate::snapshot::manifest::{self, Manifest};
 use crate::snapshot::prune::{self, PruneError};
+use crate::snapshot::store::{Removed, Store};
 
 /// A directory.
 #[derive(Clone, Debug)]

@@ -8,20 +8,19 @@ use std::time::Duration;
 
 use aws_credential_types::provider::SharedCredentialsProvider;
 
-pub use super::remote::RemoteSnapshot;
-use super::s3::Bucket;
-use super::s3::error::S3ErrorKind;
-use super::s3::listing;
-use super::s3::store::Remote;
-pub use super::select::similar_name;
-use super::select::{self, KnownSnapshots};
 use crate::config::s3::{S3Config, Target};
 use crate::datadir::DataDir;
 use crate::error::{AppError, Code, Diagnostic, Exit};
-use crate::host::escape_control;
 use crate::plan::owner::Owner;
 use crate::plan::select::LATEST;
 use crate::snapshot::file::OpenError;
+pub use crate::snapshot::store::remote::RemoteSnapshot;
+use crate::snapshot::store::s3::error::S3ErrorKind;
+use crate::snapshot::store::s3::store::Remote;
+use crate::snapshot::store::s3::{Bucket, listing};
+pub use crate::snapshot::store::select::similar_name;
+use crate::snapshot::store::select::{self, KnownSnapshots};
+use crate::text::escape_control;
 
 /// Shows what there is.
 pub(super) const LIST: &str = "quorate etcd-snapshot ls";

@@ -6,8 +6,8 @@ mod remote;
 pub mod s3;
 mod select;
 
-use super::list::Listed;
 use crate::error::AppError;
+use crate::snapshot::list::Listed;
 
 /// What became of snapshots that were to be removed.
 #[derive(Debug, Default)]

@@ -7,20 +7,21 @@ use std::time::Duration;
 
 use aws_lc_rs::digest::{self, Context};
 
-use super::locate::LocateError;
-use super::s3::download::{self, RemoteObject};
-use super::s3::error::{S3Error, S3ErrorKind};
-use super::s3::{Bucket, listing, upload};
 use crate::clock;
 use crate::durable::{self, PRIVATE_DIR};
 use crate::error::AppError;
 use crate::etcd::embedded::hex;
-use crate::host::{self, escape_control};
+use crate::host;
+use crate::job::JobControl;
 use crate::snapshot::file::OpenError;
 use crate::snapshot::hash;
-use crate::snapshot::job::JobControl;
 use crate::snapshot::list::{self, Status};
 use crate::snapshot::manifest::Manifest;
+use crate::snapshot::store::locate::LocateError;
+use crate::snapshot::store::s3::download::{self, RemoteObject};
+use crate::snapshot::store::s3::error::{S3Error, S3ErrorKind};
+use crate::snapshot::store::s3::{Bucket, listing, upload};
+use crate::text::escape_control;
 
 /// How often it is told how far a download is.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);

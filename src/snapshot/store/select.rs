@@ -2,20 +2,20 @@
 
 use std::path::{Path, PathBuf};
 
-use super::locate::{LIST, LIST_S3, LocateError, Located, Notice, SnapshotLocator};
-use super::remote::RemoteSnapshot;
-use super::s3::listing::InBucket;
-use super::s3::{Bucket, verify as remote};
 use crate::clock;
 use crate::error::AppError;
-use crate::host::escape_control;
-use crate::plan::age;
 use crate::plan::owner::Owner;
-use crate::plan::select::{self as plan, Attempt, CandidateHealth, LATEST, SelectCandidate};
+use crate::plan::select as plan;
+use crate::plan::select::{Attempt, CandidateHealth, LATEST, SelectCandidate};
+use crate::plan::snapshot_name::NamePrefix;
 use crate::snapshot::list::{self, Listed, Status};
-use crate::snapshot::name::{self, NamePrefix};
 use crate::snapshot::prune;
+use crate::snapshot::store::locate::{LIST, LIST_S3, LocateError, Located, Notice, SnapshotLocator};
+use crate::snapshot::store::remote::RemoteSnapshot;
+use crate::snapshot::store::s3::listing::InBucket;
+use crate::snapshot::store::s3::{Bucket, verify as remote};
 use crate::snapshot::verify::{self, VerifyOptions};
+use crate::text::{age, escape_control};
 
 /// Where snapshots are.
 pub(super) enum SearchedPlace {
@@ -170,7 +170,7 @@ pub(super) async fn newest(
 
 /// One whose name is `word` but for what tells the packing.
 fn without_ending<'k>(origins: &[(&'k KnownSnapshots, usize)], word: &str) -> Option<(&'k KnownSnapshots, usize)> {
-    origins.iter().copied().find(|(known, index)| name::stem(&known.all[*index].name) == word)
+    origins.iter().copied().find(|(known, index)| crate::plan::snapshot_name::stem(&known.all[*index].name) == word)
 }
 
 /// What was probably meant.
@@ -192,5 +192,5 @@ fn hint(candidates: &[SelectCandidate], word: &str, owner: &Owner) -> Option<Str
 /// What `word` was probably meant to be, of these names: one that is longer by an ending, or spelt similarly.
 #[must_use]
 pub fn similar_name<'a>(word: &str, names: impl Iterator<Item = &'a str> + Clone) -> Option<&'a str> {
-    names.clone().find(|name| name::stem(name) == word).or_else(|| plan::similar(word, names))
+    names.clone().find(|name| crate::plan::snapshot_name::stem(name) == word).or_else(|| plan::similar(word, names))
 }

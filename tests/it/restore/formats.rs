@@ -6,11 +6,11 @@ use std::process::Command;
 
 use quorate::boltdb::membership::Membership;
 use quorate::boltdb::raft_snapshot;
-use quorate::etcd::version::Version;
-use quorate::restore::build::{self, DataDirSpec};
+use quorate::job::JobControl;
+use quorate::recovery::build::{self, DataDirSpec};
 use quorate::snapshot::file;
-use quorate::snapshot::job::JobControl;
 use quorate::snapshot::verify::{VerifyOptions, verify};
+use quorate::version::Version;
 
 use crate::kit::{Etcd, Timed};
 

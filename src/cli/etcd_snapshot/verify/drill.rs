@@ -5,21 +5,21 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::super::super::progress::Progress;
-use super::super::super::{interrupt, output, runtime};
-use super::super::context::{DownloadedSnapshot, SnapshotContext};
-use super::Args;
-use super::outcome::Outcome as Verified;
+use crate::cli::etcd_snapshot::context::{DownloadedSnapshot, SnapshotContext};
+use crate::cli::etcd_snapshot::verify::Args;
+use crate::cli::etcd_snapshot::verify::outcome::Outcome as Verified;
+use crate::cli::progress::Progress;
+use crate::cli::{interrupt, output, runtime};
 use crate::clock;
 use crate::config::Config;
 use crate::error::{AppError, Exit};
-use crate::host::escape_control;
-use crate::restore::drill::record::{Outcome, Record};
-use crate::restore::drill::{Drill, DrillError, Passed};
-use crate::server;
-use crate::snapshot::job::JobControl;
+use crate::job::JobControl;
+use crate::recovery::drill::record::{Outcome, Record};
+use crate::recovery::drill::{Drill, DrillError, Passed};
+use crate::recovery::isolated_etcd::Program;
 use crate::snapshot::list::{self, Listed};
 use crate::snapshot::prune;
+use crate::text::escape_control;
 
 /// What `-o json` says of a snapshot that can be restored. Fields are added, never renamed.
 #[derive(Debug, Serialize)]
@@ -57,7 +57,7 @@ pub(super) fn run(config: &Config, place: &SnapshotContext, args: &Args) -> Resu
     let mut config = config.clone();
     config.etcd.binary = config.etcd.binary.or_else(|| place.etcd.clone());
     let config = &config;
-    let (program, _binary) = runtime.block_on(server::program_for_drill(config, &place.data))?;
+    let (program, _binary) = runtime.block_on(Program::find(config, &place.data))?;
     let mut outcome = Verified::default();
     for name in &args.names {
         // Beside what is built from it: temporary directories may be small.

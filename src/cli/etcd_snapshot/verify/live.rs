@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::super::super::{block_on, status};
+use crate::cli::{block_on, status};
 use crate::config::Config;
 use crate::datadir::DataDir;
 use crate::error::{AppError, Code, Diagnostic};

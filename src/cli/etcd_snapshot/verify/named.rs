@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use super::super::context::SnapshotContext;
-use super::Args;
-use super::outcome::Outcome;
+use crate::cli::etcd_snapshot::context::SnapshotContext;
+use crate::cli::etcd_snapshot::verify::Args;
+use crate::cli::etcd_snapshot::verify::outcome::Outcome;
 use crate::snapshot::store::locate::Located;
 
 /// A name that was given.

@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
-use super::super::super::output;
-use super::Args;
+use crate::cli::etcd_snapshot::verify::Args;
+use crate::cli::output;
 use crate::error::{AppError, Exit};
 
 /// What came of all of them.

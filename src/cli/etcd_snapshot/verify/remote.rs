@@ -5,19 +5,17 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use super::super::super::output;
-use super::super::super::progress::Progress;
-use super::super::context::SnapshotContext;
-use super::outcome::Outcome;
+use crate::cli::etcd_snapshot::context::SnapshotContext;
+use crate::cli::etcd_snapshot::verify::outcome::Outcome;
+use crate::cli::output;
+use crate::cli::progress::Progress;
 use crate::error::AppError;
-use crate::host::escape_control;
-use crate::plan::space::format_bytes;
 use crate::snapshot::prune::PruneError;
-use crate::snapshot::store::s3::index;
 use crate::snapshot::store::s3::listing::{self, InBucket};
 use crate::snapshot::store::s3::store::Remote;
-use crate::snapshot::store::s3::verify;
+use crate::snapshot::store::s3::{index, verify};
 use crate::snapshot::stream::Streamed;
+use crate::text::{escape_control, format_bytes};
 
 /// What `-o json` says of a snapshot in a bucket that is good. Fields are added, never renamed.
 #[derive(Debug, Serialize)]

@@ -4,12 +4,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::error::UploadError;
-use super::queue::{MultipartUpload, Pending};
 use crate::config::s3::{S3Config, Target};
 use crate::error::{AppError, ErrorReport};
 use crate::log_failure;
 use crate::server::snapshots;
+use crate::server::snapshots::uploads::error::UploadError;
+use crate::server::snapshots::uploads::queue::{MultipartUpload, Pending};
 use crate::server::state::ServerState;
 use crate::snapshot::file::Compression;
 use crate::snapshot::list::{self, Status};
@@ -19,7 +19,7 @@ use crate::snapshot::store::s3::upload::{self, State, UploadRequest};
 use crate::snapshot::store::s3::{Bucket, listing};
 
 /// One attempt to upload a snapshot: where it is now, and what was written down of it.
-pub(super) async fn attempt(
+pub(crate) async fn attempt(
     shared: &Arc<ServerState>,
     config: &S3Config,
     pending: &Pending,
@@ -99,7 +99,7 @@ fn check_still_good(pending: &Pending) -> Result<Manifest, UploadError> {
 
 /// Takes back what earlier attempts have begun in this bucket and not ended, for this snapshot or another. What cannot be taken back now is
 /// remembered, and is no reason not to try again.
-pub(super) async fn abort_stale_uploads(shared: &ServerState, bucket: &Bucket) {
+pub(crate) async fn abort_stale_uploads(shared: &ServerState, bucket: &Bucket) {
     for begun in shared.snapshots.uploads.stale_uploads_in(&bucket.target().bucket) {
         match upload::abort(bucket, &begun.key, &begun.id).await {
             Ok(()) => forget(shared, &begun.id),

@@ -57,7 +57,7 @@ pub enum UploadError {
 
 impl UploadError {
     /// No other attempt could do better.
-    pub(super) fn is_final(&self) -> bool {
+    pub(crate) fn is_final(&self) -> bool {
         matches!(self, Self::NotGood { .. } | Self::Corrupt { .. } | Self::NameConflict { .. } | Self::NotFound(_))
     }
 }

@@ -13,23 +13,21 @@ pub use queue::{Last, MultipartUpload, Outcome, Pending, Uploads};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::super::state::ServerState;
-use super::{SCHEDULED, on_failure};
 use crate::clock;
 use crate::config::s3::{S3Config, Target};
 use crate::durable::{self, OnPath as _, WriteError};
 use crate::error::{AppError, ErrorReport};
 use crate::faults;
-use crate::host;
 use crate::log_failure;
+use crate::plan::snapshot_name::NamePrefix;
 use crate::plan::uploads::{self, QueueEntry};
+use crate::server::snapshots::{SCHEDULED, on_failure};
+use crate::server::state::ServerState;
 use crate::snapshot::list::{self, Status};
-use crate::snapshot::manifest;
-use crate::snapshot::name::NamePrefix;
-use crate::snapshot::prune;
 use crate::snapshot::store::s3::Bucket;
 use crate::snapshot::store::s3::store::Remote;
 use crate::snapshot::store::{Removed, Store as _};
+use crate::snapshot::{manifest, prune};
 use attempt::{abort_stale_uploads, attempt};
 
 /// Before something that is not due is looked at again.
@@ -144,7 +142,7 @@ async fn upload_one(
             let told = AppError::from(error).to_report();
             let failures = pending.failures + 1;
             let first = faults::tunable("QUORATE_TEST_UPLOAD_MS", uploads::first_pause());
-            let pause = uploads::pause(failures, first, host::jitter());
+            let pause = uploads::pause(failures, first, crate::random::jitter());
             log_failure!(
                 error,
                 told.clone(),
@@ -221,7 +219,7 @@ async fn retain(shared: &ServerState, config: &S3Config, bucket: &Bucket, base: 
         if unread > 0 {
             tracing::warn!(unread, place = remote.place(), "snapshots whose manifests cannot be read there are kept");
         }
-        let owner = super::owner(shared);
+        let owner = crate::server::snapshots::owner(shared);
         let namesakes = prune::renamed(&all, base, &owner).namesakes;
         if namesakes > 0 {
             tracing::info!(

@@ -12,12 +12,12 @@ use prometheus_client::metrics::histogram::Histogram;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, oneshot};
 
-use super::super::{SaveLabels, histogram};
 use crate::clock;
 use crate::datadir::DataDir;
 use crate::durable::{self, PRIVATE_FILE, WriteError};
 use crate::error::ErrorReport;
 use crate::log_failure;
+use crate::server::snapshots::{SaveLabels, histogram};
 use crate::snapshot::manifest::{self, Manifest};
 
 /// A snapshot that is to be uploaded.
@@ -29,7 +29,7 @@ pub struct Pending {
     pub dir: PathBuf,
     /// What was said for this one, by option name; with secrets.
     #[serde(default)]
-    pub(super) options: BTreeMap<String, String>,
+    pub(crate) options: BTreeMap<String, String>,
     /// RFC 3339.
     pub since: String,
     /// Failures so far.
@@ -40,22 +40,22 @@ pub struct Pending {
     pub last_failure: Option<String>,
     /// Uploads in parts that were begun and not ended.
     #[serde(default)]
-    pub(super) begun: Vec<MultipartUpload>,
+    pub(crate) begun: Vec<MultipartUpload>,
     /// Not before.
     #[serde(skip)]
-    pub(super) due: Option<Instant>,
+    pub(crate) due: Option<Instant>,
 }
 
 impl Pending {
     /// True if the snapshot was deleted. A directory without manifests may be one whose disk is not mounted.
-    pub(super) fn is_gone(&self) -> bool {
+    pub(crate) fn is_gone(&self) -> bool {
         let path = self.dir.join(&self.name);
         let is_missing = std::fs::symlink_metadata(path).is_err_and(|error| error.kind() == ErrorKind::NotFound);
         is_missing && self.dir.join(manifest::DIR).is_dir()
     }
 
     /// True for the same snapshot, however far its upload is.
-    pub(super) fn is(&self, other: &Self) -> bool {
+    pub(crate) fn is(&self, other: &Self) -> bool {
         self.name == other.name && self.dir == other.dir
     }
 }
@@ -91,25 +91,25 @@ impl Last {
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
-pub(super) struct File {
-    pub(super) pending: Vec<Pending>,
-    pub(super) last: Option<Last>,
+pub(crate) struct File {
+    pub(crate) pending: Vec<Pending>,
+    pub(crate) last: Option<Last>,
     /// Uploads in parts of snapshots that are not pending any more, which could not be taken back yet.
-    pub(super) left: Vec<MultipartUpload>,
+    pub(crate) left: Vec<MultipartUpload>,
     /// Uploaded with `etcd-s3-only`, and still to be removed from this node: directory and name.
-    pub(super) unwanted: Vec<(PathBuf, String)>,
+    pub(crate) unwanted: Vec<(PathBuf, String)>,
 }
 
 impl File {
     /// A snapshot is not pending any more; what could not be taken back of it still is.
-    pub(super) fn complete(&mut self, over: &Pending) {
+    pub(crate) fn complete(&mut self, over: &Pending) {
         for entry in self.pending.extract_if(.., |entry| entry.is(over)) {
             self.left.extend(entry.begun);
         }
     }
 
     /// Takes note of one that is there. One that waited for long is not the newest, and neither is one that a wrong clock dated ahead.
-    pub(super) fn uploaded(&mut self, last: Last) {
+    pub(crate) fn uploaded(&mut self, last: Last) {
         if self.last.as_ref().is_none_or(|known| known.is_ahead() || known.manifest.created <= last.manifest.created) {
             self.last = Some(last);
         }
@@ -128,9 +128,9 @@ pub struct Uploads {
     file: Mutex<File>,
     writing: Mutex<()>,
     waiting: Mutex<Waiting>,
-    pub(super) wake: Notify,
+    pub(crate) wake: Notify,
     /// Bytes of the one that is under way, of how many.
-    pub(super) progress: (Arc<AtomicU64>, AtomicU64),
+    pub(crate) progress: (Arc<AtomicU64>, AtomicU64),
     under_way: Mutex<Option<(PathBuf, String)>>,
     /// How long uploads took, by how they ended.
     pub seconds: Family<SaveLabels, Histogram>,
@@ -186,20 +186,20 @@ impl Uploads {
     }
 
     /// True if something of uploads in parts is still to be taken back.
-    pub(super) fn has_stale_uploads(&self) -> bool {
+    pub(crate) fn has_stale_uploads(&self) -> bool {
         let file = self.file();
         !file.left.is_empty() || file.pending.iter().any(|pending| !pending.begun.is_empty())
     }
 
     /// What could not be taken back yet, of this bucket.
-    pub(super) fn stale_uploads_in(&self, bucket: &str) -> Vec<MultipartUpload> {
+    pub(crate) fn stale_uploads_in(&self, bucket: &str) -> Vec<MultipartUpload> {
         let file = self.file();
         let all = file.pending.iter().flat_map(|pending| &pending.begun).chain(&file.left);
         all.filter(|begun| begun.bucket == bucket).cloned().collect()
     }
 
     /// What is still to be removed from this node.
-    pub(super) fn local_copies_to_delete(&self) -> Vec<(PathBuf, String)> {
+    pub(crate) fn local_copies_to_delete(&self) -> Vec<(PathBuf, String)> {
         self.file().unwanted.clone()
     }
 
@@ -222,7 +222,7 @@ impl Uploads {
     }
 
     /// Takes note of which one is being uploaded.
-    pub(super) fn begin(&self, pending: Option<&Pending>) {
+    pub(crate) fn begin(&self, pending: Option<&Pending>) {
         let key = pending.map(|pending| (pending.dir.clone(), pending.name.clone()));
         *self.under_way.lock().unwrap_or_else(PoisonError::into_inner) = key;
         self.progress.0.store(0, Ordering::Relaxed);
@@ -252,7 +252,7 @@ impl Uploads {
     }
 
     /// Takes note of what has happened, which is so whether it can be written down or not; that it cannot is said.
-    pub(super) fn record(&self, data: &DataDir, change: impl FnOnce(&mut File)) {
+    pub(crate) fn record(&self, data: &DataDir, change: impl FnOnce(&mut File)) {
         let written = tokio::task::block_in_place(|| {
             let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
             let after = {
@@ -306,12 +306,12 @@ impl Uploads {
     }
 
     /// Those that somebody waits for.
-    pub(super) fn is_waited_for(&self, pending: &Pending) -> bool {
+    pub(crate) fn is_waited_for(&self, pending: &Pending) -> bool {
         let key = (pending.dir.clone(), pending.name.clone());
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&key)
     }
 
-    pub(super) fn answer_waiters(&self, pending: &Pending, outcome: &Outcome) {
+    pub(crate) fn answer_waiters(&self, pending: &Pending, outcome: &Outcome) {
         let key = (pending.dir.clone(), pending.name.clone());
         let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
         for sender in waiting.into_iter().flatten() {

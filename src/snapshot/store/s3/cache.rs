@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::index::Index;
 use crate::durable::{self, PRIVATE_DIR, PRIVATE_FILE};
+use crate::snapshot::store::s3::index::Index;
 
 /// Of this format.
 const VERSION: u32 = 1;

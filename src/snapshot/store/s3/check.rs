@@ -6,11 +6,10 @@ use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
 use tokio::net::lookup_host;
 
-use super::error::{S3Error, S3ErrorKind};
-use super::upload::{self, head};
-use super::{Bucket, Object, md5_of, with_customer_key, with_storage_class};
 use crate::clock;
-use crate::host;
+use crate::snapshot::store::s3::error::{S3Error, S3ErrorKind};
+use crate::snapshot::store::s3::upload::{self, head};
+use crate::snapshot::store::s3::{Bucket, Object, md5_of, with_customer_key, with_storage_class};
 
 /// What was tried, and how it went.
 #[derive(Clone, Debug)]
@@ -56,7 +55,7 @@ struct Check<'b> {
 pub async fn check(bucket: &Bucket) -> Vec<Step> {
     let mut check = Check { bucket, steps: Vec::new() };
     // Others may check at the same moment.
-    let random = u64::from_le_bytes(host::random::<8>().unwrap_or_default());
+    let random = u64::from_le_bytes(crate::random::random::<8>().unwrap_or_default());
     let (now, prefix) = (clock::unix_seconds(clock::now()), bucket.target().prefix());
     let key = format!("{prefix}{CHECK}{now}-{random:016x}");
     let _ = check.run(&key).await;

@@ -26,8 +26,8 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
-use super::error::{S3Error, S3ErrorKind};
 use crate::config::s3::{Proxy, Target};
+use crate::snapshot::store::s3::error::{S3Error, S3ErrorKind};
 
 /// Where instance and container roles are asked for: never through a proxy.
 const METADATA_ADDRESSES: &str =

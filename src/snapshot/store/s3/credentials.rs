@@ -13,11 +13,11 @@ use aws_credential_types::provider::{self, ProvideCredentials, SharedCredentials
 use aws_sdk_s3::config::Region;
 use serde::{Deserialize, Serialize};
 
-use super::connector::{self, RequestTarget};
-use super::error::{S3Error, S3ErrorKind, deepest};
 use crate::clock;
 use crate::config::s3::Target;
 use crate::faults;
+use crate::snapshot::store::s3::connector::{self, RequestTarget};
+use crate::snapshot::store::s3::error::{S3Error, S3ErrorKind, deepest};
 
 /// Whoever has them may take a moment: a process, a role, a server far away. So long they are waited for.
 pub const CREDENTIALS_TIMEOUT: Duration = Duration::from_secs(60);

@@ -15,14 +15,14 @@ use hyper::body::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 
-use super::error::{S3Error, S3ErrorKind, deepest};
-use super::{Bucket, upload, with_customer_key};
 use crate::durable::{self, PRIVATE_FILE, WriteError};
 use crate::error::{Code, Diagnostic, is_disk_full};
 use crate::host;
 use crate::plan::parts::Parts;
-use crate::plan::space::format_bytes;
 use crate::snapshot::hash;
+use crate::snapshot::store::s3::error::{S3Error, S3ErrorKind, deepest};
+use crate::snapshot::store::s3::{Bucket, upload, with_customer_key};
+use crate::text::format_bytes;
 
 /// A part that was broken off is asked for so often, each time from where it was.
 const ATTEMPTS: u32 = 5;
@@ -111,7 +111,7 @@ pub async fn head(bucket: &Bucket, key: &str) -> Result<RemoteObject, S3Error> {
     Ok(RemoteObject {
         key: key.to_owned(),
         size: found.content_length().and_then(|size| u64::try_from(size).ok()).unwrap_or(0),
-        etag: super::unquoted(found.e_tag()),
+        etag: crate::snapshot::store::s3::unquoted(found.e_tag()),
         crc64nvme: found.checksum_crc64_nvme().filter(|_| is_of_all).map(str::to_owned),
         metadata: found.metadata().cloned().unwrap_or_default(),
         ..RemoteObject::default()

@@ -7,10 +7,10 @@ use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::operation::RequestId as _;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
-use super::connector;
 use crate::config::s3::Target;
 use crate::error::{Code, Diagnostic, causes};
-use crate::host::escape_control;
+use crate::snapshot::store::s3::connector;
+use crate::text::escape_control;
 
 /// What kind of failure it is: what decides about the exit code, the next step, and whether it is worth trying again.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -10,13 +10,12 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::cache::Cache;
-use super::error::{S3Error, S3ErrorKind};
-use super::{Bucket, Condition, JSON, METADATA};
 use crate::clock;
-use crate::host;
 use crate::plan::uploads;
 use crate::snapshot::manifest::Verification;
+use crate::snapshot::store::s3::cache::Cache;
+use crate::snapshot::store::s3::error::{S3Error, S3ErrorKind};
+use crate::snapshot::store::s3::{Bucket, Condition, JSON, METADATA};
 
 /// Not to be taken for a manifest: no snapshot's name begins with a dot.
 pub(super) const NAME: &str = ".index.json";
@@ -108,7 +107,7 @@ pub async fn record(
         match bucket.write_if(&key, bytes, JSON, &condition).await {
             // Somebody else was quicker.
             Err(error) if error.kind == S3ErrorKind::Replaced && attempt < ATTEMPTS => {
-                tokio::time::sleep(uploads::pause(attempt, PAUSE, host::jitter())).await;
+                tokio::time::sleep(uploads::pause(attempt, PAUSE, crate::random::jitter())).await;
                 attempt += 1;
             }
             written => {

@@ -11,14 +11,13 @@ use std::time::{Duration, UNIX_EPOCH};
 use serde_json::Value;
 use tokio::task::JoinSet;
 
-use super::cache::Cache;
-use super::error::S3Error;
-use super::upload::Uploaded;
-use super::{Bucket, JSON, METADATA, Object, index};
 use crate::clock;
 use crate::snapshot::list::{Listed, Status};
 use crate::snapshot::manifest::{Manifest, Verification};
-use crate::snapshot::name;
+use crate::snapshot::store::s3::cache::Cache;
+use crate::snapshot::store::s3::error::S3Error;
+use crate::snapshot::store::s3::upload::Uploaded;
+use crate::snapshot::store::s3::{Bucket, JSON, METADATA, Object, index};
 
 const HELD_SUFFIX: &str = ".held";
 /// Manifests that are read at a time.
@@ -150,7 +149,7 @@ fn one(name: &str, object: &Object, manifest: Option<Value>, found: Option<&Veri
     });
     let written =
         manifest.as_ref().and_then(|manifest| clock::parse_rfc3339(&manifest.created)).map(clock::unix_seconds);
-    let created = written.or_else(|| name::taken_at(name)).unwrap_or(object.modified);
+    let created = written.or_else(|| crate::plan::snapshot_name::taken_at(name)).unwrap_or(object.modified);
     InBucket {
         listed: Listed { name: name.to_owned(), size: object.size, created, status, manifest },
         object: object.clone(),

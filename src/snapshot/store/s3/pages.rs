@@ -5,8 +5,8 @@
 
 use std::collections::HashSet;
 
-use super::error::{S3Error, S3ErrorKind};
-use super::{Bucket, Object, unquoted};
+use crate::snapshot::store::s3::error::{S3Error, S3ErrorKind};
+use crate::snapshot::store::s3::{Bucket, Object, unquoted};
 
 /// A thousand objects on each (Amazon S3 API reference, `ListObjectsV2`): more than anybody keeps snapshots.
 const MAX_PAGES: usize = 1_000;

@@ -4,12 +4,12 @@ use std::path::PathBuf;
 
 use aws_lc_rs::digest;
 
-use super::error::{S3Error, S3ErrorKind};
-use super::{BATCH, Bucket, listing};
 use crate::datadir::DataDir;
 use crate::error::AppError;
 use crate::etcd::embedded::hex;
 use crate::snapshot::list::Listed;
+use crate::snapshot::store::s3::error::{S3Error, S3ErrorKind};
+use crate::snapshot::store::s3::{BATCH, Bucket, listing};
 use crate::snapshot::store::{Removed, Store};
 
 /// A bucket, and where to keep what was read of it.

@@ -30,11 +30,13 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinSet;
 
-use super::error::{S3Error, S3ErrorKind};
-use super::{ATTEMPTS, BACKOFF, Bucket, body, listing, unquoted, with_customer_key, with_storage_class};
 use crate::checksum;
 use crate::etcd::embedded::hex;
 use crate::plan::parts::Parts;
+use crate::snapshot::store::s3::error::{S3Error, S3ErrorKind};
+use crate::snapshot::store::s3::{
+    ATTEMPTS, BACKOFF, Bucket, body, listing, unquoted, with_customer_key, with_storage_class,
+};
 
 /// Where the SHA-256 of a snapshot is written on its object.
 pub const SHA256: &str = "quorate-sha256";
@@ -426,6 +428,6 @@ async fn verify(bucket: &Bucket, sending: &UploadRequest, sums: &Sums, is_in_par
     if etag == sums.etag(is_in_parts) {
         return good("MD5");
     }
-    let read = super::download::checksum_of(bucket, &sending.key, sending.size).await?;
+    let read = crate::snapshot::store::s3::download::checksum_of(bucket, &sending.key, sending.size).await?;
     compared(&read, &crc64nvme, "content")
 }

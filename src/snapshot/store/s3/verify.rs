@@ -5,14 +5,14 @@ use std::io::{self, Read};
 use hyper::body::Bytes;
 use tokio::sync::mpsc;
 
-use super::Bucket;
-use super::download::{self, RemoteObject};
-use super::error::S3Error;
-use super::index::VerificationRecord;
-use super::listing::InBucket;
 use crate::clock;
 use crate::error::{Code, Diagnostic};
 use crate::snapshot::manifest::Verification;
+use crate::snapshot::store::s3::Bucket;
+use crate::snapshot::store::s3::download::{self, RemoteObject};
+use crate::snapshot::store::s3::error::S3Error;
+use crate::snapshot::store::s3::index::VerificationRecord;
+use crate::snapshot::store::s3::listing::InBucket;
 use crate::snapshot::stream::{self, StreamError, Streamed};
 
 /// Pieces that wait to be read.

@@ -16,13 +16,13 @@ use std::time::Instant;
 
 use quorate::boltdb::membership::Membership;
 use quorate::error::Diagnostic as _;
-use quorate::etcd::version::Version;
+use quorate::job::JobControl;
 use quorate::plan::restore::RestoreRefusal;
-use quorate::restore::build::{self, BuildError, DataDirSpec};
+use quorate::recovery::build::{self, BuildError, DataDirSpec};
 use quorate::snapshot::file;
 use quorate::snapshot::inspect::Inspection;
-use quorate::snapshot::job::JobControl;
 use quorate::snapshot::verify::{VerifyOptions, verify};
+use quorate::version::Version;
 
 use self::base::Base;
 use self::change::{KINDS, Kind, Random};

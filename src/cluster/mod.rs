@@ -1,0 +1,3 @@
+//! What this server remembers of its cluster.
+
+pub mod file;

@@ -1,0 +1,51 @@
+//! The few lines that a start logs: what runs, on which data, and whether that is a new cluster or the one from before.
+
+use crate::config::Config;
+use crate::etcd::installed::InstalledEtcd;
+use crate::etcd::settings::StartMode;
+use crate::launcher::preflight::Prepared;
+use crate::plan::start::ClusterRecord;
+
+/// Logs the first two lines.
+pub(crate) fn log_start(config: &Config, config_file: &str, binary: &InstalledEtcd, prepared: &Prepared) {
+    let commit = option_env!("QUORATE_COMMIT").and_then(|commit| commit.get(..12));
+    let build = commit.map(|commit| format!(" ({commit})")).unwrap_or_default();
+    tracing::info!(
+        event = "server-starting",
+        data = %config.data_dir.display(),
+        config = config_file,
+        "quorate {}{build}, etcd {}",
+        env!("CARGO_PKG_VERSION"),
+        binary.version
+    );
+    let member = &prepared.identity.name;
+    match (&prepared.identity.beginning, &prepared.remembered) {
+        (StartMode::NewCluster { .. }, None) => {
+            tracing::warn!(event = "new-cluster", member, "there is no data here: starting a NEW, empty cluster");
+        }
+        (StartMode::NewCluster { .. }, Some(before)) => {
+            let (before, epoch) = (&before.cluster_id, prepared.epoch);
+            tracing::warn!(
+                event = "new-cluster",
+                member,
+                before,
+                epoch,
+                "starting a NEW, empty cluster, as --new-cluster or an unfinished first start asks for"
+            );
+        }
+        (StartMode::ExistingData, remembered) => {
+            let ClusterRecord { cluster_id, members, etcd_version, .. } = remembered.clone().unwrap_or_default();
+            let last_run_by = etcd_version.map(|version| version.to_string());
+            let epoch = prepared.epoch;
+            tracing::info!(
+                event = "data-resumed",
+                cluster = cluster_id,
+                member,
+                members,
+                epoch,
+                last_run_by,
+                "resuming from the data that is here"
+            );
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! Are the ports free? Asked before the child starts, because etcd's own answer is a stack of log lines.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+
+use crate::config::Config;
+use crate::error::{Code, Diagnostic};
+use crate::etcd::settings::Addresses;
+use crate::host;
+
+/// A port that cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PortError {
+    /// Somebody else has it.
+    #[error("{address} ({option}) is taken{}", by(.holder.as_deref()))]
+    Taken { address: SocketAddr, option: &'static str, holder: Option<String> },
+    /// Another quorate's etcd has it.
+    #[error(
+        "{address} ({option}) is used by {etcd}, which the running quorate server pid {launcher} keeps on {data_dir}"
+    )]
+    OfQuorate { address: SocketAddr, option: &'static str, etcd: String, launcher: i32, data_dir: String },
+    /// The system says no.
+    #[error("cannot listen on {address} ({option})")]
+    Refused { address: SocketAddr, option: &'static str, source: io::Error },
+}
+
+fn by(holder: Option<&str>) -> String {
+    holder.map(|holder| format!(" by {holder}")).unwrap_or_default()
+}
+
+impl Diagnostic for PortError {
+    fn code(&self) -> Code {
+        match self {
+            Self::Taken { .. } => Code::PortInUse,
+            Self::OfQuorate { .. } => Code::PortInUseByQuorate,
+            Self::Refused { .. } => Code::ListenFailed,
+        }
+    }
+
+    fn next_step(&self) -> Option<String> {
+        Some(match self {
+            Self::Taken { option, holder, .. } => {
+                let is_etcd = holder.as_ref().is_some_and(|holder| holder.contains("(etcd)"));
+                let stop = if is_etcd {
+                    "if that is the distribution's own etcd service: systemctl disable --now etcd; otherwise stop it"
+                } else {
+                    "stop that process"
+                };
+                format!("{stop}, or set another --{option}")
+            }
+            Self::OfQuorate { option, data_dir, .. } => format!(
+                "see how that server is: quorate status --data-dir {data_dir}; it may hold the only copy of its data. \
+                 For another server on this machine set another --{option}"
+            ),
+            Self::Refused { option, .. } => format!("set another --{option} or --node-ip"),
+        })
+    }
+}
+
+/// Checks every port that etcd will want, and takes the launcher's own.
+pub(crate) fn claim(config: &Config) -> Result<TcpListener, PortError> {
+    let addresses = Addresses::of(config);
+    let wanted = [
+        (addresses.client, "etcd-client-port"),
+        (addresses.peer, "etcd-peer-port"),
+        (addresses.metrics, "etcd-metrics-port"),
+    ];
+    for (addresses, option) in wanted {
+        for address in addresses {
+            bind(address, option).map(drop)?;
+        }
+    }
+    let ours = SocketAddr::new(host::loopback_beside(config.node_ip()), config.metrics_port);
+    bind(ours, "metrics-port")
+}
+
+fn bind(address: SocketAddr, option: &'static str) -> Result<TcpListener, PortError> {
+    // The standard library sets SO_REUSEADDR, so connections of an earlier etcd that linger are no obstacle.
+    TcpListener::bind(address).map_err(|source| match source.kind() {
+        io::ErrorKind::AddrInUse => {
+            let holder = host::listener_on(address);
+            holder.and_then(|pid| of_quorate(address, option, pid)).unwrap_or_else(|| PortError::Taken {
+                address,
+                option,
+                holder: holder.map(host::describe),
+            })
+        }
+        _ => PortError::Refused { address, option, source },
+    })
+}
+
+/// Recognises an etcd that a quorate server runs, by its parent and by the data directory that it was started with.
+fn of_quorate(address: SocketAddr, option: &'static str, pid: i32) -> Option<PortError> {
+    let launcher = host::parent(pid)?;
+    let is_quorate = |pid: i32| host::arguments(pid).iter().skip(1).any(|word| word == "server");
+    let etcd_dir = host::arguments(pid).iter().find_map(|word| word.strip_prefix("--data-dir=").map(PathBuf::from))?;
+    // `D/server/db/etcd`, as quorate starts etcd.
+    let data_dir = etcd_dir.ancestors().nth(3).filter(|dir| dir.join("server/db/etcd") == etcd_dir)?;
+    is_quorate(launcher).then(|| PortError::OfQuorate {
+        address,
+        option,
+        etcd: host::describe(pid),
+        launcher,
+        data_dir: crate::text::escape_control(&data_dir.display().to_string()),
+    })
+}

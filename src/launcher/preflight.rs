@@ -1,0 +1,327 @@
+//! Before the child starts: look, mend what can be mended, refuse what would do harm, warn of the rest.
+//!
+//! In this order: the lock, an orphan, owners and modes, what is remembered against what is there, the ports, the clock, space, the disk's speed, where the data lies, versions, certificates and token.
+
+use std::ffi::OsString;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use crate::clock;
+use crate::config::Config;
+use crate::datadir::{DataDir, DataDirError, PermissionFix, lock};
+use crate::durable::{self, DirError, PRIVATE_FILE};
+use crate::error::{AppError, Code, Diagnostic, system_error};
+use crate::etcd::data_state::data_state;
+use crate::etcd::embedded::hex;
+use crate::etcd::orphan;
+use crate::etcd::settings::{Identity, StartMode};
+use crate::faults;
+use crate::host::{self, FileSystem};
+use crate::launcher::{disk, ports};
+use crate::log_failure;
+use crate::pki::{self, CertificateStatus, EtcdState, Expiry, Names};
+use crate::plan::space::{self, FreeSpace};
+use crate::plan::start::{self, ClusterRecord, DataState, Observed};
+use crate::recovery::resume::settle;
+use crate::recovery::workspace::RecoveryDirs;
+use crate::server::snapshots::known::{self, KnownSnapshots};
+use crate::version::Version;
+
+/// Longer than any member name, in bytes.
+const MAX_NAME_BYTES: u64 = 1024;
+/// A clock that is set back by no more than this is no matter.
+const CLOCK_TOLERANCE: Duration = Duration::from_secs(60);
+/// Before this the clock is certainly wrong: 2020-01-01.
+const NOT_BEFORE: Duration = Duration::from_secs(1_577_836_800);
+
+/// Why the machine is not fit for a start.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PreflightError {
+    /// Certificates made now would be valid at the wrong time.
+    #[error("the clock of this machine says {0}, which cannot be")]
+    ClockWrong(String),
+    /// No room.
+    #[error("there are only {} free under {}, and etcd needs {} to start", crate::text::format_bytes(*free), path.display(), crate::text::format_bytes(*needed))]
+    Space { free: u64, needed: u64, path: PathBuf },
+    /// Another cluster is meant than one of our own.
+    #[error("this server has no data and is to join the cluster of {0}, which this version of quorate cannot do yet")]
+    Join(String),
+    /// No randomness.
+    #[error("the system gives no random numbers")]
+    Random(#[source] std::io::Error),
+}
+
+impl Diagnostic for PreflightError {
+    fn code(&self) -> Code {
+        match self {
+            Self::ClockWrong(_) => Code::ClockWrong,
+            Self::Space { .. } => Code::NoSpace,
+            Self::Join(_) => Code::JoinNotSupported,
+            Self::Random(_) => Code::OsError,
+        }
+    }
+
+    fn next_step(&self) -> Option<String> {
+        match self {
+            Self::ClockWrong(_) => Some("set it, for example with: timedatectl set-ntp true".into()),
+            Self::Space { path, .. } => Some(format!("see what takes the space: du -xsh {}/*", path.display())),
+            Self::Join(_) => Some("take `server` out of the configuration to begin a cluster of its own".into()),
+            Self::Random(_) => None,
+        }
+    }
+}
+
+/// What the start needs to know.
+pub(crate) struct Prepared {
+    pub(crate) lock: lock::Lock,
+    pub(crate) identity: Identity,
+    pub(crate) epoch: u64,
+    /// What to remember of a cluster that is about to begin.
+    pub(crate) intended: Option<ClusterRecord>,
+    /// What `cluster.json` said before.
+    pub(crate) remembered: Option<ClusterRecord>,
+    /// What was there before it.
+    found: DataState,
+    pub(crate) expiries: Vec<Expiry>,
+    pub(crate) authorities: Vec<Vec<u8>>,
+    pub(crate) fsync_p99: Option<Duration>,
+    pub(crate) metrics_listener: TcpListener,
+}
+
+/// Looks, mends, and refuses. `grace` is how long an orphan may take to end.
+pub(crate) async fn prepare(
+    config: &Config,
+    data: &DataDir,
+    binary: Version,
+    grace: Duration,
+) -> Result<Prepared, AppError> {
+    data.prepare_for_lock()?.iter().for_each(log_fix);
+    let lock = lock::take(data)?;
+    faults::point("server::locked").map_err(system_error("go on after the lock"))?;
+    // It would still have the ports, and could still make files.
+    orphan::clear(data, grace).await?;
+    tighten_permissions(data, &config.snapshot.place(data))?;
+    // A restore would have gone on with it; whoever starts the server does not want one.
+    if data.downloads().is_dir() {
+        durable::remove_dir_all(&data.downloads())?;
+        tracing::info!(dir = %data.downloads().display(), "removed what an interrupted download left");
+    }
+    settle(data)?;
+    let remembered = crate::cluster::file::load(data)?;
+    let found = data_state(data)?;
+    let is_without_data = found != DataState::Present && !config.new_cluster;
+    let known = if is_without_data { known::newest(config, data).await } else { KnownSnapshots::default() };
+    let plan = start::plan(&Observed {
+        cluster: remembered.clone(),
+        data: found,
+        name: read_name(data),
+        new_cluster: config.new_cluster,
+        node_name: config.node_name.clone(),
+        newest: known.newest,
+        data_dir: data.root().to_path_buf(),
+        invocation: config.invocation.clone(),
+        random: random_digits()?,
+    })?;
+    if let Some(failure) = known.unseen {
+        log_failure!(warn, failure.to_report(), "cannot list the snapshots of this server in object storage");
+    }
+    let metrics_listener = ports::claim(config)?;
+    if let Some(behind) = check_clock(data)? {
+        tracing::warn!(
+            behind_s = behind.as_secs(),
+            next = "check it with timedatectl, and set it with timedatectl set-ntp true",
+            "the clock of this machine is behind the data: certificates and the names of snapshots follow the clock"
+        );
+    }
+    let is_new = plan.beginning == start::Beginning::NewCluster;
+    match &config.server {
+        Some(server) if is_new => return Err(PreflightError::Join(crate::text::escape_control(server)).into()),
+        Some(_) => tracing::warn!(event = "server-ignored", "`server` is ignored: this server has its own data"),
+        None => {}
+    }
+    check_space(data, is_new)?;
+    let fsync_p99 = measure_disk(data)?;
+    check_file_systems(data);
+    let mut notes = plan.notes.clone();
+    if let (false, Some(last)) = (is_new, remembered.as_ref().and_then(|cluster| cluster.etcd_version)) {
+        notes.extend(start::check_versions(last, binary)?);
+    }
+    for note in notes {
+        tracing::warn!("{note}");
+    }
+    pki::token::check_without_ca(data, config.token.as_ref())?;
+    let ensured = ensure_certificates(data, Names::of(config)).await?;
+    for expiry in &ensured.expiries {
+        data.set_certificate_modes(&data.certificate(expiry.name))?.iter().for_each(log_fix);
+    }
+    pki::token::ensure(data, config.token.as_ref())?;
+    let beginning = if is_new {
+        StartMode::NewCluster { token: format!("quorate-{}", random_digits()?) }
+    } else {
+        StartMode::ExistingData
+    };
+    let intended = is_new.then(|| plan.pending_record(remembered.clone(), binary));
+    Ok(Prepared {
+        lock,
+        intended,
+        remembered,
+        found,
+        identity: Identity { name: plan.name, beginning, is_alone: plan.is_alone },
+        epoch: plan.epoch,
+        expiries: ensured.expiries,
+        authorities: ensured.authorities,
+        fsync_p99,
+        metrics_listener,
+    })
+}
+
+/// On a thread for blocking work, most likely the one that `pki::warm_up` ran on.
+pub(crate) async fn ensure_certificates(data: &DataDir, names: Names) -> Result<CertificateStatus, AppError> {
+    let data = data.clone();
+    let done = tokio::task::spawn_blocking(move || pki::ensure(&data, &names, EtcdState::Stopped)).await;
+    let lost = |error| crate::error::system_error("make certificates")(std::io::Error::other(error));
+    Ok(done.map_err(lost)??)
+}
+
+pub(crate) fn tighten_permissions(data: &DataDir, snapshots: &Path) -> Result<(), DataDirError> {
+    data.prepare()?.iter().for_each(log_fix);
+    let removed = |dir: &Path, names: Vec<OsString>| {
+        for name in names {
+            tracing::info!(file = %name.to_string_lossy(), dir = %dir.display(), "removed what an interrupted write left");
+        }
+    };
+    for dir in data.written_to(snapshots) {
+        removed(&dir, durable::sweep(&dir));
+    }
+    if let Some(etcd) = data.open_etcd()? {
+        removed(etcd.path(), etcd.sweep(None));
+    }
+    Ok(())
+}
+
+pub(crate) fn log_fix(mended: &PermissionFix) {
+    match mended {
+        PermissionFix::ModeTightened(path) => {
+            tracing::warn!(
+                event = "access-closed",
+                path = %path.display(),
+                "others could get in here; closed to them now"
+            );
+        }
+        PermissionFix::OwnerChanged(path) => {
+            tracing::warn!(
+                event = "owner-changed",
+                path = %path.display(),
+                "handed over to the user that etcd runs as"
+            );
+        }
+    }
+}
+
+pub(crate) fn read_name(data: &DataDir) -> Option<String> {
+    // Where etcd runs as a user of its own, that user could put anything there.
+    let bytes = data.open_etcd().ok()??.read(DataDir::NAME_NAME, MAX_NAME_BYTES).ok()??;
+    String::from_utf8(bytes).ok().map(|name| name.trim().to_owned()).filter(|name| !name.is_empty())
+}
+
+pub(crate) fn random_digits() -> Result<String, PreflightError> {
+    crate::random::random::<4>().map(|bytes| hex(&bytes)).map_err(PreflightError::Random)
+}
+
+/// How far the clock is behind what was written here, if it is.
+pub(crate) fn check_clock(data: &DataDir) -> Result<Option<Duration>, PreflightError> {
+    let now = clock::now();
+    if now < SystemTime::UNIX_EPOCH + NOT_BEFORE {
+        return Err(PreflightError::ClockWrong(clock::rfc3339(now)));
+    }
+    let written = |path: PathBuf| std::fs::metadata(path).and_then(|found| found.modified()).ok();
+    let last = [data.cluster(), data.etcd_bolt(), data.token()].into_iter().filter_map(written).max();
+    let behind = last.filter(|last| *last > now + CLOCK_TOLERANCE);
+    Ok(behind.and_then(|last| last.duration_since(now).ok()))
+}
+
+fn check_space(data: &DataDir, is_new: bool) -> Result<(), PreflightError> {
+    let dir = data.storage();
+    let Some(free) = host::free_bytes(&dir) else { return Ok(()) };
+    match space::assess(free, is_new) {
+        FreeSpace::Enough => {}
+        FreeSpace::Low => {
+            tracing::warn!(free = crate::text::format_bytes(free), path = %dir.display(), "there is little space left")
+        }
+        FreeSpace::TooLittle(needed) => return Err(PreflightError::Space { free, needed, path: dir }),
+    }
+    Ok(())
+}
+
+fn measure_disk(data: &DataDir) -> Result<Option<Duration>, DataDirError> {
+    let p99 = disk::fsync_p99(&data.open_storage()?)?;
+    if p99 > disk::SLOW {
+        tracing::warn!(
+            event = "disk-slow",
+            fsync_p99_ms = p99.as_millis(),
+            wanted_ms = disk::SLOW.as_millis(),
+            "the disk under the data is slow for etcd; with several members, raise etcd-heartbeat-interval and etcd-election-timeout"
+        );
+    }
+    Ok(Some(p99))
+}
+
+fn check_file_systems(data: &DataDir) {
+    for link in data.symlinks() {
+        tracing::warn!(
+            event = "data-behind-link",
+            path = %link.display(),
+            "this is a symbolic link; make sure that what it points to is mounted before quorate starts"
+        );
+    }
+    let dir = data.storage();
+    match host::file_system(&dir) {
+        FileSystem::Local => {}
+        FileSystem::Network => {
+            tracing::warn!(path = %dir.display(), "the data is on a network file system, where locks and fsync cannot be trusted; etcd needs a local disk");
+        }
+        FileSystem::Memory => {
+            tracing::warn!(
+                event = "data-in-memory",
+                path = %dir.display(),
+                "the data is in memory (tmpfs) and is gone after a reboot"
+            );
+        }
+    }
+}
+
+/// A new cluster begins in an empty directory: what is left of an old one there is kept beside it, whatever it may be.
+fn retire_incomplete(data: &DataDir, found: DataState) -> Result<(), DirError> {
+    match found {
+        DataState::NeverInitialized => {
+            tracing::warn!(
+                event = "first-start-interrupted",
+                "db/etcd holds a log without a single committed entry and no data: a first start was interrupted"
+            );
+        }
+        DataState::MissingWal => tracing::warn!("db/etcd holds data without a log that etcd could resume from"),
+        DataState::Absent | DataState::Present => return Ok(()),
+    }
+    let Some(place) = RecoveryDirs::of(data)? else { return Ok(()) };
+    if let Some(to) = place.set_aside(clock::unix_seconds(clock::now()))? {
+        tracing::warn!(event = "data-set-aside", to = %to.display(), "it is kept, and a new cluster begins");
+    }
+    Ok(())
+}
+
+/// Makes `db/etcd` with the member's name and, for people, its flags. A new beginning is first written down as intended.
+pub(crate) fn write_identity(data: &DataDir, prepared: &Prepared, flags: &[String]) -> Result<(), AppError> {
+    let identity = &prepared.identity;
+    if let Some(intended) = &prepared.intended {
+        crate::cluster::file::write(data, intended)?;
+        retire_incomplete(data, prepared.found)?;
+    }
+    data.prepare_etcd()?.iter().for_each(log_fix);
+    let etcd = data.open_etcd()?.ok_or_else(|| DirError::Missing(data.etcd()))?;
+    etcd.write_if_changed(DataDir::NAME_NAME, identity.name.as_bytes(), PRIVATE_FILE)?;
+    let head = "# Written by quorate at each start, for people to read; changing it changes nothing.\n";
+    let text = format!("{head}{}\n", flags.join("\n"));
+    etcd.write_if_changed(DataDir::CONFIG_NAME, text.as_bytes(), PRIVATE_FILE)?;
+    Ok(())
+}

@@ -1,0 +1,94 @@
+//! SIGHUP: reads the configuration anew, applies what a running server can take, and names what wants a restart.
+//!
+//! A configuration with a problem changes nothing.
+
+use crate::config::changes::compare;
+use crate::config::options::DEFAULT_CONFIG;
+use crate::config::{self, Config, Loaded, RawOptions, Resolved};
+use crate::error::{Diagnostic, ErrorReport};
+use crate::host::HostFacts;
+use crate::log_failure;
+use crate::logging::Control;
+use crate::snapshot::save;
+
+/// What is needed to read the configuration again.
+#[derive(Debug)]
+pub struct ConfigReloader {
+    /// The command line and the environment, which stay.
+    pub given: RawOptions,
+    /// What the server runs with.
+    pub running: Resolved,
+    /// How it logs.
+    pub logging: Control,
+}
+
+impl ConfigReloader {
+    /// The configuration file, for people: what was named, or the default if it is there.
+    pub(crate) fn config_file(&self) -> String {
+        let named = self.given.config.as_ref().map(|(path, _)| path.display().to_string());
+        let usual = || std::path::Path::new(DEFAULT_CONFIG).exists().then(|| DEFAULT_CONFIG.to_owned());
+        named.or_else(usual).unwrap_or_else(|| "none".into())
+    }
+
+    /// Reads, compares, applies to the log and to `config`, and says what it did. The last word is for the service manager.
+    pub(crate) fn reload(&mut self, config: &mut Config) -> String {
+        let Loaded { config: wanted, resolved, warnings, .. } = config::load(&self.given, &HostFacts::observe());
+        for warning in warnings {
+            tracing::warn!(origin = %warning.origin, "{}", warning.message);
+        }
+        let wanted = match wanted {
+            Ok(wanted) => wanted,
+            Err(errors) => {
+                for problem in &errors.problems {
+                    tracing::error!(origin = %problem.origin, "{}", problem.message);
+                }
+                tracing::error!(
+                    code = errors.code().name(),
+                    problems = errors.problems.len(),
+                    "the configuration was not reloaded; nothing has changed"
+                );
+                return "the configuration has a problem and was not reloaded".into();
+            }
+        };
+        if let Some(Err(error)) = wanted.snapshot.dir.as_deref().map(save::prepare_own_dir) {
+            log_failure!(error, ErrorReport::of(&error), "the configuration was not reloaded; nothing has changed");
+            return "the directory of snapshots cannot be used; the configuration was not reloaded".into();
+        }
+        let changes = compare(&self.running, &resolved);
+        for change in &changes {
+            let (key, from, to) = (change.key, &change.from, &change.to);
+            if change.is_live {
+                tracing::info!(event = "setting-changed", key, from, to, "configuration changed");
+                self.running.take(key, &resolved);
+            } else {
+                tracing::warn!(
+                    event = "setting-pending",
+                    key,
+                    from,
+                    to,
+                    "configuration changed; this key takes effect at the next restart"
+                );
+            }
+        }
+        config.debug = wanted.debug;
+        config.log_format = wanted.log_format;
+        config.tls_sans = wanted.tls_sans;
+        config.node_external_ips = wanted.node_external_ips;
+        config.snapshot = wanted.snapshot;
+        config.maintenance = wanted.maintenance;
+        self.logging.set(config.log_format, config.debug);
+        let waiting: Vec<&str> = changes.iter().filter(|change| !change.is_live).map(|change| change.key).collect();
+        if changes.iter().any(|change| change.key == "debug") {
+            tracing::info!(
+                event = "setting-pending",
+                key = "etcd-log-level",
+                "etcd's own level of logging changes when quorate is restarted"
+            );
+        }
+        match (changes.len(), waiting.as_slice()) {
+            (0, _) => "reloaded: nothing has changed".into(),
+            (_, []) => "reloaded".into(),
+            (_, keys) => format!("reloaded; these want a restart: {}", keys.join(", ")),
+        }
+    }
+}

@@ -1,0 +1,20 @@
+//! Randomness from the kernel.
+
+/// Random bytes from the kernel. Not from the TLS library, whose own generator takes 50 ms to begin (measured), which a
+/// restart of a quorum's last member need not wait for.
+///
+/// # Errors
+/// If the kernel gives none.
+pub fn random<const LENGTH: usize>() -> std::io::Result<[u8; LENGTH]> {
+    let mut bytes = [0; LENGTH];
+    // Up to 256 bytes come whole (getrandom(2)).
+    let count = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
+    if count == LENGTH { Ok(bytes) } else { Err(std::io::Error::other("too few random bytes")) }
+}
+
+/// A number from 0 to 1, to spread what would happen at the same time. Without randomness it is spread less, which is no failure.
+#[must_use]
+pub fn jitter() -> f64 {
+    let bytes = random::<4>().unwrap_or_default();
+    f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX)
+}

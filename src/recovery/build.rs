@@ -1,0 +1,407 @@
+//! Builds a data directory that an etcd starts from: the database with other members in it, a log, and a raft snapshot.
+//!
+//! What etcdutl does in five passes (etcd `etcdutl/snapshot`), in one: while one thread computes the hash of the snapshot, another copies
+//! it, changes the copy and walks through all of its pages. The database alone would also start an etcd, but whoever joined it would get
+//! the few entries of its log instead of the keys; with a log that begins behind a raft snapshot, the whole database is sent.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use aws_lc_rs::digest::{Context, SHA256};
+
+use crate::boltdb::database::{Database, Length};
+use crate::boltdb::edit::{EditError, Editor};
+use crate::boltdb::membership::Membership;
+use crate::boltdb::page::{Corruption, NO_FREELIST, ReadError};
+use crate::boltdb::{keyspace, raft_snapshot, wal};
+use crate::durable::{self, DirError, DirHandle, OnPath as _, PRIVATE_DIR, PRIVATE_FILE, WriteError};
+use crate::error::{Code, Diagnostic};
+use crate::faults;
+use crate::job::JobControl;
+use crate::plan::restore as plan;
+use crate::plan::restore::RestoreRefusal;
+use crate::snapshot::file::SnapshotFile;
+use crate::snapshot::hash;
+use crate::snapshot::inspect::{self, Inspection};
+use crate::snapshot::verify::VerifyError;
+use crate::version::Version;
+
+/// Bytes that are copied at a time, and after which is told how far it is.
+const CHUNK: usize = 4 << 20;
+
+/// Bytes that are needed beside the database: a segment of the log, and what is changed.
+pub const EXTRA_BYTES: u64 = wal::SEGMENT_BYTES + (4 << 20);
+
+/// The version of the etcd that wrote a snapshot, as far as it tells; the oldest if it does not.
+///
+/// # Errors
+/// If it is damaged.
+pub fn etcd_version_of(snapshot: &SnapshotFile) -> Result<Version, VerifyError> {
+    let wrong = |error: EditError| match error {
+        EditError::Read(error) => VerifyError::of(error, &snapshot.path, None),
+        EditError::Write(error) => VerifyError::Read { path: snapshot.path.clone(), source: error.source },
+    };
+    let mut editor = Editor::open(&snapshot.database).map_err(wrong)?;
+    let before = Before::of(&snapshot.database, &mut editor).map_err(wrong)?;
+    Ok(before.written.unwrap_or(Version::OLDEST))
+}
+
+/// What is to be built.
+#[derive(Clone, Debug)]
+pub struct DataDirSpec {
+    /// The name of the member whose data they are.
+    pub name: String,
+    /// All voting members.
+    pub membership: Membership,
+    /// The etcd that will run on them.
+    pub target: Version,
+    /// By how much the revision is raised.
+    pub raise: u64,
+    /// The snapshot may hold no keys at all.
+    pub allow_empty: bool,
+}
+
+/// What was built.
+#[derive(Clone, Debug)]
+pub struct Built {
+    /// The revision that the snapshot had.
+    pub revision_before: i64,
+    /// What is in the database now.
+    pub inspection: Inspection,
+    /// Alarms that were taken out.
+    pub cleared_alarms: Vec<String>,
+    /// Bytes of the database.
+    pub size: u64,
+    /// Members that it knew before.
+    pub members_before: usize,
+    /// What the operator should know.
+    pub note: Option<String>,
+}
+
+/// Why it was not built.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// The snapshot is not good.
+    #[error(transparent)]
+    Snapshot(#[from] VerifyError),
+    /// It may not be.
+    #[error(transparent)]
+    Refused(#[from] RestoreRefusal),
+    /// It cannot be written.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    /// The member is none of the cluster.
+    #[error("{0} is not among the members")]
+    NoSuchMember(String),
+    /// A thread was lost.
+    #[error("a thread of the restore was lost")]
+    WorkerPanicked,
+    /// Nobody wants it any more.
+    #[error("it was broken off")]
+    Cancelled,
+}
+
+impl Diagnostic for BuildError {
+    fn code(&self) -> Code {
+        match self {
+            Self::Snapshot(error) => error.code(),
+            Self::Refused(error) => error.code(),
+            Self::Write(error) => error.code(),
+            Self::NoSuchMember(_) => Code::InvalidMembership,
+            Self::WorkerPanicked => Code::InternalError,
+            Self::Cancelled => Code::Cancelled,
+        }
+    }
+
+    fn next_step(&self) -> Option<String> {
+        match self {
+            Self::Snapshot(error) => error.next_step(),
+            Self::Refused(error) => error.next_step(),
+            Self::Write(error) => error.next_step(),
+            Self::NoSuchMember(_) => Some("name it in --initial-cluster too".into()),
+            Self::WorkerPanicked | Self::Cancelled => Some("start it again".into()),
+        }
+    }
+}
+
+/// Builds it from `snapshot` in `dir`, which must not be there yet, and verifies the snapshot on the way. Everything is on the disk when
+/// it returns. `progress` is told how many bytes of the database are done, of how many.
+///
+/// # Errors
+/// If the snapshot is not good or it cannot be written; `dir` is then to be thrown away.
+pub fn build(
+    snapshot: &SnapshotFile,
+    dir: &Path,
+    blueprint: &DataDirSpec,
+    course: &JobControl,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Built, BuildError> {
+    prepare(dir)?;
+    let path = bolt(dir);
+    let file = durable::create(&path, PRIVATE_FILE)?;
+    let (hash, built) = std::thread::scope(|scope| {
+        let hash = snapshot.trailer.map(|trailer| scope.spawn(move || is_hash_of(snapshot, trailer, course)));
+        let built = copy(snapshot, &file, &path, course, progress).and_then(|()| {
+            let length = if snapshot.trailer.is_some() { Length::Exact } else { Length::AtLeast };
+            let opened = Database::open(&file, snapshot.database_size, length);
+            opened.map_err(|error| VerifyError::of(error, &snapshot.path, None))?;
+            finish(&file, dir, blueprint, &snapshot.path)
+        });
+        (hash.map(std::thread::ScopedJoinHandle::join), built)
+    });
+    let hash_is_right = match hash {
+        None => None,
+        Some(Ok(Ok(is_right))) => Some(is_right),
+        Some(Ok(Err(source))) => return Err(VerifyError::Read { path: snapshot.path.clone(), source }.into()),
+        Some(Err(_)) => return Err(BuildError::WorkerPanicked),
+    };
+    if course.is_cancelled() {
+        return Err(BuildError::Cancelled);
+    }
+    match built {
+        Err(BuildError::Snapshot(VerifyError::Corrupt { path, finding, .. })) => {
+            Err(VerifyError::Corrupt { path, finding, hash_is_right }.into())
+        }
+        Ok(_) if hash_is_right == Some(false) => {
+            let finding = Corruption::new(snapshot.database_size, "the SHA-256 at its end is not that of the database");
+            Err(VerifyError::Corrupt { path: snapshot.path.clone(), finding, hash_is_right: None }.into())
+        }
+        built => {
+            let built = built?;
+            plan::check_not_empty(built.inspection.keys, blueprint.allow_empty)?;
+            Ok(built)
+        }
+    }
+}
+
+/// As [`build`], of a database that lies in `dir` already, as an etcd left it.
+///
+/// # Errors
+/// As [`build`].
+pub fn build_in_place(dir: &Path, blueprint: &DataDirSpec) -> Result<Built, BuildError> {
+    prepare(dir)?;
+    let path = bolt(dir);
+    let file = durable::open_read_write(&path)?;
+    finish(&file, dir, blueprint, &path)
+}
+
+/// Takes the database out of the data directory `from` for one that is built in `dir`. An etcd ran on `from` as a user of its own: what
+/// is taken must be a regular file of that user's.
+///
+/// # Errors
+/// If it cannot be moved, or is something else.
+pub fn take_database(from: &DirHandle, dir: &DirHandle) -> Result<(), DirError> {
+    faults::point("restore::adopt").on("take over", from.path())?;
+    prepare(&dir.proc_path())?;
+    let snap = |dir: &DirHandle| {
+        let missing = || DirError::Missing(dir.path().join("member/snap"));
+        dir.open_nested(&["member", "snap"])?.ok_or_else(missing)
+    };
+    let (from, to) = (snap(from)?, snap(dir)?);
+    from.rename(DATABASE, &to, DATABASE)?;
+    // Where it is now nobody can exchange it any more.
+    let missing = || DirError::Replaced(to.path().join(DATABASE));
+    let found = to.stat(DATABASE)?.ok_or_else(missing)?;
+    from.check_file(&to.path().join(DATABASE), &found)
+}
+
+const DATABASE: &str = "db";
+
+fn bolt(dir: &Path) -> PathBuf {
+    dir.join("member").join("snap").join(DATABASE)
+}
+
+fn prepare(dir: &Path) -> Result<(), WriteError> {
+    for dir in [dir.to_path_buf(), dir.join("member"), dir.join("member/snap"), dir.join("member/wal")] {
+        durable::create_dir(&dir, PRIVATE_DIR)?;
+    }
+    Ok(())
+}
+
+/// A named step, where tests inject faults.
+fn step(name: &str, path: &Path) -> Result<(), WriteError> {
+    faults::point(&format!("restore::{name}")).map_err(|source| WriteError {
+        act: "build",
+        path: path.to_path_buf(),
+        source,
+    })
+}
+
+fn is_hash_of(snapshot: &SnapshotFile, trailer: [u8; 32], course: &JobControl) -> io::Result<bool> {
+    let mut context = Context::new(&SHA256);
+    hash::feed(&mut context, &snapshot.database, snapshot.database_size, |_| !course.is_cancelled())?;
+    Ok(context.finish().as_ref() == trailer)
+}
+
+fn copy(
+    snapshot: &SnapshotFile,
+    file: &File,
+    path: &Path,
+    course: &JobControl,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<(), BuildError> {
+    step("copy", path)?;
+    let size = snapshot.database_size;
+    durable::reserve(file, size).map_err(|source| WriteError {
+        act: "reserve room for",
+        path: path.to_path_buf(),
+        source,
+    })?;
+    let mut at = 0;
+    while at < size {
+        if course.is_cancelled() {
+            return Err(BuildError::Cancelled);
+        }
+        let wanted = usize::try_from(size - at).unwrap_or(usize::MAX).min(CHUNK);
+        match durable::copy_range(&snapshot.database, file, at, wanted) {
+            Ok(0) => {
+                let finding = Corruption::new(at, "the file ends before it should");
+                return Err(VerifyError::Corrupt { path: snapshot.path.clone(), finding, hash_is_right: None }.into());
+            }
+            Ok(count) => at += count as u64,
+            Err(source) => {
+                return Err(WriteError { act: "copy the snapshot to", path: path.to_path_buf(), source }.into());
+            }
+        }
+        progress(at, size);
+    }
+    Ok(())
+}
+
+/// Changes the database, walks through it, writes what belongs beside it, and makes all of it safe.
+fn finish(file: &File, dir: &Path, blueprint: &DataDirSpec, origin: &Path) -> Result<Built, BuildError> {
+    let path = bolt(dir);
+    let found = |error: ReadError| VerifyError::of(error, origin, None);
+    // The disk takes what was copied while it is looked at.
+    std::thread::scope(|scope| {
+        let early = scope.spawn(|| durable::sync(file, &path));
+        let edited = edit(file, &path, blueprint, origin)?;
+        let size = file.metadata().map_err(|source| VerifyError::Read { path: path.clone(), source })?.len();
+        let inspection = inspect::inspect(file, size, Length::Exact, &mut |_, _| {}).map_err(found)?;
+        early.join().map_err(|_| BuildError::WorkerPanicked)??;
+        step("edited", &path)?;
+        write_log(dir, blueprint)?;
+        durable::sync(file, &path)?;
+        durable::sync_dirs(&[&dir.join("member/snap"), &dir.join("member/wal"), &dir.join("member"), dir])?;
+        step("built", dir)?;
+        let Edited { revision_before, cleared_alarms, members_before, note } = edited;
+        Ok(Built { revision_before, inspection, cleared_alarms, size, members_before, note })
+    })
+}
+
+struct Edited {
+    revision_before: i64,
+    cleared_alarms: Vec<String>,
+    members_before: usize,
+    note: Option<String>,
+}
+
+/// The members, where the log begins, what the target version wants, and the raised revision.
+fn edit(file: &File, path: &Path, blueprint: &DataDirSpec, origin: &Path) -> Result<Edited, BuildError> {
+    let found = |error: EditError| match error {
+        EditError::Read(error) => BuildError::Snapshot(VerifyError::of(error, origin, None)),
+        EditError::Write(error) => BuildError::Write(error),
+    };
+    let unread = |error: ReadError| found(error.into());
+    let mut editor = Editor::open(file).map_err(found)?;
+    let before = Before::of(file, &mut editor).map_err(found)?;
+    let note = before.written.map(|written| plan::check_target(written, blueprint.target)).transpose()?.flatten();
+    if editor.meta().freelist != NO_FREELIST {
+        // What is checked against the walk is gone afterwards.
+        Database::open_newest(file).and_then(|database| database.reachable_pages()).map_err(unread)?;
+    }
+    let members = editor.bucket(b"members").map_err(found)?;
+    let members_before = members.len();
+    members.clear();
+    for member in &blueprint.membership.members {
+        members.insert(member.key().into_bytes(), member.json().into_bytes());
+    }
+    editor.bucket(b"members_removed").map_err(found)?.clear();
+    let alarms = editor.bucket(b"alarm").map_err(found)?;
+    let cleared_alarms = alarms.keys().filter_map(|key| inspect::alarm_name(key)).collect();
+    alarms.clear();
+    let raised = plan::bumped(before.revision, blueprint.raise)?;
+    let meta = editor.bucket(b"meta").map_err(found)?;
+    meta.insert(b"consistent_index".to_vec(), blueprint.membership.count().to_be_bytes().to_vec());
+    if blueprint.target.minor >= 5 {
+        meta.insert(b"term".to_vec(), raft_snapshot::TERM.to_be_bytes().to_vec());
+        meta.insert(b"confState".to_vec(), blueprint.membership.conf_state_json().into_bytes());
+    } else {
+        meta.remove(&b"term"[..]);
+        meta.remove(&b"confState"[..]);
+    }
+    if blueprint.target.minor < 6 {
+        meta.remove(&b"storageVersion"[..]);
+    } else if before.storage.is_some_and(|storage| storage.minor > blueprint.target.minor) {
+        // What is stored is the same from 3.6 on; an etcd refuses a version that it does not know.
+        meta.insert(b"storageVersion".to_vec(), format!("{}.0", blueprint.target.minor_text()).into_bytes());
+    }
+    if blueprint.raise > 0 {
+        let revision = keyspace::revision_key(raised);
+        // etcd goes on with this compaction when it starts, so that nobody can ask for what was before.
+        meta.insert(b"scheduledCompactRev".to_vec(), revision.to_vec());
+        editor.append(b"key", &revision, b"").map_err(found)?;
+    }
+    let cluster = editor.bucket(b"cluster").map_err(found)?;
+    if before
+        .cluster
+        .is_some_and(|agreed| (agreed.major, agreed.minor) > (blueprint.target.major, blueprint.target.minor))
+    {
+        let version = Version::new(blueprint.target.major, blueprint.target.minor, 0);
+        cluster.insert(b"clusterVersion".to_vec(), version.to_string().into_bytes());
+    }
+    editor.write(path).map_err(found)?;
+    Ok(Edited { revision_before: before.revision, cleared_alarms, members_before, note })
+}
+
+struct Before {
+    revision: i64,
+    /// The version of the etcd that wrote it, as far as it tells.
+    written: Option<Version>,
+    /// What the storage says.
+    storage: Option<Version>,
+    /// What the cluster had agreed on.
+    cluster: Option<Version>,
+}
+
+impl Before {
+    fn of(file: &File, editor: &mut Editor<'_>) -> Result<Self, EditError> {
+        let version =
+            |text: Option<&Vec<u8>>| text.and_then(|text| std::str::from_utf8(text).ok()?.parse::<Version>().ok());
+        let cluster = version(editor.bucket(b"cluster")?.get(&b"clusterVersion"[..]));
+        let meta = editor.bucket(b"meta")?;
+        let compacted = [&b"scheduledCompactRev"[..], b"finishedCompactRev"]
+            .iter()
+            .filter_map(|mark| meta.get(*mark))
+            .filter_map(|value| keyspace::revision(value).ok())
+            .map(|(revision, _)| revision.main)
+            .max();
+        // Storage says its version from 3.6 on, and has a term from 3.5 on (etcd `schema.UnsafeDetectSchemaVersion`).
+        let term = meta.get(&b"term"[..]).is_some_and(|term| term.iter().any(|byte| *byte != 0));
+        let storage = version(meta.get(&b"storageVersion"[..])).or(term.then_some(Version::new(3, 5, 0)));
+        let last = Database::open_newest(file)?.last_key(b"key")?;
+        let last = last.map(|key| keyspace::revision(&key)).transpose().map_err(|what| Corruption::new(0, what))?;
+        let last = last.map_or(1, |(revision, _)| revision.main);
+        Ok(Self { revision: last.max(compacted.unwrap_or(1)), written: storage.max(cluster), storage, cluster })
+    }
+}
+
+fn write_log(dir: &Path, blueprint: &DataDirSpec) -> Result<(), BuildError> {
+    let us = blueprint.membership.named(&blueprint.name);
+    let us = us.ok_or_else(|| BuildError::NoSuchMember(blueprint.name.clone()))?;
+    let log = wal::new_log(us.id, &blueprint.membership);
+    durable::write_stream(&dir.join("member/wal").join(wal::FIRST_SEGMENT), PRIVATE_FILE, |file| {
+        use io::Write as _;
+        durable::reserve(file, wal::SEGMENT_BYTES)?;
+        file.write_all(&log)?;
+        file.set_len(wal::SEGMENT_BYTES)
+    })?;
+    let name = raft_snapshot::file_name(&blueprint.membership);
+    durable::write_file(
+        &dir.join("member/snap").join(name),
+        &raft_snapshot::encode(&blueprint.membership),
+        PRIVATE_FILE,
+    )?;
+    Ok(durable::write_file(&dir.join("name"), blueprint.name.as_bytes(), PRIVATE_FILE)?)
+}

@@ -1,0 +1,115 @@
+//! `S/drill.json`: what the last drills of this server's snapshots found, whoever ran them. The fields are added to, never renamed.
+
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock;
+use crate::datadir::DataDir;
+use crate::durable::{self, PRIVATE_FILE, WriteError};
+use crate::error::ErrorReport;
+use crate::recovery::drill::Passed;
+
+/// What was found so far.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Record {
+    /// The last drill.
+    pub last: Option<Outcome>,
+    /// When one passed last; RFC 3339.
+    pub last_success: Option<String>,
+    /// Drills that failed.
+    pub failures: u64,
+}
+
+/// The outcome of a drill.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Outcome {
+    /// Which snapshot: its name or URL; `latest` if there was none.
+    pub snapshot: String,
+    /// When it ended; RFC 3339.
+    pub at: String,
+    /// It passed.
+    pub passed: bool,
+    /// Why not.
+    pub failure: Option<String>,
+    /// The etcd that ran on it; empty if it failed.
+    pub etcd_version: String,
+    /// Milliseconds; 0 if it failed.
+    pub took_ms: u64,
+}
+
+impl Outcome {
+    /// A drill of `snapshot` that passed, and ended at `at`.
+    #[must_use]
+    pub fn passed(snapshot: &str, passed: &Passed, at: SystemTime) -> Self {
+        Self {
+            snapshot: snapshot.to_owned(),
+            at: clock::rfc3339(at),
+            passed: true,
+            failure: None,
+            etcd_version: passed.etcd.to_string(),
+            took_ms: u64::try_from(passed.took.as_millis()).unwrap_or(u64::MAX),
+        }
+    }
+
+    /// One that failed, as it is reported.
+    #[must_use]
+    pub fn failed(snapshot: &str, report: &ErrorReport, at: SystemTime) -> Self {
+        let causes: String = report.because.iter().map(|cause| format!(": {cause}")).collect();
+        let failure = Some(format!("{}{causes}", report.message));
+        Self { snapshot: snapshot.to_owned(), at: clock::rfc3339(at), failure, ..Self::default() }
+    }
+}
+
+impl Record {
+    /// Reads it; an empty one if there is none, or none that can be read.
+    #[must_use]
+    pub fn read(data: &DataDir) -> Self {
+        let bytes = crate::host::read_small(&data.drills());
+        bytes.ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+    }
+
+    /// With one more outcome.
+    #[must_use]
+    pub fn with(mut self, outcome: Outcome) -> Self {
+        if outcome.passed {
+            self.last_success = Some(outcome.at.clone());
+        } else {
+            self.failures = self.failures.saturating_add(1);
+        }
+        self.last = Some(outcome);
+        self
+    }
+
+    /// Writes it.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn write(&self, data: &DataDir) -> Result<(), WriteError> {
+        let mut text = serde_json::to_vec_pretty(self).unwrap_or_default();
+        text.push(b'\n');
+        durable::write_file(&data.drills(), &text, PRIVATE_FILE)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_success_is_remembered_through_failures() {
+        let outcome = |at: &str, passed| Outcome { at: at.into(), passed, ..Outcome::default() };
+        let record = Record::default().with(outcome("1", true)).with(outcome("2", false)).with(outcome("3", false));
+        assert_eq!((record.failures, record.last_success.as_deref()), (2, Some("1")));
+        assert_eq!(record.last.as_ref().map(|last| last.at.as_str()), Some("3"));
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::new(dir.path());
+        std::fs::create_dir(data.server()).unwrap();
+        record.write(&data).unwrap();
+        assert_eq!(Record::read(&data), record);
+        std::fs::write(data.drills(), "{").unwrap();
+        assert_eq!(Record::read(&data), Record::default());
+    }
+}

@@ -1,0 +1,144 @@
+//! Why a reset, restore or undoing of one was not done, and what is left of it.
+
+use std::path::PathBuf;
+
+use crate::boltdb::membership::MembershipError;
+use crate::error::{Code, Diagnostic, ErrorReport, Exit};
+use crate::plan::command::Invocation;
+use crate::plan::start::KnownSnapshot;
+use crate::text::format_bytes;
+
+/// Why it was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum ResetError {
+    /// There are no data.
+    #[error("there is no etcd data in {}; nothing to reset", etcd.display())]
+    NoData {
+        /// etcd's data directory.
+        etcd: PathBuf,
+        /// For the commands that are printed.
+        invocation: Box<Invocation>,
+        /// The newest snapshot of this server.
+        newest: Option<Box<KnownSnapshot>>,
+    },
+    /// There are data without a log.
+    #[error("{} holds etcd data, but no write-ahead log to resume from", .0.display())]
+    MissingWal(PathBuf),
+    /// Nothing was set aside.
+    #[error("there is no earlier data to go back to: no etcd-old-… with a database in {}", .0.display())]
+    NoEarlierData(PathBuf),
+    /// There is no room.
+    #[error("the new data needs {}, and {} is free in {}", format_bytes(*needed), format_bytes(*free), dir.display())]
+    Space {
+        /// Bytes.
+        needed: u64,
+        /// Bytes.
+        free: u64,
+        /// Where.
+        dir: PathBuf,
+    },
+    /// The member cannot be one.
+    #[error(transparent)]
+    Membership(#[from] MembershipError),
+    /// It failed before anything was changed.
+    #[error("the {act} was not done, and nothing was changed")]
+    Untouched {
+        /// What.
+        act: &'static str,
+        /// Why.
+        #[source]
+        why: ErrorReport,
+    },
+    /// It failed after that.
+    #[error("the {act} failed and was rolled back: everything is as it was before")]
+    RolledBack {
+        /// What.
+        act: &'static str,
+        /// Why.
+        #[source]
+        why: ErrorReport,
+    },
+    /// It failed, and could not be undone now.
+    #[error("the {act} failed, and cannot be rolled back now: {why}")]
+    NotRolledBack {
+        /// What.
+        act: &'static str,
+        /// Why it failed.
+        why: String,
+        /// Why it cannot be undone.
+        #[source]
+        source: ErrorReport,
+    },
+    /// The data are in place, and something after that failed.
+    #[error("the {act} is done, and its data is in place and good, but this could not be recorded")]
+    NotRecorded {
+        /// What.
+        act: &'static str,
+        /// Why.
+        #[source]
+        source: ErrorReport,
+    },
+}
+
+impl Diagnostic for ResetError {
+    fn code(&self) -> Code {
+        match self {
+            Self::NoData { .. } => Code::NoEtcdData,
+            Self::MissingWal(_) => Code::DataIncomplete,
+            Self::NoEarlierData(_) => Code::NoEarlierData,
+            Self::Space { .. } => Code::NoSpace,
+            Self::Membership(_) => Code::InvalidMembership,
+            Self::Untouched { why, .. } => why.code,
+            Self::RolledBack { .. } => Code::ResetRolledBack,
+            Self::NotRolledBack { .. } => Code::ResetNotRolledBack,
+            Self::NotRecorded { .. } => Code::ResetNotRecorded,
+        }
+    }
+
+    fn exit(&self) -> Exit {
+        match self {
+            // Somebody exchanged the data: trying again is no remedy.
+            Self::RolledBack { why, .. }
+            | Self::NotRolledBack { source: why, .. }
+            | Self::NotRecorded { source: why, .. }
+                if why.exit() == Exit::Refused =>
+            {
+                Exit::Refused
+            }
+            Self::Untouched { why, .. } => why.exit(),
+            _ => self.code().exit(),
+        }
+    }
+
+    fn next_step(&self) -> Option<String> {
+        Some(match self {
+            Self::NoData { invocation, newest: Some(newest), .. } => format!(
+                "is the disk of the data mounted? If the data is lost, the newest snapshot is {newest}. Restore it: {}",
+                invocation.restore(&newest.name)
+            ),
+            Self::NoData { invocation, newest: None, .. } => format!(
+                "is the disk of the data mounted? No snapshot of this server was found; restore one from elsewhere: {}",
+                invocation.restore("PATH")
+            ),
+            Self::MissingWal(etcd) => format!(
+                "restore the newest snapshot (quorate etcd-snapshot ls), or what the database there holds: \
+                 --cluster-reset-restore-path={}/member/snap/db --skip-hash-check",
+                etcd.display()
+            ),
+            Self::NoEarlierData(_) => "quorate etcd-snapshot ls shows the snapshots that can be restored".into(),
+            Self::Space { dir, .. } => format!("see what takes the space: du -xsh {}/*", dir.display()),
+            Self::Membership(_) => return None,
+            Self::Untouched { why, .. } => return why.next_step(),
+            Self::RolledBack { why, .. } => {
+                return why.next_step().or_else(|| Some("fix the cause above, then run the same command again".into()));
+            }
+            Self::NotRolledBack { source, .. } | Self::NotRecorded { source, .. } if source.exit() == Exit::Refused => {
+                return source.next_step();
+            }
+            Self::NotRolledBack { .. } | Self::NotRecorded { .. } => {
+                "fix that, then start the server without the flags: the next start finishes or rolls back from its journal"
+                    .into()
+            }
+        })
+    }
+}

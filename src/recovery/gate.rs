@@ -1,0 +1,136 @@
+//! The last question before data are given to clients: does an etcd run on them, is it the sole member that was meant, does it hold
+//! what was built, and can it be written to?
+
+use std::time::Duration;
+
+use crate::error::{Code, Diagnostic};
+use crate::etcd::client::{ClientError, EtcdClient, Expected, MemberFacts, NotHealthy};
+use crate::etcd::embedded::hex;
+use crate::faults;
+use crate::job::JobControl;
+use crate::recovery::build::Built;
+use crate::recovery::isolated_etcd::{IsolatedEtcd, IsolatedEtcdError, Program, Running, health_timeout};
+
+/// Why the data are not given to clients.
+#[derive(Debug, thiserror::Error)]
+pub enum GateError {
+    /// etcd does not run on them.
+    #[error("etcd does not run on the new data")]
+    Trial(#[from] IsolatedEtcdError),
+    /// It is not what was built.
+    #[error("etcd does not have what was built: {what} is {found}, and should be {expected}")]
+    Differs {
+        /// What was compared.
+        what: &'static str,
+        /// What etcd has.
+        found: String,
+        /// What it should have.
+        expected: String,
+    },
+    /// It cannot be asked, or written to.
+    #[error("etcd answers, and cannot {act}")]
+    Client {
+        /// What.
+        act: &'static str,
+        /// Why not.
+        source: ClientError,
+    },
+    /// The system gives no random numbers.
+    #[error("the system gives no random numbers, or a test wants this to fail")]
+    System(#[source] std::io::Error),
+}
+
+impl Diagnostic for GateError {
+    fn code(&self) -> Code {
+        match self {
+            Self::Trial(error) => error.code(),
+            Self::Differs { .. } => Code::RestoreCheckFailed,
+            Self::Client { .. } => Code::EtcdRequestFailed,
+            Self::System(_) => Code::OsError,
+        }
+    }
+}
+
+/// What is asked for.
+#[derive(Clone, Debug)]
+pub struct GateInput<'a> {
+    /// Who the sole member is.
+    pub expected: Expected,
+    /// What it should hold, if that is known.
+    pub built: Option<&'a Built>,
+    /// Bytes of the database.
+    pub size: u64,
+}
+
+/// What etcd said.
+#[derive(Clone, Debug)]
+pub struct GateReport {
+    /// About itself.
+    pub member: MemberFacts,
+    /// How long it took to be healthy.
+    pub took: Duration,
+    /// The revision when it was stopped.
+    pub revision: i64,
+}
+
+/// Runs etcd, asks, and stops it again, whatever it said.
+///
+/// # Errors
+/// The first thing that is not as it should be.
+pub async fn verify(
+    trial: &IsolatedEtcd<'_>,
+    program: &Program,
+    question: &GateInput<'_>,
+    course: &JobControl,
+) -> Result<GateReport, GateError> {
+    let mut running = trial.start(program)?;
+    let asked = ask(&mut running, question, course).await;
+    // The first thing that went wrong is the one that counts.
+    let stopped = running.stop().await;
+    let answer = asked?;
+    stopped?;
+    Ok(answer)
+}
+
+async fn ask(running: &mut Running, question: &GateInput<'_>, course: &JobControl) -> Result<GateReport, GateError> {
+    let begun = crate::clock::monotonic();
+    let expected = &question.expected;
+    let member = running
+        .until(health_timeout(question.size), course, async |client: &mut EtcdClient| {
+            match client.check(expected).await {
+                Ok(member) => Ok(member),
+                // Data that come back may be from before this server moved.
+                Err(NotHealthy::OtherAddress { member, is_alone: true, .. }) => {
+                    let moved = client.update_peer_url(member, &expected.peer_url).await;
+                    Err(moved.map_or_else(|why| why.to_string(), |()| "its peer URL was put right a moment ago".into()))
+                }
+                Err(why) => Err(why.to_string()),
+            }
+        })
+        .await?;
+    let took = begun.elapsed();
+    faults::point("restore::gate").map_err(GateError::System)?;
+    compare("the number of members", &member.members, &1)?;
+    let (trust, url) = running.address();
+    let client = EtcdClient::connect_for(trust, url, health_timeout(question.size)).await;
+    let mut client = client.map_err(|source| GateError::Client { act: "be connected to", source })?;
+    let failed = |act| move |source| GateError::Client { act, source };
+    if let Some(inspection) = question.built.map(|built| &built.inspection) {
+        compare("the revision", &member.revision, &inspection.revision)?;
+        let keys = client.count().await.map_err(failed("count its keys"))?;
+        compare("the number of keys", &keys, &inspection.keys)?;
+        let hash = client.hash_of_everything().await.map_err(failed("say its HashKV"))?;
+        compare("HashKV", &hash.hash, &inspection.hash_kv)?;
+    }
+    let mark = hex(&crate::random::random::<8>().map_err(GateError::System)?);
+    let revision =
+        client.write_and_delete_probe(&format!("quorate/gate/{mark}")).await.map_err(failed("be written to"))?;
+    Ok(GateReport { member, took, revision })
+}
+
+fn compare<T: PartialEq + ToString>(what: &'static str, found: &T, expected: &T) -> Result<(), GateError> {
+    if found == expected {
+        return Ok(());
+    }
+    Err(GateError::Differs { what, found: found.to_string(), expected: expected.to_string() })
+}

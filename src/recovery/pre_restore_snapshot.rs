@@ -1,0 +1,81 @@
+//! The snapshot that is taken of the data in use before others take their place.
+
+use crate::clock;
+use crate::etcd::client;
+use crate::log_failure;
+use crate::plan::retention::Policy;
+use crate::plan::snapshot_name::NamePrefix;
+use crate::plan::start::ClusterRecord;
+use crate::recovery::run::{Report, ResetRun, blocking};
+use crate::snapshot::prune;
+use crate::snapshot::save::{self, SaveRequest};
+use crate::snapshot::store::local::Directory;
+use crate::snapshot::store::{Removed, Store as _};
+
+impl ResetRun<'_> {
+    /// A snapshot of the data in use, as far as they can be read without their log. A net that cannot be had is no reason to fall: the
+    /// data themselves are kept too.
+    pub(crate) async fn save_pre_restore_snapshot(&self, before: Option<&ClusterRecord>, report: &mut Report) {
+        let data = self.data.clone();
+        let known = before.cloned().unwrap_or_default();
+        let wish = SaveRequest {
+            dir: self.config.snapshot.place(self.data),
+            base: NamePrefix::pre_restore(),
+            node: self.config.node_name.clone(),
+            packing: self.config.snapshot.packing,
+            reason: "pre-restore",
+            labels: std::collections::BTreeMap::default(),
+            lineage: known.lineage.clone(),
+            live: None,
+            last_named: 0,
+            course: self.course.clone(),
+        };
+        let facts = client::MemberSource {
+            member_id: known.member_id,
+            cluster_id: known.cluster_id,
+            version: known.etcd_version.map(|version| version.to_string()).unwrap_or_default(),
+            db_size: 0,
+            alarms: Vec::new(),
+        };
+        let dir = wish.dir.clone();
+        (self.tell)("saving the data in use", 0, 0);
+        let saved = blocking(move || save::save_offline(&wish, &data, &facts)).await;
+        match saved {
+            Ok(Ok(manifest)) => {
+                tracing::info!(name = manifest.name, revision = manifest.revision, "the data in use were saved first");
+                report.safety_net = Some(dir.join(&manifest.name));
+            }
+            Ok(Err(why)) => report.notes.push(format!(
+                "no snapshot of the data in use was taken first ({}); the data themselves are kept",
+                why.to_report().message
+            )),
+            Err(why) => report.notes.push(format!("no snapshot of the data in use was taken first: {why}")),
+        }
+    }
+
+    /// As many are kept as data directories that were set aside.
+    pub(crate) async fn prune_pre_restore_snapshots(&self) {
+        let local = Directory(self.config.snapshot.place(self.data));
+        let policy = Policy { last: Some(self.config.etcd_old_retention), ..Policy::default() };
+        let now = clock::unix_seconds(clock::now());
+        let pruned = async {
+            let all = local.list().await?;
+            let owner = crate::cluster::file::owner(self.data, &self.config.node_name, None);
+            let decided = prune::plan(&all, &NamePrefix::pre_restore(), &owner, &policy, now);
+            local.remove(&prune::dropped(&decided)).await
+        };
+        match pruned.await {
+            Ok(Removed { gone, failed, .. }) => {
+                for name in gone {
+                    tracing::info!(name, "pruned; etcd-old-retention is for these, too");
+                }
+                if let Some(failure) = failed {
+                    log_failure!(warn, failure.to_report(), "some older snapshots of this kind could not be pruned");
+                }
+            }
+            Err(failure) => {
+                log_failure!(warn, failure.to_report(), "older snapshots of this kind could not be pruned");
+            }
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! The data directories that were set aside: which there are, how large they are, and which of them go.
+//!
+//! They belong to etcd's user, and may lie in a directory of that user's. So all of this is done on directories that are held open, and what
+//! is removed is removed by descriptor.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::datadir::DataDir;
+use crate::durable::{self, DirError, DirHandle, OnPath as _};
+use crate::faults;
+use crate::plan::restore::outdated;
+use crate::plan::start::ClusterRecord;
+use crate::recovery::workspace::{RecoveryDirs, RetiredHandle};
+
+/// What is remembered of the cluster that the data are of, within the directory itself.
+const RECORD: &str = "cluster.json";
+/// Larger than any, in bytes.
+const MAX_RECORD_BYTES: u64 = 1 << 20;
+
+/// Data that were set aside.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RetiredData {
+    /// Where.
+    pub path: PathBuf,
+    /// When, in seconds since 1970.
+    pub second: u64,
+    /// Bytes on the disk.
+    pub bytes: u64,
+}
+
+/// All of them, the newest first.
+#[must_use]
+pub fn list(data: &DataDir) -> Vec<RetiredData> {
+    let mut found: Vec<RetiredData> = retired_dirs(data).iter().flat_map(|(dir, path)| in_dir(dir, path)).collect();
+    found.sort_by_key(|aside| std::cmp::Reverse(aside.second));
+    found
+}
+
+/// True if there is no database in a directory that is, or was, etcd's own or its `member`: then it is not worth going back to.
+/// What is there and is not as it should be counts as one, so that it is refused where it is opened.
+fn lacks_database(dir: &DirHandle) -> bool {
+    let below = |dir: &DirHandle, name: &str| match dir.stat(name) {
+        Ok(None) => Some(None),
+        Ok(Some(found)) if found.is_dir() => dir.open_dir(name).ok().flatten().map(Some),
+        _ => None,
+    };
+    let Some(member) = below(dir, "member") else { return false };
+    match below(member.as_ref().unwrap_or(dir), "snap") {
+        Some(Some(snap)) => matches!(snap.stat("db"), Ok(None)),
+        Some(None) => true,
+        None => false,
+    }
+}
+
+/// True if the data in use have a database.
+#[must_use]
+pub fn is_in_use(data: &DataDir) -> bool {
+    data.open_member().ok().flatten().is_some_and(|member| !lacks_database(&member))
+}
+
+/// The directories in which data are set aside: `db`, and where `member` is renamed.
+fn retired_dirs(data: &DataDir) -> Vec<(DirHandle, PathBuf)> {
+    let beside = RecoveryDirs::of(data).ok().flatten().filter(|place| place.is_inside);
+    let beside = beside.map(|place| (place.path().to_path_buf(), place.dir)).map(|(path, dir)| (dir, path));
+    data.open_db().ok().flatten().map(|db| (db, data.db())).into_iter().chain(beside).collect()
+}
+
+fn in_dir(dir: &DirHandle, path: &Path) -> Vec<RetiredData> {
+    let names = dir.names().unwrap_or_default();
+    let aside = |name: &std::ffi::OsString| {
+        let text = name.to_str()?;
+        let second = text.strip_prefix("etcd-old-").or_else(|| text.strip_prefix("member-old-"))?.parse().ok()?;
+        // A link is none, and is not followed.
+        let held = dir.stat(name).ok()?.filter(std::fs::Metadata::is_dir).and_then(|_| dir.open_dir(name).ok()?)?;
+        Some(RetiredData { path: path.join(name), second, bytes: held.size() })
+    };
+    names.iter().filter_map(aside).collect()
+}
+
+/// The newest data that were set aside where those in use are.
+///
+/// # Errors
+/// If they cannot be opened.
+pub fn newest(data: &DataDir) -> Result<Option<(RetiredData, RetiredHandle)>, DirError> {
+    let Some(place) = RecoveryDirs::of(data)? else { return Ok(None) };
+    let aside = in_dir(&place.dir, place.path())
+        .into_iter()
+        .filter(|aside| aside.path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(place.aside())));
+    // What was set aside without a database is nothing to go back to.
+    let holds = |aside: &RetiredData| {
+        let name = aside.path.file_name().unwrap_or_default();
+        place.dir.open_dir(name).ok().flatten().is_none_or(|dir| !lacks_database(&dir))
+    };
+    let Some(aside) = aside.filter(holds).max_by_key(|aside| aside.second) else { return Ok(None) };
+    let name = aside.path.file_name().unwrap_or_default();
+    Ok(RetiredHandle::of(&place, name)?.map(|held| (aside, held)))
+}
+
+/// Removes all but the newest `keep`. Gives what was removed.
+///
+/// # Errors
+/// The first one that cannot be removed.
+pub fn delete_oldest(data: &DataDir, keep: usize) -> Result<Vec<RetiredData>, DirError> {
+    let dirs = retired_dirs(data);
+    let found = dirs.iter().flat_map(|(dir, path)| {
+        let aside = in_dir(dir, path);
+        aside.into_iter().map(move |aside| (aside.second, (dir, aside)))
+    });
+    // What holds no data takes the place of none that does.
+    let is_full = |(dir, aside): &(&DirHandle, RetiredData)| {
+        let name = aside.path.file_name().unwrap_or_default();
+        dir.open_dir(name).ok().flatten().is_none_or(|aside| !lacks_database(&aside))
+    };
+    let (full, empty): (Vec<_>, Vec<_>) = found.partition(|(_, aside)| is_full(aside));
+    let mut removed = Vec::new();
+    for (dir, aside) in outdated(full, keep).into_iter().chain(outdated(empty, keep)) {
+        faults::point("restore::rotate").on("remove", &aside.path)?;
+        dir.remove_all(aside.path.file_name().unwrap_or_default())?;
+        removed.push(aside);
+    }
+    Ok(removed)
+}
+
+/// Notes in data that were set aside which cluster they are of.
+///
+/// # Errors
+/// If it cannot be written.
+pub fn write_record(dir: &DirHandle, record: &ClusterRecord) -> Result<(), DirError> {
+    let mut text = serde_json::to_vec_pretty(record).unwrap_or_default();
+    text.push(b'\n');
+    Ok(dir.write_file(RECORD, &text, durable::PRIVATE_FILE)?)
+}
+
+/// What [`label`] noted.
+///
+/// # Errors
+/// If something else has its name, or it cannot be read.
+pub fn read_record(dir: &DirHandle) -> Result<Option<ClusterRecord>, DirError> {
+    Ok(dir.read(RECORD, MAX_RECORD_BYTES)?.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
+}
+
+/// Removes what [`label`] noted: the data are in use again.
+///
+/// # Errors
+/// If it cannot be removed.
+pub fn remove_record(dir: &DirHandle) -> Result<(), DirError> {
+    Ok(dir.remove_file(RECORD).map(drop)?)
+}

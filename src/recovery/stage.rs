@@ -1,0 +1,230 @@
+//! Builds the new data beside those in use: from a snapshot, or from what an etcd makes of the log.
+
+use std::path::{Path, PathBuf};
+
+use crate::boltdb::membership::Membership;
+use crate::clock;
+use crate::datadir::DataDir;
+use crate::durable::{self, DirError, OnPath as _, PRIVATE_DIR, PRIVATE_FILE};
+use crate::error::AppError;
+use crate::etcd::data_state::data_state;
+use crate::etcd::settings::Addresses;
+use crate::faults;
+use crate::host;
+use crate::launcher::preflight::{self, random_digits};
+use crate::pki::{self, Names};
+use crate::plan::start::{self, ClusterRecord, DataState};
+use crate::recovery::build::{self, Built, DataDirSpec};
+use crate::recovery::error::ResetError;
+use crate::recovery::isolated_etcd::{self, IsolatedEtcd};
+use crate::recovery::journal::{Journal, Operation};
+use crate::recovery::run::{RESERVED_FREE_BYTES, Report, ResetRun, Staged, blocking};
+use crate::recovery::workspace::{RecoveryDirs, RecoveryPaths, Work};
+use crate::recovery::{replay, resume, retired};
+use crate::snapshot::browse;
+use crate::snapshot::file::{self, SnapshotFile};
+use crate::snapshot::verify::VerifyError;
+
+/// The copy in which an etcd reads the log to its end.
+const REPLAY: &str = "replay";
+
+impl ResetRun<'_> {
+    /// Builds the new data beside those in use.
+    pub(crate) async fn stage(&mut self, what: Operation, snapshot: Option<PathBuf>) -> Result<Staged, AppError> {
+        let data = self.data;
+        let before = crate::cluster::file::load(data)?;
+        let found = data_state(data)?;
+        let paths = RecoveryPaths::of(data, clock::unix_seconds(clock::now()))?;
+        let in_place = data.open_member()?.map(|member| member.id()).transpose()?;
+        let opened = if let Some(path) = snapshot {
+            Some(self.open_snapshot(path).await?)
+        } else {
+            self.check_data(found, before.as_ref())?;
+            None
+        };
+        let mut report = Report {
+            act: Some(what),
+            from: opened.as_ref().map(|snapshot| snapshot.path.clone()),
+            old: paths.old.clone().filter(|_| retired::is_in_use(self.data)),
+            members_before: before.as_ref().map_or(0, |cluster| cluster.members).max(self.members_now()),
+            ..Report::default()
+        };
+        report.room = Some(self.check_room(&paths, opened.as_ref())?);
+        let token = self.read_secrets(&mut report).await?;
+        let place = RecoveryDirs::of(data)?.ok_or_else(|| DirError::Missing(data.db()))?;
+        let work = place.clear(data)?;
+        let name = self.read_name(before.as_ref())?;
+        let blueprint =
+            self.spec(name, if what == Operation::Reset { 0 } else { self.config.cluster_reset_bump_revision })?;
+        let built = match opened {
+            Some(snapshot) => self.build(snapshot, &work, &blueprint).await,
+            None => self.replay(&work, &blueprint, &mut report).await,
+        };
+        let (held, shown) = work.names();
+        let built = built.map_err(|failure| failure.to_report().renamed(&held, &shown))?;
+        // Only now: what cannot be restored leaves nothing behind, however often it is tried.
+        if found == DataState::Present && !self.asked.no_safety_net {
+            self.save_pre_restore_snapshot(before.as_ref(), &mut report).await;
+        }
+        // Before it is theirs: what is put in place later must still be this one.
+        let member = work.enter(&[Work::BUILT, DataDir::MEMBER_NAME])?.id()?;
+        faults::point("restore::give").on("hand over", &work.path(Work::BUILT))?;
+        data.chown_to_etcd_user(&work.enter(&[Work::BUILT])?)?;
+        report.size = built.size;
+        report.revision = Some((built.revision_before, built.inspection.revision));
+        report.keys = Some(built.inspection.keys);
+        report.members_before = report.members_before.max(built.members_before);
+        report.cleared_alarms.clone_from(&built.cleared_alarms);
+        report.notes.extend(built.note.clone());
+        let mut journal =
+            Journal::begin(what, clock::rfc3339(clock::now()), paths, self.record(before.as_ref(), &blueprint));
+        journal.before = before;
+        if let Some(token) = token {
+            durable::write_file(&resume::staged_token(data), token.as_bytes(), PRIVATE_FILE)?;
+        }
+        Ok(Staged { journal, report, built: Some(built), member, before: in_place })
+    }
+
+    /// How many members the database in use knows, as far as it can be read.
+    fn members_now(&self) -> usize {
+        let members = self.data.bolt().ok().flatten().and_then(|file| browse::members(&file).ok());
+        members.map_or(0, |members| members.len())
+    }
+
+    /// What is reset must be there, and readable for this etcd.
+    pub(crate) fn check_data(&self, found: DataState, before: Option<&ClusterRecord>) -> Result<(), AppError> {
+        match found {
+            DataState::Present => {}
+            DataState::Absent | DataState::NeverInitialized => {
+                let (etcd, invocation) = (self.data.etcd(), Box::new(self.config.invocation.clone()));
+                return Err(ResetError::NoData { etcd, invocation, newest: self.newest.clone().map(Box::new) }.into());
+            }
+            DataState::MissingWal => return Err(ResetError::MissingWal(self.data.etcd()).into()),
+        }
+        if let Some(last) = before.and_then(|cluster| cluster.etcd_version) {
+            start::check_versions(last, self.program.version)?;
+        }
+        Ok(())
+    }
+
+    async fn open_snapshot(&self, path: PathBuf) -> Result<SnapshotFile, AppError> {
+        let opened = blocking(move || file::open(&path)).await??;
+        if opened.trailer.is_none() && !self.asked.skip_hash {
+            return Err(VerifyError::NoHash(opened.path).into());
+        }
+        Ok(opened)
+    }
+
+    /// Bytes that are needed, and that are free.
+    fn check_room(&self, paths: &RecoveryPaths, snapshot: Option<&SnapshotFile>) -> Result<(u64, u64), ResetError> {
+        let dir = paths.work.ancestors().find(|dir| dir.is_dir()).unwrap_or(Path::new("/")).to_path_buf();
+        let needed =
+            RESERVED_FREE_BYTES + snapshot.map_or_else(|| replay::size(self.data), |snapshot| snapshot.database_size);
+        let free = host::free_bytes(&dir).unwrap_or(u64::MAX);
+        if free < needed { Err(ResetError::Space { needed, free, dir }) } else { Ok((needed, free)) }
+    }
+
+    /// CAs and token: those that are there stay. A token that was given is the server's once all is done.
+    async fn read_secrets(&self, report: &mut Report) -> Result<Option<String>, AppError> {
+        let had_none = !self.data.certificate("server-ca").certificate.exists();
+        preflight::ensure_certificates(self.data, Names::of(self.config)).await?;
+        if had_none {
+            let tls = self.data.tls();
+            report.notes.push(format!(
+                "this server had no certificates, so it made a CA of its own: clients need new ones, from {0} (server-ca.crt, client.crt, \
+                 client.key)",
+                tls.display()
+            ));
+        }
+        let Some(given) = &self.config.token else {
+            pki::token::ensure(self.data, None)?;
+            return Ok(None);
+        };
+        let (token, is_of_another) = pki::token::given_or_new(self.data, given)?;
+        if is_of_another {
+            report.notes.push(
+                "the token that was given was of another CA; its password is kept, with the hash of this server's CA"
+                    .into(),
+            );
+        }
+        Ok(Some(token))
+    }
+
+    fn read_name(&self, before: Option<&ClusterRecord>) -> Result<String, AppError> {
+        let known = preflight::read_name(self.data).or_else(|| before.map(|cluster| cluster.member_name.clone()));
+        match known.filter(|name| !name.is_empty()) {
+            Some(name) => Ok(name),
+            None => Ok(format!("{}-{}", self.config.node_name, random_digits()?)),
+        }
+    }
+
+    /// A token that nobody else has makes a cluster that nobody else is in: members of the one before can never mix with it.
+    fn spec(&self, name: String, raise: u64) -> Result<DataDirSpec, AppError> {
+        let token = format!("quorate-{}{}", random_digits()?, random_digits()?);
+        let membership = Membership::new(&[(name.clone(), vec![Addresses::peer_url(self.config)])], &token);
+        let membership = membership.map_err(ResetError::from)?;
+        Ok(DataDirSpec { name, membership, target: self.program.version, raise, allow_empty: self.asked.allow_empty })
+    }
+
+    fn record(&self, before: Option<&ClusterRecord>, blueprint: &DataDirSpec) -> ClusterRecord {
+        ClusterRecord {
+            cluster_id: format!("{:x}", blueprint.membership.cluster_id),
+            epoch: before.map_or(1, |cluster| cluster.epoch + 1),
+            member_id: blueprint.membership.ids().next().map(|id| format!("{id:x}")).unwrap_or_default(),
+            member_name: blueprint.name.clone(),
+            members: 1,
+            control_urls: Vec::new(),
+            etcd_version: Some(self.program.version),
+            lineage: self.lineage.clone(),
+            lineage_is_partial: false,
+            other: before.map(|cluster| cluster.other.clone()).unwrap_or_default(),
+        }
+    }
+
+    async fn build(&self, snapshot: SnapshotFile, work: &Work, blueprint: &DataDirSpec) -> Result<Built, AppError> {
+        let (dir, blueprint, course, tell) =
+            (work.through(Work::BUILT), blueprint.clone(), self.course.clone(), self.tell.clone());
+        let built = blocking(move || {
+            build::build(&snapshot, &dir, &blueprint, &course, &mut |done, all| {
+                tell("building the new data", done, all);
+            })
+        });
+        Ok(built.await??)
+    }
+
+    /// Lets an etcd read the log to its end in a copy, and builds from what comes out.
+    async fn replay(&self, work: &Work, blueprint: &DataDirSpec, report: &mut Report) -> Result<Built, AppError> {
+        let member = self.data.open_member()?.ok_or_else(|| DirError::Missing(self.data.etcd_member()))?;
+        let (copy, tell) = (work.through(REPLAY).join(DataDir::MEMBER_NAME), self.tell.clone());
+        let kept =
+            blocking(move || replay::copy(&member, &copy, &mut |done, all| tell("copying the data in use", done, all)));
+        let kept = kept.await??;
+        if kept.uncertain > 0 {
+            report.notes.push(format!(
+                "the end of the log ({}) was not known to this member to be committed, and is kept: clients may have been told that it was \
+                 written",
+                if kept.uncertain == 1 { "one entry".into() } else { format!("{} entries", kept.uncertain) }
+            ));
+        }
+        let bytes = replay::size_of(&work.enter(&[REPLAY, DataDir::MEMBER_NAME])?);
+        self.data.chown_to_etcd_user(&work.enter(&[REPLAY])?)?;
+        let (trust, dir) = (isolated_etcd::trust(&self.data.restore()), work.path(REPLAY));
+        let isolated_etcd = IsolatedEtcd {
+            config: self.config,
+            data: self.data,
+            trust: &trust,
+            dir: &dir,
+            name: &blueprint.name,
+            quota: isolated_etcd::quota(bytes),
+            force_new_cluster: true,
+            is_gentle: false,
+        };
+        tracing::info!("an etcd reads the log of this member to its end, in a copy");
+        replay::run(&isolated_etcd, &self.program, bytes, self.course).await?;
+        let built = work.dir.make_dir(Work::BUILT, PRIVATE_DIR)?;
+        build::take_database(&work.enter(&[REPLAY])?, &built)?;
+        work.dir.remove_all(REPLAY)?;
+        let blueprint = blueprint.clone();
+        Ok(blocking(move || build::build_in_place(&built.proc_path(), &blueprint)).await??)
+    }
+}

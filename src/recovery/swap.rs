@@ -1,0 +1,153 @@
+//! Puts new data in the place of those that are there, and back, by renames alone.
+//!
+//! Usually `db/etcd` is renamed. Where it is a mount point or a link, `member` is renamed within what it leads to, so that the data
+//! stay on the disk that they were put on; the new ones are then built there too.
+
+use std::path::{Path, PathBuf};
+
+use crate::datadir::{DataDir, DataDirError};
+use crate::durable::{self, DirError, WriteError};
+use crate::error::{Code, Diagnostic};
+use crate::faults;
+use crate::plan::restore::{Interrupted, Recovery, recover};
+use crate::recovery::journal::{Journal, JournalUnreadable, Operation};
+use crate::recovery::workspace::{RecoveryDirs, SwappedDirs};
+
+/// Why the data were not exchanged.
+#[derive(Debug, thiserror::Error)]
+pub enum SwapError {
+    /// Something could not be renamed or removed.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    /// Something is not what it should be, or is not followed.
+    #[error(transparent)]
+    Held(#[from] DirError),
+    /// The place for the work cannot be made.
+    #[error(transparent)]
+    Place(#[from] DataDirError),
+    /// The journal says nothing.
+    #[error(transparent)]
+    Journal(#[from] JournalUnreadable),
+    /// Data are where none should be.
+    #[error("{} is there, and was not when the {act} was interrupted", path.display())]
+    PathInTheWay {
+        /// What.
+        path: PathBuf,
+        /// What was interrupted.
+        act: &'static str,
+    },
+}
+
+impl Diagnostic for SwapError {
+    fn code(&self) -> Code {
+        match self {
+            Self::Write(error) => error.code(),
+            Self::Held(error) => error.code(),
+            Self::Journal(error) => error.code(),
+            Self::Place(error) => error.code(),
+            Self::PathInTheWay { .. } => Code::PathInTheWay,
+        }
+    }
+
+    fn next_step(&self) -> Option<String> {
+        match self {
+            Self::Write(error) => error.next_step(),
+            Self::Held(error) => error.next_step(),
+            Self::Journal(error) => error.next_step(),
+            Self::Place(error) => error.next_step(),
+            Self::PathInTheWay { path, .. } => Some(format!("move {} away, and start again", path.display())),
+        }
+    }
+}
+
+/// A named step, where tests inject faults.
+fn step(name: &str, path: &Path) -> Result<(), WriteError> {
+    faults::point(&format!("restore::{name}")).map_err(|source| WriteError {
+        act: "exchange the data at",
+        path: path.to_path_buf(),
+        source,
+    })
+}
+
+/// Puts what was built in its place. The journal must have been written.
+///
+/// # Errors
+/// If it cannot be renamed; [`back`] then undoes it.
+pub fn swap_in(data: &DataDir, journal: &Journal) -> Result<(), SwapError> {
+    let held = SwappedDirs::of(data, journal)?;
+    // Held before anything is renamed: what etcd's user does to the names on the way changes nothing any more.
+    let (above, name) = held.staged()?.ok_or_else(|| DirError::Replaced(journal.staged.clone()))?;
+    if let Some(old) = &held.old {
+        step("old_aside", &journal.current)?;
+        held.place.rename(&held.current, &held.place, old)?;
+    }
+    step("new_in_place", &journal.current)?;
+    above.rename(name, &held.place, &held.current)?;
+    step("exchanged", &journal.current)?;
+    Ok(())
+}
+
+/// What there is of an exchange.
+fn inspect(journal: &Journal, held: &SwappedDirs) -> Result<Interrupted, DirError> {
+    // Where etcd's user put something else on the way there is nothing of ours.
+    let is_staged = match held.staged() {
+        Ok(Some((above, name))) => above.stat(name)?.is_some(),
+        Err(DirError::System(error)) => return Err(error.into()),
+        Ok(None) | Err(_) => false,
+    };
+    Ok(Interrupted {
+        phase: journal.phase,
+        had_old: journal.old.is_some(),
+        old_is_aside: held.old.as_ref().map_or(Ok(false), |old| held.has(old))?,
+        is_staged,
+        has_current: held.has(&held.current)?,
+    })
+}
+
+/// Brings the data from before back, in whatever state the exchange is. It can be repeated.
+///
+/// # Errors
+/// If something cannot be renamed.
+pub fn roll_back(data: &DataDir, journal: &Journal) -> Result<Recovery, SwapError> {
+    let held = SwappedDirs::of(data, journal)?;
+    let found = inspect(journal, &held)?;
+    let recovery = recover(found);
+    if recovery == Recovery::Back {
+        if found.has_current {
+            if found.is_staged {
+                return Err(SwapError::PathInTheWay { path: journal.current.clone(), act: journal.act.word() });
+            }
+            step("new_back", &journal.current)?;
+            match held.staged() {
+                Ok(Some((above, name))) => held.place.rename(&held.current, &above, name)?,
+                // What was built is removed afterwards anyway; what an undoing took out of its place has it in the same directory.
+                Ok(None) | Err(_) if journal.act != Operation::Undo => {
+                    held.place.remove_all(&held.current)?;
+                }
+                Ok(None) => return Err(DirError::Missing(journal.staged.clone()).into()),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        if let Some(old) = &held.old {
+            step("old_back", &journal.current)?;
+            held.place.rename(old, &held.place, &held.current)?;
+        }
+    }
+    Ok(recovery)
+}
+
+/// Removes what was only needed meanwhile, the journal first: without it, what is left means nothing.
+///
+/// # Errors
+/// If it cannot be removed.
+pub fn clean_up(data: &DataDir) -> Result<(), SwapError> {
+    step("tidy", &data.restore())?;
+    durable::remove_file(&data.restore_journal())?;
+    if let Some(place) = RecoveryDirs::of(data)? {
+        place.remove_work()?;
+    }
+    if let Some(db) = data.open_db()? {
+        db.remove_all(DataDir::RESTORE_NAME)?;
+    }
+    Ok(())
+}
