@@ -24,7 +24,7 @@ impl BareEtcd {
         let (weight, ports, dir) = (Weight::take(1), Ports::claim(), tempfile::tempdir().unwrap());
         let (client, peer) = (ports.client(), format!("https://127.0.0.1:{}", ports.peer()));
         let tls = node.server_dir().join("tls/etcd");
-        // Once it is added, nobody answers before it has started.
+        // Once it is added, the cluster may not answer before it has started.
         // One that has just joined has no name before it has said so.
         let mut cluster: Vec<String> = eventually("all members to have names", || {
             let list = node.etcdctl(&["member", "list"]);

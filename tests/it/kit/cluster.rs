@@ -20,7 +20,7 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// So many servers on loopback addresses. They are independent: each starts an etcd of one member.
+    /// `count` servers on loopback addresses. They are independent: each starts an etcd with one member.
     pub fn independent(etcd: &Etcd, count: usize) -> Self {
         assert!((1..=5).contains(&count), "127.0.0.2 to 127.0.0.6");
         let host = |node: usize| {
@@ -30,7 +30,7 @@ impl Cluster {
         Self::on(etcd, count, host, None)
     }
 
-    /// The same, each in a network namespace; `None`, and said, where that is not allowed.
+    /// The same, each in a network namespace; `None`, recorded as skipped, where that is not allowed.
     pub fn independent_in_network(etcd: &Etcd, count: usize) -> Option<Self> {
         let network = Network::new(count)?;
         let host = |node: usize| Host {
@@ -144,7 +144,7 @@ impl Drop for Cluster {
     }
 }
 
-/// What comes before the time of a line without one, such as one of a panic, is its predecessor's.
+/// Sorts lines by time. A line without a time, such as one of a panic, follows the line before it.
 fn interleave<'a>(logs: impl Iterator<Item = (&'a str, String)>) -> String {
     let mut lines = Vec::new();
     for (name, log) in logs {

@@ -12,8 +12,8 @@ use super::skip;
 
 const NAMESPACES: &str = "/run/netns";
 const PREFIX: &str = "quorate-test";
-/// Nobody has it: what is sent there reaches nobody.
-const NOBODY: &str = "02:00:00:00:00:fe";
+/// A MAC address that no interface has: packets to it are lost.
+const UNUSED_MAC: &str = "02:00:00:00:00:fe";
 
 /// Namespaces on one network. They are removed when this is dropped.
 #[derive(Debug)]
@@ -24,7 +24,7 @@ pub struct Network {
 }
 
 impl Network {
-    /// A network of so many nodes; `None`, and said, where that is not allowed.
+    /// A network of `nodes` nodes; `None`, recorded as skipped, where namespaces are not allowed.
     pub fn new(nodes: usize) -> Option<Self> {
         static NUMBER: AtomicUsize = AtomicUsize::new(0);
         if !nix::unistd::geteuid().is_root() {
@@ -75,10 +75,22 @@ impl Network {
         Ipv4Addr::new(10, 77, 0, u8::try_from(node + 1).unwrap()).into()
     }
 
-    /// Loses silently what `from` sends to `to`, also over connections that there are.
+    /// Drops silently what `from` sends to `to`, also over open connections.
     pub fn cut(&self, from: usize, to: usize) {
         let (namespace, address) = (self.namespace(from), self.address(to).to_string());
-        must(&["-n", &namespace, "neigh", "replace", &address, "lladdr", NOBODY, "dev", "eth0", "nud", "permanent"]);
+        must(&[
+            "-n",
+            &namespace,
+            "neigh",
+            "replace",
+            &address,
+            "lladdr",
+            UNUSED_MAC,
+            "dev",
+            "eth0",
+            "nud",
+            "permanent",
+        ]);
     }
 
     /// Cuts both directions between two nodes.
@@ -94,7 +106,7 @@ impl Network {
         }
     }
 
-    /// Takes back every cut and every delay.
+    /// Removes every cut and every delay.
     pub fn heal(&self) {
         for node in 0..self.nodes {
             must(&["-n", &self.namespace(node), "neigh", "flush", "dev", "eth0", "nud", "permanent"]);
@@ -103,7 +115,7 @@ impl Network {
         }
     }
 
-    /// Delays what a node sends; false, and said, if the kernel cannot.
+    /// Delays what a node sends; false, recorded as skipped, if the kernel has no netem.
     pub fn delay(&self, node: usize, milliseconds: u32) -> bool {
         let delay = format!("{milliseconds}ms");
         let is_done =

@@ -51,7 +51,7 @@ pub struct Node {
     launcher: Option<Child>,
     /// How long the log was at the last start.
     log_start: usize,
-    /// Somebody else prints the log of a failed test.
+    /// The log of a failed test is printed by the cluster.
     pub(super) is_quiet: bool,
     weight: Option<Weight>,
 }
@@ -100,7 +100,7 @@ impl Node {
         self
     }
 
-    /// A wall clock that is so many seconds ahead, and looked at often enough for [`Self::set_clock`] to be noticed soon.
+    /// Sets the wall clock `ahead` seconds ahead, and the scheduler to read it often, so that [`Self::set_clock`] takes effect soon.
     pub fn with_clock(self, ahead: i64) -> Self {
         self.set_clock(ahead);
         let path = self.clock_path().display().to_string();
@@ -237,7 +237,7 @@ impl Node {
         self.launcher = Some(command.spawn().unwrap());
     }
 
-    /// Looks after a launcher whose output goes elsewhere.
+    /// Takes over a launcher that was started with another output.
     pub fn adopt(&mut self, launcher: Child) {
         assert!(self.launcher.replace(launcher).is_none());
     }

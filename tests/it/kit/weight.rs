@@ -1,8 +1,8 @@
 //! How many servers run at a time on this machine, over all test processes: a fixed number of slots, each a locked file.
 //!
-//! A test that has a slot never waits for another one, or two tests could wait for each other: what it wants more, it takes if it is
-//! free and does without if not. So a test with several servers takes them at once, as a [`super::Cluster`] does. Tests that wait
-//! stand in a queue, which a second lock makes: only the first of it collects slots, so a large cluster is not passed by for ever.
+//! A test that has a slot never waits for another one, because two such tests could wait for each other: it takes what is free, and runs
+//! with less. A test with several servers therefore takes their slots at once, as a [`super::Cluster`] does. Tests that wait are in a queue,
+//! made by a second lock: only the first one collects slots, so a large cluster cannot be overtaken for ever.
 
 use std::cell::RefCell;
 use std::fs::{self, File};
@@ -106,14 +106,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let one = take(dir.path(), 1).unwrap();
         assert!(take(dir.path(), 3).is_none());
-        let two = take(dir.path(), 2).expect("what was collected in vain is free again");
+        let two = take(dir.path(), 2).expect("slots that were not enough are released");
         assert!(take(dir.path(), 1).is_none());
         drop((one, two));
         assert_eq!(take(dir.path(), 5).unwrap().slots.len(), 3, "more than there are");
     }
 
     #[test]
-    fn who_has_a_slot_never_waits() {
+    fn a_test_that_has_a_slot_never_waits() {
         let dir = tempfile::tempdir().unwrap();
         let limit = Duration::from_secs(60);
         let first = Weight::take_from(dir.path(), 1, 1, limit).unwrap();
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_in_the_queue_is_not_passed_by() {
+    fn the_first_in_the_queue_is_not_overtaken() {
         let dir = tempfile::tempdir().unwrap();
         let holder = take(dir.path(), 1).unwrap();
         let path = dir.path().to_path_buf();
@@ -130,7 +130,7 @@ mod tests {
         while try_lock(&dir.path().join("turn")).is_some() {
             std::thread::sleep(POLL);
         }
-        assert!(take(dir.path(), 1).is_none(), "two slots are free, and the large one is before");
+        assert!(take(dir.path(), 1).is_none(), "two slots are free, but the cluster is first in the queue");
         drop(holder);
         assert_eq!(large.join().unwrap().slots.len(), 3);
     }

@@ -1,8 +1,8 @@
 //! A client that writes all the time, and the ledger of what was acknowledged to it.
 //!
-//! Each write has a key of its own, which is never written again, and a value that follows from the seed and its number. So a write whose
-//! answer was lost may be repeated, one that arrives late changes nothing, and the ledger is a count: whatever happened in between,
-//! writes 0 to `acknowledged` must be there, each with its value.
+//! Each write has its own key, which is never reused, and a value derived from the seed and the number of the write. A write whose
+//! response was lost can therefore be repeated, a late one changes nothing, and the ledger is a count: whatever faults a test injects,
+//! writes 0 to `acknowledged` (exclusive) must be in etcd, each with its value.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::{Access, eventually, network};
 
-/// Between attempts, and between two writes: etcd is to be busy, not overloaded.
+/// Between attempts and between writes, so that etcd is busy but not overloaded.
 const PAUSE: Duration = Duration::from_millis(2);
 
 /// Writes until it is stopped.
@@ -68,7 +68,7 @@ impl Writer {
         self.shared.acknowledged.load(Ordering::Relaxed)
     }
 
-    /// Waits for so many more acknowledgements.
+    /// Waits for `count` more acknowledgements.
     #[track_caller]
     pub fn wait_for_more(&self, count: u64) {
         let enough = self.acknowledged() + count;
