@@ -61,7 +61,8 @@ test: setup-test matrix embedded dist-test test-root moto ## Run all tests, on e
 	{ grep -s '^skipped' $(NOTES) || true; } | cut -f 2 | sort | uniq -c | sed 's/^/SKIPPED:/'; \
 	exit $$status
 
-lint: setup-test ## Format, clippy with warnings as errors, dependencies
+lint: setup-test ## Format, words, clippy with warnings as errors, dependencies
+	packaging/check-words.sh
 	cargo fmt --check
 	cargo clippy --locked --all-targets --features fault-injection -- -D warnings
 	cargo clippy --locked --all-targets -- -D warnings
