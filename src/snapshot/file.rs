@@ -122,7 +122,8 @@ impl Diagnostic for OpenError {
             Self::NotFound(_) => Code::SnapshotNotFound,
             Self::Read { source, .. } if source.kind() == ErrorKind::PermissionDenied => Code::PermissionDenied,
             Self::Read { .. } => Code::ReadFailed,
-            Self::Archive { .. } | Self::Truncated { .. } => Code::ArchiveInvalid,
+            Self::Archive { .. } => Code::ArchiveInvalid,
+            Self::Truncated { .. } => Code::SnapshotCorrupt,
             Self::Space { .. } => Code::NoSpace,
         }
     }
