@@ -192,7 +192,7 @@ impl Snapshots {
         let turn = match self.saving.clone().try_lock_owned() {
             Ok(turn) => turn,
             Err(_) if wait => {
-                tracing::debug!(busy = *lock(), "waiting for the end of another operation");
+                tracing::debug!(event = "operation-queued", busy = *lock(), "waiting for the end of another operation");
                 self.saving.clone().lock_owned().await
             }
             Err(_) => return Err(SnapshotRefused::Busy(*lock())),

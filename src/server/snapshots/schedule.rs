@@ -133,7 +133,12 @@ fn announce(config: &SnapshotConfig) {
     let Some(Schedule::Every(seconds)) = config.schedule.as_ref().filter(|_| config.is_rke1) else { return };
     let policy = config.policy();
     let retention = policy.within.map_or_else(|| policy.last.unwrap_or_default().to_string(), duration::format_go);
-    tracing::info!(creation = duration::format_go(*seconds), retention, "Initializing Rolling Backups");
+    tracing::info!(
+        event = "rolling-backups",
+        creation = duration::format_go(*seconds),
+        retention,
+        "Initializing Rolling Backups"
+    );
 }
 
 /// What decides what there is to be seen: the directory, how it was left, and which snapshots are the scheduled ones.

@@ -56,6 +56,16 @@ pub enum UploadError {
 }
 
 impl UploadError {
+    /// The code of the failure beneath it, for the log: its own code says what becomes of the upload.
+    pub(super) fn cause(&self) -> Option<Code> {
+        match self {
+            Self::Failed { source, .. } | Self::Corrupt { source, .. } | Self::NameConflict { source, .. } => {
+                Some(source.code)
+            }
+            _ => None,
+        }
+    }
+
     /// No other attempt could do better.
     pub(crate) fn is_final(&self) -> bool {
         matches!(self, Self::NotGood { .. } | Self::Corrupt { .. } | Self::NameConflict { .. } | Self::NotFound(_))

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use crate::clock;
 use crate::config::s3::{S3Config, Target};
 use crate::durable::{self, OnPath as _, WriteError};
-use crate::error::{AppError, ErrorReport};
+use crate::error::{AppError, Code, ErrorReport};
 use crate::faults;
 use crate::log_failure;
 use crate::plan::snapshot_name::NamePrefix;
@@ -139,6 +139,7 @@ async fn upload_one(
         }
         Err(error) => {
             let is_over = error.is_final();
+            let cause = error.cause();
             let told = AppError::from(error).to_report();
             let failures = pending.failures + 1;
             let first = faults::tunable("QUORATE_TEST_UPLOAD_MS", uploads::first_pause());
@@ -146,6 +147,7 @@ async fn upload_one(
             log_failure!(
                 error,
                 told.clone(),
+                cause = cause.map(Code::name),
                 again_in_s = (!is_over).then_some(pause.as_secs()),
                 "a snapshot was not uploaded"
             );
