@@ -8,7 +8,10 @@ fn a_package_is_installed_upgraded_removed_and_purged_and_the_data_stays() {
     let _timed = Timed::start();
     let Some(machine) = Machine::boot() else { return };
     let installed = machine.must("dpkg -i /dist/*.deb 2>&1");
-    assert!(installed.contains("edit /etc/quorate/config.yaml, then: systemctl enable --now"), "{installed}");
+    assert!(
+        installed.contains("/etc/quorate/config.yaml") && installed.contains("systemctl enable --now"),
+        "{installed}"
+    );
     assert_eq!(machine.must("stat -c '%a %U' /etc/quorate/config.yaml"), "600 root\n");
     assert_eq!(machine.etcds(), Vec::<String>::new(), "nothing is started before it is configured");
 
@@ -20,7 +23,7 @@ fn a_package_is_installed_upgraded_removed_and_purged_and_the_data_stays() {
     let pid = machine.main_pid();
     machine.must("echo '# mine' >>/etc/quorate/config.yaml");
     let upgraded = machine.must("dpkg -i --force-confold /dist/*.deb 2>&1");
-    assert!(upgraded.contains("the running server goes on"), "{upgraded}");
+    assert!(upgraded.contains("systemctl restart quorate-server"), "{upgraded}");
     assert_eq!(machine.main_pid(), pid);
     machine.must("tail -n 1 /etc/quorate/config.yaml | grep mine");
     // Should etcd end meanwhile, the one that was checked runs on.
@@ -35,7 +38,7 @@ fn a_package_is_installed_upgraded_removed_and_purged_and_the_data_stays() {
     assert_eq!(machine.must("quorate etcdctl get a --print-value-only"), "1\n");
 
     let purged = machine.must("dpkg -P quorate 2>&1");
-    assert!(purged.contains("stay in /var/lib/quorate"), "{purged}");
+    assert!(purged.contains("/var/lib/quorate"), "{purged}");
     machine
         .must("test -d /var/lib/quorate/server/db/etcd/member && ! test -e /etc/quorate && ! test -e /usr/bin/quorate");
 }

@@ -18,9 +18,10 @@ fn without_systemd_it_installs_and_says_how_to_start() {
     let Some(tree) = Tree::new() else { return };
     let first = tree.run(&format!("{UNPACK} && QUORATE_TOKEN=it\\'s-\\$3same QUORATE_DATA_DIR=/srv/q QUORATE_LOG=info QUORATE_ETCD_ARG='max-txn-ops=200 snapshot-count=7000' ./install.sh"));
     first.succeeds();
-    for words in ["wrote /usr/local/bin/quorate", "made the system user quorate", "there is no systemd here"] {
-        assert!(first.err.contains(words), "{}", first.err);
+    for fact in ["/usr/local/bin/quorate", "systemd"] {
+        assert!(first.err.contains(fact), "{}", first.err);
     }
+    tree.run("getent passwd quorate").succeeds();
     assert!(!first.err.contains("3same"), "{}", first.err);
     assert!(first.err.lines().count() <= 6, "a summary, not each manual page: {}", first.err);
     // Nothing that may hold a secret is readable by others, and nothing else holds one.
@@ -40,9 +41,10 @@ fn without_systemd_it_installs_and_says_how_to_start() {
     assert!(tree.run("quorate version").succeeds().contains("etcd 3."));
     tree.run("test -f /usr/local/share/man/man1/quorate-server.1").succeeds();
 
-    let again = tree.run("cd /root/quorate-* && ./install.sh");
-    again.succeeds();
-    assert!(again.err.contains("nothing has changed"), "{}", again.err);
+    let installed = "stat -c '%i %Y %n' /usr/local/bin/quorate $(find /etc/quorate -type f | sort)";
+    let before = tree.run(installed).out;
+    tree.run("cd /root/quorate-* && ./install.sh").succeeds();
+    assert_eq!(tree.run(installed).out, before, "nothing has changed");
     // What was given before is not forgotten.
     tree.run("cd /root/quorate-* && QUORATE_LOG_FORMAT=json ./install.sh").succeeds();
     let shown = tree.run("quorate server --node-ip=127.0.0.1 --print-config");
@@ -54,9 +56,8 @@ fn without_systemd_it_installs_and_says_how_to_start() {
     tree.run("cd /root/quorate-* && ./install.sh").succeeds();
     assert!(tree.run("tail -n 1 /etc/quorate/config.yaml").out.contains("# mine"));
 
-    let gone = tree.run("quorate-uninstall.sh --keep");
-    gone.succeeds();
-    assert!(gone.err.contains("the configuration stays"), "{}", gone.err);
+    tree.run("quorate-uninstall.sh --keep").succeeds();
+    tree.run("test -f /etc/quorate/config.yaml").succeeds();
     assert_eq!(tree.run("find /usr/local -name '*quorate*'").out, "");
 }
 
@@ -66,43 +67,35 @@ fn what_goes_wrong_is_said_and_nothing_is_installed() {
     let Some(tree) = Tree::new() else { return };
     tree.run(UNPACK).succeeds();
     let install = |before: &str| tree.run(&format!("cd /root/quorate-* && {before} ./install.sh"));
-    for (settings, code, words) in [
-        ("INSTALL_QUORATE_EXEC='--token=abc'", 2, &["every user of this machine could read", "QUORATE_TOKEN_FILE"][..]),
-        ("INSTALL_QUORATE_SKIP_STRAT=true", 2, &["INSTALL_QUORATE_SKIP_STRAT means nothing"]),
-        ("INSTALL_QUORATE_SKIP_START=maybe", 2, &["neither true nor false"]),
-        ("INSTALL_QUORATE_BIN_DIR=relative", 2, &["must be an absolute path"]),
-        ("INSTALL_QUORATE_EXEC='x;touch /tmp/pwn;#'", 2, &["has other characters in it"]),
-        ("INSTALL_QUORATE_EXEC='a|b&c'", 2, &["has other characters in it"]),
-        ("QUORATE_NEW_CLUSTER=true", 2, &["is for one start", "on the command line, once"]),
-        ("QUORATE_CONFIG=/srv/c.yaml", 2, &["cannot be kept"]),
-        ("QUORATE_FOO=1", 2, &["unknown key `foo`", "nothing was installed"]),
-        ("QUORATE_ETCD_CLIENT_PORT=443", 2, &["may not listen on a port below", "nothing was installed"]),
-        ("INSTALL_QUORATE_ARTIFACT=/missing", 5, &["there is no file /missing"]),
-        ("INSTALL_QUORATE_ARTIFACT=/etc/passwd", 1, &["does not run on this machine", "nothing was installed"]),
-        ("INSTALL_QUORATE_ARTIFACT=http://127.0.0.1/x.tar.gz", 2, &["without protection"]),
+    for (settings, code, facts) in [
+        ("INSTALL_QUORATE_EXEC='--token=abc'", 2, &["QUORATE_TOKEN_FILE"][..]),
+        ("INSTALL_QUORATE_SKIP_STRAT=true", 2, &["INSTALL_QUORATE_SKIP_STRAT"]),
+        ("INSTALL_QUORATE_SKIP_START=maybe", 2, &["`maybe`"]),
+        ("INSTALL_QUORATE_BIN_DIR=relative", 2, &["INSTALL_QUORATE_BIN_DIR"]),
+        ("INSTALL_QUORATE_EXEC='x;touch /tmp/pwn;#'", 2, &["INSTALL_QUORATE_EXEC"]),
+        ("INSTALL_QUORATE_EXEC='a|b&c'", 2, &["INSTALL_QUORATE_EXEC"]),
+        ("QUORATE_NEW_CLUSTER=true", 2, &["QUORATE_NEW_CLUSTER"]),
+        ("QUORATE_CONFIG=/srv/c.yaml", 2, &["QUORATE_CONFIG"]),
+        ("QUORATE_FOO=1", 2, &["`foo`"]),
+        ("QUORATE_ETCD_CLIENT_PORT=443", 2, &["443"]),
+        ("INSTALL_QUORATE_ARTIFACT=/missing", 5, &["/missing"]),
+        ("INSTALL_QUORATE_ARTIFACT=/etc/passwd", 1, &["/etc/passwd"]),
+        ("INSTALL_QUORATE_ARTIFACT=http://127.0.0.1/x.tar.gz", 2, &["http://127.0.0.1/x.tar.gz"]),
         // Nothing listens there: as good as no network.
-        (
-            "INSTALL_QUORATE_ARTIFACT=https://127.0.0.1:1/x.tar.gz",
-            1,
-            &["cannot download", "nothing was installed", "next:"],
-        ),
-        (
-            "INSTALL_QUORATE_SHA256=0000 INSTALL_QUORATE_ARTIFACT=$(echo /dist/*.tar.gz)",
-            1,
-            &["the checksum of", "should be 0000"],
-        ),
+        ("INSTALL_QUORATE_ARTIFACT=https://127.0.0.1:1/x.tar.gz", 1, &["https://127.0.0.1:1/x.tar.gz", "next:"]),
+        ("INSTALL_QUORATE_SHA256=0000 INSTALL_QUORATE_ARTIFACT=$(echo /dist/*.tar.gz)", 1, &["0000"]),
     ] {
-        install(settings).fails(code, words);
+        install(settings).exits(code, facts);
         assert_eq!(tree.run(UNTOUCHED).out, "", "{settings}");
     }
-    tree.run("cd /root/quorate-* && ./install.sh --data-dir=/srv").fails(2, &["takes no arguments"]);
+    tree.run("cd /root/quorate-* && ./install.sh --data-dir=/srv").exits(2, &["`--data-dir=/srv`"]);
     // A download is checked against the list beside it; a list that does not fit is no success.
     let address = "INSTALL_QUORATE_ARTIFACT=file://$(echo /dist/*.tar.gz)";
     // `t` ends the line's script after a replacement, so that the first digit always becomes another one.
     tree.run("cp /dist/SHA256SUMS /dist/kept && sed -i 's/^0/1/;t;s/^./0/' /dist/SHA256SUMS").succeeds();
-    install(address).fails(1, &["the checksum of quorate-", "nothing was installed"]);
+    install(address).exits(1, &["quorate-", ".tar.gz"]);
     tree.run("rm /dist/SHA256SUMS").succeeds();
-    install(address).fails(1, &["cannot download the checksums"]);
+    install(address).exits(1, &["/dist/quorate-"]);
     assert_eq!(tree.run(UNTOUCHED).out, "");
     // Cut off on its way, it does nothing.
     let cut = tree.run("cd /root/quorate-* && head -c 11000 install.sh | sh");
@@ -110,8 +103,8 @@ fn what_goes_wrong_is_said_and_nothing_is_installed() {
     assert_eq!(tree.run(UNTOUCHED).out, "");
     tree.run("mv /dist/kept /dist/SHA256SUMS").succeeds();
     install(address).succeeds();
-    tree.run("quorate-uninstall.sh --sure").fails(2, &["unknown argument --sure"]);
-    tree.run("quorate-uninstall.sh --keep --purge").fails(2, &["exclude each other"]);
+    tree.run("quorate-uninstall.sh --sure").exits(2, &["--sure"]);
+    tree.run("quorate-uninstall.sh --keep --purge").exits(2, &["--keep", "--purge"]);
 }
 
 #[test]
@@ -121,10 +114,10 @@ fn a_read_only_bin_dir_is_named_or_avoided() {
     tree.run(UNPACK).succeeds();
     let Some(mount) = Mount::tmpfs(&tree.root().join("usr/local/bin"), "ro") else { return };
     let refused = tree.run("cd /root/quorate-* && INSTALL_QUORATE_BIN_DIR=/usr/local/bin ./install.sh");
-    refused.fails(1, &["cannot write to /usr/local/bin; nothing was installed", "next:"]);
+    refused.exits(1, &["/usr/local/bin", "next:"]);
     let avoided = tree.run("cd /root/quorate-* && ./install.sh");
     avoided.succeeds();
-    assert!(avoided.err.contains("installing into /opt/quorate/bin"), "{}", avoided.err);
+    assert!(avoided.err.contains("/opt/quorate/bin"), "{}", avoided.err);
     tree.run("/opt/quorate/bin/quorate version && grep -q '^ExecStart=/opt/quorate/bin/quorate server$' /etc/systemd/system/quorate-server.service").succeeds();
     tree.run("/opt/quorate/bin/quorate-uninstall.sh").succeeds();
     assert_eq!(tree.run("find /opt -name '*quorate?*'").out, "");
@@ -147,21 +140,20 @@ fn uninstalling_removes_of_the_data_what_it_was_told_to() {
     // Without a terminal and without a word, everything stays.
     let ran = tree.run("quorate-uninstall.sh");
     ran.succeeds();
-    assert!(ran.err.contains("the data stays in /var/lib/quorate"), "{}", ran.err);
+    assert!(ran.err.contains("/var/lib/quorate"), "{}", ran.err);
     let unpacked = format!("./data/{payload}/etcd\n");
     let mine = "./data/photos/one.jpg\n./other\n";
     let rest = "./server/cluster.json\n./server/db/snapshots/one\n./server/token\n";
     assert_eq!(left(), format!("{unpacked}{mine}{rest}"));
     // With a configuration that cannot be read nobody knows where the data is.
     tree.run("cd /root/quorate-* && ./install.sh && echo 'nonsense: 1' >>/etc/quorate/config.yaml").succeeds();
-    tree.run("quorate-uninstall.sh --yes").fails(4, &["cannot be told for certain", "QUORATE_DATA_DIR="]);
+    tree.run("quorate-uninstall.sh --yes").exits(4, &["QUORATE_DATA_DIR="]);
     assert_eq!(left(), format!("{unpacked}{mine}{rest}"));
     tree.run("sed -i '/nonsense/d' /etc/quorate/config.yaml").succeeds();
 
     tree.run("cd /root/quorate-* && ./install.sh").succeeds();
     let ran = tree.run("quorate-uninstall.sh --yes");
     ran.succeeds();
-    assert!(ran.err.contains("snapshots, token and certificates stay"), "{}", ran.err);
     assert_eq!(left(), format!("{mine}./server/db/snapshots/one\n./server/token\n"), "a stranger's files stay");
 
     // A data directory that only the configuration knows.

@@ -1,6 +1,9 @@
 //! The unit under a real systemd.
 
+use quorate::error::Code;
+
 use crate::install::machine::Machine;
+use crate::kit::events::lines_of;
 use crate::kit::{Timed, eventually};
 
 const STATUS: &str = "quorate status -o json";
@@ -16,12 +19,11 @@ fn an_installation_by_script_is_started_reloaded_killed_stopped_rebooted_and_rem
         "{installed:#?}\n{}",
         machine.run("journalctl --no-pager -u quorate-server").out
     );
-    assert!(installed.err.contains("etcd is ready"), "{}", installed.err);
     // systemctl start came back when etcd was ready, not before.
     machine.must(STATUS);
     assert_eq!(machine.must("quorate etcdctl put a 1"), "OK\n");
     let unit = machine.must("systemctl status quorate-server --no-pager");
-    assert!(unit.contains("Status: \"etcd 3.") && unit.contains("is ready at https://"), "{unit}");
+    assert!(unit.contains("Status: \"etcd 3.") && unit.contains(" https://"), "{unit}");
     let etcds = machine.etcds();
     assert_eq!(etcds.len(), 1);
     assert_eq!(machine.must(&format!("stat -c %U /proc/{}", etcds[0])), "quorate\n", "etcd is not root");
@@ -29,7 +31,7 @@ fn an_installation_by_script_is_started_reloaded_killed_stopped_rebooted_and_rem
     // The same again changes nothing.
     let pid = machine.main_pid();
     let again = machine.run("cd /root/quorate-* && ./install.sh");
-    assert!(again.err.contains("nothing has changed") && again.err.contains("it runs already"), "{}", again.err);
+    again.succeeds();
     assert_eq!(machine.main_pid(), pid);
 
     reload(&machine);
@@ -44,7 +46,7 @@ fn an_installation_by_script_is_started_reloaded_killed_stopped_rebooted_and_rem
     machine.must("systemctl stop quorate-server");
     assert_eq!(machine.etcds(), Vec::<String>::new());
     assert!(machine.must("systemctl show -p Result --value quorate-server").contains("success"));
-    machine.run(STATUS).fails(6, &["no quorate server runs", "systemctl start quorate-server"]);
+    machine.run(STATUS).fails(Code::NotRunning, &["systemctl start quorate-server"]);
 
     // A bad configuration does not loop.
     machine.must("cp /etc/quorate/config.yaml /root/good && echo 'nonsense: 1' >>/etc/quorate/config.yaml");
@@ -54,7 +56,7 @@ fn an_installation_by_script_is_started_reloaded_killed_stopped_rebooted_and_rem
     machine.must("sleep 7");
     assert_eq!(machine.must(ended), "ActiveState=failed ExecMainStatus=2 NRestarts=0 ");
     let errors = machine.must("journalctl --no-pager -o cat -p err -u quorate-server");
-    assert!(errors.contains("unknown key `nonsense`") && !errors.contains("etcd is ready"), "{errors}");
+    assert!(errors.contains("`nonsense`") && lines_of(&errors, "etcd-ready").is_empty(), "{errors}");
     machine.must("cp /root/good /etc/quorate/config.yaml && systemctl start quorate-server");
 
     machine.reboot();
@@ -80,7 +82,7 @@ fn the_procedure_for_restoring_is_followed_word_by_word() {
     // While it runs: refused, and nothing happens.
     machine
         .run(&format!("quorate server --cluster-reset --cluster-reset-restore-path={snapshot}"))
-        .fails(3, &["is in use by", "systemctl stop quorate-server"]);
+        .fails(Code::DataDirInUse, &["systemctl stop quorate-server"]);
     machine.must("systemctl stop quorate-server");
     let ran =
         machine.run(&format!("quorate server \\\n  --cluster-reset \\\n  --cluster-reset-restore-path={snapshot}"));
@@ -127,17 +129,19 @@ fn reload(machine: &Machine) {
     );
     machine.must("systemctl reload quorate-server");
     eventually("the new name in the certificate", || {
-        journal().contains("db.example.com is missing in it").then_some(())
+        let journal = journal();
+        lines_of(&journal, "certificate-renewed").iter().any(|line| line.contains("db.example.com")).then_some(())
     });
     // A bad file: reload fails, what runs goes on as it was.
     machine.must("echo 'etcd-client-port: many' >>/etc/quorate/config.yaml");
     assert_ne!(machine.run("systemctl reload quorate-server").code, Some(0));
-    assert!(journal().contains("`etcd-client-port` wants a port"), "{}", journal());
+    assert!(journal().contains("`etcd-client-port`"), "{}", journal());
     machine.must(STATUS);
     machine.must("cp /root/before /etc/quorate/config.yaml && systemctl reload quorate-server");
     // The journal knows the level of each line.
-    assert!(!machine.must("journalctl --no-pager -o cat -p warning -u quorate-server").contains("etcd is ready"));
-    assert!(machine.must("journalctl --no-pager -o cat -p info -u quorate-server").contains("etcd is ready"));
+    let of_level = |level: &str| machine.must(&format!("journalctl --no-pager -o cat -p {level} -u quorate-server"));
+    assert!(lines_of(&of_level("warning"), "etcd-ready").is_empty());
+    assert!(!lines_of(&of_level("info"), "etcd-ready").is_empty());
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod access;
 mod bare;
 mod cluster;
 mod etcd;
+pub mod events;
 mod network;
 mod node;
 mod ports;
@@ -34,6 +35,8 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
+
+use quorate::error::Code;
 
 /// Generous, for busy machines: only a hang reaches it.
 pub const DEADLINE: Duration = Duration::from_secs(60);
@@ -124,12 +127,43 @@ impl Ran {
         }
     }
 
-    /// Asserts the exit code and that standard error says each of `words`.
+    /// The stable code of the failure: the line `code: NAME` at the end of standard error, or the field of an error in JSON.
+    pub fn error_code(&self) -> Option<Code> {
+        let of_line = |line: &str| match line.trim().strip_prefix("code: ") {
+            Some(name) => Code::named(name),
+            None => Code::named(serde_json::from_str::<serde_json::Value>(line).ok()?["code"].as_str()?),
+        };
+        self.err.lines().rev().find_map(of_line)
+    }
+
+    /// True if it says what to do: the line `next: …`, or the field of an error in JSON.
+    pub fn has_next_step(&self) -> bool {
+        self.err.lines().any(|line| line.trim().starts_with("next: ") || line.contains("\"next\":\""))
+    }
+
+    /// Asserts the code of the failure with its exit code, that it says what to do, and that standard error has each of
+    /// `facts`: names, paths, numbers, options, commands to type. Wording is no fact.
     #[track_caller]
-    pub fn fails(&self, code: i32, words: &[&str]) {
-        assert_eq!(self.code, Some(code), "{self:#?}");
-        for word in words {
-            assert!(self.err.contains(word), "standard error lacks `{word}`:\n{}", self.err);
+    pub fn fails(&self, code: Code, facts: &[&str]) {
+        self.fails_with(code, code.exit() as i32, facts);
+    }
+
+    /// As [`Self::fails`], with the exit code of a cause that has another code.
+    #[track_caller]
+    pub fn fails_with(&self, code: Code, exit: i32, facts: &[&str]) {
+        // Their messages say what is right, or nothing can be done.
+        const WITHOUT_NEXT: [Code; 4] = [Code::Usage, Code::InvalidSnapshotName, Code::OutputFailed, Code::OsError];
+        assert_eq!(self.error_code(), Some(code), "{self:#?}");
+        assert!(WITHOUT_NEXT.contains(&code) || self.has_next_step(), "{code} without a next step:\n{}", self.err);
+        self.exits(exit, facts);
+    }
+
+    /// Asserts the exit code and that standard error has each of `facts`: for programs that have no codes.
+    #[track_caller]
+    pub fn exits(&self, exit: i32, facts: &[&str]) {
+        assert_eq!(self.code, Some(exit), "{self:#?}");
+        for fact in facts {
+            assert!(self.err.contains(fact), "standard error lacks `{fact}`:\n{}", self.err);
         }
     }
 

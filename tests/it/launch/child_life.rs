@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use quorate::error::Code;
 
 use crate::kit::{self, Etcd, Node, Timed, etcds_on, eventually, fake_etcd, http_get, is_running};
 
@@ -33,7 +34,7 @@ fn a_child_that_ends_at_once_is_given_up_with_its_last_lines() {
     let mut node = Node::with_binary(None).arg("--log-format=json").env("QUORATE_TEST_BACKOFF_MS", "10");
     node.etcd = Some(fake_etcd(node.dir.path(), "3.5.30", "echo 'the disk is on fire' >&2; exit 7"));
     let ran = node.run_server();
-    ran.fails(1, &["etcd ended 5 times right after its start", "exit code 7", "the disk is on fire", "\"next\":"]);
+    ran.fails(Code::EtcdKeepsExiting, &["exit code 7", "the disk is on fire"]);
     let lines = ran.err.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
     let waits: Vec<u64> = lines.filter_map(|line| line["retry_in_ms"].as_u64()).collect();
     // Doubled each time, less up to a tenth.
@@ -65,7 +66,8 @@ fn a_failure_is_json_if_the_log_is() {
     let ran = node.run_server();
     let last: serde_json::Value = serde_json::from_str(ran.err.lines().last().unwrap()).unwrap();
     assert_eq!((ran.code, &last["exit_code"], &last["level"]), (Some(1), &1.into(), &"error".into()));
-    assert!(last["message"].as_str().unwrap().contains("is taken by"), "{last}");
+    assert_eq!(last["code"], Code::PortInUse.name());
+    assert!(last["message"].as_str().unwrap().contains(&node.ports.client().to_string()), "{last}");
     assert!(last["next"].as_str().unwrap().contains("--etcd-client-port"), "{last}");
 }
 
@@ -84,12 +86,12 @@ fn a_binary_that_was_replaced_is_not_run_before_it_was_looked_at() {
     let killed = node.signal_child(Signal::SIGKILL);
     eventually("another etcd", || node.child_pid().filter(|pid| *pid != killed));
     eventually("health", || (node.status().code == Some(0)).then_some(()));
-    assert!(node.log_since_start().contains("another file is in the place of this etcd now"));
+    assert!(node.has_event("etcd-binary-replaced"));
     assert!(!node.dir.path().join("etcd.ran").exists());
     // The next launcher finds it, whoever ended the last one.
     let orphan = node.child_pid().unwrap();
     node.kill_launcher();
-    node.run_server().fails(2, &["is etcd 3.9.0", "quorate runs 3.4 to 3.7"]);
+    node.run_server().fails(Code::EtcdUnsupported, &["3.9.0", "3.4", "3.7"]);
     fs::copy(etcd.binary(), node.dir.path().join("good")).unwrap();
     fs::rename(node.dir.path().join("good"), &binary).unwrap();
     node.start_ready();
@@ -106,7 +108,7 @@ fn a_child_that_runs_out_of_memory_is_said_to() {
     let body = format!("echo $$ >{}/cgroup.procs; sleep 5; exec tail /dev/zero", group.0.display());
     node.etcd = Some(fake_etcd(node.dir.path(), "3.5.30", &body));
     node.start();
-    node.wait_log("out-of-memory killer has killed");
+    node.wait_event("etcd-exited", &["out-of-memory"]);
     node.stop();
 }
 
@@ -143,9 +145,9 @@ fn a_stopped_child_is_seen_and_can_still_be_stopped_in_order() {
     node.start_ready();
     let pid = node.signal_child(Signal::SIGSTOP);
     eventually("ill health", || (node.status().code == Some(1)).then_some(()));
-    let (code, why) = http_get(node.ports.metrics(), "/readyz");
+    let (code, why) = http_get(node.ports.metrics(), "/readyz?verbose");
     assert_eq!(code, 503);
-    assert!(why.contains("does not answer"), "{why}");
+    assert!(why.contains(Code::EtcdNotServing.name()), "{why}");
     assert_eq!(http_get(node.ports.metrics(), "/livez").0, 200);
     assert!(is_running(pid), "it is ill, not dead: nobody restarts it");
     node.stop();
@@ -160,10 +162,7 @@ fn a_deaf_child_is_killed_after_the_grace() {
     node.start();
     let pid = eventually("the child", || node.child_pid());
     node.stop();
-    assert!(
-        node.log_since_start().contains(&format!("pid={pid}"))
-            && node.log_since_start().contains("did not end in time; killing it")
-    );
+    node.wait_event("etcd-killed", &[&format!("pid={pid}")]);
 }
 
 #[test]
@@ -176,7 +175,7 @@ fn a_second_signal_hastens_the_end() {
     let pid = eventually("the child", || node.child_pid());
     node.wait_log("started\n");
     node.signal(Signal::SIGTERM);
-    node.wait_log("a second signal kills etcd");
+    node.wait_event("stopping", &[]);
     node.signal(Signal::SIGINT);
     assert_eq!(node.wait_end().code(), Some(0));
     assert!(!is_running(pid));
@@ -195,7 +194,7 @@ fn a_second_signal_does_not_wait_for_a_snapshot() {
             kit::files_under(&snapshots).iter().any(|path| path.is_file()).then_some(())
         });
         node.signal(Signal::SIGTERM);
-        node.wait_log("a second signal kills etcd");
+        node.wait_event("stopping", &[]);
         let begun = Instant::now();
         node.signal(Signal::SIGINT);
         eventually("the end of etcd", || node.child_pid().is_none_or(|pid| !is_running(pid)).then_some(()));
@@ -215,11 +214,7 @@ fn a_background_task_that_is_lost_ends_the_server_in_order() {
     let pid = node.child_pid().unwrap();
     assert_eq!(node.wait_end().code(), Some(1));
     assert!(!is_running(pid));
-    assert!(
-        node.log_since_start().contains("a background task of the server ended unexpectedly"),
-        "{}",
-        node.log_since_start()
-    );
+    assert!(node.log().ends_with(&format!("  code: {}\n", Code::TaskEnded)), "{}", node.log());
 }
 
 #[test]
@@ -277,8 +272,9 @@ fn an_orphan_that_hangs_is_recognised_and_ended_first() {
     node.start();
     eventually("another child", || node.child_pid().filter(|pid| *pid != orphan));
     assert!(!is_running(orphan), "two at a time");
-    assert!(node.log_since_start().contains("an etcd left by an earlier quorate still runs"));
-    assert!(node.log_since_start().contains("it did not end in time; killing it"));
+    for event in ["orphan-found", "orphan-killed"] {
+        node.wait_event(event, &[&format!("pid={orphan}")]);
+    }
     node.stop();
 }
 
@@ -321,7 +317,7 @@ fn a_foreign_etcd_on_the_data_is_named_and_left_alone() {
     let is_alive = foreign.try_wait().unwrap().is_none();
     foreign.kill().unwrap();
     foreign.wait().unwrap();
-    ran.fails(3, &["is in use by pid", &foreign.id().to_string(), "did not start", "next:"]);
+    ran.fails(Code::EtcdDataInUse, &[&foreign.id().to_string()]);
     assert!(is_alive);
 }
 
@@ -332,7 +328,7 @@ fn two_launchers_never_share_a_directory() {
     node.start_ready();
     let pid = node.child_pid();
     let second = node.run_server();
-    second.fails(3, &["is in use by pid", &node.launcher_pid().to_string(), "started 20", "next:"]);
+    second.fails(Code::DataDirInUse, &[&node.launcher_pid().to_string(), " 20"]);
     assert_eq!(node.child_pid(), pid);
     assert_eq!(node.status().code, Some(0));
     node.stop();
@@ -346,7 +342,7 @@ fn a_flood_of_lines_is_thinned_and_a_deaf_reader_blocks_nothing() {
                 echo flood is over >&2; exec sleep 1000";
     node.etcd = Some(fake_etcd(node.dir.path(), "3.5.30", body));
     node.start();
-    node.wait_log("printed more lines than are passed on");
+    node.wait_event("etcd-lines-dropped", &[]);
     eventually("the end of the flood in the status", || {
         let status: serde_json::Value = serde_json::from_str(&node.status().out).ok()?;
         let lines = status["etcd"]["last_lines"].as_array()?.clone();
@@ -393,9 +389,7 @@ fn as_pid_1_it_reaps_what_it_adopts_and_stops_in_order() {
         text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
     };
     let quorate = eventually("quorate in its namespace", || children(outer).first().copied());
-    eventually("reaped orphans", || {
-        (node.log_since_start().matches("reaped a process that had lost its parent").count() >= 5).then_some(())
-    });
+    eventually("reaped orphans", || (node.count_events("process-reaped") >= 5).then_some(()));
     let zombies = children(quorate)
         .into_iter()
         .filter(|pid| fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") Z ")))

@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::PathBuf;
 
+use quorate::error::Code;
+
 use crate::kit::{Mount, Node, Timed, embedded_executable, etcds_on, eventually};
 
 fn node() -> Option<Node> {
@@ -61,7 +63,7 @@ fn a_bad_argument_leaves_the_data_directory_untouched() {
     let _timed = Timed::start();
     let Some(node) = node() else { return };
     let node = node.arg("--etcd-arg=no-such-thing=1");
-    node.run_server().fails(2, &["no-such-thing=1: there is no such setting"]);
+    node.run_server().fails(Code::EtcdArgument, &["no-such-thing=1"]);
     assert!(!node.data_dir.exists(), "{:?}", node.files());
 }
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use nix::sys::signal::Signal;
+use quorate::error::Code;
 
 use crate::kit::{Etcd, Mount, Node, Timed, eventually, http_get};
 
@@ -107,7 +108,7 @@ fn a_server_whose_directory_was_deleted_can_be_reached_and_saved() {
     let first = std::mem::replace(&mut node.data_dir, elsewhere.path().join("data"));
     let second = node.run_server();
     node.data_dir = first;
-    assert!(second.code == Some(3) && second.err.contains("quorate status"), "{}", second.err);
+    second.fails(Code::PortInUseByQuorate, &["quorate status"]);
     let (_keep, saved) = save_elsewhere(&node);
     node.quorate(&["etcd-snapshot", "verify", saved.to_str().unwrap()]).succeeds();
     node.stop();

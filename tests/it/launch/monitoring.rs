@@ -5,6 +5,8 @@ use std::net::TcpStream;
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
+use quorate::error::Code;
+
 use crate::kit::{Etcd, Node, Timed, eventually, fake_etcd, http_get, http_get_over};
 
 #[test]
@@ -25,7 +27,7 @@ fn systemd_is_told_of_ready_status_stopping_and_the_watchdog_is_fed() {
     while !seen.contains("READY=1") {
         seen += &messages();
     }
-    assert!(seen.contains("STATUS=etcd is starting"), "{seen}");
+    assert!(seen.contains("STATUS="), "{seen}");
     let url = format!("https://127.0.0.1:{}", node.ports.client());
     assert!(seen.contains(&format!("is ready at {url}")), "{seen}");
     assert_eq!(seen.matches("READY=1").count(), 1, "etcd must not speak for quorate: {seen}");
@@ -126,7 +128,7 @@ fn every_log_line_is_json_if_asked() {
             assert!(line[field].is_string(), "{line} lacks {field}");
         }
     }
-    let ready = lines.iter().find(|line| line["message"].as_str().unwrap().contains("etcd is ready")).unwrap();
+    let ready = lines.iter().find(|line| line["event"] == "etcd-ready").unwrap();
     assert_eq!(ready["target"], "quorate");
     let from_etcd = lines.iter().find(|line| line["target"] == "etcd" && line["caller"].is_string());
     assert!(from_etcd.is_some(), "no line of etcd's with its fields");
@@ -146,12 +148,12 @@ fn a_start_is_a_few_lines_that_say_what_it_starts_on() {
             // On a slow disk etcd has something to say, too.
             let lines: Vec<serde_json::Value> =
                 lines.filter(|line: &serde_json::Value| line["target"] == "quorate").collect();
-            lines.iter().any(|line| line["message"] == "next scheduled snapshot").then_some(lines)
+            lines.iter().any(|line| line["event"] == "snapshot-scheduled").then_some(lines)
         });
         // A slow disk is a line more.
         assert!(lines.len() <= 5, "{lines:#?}");
-        let says = |word: &str| lines.iter().any(|line| line["message"].as_str().unwrap().contains(word));
-        assert!(says("NEW") == is_first && says("resuming") != is_first, "{lines:#?}");
+        let has = |event: &str| lines.iter().any(|line| line["event"] == event);
+        assert!(has("new-cluster") == is_first && has("data-resumed") != is_first, "{lines:#?}");
         assert!(lines.iter().any(|line| line["data"] == node.data_dir.to_str().unwrap()), "{lines:#?}");
         node.stop();
     }
@@ -179,10 +181,10 @@ fn the_filter_chooses_lines() {
     let mut node = Node::new(&Etcd::usual()).env("QUORATE_LOG", "quorate=info,etcd=off");
     node.start_ready();
     node.stop();
-    assert!(!node.log().contains(" etcd: "), "{}", node.log_since_start());
-    assert!(node.log_since_start().contains("etcd is ready"));
+    assert!(!node.log().contains(" etcd: "), "{}", node.log());
+    assert!(node.has_event("etcd-ready"));
     let node = Node::new(&Etcd::usual()).env("QUORATE_LOG", "quorate=loud");
-    node.run_server().fails(2, &["QUORATE_LOG", "is not a log filter"]);
+    node.run_server().fails(Code::InvalidConfiguration, &["QUORATE_LOG", "quorate=loud"]);
     assert!(!node.data_dir.exists());
 }
 
@@ -226,7 +228,7 @@ fn an_alarm_is_ill_health() {
     // It still starts: reads work, and this is the moment to look at it.
     node.stop();
     node.start();
-    node.wait_log("etcd is ready");
+    node.wait_event("etcd-ready", &[]);
     eventually("the alarm after a restart", || {
         // While it starts it is unhealthy for another reason.
         let status = node.status_json();

@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
+use crate::kit::events::lines_of;
 use crate::kit::{Etcd, Node, Timed};
 
 fn chmod(path: &Path, mode: u32) {
@@ -98,11 +99,8 @@ fn what_others_could_read_is_closed_and_named() {
     for path in files.iter().chain(&dirs) {
         let mode = fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode & 0o077, 0, "{} has {mode:o}", path.display());
-        let line = format!("path={}", path.display());
-        assert!(
-            log.lines().any(|said| said.contains("closed to them now") && said.ends_with(&line)),
-            "{line} in {log}"
-        );
+        let field = format!("path={}", path.display());
+        assert!(lines_of(&log, "access-closed").iter().any(|line| line.ends_with(&field)), "{field} in {log}");
     }
     node.stop();
 }

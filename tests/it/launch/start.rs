@@ -16,6 +16,7 @@ mod cases {
     use std::time::Duration;
 
     use nix::sys::signal::Signal;
+    use quorate::error::Code;
 
     use crate::kit::{self, Etcd, Node, Writer, eventually, http_get};
 
@@ -24,7 +25,7 @@ mod cases {
         node.start_ready();
         let version = etcd.version();
         let url = format!("https://127.0.0.1:{}", node.ports.client());
-        node.wait_log(&format!("etcd is ready; clients connect to {url}"));
+        node.wait_event("etcd-ready", &[&url]);
 
         node.etcdctl(&["put", "key", "value"]);
         assert_eq!(node.etcdctl(&["get", "key", "--print-value-only"]), "value\n");
@@ -109,7 +110,7 @@ mod cases {
             }
             let log_end = node.log_end();
             let killed = node.signal_child(Signal::SIGKILL);
-            node.wait_log_from(log_end, "etcd exited unexpectedly; restarting it");
+            node.wait_event_from(log_end, "etcd-exited", &[]);
             eventually("another etcd", || node.child_pid().filter(|pid| *pid != killed));
             eventually("health after a kill", || node.is_serving().then_some(()));
             assert_eq!(node.status_json()["etcd"]["restarts"], before + 1, "round {round}");
@@ -126,7 +127,7 @@ mod cases {
             .arg("--etcd-arg=max-txn-ops=many")
             .arg("--etcd-arg=snapshot-count=5000");
         let ran = node.run_server();
-        ran.fails(2, &["max-txn-opss", "did you mean max-txn-ops?", "max-txn-ops=many", "etcd-arg"]);
+        ran.fails(Code::EtcdArgument, &["max-txn-opss", "max-txn-ops?", "max-txn-ops=many", "etcd-arg"]);
         assert!(!ran.err.contains("snapshot-count=5000"), "a good setting is blamed: {}", ran.err);
         assert!(!node.data_dir.exists(), "the data directory was touched: {:?}", node.files());
 
@@ -173,7 +174,7 @@ mod cases {
         eventually("a renewal", || {
             (fs::read(tls.join("server-client.crt")).unwrap() != short.as_bytes()).then_some(())
         });
-        node.wait_log("certificate renewed");
+        node.wait_event("certificate-renewed", &["certificate=server-client"]);
         assert_eq!(fs::read(tls.join("server-client.key")).unwrap(), key, "a renewal keeps the key");
         // One that lacks a name is renewed, too.
         let lacking = certificate(
@@ -183,14 +184,14 @@ mod cases {
         );
         fs::write(tls.join("x"), &lacking).unwrap();
         fs::rename(tls.join("x"), tls.join("server-client.crt")).unwrap();
-        node.wait_log("node is missing in it");
+        node.wait_event("certificate-renewed", &["certificate=server-client", "why=\"node "]);
         // By now a server that still used the short one would be refused by everybody.
         eventually("the end of the short one", || {
             (std::time::SystemTime::now() > ends + Duration::from_secs(1)).then_some(())
         });
         node.etcdctl(&["put", "after", "renewal"]);
         assert_eq!(node.child_pid(), etcd_pid, "etcd was not restarted");
-        let renewals = node.log_since_start().matches("certificate renewed").count();
+        let renewals = node.count_events("certificate-renewed");
         assert_eq!(renewals, 2, "only what was not good was renewed");
         let (code, body) = http_get(node.ports.metrics(), "/metrics");
         assert_eq!(code, 200);
@@ -213,14 +214,14 @@ mod cases {
             fs::copy(tls(&other).join(file), tls(&node).join("new")).unwrap();
             fs::rename(tls(&node).join("new"), tls(&node).join(file)).unwrap();
         }
-        node.wait_log("somebody has put other CAs in place; restarting etcd");
+        node.wait_event("ca-replaced", &[]);
         eventually("another etcd", || node.child_pid().filter(|pid| Some(*pid) != etcd_pid));
         eventually("health", || (node.status().code == Some(0)).then_some(()));
         assert_eq!(node.etcdctl(&["get", "a", "--print-value-only"]), "1\n");
         let after = fs::read_to_string(node.server_dir().join("token")).unwrap();
         assert_eq!(before.split("::").nth(1), after.split("::").nth(1), "the password stays");
         assert_ne!(before, after, "the hash is the new CA's");
-        assert!(!node.log().contains("exited unexpectedly"), "it was stopped in order");
+        assert!(!node.has_event("etcd-exited"), "it was stopped in order");
         node.stop();
     }
 

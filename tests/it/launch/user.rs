@@ -3,6 +3,8 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 
+use quorate::error::Code;
+
 use crate::kit::{self, Etcd, Node, Timed, embedded_executable, eventually};
 
 /// Debian has it since ever, for exactly this: a user that owns nothing else.
@@ -42,7 +44,7 @@ fn it_owns_its_data_and_reads_nothing_else() {
     node.args.push(format!("--etcd-user={USER}"));
     node.env.push(("QUORATE_TEST_CERTIFICATE_MS".into(), "100".into()));
     node.start_ready();
-    assert!(node.log_since_start().contains("handed over to the user that etcd runs as"));
+    assert!(node.has_event("owner-changed"));
     assert_eq!(node.etcdctl(&["get", "a", "--print-value-only"]), "1\n");
     let shown = uids_of(node.child_pid().unwrap());
     assert!(shown.contains(&format!("Uid:\t{uid}\t{uid}\t{uid}\t{uid}")), "{shown}");
@@ -71,7 +73,7 @@ fn it_owns_its_data_and_reads_nothing_else() {
     // A renewal while running keeps it readable.
     let certificate = node.server_dir().join("tls/etcd/server-client.crt");
     fs::write(&certificate, "-----BEGIN CERT").unwrap();
-    node.wait_log("certificate renewed");
+    node.wait_event("certificate-renewed", &[]);
     assert_eq!(fs::metadata(&certificate).unwrap().gid(), gid);
     node.etcdctl(&["put", "after", "renewal"]);
     // Killed with -9, it is recognised and replaced although it is another user's.
@@ -82,7 +84,7 @@ fn it_owns_its_data_and_reads_nothing_else() {
 
     // Without the option the data is a stranger's: nobody's data is taken away unasked.
     node.args.clear();
-    node.run_server().fails(4, &[&format!("belongs to user {uid}"), "etcd-user", "chown -R 0"]);
+    node.run_server().fails(Code::WrongOwner, &[&uid.to_string(), "etcd-user", "chown -R 0"]);
 }
 
 #[test]
@@ -115,18 +117,18 @@ fn what_keeps_it_from_running_is_named() {
         return;
     }
     let mut node = node(&Etcd::usual()).arg("--etcd-user=no-such-user");
-    node.run_server().fails(2, &["there is no user no-such-user here", "useradd --system"]);
+    node.run_server().fails(Code::InvalidConfiguration, &["no-such-user", "useradd --system"]);
     assert!(!node.data_dir.exists());
     node.args = vec![format!("--etcd-user={USER}")];
     fs::set_permissions(node.dir.path(), fs::Permissions::from_mode(0o700)).unwrap();
-    node.run_server().fails(2, &["who may not pass through", &node.dir.path().display().to_string(), "chmod o+x"]);
+    node.run_server().fails(Code::NotTraversable, &[&node.dir.path().display().to_string(), "chmod o+x"]);
     fs::set_permissions(node.dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let closed = node.dir.path().join("closed");
     fs::create_dir(&closed).unwrap();
     fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).unwrap();
     fs::copy(Etcd::usual().binary(), closed.join("etcd")).unwrap();
     node.etcd = Some(closed.join("etcd"));
-    node.run_server().fails(2, &["user nobody cannot run", "Permission denied", "namei -l"]);
+    node.run_server().fails(Code::EtcdNotRunnable, &["nobody", "Permission denied", "namei -l"]);
     assert!(!node.etcd_dir().exists());
 }
 
@@ -158,14 +160,14 @@ fn root_is_not_led_astray_by_others() {
     // Files of root's in the user's data are named, not run into.
     let bolt = node.etcd_dir().join("member/snap/db");
     std::os::unix::fs::chown(&bolt, Some(0), Some(0)).unwrap();
-    node.run_server().fails(4, &["belongs to user 0", &format!("chown -R {uid}")]);
+    node.run_server().fails(Code::WrongOwner, &[&format!("chown -R {uid}")]);
     std::os::unix::fs::chown(&bolt, Some(uid), Some(gid)).unwrap();
     // A data directory that others may change could lead anywhere.
     fs::set_permissions(&node.data_dir, fs::Permissions::from_mode(0o777)).unwrap();
-    node.run_server().fails(4, &["others than root may write into", "chmod go-w"]);
+    node.run_server().fails(Code::UntrustedPath, &["chmod go-w"]);
     fs::set_permissions(&node.data_dir, fs::Permissions::from_mode(0o755)).unwrap();
     std::os::unix::fs::chown(&node.data_dir, Some(uid), None).unwrap();
-    node.run_server().fails(4, &[&format!("belongs to user {uid}")]);
+    node.run_server().fails(Code::WrongOwner, &[&uid.to_string()]);
 }
 
 #[test]

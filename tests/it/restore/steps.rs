@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::process::Command;
 
+use quorate::error::Code;
+
 use super::{keys, left_nothing, restored, save, snapshot_dir};
 use crate::kit::{Etcd, Node, Ran, Timed, etcds_on, eventually};
 
@@ -49,13 +51,12 @@ fn survives(template: &Template, act: &[&str], faults: &str, new: &str) {
     assert_eq!(etcds_on(&node.etcd_dir()).len(), 1, "{context}");
     let found = keys(&node);
     assert!(found == "a b" || found == new, "{found}: {context}");
-    let says_undone =
-        ["nothing was changed", "everything is as it was before"].iter().any(|words| ran.err.contains(words));
-    let says_done = ran.err.contains("its data is in place and good");
-    if ran.code.is_some() {
-        assert!(says_undone != says_done, "{context}");
-        assert_eq!(found, if says_undone { "a b" } else { new }, "{context}");
+    if let Some(code) = ran.error_code() {
+        // Neither code is for a failure before the data were exchanged, nor for one that was rolled back.
+        assert_ne!(code, Code::ResetNotRolledBack, "{context}");
+        assert_eq!(found, if code == Code::ResetNotRecorded { new } else { "a b" }, "{context}");
     }
+    assert_eq!(ran.code.is_some(), ran.error_code().is_some(), "{context}");
     left_nothing(&node);
     node.stop();
     again(&mut node, act, new, &context);
@@ -66,7 +67,7 @@ fn survives(template: &Template, act: &[&str], faults: &str, new: &str) {
     node.env.clear();
     let ran: Ran = node.run_server_with(act);
     if ran.code == Some(4) {
-        assert!(ran.err.contains("reset-flag"), "{context} then {ran:#?}");
+        assert_eq!(ran.error_code(), Some(Code::ResetFlag), "{context} then {ran:#?}");
         node.start_ready();
         assert_eq!(keys(&node), new, "{context} then {ran:#?}");
         node.stop();
@@ -152,10 +153,10 @@ fn the_way_back_fails_or_is_killed() {
     let mut node = template.copy();
     node.env = vec![("FAILPOINTS".into(), "restore::gate=return;restore::old_back=return".into())];
     let ran = node.run_server_with(&["--cluster-reset", &path]);
-    ran.fails(1, &["failed, and cannot be rolled back now", "next: fix that, then start the server"]);
+    ran.fails(Code::ResetNotRolledBack, &[]);
     node.env.clear();
     node.start_ready();
-    node.wait_log("the data from before are back in place");
+    node.wait_event("reset-undone", &[]);
     assert_eq!(keys(&node), "a b");
     node.stop();
     left_nothing(&node);
@@ -168,11 +169,11 @@ fn told_to_stop_it_undoes_what_it_did() {
     let template = Template::new();
     let path = format!("--cluster-reset-restore-path={}", template.name);
     // Before anything was changed, while etcd is tried, and after it passed.
-    for (step, words) in [
-        ("copy", "nothing was changed"),
-        ("exchanged", "everything is as it was before"),
-        ("gate", "everything is as it was before"),
-        ("passed", "everything is as it was before"),
+    for (step, code) in [
+        ("copy", Code::Cancelled),
+        ("exchanged", Code::ResetRolledBack),
+        ("gate", Code::ResetRolledBack),
+        ("passed", Code::ResetRolledBack),
     ] {
         let mut node = template.copy();
         node.env = vec![("FAILPOINTS".into(), format!("restore::{step}=sleep(1500)"))];
@@ -184,7 +185,7 @@ fn told_to_stop_it_undoes_what_it_did() {
         node.signal(nix::sys::signal::Signal::SIGTERM);
         assert_eq!(node.wait_end().code(), Some(1), "{step}: {}", node.log_since_start());
         let log = node.log_since_start();
-        assert!(log.contains(words) && log.contains("it was broken off"), "{step}: {log}");
+        assert!(log.ends_with(&format!("  code: {code}\n")), "{step}: {log}");
         left_nothing(&node);
         node.env.clear();
         node.start_ready();
@@ -220,7 +221,7 @@ fn an_undoing_fails_or_is_killed() {
             node.env.clear();
             node.start_ready();
             let found = keys(&node);
-            let is_done = ran.err.contains("its data is in place and good");
+            let is_done = ran.error_code() == Some(Code::ResetNotRecorded);
             if ran.code.is_some() {
                 assert_eq!(found, if is_done { "a b" } else { "a" }, "{step} {fault}: {ran:#?}");
             }

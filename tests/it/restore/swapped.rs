@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use quorate::error::Code;
 
 use super::{keys, restored, save};
 use crate::kit::{Etcd, Mount, Node, Ran, Timed, eventually, files_under, skip};
@@ -188,7 +189,7 @@ fn survives(template: &Template, point: &str, act: &[&str]) {
     assert!(matches!(ran.code, Some(0 | 4)), "{context}");
     // What was exchanged is refused as long as it is so, and then all is as before or as asked.
     if node.etcd_dir().join("member").is_symlink() {
-        node.run_server().fails(4, &["is a symbolic link"]);
+        node.run_server().fails(Code::UntrustedPath, &["member"]);
         victim.is_untouched(&context);
     }
     unswap(&node, &victim.target());
@@ -352,7 +353,7 @@ fn a_link_is_not_followed_through_a_directory_of_another_user() {
     let (data, target) = (theirs.join("data"), victim.target());
     assert!(as_user(&format!("mv {0} {0}.real && ln -s {1} {0}", data.display(), target.display())));
     for act in [&[][..], &["--cluster-reset"], &["--undo-reset"], &["--cluster-reset", "--dry-run"]] {
-        node.run_server_with(act).fails(4, &["leads out of a directory that user"]);
+        node.run_server_with(act).fails(Code::UntrustedPath, &[USER]);
         victim.is_untouched(&format!("{act:?}"));
     }
 }

@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use quorate::error::Code;
+
 use super::{epoch, keys, left_nothing, restore, restored, said, save};
 use crate::kit::{Etcd, Node, Timed, eventually};
 use crate::matrix;
@@ -18,17 +20,16 @@ mod cases {
         let name = save(&node);
         node.etcdctl(&["put", "b", "1"]);
         let cluster = node.status_json()["member"]["cluster_id"].clone();
-        node.run_server_with(&["--undo-reset"]).fails(3, &["is in use"]);
+        node.run_server_with(&["--undo-reset"]).fails(Code::DataDirInUse, &[&node.launcher_pid().to_string()]);
         node.stop();
-        node.run_server_with(&["--undo-reset"])
-            .fails(5, &["nothing was changed", "there is no earlier data to go back to"]);
+        node.run_server_with(&["--undo-reset"]).fails(Code::NoEarlierData, &[]);
         restored(&restore(&node, &name, &[]));
         node.start_ready();
         node.etcdctl(&["put", "c", "1"]);
         node.stop();
         let ran = node.run_server_with(&["--undo-reset"]);
         restored(&ran);
-        assert!(said(&ran).contains("is back in use"), "{}", ran.err);
+        assert!(said(&ran).contains("/etcd-old-"), "{}", ran.err);
         left_nothing(&node);
         assert!(!node.server_dir().join("db/reset-flag").exists());
         node.start_ready();
@@ -62,7 +63,7 @@ fn only_the_newest_old_data_are_kept_and_none_goes_before_its_successor_is_healt
     assert_eq!(nets.filter(|entry| entry.file_name().to_string_lossy().starts_with("pre-restore-")).count(), 2);
     node.start_ready();
     eventually("the oldest to go", || (node.set_aside().len() == 2).then_some(()));
-    node.wait_log("removed");
+    node.wait_event("old-data-removed", &[]);
     let status = node.status_json();
     let old = status["old_data"].as_array().unwrap();
     assert_eq!(old.len(), 2);
@@ -86,7 +87,7 @@ fn damaged_old_data_stay_where_they_are() {
     let good = fs::read(&bolt).unwrap();
     fs::write(&bolt, &good[..5000]).unwrap();
     let before = crate::restore::everything(&node.server_dir().join("db"));
-    node.run_server_with(&["--undo-reset"]).fails(1, &["was not done, and nothing was changed"]);
+    node.run_server_with(&["--undo-reset"]).fails(Code::DatabaseDamaged, &["member/snap/db"]);
     assert_eq!(crate::restore::everything(&node.server_dir().join("db")), before);
     node.start_ready();
     assert_eq!(keys(&node), "a");
@@ -105,14 +106,14 @@ fn a_restore_over_lost_data_promises_nothing_that_it_does_not_have() {
     std::fs::remove_dir_all(node.etcd_dir().join("member")).unwrap();
     // A start, a reset, and a start after the record of the cluster is gone, too: each names the same command.
     let command = format!("--cluster-reset --cluster-reset-restore-path={name}");
-    node.run_server().fails(4, &["revision 2", &command, "--new-cluster"]);
-    node.run_server_with(&["--cluster-reset"]).fails(5, &["revision 2", &command]);
+    node.run_server().fails(Code::DataLost, &["revision 2", &command, "--new-cluster"]);
+    node.run_server_with(&["--cluster-reset"]).fails(Code::NoEtcdData, &["revision 2", &command]);
     std::fs::remove_file(node.server_dir().join("cluster.json")).unwrap();
-    node.run_server().fails(4, &["revision 2", &command, "--new-cluster"]);
+    node.run_server().fails(Code::SnapshotsExist, &["revision 2", &command, "--new-cluster"]);
     let ran = restore(&node, &name, &[]);
     restored(&ran);
     assert!(!said(&ran).contains("--undo-reset"), "{}", ran.err);
-    node.run_server_with(&["--undo-reset"]).fails(5, &["there is no earlier data to go back to"]);
+    node.run_server_with(&["--undo-reset"]).fails(Code::NoEarlierData, &[]);
     node.start_ready();
     assert_eq!(node.etcdctl(&["get", "--print-value-only", "a"]).trim(), "1");
     // What that restore set aside does not hide what a later one does.

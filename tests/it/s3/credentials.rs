@@ -7,10 +7,11 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use quorate::error::Code;
 use serde_json::json;
 
 use crate::kit::s3::{ACCESS_KEY, Fault, SECRET_KEY, Store};
-use crate::kit::{Etcd, Node, Timed, eventually};
+use crate::kit::{Etcd, Node, Ran, Timed, eventually};
 
 /// A page that answers by method and path, over plain HTTP, and remembers what it was asked.
 struct Page {
@@ -61,6 +62,12 @@ fn keyless(store: &Store) -> Node {
     let config = store.config_without("-key:");
     // Others of this name have snapshots in the bucket.
     Node::new(&Etcd::usual()).config(&config).arg("--new-cluster")
+}
+
+/// One of the checks of `s3-check -o json`.
+fn check(ran: &Ran, name: &str) -> serde_json::Value {
+    let told: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+    told["items"].as_array().unwrap().iter().find(|item| item["check"] == name).unwrap().clone()
 }
 
 /// Each way: the environment that it needs, and what `s3-check` calls it.
@@ -142,7 +149,7 @@ fn each_way_of_the_chain_is_found() {
     // And where there are none.
     let node = keyless(&store);
     let ran = node.quorate_with(&[("AWS_EC2_METADATA_DISABLED", "true")], &["etcd-snapshot", "ls", "--s3"]);
-    ran.fails(1, &["no credentials were found", "or give this machine a role"]);
+    ran.fails(Code::S3NoCredentials, &[]);
 }
 
 #[test]
@@ -157,34 +164,31 @@ fn a_command_uses_what_the_running_server_finds() {
     // The environment of a command has nothing to do with that of the server.
     let without = [("AWS_EC2_METADATA_DISABLED", "true")];
     let wrong = [("AWS_ACCESS_KEY_ID", "another"), ("AWS_SECRET_ACCESS_KEY", "one")];
-    let in_a_line = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
     for env in [&without[..], &wrong] {
         node.quorate_with(env, &["etcd-snapshot", "ls"]).succeeds();
         node.quorate_with(env, &["etcd-snapshot", "verify", "--all"]).succeeds();
-        let told = in_a_line(node.quorate_with(env, &["etcd-snapshot", "s3-check"]).succeeds());
-        assert!(
-            told.contains("settings good those of the running server, with its credentials and its proxy"),
-            "{told}"
-        );
-        assert!(told.contains("from the environment (AWS_ACCESS_KEY_ID), as the running server finds it"), "{told}");
-        assert!(!told.contains(SECRET_KEY));
+        let ran = node.quorate_with(env, &["etcd-snapshot", "s3-check", "-o", "json"]);
+        assert_eq!(check(&ran, "settings")["result"], "good");
+        let credentials = check(&ran, "credentials");
+        assert!(credentials["what"].as_str().unwrap().contains("(AWS_ACCESS_KEY_ID)"), "{credentials}");
+        assert!(!ran.succeeds().contains(SECRET_KEY));
     }
     node.quorate_with(&without, &["etcd-snapshot", "ls", "--s3"]).succeeds();
     // What the command line says counts more; keys beside --s3 are said with it.
-    node.quorate_with(&wrong, &["etcd-snapshot", "ls", "--s3"]).fails(1, &["check etcd-s3-access-key"]);
+    node.quorate_with(&wrong, &["etcd-snapshot", "ls", "--s3"])
+        .fails(Code::S3UnknownAccessKey, &["etcd-s3-access-key"]);
     let said = ["--s3-access-key=another", "--s3-secret-key=one"];
     let ran = node.quorate(&[&["etcd-snapshot", "ls", "--s3"][..], &said].concat());
-    ran.fails(1, &["check etcd-s3-access-key"]);
+    ran.fails(Code::S3UnknownAccessKey, &["etcd-s3-access-key"]);
     node.stop();
     // Without a server it is this environment's, and that is said.
-    let ran = node.quorate_with(&found, &["etcd-snapshot", "s3-check"]);
-    let told = in_a_line(ran.succeeds());
-    assert!(told.contains("settings note no server runs here"), "{told}");
+    let ran = node.quorate_with(&found, &["etcd-snapshot", "s3-check", "-o", "json"]);
+    assert_eq!(check(&ran, "settings")["result"], "note");
     // One that finds none says so, whatever we would find.
     node.env = vec![("AWS_EC2_METADATA_DISABLED".into(), "true".into())];
     node.start_ready();
     let ran = node.quorate_with(&found, &["etcd-snapshot", "ls"]);
-    ran.fails(1, &["the running server has none", "or give this machine a role"]);
+    ran.fails(Code::S3NoCredentials, &[]);
     node.stop();
 }
 
@@ -197,16 +201,15 @@ fn whoever_has_credentials_and_says_nothing_is_not_the_store() {
     let config = dir.path().join("config");
     fs::write(&config, "[default]\ncredential_process = /bin/sleep 3\n").unwrap();
     let env = [("AWS_CONFIG_FILE", config.to_str().unwrap()), ("QUORATE_TEST_CREDENTIALS_MS", "1000")];
-    let words = ["no credentials were found", "did not answer within 1 s", "or give this machine a role"];
-    node.quorate_with(&env, &["etcd-snapshot", "ls", "--s3"]).fails(1, &words);
-    let told = node.quorate_with(&env, &["etcd-snapshot", "s3-check"]);
-    assert_eq!(told.code, Some(1));
-    assert!(told.out.contains("credentials BAD"), "{}", told.out);
+    node.quorate_with(&env, &["etcd-snapshot", "ls", "--s3"]).fails(Code::S3NoCredentials, &["1 s"]);
+    let told = node.quorate_with(&env, &["etcd-snapshot", "s3-check", "-o", "json"]);
+    assert_eq!((told.code, &check(&told, "credentials")["result"]), (Some(1), &"BAD".into()));
     // The same of the server's.
     node.env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     node.start_ready();
-    node.quorate(&["etcd-snapshot", "save"]).fails(1, &[&["could not be uploaded"][..], &words].concat());
-    node.quorate(&["etcd-snapshot", "ls", "--s3"]).fails(1, &["the running server has none", "did not answer within"]);
+    node.quorate(&["etcd-snapshot", "save"]).fails(Code::UploadPending, &["1 s"]);
+    node.wait_code(Code::UploadPending, &["cause=s3-no-credentials"]);
+    node.quorate(&["etcd-snapshot", "ls", "--s3"]).fails(Code::S3NoCredentials, &["1 s"]);
     node.stop();
 }
 
@@ -252,21 +255,21 @@ fn a_file_with_the_secrets_is_read_anew_and_must_be_closed_to_others() {
         fs::write(&path, text).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
     };
-    node.run_server().fails(2, &["`etcd-s3-config-file`", "there is no such file"]);
+    node.run_server().fails(Code::InvalidConfiguration, &["`etcd-s3-config-file`", path.to_str().unwrap()]);
     write(&format!("access-key: {ACCESS_KEY}\nsecret-key: '{SECRET_KEY}'\n"), 0o644);
-    node.run_server().fails(2, &["can be read by others than its owner; chmod 600"]);
+    node.run_server().fails(Code::InvalidConfiguration, &["chmod 600"]);
     for elsewhere in ["only", "etcd-s3-retention", "config-file"] {
         write(&format!("{elsewhere}: 1\n"), 0o600);
-        node.run_server().fails(2, &[&format!("s3.yaml:1: unknown name `{elsewhere}`")]);
+        node.run_server().fails(Code::InvalidConfiguration, &["s3.yaml:1: ", &format!("`{elsewhere}`")]);
     }
     write("acess-key: x\n", 0o600);
-    node.run_server().fails(2, &["s3.yaml:1: unknown name `acess-key`"]);
+    node.run_server().fails(Code::InvalidConfiguration, &["s3.yaml:1", "`acess-key`"]);
     write(&format!("# for the backups\naccess-key: {ACCESS_KEY}\nsecret-key: '{SECRET_KEY}'\n"), 0o600);
     node.start_ready();
     node.quorate(&["etcd-snapshot", "save"]).succeeds();
     // Another form, and wrong: read at the next upload, without a restart.
     write(&format!("export AWS_ACCESS_KEY_ID={ACCESS_KEY}\nAWS_SECRET_ACCESS_KEY=\"wrong\"\n"), 0o600);
-    node.quorate(&["etcd-snapshot", "save"]).fails(1, &["could not be uploaded", "etcd-s3-secret-key"]);
+    node.quorate(&["etcd-snapshot", "save"]).fails(Code::UploadPending, &["etcd-s3-secret-key"]);
     write(&format!("export AWS_ACCESS_KEY_ID={ACCESS_KEY}\nAWS_SECRET_ACCESS_KEY=\"{SECRET_KEY}\"\n"), 0o600);
     node.quorate(&["etcd-snapshot", "save"]).succeeds();
     let printed = node.quorate(&["server", "--print-config"]).out;

@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use quorate::error::Code;
 use serde_json::Value;
 
 use crate::kit::s3::{Fault, Store};
@@ -33,14 +34,10 @@ fn a_listing_without_end_ends() {
     let _timed = Timed::start();
     let store = Store::start();
     let node = Node::new(&Etcd::usual()).config(&store.config());
-    for (fault, words) in [
-        (Fault::Page(1, Some("again")), "the same page again and again"),
-        (Fault::Page(0, None), "nothing on it"),
-        (Fault::Page(1, None), "more than anybody keeps"),
-    ] {
+    for fault in [Fault::Page(1, Some("again")), Fault::Page(0, None), Fault::Page(1, None)] {
         store.heal();
         store.inject(fault, 0, usize::MAX, |seen| seen.query.contains("list-type=2"));
-        node.quorate(&["etcd-snapshot", "ls", "--s3"]).fails(1, &[words, "next: "]);
+        node.quorate(&["etcd-snapshot", "ls", "--s3"]).fails(Code::S3Unsupported, &["s3://backups/prod/"]);
     }
 }
 
@@ -55,7 +52,7 @@ fn a_region_that_cannot_be_one_is_not_advised() {
         let answer = Fault::Answer(301, "PermanentRedirect", "elsewhere", vec![("x-amz-bucket-region", region)]);
         store.inject(answer, 0, usize::MAX, |_| true);
         let ran = node.quorate(&["etcd-snapshot", "ls", "--s3"]);
-        ran.fails(1, &["etcd-s3-region"]);
+        ran.fails(Code::S3WrongRegion, &["etcd-s3-region"]);
         assert_eq!(ran.err.contains(region), is_advised, "{}", ran.err);
     }
 }
@@ -82,21 +79,13 @@ fn a_refused_upload_is_said_queued_and_done_later_also_across_a_restart() {
     let mut node = started(&store, "");
     store.inject(Fault::Answer(403, "AccessDenied", "Access Denied", vec![]), 0, usize::MAX, is_upload);
     let ran = try_to_save(&node, &["-o", "json"]);
-    ran.fails(
-        1,
-        &[
-            "is whole and safe on this node, but could not be uploaded to s3://backups/prod/",
-            "AccessDenied",
-            "the rights that",
-            "retried until it succeeds",
-        ],
-    );
+    ran.fails(Code::UploadPending, &["s3://backups/prod/", "AccessDenied"]);
     let item: Value = serde_json::from_str(&ran.out).unwrap();
     assert!(item["location"].as_str().unwrap().starts_with("file://") && item["uploaded_to"].is_null(), "{item}");
     assert_eq!(list(&node, &["--s3"]).len(), 0, "nothing is said to be there");
     eventually("another attempt", || (pending(&node)[0]["failures"].as_u64() >= Some(2)).then_some(()));
     let table = node.quorate(&["status"]).out;
-    assert!(table.contains("1 snapshot STILL TO BE UPLOADED") && table.contains("AccessDenied"), "{table}");
+    assert!(table.contains("AccessDenied"), "{table}");
     assert!(table.lines().all(|line| line.chars().count() <= 80), "{table}");
     assert!(!table.contains('?'), "{table}");
     let (_, metrics) = crate::kit::http_get(node.ports.metrics(), "/metrics");
@@ -110,7 +99,7 @@ fn a_refused_upload_is_said_queued_and_done_later_also_across_a_restart() {
     store.heal();
     node.start_ready();
     settled(&store, &node, 1);
-    assert!(node.log_since_start().contains("snapshot uploaded and verified"));
+    assert_eq!(node.count_events("snapshot-uploaded"), 1);
     node.stop();
 }
 
@@ -120,12 +109,12 @@ fn what_is_pruned_before_it_was_uploaded_is_not_waited_for() {
     let store = Store::start();
     let mut node = started(&store, "");
     store.inject(Fault::Answer(403, "AccessDenied", "Access Denied", vec![]), 0, usize::MAX, is_upload);
-    try_to_save(&node, &[]).fails(1, &["could not be uploaded"]);
+    try_to_save(&node, &[]).fails(Code::UploadPending, &["AccessDenied"]);
     let name = list(&node, &["--local"])[0]["name"].as_str().unwrap().to_owned();
     node.quorate(&["etcd-snapshot", "delete", "--local", "--force", &name]).succeeds();
     // At once (ux F23).
     assert!(pending(&node).is_empty());
-    node.wait_log("is gone, and was not uploaded");
+    node.wait_code(Code::UploadSourceMissing, &[&name]);
     node.stop();
 }
 
@@ -135,8 +124,8 @@ fn a_store_that_keeps_less_than_it_says_is_not_believed() {
     let store = Store::start();
     let mut node = started(&store, "");
     store.inject(Fault::KeepLess, 0, 1, is_upload);
-    try_to_save(&node, &[])
-        .fails(1, &["could not be uploaded", "bytes were sent, and the store has", "do not trust this copy"]);
+    try_to_save(&node, &[]).fails(Code::UploadPending, &["s3://backups/prod/"]);
+    node.wait_code(Code::UploadPending, &["cause=s3-checksum-mismatch"]);
     settled(&store, &node, 1);
     node.stop();
 }
@@ -154,7 +143,8 @@ fn what_a_store_tells_no_checksum_of_is_read_back() {
     store.inject(Fault::Change(300), 0, 1, |seen| {
         seen.method == "GET" && seen.path.starts_with("/backups/prod/on-demand-node-")
     });
-    try_to_save(&node, &[]).fails(1, &["could not be uploaded", "its content is", "do not trust this copy"]);
+    try_to_save(&node, &[]).fails(Code::UploadPending, &["s3://backups/prod/"]);
+    node.wait_code(Code::UploadPending, &["cause=s3-checksum-mismatch"]);
     node.stop();
 }
 
@@ -164,17 +154,22 @@ fn what_stalls_is_given_up() {
     let store = Store::start();
     let mut node = started(&store, "");
     store.inject(Fault::Silence, 0, 4, is_upload);
-    try_to_save(&node, &["--s3-timeout=1s"]).fails(1, &["could not be uploaded", "did not answer in time"]);
+    try_to_save(&node, &["--s3-timeout=1s"]).fails(Code::UploadPending, &[]);
+    node.wait_code(Code::UploadPending, &["cause=s3-timeout"]);
     settled(&store, &node, 1);
     // Told to slow down, it is not silence, however short the time-out.
     store.inject(Fault::Answer(503, "SlowDown", "Please reduce your request rate.", vec![]), 0, usize::MAX, is_upload);
-    try_to_save(&node, &["--s3-timeout=1s"]).fails(1, &["could not be uploaded", "SlowDown", "try again in a while"]);
+    try_to_save(&node, &["--s3-timeout=1s"]).fails(Code::UploadPending, &["SlowDown"]);
+    node.wait_code(Code::UploadPending, &["cause=s3-throttled"]);
     store.heal();
     settled(&store, &node, 2);
     // What arrives a byte a second does not get on either; what is slow, and gets on, may take its time.
     fill(&node, 200, plain);
     store.sip(100_000);
-    try_to_save(&node, &["--s3-timeout=1s"]).fails(1, &["is whole and safe on this node", "did not answer in time"]);
+    let ran = try_to_save(&node, &["--s3-timeout=1s"]);
+    ran.fails(Code::UploadPending, &[]);
+    let name = pending(&node)[0]["name"].as_str().unwrap().to_owned();
+    node.wait_code(Code::UploadPending, &[&name, "cause=s3-timeout"]);
     assert_eq!(pending(&node).len(), 1);
     store.heal();
     settled(&store, &node, 3);
@@ -206,7 +201,8 @@ fn credentials_that_expire_in_an_upload_are_said() {
     fill(&node, 200, plain);
     let expired = Fault::Answer(400, "ExpiredToken", "The provided token has expired.", vec![]);
     store.inject(expired, 1, usize::MAX, is_upload);
-    try_to_save(&node, &[]).fails(1, &["could not be uploaded", "expired", "get new credentials"]);
+    try_to_save(&node, &[]).fails(Code::UploadPending, &[]);
+    node.wait_code(Code::UploadPending, &["cause=s3-credentials-expired"]);
     store.heal();
     settled(&store, &node, 1);
     node.stop();
@@ -221,7 +217,7 @@ fn a_scheduled_upload_that_fails_runs_the_command() {
     let more = format!("etcd-snapshot-on-failure: printf %s \"$QUORATE_SNAPSHOT_ERROR\" > {}\n", said.display());
     let mut node = started(&store, &more);
     store.inject(Fault::Answer(403, "AccessDenied", "Access Denied", vec![]), 0, usize::MAX, is_upload);
-    try_to_save(&node, &[]).fails(1, &["could not be uploaded"]);
+    try_to_save(&node, &[]).fails(Code::UploadPending, &[]);
     eventually("the command to be run", || fs::read_to_string(&said).ok().filter(|said| said.contains("AccessDenied")));
     node.stop();
 }
@@ -252,7 +248,7 @@ fn encryption_class_and_session_are_what_the_store_is_told() {
         ),
     ] {
         store.seen();
-        try_to_save(&node, more).fails(1, &["could not be uploaded"]);
+        try_to_save(&node, more).fails(Code::UploadPending, &[]);
         let told = store
             .seen()
             .into_iter()
@@ -288,9 +284,9 @@ fn what_is_encrypted_with_a_key_of_ours_comes_back_with_it_and_without_it_not() 
     let changed = format!("--s3-sse=sse-c:{other}");
     fs::remove_dir_all(node.server_dir().join("cache")).unwrap();
     assert!(list(&node, &["--s3", &changed]).iter().all(|item| item["status"] == "unreadable"));
-    node.quorate(&["etcd-snapshot", "verify", "--s3", &changed, &small]).fails(1, &["400"]);
+    node.quorate(&["etcd-snapshot", "verify", "--s3", &changed, &small]).fails(Code::S3RequestFailed, &["400"]);
     let url = format!("s3://backups/prod/{in_parts}");
-    restore(&node, &url, &[&format!("--etcd-s3-sse=sse-c:{other}")]).fails(1, &["400"]);
+    restore(&node, &url, &[&format!("--etcd-s3-sse=sse-c:{other}")]).fails(Code::S3RequestFailed, &["400"]);
     restore(&node, &url, &[]).succeeds();
     node.start_ready();
     assert_eq!(node.etcdctl(&["get", "a", "--print-value-only"]).trim(), "1");
@@ -314,7 +310,7 @@ fn told_to_stop_in_an_upload_the_server_says_so_and_goes_on_at_its_next_start() 
     eventually("the upload to begin", || store.seen().iter().any(is_upload).then_some(()));
     node.stop();
     let said = Ran::of(&saving.wait_with_output().unwrap());
-    said.fails(1, &["the server ended before the snapshot was uploaded; it goes on at its next start"]);
+    said.fails(Code::UploadPending, &[]);
     store.heal();
     node.start_ready();
     settled(&store, &node, 1);
@@ -331,13 +327,12 @@ fn a_mistake_in_the_configuration_keeps_nobody_from_a_snapshot_here() {
     fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     let mut node = started(&store, &format!("etcd-s3-config-file: {}\n", path.display()));
     fs::remove_file(&path).unwrap();
-    try_to_save(&node, &[])
-        .fails(1, &["is whole and safe on this node", "`etcd-s3-config-file`", "there is no such file"]);
+    try_to_save(&node, &[]).fails(Code::UploadPending, &["`etcd-s3-config-file`", path.to_str().unwrap()]);
     fs::write(&path, "storage-class: STANDARD\n").unwrap();
     fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     settled(&store, &node, 1);
     // Of whoever asks, it is said before anything is done.
-    try_to_save(&node, &["--s3-bucket=Not/One"]).fails(2, &["is no name of a bucket"]);
+    try_to_save(&node, &["--s3-bucket=Not/One"]).fails(Code::InvalidConfiguration, &["etcd-s3-bucket"]);
     assert_eq!(list(&node, &["--local"]).len(), 1);
     node.stop();
 }

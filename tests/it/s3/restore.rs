@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use quorate::error::Code;
+
 use crate::kit::s3::{Fault, Seen, Store};
 use crate::kit::{Etcd, Node, Timed, eventually};
 use crate::s3::basic::{fill, name_of, restore, save};
@@ -45,8 +47,7 @@ fn a_name_in_two_places_is_one_snapshot_or_a_question() {
     let path = node.server_dir().join("db/snapshots").join(&name);
     let other = fs::read(&path).unwrap();
     fs::write(store.path(&format!("prod/{name}")), [&other[..], &[0]].concat()).unwrap();
-    restore(&node, &name, &[])
-        .fails(2, &["two different snapshots are called", "db/snapshots/", "s3://backups/prod/", "name one of them"]);
+    restore(&node, &name, &[]).fails(Code::SnapshotAmbiguous, &["db/snapshots/", "s3://backups/prod/"]);
     // Copied there by hand, nothing tells but the snapshot itself.
     let by_hand = path.with_file_name("by-hand");
     fs::write(&by_hand, &other).unwrap();
@@ -55,10 +56,11 @@ fn a_name_in_two_places_is_one_snapshot_or_a_question() {
     let mut changed = other.clone();
     changed[100_000] ^= 1;
     fs::write(store.path("prod/by-hand"), &changed).unwrap();
-    restore(&node, "by-hand", &["--dry-run"]).fails(2, &["two different snapshots are called by-hand"]);
-    restore(&node, "no-such", &[]).fails(5, &["there is no snapshot"]);
-    restore(&node, "s3://backups/prod/no-such", &[]).fails(5, &["no-such in s3://backups/prod/", "ls --s3"]);
-    restore(&node, "s3://backups", &[]).fails(2, &["wants s3://BUCKET/KEY"]);
+    restore(&node, "by-hand", &["--dry-run"]).fails(Code::SnapshotAmbiguous, &["by-hand"]);
+    restore(&node, "no-such", &[]).fails(Code::SnapshotNotFound, &["no-such"]);
+    restore(&node, "s3://backups/prod/no-such", &[])
+        .fails(Code::SnapshotNotFound, &["no-such", "s3://backups/prod/", "ls --s3"]);
+    restore(&node, "s3://backups", &[]).fails(Code::InvalidConfiguration, &["s3://BUCKET/KEY"]);
 }
 
 #[test]
@@ -74,7 +76,7 @@ fn a_download_that_breaks_off_goes_on_where_it_was() {
     store.inject(Fault::Answer(503, "SlowDown", "Please reduce your request rate.", vec![]), 2, 1, is_part);
     // And then it ends, with some of it here.
     store.inject(Fault::Answer(403, "AccessDenied", "Access Denied", vec![]), 1, usize::MAX, is_part);
-    restore(&node, &url, &[]).fails(1, &["nothing was changed", "AccessDenied"]);
+    restore(&node, &url, &[]).fails(Code::S3AccessDenied, &["AccessDenied"]);
     let partial = node.server_dir().join("db/download").join(format!("{name}.partial"));
     assert!(partial.exists());
     assert!(!node.etcd_dir().join("member").exists());
@@ -100,7 +102,7 @@ fn what_came_whole_need_not_come_again_when_the_next_step_fails() {
     let url = format!("s3://backups/prod/{name}");
     let fail = |node: &mut Node| {
         node.env = vec![("FAILPOINTS".into(), "restore::copy=return(enospc)".into())];
-        restore(node, &url, &[]).fails(1, &["nothing was changed"]);
+        restore(node, &url, &[]).fails(Code::NoSpace, &[]);
         node.env.clear();
         store.seen();
     };
@@ -128,7 +130,7 @@ fn what_came_whole_need_not_come_again_when_the_next_step_fails() {
     content[100_000] ^= 1;
     fs::write(store.path("prod/by-hand"), content).unwrap();
     let ran = restore(&node, "s3://backups/prod/by-hand", &[]);
-    ran.fails(1, &["s3://backups/prod/by-hand", "is corrupt"]);
+    ran.fails(Code::SnapshotCorrupt, &["s3://backups/prod/by-hand"]);
     assert!(!ran.err.contains("db/download"), "{}", ran.err);
     node.start_ready();
     node.stop();
@@ -164,11 +166,11 @@ fn what_is_not_what_was_uploaded_is_not_restored() {
     let url = format!("s3://backups/prod/{name}");
     // Changed on the way.
     store.inject(Fault::Change(500_000), 0, 1, is_part);
-    restore(&node, &url, &[]).fails(1, &["nothing was changed", "CRC-64/NVME", "do not trust this copy"]);
+    restore(&node, &url, &[]).fails(Code::S3ChecksumMismatch, &["CRC-64/NVME"]);
     store.heal();
     // Gone between a look and the download.
     store.inject(Fault::Answer(404, "NoSuchKey", "The specified key does not exist.", vec![]), 0, usize::MAX, is_part);
-    restore(&node, &url, &[]).fails(5, &["NoSuchKey"]);
+    restore(&node, &url, &[]).fails(Code::S3ObjectNotFound, &["NoSuchKey"]);
     store.heal();
     // Replaced between a look and the download.
     store.inject(
@@ -177,17 +179,17 @@ fn what_is_not_what_was_uploaded_is_not_restored() {
         usize::MAX,
         is_part,
     );
-    restore(&node, &url, &[]).fails(1, &["it was replaced meanwhile"]);
+    restore(&node, &url, &[]).fails(Code::S3ObjectReplaced, &[&url]);
     store.heal();
     // Another region: a HEAD says it in a header only.
     let elsewhere = Fault::Answer(301, "", "", vec![("x-amz-bucket-region", "eu-west-1")]);
     store.inject(elsewhere, 0, usize::MAX, |_| true);
-    restore(&node, &url, &[]).fails(1, &["the bucket is in eu-west-1", "set etcd-s3-region to eu-west-1"]);
+    restore(&node, &url, &[]).fails(Code::S3WrongRegion, &["eu-west-1", "etcd-s3-region"]);
     store.heal();
     // Silence, and a byte a second.
     for fault in [Fault::Silence, Fault::Drip] {
         store.inject(fault, 0, usize::MAX, is_part);
-        restore(&node, &url, &["--etcd-s3-timeout=1s"]).fails(1, &["nothing was changed", "etcd-s3-endpoint"]);
+        restore(&node, &url, &["--etcd-s3-timeout=1s"]).fails(Code::S3Timeout, &["etcd-s3-endpoint"]);
         store.heal();
     }
     node.start_ready();
@@ -205,8 +207,10 @@ fn a_server_without_data_does_not_begin_anew_beside_its_snapshots_in_the_bucket(
     let store = Store::start();
     let (mut node, name) = saved(&store, "");
     fs::remove_dir_all(&node.data_dir).unwrap();
-    node.run_server()
-        .fails(4, &[&format!("--cluster-reset-restore-path={name}"), "s3://backups/prod/", "--new-cluster"]);
+    node.run_server().fails(
+        Code::SnapshotsExist,
+        &[&format!("--cluster-reset-restore-path={name}"), "s3://backups/prod/", "--new-cluster"],
+    );
     // Snapshots of another server in the same bucket are no obstacle.
     let mut other = Node::new(&Etcd::usual()).config(&store.config()).arg("--node-name=other");
     other.start_ready();

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use nix::sys::signal::Signal;
+use quorate::error::Code;
 use serde_json::Value;
 
 use crate::kit::{self, Etcd, Mount, Node, Timed, eventually, fake_etcd};
@@ -93,7 +94,7 @@ mod cases {
         // The same with the server down.
         node.stop();
         assert_eq!(list(&node), items);
-        node.quorate(&["etcd-snapshot", "save"]).fails(6, &["no quorate server runs", "next:"]);
+        node.quorate(&["etcd-snapshot", "save"]).fails(Code::NotRunning, &[]);
         assert_eq!(list(&node), items);
     }
 }
@@ -103,7 +104,7 @@ fn the_table_fits_and_knows_what_changed_since() {
     let _timed = Timed::start();
     let mut node = Node::new(&Etcd::usual());
     // A directory that is not there is not an empty one: a typing error must not look like it (ux F18).
-    node.quorate(&["etcd-snapshot", "ls"]).fails(5, &["does not exist"]);
+    node.quorate(&["etcd-snapshot", "ls"]).fails(Code::DirectoryNotFound, &[]);
     node.start_ready();
     let dir = node.server_dir().join("db/snapshots");
     node.quorate(&["etcd-snapshot", "ls"]).succeeds();
@@ -136,7 +137,7 @@ fn the_table_fits_and_knows_what_changed_since() {
     let first = ran.succeeds().lines().next().unwrap();
     assert!(first.starts_with(name) && first.contains("changed") && first.ends_with("node"), "{}", ran.out);
     let ran = node.quorate(&["etcd-snapshot", "verify", "--all"]);
-    ran.fails(1, &["is corrupt"]);
+    ran.fails(Code::SnapshotCorrupt, &[]);
     assert!(ran.out.ends_with("2 snapshots: 1 good, 1 failed\n"), "{}", ran.out);
     assert_eq!(node.quorate(&["etcd-snapshot", "verify", "-q", "from-elsewhere-1700000000"]).succeeds(), "");
     node.stop();
@@ -151,19 +152,19 @@ fn bad_names_and_places_are_refused_and_leave_nothing() {
     fs::write(node.dir.path().join("file"), "").unwrap();
     std::os::unix::fs::symlink("/does/not/exist", node.dir.path().join("dangling")).unwrap();
     let to = |name: &str| format!("--dir={}", node.dir.path().join(name).display());
-    for (args, code, words) in [
-        (vec!["--name", "a/b"], 2, &["is not a name for a snapshot"][..]),
-        (vec!["--name", "a b\nc"], 2, &["is not a name for a snapshot"]),
-        (vec!["--name", ".hidden"], 2, &["not beginning with a dot"]),
-        (vec!["--name", ""], 2, &["a value is required for '--name <NAME>'"]),
-        (vec!["--label", "x"], 2, &["wants key=value"]),
-        (vec!["--snapshot-compress=lzma"], 2, &["`lzma` is no way to compress"]),
-        (vec![&to("a/b/c")], 2, &["neither it nor the directory above it is there"]),
-        (vec![&to("file")], 2, &["it is not a directory"]),
-        (vec![&to("dangling")], 2, &["symbolic link to something that is not there"]),
+    for (args, code, fact) in [
+        (vec!["--name", "a/b"], Code::InvalidSnapshotName, "`a/b`"),
+        (vec!["--name", "a b\nc"], Code::InvalidSnapshotName, "a b"),
+        (vec!["--name", ".hidden"], Code::InvalidSnapshotName, "`.hidden`"),
+        (vec!["--name", ""], Code::Usage, "'--name <NAME>'"),
+        (vec!["--label", "x"], Code::Usage, "key=value"),
+        (vec!["--snapshot-compress=lzma"], Code::Usage, "`lzma`"),
+        (vec![&to("a/b/c")], Code::SnapshotDirUnusable, "/a/b/c"),
+        (vec![&to("file")], Code::SnapshotDirUnusable, "/file"),
+        (vec![&to("dangling")], Code::SnapshotDirUnusable, "/dangling"),
     ] {
         let ran = node.quorate(&[&["etcd-snapshot", "save"], &args[..]].concat());
-        ran.fails(code, words);
+        ran.fails(code, &[fact]);
         assert_eq!(ran.out, "", "{args:?}");
     }
     assert_eq!(list(&node).len(), 0);
@@ -193,11 +194,11 @@ fn a_full_or_read_only_disk_gives_no_snapshot_and_leaves_the_older_ones() {
     // Before: it is known that there is no room.
     fs::write(dir.join("ballast"), vec![0; 40 << 20]).unwrap();
     let ran = node.quorate(&["etcd-snapshot", "save", &to]);
-    ran.fails(1, &["a snapshot needs", "are free in", "next: free some space"]);
+    ran.fails(Code::NoSpace, &[dir.to_str().unwrap()]);
     fs::remove_file(dir.join("ballast")).unwrap();
     assert_eq!(everything(&dir), before);
     mount.remount("ro");
-    node.quorate(&["etcd-snapshot", "save", &to]).fails(1, &["Read-only file system", "next:"]);
+    node.quorate(&["etcd-snapshot", "save", &to]).fails(Code::ReadOnlyFileSystem, &[]);
     mount.remount("rw");
     assert_eq!(everything(&dir), before);
     node.quorate(&["etcd-snapshot", "verify", path_of(&item).to_str().unwrap()]).succeeds();
@@ -219,12 +220,12 @@ fn a_save_that_fails_at_any_step_leaves_nothing() {
             let ran = node.quorate(&["etcd-snapshot", "save", "--snapshot-compress"]);
             let dir = node.server_dir().join("db/snapshots");
             if fault == "kill" {
-                ran.fails(6, &["does not answer"]);
+                ran.fails(Code::NoAnswer, &[]);
                 assert_eq!(node.wait_end().code(), None);
                 node.env.clear();
                 node.start_ready();
             } else {
-                ran.fails(1, &["No space left on device"]);
+                ran.fails(Code::NoSpace, &[]);
             }
             let left = everything(&dir);
             let hidden = left.iter().find(|path| path.to_string_lossy().contains("tmp-quorate"));
@@ -250,8 +251,7 @@ fn one_that_takes_longer_than_it_may_is_broken_off() {
         .config("etcd-snapshot-timeout: 1s\nnode-name: node\n");
     node.start_ready();
     fill(&node, 100);
-    let words = ["the snapshot took longer than etcd-snapshot-timeout (1 s)", "nothing of it is left", "next:"];
-    node.quorate(&["etcd-snapshot", "save"]).fails(1, &words);
+    node.quorate(&["etcd-snapshot", "save"]).fails(Code::SnapshotTimeout, &["etcd-snapshot-timeout", "1 s"]);
     eventually("nothing to be left", || everything(&node.server_dir().join("db/snapshots")).is_empty().then_some(()));
     node.stop();
 }
@@ -281,7 +281,7 @@ fn only_one_runs_at_a_time_and_whoever_goes_away_leaves_nothing() {
         |dir: &Path| everything(dir).iter().any(|path| path.to_string_lossy().contains("tmp-quorate")).then_some(());
     let first = begin(&node, &[]);
     eventually("a snapshot to be begun", || begun(&dir));
-    node.quorate(&["etcd-snapshot", "save"]).fails(75, &["a snapshot is being taken already", "--wait"]);
+    node.quorate(&["etcd-snapshot", "save"]).fails(Code::Busy, &["--wait"]);
     let waiting = begin(&node, &["--wait", "--name=second"]);
     // Interrupted: broken off, and the one that waits has its turn.
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(first.id().cast_signed()), Signal::SIGINT).unwrap();
@@ -298,7 +298,7 @@ fn only_one_runs_at_a_time_and_whoever_goes_away_leaves_nothing() {
     eventually("a snapshot to be begun", || begun(&dir));
     node.stop();
     let third = kit::Ran::of(&third.wait_with_output().unwrap());
-    third.fails(6, &["the server was told to stop; the snapshot was broken off"]);
+    third.fails(Code::Stopping, &[]);
     assert_eq!(everything(&dir).len(), 2, "{:?}", everything(&dir));
 
     // Killed with -9: what is left is swept at the next start.
@@ -307,7 +307,7 @@ fn only_one_runs_at_a_time_and_whoever_goes_away_leaves_nothing() {
     eventually("a snapshot to be begun", || begun(&dir));
     node.kill_launcher();
     let fourth = kit::Ran::of(&fourth.wait_with_output().unwrap());
-    fourth.fails(6, &["does not answer"]);
+    fourth.fails(Code::NoAnswer, &[]);
     node.start_ready();
     assert_eq!(everything(&dir).len(), 2, "{:?}", everything(&dir));
     // etcd is killed in the middle.
@@ -315,7 +315,7 @@ fn only_one_runs_at_a_time_and_whoever_goes_away_leaves_nothing() {
     eventually("a snapshot to be begun", || begun(&dir));
     node.signal_child(Signal::SIGKILL);
     let fifth = kit::Ran::of(&fifth.wait_with_output().unwrap());
-    fifth.fails(1, &["etcd's snapshot broke off after", "next:"]);
+    fifth.fails(Code::SnapshotStreamFailed, &[]);
     assert_eq!(everything(&dir).len(), 2, "{:?}", everything(&dir));
     node.stop();
 }
@@ -327,7 +327,7 @@ fn without_a_healthy_etcd_there_is_no_snapshot() {
     node.etcd = Some(fake_etcd(node.dir.path(), "3.5.30", "exec sleep 1000"));
     node.start();
     eventually("the control socket", || (node.status().code == Some(1)).then_some(()));
-    node.quorate(&["etcd-snapshot", "save"]).fails(6, &["no snapshot can be taken:", "quorate status"]);
-    node.quorate(&["defrag"]).fails(6, &["the database's space cannot be seen to now:", "quorate status"]);
+    node.quorate(&["etcd-snapshot", "save"]).fails(Code::EtcdUnreachable, &["quorate status"]);
+    node.quorate(&["defrag"]).fails(Code::EtcdUnreachable, &["quorate status"]);
     node.stop();
 }

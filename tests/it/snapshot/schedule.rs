@@ -4,6 +4,7 @@ use std::fs;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::sys::signal::Signal;
+use quorate::error::Code;
 
 use crate::kit::{Etcd, Mount, Node, Timed, eventually, http_get};
 use crate::snapshot::save::{list, save};
@@ -39,19 +40,19 @@ fn a_slot_is_taken_once_and_retention_follows() {
     let first = list(&node).into_iter().find(|item| item["reason"] == "scheduled").unwrap();
     assert!(first["name"].as_str().unwrap().starts_with("etcd-snapshot-node-"), "{first}");
     assert_eq!(first["status"], "good");
-    node.wait_log("a scheduled snapshot is due");
+    node.wait_event("snapshot-due", &[]);
     eventually("it in the status", || {
         let status = node.status_json();
         let is_last = status["snapshots"]["last_good"]["name"] == first["name"];
         (is_last && status["snapshots"]["next"].is_string()).then_some(())
     });
-    assert_eq!(node.log_since_start().matches("a scheduled snapshot is due").count(), 1, "{}", node.log_since_start());
+    assert_eq!(node.count_events("snapshot-due"), 1, "{}", node.log());
     // Started again within the same slot it takes no other; in the next one it does, and the older one goes.
     node.stop();
     node.start_ready();
     eventually("the next slot in the status", || node.status_json()["snapshots"]["next"].as_str().map(str::to_owned));
     assert_eq!(scheduled(&node), 1);
-    assert_eq!(node.log_since_start().matches("a scheduled snapshot is due").count(), 0);
+    assert!(!node.has_event("snapshot-due"));
     node.set_clock(HOUR / 2 + HOUR);
     eventually("the next scheduled snapshot", || {
         let items = list(&node);
@@ -87,7 +88,7 @@ fn a_snapshot_of_the_future_neither_silences_nor_maddens_the_schedule() {
     fs::write(&path, manifest.to_string()).unwrap();
     node.env = vec![("QUORATE_TEST_CLOCK_SHIFT".into(), (HOUR + 10).to_string())];
     node.start_ready();
-    let due = || node.log_since_start().matches("a scheduled snapshot is due").count();
+    let due = || node.count_events("snapshot-due");
     eventually("the slot", || (scheduled(&node) == 2).then_some(()));
     eventually("the next slot in the status", || node.status_json()["snapshots"]["next"].as_str().map(str::to_owned));
     assert_eq!(due(), 1, "{}", node.log_since_start());
@@ -122,24 +123,27 @@ fn a_missed_slot_is_made_up_for_once_and_a_young_server_has_missed_none() {
 #[test]
 fn bad_settings_stop_the_start_and_a_reload_changes_the_schedule() {
     let _timed = Timed::start();
-    for (yaml, words) in [
-        ("etcd-snapshot-schedule-cron: '0 0 * *'\n", &["wants a schedule such as `0 */12 * * *"][..]),
-        ("etcd-snapshot-schedule-cron: '@every 5'\n", &["wants a schedule"]),
+    for (yaml, fact) in [
+        ("etcd-snapshot-schedule-cron: '0 0 * *'\n", "`0 */12 * * *`"),
+        ("etcd-snapshot-schedule-cron: '@every 5'\n", "`@every 5`"),
         // Bugs F7, W1, W9.
-        ("etcd-snapshot-schedule-cron: '0 0 31 2 *'\n", &["wants a date that exists, not `0 0 31 2 *`"]),
-        ("etcd-snapshot-schedule-cron: 'CRON_TZ=UTC 0 3 * * *'\n", &["wants no time zone in it", "set TZ"]),
-        ("etcd-snapshot-schedule-cron: '@every 30s'\n", &["wants at least one minute between two snapshots"]),
-        ("etcd-snapshot-retention-policy: within=2m\n", &["wants `min` for minutes or `mo` for months"]),
-        ("etcd-snapshot-name: a/b\n", &["`etcd-snapshot-name` wants letters"]),
-        ("etcd-snapshot-retention: -1\n", &["wants a whole number"]),
-        ("etcd-snapshot-retention-policy: often=5\n", &["wants rules such as last=5"]),
-        ("etcd-snapshot-compress: lzma\n", &["wants true, false, zstd or zip"]),
-        ("etcd-snapshot-dir: /does/not/exist/at-all\n", &["neither it nor the directory above it is there"]),
+        ("etcd-snapshot-schedule-cron: '0 0 31 2 *'\n", "`0 0 31 2 *`"),
+        ("etcd-snapshot-schedule-cron: 'CRON_TZ=UTC 0 3 * * *'\n", " TZ"),
+        ("etcd-snapshot-schedule-cron: '@every 30s'\n", "minute"),
+        ("etcd-snapshot-retention-policy: within=2m\n", "`mo`"),
+        ("etcd-snapshot-name: a/b\n", "`etcd-snapshot-name`"),
+        ("etcd-snapshot-retention: -1\n", "`-1`"),
+        ("etcd-snapshot-retention-policy: often=5\n", "last=5"),
+        ("etcd-snapshot-compress: lzma\n", "zstd"),
     ] {
         let node = Node::new(&Etcd::usual()).config(yaml);
-        node.run_server().fails(2, words);
+        let (option, _) = yaml.split_once(':').unwrap();
+        node.run_server().fails(Code::InvalidConfiguration, &["config.yaml:1: ", &format!("`{option}`"), fact]);
         assert!(!node.etcd_dir().exists(), "{yaml}");
     }
+    let node = Node::new(&Etcd::usual()).config("etcd-snapshot-dir: /does/not/exist/at-all\n");
+    node.run_server().fails(Code::SnapshotDirUnusable, &["/does/not/exist/at-all"]);
+    assert!(!node.etcd_dir().exists());
     let mut node = Node::new(&Etcd::usual()).config("etcd-disable-snapshots: true\n");
     node.start_ready();
     assert_eq!(node.status_json()["snapshots"]["next"], serde_json::Value::Null);
@@ -173,12 +177,13 @@ fn a_failure_is_counted_told_and_acted_upon() {
     node.env = vec![("QUORATE_TEST_CLOCK_SHIFT".into(), (13 * 3600).to_string())];
     node.start_ready();
     let said = eventually("the command to be run", || fs::read_to_string(&told).ok().filter(|said| !said.is_empty()));
-    assert!(said.starts_with("node: a snapshot needs "), "{said}");
+    assert!(said.starts_with("node: ") && said.contains(dir.to_str().unwrap()), "{said}");
     assert_eq!(node.status_json()["snapshots"]["failures"], 1);
     let table = node.quorate(&["status"]);
     // On so small a disk it is degraded.
     assert_eq!(table.code, Some(1));
-    assert!(table.out.contains("1 snapshot FAILED since, the last: a snapshot needs"), "{}", table.out);
+    assert!(table.out.contains("1 snapshot FAILED"), "{}", table.out);
+    node.wait_code(Code::NoSpace, &[]);
     for line in table.out.lines().filter(|line| !line.starts_with("data ") && !line.contains("/tmp")) {
         assert!(line.chars().count() <= 80, "{line}");
     }

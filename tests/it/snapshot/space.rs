@@ -3,6 +3,7 @@
 use std::fs;
 
 use nix::sys::signal::Signal;
+use quorate::error::Code;
 use serde_json::Value;
 
 use crate::kit::{Etcd, Mount, Node, Ran, Timed, eventually};
@@ -58,7 +59,7 @@ mod cases {
         assert_eq!((&users["prefix"], &users["keys"], &users["records"]), (&"users/".into(), &1.into(), &4.into()));
         let table = node.quorate(&["space"]);
         assert!(table.succeeds().lines().all(|line| line.chars().count() <= 80), "{}", table.out);
-        assert!(table.out.contains("next: quorate space --free"), "{}", table.out);
+        assert!(table.out.contains("quorate space --free"), "{}", table.out);
 
         let freed: Value = serde_json::from_str(node.quorate(&["space", "--free", "-o", "json"]).succeeds()).unwrap();
         assert_eq!((&freed["is_compacted"], &freed["is_disarmed"]), (&true.into(), &true.into()), "{freed}");
@@ -69,10 +70,11 @@ mod cases {
         node.etcdctl(&["put", "users/3", "c"]);
         let after = space(&node);
         assert_eq!((&after["keys"], &after["records"]), (&3.into(), &3.into()), "{after}");
-        let again = node.quorate(&["space", "--free"]);
-        assert!(again.succeeds().contains("history was given up"), "{again:?}");
-        let again = node.quorate(&["space", "--free"]);
-        assert!(again.succeeds().contains("there was no history to give up"), "{again:?}");
+        for is_compacted in [true, false] {
+            let again: Value =
+                serde_json::from_str(node.quorate(&["space", "--free", "-o", "json"]).succeeds()).unwrap();
+            assert_eq!(again["is_compacted"], is_compacted, "{again}");
+        }
         node.stop();
     }
 
@@ -83,12 +85,12 @@ mod cases {
         node.start_ready();
         assert!(!write_history(&node, "one", 500), "there is a quota");
         eventually("the alarm", || has_alarm(&node).then_some(()));
-        assert!(!node.log().contains("it is defragmented"), "nothing is free before history is given up");
+        assert!(!node.has_event("defragment-due"), "nothing is free before history is given up");
         let revision = space(&node)["revision"].to_string();
         node.etcdctl(&["compact", "--physical=true", &revision]);
         eventually("a healthy etcd", || (node.status().code == Some(0)).then_some(()));
-        node.wait_log("the database nears its quota, and most of it is free: it is defragmented");
-        node.wait_log("the alarm NOSPACE was taken back");
+        node.wait_event("defragment-due", &[]);
+        node.wait_event("alarm-cleared", &[]);
         node.stop();
     }
 }
@@ -107,8 +109,7 @@ fn keys_that_fill_the_quota_are_named_and_nothing_is_said_to_be_well() {
         }
     });
     eventually("the alarm", || has_alarm(&node).then_some(()));
-    let words = ["the database is still at its quota", "of 8.0 MiB; the alarm stays", "next:", "delete keys"];
-    node.quorate(&["space", "--free"]).fails(1, &words);
+    node.quorate(&["space", "--free"]).fails(Code::QuotaStillFull, &["8.0 MiB"]);
     assert!(has_alarm(&node));
     assert_eq!(space(&node)["prefixes"][0]["prefix"], "big/");
     node.etcdctl(&["del", "--prefix", "big/"]);
@@ -129,7 +130,7 @@ fn it_is_defragmented_by_itself_where_it_is_worth_it() {
     node.etcdctl(&["put", "after", "1"]);
     fs::write(node.config_path(), "etcd-defrag-threshold: 5MiB\n").unwrap();
     node.signal(Signal::SIGHUP);
-    node.wait_log("defragmented after=");
+    node.wait_event("defragmented", &[]);
     assert!(space(&node)["size"].as_u64() < Some(1 << 20));
     node.stop();
 }
@@ -143,8 +144,7 @@ fn without_room_for_a_copy_it_is_not_begun() {
     let Some(_mount) = Mount::tmpfs(&node.etcd_dir(), "size=230m") else { return };
     node.start_ready();
     fill(&node, 300);
-    let words = ["defragmenting needs", "on the disk of the data, and", "are free", "next: free some space"];
-    node.quorate(&["defrag"]).fails(1, &words);
+    node.quorate(&["defrag"]).fails(Code::NoSpace, &[" MiB"]);
     // On so small a disk it is degraded, and serves.
     assert!(node.is_serving());
     node.stop();
@@ -161,13 +161,13 @@ fn nothing_is_defragmented_while_a_snapshot_is_taken() {
     let dir = node.server_dir().join("db/snapshots");
     eventually("a snapshot to be begun", || fs::read_dir(&dir).ok()?.next().map(drop));
     for args in [&["defrag"][..], &["space", "--free"]] {
-        node.quorate(args).fails(75, &["a snapshot is being taken already", "--wait"]);
+        node.quorate(args).fails(Code::Busy, &["--wait"]);
     }
     // Who gives up waiting has asked for nothing.
     let mut waiting = interruptible(&node);
     waiting.args(["space", "--free", "--wait", "--data-dir"]).arg(&node.data_dir);
     let mut waiting = waiting.spawn().unwrap();
-    node.wait_log("waiting for the end of another operation");
+    node.wait_event("operation-queued", &[]);
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(waiting.id().cast_signed()), Signal::SIGINT).unwrap();
     waiting.wait().unwrap();
     // It is looked at all the same.
@@ -177,6 +177,6 @@ fn nothing_is_defragmented_while_a_snapshot_is_taken() {
     Ran::of(&saving.wait_with_output().unwrap()).succeeds();
     assert_eq!(space(&node)["compact_revision"], Value::Null, "nothing was given up");
     node.stop();
-    node.quorate(&["defrag"]).fails(6, &["no quorate server runs"]);
-    node.quorate(&["space"]).fails(6, &["no quorate server runs"]);
+    node.quorate(&["defrag"]).fails(Code::NotRunning, &[]);
+    node.quorate(&["space"]).fails(Code::NotRunning, &[]);
 }

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use quorate::error::Code;
 use serde_json::Value;
 
 use crate::kit::{Etcd, Node, Ran, Timed, executable};
@@ -48,8 +49,7 @@ mod cases {
             if item["compact_revision"] == item["revision"] {
                 // A member tells nothing of the revision that it compacted at.
                 let ran = against_live();
-                assert_eq!(ran.code, Some(1), "{what}: {ran:?}");
-                assert!(ran.err.contains("cannot be compared"), "{what}: {ran:?}");
+                assert_eq!((ran.code, ran.error_code()), (Some(1), Some(Code::NotComparable)), "{what}: {ran:?}");
             } else {
                 assert_eq!(super::item(&against_live())["same_as_live"], true, "{what}");
             }
@@ -125,7 +125,7 @@ mod cases {
         }
         let ran = other.quorate(&["etcd-snapshot", "verify", "--against-live", path.to_str().unwrap()]);
         assert_eq!(ran.code, Some(1), "{ran:?}");
-        assert!(ran.err.contains("cannot be compared") || ran.err.contains("other keys or values"), "{}", ran.err);
+        assert!(matches!(ran.error_code(), Some(Code::NotComparable | Code::LiveMemberDiffers)), "{}", ran.err);
         other.stop();
         node.stop();
     }
@@ -168,36 +168,33 @@ fn every_kind_of_damage_is_found() {
     places.extend((2..database / 4096).map(|page| page * 4096 + 2048));
     for at in places {
         verify(&broken("flipped", &flipped(at)), &[])
-            .fails(1, &["is corrupt: at byte", "next: quorate etcd-snapshot ls"]);
+            .fails(Code::SnapshotCorrupt, &["byte", "quorate etcd-snapshot ls"]);
     }
-    for (name, content, words) in [
-        ("no-trailer", &bytes[..database], &["has no SHA-256 at its end", "--skip-hash-check"][..]),
-        ("half-trailer", &bytes[..database + 16], &["SHA-256"]),
-        (
-            "half",
-            &bytes[..database / 2 / 4096 * 4096 + 32],
-            &["is truncated: it has", "next: quorate etcd-snapshot ls"],
-        ),
-        ("odd", &bytes[..database - 100], &["is truncated: it has"]),
-        ("empty", b"", &["SHA-256"]),
-        ("text", b"hello", &["SHA-256"]),
+    for (name, content, code, command) in [
+        ("no-trailer", &bytes[..database], Code::SnapshotUnhashed, "--skip-hash-check"),
+        ("half-trailer", &bytes[..database + 16], Code::SnapshotUnhashed, ""),
+        ("half", &bytes[..database / 2 / 4096 * 4096 + 32], Code::SnapshotCorrupt, "quorate etcd-snapshot ls"),
+        ("odd", &bytes[..database - 100], Code::SnapshotCorrupt, "quorate etcd-snapshot ls"),
+        ("empty", b"", Code::SnapshotUnhashed, ""),
+        ("text", b"hello", Code::SnapshotUnhashed, ""),
     ] {
-        verify(&broken(name, content), &[]).fails(1, words);
+        verify(&broken(name, content), &[]).fails(code, &[name, command]);
     }
     // A plain copy of the database is structurally checked.
     item(&verify(&broken("plain", &bytes[..database]), &["--skip-hash-check"]));
     let mut cut = bytes[..database].to_vec();
     cut[3 * 4096..4 * 4096].fill(0);
-    verify(&broken("zeroed", &cut), &["--skip-hash-check"]).fails(1, &["is corrupt: at byte"]);
-    verify(&dir.path().join("missing"), &[]).fails(5, &["there is no snapshot"]);
-    verify(dir.path(), &[]).fails(1, &["not a regular file"]);
+    verify(&broken("zeroed", &cut), &["--skip-hash-check"]).fails(Code::SnapshotCorrupt, &["byte"]);
+    verify(&dir.path().join("missing"), &[]).fails(Code::SnapshotNotFound, &["missing"]);
+    verify(dir.path(), &[]).fails(Code::ReadFailed, &["regular file"]);
     // Hash and structure are told apart: a right hash over wrong pages.
     let mut wrong = bytes[..database].to_vec();
     wrong[5 * 4096] ^= 1;
     let digest = sha256(&wrong);
     wrong.extend(digest);
     let ran = verify(&broken("rehashed", &wrong), &[]);
-    assert!(ran.code == Some(0) || ran.err.contains("although the SHA-256 at its end is right"), "{ran:?}");
+    assert!(ran.code == Some(0) || ran.error_code() == Some(Code::SnapshotCorrupt), "{ran:?}");
+    assert!(ran.code == Some(0) || ran.err.contains("SHA-256"), "{ran:?}");
 }
 
 fn broken(dir: &Path, name: &str, bytes: &[u8]) -> PathBuf {
@@ -241,32 +238,34 @@ fn archives_are_read_by_content_and_bounded() {
         assert_eq!(item["compression"], compression);
     }
     assert!(!Path::new("/tmp/quorate-was-here").exists());
-    verify(&zip("two", &[("one", &bytes), ("two", &bytes)]), &[]).fails(1, &["is corrupt", "holds 2 files"]);
+    verify(&zip("two", &[("one", &bytes), ("two", &bytes)]), &[]).fails(Code::ArchiveInvalid, &["2 files"]);
     // attack 11: readers differ in which of the two counts.
     let mut twice = fs::read(zip("twice", &[("one", b"garbage"), ("two", &bytes)])).unwrap();
     let names: Vec<usize> = (0..twice.len() - 3).filter(|at| twice[*at..].starts_with(b"two")).collect();
     for at in names {
         twice[at..at + 3].copy_from_slice(b"one");
     }
-    verify(&broken(dir.path(), "twice", &twice), &[]).fails(1, &["is corrupt", "two entries of one name"]);
+    verify(&broken(dir.path(), "twice", &twice), &[]).fails(Code::ArchiveInvalid, &["two entries"]);
     let hidden =
         [zip("hidden", &[("one", &bytes)]), zip("listed", &[("two", &bytes)])].map(|path| fs::read(path).unwrap());
-    verify(&broken(dir.path(), "hidden", &hidden.concat()), &[]).fails(1, &["is corrupt", "it does not list"]);
+    verify(&broken(dir.path(), "hidden", &hidden.concat()), &[]).fails(Code::ArchiveInvalid, &["list"]);
     let many: Vec<(String, &[u8])> = (0..2000).map(|number| (format!("{number}.rkestate"), &b"{}"[..])).collect();
     let many: Vec<(&str, &[u8])> = many.iter().map(|(name, content)| (name.as_str(), *content)).collect();
-    verify(&zip("many", &many), &[]).fails(1, &["is corrupt", "more entries than"]);
-    verify(&zip("none", &[("one.rkestate", b"{}")]), &[]).fails(1, &["holds no database"]);
-    verify(&zip("nonsense", &[("one", b"hello")]), &[]).fails(1, &["SHA-256"]);
+    verify(&zip("many", &many), &[]).fails(Code::ArchiveInvalid, &["entries"]);
+    verify(&zip("none", &[("one.rkestate", b"{}")]), &[]).fails(Code::ArchiveInvalid, &["database"]);
+    verify(&zip("nonsense", &[("one", b"hello")]), &[]).fails(Code::SnapshotUnhashed, &["SHA-256"]);
     for (path, name) in [(&zst, "cut.zst"), (&with_state, "cut.zip")] {
         let packed = fs::read(path).unwrap();
         let cut = dir.path().join(name);
         fs::write(&cut, &packed[..packed.len() * 2 / 3]).unwrap();
-        verify(&cut, &[]).fails(1, &["is corrupt", "next:"]);
+        verify(&cut, &[]).fails(Code::ArchiveInvalid, &[]);
         // A bit in the middle: the archive's own checksum, or the snapshot's.
         let mut flipped = packed.clone();
         flipped[packed.len() / 2] ^= 1;
         fs::write(&cut, flipped).unwrap();
-        verify(&cut, &[]).fails(1, &["is corrupt"]);
+        let ran = verify(&cut, &[]);
+        assert!(matches!(ran.error_code(), Some(Code::SnapshotCorrupt | Code::ArchiveInvalid)), "{ran:#?}");
+        assert_eq!(ran.code, Some(1));
     }
     // Nothing is left behind, whatever happened.
     let left: Vec<_> = fs::read_dir(dir.path()).unwrap().flatten().map(|entry| entry.file_name()).collect();
