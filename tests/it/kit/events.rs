@@ -1,7 +1,7 @@
 //! What a server logs, by stable names instead of words: events (docs/log.md) and codes (docs/errors.md).
 
 use quorate::error::Code;
-use quorate::server::events::EVENTS;
+use quorate::logging::events::EVENTS;
 
 use super::{Node, eventually};
 
