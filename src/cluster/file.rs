@@ -10,7 +10,7 @@ use crate::error::{Code, Diagnostic};
 use crate::etcd::client::MemberFacts;
 use crate::plan::owner::{Incarnation, Owner};
 use crate::plan::start::ClusterRecord;
-use crate::server::state::ServerState;
+use crate::version::Version;
 
 /// The file is there and says nothing.
 #[derive(Debug, thiserror::Error)]
@@ -48,16 +48,29 @@ pub fn load(data: &DataDir) -> Result<Option<ClusterRecord>, ClusterRecordUnread
     read.map_err(|source| ClusterRecordUnreadable { path, source })
 }
 
-/// Writes down what a healthy member says, if it is news. Gives the number of members if that changed.
-pub(crate) fn save_if_changed(shared: &ServerState, facts: &MemberFacts) -> Result<Option<usize>, WriteError> {
-    let before = load(&shared.data).ok().flatten();
+/// What is recorded beside what the member says.
+#[derive(Clone, Debug)]
+pub struct RecordInput {
+    /// Where.
+    pub data: DataDir,
+    /// The epoch of the cluster.
+    pub epoch: u64,
+    /// This server's member name.
+    pub member_name: String,
+    /// The etcd that runs.
+    pub etcd_version: Version,
+}
+
+/// Records what a healthy member says, if it has changed. Gives the number of members if that changed.
+pub(crate) fn save_if_changed(input: &RecordInput, facts: &MemberFacts) -> Result<Option<usize>, WriteError> {
+    let before = load(&input.data).ok().flatten();
     let now = ClusterRecord {
         cluster_id: facts.cluster_id.clone(),
-        epoch: shared.epoch,
+        epoch: input.epoch,
         member_id: facts.member_id.clone(),
-        member_name: shared.member_name.clone(),
+        member_name: input.member_name.clone(),
         members: facts.members,
-        etcd_version: Some(shared.binary.version),
+        etcd_version: Some(input.etcd_version),
         ..before.clone().unwrap_or_default()
     };
     if before.as_ref() == Some(&now) {
@@ -71,7 +84,7 @@ pub(crate) fn save_if_changed(shared: &ServerState, facts: &MemberFacts) -> Resu
             "the data in db/etcd is not of the cluster that this server was in: somebody has put other data there"
         );
     }
-    write(&shared.data, &now)?;
+    write(&input.data, &now)?;
     Ok((before.map_or(0, |before| before.members) != now.members).then_some(now.members))
 }
 

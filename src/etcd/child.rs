@@ -1,65 +1,127 @@
-//! What everyone may know of the child and ask of its owner: its states, its status, orders, and the handle for both.
+//! What everyone may know of the child and ask of its supervisor: its states, its status, commands with their replies, and the handle.
 
 use std::time::{Duration, Instant, SystemTime};
 
 use serde::Serialize;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::etcd::output::Tail;
+use super::output::Tail;
+use super::supervisor::Launch;
+use crate::error::{Code, Diagnostic, ErrorReport};
 
-/// Orders that may wait for the owner.
+/// Commands that may wait for the supervisor.
 const QUEUED_COMMANDS: usize = 16;
 
-/// Ends that are remembered.
+/// Unexpected exits whose times are kept.
 const MAX_RECORDED_EXITS: usize = 16;
 
-/// What may be asked of the owner.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Where the answer to a command goes. Dropped without an answer if the supervisor has ended.
+pub type Reply = oneshot::Sender<Result<(), CommandError>>;
+
+/// What the supervisor can be asked for. Each is answered when it is done, or when it cannot be done.
+#[derive(Debug)]
 pub enum SupervisorCommand {
-    /// End the child in order, then end.
-    Stop,
-    /// End it now.
-    Kill,
-    /// End the child in order, and start it again at once.
-    Restart,
-    /// The child of this generation was seen to be healthy.
-    IsReady(u64),
+    /// Start the child with these arguments. Answered when it is spawned.
+    Start(Box<Launch>, Reply),
+    /// End the child with SIGTERM, or SIGKILL after its grace, and rest. Answered when it is gone.
+    Stop(Reply),
+    /// End the child with SIGKILL, and rest. Answered when it is gone.
+    Kill(Reply),
+    /// Stop the child and start it again, with other arguments if some are given. Answered when it is spawned.
+    Restart(Option<Box<Launch>>, Reply),
+    /// Stop the child as [`Self::Stop`] does, and end the supervisor.
+    Shutdown(Reply),
+    /// The child of this generation serves clients, or is a healthy learner.
+    Healthy(u64, Role),
+}
+
+/// Why a command was not carried out.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CommandError {
+    /// There is a child already.
+    #[error("etcd is running already")]
+    AlreadyRunning,
+    /// There is none, and never was one whose arguments could be used again.
+    #[error("etcd was not started yet")]
+    NotStarted,
+    /// It was tried, and failed.
+    #[error("{0}")]
+    Failed(Box<ErrorReport>),
+    /// Another command came in between, such as a shutdown.
+    #[error("another command came first")]
+    Superseded,
+    /// The supervisor has ended.
+    #[error("the supervisor of etcd has ended")]
+    Ended,
+}
+
+impl Diagnostic for CommandError {
+    fn code(&self) -> Code {
+        match self {
+            Self::Failed(report) => report.code,
+            Self::AlreadyRunning | Self::NotStarted | Self::Superseded => Code::Busy,
+            Self::Ended => Code::Stopping,
+        }
+    }
+}
+
+/// What a member may do in its cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Receives the log, does not vote, and serves no linearizable reads.
+    Learner,
+    /// Votes.
+    Voter,
 }
 
 /// The states of the child.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// Not started yet, or ended as asked.
+    /// Rests: not started yet, or stopped on request.
     Stopped,
     /// Runs, not seen healthy yet.
     Starting,
-    /// Was seen healthy in this life.
-    Ready,
+    /// Was seen healthy in this run.
+    Running(Role),
     /// Asked to end.
     Stopping,
-    /// Ended by itself; waiting before the next life.
+    /// Ended unexpectedly; waits before the next start.
     Backoff,
-    /// Ended by itself too often.
+    /// Rests: it cannot be kept running. [`ChildStatus::failure`] says why.
     Failed,
 }
 
 impl State {
     /// All of them, for metrics.
-    pub const ALL: [Self; 6] =
-        [Self::Stopped, Self::Starting, Self::Ready, Self::Stopping, Self::Backoff, Self::Failed];
+    pub const ALL: [Self; 7] = [
+        Self::Stopped,
+        Self::Starting,
+        Self::Running(Role::Learner),
+        Self::Running(Role::Voter),
+        Self::Stopping,
+        Self::Backoff,
+        Self::Failed,
+    ];
 
-    /// The word for it.
+    /// The word for it, as in JSON and metrics. A voter is `ready`.
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
             Self::Stopped => "stopped",
             Self::Starting => "starting",
-            Self::Ready => "ready",
+            Self::Running(Role::Learner) => "learner",
+            Self::Running(Role::Voter) => "ready",
             Self::Stopping => "stopping",
             Self::Backoff => "backoff",
             Self::Failed => "failed",
         }
+    }
+
+    /// True if there is a process that may answer.
+    #[must_use]
+    pub const fn is_alive(self) -> bool {
+        matches!(self, Self::Starting | Self::Running(_))
     }
 }
 
@@ -70,16 +132,18 @@ pub struct ChildStatus {
     pub state: State,
     /// Its process id, while it runs.
     pub pid: Option<i32>,
-    /// Which life this is, from 1.
+    /// Counts the starts, from 1.
     pub generation: u64,
-    /// When this life began.
+    /// When this process was started.
     pub started: Option<SystemTime>,
-    /// How long this life took from spawn to being ready.
+    /// How long this process took from its start to being healthy.
     pub ready_after: Option<Duration>,
-    /// How the last life ended that ended by itself.
+    /// How it ended the last time that it ended unexpectedly.
     pub last_exit: Option<String>,
-    /// When it ended by itself, the last few times.
+    /// When it ended unexpectedly, the last few times.
     pub exits: Vec<Instant>,
+    /// Why it cannot be kept running, in [`State::Failed`].
+    pub failure: Option<ErrorReport>,
     /// The last lines it printed.
     pub tail: Tail,
 }
@@ -94,11 +158,12 @@ impl ChildStatus {
             ready_after: None,
             last_exit: None,
             exits: Vec::new(),
+            failure: None,
             tail: Tail::default(),
         }
     }
 
-    /// Notes an end that nobody asked for.
+    /// Records an unexpected exit.
     pub fn exited(&mut self, exit: String, at: Instant) {
         self.last_exit = Some(exit);
         if self.exits.len() >= MAX_RECORDED_EXITS {
@@ -107,35 +172,84 @@ impl ChildStatus {
         self.exits.push(at);
     }
 
-    /// Lives after the first, asked for or not.
+    /// Starts after the first, requested or not.
     #[must_use]
     pub fn restarts(&self) -> u64 {
         self.generation.saturating_sub(1)
     }
 }
 
-/// Sends orders to the owner and watches the child.
+/// Sends commands to the supervisor and watches the child.
 #[derive(Clone, Debug)]
 pub struct Handle {
-    orders: mpsc::Sender<SupervisorCommand>,
+    commands: mpsc::Sender<SupervisorCommand>,
     status: watch::Receiver<ChildStatus>,
 }
 
 impl Handle {
-    /// A handle, and the owner's ends of it.
+    /// A handle, and the supervisor's ends of it.
     #[must_use]
     pub fn new() -> (Self, mpsc::Receiver<SupervisorCommand>, watch::Sender<ChildStatus>) {
-        let (sender, orders) = mpsc::channel(QUEUED_COMMANDS);
+        let (sender, commands) = mpsc::channel(QUEUED_COMMANDS);
         let (status, watcher) = watch::channel(ChildStatus::not_started());
-        (Self { orders: sender, status: watcher }, orders, status)
+        (Self { commands: sender, status: watcher }, commands, status)
     }
 
-    /// Sends an order. If the owner has ended already there is nothing left to order.
-    pub async fn send(&self, order: SupervisorCommand) {
-        let _ = self.orders.send(order).await;
+    /// Starts the child; it is spawned then, and not healthy yet.
+    ///
+    /// # Errors
+    /// If there is one already, or it cannot be spawned.
+    pub async fn start(&self, launch: Launch) -> Result<(), CommandError> {
+        self.ask(|reply| SupervisorCommand::Start(Box::new(launch), reply)).await
     }
 
-    /// The state, and every change of it.
+    /// Stops the child, which rests then.
+    ///
+    /// # Errors
+    /// If it does not end, even when killed.
+    pub async fn stop(&self) -> Result<(), CommandError> {
+        self.ask(SupervisorCommand::Stop).await
+    }
+
+    /// Kills the child, which rests then.
+    ///
+    /// # Errors
+    /// If it does not end.
+    pub async fn kill(&self) -> Result<(), CommandError> {
+        self.ask(SupervisorCommand::Kill).await
+    }
+
+    /// Stops the child and starts it again, with other arguments if some are given.
+    ///
+    /// # Errors
+    /// If it does not end, or cannot be spawned.
+    pub async fn restart(&self, launch: Option<Launch>) -> Result<(), CommandError> {
+        self.ask(|reply| SupervisorCommand::Restart(launch.map(Box::new), reply)).await
+    }
+
+    /// Stops the child and ends the supervisor.
+    ///
+    /// # Errors
+    /// If the child does not end, even when killed.
+    pub async fn shut_down(&self) -> Result<(), CommandError> {
+        match self.ask(SupervisorCommand::Shutdown).await {
+            Err(CommandError::Ended) => Ok(()),
+            answer => answer,
+        }
+    }
+
+    /// Reports that the child of this generation is healthy.
+    pub async fn report_healthy(&self, generation: u64, role: Role) {
+        let _ = self.commands.send(SupervisorCommand::Healthy(generation, role)).await;
+    }
+
+    async fn ask(&self, command: impl FnOnce(Reply) -> SupervisorCommand) -> Result<(), CommandError> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(command(reply)).await.map_err(|_| CommandError::Ended)?;
+        answer.await.unwrap_or(Err(CommandError::Ended))
+    }
+
+    /// The status, and every change of it.
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<ChildStatus> {
         self.status.clone()

@@ -16,5 +16,6 @@ pub mod output;
 mod payload;
 pub mod pinned;
 pub mod process;
+pub mod running;
 pub mod settings;
 pub mod supervisor;

@@ -1,62 +1,51 @@
-//! One task owns the child; everyone else sends it orders and watches its state.
+//! One task owns the child; everyone else sends it commands and watches its state.
 //!
 //! ```text
-//!            spawn              reported ready
-//! Stopped ──────────▶ Starting ───────────────▶ Ready
-//!    ▲                 │    │                   │   │
-//!    │            stop │    │ exit         exit │   │ stop
-//!    │                 ▼    ▼                   ▼   ▼
-//!    ├───────────── Stopping  Backoff ◀─────────┘  Stopping
-//!    │                          │  └─ wait over: spawn again
-//!    └── stop ──────────────────┘  └─ five exits at once: GaveUp
+//!            start / spawn            seen healthy
+//!  Stopped ────────────────▶ Starting ────────────▶ Running (learner | voter)
+//!  Failed  ─┘                 │    │                   │   │
+//!    ▲ ▲                 stop │    │ exit         exit │   │ stop
+//!    │ │                      ▼    ▼                   ▼   ▼
+//!    │ └────────────── Stopping   Backoff ◀────────────┘  Stopping
+//!    │                              │  └─ wait over: spawn again
+//!    └── five fast exits, data gone ┘
 //! ```
 //!
-//! The child is asked to end with SIGTERM and killed after the grace, or at once on [`Order::Kill`]. How long to wait
-//! between lives and when to give up is decided by `plan::child`. A life is recorded on disk before anybody is told of it,
-//! so that the next launcher recognises the child if this one is killed.
+//! `Stopped` and `Failed` are resting states: the supervisor waits there for the next start, with other arguments if need be, and ends
+//! at a shutdown alone. The child is asked to end with SIGTERM and killed after its grace, or at once by a kill. How long to wait
+//! between starts and when to give up is decided by `plan::child`. How a process is spawned, watched and ended is behind
+//! [`Spawn`] and [`Process`]: `running` has the real ones, the tests here a fake.
 
-use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
-use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::net::unix::pipe;
 use tokio::sync::{mpsc, watch};
 
+use super::child::{ChildStatus, CommandError, Handle, Reply, Role, State, SupervisorCommand};
+use super::output::{self, Tail};
+use super::pinned::PinnedExecutable;
 use crate::clock;
 use crate::datadir::DataDir;
-use crate::durable::WriteError;
 use crate::error::{AppError, Code, Diagnostic, ErrorReport};
-use crate::etcd::child::{ChildStatus, Handle, State, SupervisorCommand};
-use crate::etcd::orphan;
-use crate::etcd::output::{self, Tail};
-use crate::etcd::pinned::{Executable, PinnedExecutable};
-use crate::etcd::process::{self, ProcessHandle, Spawner, become_user, etcd_environment};
 use crate::faults;
-use crate::host::{self, MemoryKills, User};
-use crate::log_failure;
-use crate::plan::child::{History, Next, Run};
-
-/// How long after its end a child's pipes may still give lines.
-const OUTPUT_DRAIN_TIMEOUT: Duration = Duration::from_millis(500);
-/// How often the kernel's count of processes killed for want of memory is looked at: a kill is blamed on memory only if the
-/// count went up since.
-const MEMORY_INTERVAL: Duration = Duration::from_secs(2);
+use crate::host::User;
+use crate::plan::child::{History, MAX_FAST_EXITS, Next, Run};
+use crate::random;
 
 /// What to run.
 #[derive(Clone, Debug)]
 pub struct Launch {
     /// The executable.
     pub program: PinnedExecutable,
-    /// Who runs it, if not we.
+    /// Who runs it, if not the user of the launcher.
     pub user: Option<User>,
     /// Its arguments.
     pub args: Vec<String>,
     /// Where the child is recorded.
     pub data: DataDir,
-    /// How long it may take to end when asked to.
+    /// How long it may take to end after SIGTERM.
     pub grace: Duration,
-    /// Asked before etcd is started again after it had been ready; `None` where the data is nobody's.
+    /// Asked before etcd is started again after it had been healthy; `None` where the data is nobody's.
     pub restart_check: Option<RestartCheck>,
 }
 
@@ -70,17 +59,34 @@ impl std::fmt::Debug for RestartCheck {
     }
 }
 
-/// How it all ended.
-#[derive(Debug)]
-pub enum Ended {
-    /// As asked.
-    Stopped,
-    /// The child cannot be kept running.
-    GaveUp(KeepsExiting),
-    /// The child was killed and is still there.
-    Stuck(Unkillable),
-    /// The data is gone, so the child is not started again.
-    DataLost(AppError),
+/// Starts processes.
+pub trait Spawn: Send + 'static {
+    /// What it starts.
+    type Process: Process;
+
+    /// Starts one.
+    ///
+    /// # Errors
+    /// Why it cannot be started, in a sentence.
+    fn spawn(&mut self, launch: &Launch, tail: Tail) -> impl Future<Output = Result<Self::Process, String>> + Send;
+}
+
+/// A process that was started.
+pub trait Process: Send {
+    /// Its process id.
+    fn pid(&self) -> i32;
+
+    /// Waits until it has ended.
+    fn ended(&mut self) -> impl Future<Output = ()> + Send;
+
+    /// Asks it to end (SIGTERM). One that is gone is no failure.
+    fn terminate(&mut self);
+
+    /// Ends it (SIGKILL). One that is gone is no failure.
+    fn kill(&mut self);
+
+    /// How it ended, for messages; `None` if it has not. Its last output has been read then.
+    fn reap(&mut self) -> impl Future<Output = Option<String>> + Send;
 }
 
 /// The child was killed and is still there.
@@ -122,378 +128,391 @@ impl Diagnostic for KeepsExiting {
     }
 
     fn next_step(&self) -> Option<String> {
-        Some("the reason is in etcd's lines above; mend it and start again. The data was not touched by quorate".into())
+        Some("the reason is in etcd's lines above; fix it and start again. quorate did not touch the data".into())
     }
 }
 
-/// The owner, before it runs.
+/// The supervisor, before it runs.
 #[derive(Debug)]
-pub struct Supervisor {
-    launch: Launch,
-    spawner: Spawner,
-    orders: mpsc::Receiver<SupervisorCommand>,
+pub struct Supervisor<S> {
+    spawner: S,
+    commands: mpsc::Receiver<SupervisorCommand>,
     status: watch::Sender<ChildStatus>,
+    /// What was started last.
+    launch: Option<Box<Launch>>,
     history: History,
-    was_ready: bool,
+    was_healthy: bool,
+    spawned_at: Instant,
+    /// How long a wait takes; tests shorten it.
+    pause: fn(Duration) -> Duration,
 }
 
-struct Running {
-    child: Child,
-    handle: ProcessHandle,
-    started: Instant,
-    ready: Option<Instant>,
-    /// As of a moment ago.
-    memory_kills: MemoryKills,
-    pumps: tokio::task::JoinSet<()>,
-    /// By this supervisor, with SIGKILL.
-    was_killed: bool,
+/// What the supervisor does next.
+enum Step<P> {
+    /// Wait for a command.
+    Rest,
+    /// Start the child, and answer whoever asked for that.
+    Spawn(Option<Reply>),
+    /// Watch it.
+    Watch(P),
+    /// Wait before it is started again.
+    Backoff(Duration),
+    /// End.
+    End,
 }
 
-enum ChildExit {
-    AsAsked,
-    /// To be started again at once.
-    Restart,
-    Stuck(i32),
-    ByItself(Run, String),
-}
-
-impl Supervisor {
-    /// An owner for `launch`, and the handle to it.
+impl<S: Spawn> Supervisor<S> {
+    /// A supervisor that rests, and the handle to it.
     #[must_use]
-    pub fn new(launch: Launch, spawner: Spawner) -> (Self, Handle) {
-        let (handle, orders, status) = Handle::new();
-        let supervisor = Self { launch, spawner, orders, status, history: History::default(), was_ready: false };
+    pub fn new(spawner: S) -> (Self, Handle) {
+        let (handle, commands, status) = Handle::new();
+        let supervisor = Self {
+            spawner,
+            commands,
+            status,
+            launch: None,
+            history: History::default(),
+            was_healthy: false,
+            spawned_at: clock::monotonic(),
+            pause: |wait| faults::tunable("QUORATE_TEST_BACKOFF_MS", wait),
+        };
         (supervisor, handle)
     }
 
-    /// Runs the child until it is asked to stop, or cannot be kept running.
-    pub async fn run(mut self) -> Ended {
+    /// Carries out commands until a shutdown, or until no handle is left.
+    pub async fn run(mut self) {
+        let mut step = Step::Rest;
         loop {
-            if self.was_ready
-                && let Some(check) = &self.launch.restart_check
-                && let Err(why) = (check.0)()
-            {
-                self.enter(State::Failed, |_| {});
-                return Ended::DataLost(why);
-            }
-            let (life, exit) = match self.spawn().await {
-                Ok(running) => match self.watch_child(running).await {
-                    ChildExit::AsAsked => return self.stopped(),
-                    ChildExit::Restart => continue,
-                    ChildExit::Stuck(pid) => return Ended::Stuck(Unkillable(pid)),
-                    ChildExit::ByItself(life, exit) => (life, exit),
-                },
-                Err(why) => (Run { lived: Duration::ZERO, healthy: Duration::ZERO }, why),
+            step = match step {
+                Step::Rest => self.rest().await,
+                Step::Spawn(reply) => self.spawn(reply).await,
+                Step::Watch(process) => self.watch(process).await,
+                Step::Backoff(wait) => self.back_off(wait).await,
+                Step::End => return,
             };
-            match self.history.exited(life, crate::random::jitter()) {
-                Next::Retry(wait) => {
-                    tracing::warn!(
-                        event = "etcd-exited",
-                        exit,
-                        retry_in_ms = wait.as_millis(),
-                        "etcd exited unexpectedly; restarting it"
-                    );
-                    self.enter(State::Backoff, |status| status.exited(exit, clock::monotonic()));
-                    if self.back_off(wait).await {
-                        return self.stopped();
-                    }
-                }
-                Next::GiveUp => {
-                    self.enter(State::Failed, |status| status.exited(exit.clone(), clock::monotonic()));
-                    let lines = self.status.borrow().tail.lines();
-                    return Ended::GaveUp(KeepsExiting { times: crate::plan::child::MAX_FAST_EXITS, exit, lines });
-                }
-            }
         }
     }
 
     fn enter(&self, state: State, also: impl FnOnce(&mut ChildStatus)) {
         self.status.send_modify(|status| {
             status.state = state;
-            if !matches!(state, State::Starting | State::Ready | State::Stopping) {
+            if !state.is_alive() && state != State::Stopping {
                 status.pid = None;
             }
             also(status);
         });
     }
 
-    fn stopped(&self) -> Ended {
+    fn stopped(&self) {
         self.enter(State::Stopped, |_| {});
-        Ended::Stopped
     }
 
-    async fn spawn(&mut self) -> Result<Running, String> {
+    fn fail(&self, why: ErrorReport) {
+        self.enter(State::Failed, |status| status.failure = Some(why));
+    }
+
+    async fn rest(&mut self) -> Step<S::Process> {
+        loop {
+            match self.commands.recv().await {
+                Some(SupervisorCommand::Start(launch, reply) | SupervisorCommand::Restart(Some(launch), reply)) => {
+                    return self.begin(launch, reply);
+                }
+                Some(SupervisorCommand::Restart(None, reply)) if self.launch.is_some() => {
+                    return Step::Spawn(Some(reply));
+                }
+                Some(SupervisorCommand::Restart(None, reply)) => answer(reply, Err(CommandError::NotStarted)),
+                Some(SupervisorCommand::Stop(reply) | SupervisorCommand::Kill(reply)) => answer(reply, Ok(())),
+                Some(SupervisorCommand::Healthy(..)) => {}
+                Some(SupervisorCommand::Shutdown(reply)) => {
+                    answer(reply, Ok(()));
+                    return Step::End;
+                }
+                None => return Step::End,
+            }
+        }
+    }
+
+    /// A start is new: what happened with other arguments does not count against it.
+    fn begin(&mut self, launch: Box<Launch>, reply: Reply) -> Step<S::Process> {
+        self.launch = Some(launch);
+        self.history = History::default();
+        self.was_healthy = false;
+        Step::Spawn(Some(reply))
+    }
+
+    async fn spawn(&mut self, reply: Option<Reply>) -> Step<S::Process> {
+        let Some(launch) = self.launch.clone() else { return Step::Rest };
+        if self.was_healthy
+            && let Some(check) = launch.restart_check.clone()
+        {
+            // It reads the disk.
+            let checked = tokio::task::spawn_blocking(move || (check.0)()).await;
+            if let Ok(Err(why)) = checked {
+                let report = why.to_report();
+                self.fail(report.clone());
+                reply.into_iter().for_each(|reply| answer(reply, Err(CommandError::Failed(Box::new(report.clone())))));
+                return Step::Rest;
+            }
+        }
         let tail = Tail::default();
-        let name = self.launch.program.path();
-        let cannot_run = |error| format!("{} cannot be run: {error}", name.display());
-        let mut command = match self.launch.program.executable().map_err(cannot_run)? {
-            Executable::AsChecked(path) => Command::new(path),
-            Executable::Replaced(link) => {
-                tracing::warn!(
-                    event = "etcd-binary-replaced",
-                    program = %name.display(),
-                    "another file is in the place of this etcd now; the one that was checked runs on until quorate is restarted"
-                );
-                let mut command = Command::new(link);
-                command.arg0(name);
-                command
+        self.spawned_at = clock::monotonic();
+        match self.spawner.spawn(&launch, tail.clone()).await {
+            Ok(process) => {
+                let pid = process.pid();
+                self.enter(State::Starting, |status| {
+                    status.pid = Some(pid);
+                    status.generation += 1;
+                    status.started = Some(clock::now());
+                    status.ready_after = None;
+                    status.failure = None;
+                    status.tail = tail;
+                });
+                let program = launch.program.path().display();
+                if self.status.borrow().restarts() > 0 {
+                    tracing::info!(pid, %program, "etcd started again");
+                } else {
+                    tracing::debug!(pid, %program, "etcd started");
+                }
+                reply.into_iter().for_each(|reply| answer(reply, Ok(())));
+                Step::Watch(process)
             }
-        };
-        etcd_environment(&mut command);
-        if let Some(user) = &self.launch.user {
-            become_user(&mut command, user);
-        }
-        command.args(&self.launch.args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let started = clock::monotonic();
-        let mut child = self.spawner.spawn(command).await.map_err(cannot_run)?;
-        let pid = i32::try_from(child.id()).unwrap_or_default();
-        let handle = match ProcessHandle::open(pid) {
-            Ok(handle) => handle,
-            Err(error) => {
-                let _ = child.kill();
-                let _ = child.wait();
-                process::forget(pid);
-                return Err(format!("it cannot be watched: {error}"));
-            }
-        };
-        if let Some(identity) = host::identify(pid) {
-            note_failure(orphan::record(&self.launch.data, &identity));
-        }
-        let mut pumps = tokio::task::JoinSet::new();
-        let pipes = [child.stdout.take().map(Into::into), child.stderr.take().map(Into::into)];
-        for fd in pipes.into_iter().flatten() {
-            match pipe::Receiver::from_owned_fd(fd) {
-                Ok(receiver) => drop(pumps.spawn(output::forward_output(receiver, tail.clone()))),
-                Err(error) => tracing::warn!(%error, "etcd's output cannot be read"),
+            Err(why) => {
+                // It is tried again, as after an exit, so that whoever asked for it need not.
+                reply.into_iter().for_each(|reply| answer(reply, Ok(())));
+                self.after_exit(Run { lived: Duration::ZERO, healthy: Duration::ZERO }, why)
             }
         }
-        self.enter(State::Starting, |status| {
-            status.pid = Some(pid);
-            status.generation += 1;
-            status.started = Some(clock::now());
-            status.ready_after = None;
-            status.tail = tail;
-        });
-        let program = self.launch.program.path().display();
-        if self.status.borrow().restarts() > 0 {
-            tracing::info!(pid, %program, "etcd started again");
-        } else {
-            tracing::debug!(pid, %program, "etcd started");
-        }
-        Ok(Running {
-            child,
-            handle,
-            started,
-            ready: None,
-            memory_kills: MemoryKills::of(pid),
-            pumps,
-            was_killed: false,
-        })
     }
 
-    /// Looks after one life, until it ends or is ended.
-    async fn watch_child(&mut self, mut running: Running) -> ChildExit {
-        let mut memory = tokio::time::interval(MEMORY_INTERVAL);
+    /// After an unexpected end: start it again, or give up.
+    fn after_exit(&mut self, run: Run, exit: String) -> Step<S::Process> {
+        match self.history.exited(run, random::jitter()) {
+            Next::Retry(wait) => {
+                tracing::warn!(
+                    event = "etcd-exited",
+                    exit,
+                    retry_in_ms = wait.as_millis(),
+                    "etcd exited unexpectedly; restarting it"
+                );
+                self.enter(State::Backoff, |status| status.exited(exit, clock::monotonic()));
+                Step::Backoff(wait)
+            }
+            Next::GiveUp => {
+                let lines = self.status.borrow().tail.lines();
+                let why = KeepsExiting { times: MAX_FAST_EXITS, exit: exit.clone(), lines };
+                self.enter(State::Backoff, |status| status.exited(exit, clock::monotonic()));
+                self.fail(ErrorReport::of(&why));
+                Step::Rest
+            }
+        }
+    }
+
+    /// Watches one process, until it ends or is ended.
+    async fn watch(&mut self, mut process: S::Process) -> Step<S::Process> {
+        let started = self.spawned_at;
+        let mut healthy_since = None;
         let asked = loop {
             tokio::select! {
                 biased;
-                ended = running.handle.ended() => {
-                    note_failure_to_watch(ended);
-                    break None;
-                }
-                _ = memory.tick() => running.memory_kills = MemoryKills::of(running.handle.pid),
-                order = self.orders.recv() => match order {
-                    Some(SupervisorCommand::IsReady(generation)) => self.ready(&mut running, generation),
-                    Some(SupervisorCommand::Restart) => {
-                        break Some(self.end(&mut running, false).await.unwrap_or(ChildExit::Restart));
+                () = process.ended() => break None,
+                command = self.commands.recv() => match command {
+                    Some(SupervisorCommand::Healthy(generation, role)) => {
+                        self.healthy(generation, role, started, &mut healthy_since);
                     }
-                    Some(SupervisorCommand::Stop) | None => {
-                        self.end(&mut running, false).await;
-                        break Some(ChildExit::AsAsked);
-                    }
-                    Some(SupervisorCommand::Kill) => {
-                        self.end(&mut running, true).await;
-                        break Some(ChildExit::AsAsked);
+                    Some(SupervisorCommand::Start(_, reply)) => answer(reply, Err(CommandError::AlreadyRunning)),
+                    Some(command) => break Some(command),
+                    None => {
+                        self.end(&mut process, false, &mut Pending::default()).await;
+                        self.stopped();
+                        return Step::End;
                     }
                 },
             }
         };
-        let now = clock::monotonic();
-        let Some(exit) = Self::reap(&mut running) else {
-            // Its record stays, so that the next launcher waits for it instead of starting another.
-            return ChildExit::Stuck(running.handle.pid);
+        let Some(command) = asked else {
+            let now = clock::monotonic();
+            return match process.reap().await {
+                Some(exit) => {
+                    self.status.borrow().tail.show();
+                    // Its last fatal line is the reason, for example that the disk is full.
+                    let line = self.status.borrow().tail.fatal_line();
+                    let exit = line.map_or_else(|| exit.clone(), |line| format!("{exit}: {line}"));
+                    let healthy = healthy_since.map_or(Duration::ZERO, |since| now.duration_since(since));
+                    self.after_exit(Run { lived: now.duration_since(started), healthy }, exit)
+                }
+                None => self.unkillable(process.pid(), Pending::default()),
+            };
         };
-        note_failure(orphan::remove_record(&self.launch.data));
-        let _ =
-            tokio::time::timeout(OUTPUT_DRAIN_TIMEOUT, async { while running.pumps.join_next().await.is_some() {} })
-                .await;
-        if let Some(asked) = asked {
-            tracing::info!(event = "etcd-stopped", pid = running.handle.pid, exit, "etcd stopped");
-            return asked;
-        }
-        self.status.borrow().tail.show();
-        // What it says last is the reason, for example that the disk is full.
-        let exit = match self.status.borrow().tail.fatal_line() {
-            Some(line) => format!("{exit}: {line}"),
-            None => exit,
-        };
-        let life = Run {
-            lived: now.duration_since(running.started),
-            healthy: running.ready.map_or(Duration::ZERO, |ready| now.duration_since(ready)),
-        };
-        ChildExit::ByItself(life, exit)
+        self.end_on(command, process).await
     }
 
-    fn ready(&mut self, running: &mut Running, generation: u64) {
-        if self.status.borrow().generation != generation || running.ready.is_some() {
+    /// Ends the process on command, and says what follows.
+    async fn end_on(&mut self, command: SupervisorCommand, mut process: S::Process) -> Step<S::Process> {
+        let mut pending = Pending::default();
+        let at_once = matches!(command, SupervisorCommand::Kill(_));
+        pending.add(command);
+        self.end(&mut process, at_once, &mut pending).await;
+        let Some(exit) = process.reap().await else { return self.unkillable(process.pid(), pending) };
+        tracing::info!(event = "etcd-stopped", pid = process.pid(), exit, "etcd stopped");
+        if pending.is_shutdown {
+            self.stopped();
+            pending.answer(&Ok(()));
+            return Step::End;
+        }
+        if let Some((launch, reply)) = pending.restart.take() {
+            pending.answer(&Ok(()));
+            return match launch {
+                Some(launch) => self.begin(launch, reply),
+                None => Step::Spawn(Some(reply)),
+            };
+        }
+        self.stopped();
+        pending.answer(&Ok(()));
+        Step::Rest
+    }
+
+    /// Its record stays, so that the next launcher waits for it instead of starting another.
+    fn unkillable(&self, pid: i32, mut pending: Pending) -> Step<S::Process> {
+        let report = ErrorReport::of(&Unkillable(pid));
+        self.fail(report.clone());
+        let failed = Err(CommandError::Failed(Box::new(report)));
+        if let Some((_, reply)) = pending.restart.take() {
+            answer(reply, failed.clone());
+        }
+        let is_over = pending.is_shutdown;
+        pending.answer(&failed);
+        if is_over { Step::End } else { Step::Rest }
+    }
+
+    fn healthy(&mut self, generation: u64, role: Role, started: Instant, since: &mut Option<Instant>) {
+        if self.status.borrow().generation != generation || self.status.borrow().state == State::Running(role) {
             return;
         }
-        let now = clock::monotonic();
-        running.ready = Some(now);
+        let after = since.get_or_insert_with(clock::monotonic).duration_since(started);
         self.status.borrow().tail.hide();
-        self.was_ready = true;
-        let after = now.duration_since(running.started);
-        self.enter(State::Ready, |status| status.ready_after = Some(after));
+        self.was_healthy = true;
+        self.enter(State::Running(role), |status| {
+            // A learner that becomes a voter was healthy before.
+            status.ready_after.get_or_insert(after);
+        });
     }
 
-    /// Ends the child: asks, waits, insists. Orders that come meanwhile can only hasten it, and an order to stop is told.
-    async fn end(&mut self, running: &mut Running, at_once: bool) -> Option<ChildExit> {
+    /// Ends the process: SIGTERM, the grace, SIGKILL. Commands that come meanwhile can only hasten it, or turn it into a stop.
+    async fn end(&mut self, process: &mut S::Process, at_once: bool, pending: &mut Pending) {
         self.enter(State::Stopping, |_| {});
-        let pid = running.handle.pid;
-        let deadline = tokio::time::sleep(self.launch.grace);
-        tokio::pin!(deadline);
-        let mut to_stop = None;
+        let grace = self.launch.as_ref().map_or(Duration::ZERO, |launch| launch.grace);
+        let pid = process.pid();
         if !at_once {
-            // An error means that it is gone, which the wait below sees.
-            let _ = running.handle.terminate();
+            process.terminate();
+            let deadline = tokio::time::sleep(grace);
+            tokio::pin!(deadline);
             loop {
                 tokio::select! {
-                    ended = running.handle.ended() => {
-                        note_failure_to_watch(ended);
-                        return to_stop;
-                    }
+                    () = process.ended() => return,
                     () = &mut deadline => {
                         tracing::warn!(
                             event = "etcd-killed",
                             pid,
-                            grace_seconds = self.launch.grace.as_secs(),
+                            grace_seconds = grace.as_secs(),
                             "etcd did not end in time; killing it"
                         );
                         break;
                     }
-                    Some(order) = self.orders.recv() => match order {
-                        SupervisorCommand::Kill => {
-                            tracing::warn!(event = "second-signal", pid, "second signal received; killing etcd");
-                            to_stop = Some(ChildExit::AsAsked);
+                    Some(command) = self.commands.recv() => {
+                        let is_kill = matches!(command, SupervisorCommand::Kill(_));
+                        pending.add(command);
+                        if is_kill {
+                            tracing::warn!(event = "second-signal", pid, "killing etcd at once");
                             break;
                         }
-                        SupervisorCommand::Stop => to_stop = Some(ChildExit::AsAsked),
-                        SupervisorCommand::Restart | SupervisorCommand::IsReady(_) => {}
-                    },
+                    }
                 }
             }
         }
-        running.was_killed = true;
-        let _ = running.handle.kill();
+        process.kill();
         // A killed process ends at once, unless it waits for a disk; then waiting longer does not help either.
-        let _ = tokio::time::timeout(self.launch.grace, running.handle.ended()).await;
-        to_stop
+        let _ = tokio::time::timeout(grace, process.ended()).await;
     }
 
-    /// How it ended; `None` if it has not.
-    fn reap(running: &mut Running) -> Option<String> {
-        let exit = match running.child.try_wait() {
-            Ok(Some(status)) => {
-                let killer = if running.was_killed { Killer::Us } else { Killer::of(&running.memory_kills) };
-                describe(status, killer)
-            }
-            Ok(None) => return None,
-            Err(error) => format!("an unknown exit status ({error})"),
-        };
-        process::forget(running.handle.pid);
-        Some(exit)
-    }
-
-    /// Waits before the next life. True if told to stop meanwhile.
-    async fn back_off(&mut self, wait: Duration) -> bool {
-        let over = tokio::time::sleep(faults::tunable("QUORATE_TEST_BACKOFF_MS", wait));
+    /// Waits before the next start.
+    async fn back_off(&mut self, wait: Duration) -> Step<S::Process> {
+        let over = tokio::time::sleep((self.pause)(wait));
         tokio::pin!(over);
         loop {
             tokio::select! {
-                () = &mut over => return false,
-                order = self.orders.recv() => if !matches!(order, Some(SupervisorCommand::IsReady(_) | SupervisorCommand::Restart)) {
-                    return true;
+                () = &mut over => return Step::Spawn(None),
+                command = self.commands.recv() => match command {
+                    Some(SupervisorCommand::Healthy(..)) => {}
+                    Some(SupervisorCommand::Start(launch, reply) | SupervisorCommand::Restart(Some(launch), reply)) => {
+                        return self.begin(launch, reply);
+                    }
+                    // It is about to be started again anyway.
+                    Some(SupervisorCommand::Restart(None, reply)) => return Step::Spawn(Some(reply)),
+                    Some(SupervisorCommand::Stop(reply) | SupervisorCommand::Kill(reply)) => {
+                        self.stopped();
+                        answer(reply, Ok(()));
+                        return Step::Rest;
+                    }
+                    Some(SupervisorCommand::Shutdown(reply)) => {
+                        self.stopped();
+                        answer(reply, Ok(()));
+                        return Step::End;
+                    }
+                    None => return Step::End,
                 },
             }
         }
     }
 }
 
-/// Who sent SIGKILL.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Killer {
-    Us,
-    OutOfMemory,
-    Unknown,
+/// Commands that came while the child was being ended, and are answered when it is gone.
+#[derive(Default)]
+struct Pending {
+    replies: Vec<Reply>,
+    restart: Option<(Option<Box<Launch>>, Reply)>,
+    is_shutdown: bool,
 }
 
-impl Killer {
-    fn of(memory_kills: &MemoryKills) -> Self {
-        if memory_kills.are_more_now() { Self::OutOfMemory } else { Self::Unknown }
-    }
-}
-
-/// `exit code 1`, `signal SIGSEGV`. The kernel's memory killer sends SIGKILL, and counts.
-fn describe(status: ExitStatus, killer: Killer) -> String {
-    match (status.code(), status.signal()) {
-        (Some(code), _) => format!("exit code {code}"),
-        (None, Some(9)) => match killer {
-            Killer::Us => "signal SIGKILL".into(),
-            Killer::OutOfMemory => {
-                "signal SIGKILL (the kernel's out-of-memory killer has killed a process: journalctl -k | grep -i oom)"
-                    .into()
+impl Pending {
+    /// A stop, kill or shutdown after a restart cancels the restart; a restart after a stop does not happen.
+    fn add(&mut self, command: SupervisorCommand) {
+        match command {
+            SupervisorCommand::Stop(reply) | SupervisorCommand::Kill(reply) => {
+                self.cancel_restart();
+                self.replies.push(reply);
             }
-            Killer::Unknown => "signal SIGKILL (sent by another process; to see whether by the out-of-memory killer: \
-                                journalctl -k | grep -i oom)"
-                .into(),
-        },
-        (None, Some(signal)) => match nix::sys::signal::Signal::try_from(signal) {
-            Ok(signal) => format!("signal {signal}"),
-            Err(_) => format!("signal {signal}"),
-        },
-        (None, None) => status.to_string(),
+            SupervisorCommand::Shutdown(reply) => {
+                self.cancel_restart();
+                self.is_shutdown = true;
+                self.replies.push(reply);
+            }
+            SupervisorCommand::Restart(launch, reply) if self.replies.is_empty() && self.restart.is_none() => {
+                self.restart = Some((launch, reply));
+            }
+            SupervisorCommand::Restart(_, reply) | SupervisorCommand::Start(_, reply) => {
+                answer(reply, Err(CommandError::Superseded));
+            }
+            SupervisorCommand::Healthy(..) => {}
+        }
+    }
+
+    fn cancel_restart(&mut self) {
+        if let Some((_, reply)) = self.restart.take() {
+            answer(reply, Err(CommandError::Superseded));
+        }
+    }
+
+    fn answer(self, result: &Result<(), CommandError>) {
+        for reply in self.replies {
+            answer(reply, result.clone());
+        }
     }
 }
 
-fn note_failure(done: Result<(), WriteError>) {
-    if let Err(error) = done {
-        log_failure!(warn, ErrorReport::of(&error), "the record of the etcd process could not be kept up to date");
-    }
-}
-
-fn note_failure_to_watch(ended: std::io::Result<()>) {
-    if let Err(error) = ended {
-        tracing::error!(%error, "the etcd process cannot be watched");
-    }
+/// Whoever asked may not wait for the answer.
+fn answer(reply: Reply, result: Result<(), CommandError>) {
+    let _ = reply.send(result);
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ends_are_described_for_people() {
-        for (raw, killer, expected) in [
-            (7 << 8, Killer::Unknown, "exit code 7"),
-            (9, Killer::Us, "signal SIGKILL"),
-            (11, Killer::OutOfMemory, "signal SIGSEGV"),
-        ] {
-            assert_eq!(describe(ExitStatus::from_raw(raw), killer), expected);
-        }
-        // Who sent it is not known from the signal; the usual one is named.
-        for (killer, expected) in [(Killer::OutOfMemory, "killer has killed"), (Killer::Unknown, "another process")] {
-            let text = describe(ExitStatus::from_raw(9), killer);
-            assert!(text.contains(expected) && text.contains("oom"), "{text}");
-        }
-    }
-}
+mod tests;

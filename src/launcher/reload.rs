@@ -9,7 +9,7 @@ use crate::error::{Diagnostic, ErrorReport};
 use crate::host::HostFacts;
 use crate::log_failure;
 use crate::logging::Control;
-use crate::snapshot::save;
+use crate::snapshot::save::{self, SaveError};
 
 /// What is needed to read the configuration again.
 #[derive(Debug)]
@@ -22,6 +22,14 @@ pub struct ConfigReloader {
     pub logging: Control,
 }
 
+/// A configuration that was read again.
+#[derive(Debug)]
+pub(crate) struct ReadConfig {
+    loaded: Loaded,
+    /// Whether the directory that it names for snapshots can be used.
+    dir: Result<(), SaveError>,
+}
+
 impl ConfigReloader {
     /// The configuration file, for people: what was named, or the default if it is there.
     pub(crate) fn config_file(&self) -> String {
@@ -30,9 +38,19 @@ impl ConfigReloader {
         named.or_else(usual).unwrap_or_else(|| "none".into())
     }
 
-    /// Reads, compares, applies to the log and to `config`, and says what it did. The last word is for the service manager.
-    pub(crate) fn reload(&mut self, config: &mut Config) -> String {
-        let Loaded { config: wanted, resolved, warnings, .. } = config::load(&self.given, &HostFacts::observe());
+    /// Reads the configuration, which blocks.
+    pub(crate) fn read(&self) -> impl FnOnce() -> ReadConfig + Send + 'static {
+        let given = self.given.clone();
+        move || {
+            let loaded = config::load(&given, &HostFacts::observe());
+            let dir = loaded.config.as_ref().ok().and_then(|config| config.snapshot.dir.clone());
+            ReadConfig { loaded, dir: dir.as_deref().map_or(Ok(()), save::prepare_own_dir) }
+        }
+    }
+
+    /// Compares what was read, applies it to the log and to `config`, and says what it did. The last word is for the service manager.
+    pub(crate) fn apply(&mut self, read: ReadConfig, config: &mut Config) -> String {
+        let Loaded { config: wanted, resolved, warnings, .. } = read.loaded;
         for warning in warnings {
             tracing::warn!(origin = %warning.origin, "{}", warning.message);
         }
@@ -50,7 +68,7 @@ impl ConfigReloader {
                 return "the configuration has a problem and was not reloaded".into();
             }
         };
-        if let Some(Err(error)) = wanted.snapshot.dir.as_deref().map(save::prepare_own_dir) {
+        if let Err(error) = read.dir {
             log_failure!(error, ErrorReport::of(&error), "the configuration was not reloaded; nothing has changed");
             return "the directory of snapshots cannot be used; the configuration was not reloaded".into();
         }
@@ -88,7 +106,7 @@ impl ConfigReloader {
         match (changes.len(), waiting.as_slice()) {
             (0, _) => "reloaded: nothing has changed".into(),
             (_, []) => "reloaded".into(),
-            (_, keys) => format!("reloaded; these want a restart: {}", keys.join(", ")),
+            (_, keys) => format!("reloaded; restart required for: {}", keys.join(", ")),
         }
     }
 }

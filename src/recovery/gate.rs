@@ -83,7 +83,7 @@ pub async fn verify(
     question: &GateInput<'_>,
     course: &JobControl,
 ) -> Result<GateReport, GateError> {
-    let mut running = trial.start(program)?;
+    let mut running = trial.start(program).await?;
     let asked = ask(&mut running, question, course).await;
     // The first thing that went wrong is the one that counts.
     let stopped = running.stop().await;

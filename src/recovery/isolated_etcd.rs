@@ -12,13 +12,13 @@ use crate::config::Config;
 use crate::datadir::{DataDir, DataDirError};
 use crate::durable::WriteError;
 use crate::error::{AppError, Code, Diagnostic};
-use crate::etcd::child::{Handle, State, SupervisorCommand};
+use crate::etcd::child::{Handle, State};
 use crate::etcd::client::{ClientError, EtcdClient};
 use crate::etcd::installed::{self, InstalledEtcd};
 use crate::etcd::pinned::PinnedExecutable;
 use crate::etcd::process::Spawner;
 use crate::etcd::settings::{self, Identity, Setting, StartMode};
-use crate::etcd::supervisor::{Ended, Launch, Supervisor};
+use crate::etcd::supervisor::{Launch, Supervisor};
 use crate::job::JobControl;
 use crate::pki::{self, EtcdState, Names, PkiError};
 use crate::version::Version;
@@ -136,7 +136,7 @@ pub struct IsolatedEtcd<'a> {
 /// It runs.
 #[derive(Debug)]
 pub struct Running {
-    owner: JoinHandle<Ended>,
+    owner: JoinHandle<()>,
     handle: Handle,
     trust: DataDir,
     url: String,
@@ -147,7 +147,7 @@ impl IsolatedEtcd<'_> {
     ///
     /// # Errors
     /// If it cannot be started.
-    pub fn start(&self, program: &Program) -> Result<Running, IsolatedEtcdError> {
+    pub async fn start(&self, program: &Program) -> Result<Running, IsolatedEtcdError> {
         let system = |act| move |source| IsolatedEtcdError::System { act, source };
         let trust = DataDir::new(self.trust).with_etcd_user(self.config.etcd.user.clone());
         trust.prepare_for_lock()?;
@@ -178,9 +178,11 @@ impl IsolatedEtcd<'_> {
             restart_check: None,
         };
         let spawner = if self.is_gentle { Spawner::start_gently() } else { Spawner::start() };
-        let (supervisor, handle) = Supervisor::new(launch, spawner.map_err(system("start a thread"))?);
+        let (supervisor, handle) = Supervisor::new(spawner.map_err(system("start a thread"))?);
         let url = format!("https://{}", loopback(client));
-        Ok(Running { owner: tokio::spawn(supervisor.run()), handle, trust, url })
+        let owner = tokio::spawn(supervisor.run());
+        handle.start(launch).await.map_err(|why| system("start etcd")(io::Error::other(why)))?;
+        Ok(Running { owner, handle, trust, url })
     }
 }
 
@@ -247,14 +249,9 @@ impl Running {
     /// # Errors
     /// If it does not end.
     pub async fn stop(self) -> Result<(), IsolatedEtcdError> {
-        self.handle.send(SupervisorCommand::Stop).await;
-        match self.owner.await {
-            Ok(Ended::Stopped | Ended::GaveUp(_) | Ended::DataLost(_)) => Ok(()),
-            Ok(Ended::Stuck(stuck)) => {
-                Err(IsolatedEtcdError::System { act: "end etcd", source: io::Error::other(stuck) })
-            }
-            Err(lost) => Err(IsolatedEtcdError::System { act: "end etcd", source: io::Error::other(lost) }),
-        }
+        let failed = |why: io::Error| IsolatedEtcdError::System { act: "stop etcd", source: why };
+        self.handle.shut_down().await.map_err(|why| failed(io::Error::other(why)))?;
+        self.owner.await.map_err(|lost| failed(io::Error::other(lost)))
     }
 }
 

@@ -192,7 +192,7 @@ pub async fn run(
     bytes: u64,
     course: &JobControl,
 ) -> Result<(), ReplayError> {
-    let mut running = trial.start(program)?;
+    let mut running = trial.start(program).await?;
     // A read that all agree on, and all are one, comes after everything before it.
     let asked = running
         .until(health_timeout(bytes), course, async |client: &mut EtcdClient| {

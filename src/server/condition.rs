@@ -46,9 +46,10 @@ fn not_serving(state: State, last_exit: Option<&str>, health: &Health) -> Option
             let exit = last_exit.unwrap_or("an unknown exit status");
             Some(format!("etcd exited unexpectedly, with {exit}; it is restarted soon"))
         }
-        (State::Ready, Health::Healthy(_)) => None,
-        (State::Ready, Health::Unhealthy(why)) => Some(why.clone()),
-        (State::Ready, Health::Unknown) => Some("etcd has not been asked yet".into()),
+        (State::Running(_), Health::Healthy(_)) => None,
+        (_, Health::Learner) => Some("this member is a learner and may not vote yet".into()),
+        (State::Running(_), Health::Unhealthy(why)) => Some(why.clone()),
+        (State::Running(_), Health::Unknown) => Some("etcd has not been asked yet".into()),
         (state, _) => Some(format!("etcd is {}", state.word())),
     }
 }

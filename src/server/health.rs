@@ -9,7 +9,7 @@ use tokio::sync::{Notify, watch};
 use crate::clock;
 use crate::config::Config;
 use crate::datadir::DataDir;
-use crate::etcd::child::{ChildStatus, Handle, State, SupervisorCommand};
+use crate::etcd::child::{ChildStatus, Handle, Role, State};
 use crate::etcd::client::{EtcdClient, Expected, MemberFacts, NotHealthy};
 use crate::etcd::settings::Addresses;
 use crate::pki::Expiry;
@@ -31,6 +31,8 @@ pub enum Health {
     Unknown,
     /// Fine, and what it said.
     Healthy(MemberFacts),
+    /// The member is a learner: it receives the log, and serves nothing yet.
+    Learner,
     /// Not fine, and why.
     Unhealthy(String),
 }
@@ -79,7 +81,7 @@ impl HealthMonitor {
     pub async fn run(mut self) {
         loop {
             let status = self.child.borrow_and_update().clone();
-            if matches!(status.state, State::Starting | State::Ready) {
+            if status.state.is_alive() {
                 self.wait_until_healthy(status.generation).await;
             } else {
                 self.publish(Health::Unhealthy(format!("etcd is {}", status.state.word())));
@@ -99,6 +101,11 @@ impl HealthMonitor {
         loop {
             let (health, is_alive) = self.check(&mut client).await;
             let is_healthy = matches!(health, Health::Healthy(_));
+            let role = match health {
+                Health::Healthy(_) => Some(Role::Voter),
+                Health::Learner => Some(Role::Learner),
+                Health::Unknown | Health::Unhealthy(_) => None,
+            };
             if let Health::Unhealthy(why) = &health {
                 if !is_alive {
                     return;
@@ -114,8 +121,8 @@ impl HealthMonitor {
             }
             // First what is known, then the word that depends on it.
             self.publish(health);
-            if is_healthy {
-                self.handle.send(SupervisorCommand::IsReady(generation)).await;
+            if let Some(role) = role {
+                self.handle.report_healthy(generation, role).await;
             }
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
@@ -163,13 +170,14 @@ impl HealthMonitor {
                 };
                 (Health::Unhealthy(why), true)
             }
+            Err(NotHealthy::Learner) => (Health::Learner, true),
             Err(why) => {
                 let why = if self.is_defragmenting.load(Ordering::Relaxed) {
                     "etcd is being defragmented, and answers nobody until that is done".into()
                 } else {
                     why.to_string()
                 };
-                (Health::Unhealthy(why), matches!(state, State::Starting | State::Ready))
+                (Health::Unhealthy(why), state.is_alive())
             }
         }
     }
@@ -179,11 +187,11 @@ impl HealthMonitor {
             let is_news = *present != health;
             if is_news {
                 if let (Health::Healthy(_), Health::Unhealthy(why)) = (&*present, &health)
-                    && self.child.borrow().state == State::Ready
+                    && self.child.borrow().state == State::Running(Role::Voter)
                 {
                     tracing::warn!(why, "etcd is not healthy any more");
                 } else if let (Health::Unhealthy(_), Health::Healthy(_)) = (&*present, &health)
-                    && self.child.borrow().state == State::Ready
+                    && self.child.borrow().state == State::Running(Role::Voter)
                 {
                     tracing::info!("etcd is healthy again");
                 }
@@ -194,9 +202,7 @@ impl HealthMonitor {
     }
 
     async fn ends(child: &mut watch::Receiver<ChildStatus>, generation: u64) {
-        let is_over = |status: &ChildStatus| {
-            status.generation != generation || !matches!(status.state, State::Starting | State::Ready)
-        };
+        let is_over = |status: &ChildStatus| status.generation != generation || !status.state.is_alive();
         let _ = child.wait_for(is_over).await;
     }
 }

@@ -225,6 +225,7 @@ async fn lock(shared: &ServerState, wait: bool) -> Result<OwnedMutexGuard<()>, A
         Health::Healthy(_) => Ok(turn),
         Health::Unhealthy(why) => Err(MaintenanceError::NotReady(why.clone()).into()),
         Health::Unknown => Err(MaintenanceError::NotReady("etcd is starting".into()).into()),
+        Health::Learner => Err(MaintenanceError::NotReady("this member is a learner".into()).into()),
     }
 }
 

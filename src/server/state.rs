@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
 
+use crate::cluster::file::RecordInput;
 use crate::config::Config;
 use crate::datadir::DataDir;
 use crate::etcd::child::ChildStatus;
@@ -47,4 +48,17 @@ pub struct ServerState {
     pub maintenance: Maintenance,
     /// The certificates.
     pub certificates: watch::Receiver<Vec<Expiry>>,
+}
+
+impl ServerState {
+    /// What is recorded of the cluster beside what its member says.
+    #[must_use]
+    pub fn record_input(&self) -> RecordInput {
+        RecordInput {
+            data: self.data.clone(),
+            epoch: self.epoch,
+            member_name: self.member_name.clone(),
+            etcd_version: self.binary.version,
+        }
+    }
 }

@@ -21,7 +21,7 @@ use crate::datadir::DataDir;
 use crate::datadir::lock::{self, Lock};
 use crate::durable::{self, Access, PRIVATE_FILE, WriteError};
 use crate::error::{AppError, ErrorReport};
-use crate::etcd::child::{ChildStatus, State};
+use crate::etcd::child::ChildStatus;
 use crate::faults;
 use crate::host::disk::disk_usage;
 use crate::host::open_files::{OpenFile, identity, open_files};
@@ -100,7 +100,7 @@ impl StorageWatch {
 }
 
 fn observe(data: &DataDir, snapshots: &Path, status: &ChildStatus) -> StorageFacts {
-    let pid = status.pid.filter(|_| matches!(status.state, State::Starting | State::Ready));
+    let pid = status.pid.filter(|_| status.state.is_alive());
     let (mut database, mut log) = pid.map(|pid| presence(data, pid)).unwrap_or_default();
     let is_fine = |presence: &Presence| matches!(presence, Presence::Unknown | Presence::Present);
     if let (Some(pid), false) = (pid, is_fine(&database) && is_fine(&log)) {

@@ -234,7 +234,7 @@ fn observe(shared: &ServerState) -> Status {
     let is_serving = problems.iter().all(|problem| problem.code != Code::EtcdNotServing);
     let child = shared.child.borrow().clone();
     let member = match &*shared.health.borrow() {
-        Health::Healthy(facts) if child.state == ChildState::Ready => Some(Member {
+        Health::Healthy(facts) if matches!(child.state, ChildState::Running(_)) => Some(Member {
             name: shared.member_name.clone(),
             id: facts.member_id.clone(),
             cluster_id: facts.cluster_id.clone(),

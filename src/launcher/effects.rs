@@ -1,0 +1,170 @@
+//! Work of the launcher that blocks or takes a while. It runs beside the loop, one of each kind at a time, and its result comes back as an
+//! [`Effect`].
+
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+
+use super::clean_up;
+use super::reload::ReadConfig;
+use crate::cluster;
+use crate::datadir::DataDir;
+use crate::durable::{self, WriteError};
+use crate::error::{AppError, ErrorReport};
+use crate::etcd::child::Handle;
+use crate::etcd::client::MemberFacts;
+use crate::log_failure;
+use crate::pki::{self, CertificateStatus, EtcdState};
+use crate::server::state::ServerState;
+
+/// How long cancelled snapshots and drills may take to remove what they have written.
+const CANCEL_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long removing the socket at the end may take.
+const REMOVE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What came of it.
+#[derive(Debug)]
+pub(crate) enum Effect {
+    /// No snapshot or drill runs any more, or it takes too long.
+    WorkCancelled,
+    /// etcd does not run any more, or cannot be ended.
+    EtcdGone(Result<(), AppError>),
+    /// Whether there was a reset flag.
+    ResetFlag(Result<bool, WriteError>),
+    /// The certificates were checked and renewed.
+    Certificates(Result<CertificateStatus, AppError>),
+    /// What is known of the cluster was recorded; the number of members if that changed.
+    Recorded(Result<Option<usize>, AppError>),
+    /// The configuration was read.
+    ConfigRead(Box<ReadConfig>),
+    /// Nothing that the launcher has to know.
+    Done,
+    /// A thread panicked.
+    Lost(std::io::Error),
+}
+
+/// What is running.
+#[derive(Debug, Default)]
+pub(crate) struct Effects {
+    running: JoinSet<Effect>,
+    is_recording: bool,
+    /// To be recorded when the present recording has ended.
+    next_record: Option<Box<(RecordInput, MemberFacts)>>,
+    is_checking_certificates: bool,
+    next_check: Option<Box<(DataDir, pki::Names)>>,
+}
+
+type RecordInput = cluster::file::RecordInput;
+
+impl Effects {
+    /// The next result.
+    pub(crate) async fn next(&mut self) -> Effect {
+        let Some(ended) = self.running.join_next().await else { return std::future::pending().await };
+        let effect = ended.unwrap_or_else(|lost| Effect::Lost(std::io::Error::other(lost)));
+        match effect {
+            Effect::Recorded(_) => {
+                self.is_recording = false;
+                if let Some(next) = self.next_record.take() {
+                    self.record_now(next.0, next.1);
+                }
+            }
+            Effect::Certificates(_) => {
+                self.is_checking_certificates = false;
+                if let Some(next) = self.next_check.take() {
+                    self.check_certificates(&next.0, next.1);
+                }
+            }
+            _ => {}
+        }
+        effect
+    }
+
+    fn blocking(&mut self, work: impl FnOnce() -> Effect + Send + 'static) {
+        self.running.spawn_blocking(work);
+    }
+
+    /// Waits until what was cancelled has removed what it wrote.
+    pub(crate) fn wait_for_work(&mut self, state: &std::sync::Arc<ServerState>) {
+        let state = state.clone();
+        self.running.spawn(async move {
+            let (saving, drilling) = (state.snapshots.saving.lock(), state.snapshots.drilling.lock());
+            let _ = tokio::time::timeout(CANCEL_TIMEOUT, async { tokio::join!(saving, drilling) }).await;
+            Effect::WorkCancelled
+        });
+    }
+
+    /// Stops etcd, and ends its supervisor.
+    pub(crate) fn stop_etcd(&mut self, handle: &Handle, at_once: bool) {
+        let handle = handle.clone();
+        self.running.spawn(async move {
+            if at_once {
+                // What is wrong then, the shutdown says, too.
+                let _ = handle.kill().await;
+            }
+            Effect::EtcdGone(handle.shut_down().await.map_err(AppError::from))
+        });
+    }
+
+    pub(crate) fn remove_reset_flag(&mut self, data: &DataDir) {
+        let flag = data.reset_flag();
+        self.blocking(move || Effect::ResetFlag(durable::remove_file(&flag)));
+    }
+
+    pub(crate) fn check_certificates(&mut self, data: &DataDir, names: pki::Names) {
+        if std::mem::replace(&mut self.is_checking_certificates, true) {
+            self.next_check = Some(Box::new((data.clone(), names)));
+            return;
+        }
+        let data = data.clone();
+        self.blocking(move || {
+            Effect::Certificates(pki::ensure(&data, &names, EtcdState::Running).map_err(AppError::from))
+        });
+    }
+
+    pub(crate) fn restart_for_new_ca(&mut self, data: &DataDir, handle: &Handle) {
+        let (data, handle) = (data.clone(), handle.clone());
+        self.running.spawn(async move {
+            let renamed = tokio::task::spawn_blocking(move || pki::token::ensure(&data, None)).await;
+            if let Ok(Err(error)) = renamed {
+                log_failure!(error, ErrorReport::of(&error), "the token could not be made to name the new CA");
+            }
+            // A stop that came first is no failure, and what keeps etcd from starting is in its state.
+            let _ = handle.restart(None).await;
+            Effect::Done
+        });
+    }
+
+    pub(crate) fn record(&mut self, state: &ServerState, facts: MemberFacts) {
+        let input = state.record_input();
+        if self.is_recording {
+            self.next_record = Some(Box::new((input, facts)));
+        } else {
+            self.record_now(input, facts);
+        }
+    }
+
+    fn record_now(&mut self, input: RecordInput, facts: MemberFacts) {
+        self.is_recording = true;
+        self.blocking(move || Effect::Recorded(cluster::file::save_if_changed(&input, &facts).map_err(AppError::from)));
+    }
+
+    pub(crate) fn read_config(&mut self, read: impl FnOnce() -> ReadConfig + Send + 'static) {
+        self.blocking(move || Effect::ConfigRead(Box::new(read())));
+    }
+
+    /// Once etcd is healthy on its data.
+    pub(crate) fn clean_up(&mut self, data: &DataDir, keep: u32) {
+        let data = data.clone();
+        self.blocking(move || {
+            clean_up::after_start(&data, keep);
+            Effect::Done
+        });
+    }
+
+    /// At the end: a disk that does not answer keeps nobody from ending.
+    pub(crate) async fn remove_socket(&mut self, data: &DataDir) {
+        let socket = data.socket();
+        let removed = tokio::task::spawn_blocking(move || drop(durable::remove_file(&socket)));
+        let _ = tokio::time::timeout(REMOVE_TIMEOUT, removed).await;
+    }
+}
