@@ -162,7 +162,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn hex_sha256(bytes: &[u8]) -> String {
-        crate::etcd::embedded::hex(digest::digest(&digest::SHA256, bytes).as_ref())
+        hex::encode(digest::digest(&digest::SHA256, bytes).as_ref())
     }
 
     /// Made by etcdutl 3.5.30 and etcdctl 3.4.23 for one member and for three.

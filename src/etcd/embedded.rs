@@ -132,7 +132,7 @@ fn is_intact(file: &Program, path: &Path) -> bool {
             Err(_) => return false,
         }
     }
-    hex(context.finish().as_ref()) == file.sha256
+    hex::encode(context.finish().as_ref()) == file.sha256
 }
 
 fn copy_checked(file: &Program, out: &mut impl Write) -> io::Result<()> {
@@ -140,7 +140,7 @@ fn copy_checked(file: &Program, out: &mut impl Write) -> io::Result<()> {
     let mut own = open_own_file()?;
     own.seek(SeekFrom::Start(file.offset))?;
     zstd::stream::copy_decode(own.take(file.compressed_size), &mut hashed)?;
-    if hex(hashed.context.finish().as_ref()) == file.sha256 {
+    if hex::encode(hashed.context.finish().as_ref()) == file.sha256 {
         return Ok(());
     }
     Err(io::Error::other(format!(
@@ -175,10 +175,4 @@ fn in_memory(file: &Program) -> Result<Unpacked, WriteError> {
     let memory = OwnedFd::from(out);
     // Close-on-exec ends the descriptor only once the new program is loaded from it.
     Ok(Unpacked { path: PathBuf::from(format!("/proc/self/fd/{}", memory.as_raw_fd())), memory: Some(memory) })
-}
-
-/// Lower-case hexadecimal.
-#[must_use]
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

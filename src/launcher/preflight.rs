@@ -13,7 +13,6 @@ use crate::datadir::{DataDir, DataDirError, PermissionFix, lock};
 use crate::durable::{self, DirError, PRIVATE_FILE};
 use crate::error::{AppError, Code, Diagnostic, system_error};
 use crate::etcd::data_state::data_state;
-use crate::etcd::embedded::hex;
 use crate::etcd::orphan;
 use crate::etcd::settings::{Identity, StartMode};
 use crate::faults;
@@ -226,7 +225,7 @@ pub(crate) fn read_name(data: &DataDir) -> Option<String> {
 }
 
 pub(crate) fn random_digits() -> Result<String, PreflightError> {
-    crate::random::random::<4>().map(|bytes| hex(&bytes)).map_err(PreflightError::Random)
+    crate::random::random::<4>().map(hex::encode).map_err(PreflightError::Random)
 }
 
 /// How far the clock is behind what was written here, if it is.

@@ -9,7 +9,6 @@ use aws_lc_rs::digest;
 
 use crate::datadir::DataDir;
 use crate::durable::{self, PRIVATE_FILE};
-use crate::etcd::embedded::hex;
 use crate::pki::PkiError;
 use crate::pki::authority::read_if_there;
 use crate::secret::Secret;
@@ -46,7 +45,7 @@ pub fn is_well_formed(token: &str) -> bool {
 /// If the file cannot be read.
 pub fn hash_of(authority: &Path) -> Result<String, PkiError> {
     let pem = std::fs::read(authority).map_err(|source| PkiError::Read { path: authority.to_path_buf(), source })?;
-    Ok(hex(digest::digest(&digest::SHA256, &pem).as_ref()))
+    Ok(hex::encode(digest::digest(&digest::SHA256, &pem).as_ref()))
 }
 
 /// Refuses a token that names a CA where there is none yet. For before the CA is made: afterwards it would look as if the token
@@ -99,7 +98,7 @@ pub fn given_or_new(data: &DataDir, given: &Secret) -> Result<(String, bool), Pk
 }
 
 fn new_password() -> Result<String, PkiError> {
-    crate::random::random::<16>().map(|bytes| hex(&bytes)).map_err(PkiError::Random)
+    crate::random::random::<16>().map(hex::encode).map_err(PkiError::Random)
 }
 
 #[cfg(test)]

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use crate::error::{Code, Diagnostic};
 use crate::etcd::client::{ClientError, EtcdClient, Expected, MemberFacts, NotHealthy};
-use crate::etcd::embedded::hex;
 use crate::faults;
 use crate::job::JobControl;
 use crate::recovery::build::Built;
@@ -122,7 +121,7 @@ async fn ask(running: &mut Running, question: &GateInput<'_>, course: &JobContro
         let hash = client.hash_of_everything().await.map_err(failed("say its HashKV"))?;
         compare("HashKV", &hash.hash, &inspection.hash_kv)?;
     }
-    let mark = hex(&crate::random::random::<8>().map_err(GateError::System)?);
+    let mark = hex::encode(crate::random::random::<8>().map_err(GateError::System)?);
     let revision =
         client.write_and_delete_probe(&format!("quorate/gate/{mark}")).await.map_err(failed("be written to"))?;
     Ok(GateReport { member, took, revision })

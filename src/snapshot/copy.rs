@@ -13,7 +13,6 @@ use crate::boltdb::page::ReadError;
 use crate::boltdb::pages::Pages;
 use crate::boltdb::read_at::ReadAt as _;
 use crate::error::{Code, Diagnostic};
-use crate::etcd::embedded::hex;
 use crate::faults;
 use crate::job::JobControl;
 use crate::snapshot::file::SHA256;
@@ -97,7 +96,7 @@ pub fn copy(live: &PinnedDatabase, sink: &mut Sink, course: &JobControl) -> Resu
     let trailer = context.clone().finish();
     sink.write(trailer.as_ref())?;
     context.update(trailer.as_ref());
-    Ok((inspection, hex(context.finish().as_ref())))
+    Ok((inspection, hex::encode(context.finish().as_ref())))
 }
 
 fn write_pages(

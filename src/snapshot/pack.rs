@@ -10,7 +10,6 @@ use aws_lc_rs::digest::{self, Context};
 use crate::checksum::crc32c_append;
 use crate::clock;
 use crate::durable::{self, NewFile, PRIVATE_FILE, WriteError};
-use crate::etcd::embedded::hex;
 use crate::snapshot::file::Compression;
 use crate::snapshot::receive::{DiskSpaceError, SpaceCheckedWriter};
 use crate::snapshot::save::{SaveError, SaveRequest, step};
@@ -164,7 +163,7 @@ fn read_back(path: &Path, packing: Compression) -> io::Result<(Content, String)>
         let hash = scope.spawn(|| -> io::Result<String> {
             let mut context = Context::new(&digest::SHA256);
             each_chunk(File::open(&path)?, |bytes| context.update(bytes))?;
-            Ok(hex(context.finish().as_ref()))
+            Ok(hex::encode(context.finish().as_ref()))
         });
         let mut content = Content::default();
         let mut add = |bytes: &[u8]| content.add(bytes);

@@ -10,7 +10,6 @@ use tokio::sync::mpsc;
 use crate::durable::{self, WriteError};
 use crate::error::{Code, Diagnostic};
 use crate::etcd::client::EtcdClient;
-use crate::etcd::embedded::hex;
 use crate::host;
 use crate::job::{JobControl, spawn_low_priority};
 use crate::snapshot::file::SHA256;
@@ -188,5 +187,5 @@ fn write_stream(mut sink: Sink, size: u64, mut waiting: mpsc::Receiver<Vec<u8>>)
         return Err(SaveError::Hash);
     }
     context.update(&held_back);
-    Ok((sink, hex(context.finish().as_ref())))
+    Ok((sink, hex::encode(context.finish().as_ref())))
 }

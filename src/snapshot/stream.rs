@@ -9,7 +9,6 @@ use flate2::bufread::DeflateDecoder;
 
 use crate::boltdb::page::{HEADER, META, Meta};
 use crate::checksum::Crc32;
-use crate::etcd::embedded::hex;
 use crate::snapshot::file::{Compression, SHA256};
 use crate::text::format_bytes;
 
@@ -91,7 +90,7 @@ pub fn verify(from: impl Read) -> Result<Streamed, StreamError> {
         return Err(StreamError::Read(error));
     }
     let (packing, database_size) = drained?;
-    Ok(Streamed { stored_size: tap.count, sha256: hex(tap.hash.finish().as_ref()), packing, database_size })
+    Ok(Streamed { stored_size: tap.count, sha256: hex::encode(tap.hash.finish().as_ref()), packing, database_size })
 }
 
 fn check(stored: &mut impl BufRead) -> Result<(Compression, u64), StreamError> {
@@ -303,7 +302,7 @@ mod tests {
             (zipped(&raw, zip::CompressionMethod::Stored), Compression::Zip),
         ] {
             let found = verify(&stored[..]).unwrap();
-            let sha256 = hex(digest::digest(&digest::SHA256, &stored).as_ref());
+            let sha256 = hex::encode(digest::digest(&digest::SHA256, &stored).as_ref());
             let expected = Streamed { stored_size: stored.len() as u64, sha256, packing, database_size: 409_600 };
             assert_eq!(found, expected);
             // Cut off anywhere, or changed anywhere that matters, it is not good.

@@ -13,7 +13,6 @@ use aws_lc_rs::digest::{Context, Digest};
 use crate::boltdb::database::Length;
 use crate::boltdb::page::{Corruption, ReadError};
 use crate::error::{Code, Diagnostic};
-use crate::etcd::embedded::hex;
 use crate::snapshot::file::{self, Compression, OpenError, SnapshotFile};
 use crate::snapshot::hash;
 use crate::snapshot::inspect::{self, Inspection};
@@ -151,7 +150,7 @@ pub fn verify(
         stored_size: snapshot.stored_size,
         packing: snapshot.packing,
         database_size: snapshot.database_size,
-        sha256: hex(hashes.stored.as_ref()),
+        sha256: hex::encode(hashes.stored.as_ref()),
         inspection,
     })
 }

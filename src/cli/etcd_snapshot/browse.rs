@@ -8,7 +8,6 @@ use serde::Serialize;
 use crate::cli::etcd_snapshot::context::{DownloadedSnapshot, SnapshotContext};
 use crate::cli::output::{self, Format};
 use crate::error::{AppError, Code, Diagnostic, Exit};
-use crate::etcd::embedded::hex;
 use crate::snapshot::browse::{self, BrowseError, Difference, Event, Value, Wanted};
 use crate::snapshot::file::{self, SnapshotFile};
 use crate::snapshot::verify::VerifyError;
@@ -96,7 +95,7 @@ struct Item {
 fn text_or_hex(bytes: &[u8]) -> (Option<String>, Option<String>) {
     match std::str::from_utf8(bytes) {
         Ok(text) => (Some(text.to_owned()), None),
-        Err(_) => (None, Some(hex(bytes))),
+        Err(_) => (None, Some(hex::encode(bytes))),
     }
 }
 

@@ -17,7 +17,6 @@ use crate::datadir::{DataDir, DataDirError};
 use crate::durable::{self, DirError, DirHandle, NewDir, WriteError};
 use crate::error::{Code, Diagnostic};
 use crate::etcd::client::Expected;
-use crate::etcd::embedded::hex;
 use crate::etcd::settings::Addresses;
 use crate::host;
 use crate::job::JobControl;
@@ -245,7 +244,7 @@ impl Drill<'_> {
 
     /// The revision is not raised: what etcd serves must be what is in the snapshot.
     fn spec(&self) -> Result<DataDirSpec, DrillError> {
-        let token = format!("{NAME}-{}", hex(&crate::random::random::<8>().map_err(DrillError::System)?));
+        let token = format!("{NAME}-{}", hex::encode(crate::random::random::<8>().map_err(DrillError::System)?));
         let members = [(MEMBER.to_owned(), vec![Addresses::peer_url(self.config)])];
         let membership = Membership::new(&members, &token)?;
         Ok(DataDirSpec {

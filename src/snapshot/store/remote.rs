@@ -10,7 +10,6 @@ use aws_lc_rs::digest::{self, Context};
 use crate::clock;
 use crate::durable::{self, PRIVATE_DIR};
 use crate::error::AppError;
-use crate::etcd::embedded::hex;
 use crate::host;
 use crate::job::JobControl;
 use crate::snapshot::file::OpenError;
@@ -106,7 +105,7 @@ impl RemoteSnapshot {
         while let Some(chunk) = stream.next().await? {
             hash.update(&chunk);
         }
-        Ok(hex(hash.finish().as_ref()))
+        Ok(hex::encode(hash.finish().as_ref()))
     }
 
     /// Makes sure that what came is the snapshot that its manifest speaks of, where its checksum did not tell.
@@ -165,5 +164,5 @@ fn sha256_of(path: &Path) -> std::io::Result<String> {
     let file = host::open_regular(path)?;
     let mut context = Context::new(&digest::SHA256);
     hash::feed(&mut context, &file, file.metadata()?.len(), |_| true)?;
-    Ok(hex(context.finish().as_ref()))
+    Ok(hex::encode(context.finish().as_ref()))
 }

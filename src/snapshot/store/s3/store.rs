@@ -6,7 +6,6 @@ use aws_lc_rs::digest;
 
 use crate::datadir::DataDir;
 use crate::error::AppError;
-use crate::etcd::embedded::hex;
 use crate::snapshot::list::Listed;
 use crate::snapshot::store::s3::error::{S3Error, S3ErrorKind};
 use crate::snapshot::store::s3::{BATCH, Bucket, listing};
@@ -27,7 +26,7 @@ impl Remote {
     pub fn new(bucket: Bucket, data: &DataDir) -> Self {
         let target = bucket.target();
         let digest = digest::digest(&digest::SHA256, format!("{}\n{target}", target.host).as_bytes());
-        let short: String = hex(digest.as_ref()).chars().take(16).collect();
+        let short: String = hex::encode(digest.as_ref()).chars().take(16).collect();
         Self { cache: Some(data.cache().join(format!("s3-{short}.json"))), bucket }
     }
 }

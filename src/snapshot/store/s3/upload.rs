@@ -31,7 +31,6 @@ use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinSet;
 
 use crate::checksum;
-use crate::etcd::embedded::hex;
 use crate::plan::parts::Parts;
 use crate::snapshot::store::s3::error::{S3Error, S3ErrorKind};
 use crate::snapshot::store::s3::{
@@ -110,8 +109,8 @@ impl Sums {
     /// The `ETag` of an object that was sent so, where a store makes it as S3 first did.
     fn etag(&self, is_in_parts: bool) -> String {
         match (&self.md5s[..], is_in_parts) {
-            ([one], false) => hex(one),
-            (all, _) => format!("{}-{}", hex(&Md5::digest(all.concat())), all.len()),
+            ([one], false) => hex::encode(one),
+            (all, _) => format!("{}-{}", hex::encode(Md5::digest(all.concat())), all.len()),
         }
     }
 }
@@ -251,7 +250,7 @@ fn hasher() -> std::io::Result<(SyncSender<Bytes>, JoinHandle<String>)> {
         for part in parts {
             context.update(&part);
         }
-        hex(context.finish().as_ref())
+        hex::encode(context.finish().as_ref())
     })?;
     Ok((sender, thread))
 }
