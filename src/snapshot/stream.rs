@@ -1,6 +1,7 @@
 //! Verifies a snapshot that can be read only once and in order, as one that comes from object storage: its SHA-256 as it is stored, the
 //! archive that it may be in, and the SHA-256 that etcd wrote at its end. The pages of the database are not walked: what etcd wrote is whole
 //! then, and whether it was good when it was written, the verification after the save has said.
+//! The archive is read by hand: the `zip` crate reads sizes that follow the data, as Go writes them, only where it can seek.
 
 use std::io::{self, BufRead, BufReader, ErrorKind, Read};
 
