@@ -19,7 +19,7 @@ fn each_bad_configuration_is_one_clear_error_and_nothing_is_touched() {
         ("node-name: a\nnode-name: b\n", &["config.yaml:2: `node-name`", "line 1"]),
         ("node-ip: {a: b}\n", &["config.yaml:1: `node-ip`", "mapping"]),
         ("node-name: [a]\n", &["config.yaml:1: `node-name`", "list"]),
-        ("node-name+: a\n", &["config.yaml:1: `node-name`"]),
+        ("node-name+: a\n", &["config.yaml:1: `node-name+`"]),
         ("a: [1\nb: 2\n", &["config.yaml", "YAML"]),
         ("- a\n", &["config.yaml", "`key: value`"]),
         ("config: /x\n", &["config.yaml:1: `config`"]),

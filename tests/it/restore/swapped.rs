@@ -353,7 +353,7 @@ fn a_link_is_not_followed_through_a_directory_of_another_user() {
     let (data, target) = (theirs.join("data"), victim.target());
     assert!(as_user(&format!("mv {0} {0}.real && ln -s {1} {0}", data.display(), target.display())));
     for act in [&[][..], &["--cluster-reset"], &["--undo-reset"], &["--cluster-reset", "--dry-run"]] {
-        node.run_server_with(act).fails(Code::UntrustedPath, &[USER]);
+        node.run_server_with(act).fails(Code::UntrustedPath, &[&uid.to_string()]);
         victim.is_untouched(&format!("{act:?}"));
     }
 }

@@ -75,7 +75,7 @@ fn a_snapshot_is_found_by_every_name_that_people_type() {
     run(&["get", &format!("{}/{stem}", dir.display()), "a"]).fails(Code::SnapshotNotFound, &[&format!("{stem}.zip?")]);
     run(&["verify", &stem.replace("before", "befroe")]).fails(Code::SnapshotNotFound, &["before-upgrade", "?"]);
     run(&["delete", &stem]).fails(Code::SnapshotNotFound, &[&format!("{stem}.zip?")]);
-    run(&["get", "", "a"]).fails(Code::Usage, &["NAME"]);
+    run(&["get", "", "a"]).fails(Code::Usage, &["'<SNAPSHOT>'"]);
     let nobody = format!("--dir={}", node.dir.path().display());
     run(&["get", &nobody, "latest", "a"]).fails(Code::SnapshotNotFound, &["latest"]);
     // Nothing good of a base name.
