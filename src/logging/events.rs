@@ -1,4 +1,4 @@
-//! The events of the log: lines of the normal course that programs and tests wait for have a stable name in the field `event`.
+//! The events of the log: informational lines that programs and tests wait for have a stable name in the field `event`.
 //!
 //! Messages may be reworded at any time; a name is never changed. Failures have the field `code` instead
 //! ([`Code`](crate::error::Code)). This table is that of docs/log.md, and the names are written where the lines are logged.
@@ -7,14 +7,14 @@
 pub const EVENTS: &[(&str, &str)] = &[
     ("server-starting", "Quorate starts: its version, that of etcd, data directory and configuration."),
     ("new-cluster", "A new, empty cluster begins."),
-    ("data-resumed", "Etcd goes on with the data that is here."),
-    ("etcd-ready", "Etcd serves clients at the address in the message; again after each restart."),
-    ("etcd-exited", "Etcd ended by itself and is started again; `exit` says how it ended."),
-    ("etcd-stopped", "Etcd ended because quorate stopped it."),
-    ("etcd-killed", "Etcd did not end within the grace period and is killed."),
+    ("data-resumed", "etcd goes on with the data that is here."),
+    ("etcd-ready", "etcd serves clients at the address in the message; again after each restart."),
+    ("etcd-exited", "etcd exited unexpectedly and is started again; `exit` says how it ended."),
+    ("etcd-stopped", "etcd ended because quorate stopped it."),
+    ("etcd-killed", "etcd did not end within the grace period and is killed."),
     ("second-signal", "A second signal came, and etcd is killed."),
     ("etcd-binary-replaced", "The file of etcd was replaced; the one that was checked runs on."),
-    ("etcd-lines-dropped", "`dropped` lines of etcd's log were dropped, as there were too many."),
+    ("etcd-lines-dropped", "`dropped` lines of the log of etcd were dropped, as there were too many."),
     ("orphan-found", "An etcd that an earlier quorate left still runs and is stopped first."),
     ("orphan-killed", "That etcd did not end within the grace period and is killed."),
     ("stopping", "A signal came, and the server stops."),
@@ -35,7 +35,7 @@ pub const EVENTS: &[(&str, &str)] = &[
     ("certificate-renewed", "`certificate` was renewed; `why` says for what reason."),
     ("ca-replaced", "Other CAs are in place, and etcd is restarted to trust them."),
     ("snapshot-scheduled", "When the next scheduled snapshot is due."),
-    ("rolling-backups", "The rolling backups of RKE1's configuration begin, with `creation` and `retention`."),
+    ("rolling-backups", "The rolling backups of a configuration of RKE1 begin, with `creation` and `retention`."),
     ("snapshot-due", "A scheduled snapshot is taken now."),
     ("operation-queued", "A snapshot or another operation waits until the one under way, `busy`, has ended (debug)."),
     ("snapshot-saved", "The snapshot `name` was saved and verified."),
@@ -54,7 +54,7 @@ pub const EVENTS: &[(&str, &str)] = &[
     ("reset-finished", "An interrupted reset or restore is finished: its data was in place and good."),
     ("reset-undone", "An interrupted reset or restore was rolled back: the data from before is in place again."),
     ("reset-not-begun", "An interrupted reset or restore had not exchanged the data."),
-    ("old-data-removed", "Data that a reset had set aside was deleted, as `etcd-old-retention` says."),
+    ("old-data-removed", "Data that a reset had moved away was deleted, as `etcd-old-retention` says."),
 ];
 
 #[cfg(test)]

@@ -58,9 +58,9 @@ fn what_it_says_about_trying_works() {
     let mut node = Node::new(&Etcd::usual());
     node.data_dir = node.dir.path().join("data");
     node.start_ready();
-    let release = node.dir.path().join("target/release");
-    fs::create_dir_all(&release).unwrap();
-    std::os::unix::fs::symlink(&node.executable, release.join("quorate")).unwrap();
+    let built = node.dir.path().join("target/quick");
+    fs::create_dir_all(&built).unwrap();
+    std::os::unix::fs::symlink(&node.executable, built.join("quorate")).unwrap();
     let script: Vec<_> =
         typed.into_iter().filter(|line| !line.starts_with("INFO ") && !line.starts_with("WARN ")).collect();
     let script = format!("set -e\n{}", script.join("\n"));
