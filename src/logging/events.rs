@@ -5,7 +5,7 @@
 
 /// Each event, and what it means.
 pub const EVENTS: &[(&str, &str)] = &[
-    ("server-starting", "Quorate starts: its version, that of etcd, data directory and configuration."),
+    ("server-starting", "quorate starts: its version, that of etcd, data directory and configuration."),
     ("new-cluster", "A new, empty cluster begins."),
     ("data-resumed", "etcd goes on with the data that is here."),
     ("etcd-ready", "etcd serves clients at the address in the message; again after each restart."),
