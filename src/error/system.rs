@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::{Code, Diagnostic};
+use super::{Code, Diagnostic, is_disk_full};
 
 /// The operating system refused something: a thread, a signal handler, random numbers.
 #[derive(Debug, thiserror::Error)]
@@ -14,7 +14,17 @@ pub struct SystemError {
 
 impl Diagnostic for SystemError {
     fn code(&self) -> Code {
-        Code::OsError
+        match self.source.kind() {
+            _ if is_disk_full(&self.source) => Code::NoSpace,
+            // Not the system's: a worker thread that panicked.
+            io::ErrorKind::Other => Code::InternalError,
+            _ => Code::OsError,
+        }
+    }
+
+    fn next_step(&self) -> Option<String> {
+        is_disk_full(&self.source)
+            .then(|| "find the file system that is full (df -h), and free some space there".into())
     }
 }
 
