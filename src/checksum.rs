@@ -39,7 +39,6 @@ pub fn crc32(bytes: &[u8]) -> u32 {
 pub struct Crc32(Digest);
 
 impl Crc32 {
-    /// Of no bytes yet.
     #[must_use]
     pub fn new() -> Self {
         Self(Digest::new(CrcAlgorithm::Crc32IsoHdlc))
@@ -50,7 +49,6 @@ impl Crc32 {
         self.0.update(bytes);
     }
 
-    /// Of all bytes so far.
     #[must_use]
     pub fn value(&self) -> u32 {
         low_half(self.0.finalize())

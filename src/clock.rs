@@ -12,7 +12,6 @@ pub fn now() -> SystemTime {
     crate::faults::shifted(SystemTime::now())
 }
 
-/// Monotonic time, for measuring.
 #[must_use]
 #[allow(clippy::disallowed_methods, reason = "this is the clock")]
 pub fn monotonic() -> Instant {

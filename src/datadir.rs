@@ -25,9 +25,7 @@ pub struct CertificatePaths {
     pub certificate: PathBuf,
     /// PEM PKCS#8 private key.
     pub key: PathBuf,
-    /// Who may read the certificate.
     pub certificate_access: Access,
-    /// Who may read the key.
     pub key_access: Access,
 }
 
@@ -127,7 +125,6 @@ impl DataDir {
         self.server().join("db")
     }
 
-    /// The child's data directory.
     #[must_use]
     pub fn etcd(&self) -> PathBuf {
         self.db().join(Self::ETCD_NAME)
@@ -159,7 +156,6 @@ impl DataDir {
         if etcd.is_dir() { etcd } else { self.db() }
     }
 
-    /// The member name.
     #[must_use]
     pub fn etcd_name(&self) -> PathBuf {
         self.etcd().join(Self::NAME_NAME)
@@ -225,7 +221,6 @@ impl DataDir {
         self.db().join(Self::RESTORE_NAME)
     }
 
-    /// What it is doing.
     #[must_use]
     pub fn restore_journal(&self) -> PathBuf {
         self.restore().join("journal.json")

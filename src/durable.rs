@@ -36,13 +36,11 @@ use crate::host;
 pub const PRIVATE_FILE: u32 = 0o600;
 /// Mode of directories that nobody but the owner may enter.
 pub const PRIVATE_DIR: u32 = 0o700;
-/// Mode of executables.
 pub const EXECUTABLE: u32 = 0o755;
 
 /// Who may do what with a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Access {
-    /// Mode bits.
     pub mode: u32,
     /// Its group, if not the one that new files get.
     pub group: Option<u32>,
@@ -64,9 +62,6 @@ pub fn write_file(path: &Path, bytes: &[u8], access: impl Into<Access>) -> Resul
 }
 
 /// As [`write_file`], but leaves a file alone that has these bytes already. True if it was written.
-///
-/// # Errors
-/// As [`write_file`].
 pub fn write_if_changed(path: &Path, bytes: &[u8], mode: u32) -> Result<bool, WriteError> {
     let present = host::open_regular(path).and_then(|file| {
         let mut present = Vec::new();
@@ -80,9 +75,6 @@ pub fn write_if_changed(path: &Path, bytes: &[u8], mode: u32) -> Result<bool, Wr
 }
 
 /// As [`write_file`], with the bytes coming from `fill`.
-///
-/// # Errors
-/// As [`write_file`], or what `fill` returned.
 pub fn write_stream(
     path: &Path,
     access: impl Into<Access>,
@@ -135,9 +127,6 @@ pub fn rewrite_open(file: &mut File, path: &Path, bytes: &[u8]) -> Result<(), Wr
 }
 
 /// Opens, and if need be creates, a file that only serves to be locked.
-///
-/// # Errors
-/// If it cannot be opened for writing.
 pub fn open_lock(path: &Path) -> Result<File, WriteError> {
     OpenOptions::new()
         .read(true)
@@ -151,27 +140,18 @@ pub fn open_lock(path: &Path) -> Result<File, WriteError> {
 }
 
 /// Makes the content of a file durable. An error is final: the file must be given up.
-///
-/// # Errors
-/// What the disk says.
 pub fn sync(file: &File, path: &Path) -> Result<(), WriteError> {
     faults::point("durable::fsync").on("fsync", path)?;
     file.sync_all().on("fsync", path)
 }
 
 /// Makes a file that was not there, for reading and writing. Nothing is safe before [`sync`].
-///
-/// # Errors
-/// If it is there, or cannot be made.
 pub fn create(path: &Path, mode: u32) -> Result<File, WriteError> {
     faults::point("durable::create").on("write", path)?;
     create_file_new(path, mode).on("write", path)
 }
 
 /// Opens a file that is there for reading and writing.
-///
-/// # Errors
-/// If it cannot be opened.
 pub fn open_read_write(path: &Path) -> Result<File, WriteError> {
     let flags = nix::fcntl::OFlag::O_NOFOLLOW.bits();
     OpenOptions::new().read(true).write(true).custom_flags(flags).open(path).on("open", path)
@@ -179,9 +159,6 @@ pub fn open_read_write(path: &Path) -> Result<File, WriteError> {
 
 /// Copies up to `length` bytes from the same place of another file, within the kernel where it can: at the speed of the disk, or without
 /// copying at all where the file system can share blocks. Gives how many; 0 at the other's end.
-///
-/// # Errors
-/// What the disk says.
 pub fn copy_range(from: &File, to: &File, offset: u64, length: usize) -> io::Result<usize> {
     use rustix::io::Errno;
     let (mut read_at, mut write_at) = (offset, offset);
@@ -222,26 +199,17 @@ pub fn write_back(file: &File, begin: std::ops::Range<u64>, wait_for: std::ops::
 }
 
 /// Makes the names in directories durable.
-///
-/// # Errors
-/// What the disk says.
 pub fn sync_dirs(dirs: &[&Path]) -> Result<(), WriteError> {
     dirs.iter().try_for_each(|dir| sync_dir(dir))
 }
 
 /// Writes into an open file at a place; not synced.
-///
-/// # Errors
-/// What the disk says.
 pub fn write_at(file: &File, path: &Path, bytes: &[u8], offset: u64) -> Result<(), WriteError> {
     faults::point("durable::write").on("write", path)?;
     file.write_all_at(bytes, offset).on("write", path)
 }
 
 /// Reserves room for the first `bytes` of an open file, without making it longer. Where the file system cannot, nothing is reserved.
-///
-/// # Errors
-/// If there is too little room.
 pub fn reserve(file: &File, bytes: u64) -> io::Result<()> {
     use rustix::io::Errno;
     match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::KEEP_SIZE, 0, bytes) {
@@ -252,17 +220,11 @@ pub fn reserve(file: &File, bytes: u64) -> io::Result<()> {
 }
 
 /// Makes an open file so long; what is new is zero.
-///
-/// # Errors
-/// What the disk says.
 pub fn set_length(file: &File, path: &Path, length: u64) -> Result<(), WriteError> {
     file.set_len(length).on("change the length of", path)
 }
 
 /// A file without a name in `dir`: gone when it is closed, however the program ends.
-///
-/// # Errors
-/// If the directory or its file system does not take one.
 pub fn anonymous(dir: &Path) -> Result<File, WriteError> {
     let flags = nix::fcntl::OFlag::O_TMPFILE.bits();
     match OpenOptions::new().read(true).write(true).mode(PRIVATE_FILE).custom_flags(flags).open(dir) {
@@ -299,9 +261,6 @@ pub fn create_dir(path: &Path, mode: u32) -> Result<bool, WriteError> {
 }
 
 /// [`create_dir`] for `path` and every missing parent.
-///
-/// # Errors
-/// As [`create_dir`].
 pub fn create_dir_all(path: &Path, mode: u32) -> Result<(), WriteError> {
     if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty() && !parent.exists()) {
         create_dir_all(parent, mode)?;
@@ -310,26 +269,17 @@ pub fn create_dir_all(path: &Path, mode: u32) -> Result<(), WriteError> {
 }
 
 /// Changes the mode of a file or directory.
-///
-/// # Errors
-/// If the system refuses.
 pub fn set_mode(path: &Path, mode: u32) -> Result<(), WriteError> {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).on("set the mode of", path)
 }
 
 /// Changes owner and group of a file or directory; a symbolic link is changed itself, never followed.
-///
-/// # Errors
-/// If the system refuses.
 pub fn set_owner(path: &Path, owner: Option<u32>, group: Option<u32>) -> Result<(), WriteError> {
     faults::point("durable::chown").on("change the owner of", path)?;
     lchown(path, owner, group).on("change the owner of", path)
 }
 
 /// Renames durably within one file system.
-///
-/// # Errors
-/// If the rename or one of the two directory fsyncs fails.
 pub fn rename(from: &Path, to: &Path) -> Result<(), WriteError> {
     faults::point("durable::rename").on("rename", from)?;
     fs::rename(from, to).on("rename", from)?;
@@ -338,9 +288,6 @@ pub fn rename(from: &Path, to: &Path) -> Result<(), WriteError> {
 }
 
 /// Removes a file durably. True if it was there.
-///
-/// # Errors
-/// If it is there and cannot be removed.
 pub fn remove_file(path: &Path) -> Result<bool, WriteError> {
     faults::point("durable::unlink").on("remove", path)?;
     match fs::remove_file(path) {
@@ -354,9 +301,6 @@ pub fn remove_file(path: &Path) -> Result<bool, WriteError> {
 }
 
 /// Removes a directory and all in it. Links in it are removed, never followed.
-///
-/// # Errors
-/// If something in it cannot be removed.
 pub fn remove_dir_all(path: &Path) -> Result<(), WriteError> {
     let name = path.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput)).on("remove", path)?;
     match DirHandle::open(parent(path)).and_then(|parent| parent.remove_all(name)) {

@@ -8,10 +8,6 @@
 use std::io;
 use std::time::{Duration, SystemTime};
 
-/// Passes the named step.
-///
-/// # Errors
-/// Only with the feature on, and only what `FAILPOINTS` asks for.
 #[cfg(feature = "fault-injection")]
 pub fn point(name: &str) -> io::Result<()> {
     use nix::errno::Errno;

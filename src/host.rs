@@ -81,9 +81,7 @@ fn default_address() -> Option<IpAddr> {
 /// A user of this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct User {
-    /// Login name.
     pub name: String,
-    /// User id.
     pub uid: u32,
     /// Id of the user's main group.
     pub gid: u32,
@@ -91,9 +89,6 @@ pub struct User {
 
 impl User {
     /// The user with this name, if there is one.
-    ///
-    /// # Errors
-    /// If the system cannot tell.
     pub fn find(name: &str) -> std::io::Result<Option<Self>> {
         let found = nix::unistd::User::from_name(name)?;
         Ok(found.map(|user| Self { name: user.name, uid: user.uid.as_raw(), gid: user.gid.as_raw() }))
@@ -115,7 +110,6 @@ pub fn loopback_beside(address: IpAddr) -> IpAddr {
 /// What tells one process from every other, also after its pid was used again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessIdentity {
-    /// Process id.
     pub pid: i32,
     /// When it started, in clock ticks since boot (field 22 of proc(5) `stat`).
     pub start_ticks: u64,

@@ -35,7 +35,6 @@ impl Default for JobControl {
 }
 
 impl JobControl {
-    /// Bytes so far.
     #[must_use]
     pub fn done(&self) -> u64 {
         self.done.load(Ordering::Relaxed)
@@ -45,7 +44,6 @@ impl JobControl {
         self.done.store(bytes, Ordering::Relaxed);
     }
 
-    /// Ends it soon.
     pub fn cancel(&self) {
         self.is_broken_off.send_replace(true);
     }

@@ -72,7 +72,6 @@ impl Drawn {
         Self { number, bar }
     }
 
-    /// The bar.
     #[must_use]
     pub fn bar(&self) -> &ProgressBar {
         &self.bar

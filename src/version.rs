@@ -12,20 +12,16 @@ pub struct Version {
     pub major: u32,
     /// Data formats and settings change with it.
     pub minor: u32,
-    /// Fixes.
     pub patch: u32,
 }
 
 impl Version {
-    /// A version.
     #[must_use]
     pub const fn new(major: u32, minor: u32, patch: u32) -> Self {
         Self { major, minor, patch }
     }
 
-    /// The oldest supported minor.
     pub const OLDEST: Self = Self::new(3, 4, 0);
-    /// The newest supported minor.
     pub const NEWEST: Self = Self::new(3, 7, 0);
 
     /// True for 3.4 to 3.7.
@@ -47,7 +43,6 @@ impl fmt::Display for Version {
     }
 }
 
-/// Not a version.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("it says `{0}`, which is no version of etcd")]
 pub struct NotAVersion(String);
@@ -90,9 +85,6 @@ impl<'de> Deserialize<'de> for Version {
 }
 
 /// The version in what `etcd --version` prints.
-///
-/// # Errors
-/// If there is no line `etcd Version: X` in it.
 pub fn of_banner(banner: &str) -> Result<Version, NotAVersion> {
     banner
         .lines()

@@ -63,16 +63,11 @@ impl<'a, I: ReadAt + ?Sized> Database<'a, I> {
         Ok(Self { image, meta })
     }
 
-    /// The head that counts.
     #[must_use]
     pub fn meta(&self) -> Meta {
         self.meta
     }
 
-    /// Reads everything and checks it.
-    ///
-    /// # Errors
-    /// The first thing that is wrong.
     pub fn walk(&self, visitor: &mut impl Visitor) -> Result<Walked, ReadError> {
         let mut walk = Walk::new(self.image, self.meta)?;
         if walk.tree(self.meta.root, None, visitor)?.is_continue() {
@@ -82,9 +77,6 @@ impl<'a, I: ReadAt + ?Sized> Database<'a, I> {
     }
 
     /// The pages that are reached. Of what leaves hold nothing is read, so that this is fast and proves nothing about it.
-    ///
-    /// # Errors
-    /// The first thing that is wrong.
     pub fn reachable_pages(&self) -> Result<Pages, ReadError> {
         let mut walk = Walk::new(self.image, self.meta)?;
         let _ = walk.node(self.meta.root, &Bounds::default(), 0, &mut |walk, pair, offset| match page::u64_at(
@@ -101,29 +93,19 @@ impl<'a, I: ReadAt + ?Sized> Database<'a, I> {
     }
 
     /// Reads one top-level bucket again, without the checks of [`Self::walk`] that look beyond it. Nothing if it is not there.
-    ///
-    /// # Errors
-    /// If it is damaged.
     pub fn walk_bucket(&self, name: &[u8], visitor: &mut impl Visitor) -> Result<(), ReadError> {
         let _ = Walk::new(self.image, self.meta)?.tree(self.meta.root, Some(&[name]), visitor)?;
         Ok(())
     }
 
     /// The last key of a top-level bucket, found along the right edge of its tree: a few pages.
-    ///
-    /// # Errors
-    /// If it is damaged there.
     pub fn last_key(&self, name: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
         let Some(bucket) = self.top_level()?.remove(name) else { return Ok(None) };
         self.right_edge(&bucket)?.leaf.last_key(self.image)
     }
 
     /// The top-level buckets: their names, and what they lead to.
-    ///
-    /// # Errors
-    /// If they are damaged, or there are more than etcd has.
     pub fn top_level(&self) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, ReadError> {
-        /// etcd has a dozen.
         const MAX_BUCKETS: usize = 1000;
         /// A small bucket lies in the page of the one above, in at most a quarter of it (bbolt `bucket.go`, `maxInlineBucketSize`).
         const MAX_INLINE_BUCKET_BYTES: usize = 1 << 16;
@@ -140,9 +122,6 @@ impl<'a, I: ReadAt + ?Sized> Database<'a, I> {
     }
 
     /// The right edge of a bucket's tree. `bucket` is what [`Self::top_level`] gave for it.
-    ///
-    /// # Errors
-    /// If it is damaged there.
     pub fn right_edge(&self, bucket: &[u8]) -> Result<Edge, ReadError> {
         let mut walk = Walk::new(self.image, self.meta)?;
         let mut next = page::u64_at(bucket, 0).unwrap_or_default();
@@ -168,9 +147,6 @@ impl<'a, I: ReadAt + ?Sized> Database<'a, I> {
     }
 
     /// Whether any of these top-level buckets holds something. Reads no further than it must.
-    ///
-    /// # Errors
-    /// If it is too damaged to tell.
     pub fn any_bucket_holds(&self, names: &[&[u8]]) -> Result<bool, ReadError> {
         let mut any = FirstPair;
         let mut walk = Walk::new(self.image, self.meta)?;
@@ -179,9 +155,6 @@ impl<'a, I: ReadAt + ?Sized> Database<'a, I> {
 }
 
 /// The newest good head of two, of a file that may be shorter than it says.
-///
-/// # Errors
-/// If neither is good, or they cannot be read.
 pub fn newest_meta_page<I: ReadAt + ?Sized>(image: &I) -> Result<Meta, ReadError> {
     let heads = [0].into_iter().chain(PAGE_SIZES.map(u64::from));
     // The second head lies where the first page ends, and the size of that is in the first, which may be damaged.
@@ -199,7 +172,6 @@ fn read_meta<I: ReadAt + ?Sized>(image: &I, offset: u64) -> Result<Meta, ReadErr
     Ok(Meta::read(&bytes, offset)?)
 }
 
-/// Stops at the first pair.
 struct FirstPair;
 
 impl Visitor for FirstPair {
@@ -222,7 +194,6 @@ pub(super) mod tests {
 
     const PAGE: usize = 4096;
 
-    /// Looks at nothing.
     pub struct Ignore;
 
     impl Visitor for Ignore {

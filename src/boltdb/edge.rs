@@ -10,7 +10,6 @@ use crate::boltdb::walk::{MAX_WHOLE_LEAF_BYTES, OpenPage, read};
 pub struct Edge {
     /// From the root on, each as a whole.
     pub branches: Vec<(Vec<u8>, Header)>,
-    /// The last leaf.
     pub leaf: Leaf,
 }
 
@@ -19,15 +18,11 @@ pub struct Edge {
 pub enum Leaf {
     /// It lies in the page of the bucket above.
     Inline(Vec<u8>),
-    /// The page with this number.
     Page(u64, OpenPage),
 }
 
 impl Leaf {
     /// Its bytes; nothing if there are more of them than are read at once.
-    ///
-    /// # Errors
-    /// If they cannot be read.
     pub(super) fn bytes<I: ReadAt + ?Sized>(&self, image: &I) -> Result<Option<Vec<u8>>, ReadError> {
         match self {
             Self::Inline(bytes) => Ok(Some(bytes.clone())),
@@ -71,12 +66,10 @@ impl Leaf {
         Ok(Some(key))
     }
 
-    /// Its first key.
     pub(super) fn first_key<I: ReadAt + ?Sized>(&self, image: &I) -> Result<Option<Vec<u8>>, ReadError> {
         self.key(image, false)
     }
 
-    /// Its last key.
     pub(super) fn last_key<I: ReadAt + ?Sized>(&self, image: &I) -> Result<Option<Vec<u8>>, ReadError> {
         self.key(image, true)
     }

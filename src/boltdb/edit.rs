@@ -14,7 +14,6 @@ use crate::boltdb::table;
 use crate::boltdb::walk::{CONTINUE, Flow, Visitor};
 use crate::durable::{self, WriteError};
 
-/// What a small bucket holds.
 pub type Pairs = BTreeMap<Vec<u8>, Vec<u8>>;
 
 /// A bucket that is read into memory may have so many bytes.
@@ -26,7 +25,6 @@ pub enum EditError {
     /// It is damaged, or cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// It cannot be written.
     #[error(transparent)]
     Write(#[from] WriteError),
 }
@@ -42,7 +40,6 @@ impl From<Corruption> for EditError {
 pub struct Editor<'f> {
     file: &'f File,
     database: Database<'f, File>,
-    /// Where each top-level bucket leads.
     buckets: BTreeMap<Vec<u8>, Vec<u8>>,
     changed: BTreeMap<Vec<u8>, Pairs>,
     /// Pages that are to be put behind the others.
@@ -50,10 +47,6 @@ pub struct Editor<'f> {
 }
 
 impl<'f> Editor<'f> {
-    /// Begins.
-    ///
-    /// # Errors
-    /// If there is no database, or its buckets cannot be read.
     pub fn open(file: &'f File) -> Result<Self, EditError> {
         let database = Database::open_newest(file)?;
         let buckets = database.top_level()?;
@@ -67,9 +60,6 @@ impl<'f> Editor<'f> {
     }
 
     /// What a small bucket holds, to be changed; it is made if it is not there.
-    ///
-    /// # Errors
-    /// If it is damaged, or too large for this.
     pub fn bucket(&mut self, name: &[u8]) -> Result<&mut Pairs, EditError> {
         if !self.changed.contains_key(name) {
             let mut all = All::default();
@@ -80,9 +70,6 @@ impl<'f> Editor<'f> {
     }
 
     /// Puts a pair behind all others of a bucket.
-    ///
-    /// # Errors
-    /// If it does not belong there, or the bucket is damaged.
     pub fn append(&mut self, name: &[u8], key: &[u8], value: &[u8]) -> Result<(), EditError> {
         let bucket = self.buckets.get(name).cloned().unwrap_or_else(|| empty_bucket(&[]));
         let Edge { branches, leaf } = self.database.right_edge(&bucket)?;
@@ -201,7 +188,6 @@ fn empty_bucket(before: &[u8]) -> Vec<u8> {
     point_to(0, before, &page::leaf(0, &[], 4096).unwrap_or_default())
 }
 
-/// Everything in a bucket.
 #[derive(Default)]
 struct All {
     pairs: Pairs,

@@ -13,28 +13,22 @@ use crate::boltdb::protobuf::{Fields, Malformed};
 /// Far more than any etcd counts to, and there is still room above it.
 pub const MAX_REVISION: i64 = i64::MAX / 2;
 
-/// A revision of the keyspace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Revision {
-    /// Of the transaction.
     pub main: i64,
-    /// Of the change within it.
     pub sub: i64,
 }
 
 /// What a record of the bucket `key` is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record<'a> {
-    /// When.
     pub revision: Revision,
-    /// A deletion.
     pub is_tombstone: bool,
     /// The user's key; empty for the record that only raises the revision after a restore.
     pub key: &'a [u8],
 }
 
 impl Record<'_> {
-    /// It only raises the revision.
     #[must_use]
     pub const fn is_revision_bump(&self) -> bool {
         self.key.is_empty()
@@ -48,9 +42,6 @@ impl Record<'_> {
 }
 
 /// A key of the bucket `key`.
-///
-/// # Errors
-/// What is wrong with it.
 pub fn revision(bytes: &[u8]) -> Result<(Revision, bool), &'static str> {
     let is_tombstone = match bytes.len() {
         17 => false,
@@ -66,9 +57,6 @@ pub fn revision(bytes: &[u8]) -> Result<(Revision, bool), &'static str> {
 }
 
 /// The mark of a compaction: the revision up to which history is gone, or is to go.
-///
-/// # Errors
-/// What is wrong with it.
 pub fn compaction(bytes: &[u8]) -> Result<i64, &'static str> {
     match revision(bytes)? {
         (Revision { main, sub: 0 }, false) => Ok(main),
@@ -85,7 +73,6 @@ pub fn revision_key(main: i64) -> [u8; 17] {
     key
 }
 
-/// A `mvccpb.KeyValue`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct KeyValue<'a> {
     key: &'a [u8],
@@ -116,32 +103,23 @@ impl<'a> KeyValue<'a> {
 }
 
 /// Reads a record, and checks all of it.
-///
-/// # Errors
-/// What is wrong with it.
 pub fn record<'a>(bolt_key: &[u8], value: &'a [u8]) -> Result<Record<'a>, &'static str> {
     change(bolt_key, value).map(|change| change.record)
 }
 
-/// All of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Change<'a> {
     /// When, of what, and whether it is a deletion.
     pub record: Record<'a>,
-    /// When the key was made.
     pub create_revision: i64,
     /// How often it was changed since.
     pub version: i64,
     /// The lease that it is bound to; 0 for none.
     pub lease: i64,
-    /// What was written.
     pub value: &'a [u8],
 }
 
 /// As [`record`], and gives all of it.
-///
-/// # Errors
-/// What is wrong with it.
 pub fn change<'a>(bolt_key: &[u8], value: &'a [u8]) -> Result<Change<'a>, &'static str> {
     let (revision, is_tombstone) = revision(bolt_key)?;
     let read = KeyValue::parse(value).map_err(|Malformed| "a record is malformed")?;

@@ -9,24 +9,18 @@ use std::fmt::Write as _;
 use aws_lc_rs::digest::{self, SHA1_FOR_LEGACY_USE_ONLY};
 use serde::Serialize;
 
-/// A voting member.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
-    /// Its id.
     pub id: u64,
-    /// Its name.
     pub name: String,
-    /// Its peer URLs, in order.
     pub peer_urls: Vec<String>,
 }
 
 /// Why there can be no such cluster.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MembershipError {
-    /// Nobody.
     #[error("a cluster needs at least one member")]
     Empty,
-    /// A member without an address.
     #[error("the member {0} has no peer URL")]
     NoUrl(String),
     /// Two of something that there must be one of.
@@ -37,17 +31,12 @@ pub enum MembershipError {
 /// The members of a cluster, in the order of their ids.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Membership {
-    /// The cluster's id.
     pub cluster_id: u64,
-    /// Its members, at least one.
     pub members: Vec<Member>,
 }
 
 impl Membership {
     /// The cluster that etcd would make of names, their peer URLs and a token.
-    ///
-    /// # Errors
-    /// If it cannot be one.
     pub fn new(members: &[(String, Vec<String>)], token: &str) -> Result<Self, MembershipError> {
         let mut seen = std::collections::BTreeSet::new();
         for text in members.iter().flat_map(|(name, urls)| urls.iter().chain([name])) {
@@ -76,7 +65,6 @@ impl Membership {
         Ok(Self { cluster_id: first_of_sha1(&ids), members: made })
     }
 
-    /// The ids in order.
     pub fn ids(&self) -> impl Iterator<Item = u64> {
         self.members.iter().map(|member| member.id)
     }
@@ -87,7 +75,6 @@ impl Membership {
         self.members.len() as u64
     }
 
-    /// The member with this name.
     #[must_use]
     pub fn named(&self, name: &str) -> Option<&Member> {
         self.members.iter().find(|member| member.name == name)

@@ -12,7 +12,6 @@ use std::io;
 
 /// Length of a page's header, and of an element.
 pub const HEADER: usize = 16;
-/// Length of a meta.
 pub const META: usize = 64;
 /// Length of what a bucket's value begins with.
 pub const BUCKET: usize = 16;
@@ -35,12 +34,10 @@ pub const PAGE_SIZES: [u32; 7] = [1024, 2048, 4096, 8192, 16384, 32768, 65536];
 pub struct Corruption {
     /// Where in the file, in bytes.
     pub offset: u64,
-    /// What.
     pub what: String,
 }
 
 impl Corruption {
-    /// A finding.
     pub fn new(offset: u64, what: impl Into<String>) -> Self {
         Self { offset, what: what.into() }
     }
@@ -57,23 +54,15 @@ impl std::error::Error for Corruption {}
 /// Why a database cannot be read to its end.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// It is damaged.
     #[error(transparent)]
     Damaged(#[from] Corruption),
     /// The system could not read it.
     #[error("cannot read at byte {offset}")]
-    Io {
-        /// Where.
-        offset: u64,
-        /// Why.
-        source: io::Error,
-    },
+    Io { offset: u64, source: io::Error },
 }
 
-/// The head of a database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Meta {
-    /// Bytes.
     pub page_size: u32,
     /// Root page of the top-level bucket.
     pub root: u64,
@@ -83,15 +72,11 @@ pub struct Meta {
     pub freelist: u64,
     /// The first page id that was never used: the file's length in pages.
     pub high_water_mark: u64,
-    /// Transaction that wrote it.
     pub transaction: u64,
 }
 
 impl Meta {
     /// Reads a page that holds a meta, from its first byte; `offset` is where it is.
-    ///
-    /// # Errors
-    /// What is wrong with it.
     pub fn read(page: &[u8], offset: u64) -> Result<Self, Corruption> {
         let wrong = |what: &str| Corruption::new(offset, format!("the head of the database is damaged: {what}"));
         let meta = page.get(HEADER..HEADER + META).ok_or_else(|| wrong("it is cut off"))?;
@@ -202,27 +187,20 @@ fn fnv_1a(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
-/// What a page is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Keys and pages below.
     Branch,
-    /// Keys and values.
     Leaf,
-    /// Ids of free pages.
     Freelist,
 }
 
 /// The first 16 bytes of a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// Its number.
     pub id: u64,
     /// What it is; `None` if its flags say nothing that can be.
     pub kind: Option<Kind>,
-    /// Elements.
     pub count: u16,
-    /// Pages after the first.
     pub overflow: u32,
 }
 
@@ -240,14 +218,10 @@ impl Header {
     }
 }
 
-/// An element of a leaf.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pair<'a> {
-    /// Its key.
     pub key: &'a [u8],
-    /// Its value.
     pub value: &'a [u8],
-    /// The value is a bucket.
     pub is_bucket: bool,
 }
 

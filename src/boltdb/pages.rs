@@ -11,10 +11,6 @@ pub struct Pages {
 }
 
 impl Pages {
-    /// None but the two heads.
-    ///
-    /// # Errors
-    /// If there would be more than any file has.
     pub(super) fn new(meta: Meta) -> Result<Self, ReadError> {
         // A bound against heads that promise more than any file holds.
         const MAX_PAGES: u64 = 1 << 34;
@@ -29,9 +25,6 @@ impl Pages {
     }
 
     /// Marks the page `first` and `further` pages after it; `offset` is where they are spoken of.
-    ///
-    /// # Errors
-    /// If one of them does not exist, or is marked already.
     pub(super) fn mark(&mut self, first: u64, further: u32, offset: u64) -> Result<(), Corruption> {
         let last = first.saturating_add(u64::from(further));
         if last >= self.end {
@@ -53,7 +46,6 @@ impl Pages {
         Ok(())
     }
 
-    /// Whether it is marked.
     #[must_use]
     pub fn is_marked(&self, id: u64) -> bool {
         usize::try_from(id / 64)
@@ -62,12 +54,10 @@ impl Pages {
             .is_some_and(|word| word & (1 << (id % 64)) != 0)
     }
 
-    /// As long, with nothing marked.
     pub(super) fn cleared(&self) -> Self {
         Self { bits: vec![0; self.bits.len()], count: 0, end: self.end }
     }
 
-    /// How many are marked.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.count

@@ -4,10 +4,8 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Malformed;
 
-/// What a field holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Value<'m> {
-    /// A number.
     Varint(u64),
     /// Bytes, a text, or a message.
     Bytes(&'m [u8]),
@@ -73,10 +71,6 @@ impl<'m> Iterator for Fields<'m> {
 }
 
 impl<'m> Value<'m> {
-    /// A number.
-    ///
-    /// # Errors
-    /// If it is something else.
     pub const fn number(self) -> Result<u64, Malformed> {
         match self {
             Self::Varint(value) => Ok(value),
@@ -84,10 +78,6 @@ impl<'m> Value<'m> {
         }
     }
 
-    /// Bytes.
-    ///
-    /// # Errors
-    /// If it is something else.
     pub const fn bytes(self) -> Result<&'m [u8], Malformed> {
         match self {
             Self::Bytes(value) => Ok(value),
@@ -97,17 +87,11 @@ impl<'m> Value<'m> {
 }
 
 /// The number in the last field numbered `wanted`, if there is one.
-///
-/// # Errors
-/// If the message is malformed, or the field holds something else.
 pub fn number(message: &[u8], wanted: u64) -> Result<Option<u64>, Malformed> {
     last(message, wanted)?.map(Value::number).transpose()
 }
 
 /// As [`number`], for bytes.
-///
-/// # Errors
-/// As [`number`].
 pub fn bytes(message: &[u8], wanted: u64) -> Result<Option<&[u8]>, Malformed> {
     last(message, wanted)?.map(Value::bytes).transpose()
 }
@@ -165,7 +149,6 @@ impl Message {
         self
     }
 
-    /// Bytes.
     #[must_use]
     pub fn bytes(mut self, field: u64, value: &[u8]) -> Self {
         self.varint(field << 3 | 2);
@@ -174,7 +157,6 @@ impl Message {
         self
     }
 
-    /// The encoded message.
     #[must_use]
     pub fn encoded(self) -> Vec<u8> {
         self.0

@@ -10,7 +10,6 @@ use crate::boltdb::membership::{Member, Membership, go_json};
 use crate::boltdb::protobuf::{self, Message};
 use crate::checksum;
 
-/// Its name: term and index.
 #[must_use]
 pub fn file_name(membership: &Membership) -> String {
     format!("{:016x}-{:016x}.snap", TERM, membership.count())
@@ -35,21 +34,14 @@ pub(super) fn conf_state(membership: &Membership) -> Vec<u8> {
     voters.number(5, 0).encoded()
 }
 
-/// What a file says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RaftSnapshot {
     /// The index of the last entry that is in it.
     pub index: u64,
-    /// Its term.
     pub term: u64,
-    /// The ids of the voters.
     pub voters: Vec<u64>,
 }
 
-/// Reads a file.
-///
-/// # Errors
-/// What is wrong with it.
 pub fn decode(bytes: &[u8]) -> Result<RaftSnapshot, &'static str> {
     let malformed = |_| "the raft snapshot is malformed";
     let crc = protobuf::number(bytes, 1).map_err(malformed)?;

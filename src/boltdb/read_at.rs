@@ -9,15 +9,8 @@ use std::io;
 /// Bytes that can be read anywhere.
 pub trait ReadAt {
     /// Fills `buffer` from `offset` on.
-    ///
-    /// # Errors
-    /// If there are fewer bytes, or they cannot be read.
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
 
-    /// How many bytes there are.
-    ///
-    /// # Errors
-    /// If the system does not say.
     fn length(&self) -> io::Result<u64>;
 }
 

@@ -24,9 +24,6 @@ const MAX_LEASE_TTL: i64 = 9_000_000_000;
 type Checked<T = ()> = Result<T, &'static str>;
 
 /// Checks `leasepb.Lease{1: ID, 2: TTL, 3: RemainingTTL}`, whose key is its id, big-endian.
-///
-/// # Errors
-/// What is wrong with it.
 pub fn lease(key: &[u8], value: &[u8]) -> Checked {
     let read = || {
         let (mut id, mut ttl, mut remaining) = (0, 0, 0);
@@ -52,9 +49,6 @@ pub fn lease(key: &[u8], value: &[u8]) -> Checked {
 }
 
 /// The kind of an alarm (`etcdserverpb.AlarmMember{1: memberID, 2: alarm}`): 1 for `NOSPACE`, 2 for `CORRUPT`.
-///
-/// # Errors
-/// If it is malformed.
 pub fn alarm(key: &[u8]) -> Checked<u64> {
     let read = || {
         let mut kind = 0;
@@ -72,9 +66,6 @@ pub fn alarm(key: &[u8]) -> Checked<u64> {
 
 /// Checks `authpb.User{1: name, 2: password, 3: roles, 4: options{1: no_password}}`, whose key is its name. From 3.7 on (`is_utf8`) the
 /// names of roles must be UTF-8, as google.golang.org/protobuf wants of a text.
-///
-/// # Errors
-/// What is wrong with it.
 pub fn user(key: &[u8], value: &[u8], is_utf8: bool) -> Checked {
     let read = || {
         let mut name = &[][..];
@@ -108,9 +99,6 @@ pub fn user(key: &[u8], value: &[u8], is_utf8: bool) -> Checked {
 }
 
 /// Checks `authpb.Role{1: name, 2: keyPermission{1: permType, 2: key, 3: range_end}}`, whose key is its name.
-///
-/// # Errors
-/// What is wrong with it.
 pub fn role(key: &[u8], value: &[u8]) -> Checked {
     let read = || {
         let mut name = &[][..];
@@ -139,9 +127,6 @@ pub fn role(key: &[u8], value: &[u8]) -> Checked {
 }
 
 /// Checks a pair of the bucket `auth`. Gives whether clients have to log in, of the pair that says so.
-///
-/// # Errors
-/// What is wrong with it.
 pub fn auth(key: &[u8], value: &[u8]) -> Checked<Option<bool>> {
     match (key, value) {
         (b"authEnabled", [0]) => Ok(Some(false)),
@@ -153,9 +138,6 @@ pub fn auth(key: &[u8], value: &[u8]) -> Checked<Option<bool>> {
 }
 
 /// A number as `meta` and `auth` have it: 8 bytes, big-endian.
-///
-/// # Errors
-/// If it has another length.
 pub fn number(value: &[u8]) -> Checked<u64> {
     value.try_into().map(u64::from_be_bytes).map_err(|_| "a number has the wrong length")
 }
@@ -163,19 +145,15 @@ pub fn number(value: &[u8]) -> Checked<u64> {
 /// A member that the database knows.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct Member {
-    /// Its id.
     #[serde(default)]
     pub id: u64,
     /// Its name; empty before it has ever started.
     #[serde(default)]
     pub name: String,
-    /// Where other members reach it.
     #[serde(default, rename = "peerURLs", deserialize_with = "null_is_empty")]
     pub peer_urls: Vec<String>,
-    /// Where clients reach it.
     #[serde(default, rename = "clientURLs", deserialize_with = "null_is_empty")]
     pub client_urls: Vec<String>,
-    /// It may not vote.
     #[serde(default, rename = "isLearner")]
     pub is_learner: bool,
 }
@@ -186,27 +164,18 @@ fn null_is_empty<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(from: D)
 }
 
 /// The id of a member, of a key of `members` or `members_removed`: hexadecimal as Go writes it.
-///
-/// # Errors
-/// If it is none.
 pub fn member_id(key: &[u8]) -> Checked<u64> {
     let id = std::str::from_utf8(key).ok().and_then(|text| u64::from_str_radix(text, 16).ok());
     id.filter(|id| format!("{id:x}").as_bytes() == key).ok_or("the id of a member is malformed")
 }
 
 /// Reads a pair of the bucket `members`.
-///
-/// # Errors
-/// What is wrong with it.
 pub fn member(key: &[u8], value: &[u8]) -> Checked<Member> {
     let member: Member = serde_json::from_slice(value).map_err(|_| "a member is malformed")?;
     if member_id(key)? == member.id { Ok(member) } else { Err("a member is not the one that its key says") }
 }
 
 /// Checks `confState` of `meta`: a `raftpb.ConfState` as JSON.
-///
-/// # Errors
-/// If it is none.
 pub fn conf_state(value: &[u8]) -> Checked {
     #[derive(Deserialize)]
     #[allow(dead_code, reason = "only that they can be read matters")]
@@ -236,9 +205,6 @@ pub fn version(value: &[u8]) -> Checked<u32> {
 }
 
 /// Checks `downgrade` of `cluster`.
-///
-/// # Errors
-/// What is wrong with it.
 pub fn downgrade(value: &[u8]) -> Checked {
     #[derive(Deserialize)]
     struct Downgrade {

@@ -10,7 +10,6 @@ const MAX_KEY_BYTES: u32 = 32768;
 pub struct Entry {
     /// From the first byte of the page.
     pub start: u64,
-    /// Bytes of the key.
     pub key: u32,
     /// Bytes of the value; 0 in a branch.
     pub value: u32,
@@ -21,7 +20,6 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// The first byte after it.
     #[must_use]
     pub fn end(&self) -> u64 {
         self.start + u64::from(self.key) + u64::from(self.value)
@@ -56,9 +54,6 @@ impl<'p> Table<'p> {
     }
 
     /// The next entry; nothing after the last one.
-    ///
-    /// # Errors
-    /// What is wrong with it.
     pub fn entry(&mut self) -> Result<Option<Entry>, String> {
         if self.index == self.count {
             return Ok(None);
@@ -109,9 +104,6 @@ impl<'p> Pairs<'p> {
     }
 
     /// The next pair; nothing after the last one.
-    ///
-    /// # Errors
-    /// What is wrong with it.
     pub fn pair(&mut self) -> Result<Option<Pair<'p>>, String> {
         let index = self.table.index;
         let Some(entry) = self.table.entry()? else { return Ok(None) };
@@ -130,9 +122,6 @@ impl<'p> Pairs<'p> {
 }
 
 /// The keys of a branch page that is there as a whole, and the pages below.
-///
-/// # Errors
-/// What is wrong with it.
 pub fn children(page: &[u8], header: Header) -> Result<Vec<(&[u8], u64)>, String> {
     let mut table = Table::new(page, Kind::Branch, header.count);
     let mut children = Vec::with_capacity(usize::from(header.count));

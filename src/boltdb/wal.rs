@@ -37,14 +37,12 @@ const MAX_RECORD_BYTES: u64 = 512 << 20;
 /// Larger than any segment, in bytes: etcd begins another one with the first record beyond [`SEGMENT`].
 pub const MAX_SEGMENT_BYTES: u64 = SEGMENT_BYTES + MAX_RECORD_BYTES;
 
-/// What a segment says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SegmentState {
     /// Nothing at all. etcd never leaves that: it puts a log into place with its first records in it.
     Blank,
     /// Records, but none that says that an entry was committed.
     Uncommitted,
-    /// An entry was committed.
     Committed,
 }
 
@@ -113,7 +111,6 @@ fn damaged() -> io::Error {
     io::Error::new(ErrorKind::InvalidData, "the write-ahead log is damaged")
 }
 
-/// Where a member stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HardState {
     /// The term that it is in.
@@ -193,9 +190,6 @@ pub struct WalTail {
 
 impl WalTail {
     /// Reads a segment to its end. A record that a crash tore at the end is none, as for etcd.
-    ///
-    /// # Errors
-    /// If it cannot be read, or is damaged.
     pub fn read(mut segment: impl Read) -> io::Result<Self> {
         let mut end = Self { at: 0, state: None, last_entry: None, crc: 0 };
         loop {
@@ -284,7 +278,6 @@ mod tests {
         pairs.map(|pair| u8::from_str_radix(pair, 16).unwrap()).collect()
     }
 
-    /// Where the state record begins.
     fn state_at(log: &[u8]) -> usize {
         let frame = [0x19, 0, 0, 0, 0, 0, 0, 0x87];
         log.windows(8).position(|window| window == frame).unwrap()

@@ -25,32 +25,21 @@ pub const MAX_ELEMENT_BYTES: usize = 64 << 20;
 /// Ids of a freelist that are read at a time.
 const FREELIST_CHUNK: usize = 8192;
 
-/// Go on, or stop.
 pub type Flow = ControlFlow<()>;
 
-/// Goes on.
 pub const CONTINUE: Flow = ControlFlow::Continue(());
 
-/// Sees every pair.
 pub trait Visitor {
     /// The top-level bucket `name` begins; they come in the order of their names.
-    ///
-    /// # Errors
-    /// What the visitor finds wrong with it.
     fn bucket(&mut self, name: &[u8], offset: u64) -> Result<(), Corruption>;
 
     /// A pair of the bucket that began last, in the order of the keys. `offset` is where its page begins. Nothing more is visited after
     /// a `Break`.
-    ///
-    /// # Errors
-    /// What the visitor finds wrong with it.
     fn pair(&mut self, key: &[u8], value: &[u8], offset: u64) -> Result<Flow, Corruption>;
 
-    /// Pages so far: for progress.
     fn pages(&mut self, _seen: u64) {}
 }
 
-/// What a walk found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Walked {
     /// Pages that hold something, the two heads included.
@@ -66,7 +55,6 @@ pub(super) fn read<I: ReadAt + ?Sized>(image: &I, buffer: &mut [u8], offset: u64
     })
 }
 
-/// A way through the pages.
 pub(super) struct Walk<'a, I: ?Sized> {
     image: &'a I,
     meta: Meta,
@@ -80,7 +68,6 @@ pub(super) struct Walk<'a, I: ?Sized> {
 #[derive(Clone, Copy, Debug)]
 pub struct OpenPage {
     pub(super) header: Header,
-    /// Of its first byte.
     pub(super) offset: u64,
     /// Its bytes, with all pages that it runs over.
     pub(super) length: u64,
@@ -109,10 +96,6 @@ impl Bounds {
 }
 
 impl<'a, I: ReadAt + ?Sized> Walk<'a, I> {
-    /// From the beginning.
-    ///
-    /// # Errors
-    /// If the head promises too many pages.
     pub(super) fn new(image: &'a I, meta: Meta) -> Result<Self, ReadError> {
         Ok(Self { image, meta, visited: Pages::new(meta)?, buffers: Vec::new(), read: 0 })
     }

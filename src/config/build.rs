@@ -342,7 +342,6 @@ mod tests {
         assert_eq!(config.etcd.heartbeat_millis, None);
     }
 
-    /// Bugs W5.
     #[test]
     fn a_node_name_is_lowered_as_the_hosts_is() {
         let (config, problems) = built(&[("node-name", "Master-1")]);

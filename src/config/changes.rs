@@ -3,14 +3,11 @@
 use crate::config::Resolved;
 use crate::config::options::OPTIONS;
 
-/// One key that differs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
-    /// Its name.
     pub key: &'static str,
     /// What counted before, for people; secrets are masked.
     pub from: String,
-    /// What the configuration says now.
     pub to: String,
     /// True if a running server can take it, false if it wants a restart.
     pub is_live: bool,

@@ -9,7 +9,6 @@ use crate::error::{Code, Diagnostic};
 /// One thing that is wrong with the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// Where it was said.
     pub origin: Origin,
     /// What is wrong, and what would be right.
     pub message: String,
@@ -24,7 +23,6 @@ impl fmt::Display for Problem {
 /// Everything that is wrong with the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigErrors {
-    /// Each of them.
     pub problems: Vec<Problem>,
     /// The command that checks the same configuration again.
     pub check: String,

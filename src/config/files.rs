@@ -20,7 +20,6 @@ pub(super) struct Text {
 #[derive(Clone, Debug)]
 pub(super) struct Rke1Values {
     pub(super) values: BTreeMap<&'static str, Vec<Text>>,
-    /// Where it is.
     pub(super) origin: Origin,
     /// What is kept is RKE's default, which belongs to RKE's schedule.
     pub(super) is_retention_default: bool,
@@ -28,7 +27,6 @@ pub(super) struct Rke1Values {
     pub(super) retention_note: Option<Problem>,
 }
 
-/// What the files say, merged.
 #[derive(Clone, Debug, Default)]
 pub struct FileValues {
     pub(super) values: BTreeMap<&'static str, Vec<Text>>,
@@ -48,7 +46,6 @@ impl FileValues {
         }
     }
 
-    /// Worth saying.
     #[must_use]
     pub fn notes(&self) -> &[Problem] {
         &self.notes

@@ -39,10 +39,8 @@ const RKE1: [&str; 27] = [
     "upgrade_strategy",
 ];
 
-/// What a file is.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum FileKind {
-    /// One of ours.
     Own,
     /// RKE1's `cluster.yml`.
     Rke1,
@@ -54,7 +52,6 @@ fn find<'n>(entries: &'n [(Node, Node)], name: &str) -> Option<&'n (Node, Node)>
     entries.iter().find(|(key, _)| matches!(&key.value, Value::Text(text) if text == name))
 }
 
-/// Tells by the top-level keys.
 pub(super) fn kind(entries: &[(Node, Node)]) -> FileKind {
     for key in ["rancher_kubernetes_engine_config", "rancherKubernetesEngineConfig"] {
         if let Some((node, _)) = find(entries, key) {

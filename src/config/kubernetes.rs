@@ -134,7 +134,6 @@ const COUNTERPARTS: &[(&str, &str)] = &[
 
 /// k3s' word for the first server of a cluster.
 pub const CLUSTER_INIT: &str = "cluster-init";
-/// What to know of it.
 pub const CLUSTER_INIT_NOTE: &str =
     "`cluster-init` is not needed and does nothing: a server without data begins a cluster by itself";
 

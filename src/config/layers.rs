@@ -48,7 +48,6 @@ impl Resolved {
         self.one(name).map_or(Origin::Default, |(_, origin)| origin.clone())
     }
 
-    /// True if somebody set it.
     #[must_use]
     pub fn is_set(&self, name: &str) -> bool {
         self.one(name).is_some_and(|(_, origin)| *origin != Origin::Default)

@@ -227,7 +227,6 @@ mod tests {
         (shown(&problems), shown(&values.notes))
     }
 
-    /// Bugs F4, W7.
     #[test]
     fn the_kubernetes_keys_of_k3s_and_rke2_are_one_line() {
         let k3s = "write-kubeconfig-mode: \"0644\"\ntls-san:\n  - foo.local\nnode-label:\n  - foo=bar\ncluster-init: true\n\

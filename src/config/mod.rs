@@ -51,10 +51,8 @@ pub use layers::Resolved;
 pub use raw::{Origin, RawOptions};
 pub use s3::S3Config;
 
-/// How log lines are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
-    /// For people.
     Text,
     /// One JSON object a line.
     Json,
@@ -63,24 +61,19 @@ pub enum LogFormat {
 /// One `etcd-arg` entry: a setting of etcd's by the name of its flag, without dashes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EtcdArg {
-    /// The flag's name.
     pub key: String,
     /// The value, as etcd's command line takes it.
     pub value: String,
 }
 
-/// The settings of the child.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EtcdConfig {
     /// The binary that was asked for; otherwise it is searched.
     pub binary: Option<PathBuf>,
     /// The user that it runs as, if not as ours.
     pub user: Option<User>,
-    /// Overrides, in the order given.
     pub args: Vec<EtcdArg>,
-    /// Port for clients.
     pub client_port: u16,
-    /// Port for other members.
     pub peer_port: u16,
     /// Port of etcd's own metrics and health pages, plain HTTP on loopback.
     pub metrics_port: u16,
@@ -99,11 +92,9 @@ pub struct EtcdConfig {
 pub struct SnapshotConfig {
     /// Where they are, if not under the data directory.
     pub dir: Option<PathBuf>,
-    /// How they are packed.
     pub packing: Compression,
     /// How many scheduled ones are kept; 0 keeps all.
     pub retention: u32,
-    /// Further rules.
     pub rules: Policy,
     /// When they are taken; `None` if that is switched off.
     pub schedule: Option<Schedule>,
@@ -126,14 +117,12 @@ pub struct SnapshotConfig {
 /// How the database's space is seen to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MaintenanceConfig {
-    /// Without being asked.
     pub auto_defrag: bool,
     /// So many bytes to give back are worth a defragmentation.
     pub defrag_threshold: Option<u64>,
 }
 
 impl SnapshotConfig {
-    /// Where the snapshots are.
     #[must_use]
     pub fn place(&self, data: &DataDir) -> PathBuf {
         self.dir.clone().unwrap_or_else(|| data.snapshots())
@@ -145,7 +134,6 @@ impl SnapshotConfig {
         Policy { last: self.rules.last.or(Some(self.retention)), ..self.rules }
     }
 
-    /// The same in object storage.
     #[must_use]
     pub fn s3_policy(&self, s3: &S3Config) -> Policy {
         match s3.retention {
@@ -192,7 +180,6 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// More log lines, of quorate and of etcd.
     pub debug: bool,
-    /// How log lines are written.
     pub log_format: LogFormat,
     /// A DNS label; the member name begins with it.
     pub node_name: String,
@@ -212,11 +199,8 @@ pub struct Config {
     pub server: Option<String>,
     /// The token that was given, by value or by file.
     pub token: Option<Secret>,
-    /// The child.
     pub etcd: EtcdConfig,
-    /// Snapshots.
     pub snapshot: SnapshotConfig,
-    /// The database's space.
     pub maintenance: MaintenanceConfig,
     /// Allow an empty cluster where a lost one is remembered.
     pub new_cluster: bool,
@@ -251,10 +235,8 @@ pub struct Loaded {
     pub warnings: Vec<Problem>,
 }
 
-/// Whose configuration it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reader {
-    /// The server's own.
     Server,
     /// That of a command beside it. A running server may know what is missing of object storage.
     Command,

@@ -8,21 +8,16 @@ use std::path::PathBuf;
 use crate::config::Problem;
 use crate::config::options::{Arity, CONFIG_VARIABLE, Kind, LOG_VARIABLE, OPTIONS, Spec};
 
-/// Where a value came from.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Origin {
-    /// Nobody said anything.
     Default,
     /// A line of a file; line 0 is the file as a whole.
     File {
-        /// Which.
         path: PathBuf,
         /// From 1.
         line: usize,
     },
-    /// An environment variable.
     Environment(String),
-    /// A flag, without its dashes.
     CommandLine(String),
 }
 
@@ -69,7 +64,6 @@ pub struct RawOptions {
 }
 
 impl RawOptions {
-    /// What this process's environment says.
     #[must_use]
     pub fn from_environment() -> Self {
         Self::of_variables(|name| std::env::var_os(name))

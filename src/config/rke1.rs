@@ -112,15 +112,11 @@ pub(super) type WithLine<T> = (T, usize);
 /// What a `cluster.yml` comes to.
 #[derive(Debug, Default)]
 pub(super) struct Translated {
-    /// Our options.
     pub(super) values: Vec<(&'static str, WithLine<String>)>,
-    /// What the operator should know.
     pub(super) notes: Vec<WithLine<String>>,
-    /// What is wrong.
     pub(super) problems: Vec<WithLine<String>>,
     /// Nothing is said of what is kept.
     pub(super) is_retention_default: bool,
-    /// What is kept, in words.
     pub(super) retention_note: Option<WithLine<String>>,
 }
 
@@ -227,7 +223,6 @@ fn meant(name: &str, known: &'static [&'static str]) -> Option<&'static str> {
 
 enum Parsed<T> {
     As(T),
-    /// Go's zero value.
     NotSet,
     Wrong,
 }
@@ -302,7 +297,6 @@ fn rolling(out: &mut Translated, line: usize, etcd: &[(Node, Node)]) {
     out.retention_note = Some((what, retention_at));
 }
 
-/// Where snapshots go, too.
 fn s3_backup_config(out: &mut Translated, found: &Node) {
     let entries = out.map(&S3_BACKUP, found);
     let before = out.values.len();

@@ -126,7 +126,6 @@ mod tests {
         }
     }
 
-    /// Bugs F4.
     #[test]
     fn what_destroys_is_not_suggested_for_another_word() {
         for wrong in [

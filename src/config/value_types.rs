@@ -13,9 +13,6 @@ use crate::text::duration;
 
 impl Kind {
     /// Whether `text` is such a value.
-    ///
-    /// # Errors
-    /// What it should be, as "wants …".
     pub fn check(self, text: &str) -> Result<(), String> {
         if let Self::Choice(words) = self {
             return if words.contains(&text) { Ok(()) } else { Err(format!("wants {}", words.join(" or "))) };

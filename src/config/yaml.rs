@@ -16,9 +16,7 @@ const MAX_DEPTH: usize = 32;
 /// A value with its line (from 1).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
-    /// Where it begins.
     pub line: usize,
-    /// What it is.
     pub value: Value,
 }
 
@@ -35,14 +33,12 @@ impl Node {
     }
 }
 
-/// What a node holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Value {
     /// `~`, `null` or nothing at all.
     Nothing,
     /// The text of a scalar as typed, without quotes.
     Text(String),
-    /// A list.
     List(Vec<Node>),
     /// A mapping; no option takes one.
     Map(Vec<(Node, Node)>),
@@ -53,7 +49,6 @@ pub enum Value {
 pub struct SyntaxError {
     /// Where, from 1.
     pub line: usize,
-    /// What the parser says.
     pub message: String,
 }
 
@@ -268,7 +263,6 @@ mod tests {
         assert!(read(&bomb).unwrap_err().message.contains("too large"));
     }
 
-    /// Bugs W8.
     #[test]
     fn a_value_that_needs_quotes_is_shown_in_quotes() {
         for (text, line, expected) in [

@@ -29,9 +29,6 @@ pub fn database_name(member: &DirHandle) -> Result<Option<File>, DirError> {
 
 impl DataDir {
     /// Holds `S/db`; `None` if it is not there.
-    ///
-    /// # Errors
-    /// If it cannot be opened.
     pub fn open_db(&self) -> Result<Option<DirHandle>, DirError> {
         absent(DirHandle::open(&self.db()))
     }
@@ -65,9 +62,6 @@ impl DataDir {
     }
 
     /// As [`Self::hold_member`], of a data directory that is held already.
-    ///
-    /// # Errors
-    /// As [`Self::hold_member`].
     pub fn member_of(&self, etcd: &DirHandle) -> Result<Option<DirHandle>, DirError> {
         if let Some(user) = &self.etcd_user
             && etcd.stat(Self::MEMBER_NAME)?.is_some_and(|found| found.is_symlink())
@@ -90,9 +84,6 @@ impl DataDir {
     }
 
     /// The nearest directory to the child's data that exists, held: it may be on a disk of its own.
-    ///
-    /// # Errors
-    /// If it cannot be opened.
     pub fn open_storage(&self) -> Result<DirHandle, DirError> {
         match self.open_etcd()? {
             Some(etcd) => Ok(etcd),

@@ -15,7 +15,6 @@ use crate::durable::{DirError, DirHandle, OnPath as _, PRIVATE_DIR, PRIVATE_FILE
 enum TraverseAccess {
     /// It has to: etcd's data or certificates are below it.
     Open,
-    /// It has no business there.
     Closed,
 }
 
@@ -36,9 +35,6 @@ impl DataDir {
     }
 
     /// Closes what others can read, where it is ours. Gives what was closed.
-    ///
-    /// # Errors
-    /// If something cannot be looked at or closed.
     pub(super) fn tighten_modes(&self) -> Result<Vec<PermissionFix>, DataDirError> {
         let mut closed = Vec::new();
         for (path, passage) in self.table() {

@@ -30,28 +30,20 @@ pub enum DataDirError {
     /// Something of another user is where our data should be.
     #[error("{} belongs to user {owner}, and it has to be user {wanted}'s", path.display())]
     ForeignOwner {
-        /// What belongs to somebody else.
         path: PathBuf,
-        /// Its owner's user id.
         owner: u32,
         /// The user id that should own it.
         wanted: u32,
     },
     /// etcd's user cannot get to its data.
     #[error("etcd is to run as {user}, who may not pass through {}", path.display())]
-    NotTraversable {
-        /// The directory that is closed.
-        path: PathBuf,
-        /// etcd's user.
-        user: String,
-    },
+    NotTraversable { path: PathBuf, user: String },
     /// Others may put things into `D`.
     #[error("others than root may write into {}", .0.display())]
     Writable(PathBuf),
     /// A file is where a directory belongs.
     #[error("{} is not a directory", .0.display())]
     NotADirectory(PathBuf),
-    /// A symbolic link leads nowhere.
     #[error("{} is a symbolic link to something that is not there", .0.display())]
     Dangling(PathBuf),
 }
@@ -106,9 +98,6 @@ pub(super) fn own_uid() -> u32 {
 
 impl DataDir {
     /// Makes what must exist before the lock can be taken: `D` and `S`. Returns what had to be mended.
-    ///
-    /// # Errors
-    /// If they cannot be made or belong to somebody else.
     pub fn prepare_for_lock(&self) -> Result<Vec<PermissionFix>, DataDirError> {
         if self.root.is_symlink() && !self.root.exists() {
             return Err(DataDirError::Dangling(self.root.clone()));
@@ -126,9 +115,6 @@ impl DataDir {
     }
 
     /// Makes or mends every directory below `S`, and gives etcd's user the way to its data. Returns what had to be mended.
-    ///
-    /// # Errors
-    /// If one cannot be made or belongs to somebody else.
     pub fn prepare(&self) -> Result<Vec<PermissionFix>, DataDirError> {
         let mut mended = Vec::new();
         for dir in [self.server(), self.server().join("tls"), self.tls(), self.db()] {
@@ -147,18 +133,11 @@ impl DataDir {
         Ok(mended)
     }
 
-    /// Makes the child's data directory.
-    ///
-    /// # Errors
-    /// As [`Self::prepare`].
     pub fn prepare_etcd(&self) -> Result<Vec<PermissionFix>, DataDirError> {
         self.ensure_etcd_dir()
     }
 
     /// Sees to it that everybody may read what they must of a CA or leaf, and nobody more. True if others could read more.
-    ///
-    /// # Errors
-    /// If it cannot be changed.
     pub fn set_certificate_modes(&self, files: &CertificatePaths) -> Result<Vec<PermissionFix>, DataDirError> {
         let mut mended = Vec::new();
         for (path, Access { mode, group }) in
@@ -180,17 +159,11 @@ impl DataDir {
     }
 
     /// Makes a directory of ours below `D`, that etcd's user may pass through.
-    ///
-    /// # Errors
-    /// If it cannot be made or belongs to somebody else.
     pub fn prepare_dir(&self, dir: &Path) -> Result<(), DataDirError> {
         self.ensure_private_dir(dir).map(|_| ())
     }
 
     /// Gives what was built for etcd, in a directory that is ours alone, to its user, if it has one of its own.
-    ///
-    /// # Errors
-    /// If it cannot be given.
     pub fn chown_to_etcd_user(&self, dir: &DirHandle) -> Result<(), DirError> {
         match &self.etcd_user {
             Some(user) => dir.chown_recursive(user.uid, user.gid),
@@ -199,9 +172,6 @@ impl DataDir {
     }
 
     /// Makes a directory that is held ours, so that etcd's group may pass through.
-    ///
-    /// # Errors
-    /// If the system refuses.
     pub fn grant_read_to_etcd(&self, dir: &DirHandle) -> Result<(), DirError> {
         let Some(user) = &self.etcd_user else { return Ok(()) };
         dir.set_owner(None, Some(user.gid))?;

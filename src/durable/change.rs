@@ -32,10 +32,6 @@ impl DirHandle {
         Ok(made)
     }
 
-    /// Changes its mode.
-    ///
-    /// # Errors
-    /// If the system refuses.
     pub fn set_mode(&self, mode: u32) -> Result<(), DirError> {
         Ok(self
             .try_clone_file()
@@ -43,36 +39,21 @@ impl DirHandle {
             .on("set the mode of", self.path())?)
     }
 
-    /// Its mode.
-    ///
-    /// # Errors
-    /// If the system does not say.
     pub fn mode(&self) -> Result<u32, DirError> {
         Ok(self.try_clone_file().metadata().on("look at", self.path())?.permissions().mode() & 0o7777)
     }
 
-    /// Changes its owner or group.
-    ///
-    /// # Errors
-    /// If the system refuses.
     pub fn set_owner(&self, owner: Option<u32>, group: Option<u32>) -> Result<(), DirError> {
         faults::point("durable::chown").on("change the owner of", self.path())?;
         Ok(fchown(self.try_clone_file(), owner, group).on("change the owner of", self.path())?)
     }
 
-    /// Makes its names durable.
-    ///
-    /// # Errors
-    /// What the disk says.
     pub fn sync(&self) -> Result<(), WriteError> {
         faults::point("durable::fsync_dir").on("fsync", self.path())?;
         self.try_clone_file().sync_all().on("fsync", self.path())
     }
 
     /// Renames, durably, to a name that nothing has. What is renamed is whatever has the name: a link itself, never what it leads to.
-    ///
-    /// # Errors
-    /// If the rename or one of the two directory fsyncs fails.
     pub fn rename(&self, name: impl AsRef<OsStr>, to: &Self, to_name: impl AsRef<OsStr>) -> Result<(), DirError> {
         let (name, to_name) = (name.as_ref(), to_name.as_ref());
         let path = self.at(name);
@@ -97,9 +78,6 @@ impl DirHandle {
     }
 
     /// Replaces the file of this name, atomically and durably.
-    ///
-    /// # Errors
-    /// The step that failed.
     pub fn write_file(
         &self,
         name: impl AsRef<OsStr>,
@@ -110,9 +88,6 @@ impl DirHandle {
     }
 
     /// As [`Self::write_file`], with the bytes coming from `fill`.
-    ///
-    /// # Errors
-    /// As [`Self::write_file`], or what `fill` returned.
     pub fn write_with(
         &self,
         name: impl AsRef<OsStr>,
@@ -137,9 +112,6 @@ impl DirHandle {
     }
 
     /// As [`Self::write_file`], but leaves a file alone that has these bytes already.
-    ///
-    /// # Errors
-    /// As [`Self::write_file`].
     pub fn write_if_changed(&self, name: impl AsRef<OsStr>, bytes: &[u8], mode: u32) -> Result<bool, WriteError> {
         let present = self.read(name.as_ref(), bytes.len() as u64);
         if present.is_ok_and(|present| present.is_some_and(|present| present == bytes)) {
@@ -149,9 +121,6 @@ impl DirHandle {
     }
 
     /// Removes a file or link, durably. True if it was there.
-    ///
-    /// # Errors
-    /// If it is there and cannot be removed.
     pub fn remove_file(&self, name: impl AsRef<OsStr>) -> Result<bool, WriteError> {
         match rustix::fs::unlinkat(self.try_clone_file(), name.as_ref(), AtFlags::empty()) {
             Ok(()) => {

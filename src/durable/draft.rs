@@ -24,9 +24,6 @@ pub struct NewFile {
 
 impl NewFile {
     /// Makes one in `dir`, with a hidden name made from `label`.
-    ///
-    /// # Errors
-    /// If it cannot be made.
     pub fn create(dir: &Path, label: &str, mode: u32) -> Result<(Self, File), WriteError> {
         faults::point("durable::create").on("write into", dir)?;
         let make = |name: &OsStr| create_file_new(&dir.join(name), mode);
@@ -38,7 +35,6 @@ impl NewFile {
         Ok((draft, file))
     }
 
-    /// Its hidden name.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
@@ -97,14 +93,10 @@ fn add_leftover(path: &Path, removed: io::Result<()>) {
 pub struct NewDir {
     parent: DirHandle,
     name: OsString,
-    /// Its descriptor holds the lock.
     dir: DirHandle,
 }
 
 /// Makes one, to be given the name `path`. It is ours alone, also where everybody may make directories.
-///
-/// # Errors
-/// If it cannot be made.
 pub fn new_dir(path: &Path) -> Result<NewDir, WriteError> {
     let act = "create a directory beside";
     let refused = |error| match error {
@@ -120,7 +112,6 @@ pub fn new_dir(path: &Path) -> Result<NewDir, WriteError> {
 }
 
 impl NewDir {
-    /// Its hidden name.
     #[must_use]
     pub fn path(&self) -> &Path {
         self.dir.path()

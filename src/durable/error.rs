@@ -11,9 +11,7 @@ use crate::error::{Code, Diagnostic};
 pub struct WriteError {
     /// What was tried, as a verb: "write", "create the directory", …
     pub act: &'static str,
-    /// On what.
     pub path: PathBuf,
-    /// The operating system's answer.
     pub source: io::Error,
 }
 
@@ -77,9 +75,6 @@ impl WriteError {
 /// Adds act and path to an [`io::Error`].
 pub trait OnPath<T> {
     /// Says what was tried on which path.
-    ///
-    /// # Errors
-    /// The error itself, explained.
     fn on(self, act: &'static str, path: &Path) -> Result<T, WriteError>;
 }
 

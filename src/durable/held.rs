@@ -23,7 +23,6 @@ use crate::durable::{OnPath as _, WriteError, chase};
 #[derive(Debug)]
 pub struct DirHandle {
     file: File,
-    /// For messages.
     path: PathBuf,
     uid: u32,
     /// Nobody but us, or root, can change what is in it.
@@ -81,9 +80,6 @@ fn kind(found: &Metadata) -> &'static str {
 
 impl DirHandle {
     /// Holds the directory at `path`. Links on the way are followed, so this is only for paths that nobody but us can change.
-    ///
-    /// # Errors
-    /// If it cannot be opened or is no directory.
     pub fn open(path: &Path) -> Result<Self, DirError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let opened = rustix::fs::open(path, flags, Mode::empty()).map_err(io::Error::from).on("open", path)?;
@@ -122,9 +118,6 @@ impl DirHandle {
     }
 
     /// Where it really is now, without links.
-    ///
-    /// # Errors
-    /// If the system does not say.
     pub fn real_path(&self) -> Result<PathBuf, DirError> {
         Ok(std::fs::read_link(self.proc_path()).on("look at", &self.path)?)
     }
@@ -146,9 +139,6 @@ impl DirHandle {
     }
 
     /// What makes it the same one: device and inode.
-    ///
-    /// # Errors
-    /// If the system does not say.
     pub fn id(&self) -> Result<(u64, u64), DirError> {
         let found = self.file.metadata().on("look at", &self.path)?;
         Ok((found.dev(), found.ino()))
@@ -159,9 +149,6 @@ impl DirHandle {
     }
 
     /// What has this name, without following a link; `None` if nothing has.
-    ///
-    /// # Errors
-    /// If it cannot be looked at.
     pub fn stat(&self, name: impl AsRef<OsStr>) -> Result<Option<Metadata>, DirError> {
         match open_at(&self.file, name.as_ref(), OFlags::PATH, ResolveFlags::empty()) {
             Ok(found) => Ok(Some(found.metadata().on("look at", &self.at(name))?)),
@@ -207,18 +194,11 @@ impl DirHandle {
     }
 
     /// The same directory, held once more.
-    ///
-    /// # Errors
-    /// If there are no descriptors left.
     pub fn reopen(&self) -> Result<Self, DirError> {
         let file = self.file.try_clone().on("open", &self.path)?;
         Ok(Self { file, path: self.path.clone(), ..*self })
     }
 
-    /// Goes down several names.
-    ///
-    /// # Errors
-    /// As [`Self::enter`].
     pub fn open_nested(&self, names: &[&str]) -> Result<Option<Self>, DirError> {
         let Some((first, rest)) = names.split_first() else { return Ok(None) };
         let mut dir = self.open_dir(first)?;
@@ -230,17 +210,11 @@ impl DirHandle {
     }
 
     /// Opens the regular file of this name for reading; `None` if nothing has the name.
-    ///
-    /// # Errors
-    /// If it is something else, somebody else's, or cannot be opened.
     pub fn file(&self, name: impl AsRef<OsStr>) -> Result<Option<File>, DirError> {
         self.open_file(name.as_ref(), OFlags::RDONLY)
     }
 
     /// As [`Self::file`], for reading and writing.
-    ///
-    /// # Errors
-    /// As [`Self::file`].
     pub fn file_to_change(&self, name: impl AsRef<OsStr>) -> Result<Option<File>, DirError> {
         self.open_file(name.as_ref(), OFlags::RDWR)
     }
@@ -266,9 +240,6 @@ impl DirHandle {
 
     /// A regular file, and the owner's of the directory, or ours under no other name: a name that another user gave to a file of ours
     /// would let them read or change it through us.
-    ///
-    /// # Errors
-    /// If it is not.
     pub fn check_file(&self, path: &Path, found: &Metadata) -> Result<(), DirError> {
         let path = path.to_path_buf();
         if found.is_symlink() {
@@ -283,9 +254,6 @@ impl DirHandle {
     }
 
     /// Reads a regular file of at most `limit` bytes; `None` if nothing has the name.
-    ///
-    /// # Errors
-    /// If it is something else, larger, or cannot be read.
     pub fn read(&self, name: impl AsRef<OsStr>, limit: u64) -> Result<Option<Vec<u8>>, DirError> {
         let path = self.at(name.as_ref());
         let Some(file) = self.file(name)? else { return Ok(None) };

@@ -12,13 +12,11 @@ pub(super) const MAX_ENTRIES: usize = 100_000;
 /// Why something in a held directory was not done.
 #[derive(Debug, thiserror::Error)]
 pub enum DirError {
-    /// The system refused it.
     #[error(transparent)]
     System(#[from] WriteError),
     /// A link that is not followed.
     #[error("{} is a symbolic link that user {owner} can change, so quorate does not follow it", path.display())]
     Link {
-        /// The link.
         path: PathBuf,
         /// Who owns the directory that it lies in, or the link itself.
         owner: u32,
@@ -26,47 +24,24 @@ pub enum DirError {
     /// On the way to where a link leads, a directory of one user leads to what is another user's.
     #[error("{} leads out of a directory that user {owner} can change, so quorate does not go there", path.display())]
     LedAway {
-        /// The link.
         path: PathBuf,
         /// Who could have led us anywhere.
         owner: u32,
     },
-    /// A link leads nowhere.
     #[error("{} is a symbolic link to something that is not there", .0.display())]
     Dangling(PathBuf),
     /// Something else is where a file or directory belongs.
     #[error("{} is a {found}, and should be a {wanted}", path.display())]
-    Kind {
-        /// The path that was refused.
-        path: PathBuf,
-        /// What it is.
-        found: &'static str,
-        /// What it should be.
-        wanted: &'static str,
-    },
+    Kind { path: PathBuf, found: &'static str, wanted: &'static str },
     /// It belongs to the wrong user.
     #[error("{} belongs to user {found}, and should belong to user {wanted}", path.display())]
-    Owner {
-        /// The path that was refused.
-        path: PathBuf,
-        /// Whose it is.
-        found: u32,
-        /// Whose it should be.
-        wanted: u32,
-    },
+    Owner { path: PathBuf, found: u32, wanted: u32 },
     /// Too many entries to look at.
     #[error("{} has more than {MAX_ENTRIES} entries", .0.display())]
     Crowded(PathBuf),
     /// Too large to be what it should be.
     #[error("{} has {}, and should have at most {}", path.display(), format_bytes(*size), format_bytes(*limit))]
-    Large {
-        /// The path that was refused.
-        path: PathBuf,
-        /// Size in bytes.
-        size: u64,
-        /// Size in bytes.
-        limit: u64,
-    },
+    Large { path: PathBuf, size: u64, limit: u64 },
     /// A file or directory that must be there is not.
     #[error("there is no {}", .0.display())]
     Missing(PathBuf),

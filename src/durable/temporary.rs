@@ -20,10 +20,8 @@ use crate::plan::leftover::{Leftover, LockState, Origin, is_abandoned};
 pub(super) const PREFIX: &str = ".tmp-quorate-";
 /// Of a label, in bytes: a name must not be longer than 255.
 const MAX_LABEL_BYTES: usize = 160;
-/// Hidden names that are tried.
 const MAX_ATTEMPTS: u32 = 100;
 
-/// This machine and boot.
 fn this_process() -> &'static Origin {
     static THIS_PROCESS: OnceLock<Origin> = OnceLock::new();
     THIS_PROCESS.get_or_init(|| {

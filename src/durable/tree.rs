@@ -24,9 +24,6 @@ const MAX_MEASURED_ENTRIES: u32 = 200_000;
 impl DirHandle {
     /// Removes what has this name, durably: a file or link itself, or a directory with all in it. True if it was there. What is on
     /// another file system is not removed.
-    ///
-    /// # Errors
-    /// If something in it cannot be removed.
     pub fn remove_all(&self, name: impl AsRef<OsStr>) -> Result<bool, DirError> {
         let name = name.as_ref();
         let removed = self.remove_one(name)?;
@@ -58,9 +55,6 @@ impl DirHandle {
     }
 
     /// Removes all that is in it.
-    ///
-    /// # Errors
-    /// As [`Self::remove_all`].
     pub fn empty(&self) -> Result<(), DirError> {
         self.remove_level()?;
         let mut count = 0_u64;
@@ -143,9 +137,6 @@ impl DirHandle {
 
     /// Gives it and all in it to somebody, itself last: as long as it is not theirs, the work is not done. Links are given, never followed;
     /// what is theirs already is not entered. It must be ours, and closed to others, so that nobody puts anything into it meanwhile.
-    ///
-    /// # Errors
-    /// The first thing that cannot be given.
     pub fn chown_recursive(&self, owner: u32, group: u32) -> Result<(), DirError> {
         if self.is_private() { self.chown_level(owner, group, 0) } else { self.chown_refusal() }
     }

@@ -29,12 +29,10 @@ const VERSION_TIMEOUT: Duration = Duration::from_secs(10);
 /// How much of what it prints is read, in bytes: several times as much as `etcd --help`.
 const MAX_OUTPUT_BYTES: u64 = 256 << 10;
 
-/// Where a program was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BinarySource {
     /// `--etcd-binary`, or beside it.
     Asked,
-    /// Inside this executable.
     Embedded,
     /// In the directory of this executable.
     Beside,
@@ -58,9 +56,7 @@ impl BinarySource {
 /// A program that can be run.
 #[derive(Debug)]
 pub struct Program {
-    /// What to execute.
     pub path: PathBuf,
-    /// How it was found.
     pub source: BinarySource,
     /// Keeps a program in memory alive.
     _memory: Option<OwnedFd>,
@@ -68,9 +64,6 @@ pub struct Program {
 
 impl Program {
     /// Holds on to the file, so that what is checked now is what runs later.
-    ///
-    /// # Errors
-    /// If there is no such file.
     pub fn pin(&self) -> Result<PinnedExecutable, BinaryError> {
         PinnedExecutable::open(&self.path).map_err(|source| BinaryError::Run { path: self.path.clone(), source })
     }
@@ -79,58 +72,26 @@ impl Program {
 /// Why there is no etcd to run.
 #[derive(Debug, thiserror::Error)]
 pub enum BinaryError {
-    /// Nowhere.
     #[error("there is no {0}: not inside this quorate, not beside it, and not in PATH")]
     NotFound(&'static str),
     /// The embedded copy cannot be unpacked.
     #[error("cannot unpack the {program} inside this quorate")]
-    Unpack {
-        /// Which program.
-        program: &'static str,
-        /// Why not.
-        source: WriteError,
-    },
-    /// It cannot be executed.
+    Unpack { program: &'static str, source: WriteError },
     #[error("cannot run {}", path.display())]
-    Run {
-        /// What was tried.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
+    Run { path: PathBuf, source: io::Error },
     /// It cannot be executed by etcd's own user.
     #[error("user {user} cannot run {}", path.display())]
-    Unreachable {
-        /// What was tried.
-        path: PathBuf,
-        /// As whom.
-        user: String,
-        /// Why not.
-        source: io::Error,
-    },
-    /// It did not answer.
+    Unreachable { path: PathBuf, user: String, source: io::Error },
     #[error("{} --version did not answer within {} s", .0.display(), VERSION_TIMEOUT.as_secs())]
     Silent(PathBuf),
     /// It runs, and is something else.
     #[error("{} is not an etcd", path.display())]
-    NotEtcd {
-        /// What was tried.
-        path: PathBuf,
-        /// What it said.
-        source: NotAVersion,
-    },
-    /// Too old or too new.
+    NotEtcd { path: PathBuf, source: NotAVersion },
     #[error("{} is etcd {version}; quorate runs {} to {}", path.display(), Version::OLDEST.minor_text(), Version::NEWEST.minor_text())]
-    Unsupported {
-        /// Which binary.
-        path: PathBuf,
-        /// Its version.
-        version: Version,
-    },
+    Unsupported { path: PathBuf, version: Version },
     /// It refuses settings from `etcd-arg`.
     #[error("etcd {version} does not take this:{}", indented_list(.refused))]
     Arguments {
-        /// Its version.
         version: Version,
         /// Each refused setting and what was said about it.
         refused: Vec<String>,
@@ -181,10 +142,6 @@ pub enum Unpacking {
     Yes,
 }
 
-/// Finds the etcd to run.
-///
-/// # Errors
-/// If there is none, or the embedded one cannot be unpacked.
 pub fn find_etcd(asked: Option<&Path>, data: &DataDir, unpacking: Unpacking) -> Result<Program, BinaryError> {
     if let Some(path) = asked {
         return Ok(Program { path: path.to_path_buf(), source: BinarySource::Asked, _memory: None });
@@ -193,9 +150,6 @@ pub fn find_etcd(asked: Option<&Path>, data: &DataDir, unpacking: Unpacking) -> 
 }
 
 /// Finds the etcdctl to run. The data directory stays as it is: only the server, which holds the lock, unpacks.
-///
-/// # Errors
-/// As [`find_etcd`].
 pub fn find_etcdctl(etcd_binary: Option<&Path>, data: &DataDir) -> Result<Program, BinaryError> {
     find("etcdctl", etcd_binary.and_then(Path::parent), data, Unpacking::No)
 }

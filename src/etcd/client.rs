@@ -22,21 +22,14 @@ const PROBE_KEY: &str = "health";
 /// Why the child cannot be asked.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// A certificate file is missing.
     #[error("cannot read {}", path.display())]
-    Certificate {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    Certificate { path: PathBuf, source: io::Error },
     /// etcd, or the way to it, said no.
     #[error("{}", root_cause_line(.0))]
     Etcd(#[from] etcd_client::Error),
     /// It does not have what it acknowledged.
     #[error("etcd does not have what it said that it wrote")]
     WriteNotPersisted,
-    /// etcd said nothing.
     #[error("etcd did not answer within {} s", REQUEST_TIMEOUT.as_secs())]
     Timeout,
 }
@@ -55,45 +48,24 @@ fn root_cause_line(error: &etcd_client::Error) -> String {
 /// Why the child is not healthy (yet).
 #[derive(Debug, thiserror::Error)]
 pub enum NotHealthy {
-    /// It does not answer.
     #[error("etcd does not answer: {0}")]
     Unreachable(#[source] ClientError),
-    /// Its cluster has no leader.
     #[error("the cluster has no leader")]
     NoLeader,
-    /// We may not vote yet.
     #[error("this member is a learner and may not vote yet")]
     Learner,
     /// The cluster does not know us.
     #[error("the cluster has no member {name} with {peer_url}; it has {found}")]
-    NotAMember {
-        /// Our name.
-        name: String,
-        /// Our peer URL.
-        peer_url: String,
-        /// Who is there.
-        found: String,
-    },
+    NotAMember { name: String, peer_url: String, found: String },
     /// It knows us under another address.
     #[error("the cluster knows this member at {found}, and it is at {wanted} now")]
-    OtherAddress {
-        /// Our member id.
-        member: u64,
-        /// The only member there is.
-        is_alone: bool,
-        /// What the cluster knows.
-        found: String,
-        /// What is configured.
-        wanted: String,
-    },
+    OtherAddress { member: u64, is_alone: bool, found: String, wanted: String },
 }
 
 /// Who we are to be in the cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Expected {
-    /// Member name.
     pub name: String,
-    /// Peer URL.
     pub peer_url: String,
 }
 
@@ -104,19 +76,14 @@ pub struct MemberFacts {
     pub cluster_id: String,
     /// Hexadecimal.
     pub member_id: String,
-    /// Members, learners included.
     pub members: usize,
     /// Hexadecimal; `0` if there is none.
     pub leader_id: String,
     /// True if we are the leader.
     pub is_leader: bool,
-    /// Our version.
     pub version: String,
-    /// Revision of the keyspace.
     pub revision: i64,
-    /// Bytes of the database file.
     pub db_size: i64,
-    /// Of those, bytes in use.
     pub db_in_use: i64,
     /// Alarms of any member, such as `NOSPACE` or `CORRUPT`.
     pub alarms: Vec<String>,
@@ -125,7 +92,6 @@ pub struct MemberFacts {
 /// What a member answers to `HashKV`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LiveHash {
-    /// Of the keys and values.
     pub hash: u32,
     /// Up to here it has compacted; -1 if never.
     pub compact_revision: i64,
@@ -138,9 +104,7 @@ pub struct MemberSource {
     pub member_id: String,
     /// Hexadecimal.
     pub cluster_id: String,
-    /// Its version.
     pub version: String,
-    /// Bytes of the database file.
     pub db_size: u64,
     /// Alarms of any member, such as `CORRUPT`, and what else it complains of.
     pub alarms: Vec<String>,
@@ -155,7 +119,6 @@ pub struct Size {
     pub in_use: u64,
 }
 
-/// A connection to the child.
 #[derive(Clone)]
 pub struct EtcdClient {
     client: Client,
@@ -177,17 +140,11 @@ async fn within<T>(asked: impl Future<Output = Result<T, etcd_client::Error>>) -
 
 impl EtcdClient {
     /// Prepares a connection with the launcher's certificate as it is on disk now; the first request opens it.
-    ///
-    /// # Errors
-    /// If a certificate cannot be read or used.
     pub async fn connect(data: &DataDir, url: &str) -> Result<Self, ClientError> {
         Self::connect_for(data, url, REQUEST_TIMEOUT).await
     }
 
     /// As [`Self::connect`], for requests that may take as long as `patience`.
-    ///
-    /// # Errors
-    /// As [`Self::connect`].
     pub async fn connect_for(data: &DataDir, url: &str, patience: Duration) -> Result<Self, ClientError> {
         let read = |path: PathBuf| fs::read(&path).map_err(|source| ClientError::Certificate { path, source });
         let launcher = data.certificate("launcher");
@@ -199,9 +156,6 @@ impl EtcdClient {
     }
 
     /// Whether the child is healthy, and what it says about itself.
-    ///
-    /// # Errors
-    /// The first thing that keeps it from being healthy.
     pub async fn check(&mut self, expected: &Expected) -> Result<MemberFacts, NotHealthy> {
         let unreachable = NotHealthy::Unreachable;
         let status = within(self.client.status()).await.map_err(unreachable)?;
@@ -248,27 +202,18 @@ impl EtcdClient {
     }
 
     /// The hash of all keys and values at `revision`, as this member has them.
-    ///
-    /// # Errors
-    /// If etcd does not answer, or cannot tell for that revision.
     pub async fn hash_kv(&mut self, revision: i64) -> Result<LiveHash, ClientError> {
         let answer = within(self.client.hash_kv(revision)).await?;
         Ok(LiveHash { hash: answer.hash(), compact_revision: answer.compact_version() })
     }
 
     /// As [`Self::hash_kv`] at the newest revision. The connection must have the patience for it.
-    ///
-    /// # Errors
-    /// If etcd does not answer.
     pub async fn hash_of_everything(&mut self) -> Result<LiveHash, ClientError> {
         let answer = Box::pin(self.client.hash_kv(0)).await?;
         Ok(LiveHash { hash: answer.hash(), compact_revision: answer.compact_version() })
     }
 
     /// How many keys there are. The connection must have the patience for it.
-    ///
-    /// # Errors
-    /// If etcd does not answer.
     pub async fn count(&mut self) -> Result<u64, ClientError> {
         let options = etcd_client::GetOptions::new().with_all_keys().with_count_only();
         let answer = Box::pin(self.client.get("", Some(options))).await?;
@@ -276,9 +221,6 @@ impl EtcdClient {
     }
 
     /// Writes a key that nobody has, reads it, and removes it again. Gives the revision then.
-    ///
-    /// # Errors
-    /// If one of them fails.
     pub async fn write_and_delete_probe(&mut self, key: &str) -> Result<i64, ClientError> {
         within(self.client.put(key, key, None)).await?;
         let read = within(self.client.get(key, None)).await?;
@@ -290,18 +232,12 @@ impl EtcdClient {
     }
 
     /// Begins etcd's snapshot of this member's database. Each message of it must be waited for with a deadline.
-    ///
-    /// # Errors
-    /// If etcd does not begin it.
     pub async fn snapshot(&mut self) -> Result<etcd_client::SnapshotStreaming, ClientError> {
         within(self.client.snapshot()).await
     }
 
     /// What this member says about itself, asked of nobody else: also without a leader, and while an alarm keeps it from answering
     /// clients.
-    ///
-    /// # Errors
-    /// If it does not answer, or is a learner.
     pub async fn source(&mut self) -> Result<MemberSource, NotHealthy> {
         let status = within(self.client.status()).await.map_err(NotHealthy::Unreachable)?;
         if status.is_learner() {
@@ -317,10 +253,6 @@ impl EtcdClient {
         })
     }
 
-    /// How large the database is.
-    ///
-    /// # Errors
-    /// If etcd does not answer.
     pub async fn size(&mut self) -> Result<Size, ClientError> {
         let status = within(self.client.status()).await?;
         let bytes = |number: i64| u64::try_from(number).unwrap_or(0);
@@ -328,9 +260,6 @@ impl EtcdClient {
     }
 
     /// The revision of the keyspace, agreed on by the cluster.
-    ///
-    /// # Errors
-    /// If etcd does not answer.
     pub async fn revision(&mut self) -> Result<i64, ClientError> {
         let read = within(self.client.get(PROBE_KEY, None)).await?;
         Ok(read.header().map_or(0, etcd_client::ResponseHeader::revision))
@@ -338,9 +267,6 @@ impl EtcdClient {
 
     /// Takes away the history up to `revision`, and waits until it is gone from this member. False if it was gone before. The
     /// connection must have the patience for it.
-    ///
-    /// # Errors
-    /// If etcd refuses or does not answer.
     pub async fn compact(&mut self, revision: i64) -> Result<bool, ClientError> {
         let options = etcd_client::CompactionOptions::new().with_physical();
         match Box::pin(self.client.compact(revision, Some(options))).await {
@@ -352,18 +278,12 @@ impl EtcdClient {
 
     /// Rewrites the database file without what is free in it. This member answers nobody meanwhile. The connection must have the
     /// patience for it.
-    ///
-    /// # Errors
-    /// If etcd cannot, or does not answer.
     pub async fn defragment(&mut self) -> Result<(), ClientError> {
         Box::pin(self.client.defragment()).await?;
         Ok(())
     }
 
     /// Takes back this member's alarm that its database has reached its quota. True if there was one.
-    ///
-    /// # Errors
-    /// If etcd refuses or does not answer.
     pub async fn disarm_no_space(&mut self) -> Result<bool, ClientError> {
         let status = within(self.client.status()).await?;
         let us = status.header().map_or(0, etcd_client::ResponseHeader::member_id);
@@ -379,9 +299,6 @@ impl EtcdClient {
     }
 
     /// Tells the cluster our peer URL. Only safe for a member that is alone: nobody else has to agree.
-    ///
-    /// # Errors
-    /// If etcd refuses.
     pub async fn update_peer_url(&mut self, member: u64, peer_url: &str) -> Result<(), ClientError> {
         within(self.client.member_update(member, vec![peer_url.to_owned()])).await.map(|_| ())
     }

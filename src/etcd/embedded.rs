@@ -33,7 +33,6 @@ fn open_own_file() -> io::Result<File> {
 /// Where an embedded program can be executed from.
 #[derive(Debug)]
 pub struct Unpacked {
-    /// What to execute.
     pub path: PathBuf,
     /// Keeps anonymous memory alive for as long as `path` is to be used.
     pub memory: Option<OwnedFd>,
@@ -63,9 +62,6 @@ fn find(program: &str) -> Result<Option<(&'static Payload, &'static Program)>, W
 
 /// Makes the embedded `program` executable, under the data directory or in memory; `None` if there is none. Only for who holds
 /// the lock of the data directory.
-///
-/// # Errors
-/// If it cannot be unpacked, or is not what was packed.
 pub fn unpack(program: &str, data: &DataDir) -> Result<Option<Unpacked>, WriteError> {
     let Some((payload, file)) = find(program)? else { return Ok(None) };
     let dir = data.unpacked().join(&payload.sha256).join("bin");
@@ -83,9 +79,6 @@ pub fn unpack(program: &str, data: &DataDir) -> Result<Option<Unpacked>, WriteEr
 }
 
 /// As [`unpack`], but leaves the data directory as it is: runs from memory what is not unpacked yet.
-///
-/// # Errors
-/// As [`unpack`].
 pub fn open_in_memory(program: &str, data: &DataDir) -> Result<Option<Unpacked>, WriteError> {
     let Some((payload, file)) = find(program)? else { return Ok(None) };
     let path = data.unpacked().join(&payload.sha256).join("bin").join(program);

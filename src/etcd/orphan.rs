@@ -25,32 +25,19 @@ const LOCK_RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
 pub enum OrphanError {
     /// An etcd that is not ours uses the data.
     #[error("the etcd data in {} is in use by {holder}, which this quorate did not start", path.display())]
-    InUse {
-        /// The data directory.
-        path: PathBuf,
-        /// Who, as far as visible.
-        holder: String,
-    },
+    InUse { path: PathBuf, holder: String },
     /// An etcd uses the data, and it is not known whether it is ours.
     #[error("the etcd data in {} is in use by {holder}; whether this quorate started it is not known, because {record} cannot be read", path.display())]
     Unknown {
-        /// The data directory.
         path: PathBuf,
-        /// Who, as far as visible.
         holder: String,
         /// The record of the last child.
         record: String,
-        /// Why it cannot be read.
         source: io::Error,
     },
     /// Ours, and it does not end.
     #[error("an etcd left by an earlier quorate (pid {pid}) does not end")]
-    NotStopping {
-        /// Its pid.
-        pid: i32,
-        /// What the system said.
-        source: io::Error,
-    },
+    NotStopping { pid: i32, source: io::Error },
 }
 
 impl Diagnostic for OrphanError {
@@ -72,26 +59,17 @@ impl Diagnostic for OrphanError {
 }
 
 /// Remembers the child, so that the next launcher recognises it.
-///
-/// # Errors
-/// If it cannot be written.
 pub fn record(data: &DataDir, child: &ProcessIdentity) -> Result<(), WriteError> {
     let text = serde_json::to_vec(child).unwrap_or_default();
     durable::write_file(&data.child_record(), &text, durable::PRIVATE_FILE)
 }
 
 /// Forgets the child after it was reaped.
-///
-/// # Errors
-/// If the record cannot be removed.
 pub fn remove_record(data: &DataDir) -> Result<(), WriteError> {
     durable::remove_file(&data.child_record()).map(|_| ())
 }
 
 /// Ends a child that an earlier launcher left, and makes sure that nobody has the data.
-///
-/// # Errors
-/// If somebody else has it, or our orphan does not end.
 pub async fn clear(data: &DataDir, grace: Duration) -> Result<(), OrphanError> {
     let (recorded, unread) = match recorded(data) {
         Ok(recorded) => (recorded, None),

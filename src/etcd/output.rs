@@ -33,10 +33,8 @@ const LINES_PER_SECOND: u32 = 200;
 /// Lines that were dropped because the child printed too many, since the launcher started.
 pub static DROPPED_LINES: AtomicU64 = AtomicU64::new(0);
 
-/// One line, understood.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
-    /// How grave it is.
     pub level: Level,
     /// The message without time and level.
     pub message: String,
@@ -57,9 +55,7 @@ pub fn set_verbose(verbose: bool) {
 enum InfoLines {
     /// Kept back until it is known whether etcd becomes ready.
     Held(VecDeque<Entry>),
-    /// Passed on.
     Shown,
-    /// Left out.
     Hidden,
 }
 
@@ -124,7 +120,6 @@ impl Tail {
         }
     }
 
-    /// The last lines, oldest first.
     #[must_use]
     pub fn lines(&self) -> Vec<String> {
         self.lock().last.iter().cloned().collect()

@@ -35,13 +35,10 @@ pub(super) struct Payload {
     pub(super) programs: Vec<Program>,
 }
 
-/// One program of the payload.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Program {
     pub(super) name: String,
-    /// In bytes, unpacked.
     pub(super) size: u64,
-    /// Of the unpacked bytes.
     pub(super) sha256: String,
     /// Where the compressed bytes begin in the file.
     pub(super) offset: u64,

@@ -35,7 +35,6 @@ impl Content {
     }
 }
 
-/// What to execute.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Executable {
     /// The file, under its own name.
@@ -46,16 +45,12 @@ pub enum Executable {
 
 impl PinnedExecutable {
     /// Holds on to the file that has the name `path` now.
-    ///
-    /// # Errors
-    /// If there is none.
     pub fn open(path: &Path) -> io::Result<Self> {
         let file = open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
         let content = Content::of(&fs::metadata(through(&file))?);
         Ok(Self { path: path.to_path_buf(), file: Arc::new(file), content })
     }
 
-    /// Its name.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path

@@ -70,7 +70,6 @@ pub fn become_user(command: &mut Command, user: &User) {
 
 type Request = (Command, oneshot::Sender<io::Result<Child>>);
 
-/// The one thread that spawns.
 #[derive(Clone, Debug)]
 pub struct Spawner {
     requests: mpsc::Sender<Request>,
@@ -78,17 +77,11 @@ pub struct Spawner {
 
 impl Spawner {
     /// Starts the thread. It lives until the process ends.
-    ///
-    /// # Errors
-    /// If the system gives no thread.
     pub fn start() -> io::Result<Self> {
         Self::start_after(|| {})
     }
 
     /// The same for processes of the lowest priority.
-    ///
-    /// # Errors
-    /// If the system gives no thread.
     pub fn start_gently() -> io::Result<Self> {
         // A priority is a thread's own on Linux, and its children inherit it.
         Self::start_after(host::lower_priority)
@@ -115,9 +108,6 @@ impl Spawner {
     }
 
     /// Spawns `command` from the thread, in a process group of its own, bound to our life.
-    ///
-    /// # Errors
-    /// If it cannot be spawned.
     pub async fn spawn(&self, command: Command) -> io::Result<Child> {
         let (reply, answer) = oneshot::channel();
         let gone = || io::Error::other("the spawning thread is gone");
@@ -177,15 +167,11 @@ pub fn reap_adopted() -> Vec<i32> {
 #[derive(Debug)]
 pub struct ProcessHandle {
     pidfd: AsyncFd<OwnedFd>,
-    /// For messages.
     pub pid: i32,
 }
 
 impl ProcessHandle {
     /// Opens the process that has `pid` now. The caller makes sure that this is the one it means *after* opening.
-    ///
-    /// # Errors
-    /// If there is no such process.
     pub fn open(pid: i32) -> io::Result<Self> {
         let wanted = Pid::from_raw(pid).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
         let pidfd = rustix::process::pidfd_open(wanted, PidfdFlags::NONBLOCK)?;
@@ -196,18 +182,11 @@ impl ProcessHandle {
     }
 
     /// Asks it to end. A process that was stopped is woken, so that it can.
-    ///
-    /// # Errors
-    /// If it is gone.
     pub fn terminate(&self) -> io::Result<()> {
         self.send(Signal::TERM)?;
         self.send(Signal::CONT)
     }
 
-    /// Ends it.
-    ///
-    /// # Errors
-    /// If it is gone.
     pub fn kill(&self) -> io::Result<()> {
         self.send(Signal::KILL)
     }
@@ -216,10 +195,6 @@ impl ProcessHandle {
         rustix::process::pidfd_send_signal(self.pidfd.get_ref(), signal).map_err(io::Error::from)
     }
 
-    /// Waits until it has ended.
-    ///
-    /// # Errors
-    /// If the system cannot tell.
     pub async fn ended(&self) -> io::Result<()> {
         self.pidfd.readable().await.map(|_| ())
     }

@@ -24,15 +24,12 @@ pub const SINGLE_MEMBER_ELECTION_MILLIS: u32 = 100;
 /// Who the member is and how it begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// Member name.
     pub name: String,
-    /// How etcd is to begin.
     pub beginning: StartMode,
     /// True if no other member is known.
     pub is_alone: bool,
 }
 
-/// How etcd begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StartMode {
     /// As the first member of a new cluster, whose id is made unlike any other by this text.
@@ -47,9 +44,7 @@ pub enum StartMode {
 /// One flag of etcd's, without dashes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Setting {
-    /// The flag.
     pub key: String,
-    /// Its value.
     pub value: String,
 }
 
@@ -68,15 +63,12 @@ impl Setting {
 /// A setting whose name or existence depends on the version.
 #[derive(Clone, Copy, Debug)]
 pub struct Versioned {
-    /// What it is for.
     pub purpose: &'static str,
     /// From this version on (inclusive) …
     pub from: Version,
     /// … to this one (exclusive).
     pub until: Version,
-    /// The flag.
     pub key: &'static str,
-    /// Its value.
     pub value: &'static str,
 }
 
@@ -136,9 +128,7 @@ const FEATURE_GATES: &str = "feature-gates";
 pub struct Addresses {
     /// For clients: loopback, then the node's address.
     pub client: Vec<SocketAddr>,
-    /// For members.
     pub peer: Vec<SocketAddr>,
-    /// etcd's metrics.
     pub metrics: Vec<SocketAddr>,
 }
 

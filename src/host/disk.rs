@@ -10,7 +10,6 @@ use nix::sys::statvfs::{self, FsFlags};
 pub struct DiskUsage {
     /// Bytes that can still be written.
     pub free: u64,
-    /// Bytes in all.
     pub size: u64,
     /// Files that can still be created; `None` where the file system has no limit of its own (btrfs).
     pub free_inodes: Option<u64>,

@@ -9,9 +9,6 @@ use nix::sys::stat::Mode;
 const MAX_SETTINGS_BYTES: u64 = 1 << 20;
 
 /// Reads a file of settings, which is a regular one and not large.
-///
-/// # Errors
-/// If it is not, or cannot be read.
 pub fn read_small(path: &Path) -> std::io::Result<Vec<u8>> {
     use std::io::Read as _;
     let mut bytes = Vec::new();
@@ -52,9 +49,6 @@ fn open_as_file(path: &Path, more: OFlag) -> std::io::Result<std::fs::File> {
 
 /// Locks an open file (flock(2)) for as long as it, or a copy of its descriptor, is open, unless somebody else has it. True if it is ours
 /// now. Closing it is what unlocks it: that cannot fail.
-///
-/// # Errors
-/// If the file system knows no locks, or the system refuses.
 pub fn try_lock(file: &std::fs::File, is_shared: bool) -> std::io::Result<bool> {
     use rustix::fs::FlockOperation::{NonBlockingLockExclusive, NonBlockingLockShared};
     match rustix::fs::flock(file, if is_shared { NonBlockingLockShared } else { NonBlockingLockExclusive }) {

@@ -13,24 +13,16 @@ const DELETED: &str = " (deleted)";
 pub struct OpenFile {
     /// Where it is now, or was when its name was removed. On a file system that was detached, without the mount point.
     pub path: PathBuf,
-    /// Its last name was removed.
     pub is_deleted: bool,
-    /// Device and inode number.
     pub identity: (u64, u64),
 }
 
 /// Device and inode number of a file.
-///
-/// # Errors
-/// If it cannot be looked at.
 pub fn identity(path: &Path) -> io::Result<(u64, u64)> {
     fs::metadata(path).map(|found| (found.dev(), found.ino()))
 }
 
 /// The regular files that the process has open; sockets and pipes are left out, and so is what is closed meanwhile.
-///
-/// # Errors
-/// If the process is gone, or belongs to another user.
 pub fn open_files(pid: i32) -> io::Result<Vec<OpenFile>> {
     let mut open = Vec::new();
     for entry in fs::read_dir(format!("/proc/{pid}/fd"))?.flatten() {

@@ -13,7 +13,6 @@ use crate::datadir::CertificatePaths;
 use crate::durable;
 use crate::pki::{CA_LIFETIME, CLOCK_TOLERANCE, PkiError};
 
-/// A CA that can sign.
 pub struct CertificateAuthority {
     issuer: Issuer<'static, KeyPair>,
     der: Vec<u8>,
@@ -50,9 +49,6 @@ pub(super) fn to_system(at: x509_parser::time::ASN1Time) -> SystemTime {
 
 impl CertificateAuthority {
     /// Loads the CA in `files`, or makes it if there is none.
-    ///
-    /// # Errors
-    /// If it cannot be read, made or used, or has expired.
     pub fn load_or_make(name: &str, files: &CertificatePaths, now: SystemTime) -> Result<Self, PkiError> {
         let certificate = read_if_there(&files.certificate)?;
         let key = read_if_there(&files.key)?;
@@ -112,7 +108,6 @@ impl CertificateAuthority {
         &self.der
     }
 
-    /// When it ends.
     #[must_use]
     pub fn not_after(&self) -> SystemTime {
         self.not_after

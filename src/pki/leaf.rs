@@ -15,18 +15,13 @@ use crate::pki::authority::{CertificateAuthority, der_of, read_if_there, to_syst
 use crate::pki::{CLOCK_TOLERANCE, LEAF_LIFETIME, PkiError};
 use crate::plan::renewal::{self, Leaf, RenewalAction};
 
-/// What a leaf is for.
 #[derive(Clone, Copy, Debug)]
 pub struct Profile {
-    /// File name without ending.
     pub name: &'static str,
     /// Common name; for etcd's auth, the user.
     pub common_name: &'static str,
-    /// Who signs it.
     pub authority: &'static str,
-    /// It serves.
     pub is_server: bool,
-    /// It carries this server's names.
     pub has_names: bool,
 }
 

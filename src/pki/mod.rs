@@ -37,51 +37,23 @@ pub enum PkiError {
     Write(#[from] WriteError),
     /// A file is there and cannot be read.
     #[error("cannot read {}", path.display())]
-    Read {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    Read { path: PathBuf, source: io::Error },
     /// A CA's certificate is there and its key is not.
     #[error("{} is there, but its key {} is missing", certificate.display(), key.display())]
-    CaKeyMissing {
-        /// The certificate.
-        certificate: PathBuf,
-        /// Where its key should be.
-        key: PathBuf,
-    },
+    CaKeyMissing { certificate: PathBuf, key: PathBuf },
     /// A CA's files do not hold a CA.
     #[error("{} and its key do not hold a usable CA: {why}", path.display())]
-    CaInvalid {
-        /// The certificate.
-        path: PathBuf,
-        /// What is wrong.
-        why: String,
-    },
-    /// A CA's time is over.
+    CaInvalid { path: PathBuf, why: String },
     #[error("the CA {} expired on {expired}", path.display())]
-    CaExpired {
-        /// The certificate.
-        path: PathBuf,
-        /// When.
-        expired: String,
-    },
-    /// The library refused.
+    CaExpired { path: PathBuf, expired: String },
     #[error("cannot make the certificate {name}")]
-    Issue {
-        /// Which leaf or CA.
-        name: String,
-        /// What the library said.
-        source: rcgen::Error,
-    },
+    Issue { name: String, source: rcgen::Error },
     /// The kernel gives no random bytes.
     #[error("cannot make a token")]
     Random(#[source] io::Error),
     /// A renewal that would need a new key while etcd runs.
     #[error("{} cannot be read, and making a new key needs a restart", .0.display())]
     RestartRequired(PathBuf),
-    /// The token is not one.
     #[error("the token is not of the form K10<hash>::server:<password>, nor a plain password")]
     TokenForm,
     /// The token is of another cluster.
@@ -169,7 +141,6 @@ pub(crate) fn canonical(name: &str) -> String {
 pub struct Expiry {
     /// `server-ca`, `server-client`, …
     pub name: &'static str,
-    /// When.
     pub not_after: SystemTime,
 }
 
@@ -178,7 +149,6 @@ pub struct Expiry {
 pub enum EtcdState {
     /// Nothing uses them: anything may be made.
     Stopped,
-    /// etcd runs: keys stay.
     Running,
 }
 
@@ -191,18 +161,13 @@ pub fn warm_up() {
 /// What [`ensure`] found and did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CertificateStatus {
-    /// Every certificate with its end.
     pub expiries: Vec<Expiry>,
     /// True if a leaf was made or renewed.
     pub has_changed: bool,
-    /// The CAs as DER.
     pub authorities: Vec<Vec<u8>>,
 }
 
 /// When the certificates that are there end. Changes nothing.
-///
-/// # Errors
-/// One that is there and cannot be read.
 pub fn expiries(data: &DataDir) -> Result<Vec<Expiry>, PkiError> {
     let names = ["server-ca", "peer-ca"].into_iter().chain(PROFILES.iter().map(|profile| profile.name));
     let mut found = Vec::new();

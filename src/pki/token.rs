@@ -40,9 +40,6 @@ pub fn is_well_formed(token: &str) -> bool {
 }
 
 /// SHA-256 of a CA's PEM file, hexadecimal.
-///
-/// # Errors
-/// If the file cannot be read.
 pub fn hash_of(authority: &Path) -> Result<String, PkiError> {
     let pem = std::fs::read(authority).map_err(|source| PkiError::Read { path: authority.to_path_buf(), source })?;
     Ok(hex::encode(digest::digest(&digest::SHA256, &pem).as_ref()))
@@ -50,9 +47,6 @@ pub fn hash_of(authority: &Path) -> Result<String, PkiError> {
 
 /// Refuses a token that names a CA where there is none yet. For before the CA is made: afterwards it would look as if the token
 /// were of another cluster than one that nobody began.
-///
-/// # Errors
-/// If the given one does, or is malformed.
 pub fn check_without_ca(data: &DataDir, given: Option<&Secret>) -> Result<(), PkiError> {
     let given = given.map(|token| parse(token.reveal())).transpose()?;
     let names_one = given.is_some_and(|parts| parts.hash.is_some());
@@ -87,9 +81,6 @@ pub fn ensure(data: &DataDir, given: Option<&Secret>) -> Result<(), PkiError> {
 
 /// The text of `S/token` for a token that replaces whatever was there: after a restore, the one that was given counts. True if it was
 /// of another CA, whose hash is then replaced by ours.
-///
-/// # Errors
-/// If it is malformed, or the CA cannot be read.
 pub fn given_or_new(data: &DataDir, given: &Secret) -> Result<(String, bool), PkiError> {
     let hash = hash_of(&data.certificate("server-ca").certificate)?;
     let parts = parse(given.reveal())?;

@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-/// The first wait.
 pub const MIN_BACKOFF: Duration = Duration::from_secs(1);
-/// The longest wait.
 pub const MAX_BACKOFF: Duration = Duration::from_secs(30);
 /// After this long in health the past is forgotten.
 pub const BACKOFF_RESET_AFTER: Duration = Duration::from_secs(60);
@@ -20,10 +18,8 @@ pub struct History {
     at_once: u32,
 }
 
-/// One life of the child.
 #[derive(Clone, Copy, Debug)]
 pub struct Run {
-    /// From spawn to exit.
     pub lived: Duration,
     /// Of that, from being ready on.
     pub healthy: Duration,
@@ -32,9 +28,7 @@ pub struct Run {
 /// What to do after an exit that nobody asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
-    /// Start again after this long.
     Retry(Duration),
-    /// Do not start again.
     GiveUp,
 }
 

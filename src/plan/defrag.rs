@@ -6,34 +6,27 @@
 
 use std::time::Duration;
 
-/// Not more often than this.
 pub const MIN_INTERVAL: Duration = Duration::from_secs(3600);
 /// But as often as this if writes are refused anyway: also an attempt that failed is made again then.
 pub const MIN_INTERVAL_WHEN_FULL: Duration = Duration::from_secs(300);
 
-/// What is known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DatabaseStats {
-    /// Bytes of the file.
     pub size: u64,
     /// Bytes of it that hold something.
     pub in_use: u64,
     /// Bytes that it may grow to; 0 if there is no limit.
     pub quota: u64,
-    /// NOSPACE was raised.
     pub is_alarmed: bool,
     /// Members of the cluster: with others, somebody has to see to it that only one is defragmented at a time.
     pub members: usize,
     /// So many bytes to give back are worth it, if the operator has said so.
     pub threshold: Option<u64>,
-    /// Since the last attempt.
     pub since_last: Option<Duration>,
 }
 
-/// What to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DefragAction {
-    /// Nothing.
     Nothing,
     /// Defragment: it nears its quota, and half of it is free.
     NearQuota,
@@ -43,7 +36,6 @@ pub enum DefragAction {
     Disarm,
 }
 
-/// Decides.
 #[must_use]
 pub fn decide(seen: &DatabaseStats) -> DefragAction {
     let pause = if seen.is_alarmed { MIN_INTERVAL_WHEN_FULL } else { MIN_INTERVAL };

@@ -4,39 +4,31 @@ use serde::Serialize;
 
 use crate::text::age::short;
 
-/// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CheckResult {
-    /// As it should be.
     Ok,
-    /// Worth knowing.
     Note,
     /// Something will fail, or fails already.
     Bad,
 }
 
-/// The result of one check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct CheckRow {
     /// What was checked: `disk`, `ports` and so on.
     pub check: &'static str,
-    /// How it is.
     pub result: CheckResult,
-    /// What was found.
     pub what: String,
     /// What to do or type, if anything.
     pub next: Option<String>,
 }
 
 impl CheckRow {
-    /// As it should be.
     #[must_use]
     pub fn ok(check: &'static str, what: impl Into<String>) -> Self {
         Self { check, result: CheckResult::Ok, what: what.into(), next: None }
     }
 
-    /// Worth knowing.
     #[must_use]
     pub fn note(check: &'static str, what: impl Into<String>, next: impl Into<String>) -> Self {
         Self { check, result: CheckResult::Note, what: what.into(), next: Some(next.into()) }

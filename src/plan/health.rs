@@ -34,7 +34,6 @@ pub const FAILING_SNAPSHOTS: u64 = 3;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Condition {
-    /// All is well.
     #[default]
     Healthy,
     /// Clients are served, but something needs attention.
@@ -44,7 +43,6 @@ pub enum Condition {
 }
 
 impl Condition {
-    /// All of them, for metrics.
     pub const ALL: [Self; 3] = [Self::Healthy, Self::Degraded, Self::Unhealthy];
 
     /// The word for it, as in JSON and metrics.
@@ -63,7 +61,6 @@ impl Condition {
 pub struct Problem {
     /// Stable, for programs: `database-missing`, `disk-full` and so on.
     pub code: Code,
-    /// How bad it is.
     pub condition: Condition,
     /// What is wrong, with what, and why.
     pub message: String,
@@ -77,11 +74,9 @@ pub enum Presence {
     /// It cannot be told, for example because etcd does not run.
     #[default]
     Unknown,
-    /// It is.
     Present,
     /// Its name is gone: it was deleted, or its file system was unmounted.
     Missing,
-    /// It was moved here.
     Moved(PathBuf),
     /// Another file is in its place.
     Replaced,
@@ -90,7 +85,6 @@ pub enum Presence {
 /// The file system under a directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Disk {
-    /// The directory.
     pub path: PathBuf,
     /// What the file system says; `None` if it cannot be asked, or does not answer in time.
     pub usage: Option<DiskUsage>,
@@ -99,11 +93,9 @@ pub struct Disk {
 /// What was seen of the files of a server, last time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StorageFacts {
-    /// etcd's database file.
     pub database: Presence,
     /// The newest segment of etcd's log.
     pub log: Presence,
-    /// Under etcd's data.
     pub data_disk: Option<Disk>,
     /// Under the snapshots; `None` if the directory is not there yet.
     pub snapshot_disk: Option<Disk>,
@@ -125,7 +117,6 @@ pub struct Rescued {
 pub struct Observed {
     /// Why etcd does not serve clients, if it does not.
     pub not_serving: Option<String>,
-    /// Alarms of any member.
     pub alarms: Vec<String>,
     /// Bytes of the database file; 0 if not known.
     pub db_size: u64,
@@ -141,11 +132,9 @@ pub struct Observed {
     pub snapshot_failure: Option<String>,
     /// Why the snapshot directory cannot be listed.
     pub snapshots_unlisted: Option<String>,
-    /// The files.
     pub storage: StorageFacts,
     /// Where data that vanished was saved.
     pub rescued: Option<Rescued>,
-    /// etcd's data directory.
     pub etcd_dir: PathBuf,
     /// `--data-dir`.
     pub data_dir: PathBuf,
@@ -156,9 +145,7 @@ pub struct Observed {
 /// How a server is, and why.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Assessment {
-    /// The worst of the problems.
     pub condition: Condition,
-    /// The worst first.
     pub problems: Vec<Problem>,
 }
 
@@ -170,7 +157,6 @@ impl Assessment {
     }
 }
 
-/// Assesses.
 #[must_use]
 pub fn assess(seen: &Observed) -> Assessment {
     let mut problems: Vec<Problem> = files(seen);

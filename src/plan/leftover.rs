@@ -11,7 +11,6 @@ pub const ABANDONED_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 /// On which machine, and in which of its boots, something was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
-    /// Stands for the machine's id.
     pub machine: String,
     /// Stands for the id of the boot: one for all containers of a machine.
     pub boot: String,
@@ -20,22 +19,17 @@ pub struct Origin {
 /// Whether somebody has the file locked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LockState {
-    /// Somebody has.
     Held,
-    /// Nobody has.
     Free,
     /// The file system does not tell.
     Unknown,
 }
 
-/// A temporary file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Leftover {
     /// As its name tells; an older quorate did not write it.
     pub origin: Option<Origin>,
-    /// Whether it is locked.
     pub lock: LockState,
-    /// Since it was last changed.
     pub age: Duration,
     /// It lies on a file system that other machines may write to.
     pub is_shared: bool,

@@ -5,9 +5,7 @@ use crate::host::ProcessIdentity;
 /// What the process with the recorded pid is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OrphanVerdict {
-    /// There is none.
     Gone,
-    /// The very child.
     Ours,
     /// Another program that was given the pid later.
     Foreign,

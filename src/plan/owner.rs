@@ -13,13 +13,10 @@ const MAX_LIVES: usize = 64;
 /// The identity of a data directory, from one reset, restore or new beginning to the next. Hexadecimal.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Incarnation {
-    /// etcd's cluster id.
     pub cluster_id: String,
-    /// etcd's member id.
     pub member_id: String,
 }
 
-/// Whose snapshots are meant.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Owner {
     /// `node-name`.
@@ -39,7 +36,6 @@ pub struct Origin<'a> {
     pub taken_at: Option<u64>,
     /// Base name, as its manifest says.
     pub base: &'a str,
-    /// Node, as its manifest says.
     pub node: &'a str,
     /// Cluster id, as its manifest says.
     pub cluster_id: &'a str,
@@ -47,7 +43,6 @@ pub struct Origin<'a> {
     pub member_id: &'a str,
 }
 
-/// Whose it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ownership {
     /// The owner's, under its present name.
@@ -56,7 +51,6 @@ pub enum Ownership {
     Earlier(String),
     /// Of a node of the same name with other data.
     Namesake,
-    /// Somebody else's, or nobody knows.
     Foreign,
 }
 
@@ -100,7 +94,6 @@ impl Owner {
         Self { node: node.to_owned(), knows_all: !lives.is_empty() && !had_others, lives }
     }
 
-    /// Whose the snapshot is.
     #[must_use]
     pub fn of(&self, snapshot: &Origin<'_>) -> Ownership {
         if snapshot.node.is_empty() {

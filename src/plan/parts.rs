@@ -12,18 +12,15 @@ const MAX_CONCURRENCY: u64 = 4;
 /// How something of some size is divided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Parts {
-    /// Bytes of all.
     pub total: u64,
     /// Bytes of each but the last.
     pub size: u64,
-    /// How many; at least one.
     pub count: u64,
     /// How many on their way at a time.
     pub concurrency: usize,
 }
 
 impl Parts {
-    /// For so many bytes.
     #[must_use]
     pub fn of(total: u64) -> Self {
         let size = MIN_PART_BYTES.max(total.div_ceil(MAX_PARTS).next_multiple_of(1 << 20));

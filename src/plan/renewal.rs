@@ -6,9 +6,7 @@ use std::time::{Duration, SystemTime};
 /// What is known of a certificate on disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Leaf {
-    /// Valid from …
     pub not_before: SystemTime,
-    /// … to.
     pub not_after: SystemTime,
     /// The names and addresses in it.
     pub names: BTreeSet<String>,
@@ -21,7 +19,6 @@ pub struct Leaf {
 /// What to do, and why, in words for a log line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RenewalAction {
-    /// Nothing.
     Keep,
     /// A new certificate for the same key: one rename, so that the pair fits at every moment.
     Renew(String),

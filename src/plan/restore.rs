@@ -14,29 +14,15 @@ pub const DEFAULT_REVISION_BUMP: u64 = 1_000_000_000;
 pub enum RestoreRefusal {
     /// The etcd is too old for it.
     #[error("the snapshot was written by etcd {written}, and etcd {binary} cannot read what it may hold")]
-    NeedsOtherEtcd {
-        /// Who wrote it.
-        written: String,
-        /// Who would read it.
-        binary: Version,
-    },
+    NeedsOtherEtcd { written: String, binary: Version },
     /// The revision has no room above it.
     #[error("the revision {revision} cannot be raised by {by}")]
-    RevisionOverflow {
-        /// Of the snapshot.
-        revision: i64,
-        /// By how much.
-        by: u64,
-    },
-    /// There is nothing in it.
+    RevisionOverflow { revision: i64, by: u64 },
     #[error("the snapshot holds no keys: etcd would serve nothing after the restore")]
     Empty,
     /// A reset was done, and no normal start since.
     #[error("a reset or restore was done already, and the server was not started since: {flag} is there")]
-    ResetFlag {
-        /// The file.
-        flag: String,
-    },
+    ResetFlag { flag: String },
 }
 
 impl Diagnostic for RestoreRefusal {
@@ -66,9 +52,6 @@ impl Diagnostic for RestoreRefusal {
 
 /// Whether an etcd `binary` may get data that an etcd `written` wrote: it may be older by one minor, for which what it does not
 /// know is taken out, or newer. Gives what the operator should know.
-///
-/// # Errors
-/// If it is too old.
 pub fn check_target(written: Version, binary: Version) -> Result<Option<String>, RestoreRefusal> {
     if (binary.major, binary.minor + 1) < (written.major, written.minor) {
         return Err(RestoreRefusal::NeedsOtherEtcd { written: written.minor_text(), binary });
@@ -84,17 +67,11 @@ pub fn check_target(written: Version, binary: Version) -> Result<Option<String>,
 
 /// Whether a snapshot with so many keys may be restored. One without any is most likely not the one that was meant: of a new cluster, or
 /// of one that had lost everything.
-///
-/// # Errors
-/// If it holds none, and nobody said that this is right.
 pub fn check_not_empty(keys: u64, allow_empty: bool) -> Result<(), RestoreRefusal> {
     if keys > 0 || allow_empty { Ok(()) } else { Err(RestoreRefusal::Empty) }
 }
 
 /// The revision raised by so much.
-///
-/// # Errors
-/// If there is no such revision.
 pub fn bumped(revision: i64, by: u64) -> Result<i64, RestoreRefusal> {
     let bumped = i64::try_from(by).ok().and_then(|by| revision.checked_add(by));
     // Every write after it needs one more.
@@ -115,19 +92,15 @@ pub enum Phase {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(clippy::struct_excessive_bools, reason = "each is what was seen of one path")]
 pub struct Interrupted {
-    /// As the journal says.
     pub phase: Phase,
-    /// There were data before it.
     pub had_old: bool,
     /// The data from before lie aside.
     pub old_is_aside: bool,
     /// The new data are still where they were built.
     pub is_staged: bool,
-    /// There are data in place.
     pub has_current: bool,
 }
 
-/// What becomes of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Recovery {
     /// Nothing was exchanged yet: what was built goes.

@@ -15,13 +15,9 @@ pub struct Policy {
     pub last: Option<u32>,
     /// The newest of each of the newest so many hours that have any.
     pub hourly: u32,
-    /// … days.
     pub daily: u32,
-    /// … weeks, beginning on Mondays.
     pub weekly: u32,
-    /// … months.
     pub monthly: u32,
-    /// … years.
     pub yearly: u32,
     /// All that are not older than so many seconds.
     pub within: Option<u64>,
@@ -41,20 +37,13 @@ impl Policy {
     }
 }
 
-/// Not a policy.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotAPolicy {
-    /// No such rule.
     #[error("unknown retention rule `{0}`; use last=N, hourly=N, daily=N, weekly=N, monthly=N, yearly=N or within=30d")]
     Rule(String),
     /// An age that cannot be read.
     #[error("`{rule}`: {source}")]
-    Age {
-        /// Which rule.
-        rule: String,
-        /// What is wrong with it.
-        source: duration::AgeError,
-    },
+    Age { rule: String, source: duration::AgeError },
 }
 
 impl FromStr for Policy {
@@ -89,7 +78,6 @@ impl FromStr for Policy {
 /// A moment in the local calendar, as far as the rules need it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LocalTime {
-    /// Year of the calendar.
     pub year: i32,
     /// From 1.
     pub month: u32,
@@ -104,7 +92,6 @@ pub struct LocalTime {
 /// A snapshot that may be dropped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RetentionCandidate {
-    /// File name.
     pub name: String,
     /// Seconds since 1970.
     pub created: u64,
@@ -114,16 +101,13 @@ pub struct RetentionCandidate {
     pub is_good: bool,
     /// Why it does not count and is not dropped, if it is damaged, incomplete, changed or unknown.
     pub suspect: Option<&'static str>,
-    /// Somebody holds it.
     pub is_held: bool,
 }
 
 /// What to do with one, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RetentionDecision {
-    /// It stays.
     Keep(String),
-    /// It goes.
     Drop(String),
 }
 

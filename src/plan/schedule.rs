@@ -13,10 +13,8 @@ use croner::parser::{CronParser, Seconds, Year};
 
 use crate::text::duration;
 
-/// A schedule.
 #[derive(Clone, Debug)]
 pub enum Schedule {
-    /// By the calendar.
     Calendar(Box<Cron>),
     /// Every so many seconds.
     Every(u64),
@@ -46,7 +44,6 @@ impl fmt::Display for Schedule {
 /// Not a schedule: what is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotASchedule {
-    /// It cannot be read.
     #[error("wants a schedule such as `0 */12 * * *` (minute hour day month weekday), `@hourly` or `@every 5m`")]
     Form,
     /// `CRON_TZ=…` or `TZ=…` before it, as k3s takes it.
@@ -99,14 +96,11 @@ pub fn newest<Z: TimeZone>(now: &DateTime<Z>, moments: impl Iterator<Item = Date
     moments.filter(|moment| moment <= now).max()
 }
 
-/// What to do now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Due<Z: TimeZone> {
     /// Take the slot that began then.
     Now(DateTime<Z>),
-    /// Wait until then.
     At(DateTime<Z>),
-    /// The schedule never comes again.
     Never,
 }
 

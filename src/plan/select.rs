@@ -13,7 +13,6 @@ pub const LATEST: &str = "latest";
 pub enum CandidateHealth {
     /// It was verified, and is the same since.
     Good,
-    /// Nobody knows: this is why.
     Unknown(&'static str),
     /// It cannot be restored: this is why.
     Bad(&'static str),
@@ -22,11 +21,9 @@ pub enum CandidateHealth {
 /// A snapshot that may be meant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SelectCandidate {
-    /// File name.
     pub name: String,
     /// Base name, if that is known.
     pub base: Option<String>,
-    /// This server took it.
     pub is_own: bool,
     /// It was taken of data that a restore replaced: `latest` does not mean it, so that the same restore can be repeated.
     pub is_safety_copy: bool,
@@ -45,7 +42,6 @@ pub struct SelectCandidate {
 /// What to do with a candidate. Both have its index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attempt {
-    /// Take it: it is good.
     Take(usize),
     /// Verify it, and take it if it is good.
     Verify(usize, &'static str),

@@ -4,7 +4,6 @@ use std::fmt;
 
 use crate::snapshot::file::Compression;
 
-/// The longest base name.
 const MAX_PREFIX_BYTES: usize = 128;
 /// Base name of a snapshot that a person asked for.
 pub const ON_DEMAND: &str = "on-demand";
@@ -13,7 +12,6 @@ pub const ON_DEMAND: &str = "on-demand";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamePrefix(String);
 
-/// Not a base name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{}` is not a name for a snapshot: letters, digits and . _ : + - only, at most {MAX_PREFIX_BYTES}, not beginning with a dot", crate::text::escape_control(.0))]
 pub struct InvalidPrefix(String);
@@ -48,7 +46,6 @@ impl NamePrefix {
 }
 
 impl Default for NamePrefix {
-    /// Of scheduled snapshots.
     fn default() -> Self {
         Self("etcd-snapshot".to_owned())
     }

@@ -10,7 +10,6 @@ pub const LOW_SPACE_BYTES: u64 = 1 << 30;
 /// What to think of the free space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FreeSpace {
-    /// Enough.
     Enough,
     /// It starts, but not for long.
     Low,

@@ -18,16 +18,13 @@ pub struct ClusterRecord {
     pub cluster_id: String,
     /// One more with every reset, restore or deliberate new beginning.
     pub epoch: u64,
-    /// Our member id, hexadecimal.
     pub member_id: String,
-    /// Our member name.
     pub member_name: String,
     /// How many members the cluster had when last seen, learners included.
     pub members: usize,
     /// Control URLs of the other servers, as far as known.
     #[serde(default)]
     pub control_urls: Vec<String>,
-    /// The etcd that ran last.
     pub etcd_version: Option<Version>,
     /// The earlier lives of this data directory, the oldest first. Kept up to date by whoever writes the file.
     #[serde(default)]
@@ -74,9 +71,7 @@ impl ClusterRecord {
 /// What is in the child's data directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DataState {
-    /// Nothing of etcd's.
     Absent,
-    /// A log to resume from.
     Present,
     /// Data of etcd's, but no log that it could be resumed from: etcd would begin anew over it.
     MissingWal,
@@ -94,7 +89,6 @@ pub struct KnownSnapshot {
     pub place: String,
     /// How long ago it was taken, for people.
     pub taken: String,
-    /// Of the keyspace, if known.
     pub revision: Option<i64>,
     /// It was verified, and is the same since.
     pub is_verified: bool,
@@ -131,18 +125,13 @@ pub struct Observed {
     pub random: String,
 }
 
-/// What to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StartPlan {
-    /// The member name.
     pub name: String,
-    /// From the data, or anew.
     pub beginning: Beginning,
-    /// No other member is known.
     pub is_alone: bool,
     /// The epoch to write down once healthy.
     pub epoch: u64,
-    /// What the operator should know.
     pub notes: Vec<String>,
 }
 
@@ -161,16 +150,13 @@ impl StartPlan {
     }
 }
 
-/// From the data, or anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Beginning {
     /// There is no data, and none is missing.
     NewCluster,
-    /// There is data.
     Resume,
 }
 
-/// Why nothing is started.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StartRefusal {
     /// A cluster is remembered, its data is gone.
@@ -184,11 +170,8 @@ pub enum StartRefusal {
         data_dir: PathBuf,
         /// For the commands that are printed.
         invocation: Box<Invocation>,
-        /// The newest snapshot.
         newest: Option<Box<KnownSnapshot>>,
-        /// The remembered cluster id.
         cluster: String,
-        /// The remembered member name.
         member: String,
     },
     /// There is no data, and there are snapshots of it.
@@ -201,7 +184,6 @@ pub enum StartRefusal {
         data_dir: PathBuf,
         /// For the commands that are printed.
         invocation: Box<Invocation>,
-        /// The newest of them.
         newest: Box<KnownSnapshot>,
     },
     /// There is data that cannot be resumed.
@@ -210,32 +192,16 @@ pub enum StartRefusal {
          starting would silently make an empty cluster"
     )]
     DataIncomplete,
-    /// The data is somebody else's.
     #[error("db/etcd is the data of member {found}, and this server was member {remembered}")]
-    MemberMismatch {
-        /// Whose data it is.
-        found: String,
-        /// Who we were.
-        remembered: String,
-    },
+    MemberMismatch { found: String, remembered: String },
     /// The binary is older than the data.
     #[error("this data was last run by etcd {last}; etcd {binary} is older and cannot read it safely")]
-    EtcdOlderThanData {
-        /// What ran last.
-        last: Version,
-        /// What would run.
-        binary: Version,
-    },
+    EtcdOlderThanData { last: Version, binary: Version },
     /// The binary is too much newer than the data.
     #[error(
         "this data was last run by etcd {last}; etcd {binary} is more than one minor newer, and etcd upgrades one minor at a time"
     )]
-    EtcdTooNew {
-        /// What ran last.
-        last: Version,
-        /// What would run.
-        binary: Version,
-    },
+    EtcdTooNew { last: Version, binary: Version },
 }
 
 impl Diagnostic for StartRefusal {
@@ -287,8 +253,6 @@ impl Diagnostic for StartRefusal {
     }
 }
 
-/// Decides.
-///
 /// # Errors
 /// A [`Refusal`] where starting could lose data.
 pub fn plan(observed: &Observed) -> Result<StartPlan, StartRefusal> {

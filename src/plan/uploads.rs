@@ -2,9 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-/// After the first failure.
 const MIN_PAUSE: Duration = Duration::from_secs(30);
-/// The longest pause.
 const MAX_PAUSE: Duration = Duration::from_secs(3600);
 
 /// How long to wait after so many failures in a row. `dice` is from 0 to 1 and spreads servers that failed together over the second half
@@ -18,7 +16,6 @@ pub fn pause(failures: u32, first: Duration, dice: f64) -> Duration {
 /// What decides about whose turn it is.
 #[derive(Clone, Copy, Debug)]
 pub struct QueueEntry {
-    /// Somebody waits for it.
     pub is_waited_for: bool,
     /// Not before; at once, if there is nothing.
     pub due: Option<Instant>,

@@ -16,39 +16,31 @@ use crate::snapshot::inspect::marks::Marks;
 /// A key as it was at a revision.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Value {
-    /// When it was made.
     pub create_revision: i64,
-    /// When it was changed last.
     pub mod_revision: i64,
     /// How often, since it was made.
     pub version: i64,
     /// The lease that it is bound to; 0 for none.
     pub lease: i64,
-    /// Bytes of its value.
     pub length: u64,
     /// Its value, or what was asked for instead.
     pub content: Content,
 }
 
-/// What is wanted of values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wanted {
-    /// Nothing but their lengths.
     Length,
     /// Their SHA-256.
     Digest,
-    /// All of them.
     Value,
 }
 
 /// What is known of a value beside its length.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Content {
-    /// Nothing.
     Unread,
     /// Its SHA-256.
     Digest([u8; 32]),
-    /// All of it.
     Value(Vec<u8>),
 }
 
@@ -73,18 +65,12 @@ pub enum BrowseError {
     #[error(
         "required revision is a future revision: {wanted} was asked for, and the newest in the snapshot is {newest}"
     )]
-    Future {
-        /// What was asked for.
-        wanted: i64,
-        /// The newest there is.
-        newest: i64,
-    },
+    Future { wanted: i64, newest: i64 },
     /// As etcd's error of that name.
     #[error(
         "required revision has been compacted: {wanted} was asked for, and the snapshot was compacted up to {compacted}"
     )]
     Compacted {
-        /// What was asked for.
         wanted: i64,
         /// History is gone up to here.
         compacted: i64,
@@ -112,19 +98,14 @@ impl Value {
     }
 }
 
-/// One change of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// It was written.
     Put(Value),
     /// It was deleted, at this revision.
     Deleted(i64),
 }
 
 /// The keys that begin with `prefix`, as they are at `revision`, or at the newest.
-///
-/// # Errors
-/// If the database is damaged, or does not know that revision.
 pub fn list_keys(
     snapshot: &SnapshotFile,
     prefix: &[u8],
@@ -145,9 +126,6 @@ pub fn list_keys(
 }
 
 /// One key, as it is at `revision`, or at the newest.
-///
-/// # Errors
-/// If the database is damaged, or does not know that revision.
 pub fn get(snapshot: &SnapshotFile, key: &[u8], revision: Option<i64>) -> Result<Option<Value>, BrowseError> {
     let mut found = None;
     each(snapshot, revision, |change| {
@@ -159,9 +137,6 @@ pub fn get(snapshot: &SnapshotFile, key: &[u8], revision: Option<i64>) -> Result
 }
 
 /// Everything that the snapshot still knows of a key up to `revision`, the oldest first.
-///
-/// # Errors
-/// If the database is damaged, or does not know that revision.
 pub fn history(snapshot: &SnapshotFile, key: &[u8], revision: Option<i64>) -> Result<Vec<Event>, BrowseError> {
     let mut events = Vec::new();
     each(snapshot, revision, |change| {
@@ -179,9 +154,7 @@ pub fn history(snapshot: &SnapshotFile, key: &[u8], revision: Option<i64>) -> Re
 /// How a key differs between two snapshots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Difference {
-    /// Only the second has it.
     Added,
-    /// Only the first has it.
     Removed,
     /// Both have it, with other values.
     Changed,
@@ -218,9 +191,6 @@ impl Ord for Difference {
 }
 
 /// The members that a database knows.
-///
-/// # Errors
-/// If the database is damaged.
 pub fn members<I: ReadAt + ?Sized>(database: &I) -> Result<Vec<Member>, ReadError> {
     let database = Database::open_newest(database)?;
     let mut members = Members(Vec::new());

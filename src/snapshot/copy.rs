@@ -26,7 +26,6 @@ const CHUNK: usize = 1 << 18;
 /// So many of them may wait for the hash, which takes longest.
 const QUEUED_CHUNKS: usize = 8;
 
-/// Why it was not copied.
 #[derive(Debug, thiserror::Error)]
 pub enum CopyError {
     /// The live file cannot be held or read.
@@ -41,10 +40,8 @@ pub enum CopyError {
     /// The one that held the pages still is gone.
     #[error("etcd was started anew while its database was copied")]
     EtcdRestarted,
-    /// A thread was lost.
     #[error("a thread of the copy was lost")]
     WorkerPanicked,
-    /// Nobody wants it any more.
     #[error("the copy was broken off")]
     Cancelled,
 }

@@ -7,9 +7,6 @@ use std::path::{Path, PathBuf};
 use crate::durable::{OnPath as _, WriteError};
 
 /// The snapshots in `dir`, by name; none if there is no such directory. Hidden files and directories are none.
-///
-/// # Errors
-/// If it cannot be read.
 pub fn snapshots(dir: &Path) -> Result<Vec<PathBuf>, WriteError> {
     let entries = match fs::read_dir(dir) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),

@@ -32,15 +32,12 @@ const MAX_WINDOW_LOG: u32 = 27;
 /// A zip archive of a snapshot has one or two.
 const MAX_ENTRIES: u64 = 1000;
 
-/// How a snapshot is packed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Compression {
-    /// Not at all.
     #[default]
     Raw,
     /// In a zip archive, as RKE2 does.
     Zip,
-    /// In zstd frames.
     Zstd,
 }
 
@@ -65,45 +62,27 @@ impl Compression {
 /// Why a snapshot cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// There is none.
     #[error("there is no snapshot {}", .0.display())]
     NotFound(PathBuf),
-    /// It cannot be read.
     #[error("cannot read {}", path.display())]
-    Read {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    Read { path: PathBuf, source: io::Error },
     /// It is packed in a way that cannot be unpacked.
     #[error("{} is corrupt: {why}", path.display())]
-    Archive {
-        /// Which.
-        path: PathBuf,
-        /// What is wrong.
-        why: String,
-    },
+    Archive { path: PathBuf, why: String },
     /// It is shorter than its head says: most likely a copy that was not finished.
     #[error("{} is truncated: it has {} of {}", path.display(), format_bytes(*has), format_bytes(*needed))]
     Truncated {
-        /// Which.
         path: PathBuf,
-        /// Bytes of the database.
         has: u64,
         /// Bytes that it must have.
         needed: u64,
     },
-    /// There is no room.
     #[error("{} needs {} to be unpacked, and there are {} free in {}", path.display(), format_bytes(*needed), format_bytes(*free), dir.display())]
     Space {
-        /// Which.
         path: PathBuf,
         /// Bytes; what it claims, or what it had when the room was over.
         needed: u64,
-        /// Bytes.
         free: u64,
-        /// Where.
         dir: PathBuf,
     },
 }
@@ -145,13 +124,10 @@ impl Diagnostic for OpenError {
 /// A snapshot that can be read anywhere.
 #[derive(Debug)]
 pub struct SnapshotFile {
-    /// Where it is stored.
     pub path: PathBuf,
     /// Bytes as it is stored.
     pub stored_size: u64,
-    /// How it is packed.
     pub packing: Compression,
-    /// The database, unpacked.
     pub database: File,
     /// Bytes of the database, without the hash at its end.
     pub database_size: u64,
@@ -160,9 +136,6 @@ pub struct SnapshotFile {
 }
 
 /// Opens and, if need be, unpacks it.
-///
-/// # Errors
-/// If it is not there, cannot be read or unpacked.
 pub fn open(path: &Path) -> Result<SnapshotFile, OpenError> {
     let read = |source: io::Error| match source.kind() {
         ErrorKind::NotFound => OpenError::NotFound(path.to_path_buf()),
@@ -216,9 +189,6 @@ fn read_trailer(file: &File, size: u64) -> io::Result<[u8; 32]> {
 }
 
 /// Tells by the first bytes (RFC 8878 for zstd's, APPNOTE.TXT 4.3.7 for zip's).
-///
-/// # Errors
-/// If they cannot be read.
 pub fn detect_compression(file: &File) -> io::Result<Compression> {
     let mut head = [0; 4];
     let count = file.read_at(&mut head, 0)?;

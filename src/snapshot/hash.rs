@@ -10,9 +10,6 @@ use aws_lc_rs::digest::Context;
 const CHUNK: usize = 1 << 18;
 
 /// Hashes the first `length` bytes. `goes_on` is told how many of them are done, and ends it.
-///
-/// # Errors
-/// If the file cannot be read, or is shorter.
 pub fn feed(context: &mut Context, file: &File, length: u64, goes_on: impl Fn(u64) -> bool) -> io::Result<()> {
     let mut at = 0;
     for_each_chunk(file, length, |piece| {
@@ -23,9 +20,6 @@ pub fn feed(context: &mut Context, file: &File, length: u64, goes_on: impl Fn(u6
 }
 
 /// Reads the first `length` bytes, a piece after the other, for as long as `take` says.
-///
-/// # Errors
-/// If the file cannot be read, or is shorter.
 pub fn for_each_chunk(file: &File, length: u64, mut take: impl FnMut(&[u8]) -> bool) -> io::Result<()> {
     let mut buffer = vec![0; CHUNK];
     let mut at = 0;

@@ -12,7 +12,6 @@ use crate::snapshot::dir;
 use crate::snapshot::file::{self, Compression};
 use crate::snapshot::manifest::{self, Manifest, ManifestState};
 
-/// Threads that read manifests.
 const MAX_THREADS: usize = 4;
 /// Manifests that are not worth another thread.
 const FEW: usize = 256;
@@ -20,13 +19,10 @@ const FEW: usize = 256;
 /// What is known of a snapshot's health.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
-    /// Verified, and the same since.
     Good,
-    /// Never verified.
     Unverified,
     /// Verified once, and another size or time of change since.
     Changed,
-    /// Verified, and damaged.
     Corrupt,
     /// Shorter than its own head says, or without one: a copy that was not finished, most likely.
     Partial,
@@ -35,7 +31,6 @@ pub enum Status {
 }
 
 impl Status {
-    /// The word for it.
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
@@ -49,10 +44,8 @@ impl Status {
     }
 }
 
-/// A snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listed {
-    /// File name.
     pub name: String,
     /// Bytes as stored.
     pub size: u64,
@@ -74,9 +67,6 @@ impl Listed {
 }
 
 /// All of `dir`, the oldest first.
-///
-/// # Errors
-/// If the directory cannot be read.
 pub fn list(dir: &Path) -> Result<Vec<Listed>, WriteError> {
     let paths = dir::snapshots(dir)?;
     let threads = std::thread::available_parallelism().map_or(1, |count| count.get().min(MAX_THREADS));

@@ -38,14 +38,8 @@ pub enum PinnedDatabaseError {
     /// It did not begin like one.
     #[error("etcd's database does not begin like one")]
     MetaPage(#[source] Corruption),
-    /// The file cannot be read.
     #[error("cannot read {}", path.display())]
-    Read {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    Read { path: PathBuf, source: io::Error },
     /// It is no regular file, or reached through a link that is not followed.
     #[error(transparent)]
     Held(#[from] DirError),
@@ -80,7 +74,6 @@ impl Diagnostic for PinnedDatabaseError {
     }
 }
 
-/// The database at one moment.
 pub struct PinnedDatabase {
     path: PathBuf,
     file: File,
@@ -146,17 +139,11 @@ impl PinnedDatabase {
 
     /// The database of an etcd that does not run, as the newest good one of its two heads has it: the other one may have been torn when
     /// etcd was killed.
-    ///
-    /// # Errors
-    /// If it cannot be read, or neither head is good.
     pub fn open_offline(data: &DataDir) -> Result<Self, PinnedDatabaseError> {
         Self::of(open(data)?, &data.etcd_bolt())
     }
 
     /// As [`Self::at_rest`], of the open file whose path is `path`.
-    ///
-    /// # Errors
-    /// As [`Self::at_rest`].
     pub fn of(file: File, path: &Path) -> Result<Self, PinnedDatabaseError> {
         let unreadable = |source| PinnedDatabaseError::Read { path: path.to_path_buf(), source };
         let meta = Database::open_newest(&file).map_err(|error| match error {
@@ -193,7 +180,6 @@ impl PinnedDatabase {
         Ok(Self { path: path.to_path_buf(), file, begun: Vec::new(), size, page_size, held: None })
     }
 
-    /// Bytes of the database.
     #[must_use]
     pub fn size(&self) -> u64 {
         self.size
@@ -212,9 +198,6 @@ impl PinnedDatabase {
     }
 
     /// What etcd sends of the same moment, with its SHA-256, for who wants to compare. Lets the database go.
-    ///
-    /// # Errors
-    /// If etcd breaks off.
     pub async fn received(self) -> Result<Vec<u8>, PinnedDatabaseError> {
         let mut all = self.begun;
         let Some((mut stream, _)) = self.held else { return Ok(all) };
@@ -225,9 +208,6 @@ impl PinnedDatabase {
     }
 
     /// Makes sure that the file is still etcd's: what was read until now is the database then.
-    ///
-    /// # Errors
-    /// If another one is in its place.
     pub fn check(&self) -> Result<(), PinnedDatabaseError> {
         let Some((_, data)) = &self.held else { return Ok(()) };
         let unreadable = |source| PinnedDatabaseError::Read { path: self.path.clone(), source };

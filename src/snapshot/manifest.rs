@@ -18,15 +18,11 @@ pub const DIR: &str = crate::datadir::DataDir::METADATA_NAME;
 /// A manifest may be this large, in bytes.
 const MAX_BYTES: u64 = 1 << 20;
 
-/// A manifest.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Manifest {
-    /// Of this format.
     pub version: u32,
-    /// File name.
     pub name: String,
-    /// Base name.
     pub base: String,
     /// `node-name` of the server that took it.
     pub node: String,
@@ -34,13 +30,9 @@ pub struct Manifest {
     pub size: u64,
     /// RFC 3339.
     pub created: String,
-    /// Of the keyspace.
     pub revision: i64,
-    /// Keys at the revision.
     pub keys: u64,
-    /// Pairs in all buckets.
     pub total_keys: u64,
-    /// Bytes of the database.
     pub database_size: u64,
     /// The etcd that it was taken from.
     pub etcd_version: String,
@@ -65,7 +57,6 @@ pub struct Manifest {
     pub alarms: Vec<String>,
     /// The last time that it was verified.
     pub verification: Option<Verification>,
-    /// Never pruned.
     pub held: bool,
 }
 
@@ -76,16 +67,13 @@ pub struct Verification {
     pub status: String,
     /// RFC 3339.
     pub at: String,
-    /// Bytes.
     pub size: u64,
     /// Nanoseconds since 1970.
     pub modified: i128,
-    /// What was wrong.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finding: Option<String>,
 }
 
-/// Of this format.
 pub const VERSION: u32 = 1;
 
 /// What is known of a snapshot only when all of it was read.
@@ -96,11 +84,9 @@ const OF_ORIGIN: [&str; 6] = ["base", "node", "etcd_version", "reason", "member_
 /// What there is of a manifest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ManifestState {
-    /// None was written.
     Absent,
     /// One was, and what it says (that the snapshot is held, for one) cannot be known.
     Unreadable,
-    /// This one.
     Read(Box<Manifest>),
 }
 
@@ -146,9 +132,6 @@ impl Manifest {
     }
 
     /// Writes it beside its snapshot in `dir`. What a newer quorate wrote there stays.
-    ///
-    /// # Errors
-    /// If it cannot be written.
     pub fn write(&self, dir: &Path) -> Result<(), WriteError> {
         durable::create_dir(&dir.join(DIR), PRIVATE_DIR)?;
         let path = path(dir, &self.name);
@@ -170,9 +153,6 @@ impl Manifest {
 }
 
 /// Removes the manifest of a snapshot that is gone.
-///
-/// # Errors
-/// If it is there and cannot be removed.
 pub fn remove(dir: &Path, name: &str) -> Result<(), WriteError> {
     match durable::remove_file(&path(dir, name)) {
         // One whose name would be too long was never written.
@@ -182,9 +162,6 @@ pub fn remove(dir: &Path, name: &str) -> Result<(), WriteError> {
 }
 
 /// The manifests in `dir` whose snapshots are gone.
-///
-/// # Errors
-/// If the directory cannot be read.
 pub fn orphans(dir: &Path) -> Result<Vec<String>, WriteError> {
     let metadata = dir.join(DIR);
     let entries = match fs::read_dir(&metadata) {

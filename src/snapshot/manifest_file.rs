@@ -10,13 +10,11 @@ use crate::snapshot::manifest::{self, Manifest, Verification};
 use crate::snapshot::prune;
 use crate::snapshot::verify::{Verified, VerifyError};
 
-/// What was written down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Written {
     /// Nothing: it says nothing about the snapshot itself (it is gone, it cannot be read, there was no room to unpack it), or it is
     /// no snapshot of the directory.
     Nothing,
-    /// The result.
     Result,
     /// The result, and what is in the file: it is another one than its manifest spoke of.
     Replaced,
@@ -24,9 +22,6 @@ pub enum Written {
 
 /// Writes it into the manifest; one is made where there was none. `before` is what the file was like when it was begun with: of one that
 /// has changed meanwhile nothing is written.
-///
-/// # Errors
-/// If it cannot be written.
 pub fn write(path: &Path, before: &fs::Metadata, found: &Result<Verified, VerifyError>) -> Result<Written, WriteError> {
     let (status, finding) = match found {
         Ok(_) => ("good", None),

@@ -50,7 +50,6 @@ impl Content {
 pub(super) struct Compressed {
     pub(super) draft: NewFile,
     pub(super) stored_size: u64,
-    /// Of the packed file, hexadecimal.
     pub(super) sha256: String,
 }
 

@@ -16,10 +16,8 @@ use crate::snapshot::manifest::{self, Manifest};
 /// Why nothing was taken away, or not everything.
 #[derive(Debug, thiserror::Error)]
 pub enum PruneError {
-    /// Not one of ours.
     #[error("there is no snapshot {0}")]
     NotFound(String),
-    /// Somebody holds it.
     #[error("{0} is held; nothing was deleted")]
     Held(String),
     /// Nobody can tell whether somebody holds it.
@@ -28,7 +26,6 @@ pub enum PruneError {
     /// There would be no good one left.
     #[error("{0} is the last good snapshot here; nothing was deleted")]
     LastGood(String),
-    /// A thread was lost.
     #[error("a thread was lost")]
     WorkerPanicked,
     /// It could not be removed, looked at or written.
@@ -63,9 +60,6 @@ impl Diagnostic for PruneError {
 }
 
 /// Whether `found`, which are some of `all`, may be deleted. With `force` also the last good one.
-///
-/// # Errors
-/// If one is held, or is the last good one.
 pub fn check_deletable(all: &[Listed], found: &[Listed], force: bool) -> Result<(), PruneError> {
     if let Some(held) = found.iter().find(|listed| is_held(listed)) {
         return Err(PruneError::Held(held.name.clone()));
@@ -87,9 +81,6 @@ fn is_held(listed: &Listed) -> bool {
 }
 
 /// Whether `found` may be held or released.
-///
-/// # Errors
-/// If what is known of one cannot be read.
 pub fn may_be_held(found: &[Listed]) -> Result<(), PruneError> {
     match found.iter().find(|listed| listed.status == Status::Unreadable) {
         Some(unknown) => Err(PruneError::Unreadable(unknown.name.clone())),

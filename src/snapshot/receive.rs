@@ -27,20 +27,15 @@ const WRITEBACK: u64 = 1 << 20;
 /// What stays free: etcd's log grows on the same disk, most likely.
 const RESERVED_FREE_BYTES: u64 = 96 << 20;
 
-/// Why no more is written.
 #[derive(Debug, thiserror::Error)]
 pub enum DiskSpaceError {
-    /// There is no room.
     #[error("a snapshot needs {}, and {} are free in {}", format_bytes(*needed), format_bytes(*free), dir.display())]
     Space {
         /// Bytes, with what has to stay free.
         needed: u64,
-        /// Bytes.
         free: u64,
-        /// Where.
         dir: PathBuf,
     },
-    /// It cannot be written.
     #[error(transparent)]
     Write(#[from] WriteError),
 }
@@ -65,9 +60,6 @@ impl Diagnostic for DiskSpaceError {
 }
 
 /// Whether there is room for `needed` bytes more in `dir`, and for etcd beside them.
-///
-/// # Errors
-/// If there is not.
 pub(super) fn check_space(dir: &Path, needed: u64) -> Result<(), DiskSpaceError> {
     let needed = needed.saturating_add(RESERVED_FREE_BYTES);
     match host::free_bytes(dir) {
@@ -99,9 +91,6 @@ impl SpaceCheckedWriter {
     }
 
     /// Reserves room for all of it.
-    ///
-    /// # Errors
-    /// If there is too little.
     pub(super) fn reserve(&self, file: &File, bytes: u64) -> Result<(), DiskSpaceError> {
         Ok(durable::reserve(file, bytes).map_err(|error| self.explain(error))?)
     }
@@ -110,8 +99,6 @@ impl SpaceCheckedWriter {
         WriteError { act: "write a snapshot into", path: self.dir.clone(), source }
     }
 
-    /// Writes these bytes.
-    ///
     /// # Errors
     /// If they cannot be written, or there is no room for more.
     pub(super) fn write(&mut self, file: &mut File, bytes: &[u8]) -> Result<(), DiskSpaceError> {

@@ -35,20 +35,14 @@ use crate::text::format_bytes;
 /// How often it is told how far a copy is.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 
-/// What to save, and how.
 #[derive(Clone, Debug)]
 pub struct SaveRequest {
-    /// Where to.
     pub dir: PathBuf,
-    /// First part of the name.
     pub base: NamePrefix,
-    /// Second part.
     pub node: String,
-    /// How to pack it.
     pub packing: Compression,
     /// `on-demand` or `scheduled`.
     pub reason: &'static str,
-    /// What to write on it.
     pub labels: BTreeMap<String, String>,
     /// The earlier lives of the data directory.
     pub lineage: Vec<Incarnation>,
@@ -63,10 +57,8 @@ pub struct SaveRequest {
 /// A name this far ahead, in seconds, comes from a clock that was wrong.
 const MAX_CLOCK_AHEAD_SECONDS: u64 = 60;
 
-/// Where etcd has its database.
 #[derive(Clone)]
 pub struct Source {
-    /// The data directory.
     pub data: DataDir,
     /// Whether it is still the same etcd: what another one does with the file is not what the first one held still.
     pub is_same: Arc<dyn Fn() -> bool + Send + Sync>,
@@ -78,20 +70,13 @@ impl std::fmt::Debug for Source {
     }
 }
 
-/// Why there is no snapshot.
 #[derive(Debug, thiserror::Error)]
 pub enum SaveError {
     /// There is no room, or no way to write it.
     #[error(transparent)]
     Pace(#[from] DiskSpaceError),
-    /// etcd broke off.
     #[error("etcd's snapshot broke off after {}", format_bytes(*after))]
-    Stream {
-        /// Bytes.
-        after: u64,
-        /// Why.
-        source: ClientError,
-    },
+    Stream { after: u64, source: ClientError },
     /// What came is not what etcd sent.
     #[error("what etcd sent does not have the SHA-256 that etcd gives for it")]
     Hash,
@@ -106,36 +91,21 @@ pub enum SaveError {
     NotReadBack(#[source] io::Error),
     /// The place for it cannot be used.
     #[error("snapshots cannot be kept in {}: {why}", dir.display())]
-    Unusable {
-        /// Where.
-        dir: PathBuf,
-        /// Why not.
-        why: &'static str,
-    },
+    Unusable { dir: PathBuf, why: &'static str },
     /// Others could exchange what is kept there.
     #[error("snapshots are not kept in {}: {why}, who could exchange what is restored later", dir.display())]
-    Exposed {
-        /// Where.
-        dir: PathBuf,
-        /// Who could do what.
-        why: String,
-    },
-    /// Something could not be written.
+    Exposed { dir: PathBuf, why: String },
     #[error(transparent)]
     Write(#[from] WriteError),
     /// It failed at the end, and what was made cannot be removed.
     #[error("the snapshot failed, and {} could not be removed", path.display())]
     Leftover {
-        /// What is left.
         path: PathBuf,
-        /// Why it failed.
         #[source]
         why: Box<SaveError>,
     },
-    /// Nobody wants it any more.
     #[error("the snapshot was broken off, and nothing of it is left")]
     Cancelled,
-    /// A thread was lost.
     #[error("a thread of the snapshot was lost")]
     WorkerPanicked,
 }
@@ -189,9 +159,6 @@ impl Diagnostic for SaveError {
 
 /// Makes sure that there is a directory for snapshots. It is made if the one above it is there: more would hide a disk that is
 /// not mounted, or a typing error.
-///
-/// # Errors
-/// If it is no directory, or cannot be made.
 pub fn prepare_dir(dir: &Path) -> Result<(), SaveError> {
     let place = |why| SaveError::Unusable { dir: dir.to_path_buf(), why };
     if dir.is_dir() {
@@ -288,9 +255,6 @@ struct UnfinishedSnapshot {
 }
 
 /// As [`save`], of the database of an etcd that does not run.
-///
-/// # Errors
-/// As [`save`].
 pub fn save_offline(wish: &SaveRequest, data: &DataDir, facts: &client::MemberSource) -> Result<Manifest, AppError> {
     prepare_dir(&wish.dir)?;
     let held = PinnedDatabase::open_offline(data)?;
@@ -319,7 +283,6 @@ fn complete(
     })
 }
 
-/// Receives the database from etcd.
 async fn streamed(
     wish: &SaveRequest,
     client: &mut EtcdClient,
@@ -460,7 +423,6 @@ fn publish(wish: &SaveRequest, draft: NewFile, begun: SystemTime) -> Result<Path
     }
 }
 
-/// Writes the manifest.
 fn manifest_of(
     wish: &SaveRequest,
     facts: &client::MemberSource,

@@ -9,7 +9,6 @@ use crate::snapshot::pack::Compressor;
 use crate::snapshot::receive::{DiskSpaceError, SpaceCheckedWriter};
 use crate::snapshot::save::SaveRequest;
 
-/// What is written to.
 pub struct Sink {
     raw: Option<(File, SpaceCheckedWriter)>,
     wish: Option<SaveRequest>,
@@ -24,7 +23,6 @@ impl std::fmt::Debug for Sink {
 }
 
 impl Sink {
-    /// A file, as it is.
     #[must_use]
     pub fn raw(file: File, pace: SpaceCheckedWriter) -> Self {
         Self { raw: Some((file, pace)), wish: None, packer: None, written: 0 }
@@ -64,12 +62,10 @@ impl Sink {
         Ok(())
     }
 
-    /// Bytes so far.
     pub(super) fn written(&self) -> u64 {
         self.written
     }
 
-    /// What can be looked at.
     pub(super) fn file(&self) -> Option<&File> {
         self.raw.as_ref().map(|(file, _)| file)
     }

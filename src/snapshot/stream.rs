@@ -27,16 +27,13 @@ pub struct Streamed {
     pub stored_size: u64,
     /// Of the file as it is stored, hexadecimal.
     pub sha256: String,
-    /// How it is packed.
     pub packing: Compression,
     /// Bytes of the database, without the hash at its end.
     pub database_size: u64,
 }
 
-/// Why it is not good.
 #[derive(Debug, thiserror::Error)]
 pub enum StreamError {
-    /// It does not arrive.
     #[error("it cannot be read to its end")]
     Read(#[source] io::Error),
     /// It is not what was saved.
@@ -74,10 +71,6 @@ impl<R: Read> Read for LimitedReader<R> {
     }
 }
 
-/// Reads all of it.
-///
-/// # Errors
-/// If it breaks off, or is not good.
 pub fn verify(from: impl Read) -> Result<Streamed, StreamError> {
     let tap = LimitedReader { from, hash: Context::new(&digest::SHA256), count: 0, failed: None };
     let mut stored = BufReader::with_capacity(1 << 18, tap);

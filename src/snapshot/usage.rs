@@ -21,18 +21,14 @@ const MAX_PREFIX_BYTES: usize = 64;
 /// What keys with a common prefix take.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Share {
-    /// Keys that are there.
     pub keys: u64,
-    /// Bytes of their newest records.
     pub key_bytes: u64,
     /// Records: keys, their older values, and deletions.
     pub records: u64,
-    /// Bytes of all records.
     pub bytes: u64,
 }
 
 impl Share {
-    /// Both together.
     pub fn add(&mut self, other: &Self) {
         self.keys += other.keys;
         self.key_bytes += other.key_bytes;
@@ -41,25 +37,18 @@ impl Share {
     }
 }
 
-/// What takes the space.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Of the keyspace.
     pub revision: i64,
     /// History is gone up to here.
     pub compact_revision: Option<i64>,
-    /// Everything.
     pub total: Share,
-    /// By prefix, the largest first.
     pub prefixes: Vec<(Vec<u8>, Share)>,
     /// Prefixes that were too many and too small to be counted each.
     pub others: Share,
 }
 
 /// Looks at a database of `length` bytes.
-///
-/// # Errors
-/// If it is damaged or cannot be read.
 pub fn measure<I: ReadAt + ?Sized>(image: &I, length: u64) -> Result<Usage, ReadError> {
     measure_within(image, length, Limits::USUAL)
 }
@@ -102,17 +91,11 @@ fn measure_within<I: ReadAt + ?Sized>(image: &I, length: u64, limits: Limits) ->
 }
 
 /// The revision of the last compaction that was finished: a few pages are read.
-///
-/// # Errors
-/// If the database is damaged there or cannot be read.
 pub fn last_compaction<I: ReadAt + ?Sized>(image: &I, length: u64) -> Result<Option<i64>, ReadError> {
     Ok(Marks::read(&Database::open(image, length, Length::AtLeast)?)?.finished())
 }
 
 /// Bytes of the pages that hold something. etcd's own number may be that of the transaction before the last one.
-///
-/// # Errors
-/// If the database is damaged or cannot be read.
 pub fn in_use<I: ReadAt + ?Sized>(image: &I, length: u64) -> Result<u64, ReadError> {
     let database = Database::open(image, length, Length::AtLeast)?;
     Ok(database.reachable_pages()?.count() * u64::from(database.meta().page_size))

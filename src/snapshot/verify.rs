@@ -23,10 +23,8 @@ pub enum VerifyError {
     /// It cannot be opened or unpacked.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// It is damaged.
     #[error("{} is corrupt: {finding}{}", path.display(), hash_note(*.hash_is_right))]
     Corrupt {
-        /// Which.
         path: PathBuf,
         /// The first thing that is wrong.
         finding: Corruption,
@@ -38,12 +36,7 @@ pub enum VerifyError {
     NoHash(PathBuf),
     /// It cannot be read to its end.
     #[error("cannot read {}", path.display())]
-    Read {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    Read { path: PathBuf, source: io::Error },
 }
 
 impl VerifyError {
@@ -90,17 +83,13 @@ impl Diagnostic for VerifyError {
 /// A snapshot that was found good.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verified {
-    /// Where.
     pub path: PathBuf,
     /// Bytes as it is stored.
     pub stored_size: u64,
-    /// How it is packed.
     pub packing: Compression,
-    /// Bytes of the database.
     pub database_size: u64,
     /// SHA-256 of the file as it is stored, hexadecimal.
     pub sha256: String,
-    /// What is in it.
     pub inspection: Inspection,
 }
 
@@ -112,9 +101,6 @@ pub struct VerifyOptions {
 }
 
 /// Verifies the snapshot at `path`. `progress` is told how much is done, of how much, in bytes.
-///
-/// # Errors
-/// The first thing that is wrong.
 pub fn verify(
     path: &Path,
     demands: VerifyOptions,

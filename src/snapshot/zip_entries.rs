@@ -14,9 +14,6 @@ const MAX_COMMENT_BYTES: u64 = 65535;
 const LOCATOR: usize = 20;
 
 /// How many entries there are; `None` if nothing says so.
-///
-/// # Errors
-/// If it cannot be read.
 pub fn count(file: &File) -> io::Result<Option<u64>> {
     let size = file.metadata()?.len();
     let from = size.saturating_sub(END as u64 + MAX_COMMENT_BYTES);

@@ -24,10 +24,8 @@ pub fn parse(text: &str) -> Option<u64> {
     Some(total)
 }
 
-/// Not an age.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AgeError {
-    /// It cannot be read.
     #[error("wants a length of time such as 36h, 30d or 8w")]
     Form,
     /// Minutes here, months in other tools that keep snapshots.
@@ -37,9 +35,6 @@ pub enum AgeError {
 
 /// How long snapshots are kept, in seconds: as [`parse`], but a lone `m` is refused, because for restic it is a month. After an `h`, as
 /// in Go's `1h30m0s`, it can only be minutes.
-///
-/// # Errors
-/// If it is none.
 pub fn parse_age(text: &str) -> Result<u64, AgeError> {
     let parts = parts(text).ok_or(AgeError::Form)?;
     let is_ambiguous =
@@ -120,7 +115,6 @@ mod tests {
         }
     }
 
-    /// Bugs W9.
     #[test]
     fn an_age_says_whether_it_means_minutes_or_months() {
         for (text, expected) in [

@@ -12,13 +12,10 @@ const OPTION: &str = "etcd-s3-endpoint";
 /// AWS itself, whose endpoints follow from the region.
 const AWS: &str = "s3.amazonaws.com";
 
-/// Where the store is.
 pub(super) struct Endpoint {
-    /// Nothing for AWS itself.
     pub(super) url: Option<String>,
     /// For people: host, and port if there is one.
     pub(super) host: String,
-    /// Without TLS.
     pub(super) is_plain: bool,
     /// Without the scheme, the user's blanks and slashes.
     rest: String,
@@ -139,7 +136,6 @@ fn region_of(host: &str) -> Option<&str> {
 mod tests {
     use super::*;
 
-    /// Bugs W3.
     #[test]
     fn the_region_follows_from_the_host_of_a_known_store() {
         for (host, expected) in [
@@ -171,7 +167,6 @@ mod tests {
         }
     }
 
-    /// Bugs F9.
     #[test]
     fn what_can_be_no_url_is_refused() {
         for text in [

@@ -34,7 +34,6 @@ const TOKEN: &str = "etcd-s3-session-token";
 /// What was set of `etcd-s3…`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct S3Config {
-    /// Snapshots are uploaded.
     pub is_on: bool,
     /// It was said on the command line: a snapshot to restore is one there.
     pub is_asked: bool,
@@ -49,7 +48,6 @@ pub struct S3Config {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{option}`: {what}")]
 pub struct S3ConfigError {
-    /// Which.
     pub option: &'static str,
     /// What is wrong, and what would be right.
     pub what: String,
@@ -164,9 +162,6 @@ impl S3Config {
     }
 
     /// What it comes to. Files that it names are read now.
-    ///
-    /// # Errors
-    /// The first thing that is wrong.
     pub fn target(&self) -> Result<Target, S3ConfigError> {
         let mut texts = self.texts.clone();
         if let Some(path) = self.texts.get("etcd-s3-config-file") {

@@ -177,7 +177,6 @@ mod tests {
         Ok(found.into_iter().map(|(name, value)| (name, value.reveal().to_owned())).collect())
     }
 
-    /// Bugs F2: in both formats.
     #[test]
     fn what_programs_write_for_not_set_is_not_set() {
         let yaml = "etcd-s3-endpoint: \"\"\netcd-s3-endpoint-ca: null\netcd-s3-endpoint-ca-name: ''\nregion: {}\nfolder: []\n\

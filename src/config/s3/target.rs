@@ -11,21 +11,16 @@ pub enum Lookup {
     /// Into the host's name at AWS, into the path elsewhere.
     #[default]
     Auto,
-    /// Into the host's name.
     Dns,
-    /// Into the path.
     Path,
 }
 
-/// Through which proxy.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Proxy {
     /// The one that `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` say.
     #[default]
     Environment,
-    /// None, whatever they say.
     None,
-    /// This one, a URL.
     Url(Secret),
 }
 
@@ -40,35 +35,27 @@ pub enum Encryption {
     Customer(Secret),
 }
 
-/// Keys that were given.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Keys {
     /// The one that may be seen.
     pub access_key: Secret,
-    /// The one that may not.
     pub secret_key: Secret,
-    /// Of keys that expire.
     pub session_token: Option<Secret>,
     /// The option that they came from.
     pub source: &'static str,
 }
 
-/// What can be connected to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     /// A URL; nothing for AWS, whose endpoints follow from the region.
     pub endpoint: Option<String>,
-    /// For people: the host.
     pub host: String,
-    /// Without TLS.
     pub is_plain: bool,
     /// PEM, beside the system's roots.
     pub cas: Vec<Vec<u8>>,
-    /// Whoever answers is believed.
     pub skip_verify: bool,
     /// `us-east-1` and the like.
     pub region: String,
-    /// Its name.
     pub bucket: String,
     /// Where in it, without slashes around; empty for the bucket itself.
     pub folder: String,
@@ -76,11 +63,9 @@ pub struct Target {
     pub lookup: Lookup,
     /// Given ones; otherwise they are looked for as AWS' own tools do.
     pub keys: Option<Keys>,
-    /// Through which proxy.
     pub proxy: Proxy,
     /// Nothing happens for so long: something is wrong.
     pub timeout: Duration,
-    /// By the store.
     pub encryption: Option<Encryption>,
     /// Such as `STANDARD_IA`.
     pub storage_class: Option<String>,

@@ -19,15 +19,10 @@ pub(in crate::snapshot) struct Marks {
     term: u64,
     pub(in crate::snapshot) storage_version: Option<String>,
     storage_minor: Option<u32>,
-    /// Where the marks are.
     offset: u64,
 }
 
 impl Marks {
-    /// Reads and checks them.
-    ///
-    /// # Errors
-    /// If they are not as etcd writes them.
     pub(in crate::snapshot) fn read<I: ReadAt + ?Sized>(database: &Database<'_, I>) -> Result<Self, ReadError> {
         let mut marks = Self::default();
         database.walk_bucket(b"meta", &mut marks)?;
@@ -64,9 +59,6 @@ impl Marks {
     }
 
     /// Whether they fit to what else was `found`. `last` is the newest revision that left a record.
-    ///
-    /// # Errors
-    /// If they do not.
     pub(in crate::snapshot) fn check(&self, found: &Inspection, last: i64) -> Result<(), Corruption> {
         let cluster = found.cluster_version.as_ref().and_then(|version| schema::version(version.as_bytes()).ok());
         if let (Some(cluster), Some(storage)) = (cluster, self.storage_minor)
@@ -87,9 +79,6 @@ impl Marks {
     }
 
     /// A compaction after the newest record: its deletions were the newest ones, and nothing that it takes away can be left.
-    ///
-    /// # Errors
-    /// If something is.
     pub(in crate::snapshot) fn check_nothing_left(&self, last: i64, is_something_left: bool) -> Result<(), Corruption> {
         match self.scheduled_compaction {
             Some(scheduled) if scheduled > last && is_something_left => Err(self.wrong(format!(

@@ -35,7 +35,6 @@ const MAX_VALUE_BYTES: usize = 1 << 20;
 /// What was found in a database that is whole.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Inspection {
-    /// The revision of the keyspace.
     pub revision: i64,
     /// Up to here history was compacted, if it ever was.
     pub compact_revision: Option<i64>,
@@ -51,11 +50,9 @@ pub struct Inspection {
     pub cluster_version: Option<String>,
     /// The version of the storage format; from 3.6 on.
     pub storage_version: Option<String>,
-    /// Leases.
     pub leases: u64,
     /// Alarms, such as `NOSPACE`.
     pub alarms: Vec<String>,
-    /// Clients have to log in.
     pub auth_enabled: bool,
     /// Members, as the database knows them.
     pub members: Vec<u64>,
@@ -82,9 +79,6 @@ impl Inspection {
 }
 
 /// Inspects a database of `length` bytes. `progress` is told how many pages were read, of how many, in both walks together.
-///
-/// # Errors
-/// The first thing that is wrong, with its place.
 pub fn inspect<I: ReadAt + ?Sized>(
     image: &I,
     length: u64,

@@ -25,7 +25,6 @@ impl Limits {
 #[derive(Clone, Debug, Default)]
 pub struct Keys(RandomState);
 
-/// The hash of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hash {
     /// 64 bits.
@@ -35,7 +34,6 @@ pub struct Hash {
 }
 
 impl Keys {
-    /// The hash of a key.
     #[must_use]
     pub fn hash(&self, key: &[u8]) -> Hash {
         let mut hasher = self.0.build_hasher();
@@ -57,9 +55,7 @@ pub struct Share {
 }
 
 impl Share {
-    /// All keys.
     pub const ALL: Self = Self { from: 0, width: 1 << 32 };
-    /// None, and behind all others.
     pub const NONE: Self = Self { from: 1 << 32, width: 0 };
 
     /// Whether the key with this hash is in it.
@@ -84,7 +80,6 @@ impl Share {
     }
 }
 
-/// A bit for each record.
 #[derive(Clone, Debug, Default)]
 pub struct Superseded {
     bits: Vec<u64>,
@@ -103,14 +98,12 @@ impl Superseded {
         self.bits[word] |= bit;
     }
 
-    /// Whether it is marked.
     #[must_use]
     pub fn has(&self, place: u64) -> bool {
         let word = usize::try_from(place / 64).ok().and_then(|word| self.bits.get(word));
         word.is_some_and(|word| word & (1 << (place % 64)) != 0)
     }
 
-    /// How many are marked.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.count
@@ -133,7 +126,6 @@ pub struct Newest {
 }
 
 impl Newest {
-    /// Empty, for these keys.
     #[must_use]
     pub fn new(capacity: usize, share: Share) -> Self {
         Self { entries: Vec::new(), share, capacity, tidy_at: capacity.min(1 << 16), starts: Vec::new() }
@@ -208,13 +200,11 @@ impl Newest {
         among.binary_search_by_key(&wanted, |entry| entry >> (PLACE_BITS + 1)).is_ok()
     }
 
-    /// Keys that are there.
     #[must_use]
     pub fn alive(&self) -> u64 {
         self.entries.iter().filter(|entry| **entry & 1 == 1).count() as u64
     }
 
-    /// Nothing is in it.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
@@ -241,7 +231,6 @@ pub struct Once {
 }
 
 impl Once {
-    /// Empty, for these keys.
     #[must_use]
     pub fn new(capacity: usize, share: Share) -> Self {
         Self { hashes: Vec::new(), share, capacity }
@@ -253,7 +242,6 @@ impl Once {
         self.share
     }
 
-    /// Adds a key.
     pub fn add(&mut self, hash: Hash) {
         if !self.share.has(hash) {
             return;

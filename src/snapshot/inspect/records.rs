@@ -10,7 +10,6 @@ use crate::snapshot::inspect::marks::Marks;
 use crate::snapshot::inspect::newest::{Hash, Keys, Limits, Newest, Once, Share, Superseded};
 use crate::text::escape_control;
 
-/// The bucket of records.
 const KEY: &[u8] = b"key";
 /// Keys that seem to be there twice and are looked at again.
 const MAX_PASSES: usize = 16;
@@ -44,7 +43,6 @@ pub(super) struct Records {
     /// Of those before: each key is there once.
     once: Once,
     superseded: Superseded,
-    /// Records so far.
     place: u64,
     /// Those up to the last compaction.
     old: u64,
@@ -173,21 +171,14 @@ impl Records {
     }
 }
 
-/// What the records come to.
 pub(super) struct Counted {
-    /// Of the keyspace.
     pub(super) revision: i64,
-    /// Keys that are there.
     pub(super) keys: u64,
-    /// What a member answers.
     pub(super) hash_kv: u32,
 }
 
 impl Records {
     /// The walks after the first one: which records up to the last compaction are not the newest of their keys any more.
-    ///
-    /// # Errors
-    /// If the database is damaged, or the records contradict the marks.
     pub(super) fn count<I: ReadAt + ?Sized>(
         mut self,
         database: &Database<'_, I>,

@@ -9,7 +9,6 @@ use crate::snapshot::manifest::{self, Manifest};
 use crate::snapshot::prune::{self, PruneError};
 use crate::snapshot::store::{Removed, Store};
 
-/// A directory.
 #[derive(Clone, Debug)]
 pub struct Directory(pub PathBuf);
 

@@ -22,7 +22,6 @@ pub use crate::snapshot::store::select::similar_name;
 use crate::snapshot::store::select::{self, KnownSnapshots};
 use crate::text::escape_control;
 
-/// Shows what there is.
 pub(super) const LIST: &str = "quorate etcd-snapshot ls";
 /// The same in object storage alone.
 pub(super) const LIST_S3: &str = "quorate etcd-snapshot ls --s3";
@@ -33,7 +32,6 @@ const SEARCH_TIMEOUT: Duration = Duration::from_secs(20);
 pub struct SnapshotLocator {
     /// On this node; the first that has the name counts.
     pub dirs: Vec<PathBuf>,
-    /// In object storage.
     pub s3: S3Config,
     /// Who we are there, unless keys are given.
     pub lender: Option<SharedCredentialsProvider>,
@@ -41,7 +39,6 @@ pub struct SnapshotLocator {
     pub owner: Owner,
     /// The data directory, where what was read of a bucket is kept.
     pub data: DataDir,
-    /// Tells people what is done.
     pub tell: fn(Notice<'_>),
 }
 
@@ -51,23 +48,18 @@ pub enum Notice<'a> {
     Unseen(&'a AppError),
     /// This one is passed over, or verified first.
     Considered(String),
-    /// This one is taken.
     Chosen(String),
 }
 
-/// A snapshot that was found.
 #[derive(Debug)]
 pub enum Located {
-    /// On this node.
     Local(PathBuf),
-    /// In object storage.
     Remote(Box<RemoteSnapshot>),
 }
 
 /// Why a snapshot is not found.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LocateError {
-    /// Two have the name.
     #[error("two different snapshots are called {name}: {} and {there}", here.display())]
     Ambiguous { name: String, here: PathBuf, there: String },
     /// The store takes its time, and it does not matter that much.
@@ -76,13 +68,11 @@ pub(super) enum LocateError {
     /// Somebody does not want it any more.
     #[error("cancelled")]
     Cancelled,
-    /// A thread was lost.
     #[error("internal error: a worker thread panicked")]
     WorkerPanicked,
     /// A URL without a key in it.
     #[error("{0} names no snapshot: the form is s3://BUCKET/KEY")]
     NoKey(String),
-    /// There is none.
     #[error("there is no snapshot {name} in {}", places.join(", nor in "))]
     NotFound { name: String, places: Vec<String>, hint: Option<String>, list: &'static str },
     /// There are some, and none can be used.
@@ -137,7 +127,6 @@ impl SnapshotLocator {
         self.locate_bare(named).await
     }
 
-    /// In one bucket alone.
     async fn locate_in(&self, bucket: Bucket, name: &str) -> Result<Located, AppError> {
         match RemoteSnapshot::head(bucket.clone(), name).await {
             Err(error) if error.kind == S3ErrorKind::NoObject => {}

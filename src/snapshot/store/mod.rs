@@ -12,7 +12,6 @@ use crate::snapshot::list::Listed;
 /// What became of snapshots that were to be removed.
 #[derive(Debug, Default)]
 pub struct Removed {
-    /// These are gone.
     pub gone: Vec<String>,
     /// These are kept by a lock, with what the store said.
     pub kept: Vec<(String, String)>,
@@ -20,29 +19,17 @@ pub struct Removed {
     pub failed: Option<AppError>,
 }
 
-/// A place for snapshots.
 pub trait Store {
-    /// For people.
     fn place(&self) -> String;
 
     /// Where one of them is: a URL.
     fn location(&self, name: &str) -> String;
 
     /// All of them, the oldest first.
-    ///
-    /// # Errors
-    /// If that cannot be told.
     fn list(&self) -> impl Future<Output = Result<Vec<Listed>, AppError>> + Send;
 
     /// Removes some, with all that belongs to them.
-    ///
-    /// # Errors
-    /// If nothing can be removed at all.
     fn remove(&self, names: &[String]) -> impl Future<Output = Result<Removed, AppError>> + Send;
 
-    /// Holds one, or releases it.
-    ///
-    /// # Errors
-    /// If that cannot be written down.
     fn hold(&self, listed: &Listed, held: bool) -> impl Future<Output = Result<(), AppError>> + Send;
 }

@@ -25,7 +25,6 @@ use crate::text::escape_control;
 /// How often it is told how far a download is.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 
-/// One in object storage.
 #[derive(Debug)]
 pub struct RemoteSnapshot {
     bucket: Bucket,
@@ -64,7 +63,6 @@ impl RemoteSnapshot {
         self.manifest.as_ref()
     }
 
-    /// For people.
     #[must_use]
     pub fn url(&self) -> String {
         self.bucket.url(&self.remote.key)
@@ -122,9 +120,6 @@ impl RemoteSnapshot {
     }
 
     /// Gets it into `dir`, which may have what an earlier attempt got. `progress` is told how many bytes came, of how many.
-    ///
-    /// # Errors
-    /// If it does not come whole, and as it was uploaded.
     pub async fn fetch(
         &self,
         dir: &Path,

@@ -17,11 +17,8 @@ use crate::snapshot::store::s3::{Bucket, verify as remote};
 use crate::snapshot::verify::{self, VerifyOptions};
 use crate::text::{age, escape_control};
 
-/// Where snapshots are.
 pub(super) enum SearchedPlace {
-    /// On this node.
     Here(PathBuf),
-    /// In object storage.
     There(Box<Bucket>),
 }
 
@@ -113,9 +110,6 @@ fn candidate(listed: &Listed, is_here: bool, owner: &Owner) -> SelectCandidate {
 }
 
 /// The newest good snapshot that `word` means.
-///
-/// # Errors
-/// If it means none, or none that is good.
 pub(super) async fn newest(
     places: &SnapshotLocator,
     known: &[KnownSnapshots],
@@ -173,7 +167,6 @@ fn without_ending<'k>(origins: &[(&'k KnownSnapshots, usize)], word: &str) -> Op
     origins.iter().copied().find(|(known, index)| crate::plan::snapshot_name::stem(&known.all[*index].name) == word)
 }
 
-/// What was probably meant.
 fn hint(candidates: &[SelectCandidate], word: &str, owner: &Owner) -> Option<String> {
     if Path::new(word).is_file() {
         return Some(format!("to use the file in this directory, name it ./{};", escape_control(word)));

@@ -17,10 +17,8 @@ const CHUNK: usize = 64 << 10;
 const BUFFERED_BYTES: u64 = 4 << 20;
 /// The slowest that those may be on their way, in bytes a second.
 const MIN_BYTES_PER_SECOND: u64 = 64 << 10;
-/// How often it is looked.
 const CHECK_INTERVAL: Duration = Duration::from_millis(200);
 
-/// How far a body is.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
     /// One more with each piece that is taken.
@@ -58,7 +56,6 @@ impl Body for Chunks {
     }
 }
 
-/// A body of these bytes.
 pub(super) fn of(bytes: &Bytes, progress: &Arc<Progress>) -> ByteStream {
     let (bytes, progress) = (bytes.clone(), progress.clone());
     ByteStream::new(SdkBody::retryable(move || {

@@ -11,7 +11,6 @@ use serde_json::Value;
 use crate::durable::{self, PRIVATE_DIR, PRIVATE_FILE};
 use crate::snapshot::store::s3::index::Index;
 
-/// Of this format.
 const VERSION: u32 = 1;
 
 /// What was read, by key: its `ETag`, and what was in it.
@@ -47,13 +46,11 @@ impl Cache {
         self.known.get(key).filter(|(known, _)| known == etag).map(|(_, value)| value)
     }
 
-    /// What was read now.
     pub(super) fn put(&mut self, key: String, etag: String, value: Value) {
         self.known.insert(key, (etag, value));
         self.is_changed = true;
     }
 
-    /// What is remembered of findings.
     pub(super) fn index(&self) -> &Index {
         &self.index
     }

@@ -14,22 +14,15 @@ use crate::snapshot::store::s3::{Bucket, Object, md5_of, with_customer_key, with
 /// What was tried, and how it went.
 #[derive(Clone, Debug)]
 pub struct Step {
-    /// What.
     pub name: &'static str,
-    /// How it went, for people.
     pub what: String,
-    /// How bad it is.
     pub verdict: StepResult,
-    /// What to do, if anything.
     pub next: Option<String>,
 }
 
-/// How bad something is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StepResult {
-    /// It works.
     Good,
-    /// Worth knowing.
     Note,
     /// Snapshots cannot be kept there so.
     Bad,
@@ -37,7 +30,6 @@ pub enum StepResult {
 
 /// A part but the last is not smaller (Amazon S3 user guide, "multipart upload limits").
 const PART: usize = 5 << 20;
-/// What is written begins so.
 const CHECK: &str = ".quorate-check-";
 /// What is as old, in seconds, is no check's that still runs.
 const LEFTOVER_AGE_SECONDS: u64 = 3600;

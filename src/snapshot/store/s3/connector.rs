@@ -33,19 +33,14 @@ use crate::snapshot::store::s3::error::{S3Error, S3ErrorKind};
 const METADATA_ADDRESSES: &str =
     "169.254.169.254,169.254.170.2,169.254.170.23,fd00:ec2::254,fd00:ec2::23,localhost,127.0.0.1,::1";
 
-/// Who is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RequestTarget {
-    /// The store.
     Store,
     /// Those who have credentials: near ones without a proxy.
     Credentials,
 }
 
 /// A client for the store, or for where credentials come from.
-///
-/// # Errors
-/// If TLS cannot be set up as configured.
 pub(super) fn client(target: &Target, asked: RequestTarget) -> Result<SharedHttpClient, S3Error> {
     let proxy = proxy(target);
     if asked == RequestTarget::Store && target.skip_verify && !target.is_plain {
@@ -126,7 +121,6 @@ fn proxy(target: &Target) -> Option<Intercept> {
     }
 }
 
-/// One that believes whoever answers.
 fn insecure(proxy: Option<&Intercept>) -> Result<SharedHttpClient, S3Error> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let config = ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions();

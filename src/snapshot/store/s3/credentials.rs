@@ -40,7 +40,6 @@ pub struct SharedCredentials {
 }
 
 impl SharedCredentials {
-    /// As the SDK has them.
     #[must_use]
     pub fn source_label(self) -> Credentials {
         let expires = self.expires.map(|seconds| UNIX_EPOCH + Duration::from_secs(seconds));
@@ -60,9 +59,6 @@ pub struct CachedCredentials {
 
 impl CachedCredentials {
     /// Given ones, or those that `lender` has, or whoever finds them.
-    ///
-    /// # Errors
-    /// If TLS cannot be set up as configured.
     pub async fn new(target: &Target, lender: Option<SharedCredentialsProvider>) -> Result<Self, S3Error> {
         let from = if let Some(keys) = &target.keys {
             let token = keys.session_token.as_ref().map(|token| token.reveal().to_owned());
@@ -98,9 +94,6 @@ impl CachedCredentials {
     }
 
     /// What they are now, and where they came from.
-    ///
-    /// # Errors
-    /// If there are none.
     pub async fn find(&self, target: &Target) -> Result<(Credentials, String), S3Error> {
         let found = self.ask().await.map_err(|error| {
             let why = match &error {
@@ -129,9 +122,6 @@ impl ProvideCredentials for CachedCredentials {
 }
 
 /// What another process of ours may use for a while.
-///
-/// # Errors
-/// If there are none.
 pub async fn export_credentials(target: &Target) -> Result<SharedCredentials, S3Error> {
     let (found, source) = CachedCredentials::new(target, None).await?.find(target).await?;
     Ok(SharedCredentials {

@@ -40,20 +40,10 @@ const MIN_BYTES: u64 = 4096;
 /// Why a snapshot did not arrive.
 #[derive(Debug, thiserror::Error)]
 pub enum DownloadError {
-    /// The store, or the way.
     #[error(transparent)]
     S3(#[from] S3Error),
-    /// It does not fit.
     #[error("the download needs {}, and {} are free in {}", format_bytes(*needed), format_bytes(*free), dir.display())]
-    Space {
-        /// Bytes.
-        needed: u64,
-        /// Bytes.
-        free: u64,
-        /// Where.
-        dir: PathBuf,
-    },
-    /// It cannot be written.
+    Space { needed: u64, free: u64, dir: PathBuf },
     #[error(transparent)]
     Write(#[from] WriteError),
 }
@@ -82,11 +72,8 @@ impl Diagnostic for DownloadError {
 /// What is to be got, and what it was like when it was looked at.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RemoteObject {
-    /// Its key.
     pub key: String,
-    /// Bytes.
     pub size: u64,
-    /// What changes with it.
     pub etag: String,
     /// CRC-64/NVME of all of it, base64, if the store or the manifest says.
     pub crc64nvme: Option<String>,
@@ -94,14 +81,10 @@ pub struct RemoteObject {
     pub sha256: Option<String>,
     /// It is the very object that its manifest was written for.
     pub is_as_described: bool,
-    /// What was written on it.
     pub metadata: HashMap<String, String>,
 }
 
 /// What is known of an object that is to be got.
-///
-/// # Errors
-/// If there is none, or the store does not say.
 pub async fn head(bucket: &Bucket, key: &str) -> Result<RemoteObject, S3Error> {
     let found = match upload::head(bucket, key).await {
         Ok(found) => found,
@@ -131,9 +114,6 @@ struct Record {
 
 /// Gets it into the file `to`, whose directory must be there. What an earlier attempt has of the same object is kept. Nothing is at `to`
 /// before all of it is, and its checksum is right.
-///
-/// # Errors
-/// If it does not arrive whole, or there is no room.
 pub async fn download(
     bucket: &Bucket,
     remote: &RemoteObject,
@@ -368,9 +348,6 @@ pub struct Stream {
 
 impl Stream {
     /// What comes next; nothing at the end.
-    ///
-    /// # Errors
-    /// If it breaks off, or hardly anything comes.
     pub async fn next(&mut self) -> Result<Option<Bytes>, S3Error> {
         let silent = |url: &str, what: &str| S3Error::new("download", url, S3ErrorKind::Timeout, what);
         match tokio::time::timeout(self.timeout, self.body.try_next()).await {
@@ -421,10 +398,6 @@ async fn receive(bucket: &Bucket, remote: &RemoteObject, start: u64, length: u64
     Ok(Stream { body: found.body, timeout: bucket.target.timeout, url, came: 0, since: crate::clock::monotonic() })
 }
 
-/// All of it, in order.
-///
-/// # Errors
-/// If the store does not begin.
 pub async fn stream(bucket: &Bucket, remote: &RemoteObject) -> Result<Stream, S3Error> {
     receive(bucket, remote, 0, remote.size).await
 }

@@ -17,13 +17,11 @@ use crate::text::escape_control;
 pub enum S3ErrorKind {
     /// No way there: no such name, nobody listens, the connection broke.
     Unreachable,
-    /// Nobody answered in time.
     Timeout,
     /// The two did not agree on TLS, or the certificate is not trusted.
     Tls,
     /// The proxy does not let us through.
     Proxy,
-    /// There are no credentials.
     NoCredentials,
     /// The store knows who asks, and says no.
     Denied,
@@ -31,13 +29,10 @@ pub enum S3ErrorKind {
     UnknownKey,
     /// The secret is not that of the access key.
     WrongSecret,
-    /// They were good once.
     Expired,
     /// The two clocks are too far apart.
     ClockSkewed,
-    /// There is no such bucket.
     NoBucket,
-    /// There is no such object.
     NoObject,
     /// The bucket is in another region, which is known or not.
     OtherRegion(Option<String>),
@@ -49,28 +44,20 @@ pub enum S3ErrorKind {
     Throttled,
     /// What was stored or came back is not what was sent.
     ChecksumMismatch,
-    /// It is another object now.
     Replaced,
-    /// Another snapshot has its name.
     NameConflict,
     /// What was to be uploaded is not what was verified.
     SourceChanged,
     /// What it sends has no end.
     InvalidResponse,
-    /// The store cannot do this.
     Unsupported,
-    /// Anything else.
     Other,
 }
 
-/// A request that failed.
 #[derive(Debug)]
 pub struct S3Error {
-    /// What was to be done.
     act: String,
-    /// Where.
     place: String,
-    /// What kind of failure.
     pub kind: S3ErrorKind,
     why: Cause,
 }
@@ -100,7 +87,6 @@ impl Error for S3Error {
 }
 
 impl S3Error {
-    /// One of our own.
     #[must_use]
     pub fn new(act: impl Into<String>, place: impl Into<String>, kind: S3ErrorKind, why: impl Into<String>) -> Self {
         let clean = |text: String| escape_control(&one_line(&text));
@@ -162,7 +148,6 @@ impl S3Error {
         )
     }
 
-    /// Why.
     #[must_use]
     pub fn why(&self) -> &str {
         &self.why.0
@@ -244,7 +229,6 @@ where
     }
 }
 
-/// The store said no.
 fn answered(
     target: &Target,
     raw: &HttpResponse,

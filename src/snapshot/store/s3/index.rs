@@ -29,15 +29,12 @@ const FORGET_AFTER: Duration = Duration::from_secs(86_400);
 /// What was found of a snapshot.
 #[derive(Clone, Debug)]
 pub struct VerificationRecord {
-    /// Its name.
     pub name: String,
     /// Which version of the object was looked at.
     pub version: String,
-    /// What was found.
     pub verification: Verification,
 }
 
-/// The index.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub(super) struct Index {
@@ -80,9 +77,6 @@ impl Index {
 }
 
 /// Writes down what was found. `is_there` knows which snapshots there are, `cache` is a file with what is remembered here.
-///
-/// # Errors
-/// If the store does not take it.
 pub async fn record(
     bucket: &Bucket,
     cache: Option<&Path>,

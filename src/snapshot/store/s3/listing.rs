@@ -28,7 +28,6 @@ const MAX_BYTES: usize = 128 << 20;
 /// A manifest as it lies in a bucket: what is known of the snapshot, and under `object` what is known of its object.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RemoteManifest {
-    /// The snapshot.
     pub manifest: Manifest,
     /// What was there after its upload.
     pub object: Uploaded,
@@ -49,21 +48,15 @@ impl RemoteManifest {
     }
 }
 
-/// A snapshot in a bucket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InBucket {
-    /// As it is shown.
     pub listed: Listed,
-    /// Its object.
     pub object: Object,
     /// CRC-64/NVME of it, base64, if the manifest says and is of this object.
     pub crc64nvme: Option<String>,
 }
 
 /// All snapshots, the oldest first. `cache` is a file for what was read before.
-///
-/// # Errors
-/// If the store does not say.
 pub async fn list(bucket: &Bucket, cache: Option<&Path>) -> Result<Vec<InBucket>, S3Error> {
     let prefix = bucket.target().prefix();
     let metadata = format!("{prefix}{METADATA}");
@@ -196,9 +189,6 @@ async fn read_all(bucket: &Bucket, mut wanted: Vec<Object>) -> Result<Vec<(Objec
 }
 
 /// Writes down what there is now, after an upload.
-///
-/// # Errors
-/// If the store does not take it.
 pub async fn write_manifest(bucket: &Bucket, manifest: &Manifest, uploaded: &Uploaded) -> Result<(), S3Error> {
     let key = bucket.manifest_key(&manifest.name);
     let manifest = Manifest { held: false, ..manifest.clone() };
@@ -207,9 +197,6 @@ pub async fn write_manifest(bucket: &Bucket, manifest: &Manifest, uploaded: &Upl
 }
 
 /// The manifest of one snapshot, without a listing.
-///
-/// # Errors
-/// If the store does not say.
 pub async fn read_manifest(bucket: &Bucket, name: &str) -> Result<Option<RemoteManifest>, S3Error> {
     let bytes = match bucket.read(&bucket.manifest_key(name)).await {
         Err(error) if error.is_of_one_object() => None,
@@ -223,9 +210,6 @@ fn hold_key(bucket: &Bucket, name: &str) -> String {
 }
 
 /// Holds a snapshot, or releases it.
-///
-/// # Errors
-/// If the store does not take it.
 pub async fn hold(bucket: &Bucket, name: &str, held: bool) -> Result<(), S3Error> {
     let key = hold_key(bucket, name);
     if held {

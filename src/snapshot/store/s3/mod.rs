@@ -40,13 +40,10 @@ use connector::RequestTarget;
 use credentials::CachedCredentials;
 use error::{S3Error, S3ErrorKind};
 
-/// The directory of the manifests.
 pub const METADATA: &str = ".metadata/";
 /// Attempts for each request: of faults that pass, most have by then.
 const ATTEMPTS: u32 = 4;
-/// The longest pause between them.
 const BACKOFF: Duration = Duration::from_secs(10);
-/// No connection takes longer.
 const CONNECT: Duration = Duration::from_secs(10);
 /// The slowest that a part may be on its way, in bytes a second.
 const MIN_BYTES_PER_SECOND: u64 = 32 << 10;
@@ -68,9 +65,7 @@ pub struct Bucket {
 /// An object, as a listing shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Object {
-    /// Its key.
     pub key: String,
-    /// Bytes.
     pub size: u64,
     /// What changes with it, without quotes; empty where the store does not list it.
     pub etag: String,
@@ -78,14 +73,11 @@ pub struct Object {
     pub modified: u64,
 }
 
-/// When something is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Condition {
-    /// Whatever is there.
     None,
     /// If this `ETag` is still that of what is there.
     Still(String),
-    /// If nothing is there.
     Missing,
 }
 
@@ -162,9 +154,6 @@ impl Bucket {
     }
 
     /// The same, and nobody is asked for credentials yet.
-    ///
-    /// # Errors
-    /// If TLS cannot be set up as configured.
     pub async fn prepare(target: Target, lender: Option<SharedCredentialsProvider>) -> Result<Self, S3Error> {
         let credentials = CachedCredentials::new(&target, lender).await?;
         let http = connector::client(&target, RequestTarget::Store)?;
@@ -194,13 +183,11 @@ impl Bucket {
         Ok(Self { client: Client::from_conf(config.build()), target, credentials })
     }
 
-    /// Where it is.
     #[must_use]
     pub fn target(&self) -> &Target {
         &self.target
     }
 
-    /// The key of a snapshot.
     #[must_use]
     pub fn key(&self, name: &str) -> String {
         format!("{}{name}", self.target.prefix())
@@ -219,9 +206,6 @@ impl Bucket {
     }
 
     /// Who we are: the access key, and where it came from.
-    ///
-    /// # Errors
-    /// If there are no credentials.
     pub async fn identity(&self) -> Result<(String, String), S3Error> {
         let (found, source) = self.credentials.find(&self.target).await?;
         Ok((found.access_key_id().to_owned(), source))
@@ -285,10 +269,6 @@ impl Bucket {
         }
     }
 
-    /// Writes a small object.
-    ///
-    /// # Errors
-    /// If the store does not take it.
     pub async fn write(&self, key: &str, bytes: Vec<u8>, content_type: &str) -> Result<String, S3Error> {
         self.write_if(key, bytes, content_type, &Condition::None).await
     }
@@ -326,9 +306,6 @@ impl Bucket {
     }
 
     /// Deletes objects, a thousand in each request. Gives those that were not deleted, with why.
-    ///
-    /// # Errors
-    /// If the store does not take a request at all.
     pub async fn delete(&self, keys: &[String]) -> Result<Vec<(String, S3Error)>, S3Error> {
         let mut refused = Vec::new();
         for batch in keys.chunks(BATCH) {

@@ -14,9 +14,7 @@ use crate::snapshot::store::{Removed, Store};
 /// A bucket, and where to keep what was read of it.
 #[derive(Clone, Debug)]
 pub struct Remote {
-    /// The bucket.
     pub bucket: Bucket,
-    /// A file.
     pub cache: Option<PathBuf>,
 }
 

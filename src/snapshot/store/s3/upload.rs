@@ -40,24 +40,19 @@ use crate::snapshot::store::s3::{
 /// Where the SHA-256 of a snapshot is written on its object.
 pub const SHA256: &str = "quorate-sha256";
 
-/// What to send.
 #[derive(Clone, Debug)]
 pub struct UploadRequest {
-    /// The file.
     pub path: PathBuf,
     /// Its size, in bytes, when it was last looked at.
     pub size: u64,
     /// SHA-256 of it, hexadecimal, when it was last verified; empty if that is not known.
     pub sha256: String,
-    /// Where to.
     pub key: String,
     /// Such as `application/zip`.
     pub content_type: &'static str,
-    /// What is written on it.
     pub metadata: HashMap<String, String>,
 }
 
-/// What is there now.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Uploaded {
@@ -69,12 +64,10 @@ pub struct Uploaded {
     pub verified_by: String,
 }
 
-/// Of an upload in parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     /// Parts of it may lie in the store.
     Begun,
-    /// Nothing of it does.
     Over,
 }
 
@@ -83,7 +76,6 @@ pub enum State {
 struct Sums {
     crc64: Crc,
     crc32c: u32,
-    /// Of each part.
     md5s: Vec<[u8; 16]>,
     /// Hexadecimal.
     sha256: String,
@@ -161,7 +153,6 @@ pub async fn upload(
     verify(bucket, sending, &sums, is_in_parts).await
 }
 
-/// In one request.
 async fn put_whole(bucket: &Bucket, sending: &UploadRequest, done: &Arc<AtomicU64>) -> Result<Sums, S3Error> {
     let (_, mut receiver, reader) = read(bucket, sending, Parts::of(sending.size));
     let part = receiver.recv().await;
@@ -376,9 +367,6 @@ async fn complete(
 }
 
 /// Takes back an upload in parts that was not completed. One that is not there any more is fine.
-///
-/// # Errors
-/// If the store does not say that it is gone.
 pub async fn abort(bucket: &Bucket, key: &str, id: &str) -> Result<(), S3Error> {
     let request = bucket.client.abort_multipart_upload().bucket(&bucket.target.bucket).key(key).upload_id(id);
     match request.send().await.map_err(|error| bucket.fail("take back the upload of", key, &error)) {
@@ -388,9 +376,6 @@ pub async fn abort(bucket: &Bucket, key: &str, id: &str) -> Result<(), S3Error> 
 }
 
 /// What the store has of a key.
-///
-/// # Errors
-/// If it has nothing, or does not say.
 pub(super) async fn head(bucket: &Bucket, key: &str) -> Result<HeadObjectOutput, S3Error> {
     let request = bucket.client.head_object().bucket(&bucket.target.bucket).key(key);
     let request = with_customer_key!(request.checksum_mode(ChecksumMode::Enabled), &bucket.target);

@@ -21,18 +21,10 @@ const QUEUED_CHUNKS: usize = 16;
 /// Why it is not good, or not known to be.
 #[derive(Debug, thiserror::Error)]
 pub enum RemoteVerifyError {
-    /// The store, or the way.
     #[error(transparent)]
     S3(#[from] S3Error),
-    /// It is damaged.
     #[error("{url} is corrupt: {what}")]
-    Corrupt {
-        /// Which.
-        url: String,
-        /// What is wrong.
-        what: String,
-    },
-    /// A thread was lost.
+    Corrupt { url: String, what: String },
     #[error("a thread was lost")]
     WorkerPanicked,
 }
@@ -79,9 +71,6 @@ impl Read for ChannelReader {
 }
 
 /// Verifies one. `progress` is told how many bytes came.
-///
-/// # Errors
-/// If it does not come whole, or is not good.
 pub async fn verify(
     bucket: &Bucket,
     found: &InBucket,
