@@ -24,6 +24,8 @@ find src tests benches fuzz/fuzz_targets docs packaging systemd Makefile Cargo.t
     sub pattern {
         my $gap = q{(?:[ _]|\s*\\\\?\n\s*(?://[/!]?|#+)?\s*)};
         my $words = join $gap, map { quotemeta } split / /, $_[0];
+        # "a file of etcd\x27s" is ruled out, "the end of etcd\x27s log" is not.
+        $words .= q{(?=\s*(?:[.,;:)]|(?:is|are|has|that|which|in|as|and|or|to|for|of|on|may|can|cannot|must)\b))} if $_[0] =~ /^of /;
         return $_[0] =~ /[A-Z]/ && $_[0] !~ /^of / ? "\\b$words\\b" : "(?i:(?<![a-z])$words(?![a-z]))";
     }
 

@@ -1,9 +1,9 @@
-//! CRC-32C as etcd and S3 use it, and the CRC-32 of zip archives: the `crc-fast` crate in the shape that callers need.
+//! CRC-32C as etcd and S3 use it, and the CRC-32 of zip archives: a thin layer over the `crc-fast` crate.
 
 use crc_fast::{CrcAlgorithm, Digest};
 
 const CRC32C: CrcAlgorithm = CrcAlgorithm::Crc32Iscsi;
-/// All checksums here begin and end inverted, and have 32 bits.
+/// All checksums here have 32 bits, with inverted initial and final value.
 const INVERTED: u64 = 0xffff_ffff;
 
 /// CRC-32C of `bytes`.
@@ -12,7 +12,7 @@ pub fn crc32c(bytes: &[u8]) -> u32 {
     crc32c_append(0, bytes)
 }
 
-/// CRC-32C of bytes whose checksum is `crc`, followed by `bytes`.
+/// The CRC-32C of data with the checksum `crc` followed by `bytes`.
 #[must_use]
 pub fn crc32c_append(crc: u32, bytes: &[u8]) -> u32 {
     let mut digest = Digest::new_with_init_state(CRC32C, u64::from(crc) ^ INVERTED);
@@ -20,13 +20,13 @@ pub fn crc32c_append(crc: u32, bytes: &[u8]) -> u32 {
     low_half(digest.finalize())
 }
 
-/// CRC-32C of two parts together, from the checksum of each; the second has `length` bytes.
+/// The CRC-32C of two concatenated parts, from the checksum of each; the second has `length` bytes.
 #[must_use]
 pub fn crc32c_combine(first: u32, second: u32, length: u64) -> u32 {
     low_half(crc_fast::checksum_combine(CRC32C, first.into(), second.into(), length))
 }
 
-/// CRC-32 of `bytes`, as zip has it.
+/// The CRC-32 of `bytes`, as in zip archives.
 #[must_use]
 pub fn crc32(bytes: &[u8]) -> u32 {
     let mut crc = Crc32::new();
@@ -34,7 +34,7 @@ pub fn crc32(bytes: &[u8]) -> u32 {
     crc.value()
 }
 
-/// CRC-32, as zip has it, of bytes that come piece by piece.
+/// An incremental CRC-32, as in zip archives.
 #[derive(Debug)]
 pub struct Crc32(Digest);
 
@@ -44,7 +44,7 @@ impl Crc32 {
         Self(Digest::new(CrcAlgorithm::Crc32IsoHdlc))
     }
 
-    /// Goes on with `bytes`.
+    /// Adds `bytes`.
     pub fn update(&mut self, bytes: &[u8]) {
         self.0.update(bytes);
     }
@@ -61,7 +61,7 @@ impl Default for Crc32 {
     }
 }
 
-/// A checksum of 32 bits, which the crate gives as 64.
+/// A checksum of 32 bits, which the crate returns as 64.
 #[allow(clippy::cast_possible_truncation, reason = "the upper half is zero")]
 fn low_half(crc: u64) -> u32 {
     crc as u32

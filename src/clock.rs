@@ -1,5 +1,5 @@
-//! The one clock: every reading of wall time or monotonic time goes through here, so that decisions can be given
-//! a time instead of taking one, and tests can shift it.
+//! The clock: all readings of wall-clock and monotonic time go through this module, so that decisions take a time as an
+//! argument and tests can shift it.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -36,7 +36,7 @@ pub fn local(at: SystemTime) -> String {
     DateTime::<Local>::from(at).to_rfc3339_opts(SecondsFormat::Secs, false)
 }
 
-/// Reads RFC 3339.
+/// Parses RFC 3339.
 #[must_use]
 pub fn parse_rfc3339(text: &str) -> Option<SystemTime> {
     DateTime::parse_from_rfc3339(text).ok().map(SystemTime::from)

@@ -1,6 +1,6 @@
 //! Every path under the data directory `D`, and who may create it.
 //!
-//! Given `--data-dir`, names each file once; `owner` makes the directories and sees to it that they are whose they must be.
+//! Given `--data-dir`, names each file once; `owner` creates the directories and checks their owner.
 
 mod etcd;
 pub mod lock;
@@ -29,11 +29,11 @@ pub struct CertificatePaths {
     pub key_access: Access,
 }
 
-/// The data directory `D`. Holding one means nothing about what exists.
+/// The data directory `D`. Only names paths; none of them need exist.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DataDir {
     root: PathBuf,
-    /// The user that etcd runs as, if not as ours.
+    /// The user that etcd runs as, if not our own.
     etcd_user: Option<User>,
 }
 
@@ -44,7 +44,7 @@ impl DataDir {
         Self { root: root.to_path_buf(), etcd_user: None }
     }
 
-    /// The same with an etcd that runs as `user`.
+    /// The same, with an etcd that runs as `user`.
     #[must_use]
     pub fn with_etcd_user(self, user: Option<User>) -> Self {
         Self { etcd_user: user, ..self }
@@ -62,13 +62,13 @@ impl DataDir {
         self.root.join("server")
     }
 
-    /// The flock that makes one launcher per data directory.
+    /// The lock file that allows one launcher per data directory.
     #[must_use]
     pub fn lock(&self) -> PathBuf {
         self.server().join("lock")
     }
 
-    /// What identifies the child that this data directory's launcher started last.
+    /// Identifies the child that the launcher of this data directory started last.
     #[must_use]
     pub fn child_record(&self) -> PathBuf {
         self.server().join("child.json")
@@ -89,7 +89,7 @@ impl DataDir {
         self.server().join("cluster.json")
     }
 
-    /// The token that other servers join with.
+    /// The token with which other servers join.
     #[must_use]
     pub fn token(&self) -> PathBuf {
         self.server().join("token")
@@ -107,7 +107,7 @@ impl DataDir {
         let group = self.etcd_user.as_ref().map(|user| user.gid);
         let access = |is_read_by_etcd: bool| match group {
             Some(_) if is_read_by_etcd => Access { mode: FOR_ETCD, group },
-            // Back to the usual group, if it was another one's.
+            // Back to the default group, if it was another one.
             _ => Access { mode: PRIVATE_FILE, group: group.map(|_| nix::unistd::getegid().as_raw()) },
         };
         let is_etcds_own = matches!(name, "server-client" | "peer-server-client");
@@ -138,18 +138,18 @@ impl DataDir {
     pub const NAME_NAME: &str = "name";
     /// The name of [`Self::etcd_config`] in [`Self::etcd`].
     pub const CONFIG_NAME: &str = "config";
-    /// The name of the directory beside snapshots in which their manifests are.
+    /// The name of the directory of manifests, inside the snapshot directory.
     pub const METADATA_NAME: &str = ".metadata";
     /// The name of [`Self::restore`] in [`Self::db`].
     pub const RESTORE_NAME: &str = "restore";
 
-    /// Where a data directory is set aside at a time.
+    /// The path of a data directory that is retired at a time.
     #[must_use]
     pub fn etcd_old(&self, unix_seconds: u64) -> PathBuf {
         self.db().join(format!("etcd-old-{unix_seconds}"))
     }
 
-    /// The nearest directory to the child's data that exists: it may be on a disk of its own.
+    /// The nearest existing directory to the child's data, which may be on a separate disk.
     #[must_use]
     pub fn storage(&self) -> PathBuf {
         let etcd = self.etcd();
@@ -161,61 +161,61 @@ impl DataDir {
         self.etcd().join(Self::NAME_NAME)
     }
 
-    /// The settings that the child was last started with, for people to read.
+    /// The settings of the child's last start, for operators to read.
     #[must_use]
     pub fn etcd_config(&self) -> PathBuf {
         self.etcd().join(Self::CONFIG_NAME)
     }
 
-    /// What etcd itself writes; there if and only if etcd ever ran on this data directory.
+    /// The directory that etcd writes; exists if and only if etcd ever ran on this data directory.
     #[must_use]
     pub fn etcd_member(&self) -> PathBuf {
         self.etcd().join(Self::MEMBER_NAME)
     }
 
-    /// The bolt file, which etcd keeps locked while it runs.
+    /// The bbolt file, which etcd locks while it runs.
     #[must_use]
     pub fn etcd_bolt(&self) -> PathBuf {
         self.etcd_member().join("snap").join("db")
     }
 
-    /// The snapshots, unless they are kept elsewhere.
+    /// The snapshots, unless `etcd-snapshot-dir` is set.
     #[must_use]
     pub fn snapshots(&self) -> PathBuf {
         self.db().join("snapshots")
     }
 
-    /// What is to be uploaded to object storage.
+    /// The upload queue.
     #[must_use]
     pub fn uploads(&self) -> PathBuf {
         self.server().join("uploads.json")
     }
 
-    /// What the last rehearsals of a restore found.
+    /// The results of the last restore drills.
     #[must_use]
     pub fn drills(&self) -> PathBuf {
         self.server().join("drill.json")
     }
 
-    /// Snapshots on their way here from object storage.
+    /// Downloads of snapshots from object storage in progress.
     #[must_use]
     pub fn downloads(&self) -> PathBuf {
         self.db().join("download")
     }
 
-    /// What may be lost at any time, and makes things faster.
+    /// A cache, which may be deleted at any time.
     #[must_use]
     pub fn cache(&self) -> PathBuf {
         self.server().join("cache")
     }
 
-    /// Marks that a reset or restore was done; the next healthy start removes it.
+    /// The reset flag: a reset or restore was done; the next healthy start removes it.
     #[must_use]
     pub fn reset_flag(&self) -> PathBuf {
         self.db().join("reset-flag")
     }
 
-    /// Where a reset or restore does its work.
+    /// The working directory of a reset or restore.
     #[must_use]
     pub fn restore(&self) -> PathBuf {
         self.db().join(Self::RESTORE_NAME)
@@ -226,13 +226,14 @@ impl DataDir {
         self.restore().join("journal.json")
     }
 
-    /// Where executables are unpacked, a folder for each version of the payload.
+    /// Unpacked executables, a directory for each version of the payload.
     #[must_use]
     pub fn unpacked(&self) -> PathBuf {
         self.root.join("data")
     }
 
-    /// The directories, but etcd's own, in which quorate writes, with `snapshots` for those: an interrupted write leaves something there.
+    /// The directories, except etcd's, in which interrupted writes of quorate may leave files; `snapshots` is the
+    /// snapshot directory.
     #[must_use]
     pub fn written_to(&self, snapshots: &Path) -> Vec<PathBuf> {
         let mut dirs =
@@ -246,7 +247,7 @@ impl DataDir {
         dirs
     }
 
-    /// Paths on the way to the data that are symbolic links; they work, and are worth a warning.
+    /// Paths to the data that are symbolic links: they work, but deserve a warning.
     #[must_use]
     pub fn symlinks(&self) -> Vec<PathBuf> {
         [self.root.clone(), self.server(), self.db(), self.etcd(), self.etcd_member()]

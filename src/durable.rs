@@ -1,10 +1,11 @@
-//! The only seam through which files are written.
+//! The only module through which files are written.
 //!
-//! Given bytes and a path, a file is either wholly there, with the mode asked for and safe against power loss, or as
-//! it was before: written under a hidden name beside it, fsynced, renamed, the directory fsynced. An error of fsync
-//! is final for that file (retrying an fsync proves nothing, since Linux drops the dirty pages). Nothing here knows about etcd.
+//! Given bytes and a path, the file is either complete, with the requested mode and safe against power loss, or as it
+//! was before: the bytes are written to a hidden file in the same directory, which is fsynced and renamed, then the
+//! directory is fsynced. An fsync error is final for that file (a retry proves nothing, since Linux drops the dirty
+//! pages). Nothing here knows about etcd.
 
-#![allow(clippy::disallowed_methods, reason = "this is the seam that the ban points to")]
+#![allow(clippy::disallowed_methods, reason = "the ban points to this module")]
 
 mod change;
 mod chase;
@@ -32,17 +33,17 @@ use std::path::Path;
 use crate::faults;
 use crate::host;
 
-/// Mode of files that nobody but the owner may read.
+/// Mode of private files.
 pub const PRIVATE_FILE: u32 = 0o600;
-/// Mode of directories that nobody but the owner may enter.
+/// Mode of private directories.
 pub const PRIVATE_DIR: u32 = 0o700;
 pub const EXECUTABLE: u32 = 0o755;
 
-/// Who may do what with a file.
+/// The permissions of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Access {
     pub mode: u32,
-    /// Its group, if not the one that new files get.
+    /// Its group, if not the default for new files.
     pub group: Option<u32>,
 }
 
@@ -55,17 +56,17 @@ impl From<u32> for Access {
 /// Replaces `path` with `bytes` under `access` (a mode, or a mode and a group), atomically and durably.
 ///
 /// # Errors
-/// The step that failed; `path` is then as it was before, unless it was the last one, the fsync of its directory: then it is replaced, and
-/// the error says so.
+/// The step that failed. `path` is then unchanged, unless it was the last step, the fsync of the directory: then it is
+/// replaced, and the error says so.
 pub fn write_file(path: &Path, bytes: &[u8], access: impl Into<Access>) -> Result<(), WriteError> {
     write_stream(path, access, |file| file.write_all(bytes))
 }
 
-/// As [`write_file`], but leaves a file alone that has these bytes already. True if it was written.
+/// Like [`write_file`], but does not write a file that has these bytes already. True if it was written.
 pub fn write_if_changed(path: &Path, bytes: &[u8], mode: u32) -> Result<bool, WriteError> {
     let present = host::open_regular(path).and_then(|file| {
         let mut present = Vec::new();
-        // One byte more tells a longer file.
+        // One byte more detects a longer file.
         file.take(bytes.len() as u64 + 1).read_to_end(&mut present).map(|_| present)
     });
     if present.is_ok_and(|present| present == bytes) {
@@ -74,7 +75,7 @@ pub fn write_if_changed(path: &Path, bytes: &[u8], mode: u32) -> Result<bool, Wr
     write_file(path, bytes, mode).map(|()| true)
 }
 
-/// As [`write_file`], with the bytes coming from `fill`.
+/// Like [`write_file`], with the bytes written by `fill`.
 pub fn write_stream(
     path: &Path,
     access: impl Into<Access>,
@@ -87,10 +88,10 @@ pub fn write_stream(
     let hidden = path.with_file_name(name);
     let written = write_through(path, access, file, fill, || fs::rename(&hidden, path));
     written.map_err(|error| error.unless_removed(&hidden, || fs::remove_file(&hidden)))?;
-    sync_parent(path).map_err(|error| error.after(path, "has its new content, and may have the old one"))
+    sync_parent(path).map_err(|error| error.after(path, "has its new content, but may have the old one"))
 }
 
-/// The steps of a write to the hidden file `file`, which `rename` gives the name of `path`.
+/// The steps of a write to the hidden file `file`, which `rename` renames to `path`.
 fn write_through(
     path: &Path,
     Access { mode, group }: Access,
@@ -103,7 +104,7 @@ fn write_through(
     if group.is_some() {
         fchown(&file, None, group).on("change the group of", path)?;
     }
-    // The umask may have taken bits away.
+    // The umask may have cleared bits.
     file.set_permissions(fs::Permissions::from_mode(mode)).on("set the mode of", path)?;
     faults::point("durable::fsync").on("fsync", path)?;
     file.sync_all().on("fsync", path)?;
@@ -118,7 +119,7 @@ fn create_file_new(path: &Path, mode: u32) -> io::Result<File> {
 /// Replaces the content of a file that is already open, in place: for lock files, whose inode must stay.
 ///
 /// # Errors
-/// The step that failed. The content may then be torn; readers of lock files must bear that.
+/// The step that failed. The content may then be torn, which readers of lock files must tolerate.
 pub fn rewrite_open(file: &mut File, path: &Path, bytes: &[u8]) -> Result<(), WriteError> {
     file.set_len(0).on("write", path)?;
     file.rewind().on("write", path)?;
@@ -126,7 +127,7 @@ pub fn rewrite_open(file: &mut File, path: &Path, bytes: &[u8]) -> Result<(), Wr
     file.flush().on("write", path)
 }
 
-/// Opens, and if need be creates, a file that only serves to be locked.
+/// Opens a lock file, and creates it if it is missing.
 pub fn open_lock(path: &Path) -> Result<File, WriteError> {
     OpenOptions::new()
         .read(true)
@@ -139,31 +140,31 @@ pub fn open_lock(path: &Path) -> Result<File, WriteError> {
         .on("open", path)
 }
 
-/// Makes the content of a file durable. An error is final: the file must be given up.
+/// Makes the content of a file durable. An error is final: discard the file.
 pub fn sync(file: &File, path: &Path) -> Result<(), WriteError> {
     faults::point("durable::fsync").on("fsync", path)?;
     file.sync_all().on("fsync", path)
 }
 
-/// Makes a file that was not there, for reading and writing. Nothing is safe before [`sync`].
+/// Creates a new file for reading and writing. Nothing is durable before [`sync`].
 pub fn create(path: &Path, mode: u32) -> Result<File, WriteError> {
     faults::point("durable::create").on("write", path)?;
     create_file_new(path, mode).on("write", path)
 }
 
-/// Opens a file that is there for reading and writing.
+/// Opens an existing file for reading and writing.
 pub fn open_read_write(path: &Path) -> Result<File, WriteError> {
     let flags = nix::fcntl::OFlag::O_NOFOLLOW.bits();
     OpenOptions::new().read(true).write(true).custom_flags(flags).open(path).on("open", path)
 }
 
-/// Copies up to `length` bytes from the same place of another file, within the kernel where it can: at the speed of the disk, or without
-/// copying at all where the file system can share blocks. Gives how many; 0 at the other's end.
+/// Copies up to `length` bytes from the same offset of another file, inside the kernel if possible: at disk speed, or
+/// without copying if the file system can share blocks. Returns the number of bytes; 0 at the end of the other file.
 pub fn copy_range(from: &File, to: &File, offset: u64, length: usize) -> io::Result<usize> {
     use rustix::io::Errno;
     let (mut read_at, mut write_at) = (offset, offset);
     match rustix::fs::copy_file_range(from, Some(&mut read_at), to, Some(&mut write_at), length) {
-        // Across file systems, or where one of them cannot.
+        // Across file systems, or not supported by one of them.
         Err(Errno::XDEV | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::IO) => {
             let mut buffer = vec![0; length.min(1 << 18)];
             let count = from.read_at(&mut buffer, offset)?;
@@ -174,23 +175,20 @@ pub fn copy_range(from: &File, to: &File, offset: u64, length: usize) -> io::Res
     }
 }
 
-/// Begins to write a range of the file to the disk, and waits for another that was begun before. So little is ever on its way
-/// that a sync of somebody else's on the same disk does not wait long, and the sync at the end has little left. Nothing is durable by it:
-/// neither metadata nor the disk's own cache are written (`sync_file_range(2)`). Where a file system cannot do it, the sync at the end
-/// does it all.
+/// Starts writing a range of the file to disk, and waits for a range that was started before. This bounds the data in
+/// flight, so that another process's sync on the same disk does not wait long and the final sync has little left. It
+/// makes nothing durable: neither metadata nor the disk cache is written (`sync_file_range(2)`). If the file system
+/// does not support it, the final sync does all the work.
 pub fn write_back(file: &File, begin: std::ops::Range<u64>, wait_for: std::ops::Range<u64>) {
     use std::os::fd::AsRawFd as _;
     let range = |range: std::ops::Range<u64>, flags: libc::c_uint| {
         let (Ok(from), Ok(length)) = (i64::try_from(range.start), i64::try_from(range.end - range.start)) else {
             return;
         };
-        // A length of 0 would be the rest of the file.
+        // A length of 0 would mean the rest of the file.
         if length > 0 {
-            #[allow(
-                unsafe_code,
-                reason = "no crate here wraps the call; it takes a descriptor that is open, and numbers"
-            )]
-            // SAFETY: no pointer is passed, and the descriptor is borrowed from `file` for the time of the call.
+            #[allow(unsafe_code, reason = "no dependency wraps this call, which takes an open descriptor and numbers")]
+            // SAFETY: no pointer is passed, and the descriptor is borrowed from `file` for the duration of the call.
             let _ = unsafe { libc::sync_file_range(file.as_raw_fd(), from, length, flags) };
         }
     };
@@ -198,37 +196,38 @@ pub fn write_back(file: &File, begin: std::ops::Range<u64>, wait_for: std::ops::
     range(wait_for, libc::SYNC_FILE_RANGE_WAIT_BEFORE);
 }
 
-/// Makes the names in directories durable.
+/// Makes the entries of directories durable.
 pub fn sync_dirs(dirs: &[&Path]) -> Result<(), WriteError> {
     dirs.iter().try_for_each(|dir| sync_dir(dir))
 }
 
-/// Writes into an open file at a place; not synced.
+/// Writes at an offset of an open file; does not sync.
 pub fn write_at(file: &File, path: &Path, bytes: &[u8], offset: u64) -> Result<(), WriteError> {
     faults::point("durable::write").on("write", path)?;
     file.write_all_at(bytes, offset).on("write", path)
 }
 
-/// Reserves room for the first `bytes` of an open file, without making it longer. Where the file system cannot, nothing is reserved.
+/// Reserves space for the first `bytes` of an open file, without making it longer. Does nothing where the file system
+/// does not support it.
 pub fn reserve(file: &File, bytes: u64) -> io::Result<()> {
     use rustix::io::Errno;
     match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::KEEP_SIZE, 0, bytes) {
-        // Of no bytes, not to be had here, or disturbed: it is no more than a help.
+        // Zero bytes, not supported, or interrupted: this is only an optimisation.
         Err(Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INTR) => Ok(()),
         done => done.map_err(io::Error::from),
     }
 }
 
-/// Makes an open file so long; what is new is zero.
+/// Sets the length of an open file; new bytes are zero.
 pub fn set_length(file: &File, path: &Path, length: u64) -> Result<(), WriteError> {
     file.set_len(length).on("change the length of", path)
 }
 
-/// A file without a name in `dir`: gone when it is closed, however the program ends.
+/// An unnamed file in `dir`: it disappears when it is closed, however the program ends.
 pub fn anonymous(dir: &Path) -> Result<File, WriteError> {
     let flags = nix::fcntl::OFlag::O_TMPFILE.bits();
     match OpenOptions::new().read(true).write(true).mode(PRIVATE_FILE).custom_flags(flags).open(dir) {
-        // Some file systems cannot; a name that is removed at once is nearly as good.
+        // Not every file system supports O_TMPFILE; unlinking at once is nearly as good.
         Err(error) if error.kind() == io::ErrorKind::Unsupported => {
             let make = |name: &OsStr| create_file_new(&dir.join(name), PRIVATE_FILE);
             let (name, file) = temporary::create(OsStr::new("unnamed"), make).on("write into", dir)?;
@@ -240,23 +239,23 @@ pub fn anonymous(dir: &Path) -> Result<File, WriteError> {
     }
 }
 
-/// Creates a directory with `mode` and makes its entry durable. True if it was made, false if it was there.
+/// Creates a directory with `mode` and makes its entry durable. True if it was created, false if it existed.
 ///
 /// # Errors
-/// If it cannot be made, or if something else has the name.
+/// If it cannot be created, or another file has the name.
 pub fn create_dir(path: &Path, mode: u32) -> Result<bool, WriteError> {
     if path.is_dir() {
         return Ok(false);
     }
     faults::point("durable::mkdir").on("create the directory", path)?;
     match DirBuilder::new().mode(mode).create(path) {
-        // Somebody else made it a moment ago.
+        // Another process created it a moment ago.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => return Ok(false),
         done => done.on("create the directory", path)?,
     }
-    // The umask may have taken bits away.
+    // The umask may have cleared bits.
     set_mode(path, mode)?;
-    sync_parent(path).map_err(|error| error.after(path, "is there, and may be gone"))?;
+    sync_parent(path).map_err(|error| error.after(path, "exists, but may be gone"))?;
     Ok(true)
 }
 
@@ -284,7 +283,7 @@ pub fn rename(from: &Path, to: &Path) -> Result<(), WriteError> {
     faults::point("durable::rename").on("rename", from)?;
     fs::rename(from, to).on("rename", from)?;
     let synced = sync_parent(to).and_then(|()| sync_parent(from));
-    synced.map_err(|error| error.after(to, "has this name, and may have the old one"))
+    synced.map_err(|error| error.after(to, "has this name, but may have the old one"))
 }
 
 /// Removes a file durably. True if it was there.
@@ -292,7 +291,7 @@ pub fn remove_file(path: &Path) -> Result<bool, WriteError> {
     faults::point("durable::unlink").on("remove", path)?;
     match fs::remove_file(path) {
         Ok(()) => {
-            let synced = sync_parent(path).map_err(|error| error.after(path, "is removed, and may be back"));
+            let synced = sync_parent(path).map_err(|error| error.after(path, "is removed, but may be back"));
             synced.map(|()| true)
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
@@ -300,7 +299,7 @@ pub fn remove_file(path: &Path) -> Result<bool, WriteError> {
     }
 }
 
-/// Removes a directory and all in it. Links in it are removed, never followed.
+/// Removes a directory and its contents. Links in it are removed, never followed.
 pub fn remove_dir_all(path: &Path) -> Result<(), WriteError> {
     let name = path.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput)).on("remove", path)?;
     match DirHandle::open(parent(path)).and_then(|parent| parent.remove_all(name)) {
@@ -349,7 +348,7 @@ mod tests {
         write_file(&path, b"old", PRIVATE_FILE).unwrap();
         let failed = write_stream(&path, PRIVATE_FILE, |file| {
             file.write_all(b"half")?;
-            Err(io::Error::other("the source broke off"))
+            Err(io::Error::other("the source failed"))
         });
         assert!(failed.is_err());
         assert_eq!(fs::read(&path).unwrap(), b"old");

@@ -1,9 +1,9 @@
-//! Fault injection, compiled in only with the `fault-injection` feature; in a release each of these is nothing.
+//! Fault injection, compiled in only with the `fault-injection` feature; a release contains none of it.
 //!
-//! Acts are named steps, and every step passes [`point`] under its name. The `fail` crate's `FAILPOINTS` environment
-//! variable then decides what happens there: `name=return(enospc)` makes the step fail with that errno,
-//! `name=return(kill)` ends the process as `kill -9` would, `name=return(stop)` stops it there until SIGCONT, so that a test can do something
-//! meanwhile, and `sleep`, `pause` and counts work as in that crate.
+//! Every named step calls [`point`] with its name. The `fail` crate's `FAILPOINTS` environment variable then decides
+//! what happens there: `name=return(enospc)` makes the step fail with that errno, `name=return(kill)` ends the process
+//! as `kill -9` would, `name=return(stop)` stops it there until SIGCONT, so that a test can act meanwhile, and `sleep`,
+//! `pause` and counts work as in that crate.
 
 use std::io;
 use std::time::{Duration, SystemTime};
@@ -18,7 +18,7 @@ pub fn point(name: &str) -> io::Result<()> {
             Errno::EINTR
         }
         Some("stop") => {
-            // To this very thread, which then goes no further; all others stop with it.
+            // To this thread, which then stops at once; all others stop with it.
             let _ = nix::sys::signal::raise(nix::sys::signal::Signal::SIGSTOP);
             return Ok(());
         }
@@ -29,7 +29,7 @@ pub fn point(name: &str) -> io::Result<()> {
     Err(io::Error::from(errno))
 }
 
-/// Passes the named step: without the feature there is nothing to it.
+/// Passes the named step; does nothing without the feature.
 #[cfg(not(feature = "fault-injection"))]
 #[inline]
 #[allow(clippy::unnecessary_wraps, clippy::missing_errors_doc, reason = "same shape as with the feature on")]
@@ -37,7 +37,7 @@ pub fn point(_name: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Arms the points that `FAILPOINTS` names, for the life of the process.
+/// Arms the points that `FAILPOINTS` names, until the process ends.
 pub fn arm() {
     #[cfg(feature = "fault-injection")]
     std::mem::forget(fail::FailScenario::setup());
@@ -62,8 +62,8 @@ fn clock_shift() -> Option<i64> {
     text.trim().parse().ok()
 }
 
-/// With the feature on, the address in `QUORATE_TEST_LOOPBACK`: where the loopback sockets of a server are, so that several servers with
-/// the same ports run on one machine. Otherwise nothing, and it is 127.0.0.1 or `::1`.
+/// With the feature on, the address in `QUORATE_TEST_LOOPBACK`: the address of a server's loopback sockets, so that
+/// several servers with the same ports run on one machine. Otherwise `None`, for 127.0.0.1 or `::1`.
 #[must_use]
 pub fn loopback() -> Option<std::net::IpAddr> {
     #[cfg(feature = "fault-injection")]
@@ -72,8 +72,8 @@ pub fn loopback() -> Option<std::net::IpAddr> {
     None
 }
 
-/// A duration of the product that a test may shorten: `usual`, or with the feature on the milliseconds in the
-/// environment variable `name`.
+/// A duration that a test may shorten: `usual`, or with the feature on the milliseconds in the environment variable
+/// `name`.
 #[must_use]
 pub fn tunable(name: &str, usual: Duration) -> Duration {
     #[cfg(feature = "fault-injection")]

@@ -1,7 +1,7 @@
-//! What this machine says about itself: names, addresses, processes, ports, file systems.
+//! Facts about this machine: names, addresses, processes, ports, file systems.
 //!
-//! Read-only observations for the rooms that decide. Nothing here changes the machine, and what cannot be seen
-//! (another user's process, no /proc) is `None`, never an error: these are facts for messages and checks.
+//! Read-only observations for messages, checks and decisions. Nothing here changes the machine. What is not visible
+//! (another user's process, no /proc) is `None`, never an error.
 
 pub mod disk;
 mod files;
@@ -21,21 +21,21 @@ pub use files::{lock_holder, open_file, open_regular, read_small, try_lock};
 /// Where RKE1 keeps snapshots.
 pub const RKE1_SNAPSHOTS: &str = "/opt/rke/etcd-snapshots";
 
-/// The facts about this host that a configuration is completed and validated with.
+/// The facts about this host that complete and validate a configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostFacts {
-    /// The kernel's host name, as it is.
+    /// The kernel's host name, unchanged.
     pub hostname: String,
     /// Every address of every interface that is up.
     pub addresses: Vec<IpAddr>,
-    /// The address that the default route leaves from, if there is one.
+    /// The source address of the default route, if there is one.
     pub default_address: Option<IpAddr>,
-    /// RKE1's directory of snapshots, if it is there.
+    /// The snapshot directory of RKE1, if it exists.
     pub rke1_snapshots: Option<PathBuf>,
 }
 
 impl HostFacts {
-    /// Looks at the running host. Sends nothing.
+    /// Inspects this host, without sending any packet.
     #[must_use]
     pub fn observe() -> Self {
         let addresses = nix::ifaddrs::getifaddrs()
@@ -56,16 +56,16 @@ impl HostFacts {
         Self { hostname, addresses, default_address: default_address(), rke1_snapshots }
     }
 
-    /// True if a socket could be bound to `address` here: it is one of ours, or of the loopback network.
+    /// True if a socket could be bound to `address` here: it is an address of this host, or of the loopback network.
     #[must_use]
     pub fn has(&self, address: IpAddr) -> bool {
         address.is_loopback() || self.addresses.contains(&address)
     }
 }
 
-/// Connecting a UDP socket sends nothing, but makes the kernel choose the route and with it our address.
+/// Connecting a UDP socket sends nothing, but makes the kernel choose the route and the source address.
 fn default_address() -> Option<IpAddr> {
-    // Documentation networks (RFC 5737, RFC 3849): routed like any address far away, owned by nobody.
+    // Documentation networks (RFC 5737, RFC 3849): routed like any remote address, but unassigned.
     for (bind, far) in [("0.0.0.0:0", "192.0.2.1:9"), ("[::]:0", "[2001:db8::1]:9")] {
         let Ok(socket) = UdpSocket::bind(bind) else { continue };
         let Ok(()) = socket.connect(far) else { continue };
@@ -83,7 +83,7 @@ fn default_address() -> Option<IpAddr> {
 pub struct User {
     pub name: String,
     pub uid: u32,
-    /// Id of the user's main group.
+    /// The user's primary group id.
     pub gid: u32,
 }
 
@@ -97,7 +97,7 @@ impl User {
 
 /// The loopback address of the same family as `address`.
 #[must_use]
-pub fn loopback_beside(address: IpAddr) -> IpAddr {
+pub fn loopback_for(address: IpAddr) -> IpAddr {
     if let Some(address) = crate::faults::loopback() {
         return address;
     }
@@ -107,19 +107,19 @@ pub fn loopback_beside(address: IpAddr) -> IpAddr {
     }
 }
 
-/// What tells one process from every other, also after its pid was used again.
+/// Identifies a process, even after its pid was reused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessIdentity {
     pub pid: i32,
     /// When it started, in clock ticks since boot (field 22 of proc(5) `stat`).
     pub start_ticks: u64,
-    /// Its executable, as `/proc/PID/exe` links to it, without the mark of a replaced file.
+    /// Its executable, from the link `/proc/PID/exe`, without ` (deleted)`.
     pub executable: PathBuf,
-    /// The boot that the ticks count from (`/proc/sys/kernel/random/boot_id`).
+    /// The boot from which the ticks count (`/proc/sys/kernel/random/boot_id`).
     pub boot_id: String,
 }
 
-/// The process that has `pid` now; `None` if there is none, it has ended, or we may not look.
+/// The process with this `pid` now; `None` if there is none, it has ended, or it is not visible.
 #[must_use]
 pub fn identify(pid: i32) -> Option<ProcessIdentity> {
     let process = Process::new(pid).ok()?;
@@ -210,8 +210,8 @@ pub fn listener_on(address: SocketAddr) -> Option<i32> {
     })
 }
 
-/// How many processes the kernel has killed for want of memory, as seen from one process: in its control group, or, where
-/// that cannot be seen, on the whole machine since it booted.
+/// The number of processes that the OOM killer has killed, as seen from one process: in its cgroup or, where that is
+/// not visible, on the whole machine since boot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemoryKills {
     events: Option<PathBuf>,
@@ -219,7 +219,7 @@ pub struct MemoryKills {
 }
 
 impl MemoryKills {
-    /// Counts as seen from `pid`.
+    /// The count as seen from `pid`.
     #[must_use]
     pub fn of(pid: i32) -> Self {
         let events = memory_events(pid);
@@ -227,15 +227,15 @@ impl MemoryKills {
         Self { events, count }
     }
 
-    /// True if there are more now than when it was counted.
+    /// True if there are more now than when this was counted.
     #[must_use]
     pub fn are_more_now(&self) -> bool {
         count_of_memory_kills(self.events.as_deref()).zip(self.count).is_some_and(|(now, before)| now > before)
     }
 }
 
-/// The file in which the kernel counts for the control group of `pid`; both generations of control groups have a line
-/// `oom_kill N` (kernel documentation, cgroup-v2 `memory.events` and cgroup-v1 `memory.oom_control`).
+/// The file with the kernel's counter for the cgroup of `pid`; cgroup v1 and v2 both have a line `oom_kill N` (kernel
+/// documentation, cgroup-v2 `memory.events` and cgroup-v1 `memory.oom_control`).
 fn memory_events(pid: i32) -> Option<PathBuf> {
     let groups = Process::new(pid).ok()?.cgroups().ok()?;
     groups.0.into_iter().find_map(|group| {
@@ -261,14 +261,14 @@ fn count_of_memory_kills(events: Option<&Path>) -> Option<u64> {
     }
 }
 
-/// What a file system promises, as far as this program cares.
+/// The guarantees of a file system that matter here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileSystem {
-    /// A disk of this machine, as far as one can tell.
+    /// A local disk, as far as is known.
     Local,
-    /// NFS, SMB and the like: locks and fsync are not to be trusted.
+    /// NFS, SMB and the like: locks and fsync are not reliable.
     Network,
-    /// Memory: gone at the next boot.
+    /// In memory: lost at the next boot.
     Memory,
 }
 
@@ -290,28 +290,28 @@ pub fn file_system(path: &Path) -> FileSystem {
     }
 }
 
-/// True if something is mounted at `path`: another file system, or another part of the same one (a bind mount), which the kernel tells
-/// since Linux 5.8.
+/// True if something is mounted at `path`: another file system, or another part of the same one (a bind mount), which
+/// the kernel reports since Linux 5.8.
 #[must_use]
 pub fn is_mount_point(path: &Path) -> bool {
     use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
     use std::os::unix::fs::MetadataExt as _;
-    let told = statx(CWD, path, AtFlags::empty(), StatxFlags::empty()).ok();
-    let is_told = |found: &rustix::fs::Statx| found.stx_attributes_mask.contains(StatxAttributes::MOUNT_ROOT);
-    if let Some(found) = told.filter(is_told) {
+    let attributes = statx(CWD, path, AtFlags::empty(), StatxFlags::empty()).ok();
+    let has_mount_root = |found: &rustix::fs::Statx| found.stx_attributes_mask.contains(StatxAttributes::MOUNT_ROOT);
+    if let Some(found) = attributes.filter(has_mount_root) {
         return found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT);
     }
     let device = |path: &Path| std::fs::metadata(path).map(|found| found.dev()).ok();
     path.parent().is_some_and(|parent| device(path) != device(parent))
 }
 
-/// Bytes that an unprivileged writer could still write under `path`.
+/// Bytes available to an unprivileged writer under `path`.
 #[must_use]
 pub fn free_bytes(path: &Path) -> Option<u64> {
     disk::disk_usage(path).ok().map(|usage| usage.free)
 }
 
-/// Gives the calling thread, and what it starts from now on, the lowest priority. That it cannot be had changes nothing but that.
+/// Gives the calling thread, and what it starts from now on, the lowest priority. Failures are ignored.
 pub fn lower_priority() {
     const LOWEST_PRIORITY: i32 = 19;
     let _ = rustix::process::setpriority_process(None, LOWEST_PRIORITY);

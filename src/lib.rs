@@ -1,10 +1,10 @@
-//! quorate: runs an etcd on every node, keeps the cluster quorate, and gets it back when it is not.
+//! quorate: runs an etcd on a node, supervises it, snapshots it and restores it.
 //!
-//! A folder is a concern, a file in it is one idea. Data flows one way:
-//! *argv and files → [`config`] → [`plan`] → act → serve*. `plan` decides without clock, disk or network;
-//! files are written through [`durable`] only; time comes from [`clock`] only.
+//! A directory is a concern, a file in it one idea. Data flows one way: *argv and files → [`config`] → [`plan`] → act →
+//! serve*. `plan` decides without clock, disk or network; files are written through [`durable`] only; time comes from
+//! [`clock`] only.
 
-#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests make and break files as an operator would"))]
+#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests create and damage files as an operator would"))]
 
 pub mod boltdb;
 pub mod checksum;

@@ -1,6 +1,6 @@
-//! Words for a POSIX shell.
+//! Quoting for POSIX shells.
 
-/// `text` as one word: unchanged where no shell would touch it, in single quotes elsewhere.
+/// `text` as one word: unchanged if it has no special characters, otherwise in single quotes.
 #[must_use]
 pub fn quote(text: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:,@%+=".contains(c);

@@ -1,6 +1,5 @@
-//! Standard error of this process, where a line at the bottom of a terminal may be drawn again and again (a progress bar).
-//!
-//! Whatever else is written there goes through [`Stderr`] or [`above`], so that it lands above that line and is not overwritten by it.
+//! Standard error of this process, where a progress bar may be redrawn on the last line of a terminal. All other output
+//! to it goes through [`Stderr`] or [`above`], so that it appears above that line and is not overwritten.
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use console::Term;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
 
-/// The bars that are drawn, by number; the last one is the one that is seen.
+/// The active bars, by number; the last one is visible.
 static BARS: Mutex<Vec<(u64, ProgressBar)>> = Mutex::new(Vec::new());
 static NUMBER: AtomicU64 = AtomicU64::new(0);
 
@@ -17,10 +16,10 @@ fn bars() -> MutexGuard<'static, Vec<(u64, ProgressBar)>> {
     BARS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Columns that stay free: an echoed `^C` would otherwise move on to the next line, and leave the bar behind.
+/// Columns that stay free: an echoed `^C` would otherwise wrap to the next line and leave the bar behind.
 const FREE: u16 = 4;
 
-/// The terminal behind standard error, a little narrower than it is.
+/// The terminal of standard error, a little narrower than it is.
 #[derive(Debug)]
 struct Narrower(Term);
 
@@ -54,7 +53,7 @@ impl TermLike for Narrower {
     }
 }
 
-/// A bar that is drawn until this is dropped.
+/// A bar that is shown until this is dropped.
 #[derive(Debug)]
 pub struct Drawn {
     number: u64,
@@ -62,7 +61,7 @@ pub struct Drawn {
 }
 
 impl Drawn {
-    /// From now on one is drawn, in this style.
+    /// Shows a bar in this style from now on.
     #[must_use]
     pub fn new(style: ProgressStyle) -> Self {
         let target = ProgressDrawTarget::term_like(Box::new(Narrower(Term::buffered_stderr())));
@@ -85,7 +84,7 @@ impl Drop for Drawn {
     }
 }
 
-/// Does `write`, which writes to standard error, while no bar is drawn.
+/// Calls `write`, which writes to standard error, while no bar is drawn.
 pub fn above<T>(write: impl FnOnce() -> T) -> T {
     let last = bars().last().cloned();
     match last {
@@ -98,12 +97,12 @@ pub fn above<T>(write: impl FnOnce() -> T) -> T {
 pub fn clear() {
     for (_, bar) in bars().drain(..) {
         bar.finish_and_clear();
-        // The work may go on for a moment, and would draw again.
+        // The work may continue for a moment, and would draw again.
         bar.set_draw_target(ProgressDrawTarget::hidden());
     }
 }
 
-/// Standard error, above a bar that is drawn.
+/// Standard error, above the progress bar.
 #[derive(Clone, Copy, Debug)]
 pub struct Stderr;
 

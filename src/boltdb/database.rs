@@ -1,4 +1,5 @@
-//! A database as a whole: its heads, and what can be asked of it.
+//! A whole bbolt database: its meta pages, and the questions that can be answered from it. Given a [`ReadAt`], it never
+//! writes, and allocates nothing by a size that the file claims without checking it.
 
 use std::collections::BTreeMap;
 
@@ -9,16 +10,16 @@ use crate::boltdb::read_at::ReadAt;
 use crate::boltdb::table;
 use crate::boltdb::walk::{Bounds, CONTINUE, Flow, MAX_BRANCH_BYTES, Visitor, Walk, Walked, read};
 
-/// How long the file must be.
+/// The required length of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Length {
-    /// To the byte what the head says, as in a snapshot.
+    /// Exactly what the meta page says, as in a snapshot.
     Exact,
-    /// At least that: etcd reserves more for its own file.
+    /// At least what the meta page says: etcd preallocates more for its own file.
     AtLeast,
 }
 
-/// A database whose head was read.
+/// A database whose meta page was read.
 #[derive(Debug)]
 pub struct Database<'a, I: ReadAt + ?Sized> {
     image: &'a I,
@@ -26,16 +27,16 @@ pub struct Database<'a, I: ReadAt + ?Sized> {
 }
 
 impl<'a, I: ReadAt + ?Sized> Database<'a, I> {
-    /// Reads both heads of a database of `length` bytes. Both must be good: etcd goes on with one, and says nothing.
+    /// Reads both meta pages of a database of `length` bytes. Both must be valid, although etcd silently accepts one.
     ///
     /// # Errors
-    /// If one of them is damaged, or the length is not what they say.
+    /// If one of them is damaged, or the length differs from theirs.
     pub fn open(image: &'a I, length: u64, wanted: Length) -> Result<Self, ReadError> {
         let first = read_meta(image, 0)?;
         let second = read_meta(image, u64::from(first.page_size))?;
         let meta = if second.transaction > first.transaction { second } else { first };
         if first.page_size != second.page_size {
-            return Err(Corruption::new(0, "the two heads of the database differ in the size of a page").into());
+            return Err(Corruption::new(0, "the two meta pages differ in page size").into());
         }
         let needed = meta.length();
         let is_right = needed.is_some_and(|needed| match wanted {
@@ -48,15 +49,15 @@ impl<'a, I: ReadAt + ?Sized> Database<'a, I> {
         Ok(Self { image, meta })
     }
 
-    /// As [`Self::open`], for a file whose second head does not matter: the newest good head counts, and the file may be longer than it
+    /// Like [`Self::open`], but one valid meta page is enough: the newest counts, and the file may be longer than it
     /// says.
     ///
     /// # Errors
-    /// If there is no good head, or the file is shorter than it says.
+    /// If no meta page is valid, or the file is shorter than it says.
     pub fn open_newest(image: &'a I) -> Result<Self, ReadError> {
         let meta = newest_meta_page(image)?;
         let length = image.length().map_err(|source| ReadError::Io { offset: 0, source })?;
-        // Nothing is sized by what a head says of pages that are not there.
+        // Never allocate for pages that a meta page claims and the file does not have.
         if meta.length().is_none_or(|needed| needed > length) {
             return Err(Corruption::new(length, meta.too_short(length)).into());
         }
@@ -76,7 +77,7 @@ impl<'a, I: ReadAt + ?Sized> Database<'a, I> {
         Ok(Walked { used_pages: walk.visited.count(), free_pages: self.meta.high_water_mark - walk.visited.count() })
     }
 
-    /// The pages that are reached. Of what leaves hold nothing is read, so that this is fast and proves nothing about it.
+    /// The reachable pages. Leaf contents are not read: fast, but no verification.
     pub fn reachable_pages(&self) -> Result<Pages, ReadError> {
         let mut walk = Walk::new(self.image, self.meta)?;
         let _ = walk.node(self.meta.root, &Bounds::default(), 0, &mut |walk, pair, offset| match page::u64_at(
@@ -86,34 +87,36 @@ impl<'a, I: ReadAt + ?Sized> Database<'a, I> {
         {
             Some(0) => Ok(CONTINUE),
             Some(root) => walk.mark_reachable_pages(root, 0).map(|()| CONTINUE),
-            None => Err(Corruption::new(offset, "these are not the buckets of an etcd").into()),
+            None => Err(Corruption::new(offset, "the buckets are not those of etcd").into()),
         })?;
         walk.freelist()?;
         Ok(walk.visited)
     }
 
-    /// Reads one top-level bucket again, without the checks of [`Self::walk`] that look beyond it. Nothing if it is not there.
+    /// Reads one top-level bucket again, without the checks of [`Self::walk`] across buckets. Does nothing if it does
+    /// not exist.
     pub fn walk_bucket(&self, name: &[u8], visitor: &mut impl Visitor) -> Result<(), ReadError> {
         let _ = Walk::new(self.image, self.meta)?.tree(self.meta.root, Some(&[name]), visitor)?;
         Ok(())
     }
 
-    /// The last key of a top-level bucket, found along the right edge of its tree: a few pages.
+    /// The last key of a top-level bucket. Reads only the right edge of its tree, a few pages.
     pub fn last_key(&self, name: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
         let Some(bucket) = self.top_level()?.remove(name) else { return Ok(None) };
         self.right_edge(&bucket)?.leaf.last_key(self.image)
     }
 
-    /// The top-level buckets: their names, and what they lead to.
+    /// The top-level buckets: name and bucket value (root page, sequence, inline page).
     pub fn top_level(&self) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, ReadError> {
         const MAX_BUCKETS: usize = 1000;
-        /// A small bucket lies in the page of the one above, in at most a quarter of it (bbolt `bucket.go`, `maxInlineBucketSize`).
+        /// A small bucket is stored inline in its parent's page, in at most a quarter of it (bbolt `bucket.go`,
+        /// `maxInlineBucketSize`).
         const MAX_INLINE_BUCKET_BYTES: usize = 1 << 16;
         let mut buckets = BTreeMap::new();
         let mut walk = Walk::new(self.image, self.meta)?;
         let _ = walk.node(self.meta.root, &Bounds::default(), 0, &mut |_, pair, offset| {
             if !pair.is_bucket || buckets.len() == MAX_BUCKETS || pair.value.len() > MAX_INLINE_BUCKET_BYTES {
-                return Err(Corruption::new(offset, "these are not the buckets of an etcd").into());
+                return Err(Corruption::new(offset, "the buckets are not those of etcd").into());
             }
             buckets.insert(pair.key.to_vec(), pair.value.to_vec());
             Ok(CONTINUE)
@@ -121,7 +124,7 @@ impl<'a, I: ReadAt + ?Sized> Database<'a, I> {
         Ok(buckets)
     }
 
-    /// The right edge of a bucket's tree. `bucket` is what [`Self::top_level`] gave for it.
+    /// The right edge of a bucket's tree. `bucket` is the value that [`Self::top_level`] returned.
     pub fn right_edge(&self, bucket: &[u8]) -> Result<Edge, ReadError> {
         let mut walk = Walk::new(self.image, self.meta)?;
         let mut next = page::u64_at(bucket, 0).unwrap_or_default();
@@ -146,7 +149,7 @@ impl<'a, I: ReadAt + ?Sized> Database<'a, I> {
         }
     }
 
-    /// Whether any of these top-level buckets holds something. Reads no further than it must.
+    /// Whether any of these top-level buckets is not empty. Stops at the first pair.
     pub fn any_bucket_holds(&self, names: &[&[u8]]) -> Result<bool, ReadError> {
         let mut any = FirstPair;
         let mut walk = Walk::new(self.image, self.meta)?;
@@ -154,16 +157,17 @@ impl<'a, I: ReadAt + ?Sized> Database<'a, I> {
     }
 }
 
-/// The newest good head of two, of a file that may be shorter than it says.
+/// The newest valid meta page of a file that may be shorter than it says.
 pub fn newest_meta_page<I: ReadAt + ?Sized>(image: &I) -> Result<Meta, ReadError> {
     let heads = [0].into_iter().chain(PAGE_SIZES.map(u64::from));
-    // The second head lies where the first page ends, and the size of that is in the first, which may be damaged.
+    // The second meta page begins where the first page ends, and only the first, perhaps damaged one knows the page
+    // size.
     let good = heads.filter_map(|offset| {
         let meta = read_meta(image, offset).ok()?;
         (offset == 0 || offset == u64::from(meta.page_size)).then_some(meta)
     });
     let meta = good.max_by_key(|meta| meta.transaction);
-    Ok(meta.ok_or_else(|| Corruption::new(0, "there is no database: neither of its heads can be read"))?)
+    Ok(meta.ok_or_else(|| Corruption::new(0, "not a database: neither meta page can be read"))?)
 }
 
 fn read_meta<I: ReadAt + ?Sized>(image: &I, offset: u64) -> Result<Meta, ReadError> {
@@ -210,7 +214,7 @@ pub(super) mod tests {
         file[at..at + bytes.len()].copy_from_slice(bytes);
     }
 
-    /// A leaf or branch page: `element` makes the 16 bytes of each from the position of its data.
+    /// A leaf or branch page: `element` encodes the 16 bytes of each from the position of its data.
     fn page(id: u64, flags: u16, elements: &[(Vec<u8>, Vec<u8>, u32)], is_branch: bool) -> Vec<u8> {
         let mut page = vec![0; PAGE];
         put(&mut page, 0, &id.to_le_bytes());
@@ -241,7 +245,8 @@ pub(super) mod tests {
         page
     }
 
-    /// Two heads, a root with the bucket `key` (a branch with two leaves) and `meta` (within the page), and a free page.
+    /// Two meta pages, a root with the bucket `key` (a branch with two leaves) and `meta` (within the page), and a free
+    /// page.
     pub fn database() -> Vec<u8> {
         let pairs =
             |names: &[&str]| names.iter().map(|name| ((*name).into(), b"value".to_vec(), 0)).collect::<Vec<_>>();
@@ -313,17 +318,17 @@ pub(super) mod tests {
             ("does not begin where the one before it ends", page_at(5) + 10, &[0xff, 0xff], page_at(5)),
             ("does not begin where the one before it ends", element_at(6, 1) + 4, &[0xff, 0xff], page_at(6)),
             ("the table of a page is cut off", element_at(6, 1), &[2], page_at(6)),
-            ("does not lie within it", element_at(6, 1) + 12, &[0xff, 0xff], page_at(6)),
+            ("ends outside of the page", element_at(6, 1) + 12, &[0xff, 0xff], page_at(6)),
             // bbolt panics: zero-length inode key.
             ("has a key of 0 bytes", element_at(6, 1) + 8, &[0], page_at(6)),
             ("has a key of 65535 bytes", element_at(6, 1) + 8, &[0xff, 0xff], page_at(6)),
             ("has a key of 0 bytes", element_at(4, 1) + 4, &[0], page_at(4)),
-            ("page 260 is meant, and the last page is 7", page_at(5) + 12, &[0xff], page_at(5)),
-            ("page 4294967300 is meant", page_at(5) + 12, &[0xff; 4], page_at(5)),
-            ("a page has 8192 bytes, and what is in it 60", page_at(6) + 12, &[1], page_at(6)),
-            ("page 5 is reached a second time", element_at(4, 1) + 8, &[5], page_at(5)),
+            ("page 260 is referenced, but the last page is 7", page_at(5) + 12, &[0xff], page_at(5)),
+            ("page 4294967300 is referenced", page_at(5) + 12, &[0xff; 4], page_at(5)),
+            ("a page has 8192 bytes, but uses only 60", page_at(6) + 12, &[1], page_at(6)),
+            ("page 5 is referenced twice", element_at(4, 1) + 8, &[5], page_at(5)),
             ("keys are not in order", element_at(5, 1) + 32 - 16 + 6, b"0", page_at(5)),
-            ("leads nowhere", page_at(4) + 10, &[0], page_at(4)),
+            ("has no children", page_at(4) + 10, &[0], page_at(4)),
             ("outside of all buckets", element_at(3, 0), &[0], page_at(3)),
         ] {
             let mut broken = database();
@@ -344,7 +349,7 @@ pub(super) mod tests {
         assert!(walk(&[short.as_slice(), &[0; PAGE]].concat()).is_err(), "longer than it says");
     }
 
-    /// Two heads, a root with the bucket `key`, and its leaf: two pairs of so many bytes each.
+    /// Two meta pages, a root with the bucket `key`, and its leaf: two pairs of this many bytes each.
     pub fn with_large_leaf(bytes: usize) -> Vec<u8> {
         let value = vec![7; bytes];
         let pairs = [b"a", b"b"].map(|key| Pair { key, value: &value, is_bucket: false });
@@ -374,7 +379,7 @@ pub(super) mod tests {
         database.walk(&mut sizes).unwrap();
         assert_eq!(sizes.0, [MAX_WHOLE_LEAF_BYTES; 2]);
         assert_eq!(database.last_key(b"key").unwrap(), Some(b"b".to_vec()));
-        // Larger than anything that etcd writes: refused by its table, not read.
+        // Larger than anything that etcd writes: refused because of its element table, not read.
         let mut bytes = bytes;
         put(&mut bytes, 3 * PAGE + HEADER + 12, &u32::MAX.to_le_bytes());
         let database = Database::open(&bytes[..], bytes.len() as u64, Length::Exact).unwrap();
@@ -382,14 +387,16 @@ pub(super) mod tests {
         assert!(found.contains("an element has 4294967296 bytes"), "{found}");
     }
 
-    /// What `ls` and a restore open before anything is verified: nothing is sized by what a head or a page says of itself.
+    /// `ls` and a restore open a file before it is verified: no allocation by what a meta page or page claims.
     #[test]
     fn a_head_that_promises_more_than_the_file_has_is_refused_at_once() {
         let mut bytes = database();
         for id in 0..2 {
             put(&mut bytes, usize::try_from(id).unwrap() * PAGE, &meta(id, 6 + id, 1 << 33, 3));
         }
-        assert!(Database::open_newest(&bytes[..]).unwrap_err().to_string().contains("its head says 8589934592 pages"));
+        assert!(
+            Database::open_newest(&bytes[..]).unwrap_err().to_string().contains("its meta page says 8589934592 pages")
+        );
         assert_eq!(newest_meta_page(&bytes[..]).unwrap().high_water_mark, 1 << 33);
     }
 

@@ -1,4 +1,4 @@
-//! The right edge of a bucket's tree: its last keys, without reading what lies before.
+//! The right edge of a bucket's tree: its last keys, without reading the pages before.
 
 use crate::boltdb::page::{Corruption, Header, Kind, Pair, ReadError};
 use crate::boltdb::read_at::ReadAt;
@@ -8,21 +8,21 @@ use crate::boltdb::walk::{MAX_WHOLE_LEAF_BYTES, OpenPage, read};
 /// The pages along the right edge of a bucket's tree.
 #[derive(Debug)]
 pub struct Edge {
-    /// From the root on, each as a whole.
+    /// From the root down, each read completely.
     pub branches: Vec<(Vec<u8>, Header)>,
     pub leaf: Leaf,
 }
 
-/// A leaf that was found, and not read.
+/// A leaf that was located but not read.
 #[derive(Debug)]
 pub enum Leaf {
-    /// It lies in the page of the bucket above.
+    /// Stored inline in the page of the parent bucket.
     Inline(Vec<u8>),
     Page(u64, OpenPage),
 }
 
 impl Leaf {
-    /// Its bytes; nothing if there are more of them than are read at once.
+    /// Its bytes; `None` if it is larger than what is read at once.
     pub(super) fn bytes<I: ReadAt + ?Sized>(&self, image: &I) -> Result<Option<Vec<u8>>, ReadError> {
         match self {
             Self::Inline(bytes) => Ok(Some(bytes.clone())),
@@ -36,7 +36,7 @@ impl Leaf {
         }
     }
 
-    /// Its first key, and its last one: only its table and that key are read.
+    /// Its first and its last key. Reads only the element table and these keys.
     fn key<I: ReadAt + ?Sized>(&self, image: &I, is_last: bool) -> Result<Option<Vec<u8>>, ReadError> {
         let page = match self {
             Self::Inline(bytes) => {
@@ -59,7 +59,7 @@ impl Leaf {
         }
         let Some(entry) = found else { return Ok(None) };
         if entry.end() > page.length {
-            return Err(page.corruption("an element of a leaf does not lie within it"));
+            return Err(page.corruption("an element of a leaf ends outside of the page"));
         }
         let mut key = vec![0; entry.key as usize];
         read(image, &mut key, page.offset + entry.start)?;
@@ -75,7 +75,7 @@ impl Leaf {
     }
 }
 
-/// All pairs of a leaf that is there as a whole.
+/// All pairs of a leaf in memory.
 pub(super) fn pairs(bytes: &[u8], header: Header) -> Result<Vec<Pair<'_>>, Corruption> {
     let mut pairs = Pairs::new(bytes, header);
     let mut all = Vec::new();

@@ -1,7 +1,9 @@
-//! Changes a database that nobody has open, as a transaction of bbolt's does: with new pages at its end, and then its heads.
+//! Changes a database that no process has open, as a bbolt transaction does: appends new pages, then rewrites the meta
+//! pages.
 //!
-//! etcd keeps no list of free pages in the file (it opens bbolt with `NoFreelistSync`), so that pages that nothing leads to any
-//! more are free by themselves. Both heads are made to lead to the new pages, the second one with the transaction before.
+//! etcd keeps no list of free pages in the file (it opens bbolt with `NoFreelistSync`), so unreferenced pages are free
+//! without further bookkeeping. Both meta pages point to the new pages, the second one with the previous transaction
+//! id.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -16,7 +18,7 @@ use crate::durable::{self, WriteError};
 
 pub type Pairs = BTreeMap<Vec<u8>, Vec<u8>>;
 
-/// A bucket that is read into memory may have so many bytes.
+/// Maximum size of a bucket that is read into memory, in bytes.
 const LARGEST: usize = 16 << 20;
 
 /// Why a database was not changed.
@@ -42,7 +44,7 @@ pub struct Editor<'f> {
     database: Database<'f, File>,
     buckets: BTreeMap<Vec<u8>, Vec<u8>>,
     changed: BTreeMap<Vec<u8>, Pairs>,
-    /// Pages that are to be put behind the others.
+    /// Pages to append.
     appended: Vec<u8>,
 }
 
@@ -53,13 +55,13 @@ impl<'f> Editor<'f> {
         Ok(Self { file, database, buckets, changed: BTreeMap::new(), appended: Vec::new() })
     }
 
-    /// The head that it begins from.
+    /// The meta page before the change.
     #[must_use]
     pub fn meta(&self) -> Meta {
         self.database.meta()
     }
 
-    /// What a small bucket holds, to be changed; it is made if it is not there.
+    /// The pairs of a small bucket, to be changed; the bucket is created if it does not exist.
     pub fn bucket(&mut self, name: &[u8]) -> Result<&mut Pairs, EditError> {
         if !self.changed.contains_key(name) {
             let mut all = All::default();
@@ -69,15 +71,15 @@ impl<'f> Editor<'f> {
         Ok(self.changed.entry(name.to_vec()).or_default())
     }
 
-    /// Puts a pair behind all others of a bucket.
+    /// Appends a pair, whose key must be the last of the bucket.
     pub fn append(&mut self, name: &[u8], key: &[u8], value: &[u8]) -> Result<(), EditError> {
         let bucket = self.buckets.get(name).cloned().unwrap_or_else(|| empty_bucket(&[]));
         let Edge { branches, leaf } = self.database.right_edge(&bucket)?;
         if leaf.last_key(self.file)?.is_some_and(|last| last.as_slice() >= key) {
-            return Err(Corruption::new(0, "what is to be put behind the last key does not belong there").into());
+            return Err(Corruption::new(0, "the key to append is not the last of its bucket").into());
         }
         let pair = Pair { key, value, is_bucket: false };
-        // What takes the place of the last page of a level, and what comes behind it.
+        // The replacement of the last page of a level, and the page after it.
         let (mut last, mut behind) = match leaf.bytes(self.file)? {
             Some(bytes) => {
                 let count = Header::read(&bytes);
@@ -85,7 +87,7 @@ impl<'f> Editor<'f> {
                 pairs.push(pair);
                 (self.put_leaf(&pairs)?, None)
             }
-            // Too large to be copied: it stays where it is.
+            // Too large to copy: it stays where it is.
             None => (encode_page(&leaf), Some(self.put_leaf(&[pair])?)),
         };
         for (bytes, header) in branches.iter().rev() {
@@ -105,10 +107,10 @@ impl<'f> Editor<'f> {
         Ok(())
     }
 
-    /// Writes what was changed, and makes the file as long as its head says. It is not synced.
+    /// Writes the changes and sets the length of the file to that of the meta page. Does not sync.
     ///
     /// # Errors
-    /// If it cannot be written; the file is then to be thrown away.
+    /// If it cannot be written; discard the file then.
     pub fn write(mut self, path: &Path) -> Result<Meta, EditError> {
         for (name, pairs) in std::mem::take(&mut self.changed) {
             let pairs: Vec<Pair<'_>> = pairs.iter().map(|(key, value)| Pair { key, value, is_bucket: false }).collect();
@@ -147,8 +149,8 @@ impl<'f> Editor<'f> {
 
     fn put_leaf(&mut self, pairs: &[Pair<'_>]) -> Result<u64, Corruption> {
         let (id, page_size) = (self.next_page(), self.database.meta().page_size);
-        let page =
-            page::leaf(id, pairs, page_size).ok_or_else(|| Corruption::new(0, "there is too much for one page"))?;
+        let page = page::leaf(id, pairs, page_size)
+            .ok_or_else(|| Corruption::new(0, "the content does not fit into one page"))?;
         self.appended.extend_from_slice(&page);
         self.appended.resize(self.appended.len().next_multiple_of(page_size as usize), 0);
         Ok(id)
@@ -157,20 +159,20 @@ impl<'f> Editor<'f> {
     fn put_branch(&mut self, children: &[(&[u8], u64)]) -> Result<u64, Corruption> {
         let (id, page_size) = (self.next_page(), self.database.meta().page_size);
         let page = page::branch(id, children, page_size);
-        let page = page.ok_or_else(|| Corruption::new(0, "there is too much for one page"))?;
+        let page = page.ok_or_else(|| Corruption::new(0, "the content does not fit into one page"))?;
         self.appended.extend_from_slice(&page);
         self.appended.resize(self.appended.len().next_multiple_of(page_size as usize), 0);
         Ok(id)
     }
 
-    /// A bucket of this content within the page of the one above it, if it is as small as bbolt wants it (`bucket.go`, `inlineable`).
+    /// The bucket inline in its parent's page, if it is as small as bbolt requires (`bucket.go`, `inlineable`).
     fn inline(&self, pairs: &[Pair<'_>]) -> Option<Vec<u8>> {
         let page_size = self.database.meta().page_size;
         page::leaf(0, pairs, page_size).filter(|page| page.len() <= page_size as usize / 4)
     }
 }
 
-/// What leads to a bucket: its root page, or 0 and the page itself; what it counts in between is kept.
+/// The value of a bucket: its root page, or 0 and the inline page; the sequence is kept.
 fn point_to(root: u64, before: &[u8], inline: &[u8]) -> Vec<u8> {
     let sequence = page::u64_at(before, 8).unwrap_or_default();
     [&root.to_le_bytes()[..], &sequence.to_le_bytes(), inline].concat()
@@ -202,7 +204,7 @@ impl Visitor for All {
     fn pair(&mut self, key: &[u8], value: &[u8], offset: u64) -> Result<Flow, Corruption> {
         self.bytes += key.len() + value.len();
         if self.bytes > LARGEST {
-            return Err(Corruption::new(offset, "a bucket that etcd keeps small is large"));
+            return Err(Corruption::new(offset, "a bucket that is small in etcd is large"));
         }
         self.pairs.insert(key.to_vec(), value.to_vec());
         Ok(CONTINUE)
@@ -233,7 +235,7 @@ mod tests {
         all.pairs
     }
 
-    /// Every database of the fuzzers' seeds, as etcd 3.4 to 3.7 wrote them.
+    /// Every database of the fuzzing corpus, as etcd 3.4 to 3.7 wrote them.
     fn seeds() -> Vec<Vec<u8>> {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/bolt");
         std::fs::read_dir(dir).unwrap().map(|entry| std::fs::read(entry.unwrap().path()).unwrap()).collect()
@@ -250,7 +252,7 @@ mod tests {
             let members = editor.bucket(b"members").unwrap();
             members.clear();
             members.insert(b"1".to_vec(), b"one".to_vec());
-            // More than a page, so that it cannot lie in another's.
+            // More than a page, so that it cannot be inline.
             editor.bucket(b"new").unwrap().extend((0..200u8).map(|n| (vec![n; 9], vec![n; 90])));
             editor.append(b"key", &[0xff; 17], b"last").unwrap();
             let meta = editor.write(Path::new("x")).unwrap();
@@ -276,7 +278,7 @@ mod tests {
         assert_eq!(pairs(&file, b"young"), Pairs::from([(b"k".to_vec(), b"v".to_vec())]));
     }
 
-    /// A leaf that is too large to be copied gets a neighbour.
+    /// A leaf that is too large to copy gets a sibling.
     #[test]
     fn a_pair_is_put_behind_a_large_leaf() {
         let file = file(&with_large_leaf(MAX_WHOLE_LEAF_BYTES));

@@ -1,16 +1,17 @@
-//! The bucket `key`: what etcd keeps of each change of a key.
+//! The bucket `key`: one record for each change of a key.
 //!
-//! It maps revisions to key-value records (etcd `server/storage/mvcc`, the same in 3.4 to 3.7): 8 bytes of main revision, `_`, 8 bytes of
-//! sub-revision, all big-endian, and `t` for a deletion. The value is `mvccpb.KeyValue{1: key, 2: create_revision, 3: mod_revision,
-//! 4: version, 5: value, 6: lease}`; of a deletion only the key (`kvstore_txn.go`, `delete`). A restore that raises the revision leaves a
-//! record without any value (`etcdutl/snapshot/v3_snapshot.go`, `unsafeBumpRevision`).
+//! It maps revisions to key-value records (etcd `server/storage/mvcc`, the same in 3.4 to 3.7): 8 bytes of main
+//! revision, `_`, 8 bytes of sub-revision, all big-endian, and `t` for a deletion. The value is `mvccpb.KeyValue{1:
+//! key, 2: create_revision, 3: mod_revision, 4: version, 5: value, 6: lease}`; of a deletion only the key
+//! (`kvstore_txn.go`, `delete`). A restore that bumps the revision leaves a record without any value
+//! (`etcdutl/snapshot/v3_snapshot.go`, `unsafeBumpRevision`).
 //!
-//! etcd parses every record when it starts, and ends if it cannot (`kvstore.go`, `restoreChunk`); it panics if a key is changed twice at
-//! one revision (`key_index.go`, `put`), and passes over what is before revision 1 (`restore`).
+//! etcd parses every record when it starts, and exits if it cannot (`kvstore.go`, `restoreChunk`); it panics if a key
+//! is changed twice at one revision (`key_index.go`, `put`), and ignores records before revision 1 (`restore`).
 
 use crate::boltdb::protobuf::{Fields, Malformed};
 
-/// Far more than any etcd counts to, and there is still room above it.
+/// Far above the revision of any real etcd, with room for more.
 pub const MAX_REVISION: i64 = i64::MAX / 2;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -19,12 +20,12 @@ pub struct Revision {
     pub sub: i64,
 }
 
-/// What a record of the bucket `key` is about.
+/// What a record of the bucket `key` describes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record<'a> {
     pub revision: Revision,
     pub is_tombstone: bool,
-    /// The user's key; empty for the record that only raises the revision after a restore.
+    /// The user's key; empty for the record that only bumps the revision after a restore.
     pub key: &'a [u8],
 }
 
@@ -34,7 +35,7 @@ impl Record<'_> {
         self.key.is_empty()
     }
 
-    /// It gives a value to a key.
+    /// Whether it is a put.
     #[must_use]
     pub const fn is_put(&self) -> bool {
         !self.is_tombstone && !self.is_revision_bump()
@@ -56,11 +57,11 @@ pub fn revision(bytes: &[u8]) -> Result<(Revision, bool), &'static str> {
     Ok((revision, is_tombstone))
 }
 
-/// The mark of a compaction: the revision up to which history is gone, or is to go.
+/// Parses the value of a compaction key: the revision up to which history is, or is being, compacted.
 pub fn compaction(bytes: &[u8]) -> Result<i64, &'static str> {
     match revision(bytes)? {
         (Revision { main, sub: 0 }, false) => Ok(main),
-        _ => Err("the mark of a compaction is not that of a revision"),
+        _ => Err("the compact revision is malformed"),
     }
 }
 
@@ -102,29 +103,29 @@ impl<'a> KeyValue<'a> {
     }
 }
 
-/// Reads a record, and checks all of it.
+/// Parses and checks a record.
 pub fn record<'a>(bolt_key: &[u8], value: &'a [u8]) -> Result<Record<'a>, &'static str> {
     change(bolt_key, value).map(|change| change.record)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Change<'a> {
-    /// When, of what, and whether it is a deletion.
+    /// Revision, key, and whether it is a deletion.
     pub record: Record<'a>,
     pub create_revision: i64,
-    /// How often it was changed since.
+    /// Number of changes since it was created.
     pub version: i64,
-    /// The lease that it is bound to; 0 for none.
+    /// The attached lease; 0 for none.
     pub lease: i64,
     pub value: &'a [u8],
 }
 
-/// As [`record`], and gives all of it.
+/// Like [`record`], with value and metadata.
 pub fn change<'a>(bolt_key: &[u8], value: &'a [u8]) -> Result<Change<'a>, &'static str> {
     let (revision, is_tombstone) = revision(bolt_key)?;
     let read = KeyValue::parse(value).map_err(|Malformed| "a record is malformed")?;
     if revision.main < 1 {
-        return Err("a record is from before the first revision");
+        return Err("a record has a revision before the first");
     }
     if read.key.is_empty() && (is_tombstone || !value.is_empty() || revision.sub != 0) {
         return Err("a record has no key");
@@ -135,10 +136,10 @@ pub fn change<'a>(bolt_key: &[u8], value: &'a [u8]) -> Result<Change<'a>, &'stat
         }
     } else if !value.is_empty() {
         if read.mod_revision != revision.main {
-            return Err("a record says that it is of another revision");
+            return Err("a record has another revision than its key");
         }
         if read.version < 1 || !(1..=read.mod_revision).contains(&read.create_revision) {
-            return Err("a record says that its key was made later, or was never changed");
+            return Err("a record has an impossible create_revision or version");
         }
     }
     Ok(Change {
@@ -169,13 +170,13 @@ mod tests {
         assert!(read.record.is_put());
         assert!(record(&key(5, 0, b"t"), &[0x0a, 1, b'b']).unwrap().is_tombstone);
         assert!(record(&key(9, 0, b""), b"").unwrap().is_revision_bump());
-        // Fields that only a later etcd knows are passed over.
+        // Unknown fields of a later etcd are ignored.
         for unknown in [&[0x38, 1][..], &[0x3a, 2, 1, 2], &[0x3d, 1, 2, 3, 4], &[0x39, 1, 2, 3, 4, 5, 6, 7, 8]] {
             assert_eq!(change(&key(5, 0, b""), &[&VALUE, unknown].concat()), Ok(read));
         }
     }
 
-    /// Each makes etcd end, or serve something else than it says (attack 2).
+    /// Each makes etcd exit, or serve something else than was written.
     #[test]
     fn what_etcd_does_not_start_from_is_refused() {
         let with = |at: usize, byte: u8| {
@@ -191,10 +192,10 @@ mod tests {
             (key(i64::MAX, 0, b""), Vec::new(), "a revision with none above it"),
             (b"short".to_vec(), VALUE.to_vec(), "no revision"),
             (key(5, 0, b""), with(0, 0x08), "the key is a number"),
-            (key(5, 0, b""), with(1, 0x7f), "the key goes on beyond the end"),
+            (key(5, 0, b""), with(1, 0x7f), "the key extends beyond the end"),
             (key(5, 0, b""), with(3, 0x12), "create_revision is bytes"),
             (key(5, 0, b""), with(5, 0x1d), "mod_revision is 4 bytes"),
-            (key(5, 0, b""), with(7, 0x21), "version is 8 bytes: one bit of attack 2"),
+            (key(5, 0, b""), with(7, 0x21), "version is 8 bytes: one flipped bit"),
             (key(5, 0, b""), with(9, 0x28), "value is a number"),
             (key(5, 0, b""), with(12, 0x32), "lease is bytes"),
             (key(5, 0, b""), with(12, 0x00), "field number 0"),
@@ -203,12 +204,12 @@ mod tests {
             (key(5, 0, b""), cut(11), "a value is missing"),
             (key(5, 0, b""), [0xff; 12].to_vec(), "a tag without end"),
             (key(6, 0, b""), VALUE.to_vec(), "of another revision"),
-            (key(5, 0, b""), with(4, 6), "made later than it was changed"),
+            (key(5, 0, b""), with(4, 6), "created after it was changed"),
             (key(5, 0, b""), with(4, 0), "never made"),
             (key(5, 0, b""), with(8, 0), "never changed"),
             (key(5, 0, b""), [&[0x0a, 0], &VALUE[3..]].concat(), "an empty key"),
             (key(5, 0, b""), VALUE[3..].to_vec(), "no key"),
-            (key(5, 1, b""), Vec::new(), "a raised revision within a transaction"),
+            (key(5, 1, b""), Vec::new(), "a bumped revision within a transaction"),
             (key(5, 0, b"t"), Vec::new(), "a deletion of nothing"),
             (key(5, 0, b"t"), VALUE.to_vec(), "a deletion that writes"),
             (key(0, 0, b"t"), VALUE[..3].to_vec(), "before the first revision"),

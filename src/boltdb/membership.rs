@@ -1,8 +1,8 @@
-//! Who is in a cluster, as etcd derives it from names, peer URLs and a token, and as it writes it down.
+//! The members of a cluster: how etcd derives ids from names, peer URLs and a token, and how it stores them.
 //!
-//! Rules (etcd `server/etcdserver/api/membership/member.go` and `cluster.go`, the same in 3.4 to 3.7): a member's id is the first
-//! eight bytes, big-endian, of the SHA-1 of its peer URLs in order and the token; a cluster's id that of its members' ids in order. A
-//! member is written as JSON the way Go's `encoding/json` writes it.
+//! Rules (etcd `server/etcdserver/api/membership/member.go` and `cluster.go`, the same in 3.4 to 3.7): a member's id is
+//! the first eight bytes, big-endian, of the SHA-1 of its peer URLs in order and the token; a cluster's id that of its
+//! members' ids in order. A member is written as JSON the way Go's `encoding/json` writes it.
 
 use std::fmt::Write as _;
 
@@ -23,8 +23,8 @@ pub enum MembershipError {
     Empty,
     #[error("the member {0} has no peer URL")]
     NoUrl(String),
-    /// Two of something that there must be one of.
-    #[error("{0} is given twice among the members")]
+    /// A name, URL or id occurs twice.
+    #[error("duplicate {0} among the members")]
     Twice(String),
 }
 
@@ -36,7 +36,7 @@ pub struct Membership {
 }
 
 impl Membership {
-    /// The cluster that etcd would make of names, their peer URLs and a token.
+    /// The cluster that etcd bootstraps from names, peer URLs and a token.
     pub fn new(members: &[(String, Vec<String>)], token: &str) -> Result<Self, MembershipError> {
         let mut seen = std::collections::BTreeSet::new();
         for text in members.iter().flat_map(|(name, urls)| urls.iter().chain([name])) {
@@ -69,7 +69,7 @@ impl Membership {
         self.members.iter().map(|member| member.id)
     }
 
-    /// How many there are; the index of the last entry of the log that begins with them.
+    /// The number of members, which is also the index of the last bootstrap entry of the log.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.members.len() as u64
@@ -89,7 +89,7 @@ impl Membership {
 }
 
 impl Member {
-    /// As it is in the bucket `members`, and in the log. An empty name is left out.
+    /// JSON as in the bucket `members` and in the log; an empty name is omitted.
     #[must_use]
     pub fn json(&self) -> String {
         #[derive(Serialize)]
@@ -114,14 +114,14 @@ impl Member {
         go_json(&Written { peer_urls: &self.peer_urls })
     }
 
-    /// The id as a key: lower-case hexadecimal without zeros before it.
+    /// The id as a key: lower-case hexadecimal without leading zeros.
     #[must_use]
     pub fn key(&self) -> String {
         format!("{:x}", self.id)
     }
 }
 
-/// JSON as Go writes it: what could be taken for HTML is escaped.
+/// JSON as Go writes it: HTML characters are escaped.
 pub(super) fn go_json(value: &impl Serialize) -> String {
     let text = serde_json::to_string(value).unwrap_or_default();
     let mut escaped = String::with_capacity(text.len());
@@ -150,7 +150,7 @@ mod tests {
         Membership::new(&members, token)
     }
 
-    /// Ids as etcdutl 3.5.30 made them.
+    /// Ids as computed by etcdutl 3.5.30.
     #[test]
     fn ids_are_those_that_etcd_makes() {
         let one = of(&[("n1", "http://127.0.0.1:25380")], "etcd-cluster").unwrap();

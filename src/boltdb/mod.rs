@@ -1,6 +1,7 @@
-//! etcd's file formats, read natively. No policy of etcd's lives here, only what bytes mean.
+//! The file formats of etcd, read natively: what the bytes mean, and no policy.
 //!
-//! `page` and `table` know the bytes of one page, `database` a whole one, through which `walk` leads page by page, `keyspace` and `schema` what etcd keeps in it, `wal` the log.
+//! `page` and `table` parse one page, `database` a whole file, which `walk` traverses; `keyspace` and `schema` parse
+//! the contents of the buckets, `wal` the write-ahead log.
 
 pub mod database;
 pub mod edge;

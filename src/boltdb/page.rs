@@ -10,10 +10,10 @@
 use std::fmt;
 use std::io;
 
-/// Length of a page's header, and of an element.
+/// Length of a page header, and of an element.
 pub const HEADER: usize = 16;
 pub const META: usize = 64;
-/// Length of what a bucket's value begins with.
+/// Length of the header of a bucket's value: root page and sequence.
 pub const BUCKET: usize = 16;
 
 const MAGIC: u32 = 0xED0C_DAED;
@@ -24,15 +24,15 @@ const META_PAGE: u16 = 0x04;
 const FREELIST: u16 = 0x10;
 pub(super) const IS_BUCKET: u32 = 0x01;
 
-/// The freelist's page in a database that does not keep one, as etcd's never does.
+/// The freelist page id of a database without a freelist, such as every etcd database.
 pub const NO_FREELIST: u64 = u64::MAX;
-/// bbolt takes the page size from the system that made the file.
+/// bbolt takes the page size of the operating system that created the file.
 pub const PAGE_SIZES: [u32; 7] = [1024, 2048, 4096, 8192, 16384, 32768, 65536];
 
-/// Something that is not as it must be.
+/// Damage in a database.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Corruption {
-    /// Where in the file, in bytes.
+    /// Offset in the file, in bytes.
     pub offset: u64,
     pub what: String,
 }
@@ -51,7 +51,7 @@ impl fmt::Display for Corruption {
 
 impl std::error::Error for Corruption {}
 
-/// Why a database cannot be read to its end.
+/// Why reading a database failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     #[error(transparent)]
@@ -66,23 +66,23 @@ pub struct Meta {
     pub page_size: u32,
     /// Root page of the top-level bucket.
     pub root: u64,
-    /// A counter of the top-level bucket's, which etcd does not use.
+    /// The sequence of the top-level bucket, which etcd does not use.
     pub sequence: u64,
     /// Page of the freelist, or [`NO_FREELIST`].
     pub freelist: u64,
-    /// The first page id that was never used: the file's length in pages.
+    /// The high-water mark: the first page id that was never used, which is the length of the file in pages.
     pub high_water_mark: u64,
     pub transaction: u64,
 }
 
 impl Meta {
-    /// Reads a page that holds a meta, from its first byte; `offset` is where it is.
+    /// Parses a meta page; `offset` is its position in the file.
     pub fn read(page: &[u8], offset: u64) -> Result<Self, Corruption> {
-        let wrong = |what: &str| Corruption::new(offset, format!("the head of the database is damaged: {what}"));
+        let wrong = |what: &str| Corruption::new(offset, format!("the meta page is damaged: {what}"));
         let meta = page.get(HEADER..HEADER + META).ok_or_else(|| wrong("it is cut off"))?;
         let (word, long) = (|at| u32_at(meta, at).unwrap_or_default(), |at| u64_at(meta, at).unwrap_or_default());
         if word(0) != MAGIC {
-            return Err(wrong("it does not begin like one"));
+            return Err(wrong("its magic number is wrong"));
         }
         if word(4) != VERSION {
             return Err(wrong("its version is unknown"));
@@ -92,7 +92,7 @@ impl Meta {
         }
         let page_size = word(8);
         if !PAGE_SIZES.contains(&page_size) {
-            return Err(wrong("its page size cannot be"));
+            return Err(wrong("its page size is impossible"));
         }
         Ok(Self {
             page_size,
@@ -104,16 +104,16 @@ impl Meta {
         })
     }
 
-    /// Bytes of the database; `None` if no file is as long.
+    /// Bytes of the database; `None` on overflow.
     #[must_use]
     pub fn length(&self) -> Option<u64> {
         self.high_water_mark.checked_mul(u64::from(self.page_size))
     }
 
-    /// What is wrong with a file of `length` bytes that is not as long as it says.
+    /// The message for a file of `length` bytes whose meta page says another length.
     pub(super) fn too_short(&self, length: u64) -> String {
         let (pages, size) = (self.high_water_mark, self.page_size);
-        format!("the database has {length} bytes, and its head says {pages} pages of {size}")
+        format!("the database has {length} bytes, but its meta page says {pages} pages of {size}")
     }
 
     /// The page `id`, 0 or 1, that holds it.
@@ -139,7 +139,7 @@ fn header(id: u64, kind: u16, count: u16, overflow: u32) -> [u8; HEADER] {
     header
 }
 
-/// The leaf page `id` with these pairs, without what fills it up to whole pages; `None` if there are more than a page can count.
+/// The leaf page `id` with these pairs, without padding; `None` if there are more than a page can count.
 #[must_use]
 pub fn leaf(id: u64, pairs: &[Pair<'_>], page_size: u32) -> Option<Vec<u8>> {
     let length = |bytes: &[u8]| u32::try_from(bytes.len()).ok();
@@ -162,8 +162,8 @@ pub fn leaf(id: u64, pairs: &[Pair<'_>], page_size: u32) -> Option<Vec<u8>> {
     Some(page)
 }
 
-/// The branch page `id` with these keys and the pages below, without what fills it up to whole pages; `None` if there are more than a
-/// page can count.
+/// The branch page `id` with these keys and child pages, without padding; `None` if there are more than a page can
+/// count.
 #[must_use]
 pub fn branch(id: u64, children: &[(&[u8], u64)], page_size: u32) -> Option<Vec<u8>> {
     let whole = HEADER + children.len() * HEADER + children.iter().map(|(key, _)| key.len()).sum::<usize>();
@@ -198,14 +198,14 @@ pub enum Kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
     pub id: u64,
-    /// What it is; `None` if its flags say nothing that can be.
+    /// The kind of page; `None` for impossible flags.
     pub kind: Option<Kind>,
     pub count: u16,
     pub overflow: u32,
 }
 
 impl Header {
-    /// Reads it; `None` if there are fewer bytes.
+    /// Parses it; `None` if there are fewer bytes.
     #[must_use]
     pub fn read(page: &[u8]) -> Option<Self> {
         let kind = match u16_at(page, 8)? {
@@ -241,7 +241,7 @@ pub(super) fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
 pub(super) mod tests {
     use super::*;
 
-    /// A page with a good head.
+    /// A valid meta page.
     pub fn meta(id: u64, transaction: u64, high_water_mark: u64, root: u64) -> Vec<u8> {
         let meta = Meta { page_size: 4096, root, sequence: 0, freelist: NO_FREELIST, high_water_mark, transaction };
         meta.page(id)
@@ -253,7 +253,7 @@ pub(super) mod tests {
         let expected =
             Meta { page_size: 4096, root: 3, sequence: 0, freelist: NO_FREELIST, high_water_mark: 8, transaction: 7 };
         assert_eq!(Meta::read(&good, 0), Ok(expected));
-        for (at, what) in [(16, "begin like one"), (20, "version"), (24, "checksum"), (75, "checksum")] {
+        for (at, what) in [(16, "magic number"), (20, "version"), (24, "checksum"), (75, "checksum")] {
             let mut bad = good.clone();
             bad[at] ^= 1;
             assert!(Meta::read(&bad, 4096).unwrap_err().to_string().contains(what), "{at}");

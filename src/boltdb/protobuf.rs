@@ -1,6 +1,7 @@
-//! The little of protobuf's wire format that etcd's files need: messages of numbers and bytes (protobuf.dev, "Encoding").
+//! The part of the protobuf wire format that etcd's files use: messages of numbers and bytes (protobuf.dev,
+//! "Encoding").
 
-/// Not a message of that kind.
+/// Not a valid message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Malformed;
 
@@ -9,17 +10,17 @@ pub enum Value<'m> {
     Varint(u64),
     /// Bytes, a text, or a message.
     Bytes(&'m [u8]),
-    /// 4 or 8 bytes, which no message of etcd's has.
+    /// 4 or 8 bytes, which no etcd message uses.
     Fixed,
 }
 
 /// The fields of a message with their numbers, in order.
 ///
-/// Nothing is given that one of etcd's two decoders would refuse: gogo/protobuf 1.3, of which 3.4 to 3.6 have generated code, and
-/// google.golang.org/protobuf 1.36, `encoding/protowire`, which 3.7 uses. A field number is 1 to 2^29 - 1 (the former cuts it to 32 bits,
-/// the latter refuses it), a number has at most ten bytes and 64 bits, a length ends within the message, and there are no groups, which
-/// etcd never writes. What a field of a known number must hold is for the caller to say: the former refuses another type, the
-/// latter takes it for a field that it does not know.
+/// Accepts only what both decoders of etcd accept: gogo/protobuf 1.3, from which 3.4 to 3.6 have generated code, and
+/// google.golang.org/protobuf 1.36, `encoding/protowire`, which 3.7 uses. A field number is 1 to 2^29 - 1 (the former
+/// truncates it to 32 bits, the latter rejects it), a number has at most ten bytes and 64 bits, a length ends within
+/// the message, and there are no groups, which etcd never writes. The caller checks the types of known fields: the
+/// former rejects a wrong type, the latter treats it as an unknown field.
 #[derive(Clone, Debug)]
 pub struct Fields<'m>(&'m [u8]);
 
@@ -91,12 +92,12 @@ pub fn number(message: &[u8], wanted: u64) -> Result<Option<u64>, Malformed> {
     last(message, wanted)?.map(Value::number).transpose()
 }
 
-/// As [`number`], for bytes.
+/// Like [`number`], for bytes.
 pub fn bytes(message: &[u8], wanted: u64) -> Result<Option<&[u8]>, Malformed> {
     last(message, wanted)?.map(Value::bytes).transpose()
 }
 
-/// All numbers in the fields numbered `wanted`.
+/// All numbers in fields numbered `wanted`.
 ///
 /// # Errors
 /// If the message is malformed, or one of the fields holds something else.
@@ -129,19 +130,19 @@ fn varint(message: &mut &[u8]) -> Result<u64, Malformed> {
         *message = rest;
         value |= u64::from(byte & 0x7f) << shift;
         if byte & 0x80 == 0 {
-            // The tenth byte has room for one bit.
+            // The tenth byte holds one bit.
             return if shift == 63 && *byte > 1 { Err(Malformed) } else { Ok(value) };
         }
     }
     Err(Malformed)
 }
 
-/// A message that is written field by field, in the order of the calls.
+/// Encodes a message field by field, in the order of the calls.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Message(Vec<u8>);
 
 impl Message {
-    /// A number; written also when it is 0, as etcd's generated code does for its log.
+    /// A number; written even if it is 0, as etcd's generated code does for its log.
     #[must_use]
     pub fn number(mut self, field: u64, value: u64) -> Self {
         self.varint(field << 3);
@@ -208,7 +209,7 @@ mod tests {
         ] {
             assert_eq!(Fields::of(message).last(), Some(Err(Malformed)), "{what}");
             let unknown: Vec<u8> = [&[0x08, 1], message].concat();
-            assert!(number(&unknown, 1).is_err(), "{what}, behind what is looked for");
+            assert!(number(&unknown, 1).is_err(), "{what}, after the wanted field");
         }
         let largest = [0x10, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1];
         assert_eq!(number(&largest, 2), Ok(Some(u64::MAX)));

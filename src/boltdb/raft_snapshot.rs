@@ -1,8 +1,9 @@
-//! etcd's raft snapshot (`member/snap/*.snap`): who is in the cluster at the index that a log begins after.
+//! etcd's raft snapshot (`member/snap/*.snap`): the members at the index after which a log begins.
 //!
-//! Format (etcd `server/etcdserver/api/snap`, the same in 3.4 to 3.7): `snappb.snapshot{1: crc, 2: data}` with the CRC-32C of the data,
-//! which is `raftpb.Snapshot{1: data, 2: {1: ConfState{1: voters, 5: auto_leave}, 2: index, 3: term}}`. Its data is the old
-//! key-value store (`server/etcdserver/api/v2store`) as JSON, of which only the members are left: written to the byte as etcdutl 3.5 does.
+//! Format (etcd `server/etcdserver/api/snap`, the same in 3.4 to 3.7): `snappb.snapshot{1: crc, 2: data}` with the
+//! CRC-32C of the data, which is `raftpb.Snapshot{1: data, 2: {1: ConfState{1: voters, 5: auto_leave}, 2: index, 3:
+//! term}}`. Its data is the old key-value store (`server/etcdserver/api/v2store`) as JSON, reduced to the members, byte
+//! for byte as etcdutl 3.5 writes it.
 
 use std::fmt::Write as _;
 
@@ -15,10 +16,10 @@ pub fn file_name(membership: &Membership) -> String {
     format!("{:016x}-{:016x}.snap", TERM, membership.count())
 }
 
-/// The term in which the members are made.
+/// The term in which the members are created.
 pub const TERM: u64 = 1;
 
-/// The file's bytes, for a log whose first entries made these members.
+/// The bytes of the file, for a log whose first entries created these members.
 #[must_use]
 pub fn encode(membership: &Membership) -> Vec<u8> {
     let metadata =
@@ -36,7 +37,7 @@ pub(super) fn conf_state(membership: &Membership) -> Vec<u8> {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RaftSnapshot {
-    /// The index of the last entry that is in it.
+    /// The index of the last entry that it includes.
     pub index: u64,
     pub term: u64,
     pub voters: Vec<u64>,
@@ -49,7 +50,7 @@ pub fn decode(bytes: &[u8]) -> Result<RaftSnapshot, &'static str> {
     if crc != Some(checksum::crc32c(data).into()) {
         return Err("the checksum of the raft snapshot is wrong");
     }
-    let metadata = protobuf::bytes(data, 2).map_err(malformed)?.ok_or("the raft snapshot says no index")?;
+    let metadata = protobuf::bytes(data, 2).map_err(malformed)?.ok_or("the raft snapshot has no index")?;
     let conf_state = protobuf::bytes(metadata, 1).map_err(malformed)?.unwrap_or_default();
     let number = |field| protobuf::number(metadata, field).map(Option::unwrap_or_default).map_err(malformed);
     Ok(RaftSnapshot {
@@ -69,7 +70,7 @@ fn directory(path: &str, index: u64, children: &str) -> String {
 }
 
 fn store_json(membership: &Membership) -> String {
-    // Each of the store's events has the index of the entry that made the member.
+    // Each event of the store has the index of the entry that created the member.
     let indexed: Vec<(u64, &Member)> = (1..).zip(&membership.members).collect();
     let mut by_key = indexed.clone();
     by_key.sort_by_key(|(_, member)| member.key());
@@ -157,7 +158,7 @@ mod tests {
         hex::encode(digest::digest(&digest::SHA256, bytes).as_ref())
     }
 
-    /// Made by etcdutl 3.5.30 and etcdctl 3.4.23 for one member and for three.
+    /// Written by etcdutl 3.5.30 and etcdctl 3.4.23 for one member and for three.
     #[test]
     fn the_bytes_are_those_that_etcd_writes() {
         let one = Membership::new(&[("n1".into(), vec!["http://127.0.0.1:25380".into()])], "etcd-cluster").unwrap();

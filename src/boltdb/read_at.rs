@@ -1,14 +1,14 @@
-//! Where the bytes of a database come from.
+//! Random access to the bytes of a database.
 //!
-//! Read with pread(2) and never mapped: a file that is cut short by somebody else while it is looked at then gives an error
-//! instead of SIGBUS.
+//! Reads with pread(2) and never maps the file: when another process truncates it meanwhile, that is an error instead
+//! of SIGBUS.
 
 use std::fs::File;
 use std::io;
 
 /// Bytes that can be read anywhere.
 pub trait ReadAt {
-    /// Fills `buffer` from `offset` on.
+    /// Fills `buffer`, starting at `offset`.
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
 
     fn length(&self) -> io::Result<u64>;

@@ -1,13 +1,14 @@
-//! What etcd keeps in its buckets beside the keys: leases, alarms, users and roles, members, and marks of its own.
+//! What etcd stores in addition to keys: leases, alarms, users and roles, members, and metadata.
 //!
-//! etcd makes all ten buckets when it starts (`server/storage/schema/bucket.go` and, up to 3.5, `server/mvcc/buckets`), and reads:
-//! - every value of `lease` as `leasepb.Lease`, with a panic if one is none, and every key as 8 bytes when it says so (`lease/lessor.go`,
-//!   `initAndRecover`; `schema/lease.go`);
+//! etcd creates all ten buckets when it starts (`server/storage/schema/bucket.go` and, up to 3.5,
+//! `server/mvcc/buckets`), and reads:
+//! - every value of `lease` as `leasepb.Lease`, with a panic if that fails, and every key as 8 bytes (`lease/lessor.go`,
+//! `initAndRecover`; `schema/lease.go`);
 //! - every key of `alarm` as `etcdserverpb.AlarmMember` (`api/v3alarm/alarms.go`, `restore`);
 //! - every value of `authUsers`, and each role that they name, as `authpb.User` and `authpb.Role`, with a panic, also while auth is off
-//!   (`auth/range_perm_cache.go`, `refreshRangePermCache`); `authRevision` as 8 bytes or more;
+//! (`auth/range_perm_cache.go`, `refreshRangePermCache`); `authRevision` as 8 bytes or more;
 //! - every key of `members` and `members_removed` as a number in hexadecimal, and every value of `members` as JSON, with a panic, also in
-//!   `etcdutl snapshot restore` (`schema/membership.go`, `TrimMembershipFromBackend`);
+//! `etcdutl snapshot restore` (`schema/membership.go`, `TrimMembershipFromBackend`);
 //! - `clusterVersion` as a version, with a panic, and `downgrade` and `confState` as JSON; `consistent_index` and `term` as 8 bytes or more.
 
 use serde::Deserialize;
@@ -18,7 +19,7 @@ use crate::boltdb::protobuf::{Fields, Malformed};
 pub const BUCKETS: [&str; 10] =
     ["alarm", "auth", "authRoles", "authUsers", "cluster", "key", "lease", "members", "members_removed", "meta"];
 
-/// A lease lives at most so long, in seconds (etcd `lease/lessor.go`, `MaxLeaseTTL`).
+/// Maximum time to live of a lease, in seconds (etcd `lease/lessor.go`, `MaxLeaseTTL`).
 const MAX_LEASE_TTL: i64 = 9_000_000_000;
 
 type Checked<T = ()> = Result<T, &'static str>;
@@ -40,10 +41,10 @@ pub fn lease(key: &[u8], value: &[u8]) -> Checked {
     };
     let (id, ttl, remaining) = read().map_err(|Malformed| "a lease is malformed")?;
     if key != id.to_be_bytes() {
-        return Err("a lease is not the one that its key says");
+        return Err("a lease has another ID than its key");
     }
     if !(1..=MAX_LEASE_TTL).contains(&ttl) || remaining < 0 {
-        return Err("a lease has a time to live that etcd never gives");
+        return Err("a lease has an impossible time to live");
     }
     Ok(())
 }
@@ -64,8 +65,8 @@ pub fn alarm(key: &[u8]) -> Checked<u64> {
     read().map_err(|Malformed| "an alarm is malformed")
 }
 
-/// Checks `authpb.User{1: name, 2: password, 3: roles, 4: options{1: no_password}}`, whose key is its name. From 3.7 on (`is_utf8`) the
-/// names of roles must be UTF-8, as google.golang.org/protobuf wants of a text.
+/// Checks `authpb.User{1: name, 2: password, 3: roles, 4: options{1: no_password}}`, whose key is its name. From 3.7 on
+/// (`is_utf8`) the names of roles must be UTF-8, as google.golang.org/protobuf requires of strings.
 pub fn user(key: &[u8], value: &[u8], is_utf8: bool) -> Checked {
     let read = || {
         let mut name = &[][..];
@@ -93,7 +94,7 @@ pub fn user(key: &[u8], value: &[u8], is_utf8: bool) -> Checked {
     };
     match read() {
         Err(Malformed) => Err("a user is malformed"),
-        Ok(name) if name != key => Err("a user is not the one that its key says"),
+        Ok(name) if name != key => Err("a user has another name than its key"),
         Ok(_) => Ok(()),
     }
 }
@@ -121,18 +122,18 @@ pub fn role(key: &[u8], value: &[u8]) -> Checked {
     };
     match read() {
         Err(Malformed) => Err("a role is malformed"),
-        Ok(name) if name != key => Err("a role is not the one that its key says"),
+        Ok(name) if name != key => Err("a role has another name than its key"),
         Ok(_) => Ok(()),
     }
 }
 
-/// Checks a pair of the bucket `auth`. Gives whether clients have to log in, of the pair that says so.
+/// Checks a pair of the bucket `auth`. Returns whether auth is on if this is the pair that says so.
 pub fn auth(key: &[u8], value: &[u8]) -> Checked<Option<bool>> {
     match (key, value) {
         (b"authEnabled", [0]) => Ok(Some(false)),
         (b"authEnabled", [1]) => Ok(Some(true)),
-        (b"authEnabled", _) => Err("whether auth is on is malformed"),
-        (b"authRevision", _) => number(value).map(|_| None).map_err(|_| "the revision of auth has the wrong length"),
+        (b"authEnabled", _) => Err("authEnabled is malformed"),
+        (b"authRevision", _) => number(value).map(|_| None).map_err(|_| "authRevision has the wrong length"),
         _ => Ok(None),
     }
 }
@@ -142,7 +143,7 @@ pub fn number(value: &[u8]) -> Checked<u64> {
     value.try_into().map(u64::from_be_bytes).map_err(|_| "a number has the wrong length")
 }
 
-/// A member that the database knows.
+/// A member as stored in the database.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct Member {
     #[serde(default)]
@@ -163,7 +164,7 @@ fn null_is_empty<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(from: D)
     Ok(Option::deserialize(from)?.unwrap_or_default())
 }
 
-/// The id of a member, of a key of `members` or `members_removed`: hexadecimal as Go writes it.
+/// Parses a key of `members` or `members_removed`: a member ID in hexadecimal as Go writes it.
 pub fn member_id(key: &[u8]) -> Checked<u64> {
     let id = std::str::from_utf8(key).ok().and_then(|text| u64::from_str_radix(text, 16).ok());
     id.filter(|id| format!("{id:x}").as_bytes() == key).ok_or("the id of a member is malformed")
@@ -172,13 +173,13 @@ pub fn member_id(key: &[u8]) -> Checked<u64> {
 /// Reads a pair of the bucket `members`.
 pub fn member(key: &[u8], value: &[u8]) -> Checked<Member> {
     let member: Member = serde_json::from_slice(value).map_err(|_| "a member is malformed")?;
-    if member_id(key)? == member.id { Ok(member) } else { Err("a member is not the one that its key says") }
+    if member_id(key)? == member.id { Ok(member) } else { Err("a member has another ID than its key") }
 }
 
 /// Checks `confState` of `meta`: a `raftpb.ConfState` as JSON.
 pub fn conf_state(value: &[u8]) -> Checked {
     #[derive(Deserialize)]
-    #[allow(dead_code, reason = "only that they can be read matters")]
+    #[allow(dead_code, reason = "parsed only as a check")]
     struct ConfState {
         voters: Option<Vec<u64>>,
         learners: Option<Vec<u64>>,
@@ -186,14 +187,15 @@ pub fn conf_state(value: &[u8]) -> Checked {
         learners_next: Option<Vec<u64>>,
         auto_leave: Option<bool>,
     }
-    serde_json::from_slice::<ConfState>(value).map(|_| ()).map_err(|_| "who votes is malformed")
+    serde_json::from_slice::<ConfState>(value).map(|_| ()).map_err(|_| "confState is malformed")
 }
 
-/// The minor version of an etcd 3 that the cluster, the storage or a downgrade is of: `3.6.0`, always with a patch version of 0 (etcd
-/// `version.Cluster`); with another one etcd takes itself for too old and panics (`version/downgrade.go`, `MustDetectDowngrade`).
+/// Parses the minor version of a cluster, a storage or a downgrade: `3.6.0`, always with a patch version of 0 (etcd
+/// `version.Cluster`); with another patch version etcd considers itself too old and panics (`version/downgrade.go`,
+/// `MustDetectDowngrade`).
 ///
 /// # Errors
-/// If it is none, or newer than 3.7, of which it is not known what it writes.
+/// If it is malformed, or newer than 3.7, whose format is unknown.
 pub fn version(value: &[u8]) -> Checked<u32> {
     let text = std::str::from_utf8(value).map_err(|_| "a version is malformed")?;
     let mut parts = text.split('.').map(|part| part.parse::<u32>().ok().filter(|number| number.to_string() == part));
@@ -221,7 +223,7 @@ pub fn downgrade(value: &[u8]) -> Checked {
 mod tests {
     use super::*;
 
-    /// Real ones, and what one changed byte makes of them: each of the latter ends etcd, or is silently something else (attack 2).
+    /// Real values, and each with one changed byte: the latter make etcd exit, or silently mean something else.
     #[test]
     fn what_etcd_cannot_read_is_refused() {
         let id = [0x69, 0x5a, 0x3b, 0, 0, 0, 0, 7];
@@ -274,7 +276,7 @@ mod tests {
     #[test]
     fn marks_and_members_are_as_etcd_writes_them() {
         assert_eq!(auth(b"authEnabled", &[1]), Ok(Some(true)));
-        assert!(auth(b"authEnabled", &[3]).is_err(), "to etcd that is off");
+        assert!(auth(b"authEnabled", &[3]).is_err(), "etcd reads it as off");
         assert!(auth(b"authEnabled", &[]).is_err());
         assert_eq!(auth(b"authRevision", &[0; 8]), Ok(None));
         assert!(auth(b"authRevision", &[0; 7]).is_err());

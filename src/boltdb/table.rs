@@ -1,11 +1,11 @@
-//! The element table of a page, and what it leads to within the page.
+//! The element table of a page, and the keys and values that it points to.
 
 use crate::boltdb::page::{HEADER, Header, IS_BUCKET, Kind, Pair, u32_at, u64_at};
 
-/// A key has at most so many bytes (bbolt `MaxKeySize`).
+/// Maximum length of a key in bytes (bbolt `MaxKeySize`).
 const MAX_KEY_BYTES: u32 = 32768;
 
-/// Where the body of an element lies, as the element table at the beginning of a page says.
+/// The position of an element's key and value, from the element table at the beginning of a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// From the first byte of the page.
@@ -26,10 +26,10 @@ impl Entry {
     }
 }
 
-/// The element table of a page: its entries one after the other, each of which must be as bbolt writes it.
+/// Iterates over the element table of a page and checks each entry against what bbolt writes.
 ///
-/// bbolt (`internal/common/inode.go`, `WriteInodeToPage`; before 1.4 `node.go`, `write`) puts the bodies behind the table in the order
-/// of the entries without a gap, and ends with a panic when it reads an empty key (`ReadInodeFromPage`) or is to store one.
+/// bbolt (`internal/common/inode.go`, `WriteInodeToPage`; before 1.4 `node.go`, `write`) stores keys and values after
+/// the table, in order and without gaps, and panics when it reads (`ReadInodeFromPage`) or stores an empty key.
 #[derive(Clone, Copy, Debug)]
 pub struct Table<'p> {
     bytes: &'p [u8],
@@ -40,14 +40,14 @@ pub struct Table<'p> {
 }
 
 impl<'p> Table<'p> {
-    /// Of a page of `kind` that begins with `bytes`, which reach at least to the end of the table.
+    /// For a page of `kind`; `bytes` reach from its beginning to the end of the table at least.
     #[must_use]
     pub fn new(bytes: &'p [u8], kind: Kind, count: u16) -> Self {
         let count = usize::from(count);
         Self { bytes, kind, count, index: 0, next: Self::length(count) as u64 }
     }
 
-    /// Bytes up to the end of a table of so many entries.
+    /// Bytes up to the end of a table with this many entries.
     #[must_use]
     pub const fn length(count: usize) -> usize {
         HEADER + count * HEADER
@@ -61,7 +61,7 @@ impl<'p> Table<'p> {
         let index = self.index;
         let entry = self.at(index).ok_or_else(|| format!("the table of a page is cut off at element {index}"))?;
         if entry.start != self.next {
-            return Err(format!("element {index} of a page does not begin where the one before it ends"));
+            return Err(format!("element {index} of a page does not begin where the previous one ends"));
         }
         if entry.key == 0 || entry.key > MAX_KEY_BYTES {
             return Err(format!("element {index} of a page has a key of {} bytes", entry.key));
@@ -71,7 +71,7 @@ impl<'p> Table<'p> {
         Ok(Some(entry))
     }
 
-    /// Bytes of the page that are used, up to the end of the last entry that was given.
+    /// Used bytes of the page, up to the end of the last returned entry.
     #[must_use]
     pub fn used(&self) -> u64 {
         self.next
@@ -90,7 +90,7 @@ impl<'p> Table<'p> {
     }
 }
 
-/// The pairs of a leaf page that is there as a whole.
+/// The pairs of a leaf page in memory.
 #[derive(Clone, Copy, Debug)]
 pub struct Pairs<'p> {
     table: Table<'p>,
@@ -110,34 +110,34 @@ impl<'p> Pairs<'p> {
         let body = slice(self.table.bytes, entry.start, entry.end());
         let (key, value) = body
             .and_then(|body| body.split_at_checked(entry.key as usize))
-            .ok_or_else(|| format!("element {index} of a leaf does not lie within it"))?;
+            .ok_or_else(|| format!("element {index} of a leaf ends outside of the page"))?;
         Ok(Some(Pair { key, value, is_bucket: entry.is_bucket }))
     }
 
-    /// Bytes of the page that are used, up to the end of the last pair that was given.
+    /// Used bytes of the page, up to the end of the last returned pair.
     #[must_use]
     pub fn used(&self) -> u64 {
         self.table.used()
     }
 }
 
-/// The keys of a branch page that is there as a whole, and the pages below.
+/// The keys and children of a branch page in memory.
 pub fn children(page: &[u8], header: Header) -> Result<Vec<(&[u8], u64)>, String> {
     let mut table = Table::new(page, Kind::Branch, header.count);
     let mut children = Vec::with_capacity(usize::from(header.count));
     while let Some(entry) = table.entry()? {
         let key = slice(page, entry.start, entry.end());
-        children.push((key.ok_or("an element of a branch does not lie within it")?, entry.child));
+        children.push((key.ok_or("an element of a branch ends outside of the page")?, entry.child));
     }
     match is_length_of(header, table.used(), page.len()) {
-        _ if children.is_empty() => Err("a branch leads nowhere".into()),
-        false => Err("a page is longer than what is in it".into()),
+        _ if children.is_empty() => Err("a branch has no children".into()),
+        false => Err("a page is longer than its content".into()),
         true => Ok(children),
     }
 }
 
-/// Whether a page has as many bytes as bbolt gives to one of which so many are used: no page too many. (Up to bbolt 1.3.5, `node.go`,
-/// `spill`, there is one more if the last would be full to its last byte.)
+/// Whether bbolt allocates a page of this length for this many used bytes: no overflow page too many. (Up to bbolt
+/// 1.3.5, `node.go`, `spill`, there is one more if the last would be full to its last byte.)
 #[must_use]
 pub fn is_length_of(header: Header, used: u64, length: usize) -> bool {
     let page_size = length as u64 / (u64::from(header.overflow) + 1);

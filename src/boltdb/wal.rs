@@ -1,12 +1,13 @@
-//! etcd's write-ahead log (`member/wal/*.wal`): what it says of commits, how it is begun, and how it is gone on with.
+//! etcd's write-ahead log (`member/wal/*.wal`): reading its commit index, creating and extending it.
 //!
 //! Format (etcd `server/storage/wal`, the same in 3.4 to 3.7): frames of a little-endian u64, a protobuf
-//! `walpb.Record{1: type, 2: crc, 3: data}` and zero bytes up to a multiple of eight. The u64 holds the record's length in its
-//! low 56 bits and, if there is padding, 0x80 and the number of its bytes in the highest byte. Segments are reserved
-//! beforehand, so a length of zero ends the log. The crc is a running CRC-32C of the data of all records; a record of type 4 begins
-//! each segment with that of the one before. Types: 1 metadata `{1: member, 2: cluster}`, 2 `raftpb.Entry{1: type, 2: term, 3: index,
-//! 4: data}`, 3 `raftpb.HardState{1: term, 2: vote, 3: commit}`, 5 `walpb.Snapshot{1: index, 2: term, 3: ConfState}`. A segment's name
-//! is its number and the index of its first entry, both in 16 hexadecimal digits.
+//! `walpb.Record{1: type, 2: crc, 3: data}` and zero bytes up to a multiple of eight. The u64 holds the record's length
+//! in its low 56 bits and, if there is padding, 0x80 and the number of its bytes in the highest byte. Segments are
+//! preallocated, so a length of zero ends the log. The crc is a running CRC-32C of the data of all records; a record of
+//! type 4 begins each segment with the CRC of the previous segment. Types: 1 metadata `{1: member, 2: cluster}`, 2
+//! `raftpb.Entry{1: type, 2: term, 3: index, 4: data}`, 3 `raftpb.HardState{1: term, 2: vote, 3: commit}`, 5
+//! `walpb.Snapshot{1: index, 2: term, 3: ConfState}`. A segment's name is its number and the index of its first entry,
+//! both in 16 hexadecimal digits.
 
 use std::io::{self, ErrorKind, Read};
 
@@ -27,7 +28,7 @@ const RECORD_DATA: u64 = 3;
 const HARD_STATE_COMMIT: u64 = 3;
 const ENTRY_INDEX: u64 = 3;
 
-/// Bytes that etcd reserves for a segment.
+/// Bytes that etcd preallocates for a segment.
 pub const SEGMENT_BYTES: u64 = 64_000_000;
 /// The name of the first segment.
 pub const FIRST_SEGMENT: &str = "0000000000000000-0000000000000000.wal";
@@ -39,18 +40,18 @@ pub const MAX_SEGMENT_BYTES: u64 = SEGMENT_BYTES + MAX_RECORD_BYTES;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SegmentState {
-    /// Nothing at all. etcd never leaves that: it puts a log into place with its first records in it.
+    /// Empty. etcd never leaves that: it renames a log into place with its first records in it.
     Blank,
-    /// Records, but none that says that an entry was committed.
+    /// Records, but no committed entry.
     Uncommitted,
     Committed,
 }
 
-/// Whether the segment says that an entry was committed. A raft member commits its first entry, the one that makes it a
-/// member, before it can be elected and acknowledge anything. Reads no further than it must.
+/// Whether the segment has a committed entry. A Raft member commits its first entry, which adds it to the cluster,
+/// before it can be elected and acknowledge anything. Stops reading at the first commit.
 ///
 /// # Errors
-/// If the segment cannot be read, or is damaged, so that it does not tell.
+/// If the segment cannot be read or is damaged before the first commit.
 pub fn segment_state(mut segment: impl Read) -> io::Result<SegmentState> {
     let mut so_far = SegmentState::Blank;
     loop {
@@ -81,14 +82,14 @@ fn next_record(segment: &mut impl Read) -> io::Result<Option<Vec<u8>>> {
     }
     let length = field & 0x00ff_ffff_ffff_ffff;
     let padding = if field >> 63 == 1 { (field >> 56) & 0x7 } else { 0 };
-    // Frames end at multiples of eight: where the next one begins depends on it.
+    // Frames end at multiples of eight, where the next one begins.
     if length > MAX_RECORD_BYTES || !(length + padding).is_multiple_of(8) {
         return Err(damaged());
     }
     let mut record = Vec::new();
     segment.take(length + padding).read_to_end(&mut record)?;
     if record.len() as u64 != length + padding {
-        // A write that a crash cut off: etcd drops it and goes on.
+        // A write that a crash interrupted: etcd drops it and continues.
         return Ok(None);
     }
     record.truncate(usize::try_from(length).map_err(|_| damaged())?);
@@ -132,7 +133,7 @@ impl HardState {
     }
 }
 
-/// Frames, and the checksum that they go on with.
+/// Frames, and the running checksum after them.
 struct Writer {
     bytes: Vec<u8>,
     crc: u32,
@@ -154,8 +155,8 @@ impl Writer {
     }
 }
 
-/// What the log of `member` begins with in a cluster that is made of these members: as `etcdutl snapshot restore` writes it. An entry
-/// makes each member, all of them are committed, and a raft snapshot of them is there (`raft_snapshot`).
+/// The beginning of the log of `member` in a new cluster of these members, as `etcdutl snapshot restore` writes it. One
+/// committed entry adds each member; the Raft snapshot (`raft_snapshot`) includes them.
 #[must_use]
 pub fn new_log(member: u64, membership: &Membership) -> Vec<u8> {
     let mut log = Writer { bytes: Vec::new(), crc: 0 };
@@ -181,15 +182,15 @@ pub fn new_log(member: u64, membership: &Membership) -> Vec<u8> {
 pub struct WalTail {
     /// Bytes up to the end of its last whole record.
     pub at: u64,
-    /// The last state that it says.
+    /// The last hard state.
     pub state: Option<HardState>,
-    /// The index of the last entry in it, if there is one in it.
+    /// The index of the last entry, if any.
     pub last_entry: Option<u64>,
     crc: u32,
 }
 
 impl WalTail {
-    /// Reads a segment to its end. A record that a crash tore at the end is none, as for etcd.
+    /// Reads a segment to its end. A torn record at the end is ignored, as etcd does.
     pub fn read(mut segment: impl Read) -> io::Result<Self> {
         let mut end = Self { at: 0, state: None, last_entry: None, crc: 0 };
         loop {
@@ -222,7 +223,7 @@ impl WalTail {
         }
     }
 
-    /// The bytes that go to [`Self::at`] so that the log ends with this state.
+    /// The bytes to write at [`Self::at`] so that the log ends with this hard state.
     #[must_use]
     pub fn append_hard_state(&self, state: HardState) -> Vec<u8> {
         let mut log = Writer { bytes: Vec::new(), crc: self.crc };
@@ -231,14 +232,14 @@ impl WalTail {
     }
 }
 
-/// The index of the first entry that a segment of this name may have.
+/// The index of the first entry of a segment, from its name.
 #[must_use]
 pub fn first_index(name: &str) -> Option<u64> {
     let (_, index) = name.strip_suffix(".wal")?.split_once('-')?;
     u64::from_str_radix(index, 16).ok()
 }
 
-/// A disk writes sectors: a record of which one is still zero was not written whole (etcd `wal/decoder.go`, `isTornEntry`).
+/// A disk writes sectors: a record with a sector of zeros is torn (etcd `wal/decoder.go`, `isTornEntry`).
 fn is_torn(offset: u64, record: &[u8]) -> bool {
     const SECTOR: u64 = 512;
     let mut rest = record;
@@ -332,18 +333,18 @@ mod tests {
         let found = WalTail::read(longer.as_slice()).unwrap();
         assert_eq!(found.state, Some(state));
         assert_eq!(found.at + 4096, longer.len() as u64);
-        // A record that a crash tore: its sector was not written.
+        // A torn record: its sector was not written.
         let mut torn = [&log[..], &[0; 4096]].concat();
         let large = 0x0400u64.to_le_bytes();
         torn[log.len()..log.len() + 8].copy_from_slice(&large);
         torn[log.len() + 8] = 8;
         assert_eq!(WalTail::read(torn.as_slice()).unwrap(), end);
-        // A flipped bit is none of that.
+        // A flipped bit is damage.
         let mut damaged = log.clone();
         let at = damaged.len() - 40;
         damaged[at] ^= 1;
         assert!(WalTail::read(damaged.as_slice()).is_err());
-        // A frame that does not end where frames end: found by fuzzing.
+        // A frame whose end is not aligned: found by fuzzing.
         let mut crooked = log.clone();
         crooked[0] += 1;
         assert!(WalTail::read(crooked.as_slice()).is_err());
@@ -353,7 +354,7 @@ mod tests {
     #[test]
     fn damage_is_never_taken_for_an_empty_log() {
         let log = golden();
-        // A page of zeros over the beginning, a length that cannot be.
+        // A page of zeros over the beginning, an impossible length.
         assert!(segment_state([&[0; 64], &log[64..]].concat().as_slice()).is_err());
         assert!(segment_state([0xff; 64].as_slice()).is_err());
     }

@@ -1,11 +1,11 @@
-//! Reads a whole database in the order of its keys, and checks on the way that it is one.
+//! Reads a whole database in key order and checks its structure.
 //!
-//! Every page that is reached lies within the file, is what it must be, is no longer than what is in it, and is reached once; keys are
-//! not empty, ascend within a page and lie between those of the branch above. Pages that are not reached are free, and where a freelist
-//! is kept it says the same. This is what `bbolt check` looks at (bbolt `tx_check.go`) and more, in one pass.
+//! Every referenced page is inside the file, has the right type, is no longer than its content, and is referenced once;
+//! keys are not empty, ascend within a page and are between those of the parent branch. Unreferenced pages are free,
+//! and a freelist, if any, agrees. This covers `bbolt check` (bbolt `tx_check.go`) and more, in one pass.
 //!
-//! Memory is a bit for each page of the file, and for pages at most [`LARGEST_WHOLE`] + [`LARGEST_ELEMENT`] + [`DEEPEST`] times
-//! [`LARGEST_BRANCH`] bytes, whatever the pages say of their length.
+//! Memory is a bit for each page of the file, and for pages at most [`LARGEST_WHOLE`] + [`LARGEST_ELEMENT`] +
+//! [`DEEPEST`] times [`LARGEST_BRANCH`] bytes, regardless of the lengths that pages claim.
 
 use std::ops::ControlFlow;
 
@@ -14,15 +14,16 @@ use crate::boltdb::pages::Pages;
 use crate::boltdb::read_at::ReadAt;
 use crate::boltdb::table::{self, Pairs, Table};
 
-/// Deeper than any tree of pages is: each branch leads to at least two pages when bbolt splits one.
+/// Deeper than any real tree: each branch has at least two children when bbolt splits a page.
 const MAX_DEPTH: usize = 32;
-/// Bytes of a branch page. One of bbolt's is as long as a page of the file unless its keys are, and they have at most 32 KiB.
+/// Maximum bytes of a branch page: one page of the file unless keys are longer, which have at most 32 KiB.
 pub(super) const MAX_BRANCH_BYTES: usize = 1 << 20;
-/// A leaf page up to this many bytes is read as a whole, of larger ones one element at a time.
+/// A leaf up to this many bytes is read at once, a larger one element by element.
 pub(super) const MAX_WHOLE_LEAF_BYTES: usize = 16 << 20;
-/// Bytes of a key and its value. etcd takes requests of 1.5 MiB, and warns of more than 10 MiB (`--max-request-bytes`).
+/// Maximum bytes of a key and its value. etcd accepts requests of 1.5 MiB by default, and warns above 10 MiB
+/// (`--max-request-bytes`).
 pub const MAX_ELEMENT_BYTES: usize = 64 << 20;
-/// Ids of a freelist that are read at a time.
+/// Freelist ids read at a time.
 const FREELIST_CHUNK: usize = 8192;
 
 pub type Flow = ControlFlow<()>;
@@ -30,11 +31,10 @@ pub type Flow = ControlFlow<()>;
 pub const CONTINUE: Flow = ControlFlow::Continue(());
 
 pub trait Visitor {
-    /// The top-level bucket `name` begins; they come in the order of their names.
+    /// The top-level bucket `name` begins; buckets are visited in the order of their names.
     fn bucket(&mut self, name: &[u8], offset: u64) -> Result<(), Corruption>;
 
-    /// A pair of the bucket that began last, in the order of the keys. `offset` is where its page begins. Nothing more is visited after
-    /// a `Break`.
+    /// A pair of the current bucket, in key order. `offset` is the position of its page. `Break` ends the walk.
     fn pair(&mut self, key: &[u8], value: &[u8], offset: u64) -> Result<Flow, Corruption>;
 
     fn pages(&mut self, _seen: u64) {}
@@ -42,7 +42,7 @@ pub trait Visitor {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Walked {
-    /// Pages that hold something, the two heads included.
+    /// Pages in use, including the two meta pages.
     pub used_pages: u64,
     /// Pages that hold nothing any more.
     pub free_pages: u64,
@@ -50,7 +50,7 @@ pub struct Walked {
 
 pub(super) fn read<I: ReadAt + ?Sized>(image: &I, buffer: &mut [u8], offset: u64) -> Result<(), ReadError> {
     image.read_exact_at(buffer, offset).map_err(|source| match source.kind() {
-        std::io::ErrorKind::UnexpectedEof => Corruption::new(offset, "the database ends before it should").into(),
+        std::io::ErrorKind::UnexpectedEof => Corruption::new(offset, "the database is cut off").into(),
         _ => ReadError::Io { offset, source },
     })
 }
@@ -59,7 +59,7 @@ pub(super) struct Walk<'a, I: ?Sized> {
     image: &'a I,
     meta: Meta,
     pub(super) visited: Pages,
-    /// Used again and again, one for each level.
+    /// Reused buffers, one for each level.
     buffers: Vec<Vec<u8>>,
     read: u64,
 }
@@ -69,7 +69,7 @@ pub(super) struct Walk<'a, I: ?Sized> {
 pub struct OpenPage {
     pub(super) header: Header,
     pub(super) offset: u64,
-    /// Its bytes, with all pages that it runs over.
+    /// Its bytes, including its overflow pages.
     pub(super) length: u64,
 }
 
@@ -79,7 +79,7 @@ impl OpenPage {
     }
 }
 
-/// Keys of a page lie from here (inclusive) to there (exclusive).
+/// The range of a page's keys: start (inclusive) to end (exclusive).
 #[derive(Clone, Debug, Default)]
 pub(super) struct Bounds {
     from: Option<Vec<u8>>,
@@ -91,7 +91,7 @@ impl Bounds {
     fn check(&self, first: &[u8], last: &[u8], page: &OpenPage) -> Result<(), ReadError> {
         let is_inside =
             self.from.as_deref().is_none_or(|from| from <= first) && self.to.as_deref().is_none_or(|to| last < to);
-        if is_inside { Ok(()) } else { Err(page.corruption("a key lies outside of what the branch above says")) }
+        if is_inside { Ok(()) } else { Err(page.corruption("a key is outside of the range of its parent branch")) }
     }
 }
 
@@ -100,7 +100,7 @@ impl<'a, I: ReadAt + ?Sized> Walk<'a, I> {
         Ok(Self { image, meta, visited: Pages::new(meta)?, buffers: Vec::new(), read: 0 })
     }
 
-    /// The tree of the top-level bucket, of which only the buckets in `wanted` are entered if it is given.
+    /// Walks the tree of the top-level buckets; with `wanted`, only these buckets.
     pub(super) fn tree(
         &mut self,
         root: u64,
@@ -123,13 +123,13 @@ impl<'a, I: ReadAt + ?Sized> Walk<'a, I> {
         let cut_off = || Corruption::new(offset, "a bucket is cut off");
         let root = page::u64_at(value, 0).ok_or_else(cut_off)?;
         let inline = value.get(BUCKET..).ok_or_else(cut_off)?;
-        let mut told = 0;
+        let mut reported = 0;
         let mut pass_on = |walk: &mut Self, pair: Pair<'_>, offset: u64| {
             if pair.is_bucket {
-                return Err(Corruption::new(offset, "a bucket lies within a bucket, which etcd never does").into());
+                return Err(Corruption::new(offset, "a bucket is nested in a bucket, which etcd never does").into());
             }
-            if walk.read > told {
-                told = walk.read;
+            if walk.read > reported {
+                reported = walk.read;
                 visitor.pages(walk.read);
             }
             Ok(visitor.pair(pair.key, pair.value, offset)?)
@@ -170,7 +170,7 @@ impl<'a, I: ReadAt + ?Sized> Walk<'a, I> {
         Ok(flow)
     }
 
-    /// The pages of a bucket's tree. What its leaves hold is not read, so that nothing is said about it.
+    /// The pages of a bucket's tree. Leaf contents are neither read nor checked.
     pub(super) fn mark_reachable_pages(&mut self, id: u64, depth: usize) -> Result<(), ReadError> {
         let mut buffer = self.buffers.pop().unwrap_or_default();
         let page = self.open_page(id, depth, &mut buffer)?;
@@ -184,7 +184,7 @@ impl<'a, I: ReadAt + ?Sized> Walk<'a, I> {
         Ok(())
     }
 
-    /// Reads the header of a page, and marks all that it runs over.
+    /// Reads the header of a page, and marks the page and its overflow pages.
     pub(super) fn open_page(&mut self, id: u64, depth: usize, buffer: &mut Vec<u8>) -> Result<OpenPage, ReadError> {
         let size = self.meta.page_size as usize;
         let offset = id.saturating_mul(size as u64);
@@ -206,12 +206,12 @@ impl<'a, I: ReadAt + ?Sized> Walk<'a, I> {
         Ok(OpenPage { header, offset, length: pages * size as u64 })
     }
 
-    /// Reads what a page runs over, behind its beginning in `buffer`.
+    /// Reads the rest of a page, including overflow pages, after its beginning in `buffer`.
     pub(super) fn read_rest(&mut self, page: &OpenPage, buffer: &mut Vec<u8>, most: usize) -> Result<(), ReadError> {
         let length = usize::try_from(page.length).ok().filter(|length| *length <= most);
         let Some(length) = length else {
             return Err(
-                page.corruption(format!("a page has {} bytes, and etcd writes none of its kind as long", page.length))
+                page.corruption(format!("a page has {} bytes, more than etcd writes for its type", page.length))
             );
         };
         let begun = buffer.len().min(length);
@@ -246,7 +246,7 @@ impl<'a, I: ReadAt + ?Sized> Walk<'a, I> {
         Ok(CONTINUE)
     }
 
-    /// A leaf that is too large to be read as a whole.
+    /// A leaf that is too large to read at once.
     fn large_leaf(
         &mut self,
         page: &OpenPage,
@@ -262,10 +262,10 @@ impl<'a, I: ReadAt + ?Sized> Walk<'a, I> {
             let length = usize::try_from(entry.end() - entry.start).ok().filter(|length| *length <= MAX_ELEMENT_BYTES);
             let length = length.ok_or_else(|| {
                 let bytes = entry.end() - entry.start;
-                page.corruption(format!("an element has {bytes} bytes, and quorate reads at most {MAX_ELEMENT_BYTES}"))
+                page.corruption(format!("an element has {bytes} bytes; the maximum is {MAX_ELEMENT_BYTES}"))
             })?;
             if entry.end() > page.length {
-                return Err(page.corruption("an element of a leaf does not lie within it"));
+                return Err(page.corruption("an element of a leaf ends outside of the page"));
             }
             body.resize(length, 0);
             read(self.image, &mut body, page.offset + entry.start)?;
@@ -282,14 +282,14 @@ impl<'a, I: ReadAt + ?Sized> Walk<'a, I> {
         Ok(CONTINUE)
     }
 
-    /// What is left of a page is less than a page.
-    #[allow(clippy::unused_self, reason = "as its neighbours, for the call to read like theirs")]
+    /// The unused rest is less than a page.
+    #[allow(clippy::unused_self, reason = "consistent with the other checks")]
     fn finish(&self, page: &OpenPage, used: u64) -> Result<(), ReadError> {
         let length = usize::try_from(page.length).unwrap_or(usize::MAX);
         if table::is_length_of(page.header, used, length) {
             return Ok(());
         }
-        Err(page.corruption(format!("a page has {} bytes, and what is in it {used}", page.length)))
+        Err(page.corruption(format!("a page has {} bytes, but uses only {used}", page.length)))
     }
 
     fn branch(
@@ -315,7 +315,7 @@ impl<'a, I: ReadAt + ?Sized> Walk<'a, I> {
         Ok(CONTINUE)
     }
 
-    /// Where a freelist is kept, every page is either reached or free, and none is both.
+    /// With a freelist, every page is either referenced or free, never both.
     pub(super) fn freelist(&mut self) -> Result<(), ReadError> {
         if self.meta.freelist == NO_FREELIST {
             return Ok(());
@@ -323,7 +323,7 @@ impl<'a, I: ReadAt + ?Sized> Walk<'a, I> {
         let mut buffer = Vec::new();
         let page = self.open_page(self.meta.freelist, 0, &mut buffer)?;
         if page.header.kind != Some(Kind::Freelist) {
-            return Err(page.corruption("the freelist's page is none"));
+            return Err(page.corruption("the freelist page has another type"));
         }
         // A count of 0xFFFF says that the first id is the count.
         let (count, skip) = match page.header.count {
@@ -342,7 +342,7 @@ impl<'a, I: ReadAt + ?Sized> Walk<'a, I> {
             for id in (0..some).filter_map(|index| page::u64_at(&buffer, index * 8)) {
                 free.mark(id, 0, page.offset)?;
                 if self.visited.is_marked(id) {
-                    return Err(page.corruption(format!("page {id} is in use, and the freelist calls it free")));
+                    return Err(page.corruption(format!("page {id} is in use, but in the freelist")));
                 }
             }
             done += some as u64;

@@ -1,4 +1,4 @@
-//! What a reload changes: which keys differ, and which of them a running server can take.
+//! What a reload changes: which keys differ, and which of them a running server can apply.
 
 use crate::config::Resolved;
 use crate::config::options::OPTIONS;
@@ -6,14 +6,14 @@ use crate::config::options::OPTIONS;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
     pub key: &'static str,
-    /// What counted before, for people; secrets are masked.
+    /// The value before, for messages; secrets are masked.
     pub from: String,
     pub to: String,
-    /// True if a running server can take it, false if it wants a restart.
+    /// True if a running server can apply it, false if it requires a restart.
     pub is_live: bool,
 }
 
-/// Compares what a server runs with to what the configuration says now.
+/// Compares the running configuration with the new one.
 #[must_use]
 pub fn compare(running: &Resolved, wanted: &Resolved) -> Vec<Change> {
     OPTIONS
@@ -60,6 +60,6 @@ mod tests {
                 change("token", "***", "***", false),
             ]
         );
-        assert_eq!(compare(&wanted, &wanted), [], "a default that is now written down is no change");
+        assert_eq!(compare(&wanted, &wanted), [], "an explicit default is no change");
     }
 }

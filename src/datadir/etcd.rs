@@ -1,4 +1,5 @@
-//! etcd's own directories, held open: what quorate reads and renames there is never reached through a link that etcd's user could have made.
+//! Open handles of etcd's directories: quorate reads and renames files there by descriptor, never through a link that
+//! etcd's user could have created.
 
 use std::fs::File;
 use std::io;
@@ -6,7 +7,7 @@ use std::io;
 use crate::datadir::DataDir;
 use crate::durable::{DirError, DirHandle};
 
-/// `None` for a directory that is not there.
+/// `None` for a directory that does not exist.
 fn absent(held: Result<DirHandle, DirError>) -> Result<Option<DirHandle>, DirError> {
     match held {
         Ok(held) => Ok(Some(held)),
@@ -16,10 +17,10 @@ fn absent(held: Result<DirHandle, DirError>) -> Result<Option<DirHandle>, DirErr
     }
 }
 
-/// Opens the database in a `member` directory of etcd's; `None` if there is none.
+/// Opens the database in a `member` directory of etcd; `None` if there is none.
 ///
 /// # Errors
-/// If it is no regular file, is reached through a link that another user could have made, or cannot be opened.
+/// If it is not a regular file, the path has a link that another user could have created, or it cannot be opened.
 pub fn database_name(member: &DirHandle) -> Result<Option<File>, DirError> {
     match member.open_dir("snap")? {
         Some(snap) => snap.file("db"),
@@ -28,12 +29,12 @@ pub fn database_name(member: &DirHandle) -> Result<Option<File>, DirError> {
 }
 
 impl DataDir {
-    /// Holds `S/db`; `None` if it is not there.
+    /// Opens `S/db`; `None` if it does not exist.
     pub fn open_db(&self) -> Result<Option<DirHandle>, DirError> {
         absent(DirHandle::open(&self.db()))
     }
 
-    /// Holds the child's data directory; `None` if it is not there.
+    /// Opens the child's data directory; `None` if it does not exist.
     ///
     /// # Errors
     /// If it cannot be opened, or is a link that is not ours.
@@ -44,7 +45,7 @@ impl DataDir {
         }
     }
 
-    /// Holds what etcd itself writes; `None` if it is not there.
+    /// Opens the `member` directory of etcd; `None` if it does not exist.
     ///
     /// # Errors
     /// If it cannot be opened, or is a link while etcd runs as a user of its own.
@@ -55,27 +56,27 @@ impl DataDir {
         }
     }
 
-    /// True if a link at `member` counts: etcd has no user of its own, who could put another one there.
+    /// True if a link at `member` may be followed: etcd runs as our user, so no other user can replace it.
     #[must_use]
     pub fn follows_member_link(&self) -> bool {
         self.etcd_user.is_none()
     }
 
-    /// As [`Self::hold_member`], of a data directory that is held already.
+    /// Like [`Self::hold_member`], for a data directory that is open already.
     pub fn member_of(&self, etcd: &DirHandle) -> Result<Option<DirHandle>, DirError> {
         if let Some(user) = &self.etcd_user
             && etcd.stat(Self::MEMBER_NAME)?.is_some_and(|found| found.is_symlink())
         {
-            // Also one that root made: the directory that it lies in is that user's.
+            // Even a link of root: its parent directory belongs to that user.
             return Err(DirError::Link { path: self.etcd_member(), owner: user.uid });
         }
         etcd.open_dir(Self::MEMBER_NAME)
     }
 
-    /// Opens the database of the data in use; `None` if there is none.
+    /// Opens the database of the current data; `None` if there is none.
     ///
     /// # Errors
-    /// If it is no regular file, is reached through a link that another user could have made, or cannot be opened.
+    /// If it is not a regular file, the path has a link that another user could have created, or it cannot be opened.
     pub fn bolt(&self) -> Result<Option<File>, DirError> {
         match self.open_member()? {
             Some(member) => database_name(&member),
@@ -83,7 +84,7 @@ impl DataDir {
         }
     }
 
-    /// The nearest directory to the child's data that exists, held: it may be on a disk of its own.
+    /// Opens the nearest existing directory to the child's data, which may be on a separate disk.
     pub fn open_storage(&self) -> Result<DirHandle, DirError> {
         match self.open_etcd()? {
             Some(etcd) => Ok(etcd),

@@ -1,7 +1,7 @@
-//! Who may read what below `S`: one table of directories, and the rule for the files in them.
+//! The modes below `S`: one table of directories, and the rule for the files in them.
 //!
-//! Every file directly in one of these directories is readable for us alone, except certificates and keys that etcd reads, whose group is
-//! etcd's ([`DataDir::certificate`]). What is more open than that is closed, and the caller says so.
+//! Every file directly in one of these directories is private, except certificates and keys that etcd reads, which have
+//! etcd's group ([`DataDir::certificate`]). Modes that are too open are tightened, and returned for the log.
 
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -10,16 +10,16 @@ use crate::datadir::owner::own_uid;
 use crate::datadir::{DataDir, DataDirError, PermissionFix};
 use crate::durable::{DirError, DirHandle, OnPath as _, PRIVATE_DIR, PRIVATE_FILE};
 
-/// Whether etcd's group may pass through a directory of ours.
+/// Whether etcd's group may traverse a directory.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum TraverseAccess {
-    /// It has to: etcd's data or certificates are below it.
+    /// It must: etcd's data or certificates are below it.
     Open,
     Closed,
 }
 
 impl DataDir {
-    /// The directories of ours below `S`.
+    /// The directories of quorate below `S`.
     fn table(&self) -> Vec<(PathBuf, TraverseAccess)> {
         vec![
             (self.server(), TraverseAccess::Open),
@@ -34,11 +34,11 @@ impl DataDir {
         ]
     }
 
-    /// Closes what others can read, where it is ours. Gives what was closed.
+    /// Tightens modes of our files that other users can read. Returns what was changed.
     pub(super) fn tighten_modes(&self) -> Result<Vec<PermissionFix>, DataDirError> {
         let mut closed = Vec::new();
         for (path, passage) in self.table() {
-            // What is not there, or somebody else's, is for others to judge.
+            // Missing files and files of other users are checked elsewhere.
             let Ok(dir) = DirHandle::open(&path) else { continue };
             if dir.uid() != own_uid() {
                 continue;
@@ -48,7 +48,7 @@ impl DataDir {
                 closed.push(PermissionFix::ModeTightened(path.clone()));
             }
             match self.tighten_files(&dir, &mut closed) {
-                // More snapshots than anybody looks through at every start.
+                // Too many snapshots to check at every start.
                 Err(DirError::Crowded(_)) => {}
                 done => done?,
             }

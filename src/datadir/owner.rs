@@ -1,9 +1,8 @@
-//! Who owns what below `D`.
+//! Owners and modes below `D`.
 //!
-//! Everything is ours and closed to others, except what etcd needs when it runs as a user of its own: `db/etcd` is that user's,
-//! the directories on the way to it let its group through (not look around), and the few certificates and keys that etcd reads
-//! are readable for its group. Modes that are too open are mended, what belongs to a stranger is refused. A mode of `D` itself
-//! is left alone when others share it.
+//! Everything is ours and private, except what etcd needs when it runs as another user: `db/etcd` belongs to that user,
+//! its group may traverse (not list) the directories above it, and may read a few certificates and keys. Modes that are
+//! too open are fixed; files of any other user are refused. The mode of `D` itself is kept if it is shared.
 
 use std::fs::{self, Metadata};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
@@ -15,36 +14,36 @@ use crate::error::{Code, Diagnostic};
 use crate::faults;
 use crate::host::User;
 
-/// Mode of a directory that etcd's group may pass through.
+/// Mode of a directory that etcd's group may traverse.
 const TRAVERSE_MODE: u32 = 0o710;
 
 /// Why the data directory cannot be used as it is.
 #[derive(Debug, thiserror::Error)]
 pub enum DataDirError {
-    /// A directory or file could not be made or mended.
+    /// A directory or file could not be created or fixed.
     #[error(transparent)]
     Write(#[from] WriteError),
-    /// Something in a directory of etcd's is not what it should be.
+    /// An entry of an etcd directory is not as expected.
     #[error(transparent)]
     Held(#[from] DirError),
-    /// Something of another user is where our data should be.
-    #[error("{} belongs to user {owner}, and it has to be user {wanted}'s", path.display())]
+    /// A file of another user is in place of our data.
+    #[error("{} belongs to user {owner}, but must belong to user {wanted}", path.display())]
     ForeignOwner {
         path: PathBuf,
         owner: u32,
         /// The user id that should own it.
         wanted: u32,
     },
-    /// etcd's user cannot get to its data.
-    #[error("etcd is to run as {user}, who may not pass through {}", path.display())]
+    /// etcd's user cannot reach its data.
+    #[error("etcd runs as {user}, who may not traverse {}", path.display())]
     NotTraversable { path: PathBuf, user: String },
-    /// Others may put things into `D`.
-    #[error("others than root may write into {}", .0.display())]
+    /// Other users may create files in `D`.
+    #[error("users other than root may write to {}", .0.display())]
     Writable(PathBuf),
-    /// A file is where a directory belongs.
+    /// A file is in place of a directory.
     #[error("{} is not a directory", .0.display())]
     NotADirectory(PathBuf),
-    #[error("{} is a symbolic link to something that is not there", .0.display())]
+    #[error("{} is a symbolic link to a target that does not exist", .0.display())]
     Dangling(PathBuf),
 }
 
@@ -55,7 +54,7 @@ impl Diagnostic for DataDirError {
             Self::Held(error) => error.code(),
             Self::ForeignOwner { .. } => Code::WrongOwner,
             Self::Writable(_) => Code::UntrustedPath,
-            // What a link led to may be a disk with data that is not mounted.
+            // The target of a link may be a data disk that is not mounted.
             Self::Dangling(_) => Code::DanglingLink,
             Self::NotADirectory(_) => Code::NotADirectory,
             Self::NotTraversable { .. } => Code::NotTraversable,
@@ -67,7 +66,7 @@ impl Diagnostic for DataDirError {
             Self::Write(error) => error.next_step(),
             Self::Held(error) => error.next_step(),
             Self::ForeignOwner { path, owner, wanted } => Some(format!(
-                "if etcd ran as user {owner} before, set etcd-user to it; or hand everything over: chown -R {wanted} {}",
+                "if etcd ran as user {owner} before, set etcd-user to it; or change the owner: chown -R {wanted} {}",
                 path.display()
             )),
             Self::Writable(path) => Some(format!("chmod go-w {}, or choose another --data-dir", path.display())),
@@ -75,7 +74,7 @@ impl Diagnostic for DataDirError {
                 Some(format!("chmod o+x {}, or choose another --data-dir", path.display()))
             }
             Self::Dangling(path) => Some(format!(
-                "mount what it leads to (readlink {0}), or, if there is no data there, remove the link: rm {0}",
+                "mount its target (readlink {0}), or, if there is no data there, remove the link: rm {0}",
                 path.display()
             )),
             Self::NotADirectory(path) => Some(format!("move {} away, or choose another --data-dir", path.display())),
@@ -83,12 +82,12 @@ impl Diagnostic for DataDirError {
     }
 }
 
-/// Something that was not as it must be, and is now.
+/// A permission that was wrong and has been fixed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PermissionFix {
-    /// Others could enter this directory, or read this file.
+    /// Other users could enter this directory, or read this file.
     ModeTightened(PathBuf),
-    /// This was given to etcd's user, with all in it.
+    /// The owner of this and its contents was changed to etcd's user.
     OwnerChanged(PathBuf),
 }
 
@@ -97,14 +96,14 @@ pub(super) fn own_uid() -> u32 {
 }
 
 impl DataDir {
-    /// Makes what must exist before the lock can be taken: `D` and `S`. Returns what had to be mended.
+    /// Creates what must exist before the lock can be taken: `D` and `S`. Returns what had to be fixed.
     pub fn prepare_for_lock(&self) -> Result<Vec<PermissionFix>, DataDirError> {
         if self.root.is_symlink() && !self.root.exists() {
             return Err(DataDirError::Dangling(self.root.clone()));
         }
         durable::create_dir_all(&self.root, PRIVATE_DIR)?;
         if own_uid() == 0 {
-            // Whoever may change `D` could lead us by links into any directory of this machine.
+            // A user who may change `D` could redirect us with links to any directory of this machine.
             let found = owned_by(&self.root, 0)?;
             if found.permissions().mode() & 0o022 != 0 && found.permissions().mode() & 0o1000 == 0 {
                 return Err(DataDirError::Writable(self.root.clone()));
@@ -114,32 +113,32 @@ impl DataDir {
         Ok(if self.ensure_private_dir(&server)? { vec![PermissionFix::ModeTightened(server)] } else { Vec::new() })
     }
 
-    /// Makes or mends every directory below `S`, and gives etcd's user the way to its data. Returns what had to be mended.
+    /// Creates or fixes every directory below `S`, and lets etcd's user reach its data. Returns what had to be fixed.
     pub fn prepare(&self) -> Result<Vec<PermissionFix>, DataDirError> {
-        let mut mended = Vec::new();
+        let mut fixes = Vec::new();
         for dir in [self.server(), self.server().join("tls"), self.tls(), self.db()] {
             if self.ensure_private_dir(&dir)? {
-                mended.push(PermissionFix::ModeTightened(dir));
+                fixes.push(PermissionFix::ModeTightened(dir));
             }
         }
-        mended.extend(self.tighten_modes()?);
+        fixes.extend(self.tighten_modes()?);
         if let Some(user) = &self.etcd_user {
             self.grant_traverse(user)?;
         }
-        // db/etcd must not appear before it is known that its absence is no loss.
+        // db/etcd must not be created before it is known that its absence is no data loss.
         if self.etcd().exists() || self.etcd().is_symlink() {
-            mended.extend(self.ensure_etcd_dir()?);
+            fixes.extend(self.ensure_etcd_dir()?);
         }
-        Ok(mended)
+        Ok(fixes)
     }
 
     pub fn prepare_etcd(&self) -> Result<Vec<PermissionFix>, DataDirError> {
         self.ensure_etcd_dir()
     }
 
-    /// Sees to it that everybody may read what they must of a CA or leaf, and nobody more. True if others could read more.
+    /// Sets owner and modes of the files of a CA or leaf. True if other users could read more before.
     pub fn set_certificate_modes(&self, files: &CertificatePaths) -> Result<Vec<PermissionFix>, DataDirError> {
-        let mut mended = Vec::new();
+        let mut fixes = Vec::new();
         for (path, Access { mode, group }) in
             [(&files.certificate, files.certificate_access), (&files.key, files.key_access)]
         {
@@ -152,18 +151,18 @@ impl DataDir {
                 durable::set_mode(path, mode)?;
             }
             if present & 0o077 & !mode != 0 {
-                mended.push(PermissionFix::ModeTightened(path.clone()));
+                fixes.push(PermissionFix::ModeTightened(path.clone()));
             }
         }
-        Ok(mended)
+        Ok(fixes)
     }
 
-    /// Makes a directory of ours below `D`, that etcd's user may pass through.
+    /// Creates a directory of ours below `D` that etcd's user may traverse.
     pub fn prepare_dir(&self, dir: &Path) -> Result<(), DataDirError> {
         self.ensure_private_dir(dir).map(|_| ())
     }
 
-    /// Gives what was built for etcd, in a directory that is ours alone, to its user, if it has one of its own.
+    /// Changes the owner of data that was built in a private directory to etcd's user, if that is another user.
     pub fn chown_to_etcd_user(&self, dir: &DirHandle) -> Result<(), DirError> {
         match &self.etcd_user {
             Some(user) => dir.chown_recursive(user.uid, user.gid),
@@ -171,14 +170,14 @@ impl DataDir {
         }
     }
 
-    /// Makes a directory that is held ours, so that etcd's group may pass through.
+    /// Makes an open directory ours, traversable for etcd's group.
     pub fn grant_read_to_etcd(&self, dir: &DirHandle) -> Result<(), DirError> {
         let Some(user) = &self.etcd_user else { return Ok(()) };
         dir.set_owner(None, Some(user.gid))?;
         dir.set_mode(TRAVERSE_MODE)
     }
 
-    /// Makes `dir` ours, closed to all but etcd's group; true if it was there with a mode that was too open.
+    /// Makes `dir` ours, closed to all but etcd's group; true if its mode was too open.
     fn ensure_private_dir(&self, dir: &Path) -> Result<bool, DataDirError> {
         create_dir(dir)?;
         let found = owned_by(dir, own_uid())?;
@@ -198,11 +197,11 @@ impl DataDir {
         Ok(present & 0o077 & !mode != 0)
     }
 
-    /// Makes `db/etcd` etcd's user's. What is ours from before is handed over; what is in it is somebody else's own doing,
-    /// and not touched once it is theirs: they could put a link there.
+    /// Changes the owner of `db/etcd` to etcd's user. What is ours inside is changed, too; once it belongs to that
+    /// user, nothing in it is touched: that user could put a link there.
     fn ensure_etcd_dir(&self) -> Result<Vec<PermissionFix>, DataDirError> {
         let db = DirHandle::open(&self.db())?;
-        let mut mended = Vec::new();
+        let mut fixes = Vec::new();
         let wanted = self.etcd_user.as_ref().map_or_else(own_uid, |user| user.uid);
         let (mut etcd, is_new) = match db.open_dir(Self::ETCD_NAME)? {
             Some(etcd) => (etcd, false),
@@ -211,14 +210,14 @@ impl DataDir {
         if let Some(user) = &self.etcd_user
             && etcd.uid() == own_uid()
         {
-            // Before it is theirs: a link there is not given, but refused.
+            // Before it is theirs: a link there is refused.
             self.member_of(&etcd)?;
             etcd.set_mode(PRIVATE_DIR)?;
             etcd = db.open_dir(Self::ETCD_NAME)?.ok_or_else(|| DirError::Replaced(self.etcd()))?;
             etcd.chown_recursive(user.uid, user.gid)?;
             etcd = db.open_dir(Self::ETCD_NAME)?.ok_or_else(|| DirError::Replaced(self.etcd()))?;
             if !is_new {
-                mended.push(PermissionFix::OwnerChanged(self.etcd()));
+                fixes.push(PermissionFix::OwnerChanged(self.etcd()));
             }
         }
         if etcd.uid() != wanted {
@@ -226,18 +225,18 @@ impl DataDir {
         }
         if etcd.mode()? & 0o077 != 0 {
             etcd.set_mode(PRIVATE_DIR)?;
-            mended.push(PermissionFix::ModeTightened(self.etcd()));
+            fixes.push(PermissionFix::ModeTightened(self.etcd()));
         }
-        let Some(member) = self.member_of(&etcd)? else { return Ok(mended) };
-        // etcd makes these; whose they are tells who ran it.
+        let Some(member) = self.member_of(&etcd)? else { return Ok(fixes) };
+        // etcd creates these; their owner is the user that ran it.
         for dir in [member.open_dir("wal")?, member.open_dir("snap")?, Some(member)].into_iter().flatten() {
             self.check_entries(&dir, wanted)?;
         }
         faults::point("datadir::owned").on("look at", &self.etcd())?;
-        Ok(mended)
+        Ok(fixes)
     }
 
-    /// Nothing but directories and regular files of `wanted`.
+    /// Only directories and regular files of `wanted`.
     fn check_entries(&self, dir: &DirHandle, wanted: u32) -> Result<(), DataDirError> {
         let foreign = |owner| DataDirError::ForeignOwner { path: self.etcd(), owner, wanted };
         if dir.uid() != wanted {
@@ -256,7 +255,7 @@ impl DataDir {
         Ok(())
     }
 
-    /// Lets etcd's group through `D`, if it is ours alone, and makes sure that nothing above is closed.
+    /// Lets etcd's group traverse `D`, if it is private, and checks that the directories above are traversable.
     fn grant_traverse(&self, user: &User) -> Result<(), DataDirError> {
         let found = fs::metadata(&self.root).on("look at", &self.root)?;
         if !can_traverse(&found, user) && found.uid() == own_uid() && found.permissions().mode() & 0o077 == 0 {
@@ -274,7 +273,7 @@ impl DataDir {
     }
 }
 
-/// Makes `dir` if it is not there. True if it was made.
+/// Creates `dir` if it does not exist. True if it was created.
 fn create_dir(dir: &Path) -> Result<bool, DataDirError> {
     match fs::metadata(dir) {
         Ok(found) if !found.is_dir() => Err(DataDirError::NotADirectory(dir.to_path_buf())),
@@ -292,7 +291,7 @@ fn owned_by(dir: &Path, wanted: u32) -> Result<Metadata, DataDirError> {
     Ok(found)
 }
 
-/// The directory itself, where `dir` may be a link.
+/// The directory itself, since `dir` may be a link.
 fn resolve_symlink(dir: &Path) -> Result<PathBuf, WriteError> {
     fs::canonicalize(dir).on("look at", dir)
 }
@@ -325,7 +324,7 @@ mod tests {
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(&data.db()), 0o700);
         assert_eq!(mode(dir.path()), 0o755);
-        assert!(!data.etcd().exists(), "db/etcd is made only when a start is planned");
+        assert!(!data.etcd().exists(), "db/etcd is created only when a start is planned");
     }
 
     #[test]
@@ -371,7 +370,7 @@ mod tests {
         assert_eq!(found(&ca.certificate), (0, 23456, 0o640));
         assert_eq!(found(&ca.key).2, 0o600, "etcd does not read the key of a CA");
 
-        // Without the user, the data is a stranger's; and a closed directory above is named.
+        // Without `etcd-user`, the data belongs to another user; a closed directory above is named.
         assert!(matches!(before.prepare(), Err(DataDirError::ForeignOwner { owner: 12345, wanted: 0, .. })));
         durable::set_mode(above.path(), 0o700).unwrap();
         assert!(matches!(data.prepare(), Err(DataDirError::NotTraversable { .. })));

@@ -1,4 +1,4 @@
-//! What is changed in a held directory: names are made, given, replaced and removed relative to it, durably.
+//! Changes in an open directory: entries are created, renamed, replaced and removed relative to it, durably.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -14,10 +14,10 @@ use crate::durable::{Access, OnPath as _, WriteError, temporary};
 use crate::faults;
 
 impl DirHandle {
-    /// Makes a directory in it, durably, and holds it.
+    /// Creates a directory in it, durably, and opens it.
     ///
     /// # Errors
-    /// If the name is taken, it cannot be made, or somebody exchanged it at once.
+    /// If the name is taken, it cannot be created, or it was replaced at once.
     pub fn make_dir(&self, name: impl AsRef<OsStr>, mode: u32) -> Result<Self, DirError> {
         let (name, path) = (name.as_ref(), self.at(name.as_ref()));
         faults::point("durable::mkdir").on("create the directory", &path)?;
@@ -26,7 +26,7 @@ impl DirHandle {
             .on("create the directory", &path)?;
         let made = self.open_dir_within(name, ResolveFlags::NO_XDEV)?.filter(|made| made.uid() == own_uid());
         let made = made.ok_or(DirError::Replaced(path))?;
-        // The umask may have taken bits away.
+        // The umask may have cleared bits.
         made.set_mode(mode)?;
         self.sync()?;
         Ok(made)
@@ -53,7 +53,7 @@ impl DirHandle {
         self.try_clone_file().sync_all().on("fsync", self.path())
     }
 
-    /// Renames, durably, to a name that nothing has. What is renamed is whatever has the name: a link itself, never what it leads to.
+    /// Renames, durably, to a name that is free. A link is renamed itself, never its target.
     pub fn rename(&self, name: impl AsRef<OsStr>, to: &Self, to_name: impl AsRef<OsStr>) -> Result<(), DirError> {
         let (name, to_name) = (name.as_ref(), to_name.as_ref());
         let path = self.at(name);
@@ -66,7 +66,7 @@ impl DirHandle {
             RenameFlags::NOREPLACE,
         );
         let renamed = match renamed {
-            // A file system that cannot promise it.
+            // The file system has no RENAME_NOREPLACE.
             Err(Errno::INVAL | Errno::NOSYS) if to.stat(to_name)?.is_none() => {
                 rustix::fs::renameat(self.try_clone_file(), name, to.try_clone_file(), to_name)
             }
@@ -74,7 +74,7 @@ impl DirHandle {
         };
         renamed.map_err(io::Error::from).on("rename", &path)?;
         let synced = to.sync().and_then(|()| self.sync());
-        Ok(synced.map_err(|error| error.after(&to.at(to_name), "has this name, and may have the old one"))?)
+        Ok(synced.map_err(|error| error.after(&to.at(to_name), "has this name, but may have the old one"))?)
     }
 
     /// Replaces the file of this name, atomically and durably.
@@ -87,7 +87,7 @@ impl DirHandle {
         self.write_with(name, access, |file| file.write_all(bytes))
     }
 
-    /// As [`Self::write_file`], with the bytes coming from `fill`.
+    /// Like [`Self::write_file`], with the bytes written by `fill`.
     pub fn write_with(
         &self,
         name: impl AsRef<OsStr>,
@@ -108,10 +108,10 @@ impl DirHandle {
         let remove = || rustix::fs::unlinkat(self.try_clone_file(), &hidden, AtFlags::empty()).map_err(io::Error::from);
         let written = crate::durable::write_through(&path, access, file, fill, rename);
         written.map_err(|error| error.unless_removed(&self.at(&hidden), remove))?;
-        self.sync().map_err(|error| error.after(&path, "has its new content, and may have the old one"))
+        self.sync().map_err(|error| error.after(&path, "has its new content, but may have the old one"))
     }
 
-    /// As [`Self::write_file`], but leaves a file alone that has these bytes already.
+    /// Like [`Self::write_file`], but does not write a file that has these bytes already.
     pub fn write_if_changed(&self, name: impl AsRef<OsStr>, bytes: &[u8], mode: u32) -> Result<bool, WriteError> {
         let present = self.read(name.as_ref(), bytes.len() as u64);
         if present.is_ok_and(|present| present.is_some_and(|present| present == bytes)) {
@@ -125,7 +125,7 @@ impl DirHandle {
         match rustix::fs::unlinkat(self.try_clone_file(), name.as_ref(), AtFlags::empty()) {
             Ok(()) => {
                 let path = self.at(name);
-                let synced = self.sync().map_err(|error| error.after(&path, "is removed, and may be back"));
+                let synced = self.sync().map_err(|error| error.after(&path, "is removed, but may be back"));
                 synced.map(|()| true)
             }
             Err(Errno::NOENT) => Ok(false),

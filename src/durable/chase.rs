@@ -1,8 +1,8 @@
-//! Goes where a path leads, link by link, and refuses to be led by another user.
+//! Resolves a path link by link, and refuses links that another user controls.
 //!
-//! The rule is that of systemd's `CHASE_SAFE`: from a directory of root's or ours one may go anywhere; from a directory of another user
-//! only to what is that user's, and never through a link. So whoever owns a directory on the way can lead us to nothing that is not
-//! theirs already.
+//! The rule is that of systemd's `CHASE_SAFE`: a directory of root or of our user may lead anywhere; a directory of
+//! another user only to files of that user, and never through a link. So the owner of a directory on the path cannot
+//! redirect us to files of others.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -17,10 +17,10 @@ use crate::durable::held::is_trusted;
 use crate::durable::refusal::DirError;
 use crate::durable::{OnPath as _, WriteError};
 
-/// As many links as Linux follows in one path.
+/// The maximum number of links in a path, as in Linux.
 const MAX_LINKS: u32 = 40;
 
-/// Opens the directory that `target` leads to from `from`. `origin` is the link or path that is named in messages.
+/// Opens the directory that `target` resolves to, starting at `from`. `origin` is the link or path named in messages.
 pub(super) fn resolve_links(from: &File, target: &Path, origin: &Path) -> Result<File, DirError> {
     let system = |act, source: io::Error| DirError::from(WriteError { act, path: origin.to_path_buf(), source });
     let open = |dir: &File, name: &OsStr, flags| {
@@ -43,7 +43,7 @@ pub(super) fn resolve_links(from: &File, target: &Path, origin: &Path) -> Result
             at = next;
             continue;
         }
-        // A link of one user's in a directory that others may write into (as /tmp) is that user's to lead.
+        // A user's link in a directory that others may write to (such as /tmp) is under the control of that user.
         if let Some(owner) = [owner, found.uid()].into_iter().find(|uid| !is_trusted(*uid)) {
             return Err(DirError::LedAway { path: origin.to_path_buf(), owner });
         }
@@ -61,7 +61,7 @@ pub(super) fn resolve_links(from: &File, target: &Path, origin: &Path) -> Result
     }
 }
 
-/// The parts of a path, the first one last.
+/// The components of a path in reverse order.
 fn parts(path: &Path) -> Vec<OsString> {
     let mut parts: Vec<OsString> = path
         .components()

@@ -1,6 +1,8 @@
-//! Files and directories under a hidden name, until they are given their own. As long as one is held, it is locked, so that nobody sweeps it.
+//! Files and directories under a hidden name, until they are renamed to their own.
+//!
+//! A draft is locked while it exists, so that no sweep removes it. Dropped without a rename, it is removed.
 
-#![allow(clippy::disallowed_methods, reason = "this is the seam that the ban points to")]
+#![allow(clippy::disallowed_methods, reason = "the ban points to this module")]
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
@@ -13,17 +15,17 @@ use crate::durable::{
 };
 use crate::faults;
 
-/// A file under a hidden name, until it is given its own. Dropped before that, it is removed.
+/// A file under a hidden name, until it is renamed. Dropped before that, it is removed.
 #[derive(Debug)]
 pub struct NewFile {
     path: PathBuf,
     is_published: bool,
-    /// Holds the lock, also when the file that is written was closed.
+    /// Keeps the lock after the written file is closed.
     _lock: File,
 }
 
 impl NewFile {
-    /// Makes one in `dir`, with a hidden name made from `label`.
+    /// Creates one in `dir`, with a hidden name derived from `label`.
     pub fn create(dir: &Path, label: &str, mode: u32) -> Result<(Self, File), WriteError> {
         faults::point("durable::create").on("write into", dir)?;
         let make = |name: &OsStr| create_file_new(&dir.join(name), mode);
@@ -40,22 +42,24 @@ impl NewFile {
         &self.path
     }
 
-    /// Gives it its name, durably. Its content must have been synced. Gives the draft back if somebody has the name already.
+    /// Renames it to its final name, durably. Its content must be synced already. Returns the draft if the name is
+    /// taken.
     ///
     /// # Errors
-    /// If it cannot be renamed, or the name cannot be made durable: then the name is removed again, or the error says that it is there.
+    /// If it cannot be renamed, or the name cannot be made durable: then the name is removed again, or the error says
+    /// that it exists.
     pub fn publish(mut self, to: &Path) -> Result<Option<Self>, WriteError> {
         faults::point("durable::rename").on("rename into place", to)?;
         let flags = rustix::fs::RenameFlags::NOREPLACE;
         match rustix::fs::renameat_with(rustix::fs::CWD, &self.path, rustix::fs::CWD, to, flags) {
             Err(rustix::io::Errno::EXIST) => return Ok(Some(self)),
             Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
-                // A file system that cannot promise it: a link fails where there is a name, too.
+                // The file system has no RENAME_NOREPLACE: a hard link also fails if the name exists.
                 match fs::hard_link(&self.path, to) {
                     Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(Some(self)),
                     done => done.on("rename into place", to)?,
                 }
-                // It has its name. A second one that stays is swept.
+                // It has its final name. The hidden name, if it stays, is swept.
                 let _ = fs::remove_file(&self.path);
             }
             done => done.map_err(io::Error::from).on("rename into place", to)?,
@@ -65,7 +69,7 @@ impl NewFile {
         let Err(error) = synced else { return Ok(None) };
         Err(match faults::point("durable::unname").and_then(|()| fs::remove_file(to)) {
             Ok(()) => error.with(&format!("{} was removed again", to.display())),
-            Err(_) => error.after(to, "is there, and may be gone"),
+            Err(_) => error.after(to, "exists, but may be gone"),
         })
     }
 }
@@ -82,13 +86,12 @@ fn add_leftover(path: &Path, removed: io::Result<()>) {
     if let Err(error) = removed
         && error.kind() != io::ErrorKind::NotFound
     {
-        tracing::warn!(path = %path.display(), %error, "an unfinished file is left and cannot be removed; remove it by hand");
+        tracing::warn!(path = %path.display(), %error, "cannot remove an unfinished file; remove it by hand");
     }
 }
 
-/// A directory under a hidden name, until it is given its own. Dropped before that, it is removed with all in it.
-///
-/// It is held open, so that whoever may change the directory that it lies in cannot lead us elsewhere.
+/// A directory under a hidden name, until it is renamed. Dropped before that, it is removed with its contents. It is
+/// kept open, so that a user who may change its parent cannot redirect us.
 #[derive(Debug)]
 pub struct NewDir {
     parent: DirHandle,
@@ -96,9 +99,9 @@ pub struct NewDir {
     dir: DirHandle,
 }
 
-/// Makes one, to be given the name `path`. It is ours alone, also where everybody may make directories.
+/// Creates one, to be renamed to `path`. It is private, even where all users may create directories.
 pub fn new_dir(path: &Path) -> Result<NewDir, WriteError> {
-    let act = "create a directory beside";
+    let act = "create a directory next to";
     let refused = |error| match error {
         DirError::System(error) => error.source,
         error => io::Error::other(error),
@@ -117,13 +120,13 @@ impl NewDir {
         self.dir.path()
     }
 
-    /// A path that leads to it from within this process, whatever becomes of its name.
+    /// A path to it that is valid in this process even if it is renamed.
     #[must_use]
     pub fn through(&self) -> PathBuf {
         self.dir.proc_path()
     }
 
-    /// Gives it its name, durably; nothing may have it.
+    /// Renames it to its final name, durably; the name must be free.
     ///
     /// # Errors
     /// If it cannot be renamed, or the name cannot be made durable.
@@ -131,15 +134,15 @@ impl NewDir {
         self.parent.rename(&self.name, &self.parent, to.file_name().unwrap_or_default())
     }
 
-    /// Gives what is in it these names in the directory `to`, durably and in this order; the last one says that all are there. If one
-    /// cannot be given, none is.
+    /// Moves its entries to these names in the directory `to`, durably and in this order; the last one proves that all
+    /// exist. All or nothing.
     ///
     /// # Errors
-    /// If something cannot be renamed, or the names cannot be made durable.
+    /// If an entry cannot be renamed, or the names cannot be made durable.
     pub fn publish_into(self, names: &[&str], to: &DirHandle) -> Result<(), DirError> {
         for (count, name) in names.iter().enumerate() {
             if let Err(error) = self.dir.rename(name, to, name) {
-                // What was renamed goes with the rest. The first error is the one that matters.
+                // Entries that were renamed are removed with the rest. The first error is reported.
                 for name in &names[..=count] {
                     let _ = to.rename(name, &self.dir, name);
                 }
@@ -152,10 +155,10 @@ impl NewDir {
 
 impl Drop for NewDir {
     fn drop(&mut self) {
-        // Nothing has the name if it was given its own.
+        // The hidden name is gone after the rename.
         if let Err(error) = self.parent.remove_all(&self.name) {
             let path = self.path().display();
-            tracing::warn!(%path, %error, "an unfinished directory is left and cannot be removed; remove it by hand");
+            tracing::warn!(%path, %error, "cannot remove an unfinished directory; remove it by hand");
         }
     }
 }

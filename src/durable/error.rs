@@ -1,15 +1,15 @@
-//! What a write, rename or removal says that did not happen.
+//! The error of a failed write, rename or removal: what was attempted, on which path, and why it failed.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Code, Diagnostic};
 
-/// A write, rename or removal that did not happen.
+/// A write, rename or removal that failed.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {act} {}", path.display())]
 pub struct WriteError {
-    /// What was tried, as a verb: "write", "create the directory", …
+    /// What was attempted, as a verb: "write", "create the directory", …
     pub act: &'static str,
     pub path: PathBuf,
     pub source: io::Error,
@@ -37,35 +37,36 @@ impl Diagnostic for WriteError {
                 "run quorate as the user that owns the data directory (usually root), or choose another --data-dir"
             }
             io::ErrorKind::IsADirectory | io::ErrorKind::NotADirectory => {
-                "something else is in its place: look at it (ls -ld), and move it away"
+                "another file has this name: check it (ls -ld), and move it away"
             }
             // `ErrorKind::FilesystemLoop` is not stable yet.
             _ if self.source.raw_os_error() == Some(nix::errno::Errno::ELOOP as i32) => {
-                "it is a symbolic link that leads to itself: look at it (ls -l), and remove it"
+                "it is a symbolic link to itself: check it (ls -l), and remove it"
             }
-            // Whatever else a disk or kernel says.
-            _ => "see dmesg for what the kernel says of it",
+            // Any other error of the disk or kernel.
+            _ => "see dmesg for the kernel's messages",
         };
         Some(advice.into())
     }
 }
 
 impl WriteError {
-    /// With more to say about it.
+    /// Adds a remark to the message.
     pub(super) fn with(self, more: &str) -> Self {
         Self { source: io::Error::new(self.source.kind(), format!("{}; {more}", self.source)), ..self }
     }
 
-    /// The fsync of a directory failed after `path` had been changed in it. Says what it is like, and what it may be like again.
+    /// The fsync of a directory failed after `path` had been changed in it: adds its present state, and what it may be
+    /// after a power loss.
     pub(super) fn after(self, path: &Path, state: &str) -> Self {
         self.with(&format!("{} {state} after a power loss", path.display()))
     }
 
-    /// What was made on the way is removed; what cannot be is named.
+    /// Removes the unfinished file; names it in the message if that fails.
     pub(super) fn unless_removed(self, hidden: &Path, remove: impl FnOnce() -> io::Result<()>) -> Self {
         match remove() {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                self.with(&format!("{} is left, and could not be removed: {error}", hidden.display()))
+                self.with(&format!("{} is left over and could not be removed: {error}", hidden.display()))
             }
             _ => self,
         }
@@ -74,7 +75,7 @@ impl WriteError {
 
 /// Adds act and path to an [`io::Error`].
 pub trait OnPath<T> {
-    /// Says what was tried on which path.
+    /// Adds the attempted action and the path.
     fn on(self, act: &'static str, path: &Path) -> Result<T, WriteError>;
 }
 

@@ -1,9 +1,10 @@
-//! A directory that is held open, and what is done with the names in it.
+//! A directory that is kept open, and access to its entries by name.
 //!
-//! For directories in which another user may exchange things while we work there: whatever becomes of its path, a held directory stays
-//! the same one, and every name is opened relative to it, one at a time (openat2(2) with `RESOLVE_BENEATH` and `RESOLVE_NO_SYMLINKS`, or
-//! openat(2) with `O_NOFOLLOW` where the kernel has no openat2). A symbolic link is followed only if it is ours and lies in a directory
-//! that nobody else can change. A file is a regular one of the directory's owner, or refused; a pipe or device is never opened.
+//! For directories in which another user may replace files while we work there: the open directory stays the same
+//! whatever happens to its path, and every name is opened relative to it, one component at a time (openat2(2) with
+//! `RESOLVE_BENEATH` and `RESOLVE_NO_SYMLINKS`, or openat(2) with `O_NOFOLLOW` where the kernel has no openat2). A
+//! symbolic link is followed only if it is ours and in a directory that no other user can change. Only regular files of
+//! the directory's owner are opened, never a pipe or device.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, Metadata};
@@ -19,17 +20,17 @@ use rustix::io::Errno;
 use crate::durable::refusal::{DirError, MAX_ENTRIES};
 use crate::durable::{OnPath as _, WriteError, chase};
 
-/// A directory that stays the same one, whatever happens to its path.
+/// A directory that stays the same, whatever happens to its path.
 #[derive(Debug)]
 pub struct DirHandle {
     file: File,
     path: PathBuf,
     uid: u32,
-    /// Nobody but us, or root, can change what is in it.
+    /// Only our user or root can change its entries.
     is_ours_alone: bool,
 }
 
-/// Whether `uid` is ours or root's.
+/// Whether `uid` is our user or root.
 pub(super) fn is_trusted(uid: u32) -> bool {
     uid == 0 || uid == own_uid()
 }
@@ -43,14 +44,14 @@ pub(super) fn open_at(dir: &File, name: &OsStr, flags: OFlags, more: ResolveFlag
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | more;
     let all = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     match rustix::fs::openat2(dir, name, all, Mode::empty(), resolve) {
-        // Before Linux 5.6, or forbidden by a container's filter of system calls; and of a link itself, NO_SYMLINKS refuses even to
-        // open the link.
+        // Before Linux 5.6, or forbidden by a container's seccomp filter; NO_SYMLINKS also refuses to open a link
+        // itself.
         Err(Errno::NOSYS | Errno::PERM | Errno::LOOP) => open_one(dir, name, all, more),
         done => done.map(File::from),
     }
 }
 
-/// As [`open_at`], without openat2(2).
+/// Like [`open_at`], without openat2(2).
 fn open_one(dir: &File, name: &OsStr, flags: OFlags, more: ResolveFlags) -> rustix::io::Result<File> {
     if !matches!(Path::new(name).components().collect::<Vec<_>>().as_slice(), [Component::Normal(_)]) {
         return Err(Errno::INVAL);
@@ -79,17 +80,17 @@ fn kind(found: &Metadata) -> &'static str {
 }
 
 impl DirHandle {
-    /// Holds the directory at `path`. Links on the way are followed, so this is only for paths that nobody but us can change.
+    /// Opens the directory at `path`. Follows links, so only for paths that no other user can change.
     pub fn open(path: &Path) -> Result<Self, DirError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let opened = rustix::fs::open(path, flags, Mode::empty()).map_err(io::Error::from).on("open", path)?;
         Self::of(File::from(opened), path.to_path_buf())
     }
 
-    /// Holds the directory at `path`. Links on the way are followed unless a user other than root and us could have made them.
+    /// Opens the directory at `path`. Follows links unless a user other than root and ours could have created them.
     ///
     /// # Errors
-    /// If it cannot be opened, is no directory, or somebody could have led us there.
+    /// If it cannot be opened, is not a directory, or another user could have redirected the path.
     pub fn chase(path: &Path) -> Result<Self, DirError> {
         let root = Self::open(Path::new("/"))?;
         Self::of(chase::resolve_links(&root.file, path, path)?, path.to_path_buf())
@@ -117,18 +118,18 @@ impl DirHandle {
         self.uid
     }
 
-    /// Where it really is now, without links.
+    /// Its present path, without links.
     pub fn real_path(&self) -> Result<PathBuf, DirError> {
         Ok(std::fs::read_link(self.proc_path()).on("look at", &self.path)?)
     }
 
-    /// A path that leads here from within this process, whatever is done to the names on the way.
+    /// A path to it that is valid in this process, whatever happens to its names.
     #[must_use]
     pub fn proc_path(&self) -> PathBuf {
         PathBuf::from(format!("/proc/self/fd/{}", self.file.as_raw_fd()))
     }
 
-    /// True if nobody but us or root can exchange what is in it.
+    /// True if only our user or root can replace its entries.
     #[must_use]
     pub fn is_private(&self) -> bool {
         self.is_ours_alone
@@ -138,7 +139,7 @@ impl DirHandle {
         &self.file
     }
 
-    /// What makes it the same one: device and inode.
+    /// Its identity: device and inode.
     pub fn id(&self) -> Result<(u64, u64), DirError> {
         let found = self.file.metadata().on("look at", &self.path)?;
         Ok((found.dev(), found.ino()))
@@ -148,19 +149,19 @@ impl DirHandle {
         self.path.join(name.as_ref())
     }
 
-    /// What has this name, without following a link; `None` if nothing has.
+    /// The metadata of the entry `name`, without following a link; `None` if it does not exist.
     pub fn stat(&self, name: impl AsRef<OsStr>) -> Result<Option<Metadata>, DirError> {
         match open_at(&self.file, name.as_ref(), OFlags::PATH, ResolveFlags::empty()) {
             Ok(found) => Ok(Some(found.metadata().on("look at", &self.at(name))?)),
             Err(Errno::NOENT) => Ok(None),
-            Err(error) => Err(WriteError { act: "look at", path: self.at(name), source: error.into() }.into()),
+            Err(error) => Err(WriteError { act: "examine", path: self.at(name), source: error.into() }.into()),
         }
     }
 
-    /// Holds the directory of this name; `None` if nothing has the name.
+    /// Opens the directory `name`; `None` if it does not exist.
     ///
     /// # Errors
-    /// If it is no directory, or a link that is not followed.
+    /// If it is not a directory, or a link that must not be followed.
     pub fn open_dir(&self, name: impl AsRef<OsStr>) -> Result<Option<Self>, DirError> {
         self.open_dir_within(name.as_ref(), ResolveFlags::empty())
     }
@@ -193,7 +194,7 @@ impl DirHandle {
         Err(DirError::Link { path: path.to_path_buf(), owner })
     }
 
-    /// The same directory, held once more.
+    /// The same directory, opened again.
     pub fn reopen(&self) -> Result<Self, DirError> {
         let file = self.file.try_clone().on("open", &self.path)?;
         Ok(Self { file, path: self.path.clone(), ..*self })
@@ -209,12 +210,12 @@ impl DirHandle {
         Ok(dir)
     }
 
-    /// Opens the regular file of this name for reading; `None` if nothing has the name.
+    /// Opens the regular file `name` for reading; `None` if it does not exist.
     pub fn file(&self, name: impl AsRef<OsStr>) -> Result<Option<File>, DirError> {
         self.open_file(name.as_ref(), OFlags::RDONLY)
     }
 
-    /// As [`Self::file`], for reading and writing.
+    /// Like [`Self::file`], for reading and writing.
     pub fn file_to_change(&self, name: impl AsRef<OsStr>) -> Result<Option<File>, DirError> {
         self.open_file(name.as_ref(), OFlags::RDWR)
     }
@@ -223,7 +224,7 @@ impl DirHandle {
         let path = self.at(name);
         let Some(seen) = self.stat(name)? else { return Ok(None) };
         self.check_file(&path, &seen)?;
-        // Opening another user's file can wait for a lease of theirs; without waiting, it fails.
+        // Opening another user's file can block on that user's lease; fail instead.
         match open_at(&self.file, name, flags | OFlags::NONBLOCK | OFlags::NOCTTY, ResolveFlags::empty()) {
             Ok(file) => {
                 let found = file.metadata().on("look at", &path)?;
@@ -238,8 +239,8 @@ impl DirHandle {
         }
     }
 
-    /// A regular file, and the owner's of the directory, or ours under no other name: a name that another user gave to a file of ours
-    /// would let them read or change it through us.
+    /// A regular file of the directory's owner, or ours without further hard links: another user's hard link to our
+    /// file would let that user read or change it through us.
     pub fn check_file(&self, path: &Path, found: &Metadata) -> Result<(), DirError> {
         let path = path.to_path_buf();
         if found.is_symlink() {
@@ -253,7 +254,7 @@ impl DirHandle {
         if is_well_owned { Ok(()) } else { Err(DirError::Owner { path, found: found.uid(), wanted: self.uid }) }
     }
 
-    /// Reads a regular file of at most `limit` bytes; `None` if nothing has the name.
+    /// Reads a regular file of at most `limit` bytes; `None` if it does not exist.
     pub fn read(&self, name: impl AsRef<OsStr>, limit: u64) -> Result<Option<Vec<u8>>, DirError> {
         let path = self.at(name.as_ref());
         let Some(file) = self.file(name)? else { return Ok(None) };
@@ -266,15 +267,15 @@ impl DirHandle {
         if size > limit { Err(DirError::Large { path, size, limit }) } else { Ok(Some(bytes)) }
     }
 
-    /// The names in it, in order.
+    /// Its entries, sorted.
     ///
     /// # Errors
-    /// If it cannot be read, or there are more than any directory of etcd's has.
+    /// If it cannot be read, or has more than [`MAX_ENTRIES`].
     pub fn names(&self) -> Result<Vec<OsString>, DirError> {
         self.names_that(|_| true)
     }
 
-    /// As [`Self::names`], of those that are wanted.
+    /// Like [`Self::names`], filtered by `is_wanted`.
     pub(super) fn names_that(&self, is_wanted: impl Fn(&OsStr) -> bool) -> Result<Vec<OsString>, DirError> {
         let mut names = Vec::new();
         for entry in rustix::fs::Dir::read_from(&self.file).map_err(io::Error::from).on("read", &self.path)? {
@@ -294,7 +295,7 @@ impl DirHandle {
 }
 
 #[cfg(test)]
-#[allow(clippy::disallowed_methods, reason = "tests put files there by hand")]
+#[allow(clippy::disallowed_methods, reason = "tests create files directly")]
 mod tests {
     use std::fs;
     use std::os::unix::fs::symlink;
@@ -319,12 +320,12 @@ mod tests {
                 open_at(&held.file, OsStr::new(name), flags | OFlags::DIRECTORY, ResolveFlags::empty()),
                 open_one(&held.file, OsStr::new(name), flags | OFlags::DIRECTORY, ResolveFlags::empty()),
             ] {
-                // openat2 goes down several names without links; that is no harm.
+                // openat2 resolves several components without links, which is harmless.
                 assert!(opened.is_err() || name == "real/below", "{name}");
             }
         }
         assert!(is_link(&held.file("file").unwrap_err()));
-        // Ours, in a directory of ours alone: followed. In one that others can write into: not.
+        // Our link in a private directory is followed, in one that others can write to it is not.
         assert_eq!(held.open_dir("link").unwrap().unwrap().read("file", 10).unwrap().unwrap(), b"x");
         held.set_mode(0o777).unwrap();
         assert!(is_link(&DirHandle::open(dir.path()).unwrap().open_dir("link").unwrap_err()));
@@ -348,7 +349,7 @@ mod tests {
         fs::remove_dir(path("theirs/data")).unwrap();
         fs::create_dir(path("theirs/data")).unwrap();
         assert!(matches!(DirHandle::chase(&path("theirs/data")), Err(DirError::LedAway { owner: 12345, .. })));
-        // A second name of a file of ours would let them read or change it.
+        // A hard link to our file would let them read or change it.
         fs::write(path("ours/secret"), "x").unwrap();
         let theirs = DirHandle::open(&path("theirs")).unwrap();
         fs::hard_link(path("ours/secret"), path("theirs/secret")).unwrap();
@@ -367,6 +368,6 @@ mod tests {
         assert!(matches!(held.read("name", 0), Err(DirError::Large { size: 1, .. })));
         assert_eq!(held.names().unwrap(), ["name", "secret"]);
         held.rename("name", &held, "other").unwrap();
-        assert!(held.rename("other", &held, "secret").is_err(), "a name that is taken is not given again");
+        assert!(held.rename("other", &held, "secret").is_err(), "a name in use is not replaced");
     }
 }

@@ -1,4 +1,4 @@
-//! Why something in a directory that another user may change is not done.
+//! Why an operation in a directory that another user may change is refused.
 
 use std::path::PathBuf;
 
@@ -6,10 +6,10 @@ use crate::durable::WriteError;
 use crate::error::{Code, Diagnostic};
 use crate::text::format_bytes;
 
-/// More entries than any directory of etcd's or ours has.
+/// More entries than any directory of etcd or quorate has.
 pub(super) const MAX_ENTRIES: usize = 100_000;
 
-/// Why something in a held directory was not done.
+/// Why an operation in an open directory failed.
 #[derive(Debug, thiserror::Error)]
 pub enum DirError {
     #[error(transparent)]
@@ -18,37 +18,37 @@ pub enum DirError {
     #[error("{} is a symbolic link that user {owner} can change, so quorate does not follow it", path.display())]
     Link {
         path: PathBuf,
-        /// Who owns the directory that it lies in, or the link itself.
+        /// The owner of its parent directory, or of the link itself.
         owner: u32,
     },
-    /// On the way to where a link leads, a directory of one user leads to what is another user's.
+    /// On the path of a link, a directory of one user leads to files of another user.
     #[error("{} leads out of a directory that user {owner} can change, so quorate does not go there", path.display())]
     LedAway {
         path: PathBuf,
-        /// Who could have led us anywhere.
+        /// The user who could have redirected the path.
         owner: u32,
     },
-    #[error("{} is a symbolic link to something that is not there", .0.display())]
+    #[error("{} is a symbolic link to a target that does not exist", .0.display())]
     Dangling(PathBuf),
-    /// Something else is where a file or directory belongs.
-    #[error("{} is a {found}, and should be a {wanted}", path.display())]
+    /// Another type of file than expected.
+    #[error("{} is a {found}, but should be a {wanted}", path.display())]
     Kind { path: PathBuf, found: &'static str, wanted: &'static str },
     /// It belongs to the wrong user.
-    #[error("{} belongs to user {found}, and should belong to user {wanted}", path.display())]
+    #[error("{} belongs to user {found}, but should belong to user {wanted}", path.display())]
     Owner { path: PathBuf, found: u32, wanted: u32 },
     /// Too many entries to look at.
     #[error("{} has more than {MAX_ENTRIES} entries", .0.display())]
     Crowded(PathBuf),
     /// Too large to be what it should be.
-    #[error("{} has {}, and should have at most {}", path.display(), format_bytes(*size), format_bytes(*limit))]
+    #[error("{} has {}, but should have at most {}", path.display(), format_bytes(*size), format_bytes(*limit))]
     Large { path: PathBuf, size: u64, limit: u64 },
     /// A file or directory that must be there is not.
-    #[error("there is no {}", .0.display())]
+    #[error("{} does not exist", .0.display())]
     Missing(PathBuf),
-    /// Somebody exchanged it while we worked on it.
+    /// It was replaced while we worked on it.
     #[error("{} was replaced while quorate worked on it", .0.display())]
     Replaced(PathBuf),
-    /// Another file system is mounted in what was to be removed.
+    /// Another file system is mounted in a directory to remove.
     #[error("{} is a mount point, so it is not removed", .0.display())]
     Mounted(PathBuf),
 }
@@ -72,12 +72,12 @@ impl Diagnostic for DirError {
         Some(match self {
             Self::System(error) => return error.next_step(),
             Self::Link { path, .. } | Self::LedAway { path, .. } => format!(
-                "see who made it (ls -ld {0}). If you did, remove the link and mount its target there instead: rm {0} && mkdir {0} && \
+                "see who created it (ls -ld {0}). If you did, remove the link and mount its target there instead: rm {0} && mkdir {0} && \
                  mount --bind TARGET {0}",
                 path.display()
             ),
             Self::Dangling(path) => format!(
-                "mount what it leads to (readlink {0}), or, if there is no data there, remove the link: rm {0}",
+                "mount its target (readlink {0}), or, if there is no data there, remove the link: rm {0}",
                 path.display()
             ),
             Self::Kind { path, .. } | Self::Large { path, .. } => {

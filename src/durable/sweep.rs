@@ -1,4 +1,5 @@
-//! Removes what writes that were interrupted left behind: files and directories under hidden names, of ours, that nobody is writing to.
+//! Removes the leftovers of interrupted writes: our files and directories under hidden names that no process is writing
+//! to.
 
 use std::ffi::OsString;
 use std::os::unix::fs::MetadataExt as _;
@@ -9,20 +10,20 @@ use rustix::fs::ResolveFlags;
 use crate::durable::held::DirHandle;
 use crate::durable::temporary;
 
-/// Removes what an interrupted write left in the directory at `dir`, and returns the names.
+/// Removes the leftovers of interrupted writes in the directory `dir`, and returns their names.
 #[must_use]
 pub fn sweep(dir: &Path) -> Vec<OsString> {
     DirHandle::open(dir).map(|dir| dir.sweep(None)).unwrap_or_default()
 }
 
-/// As [`sweep`], only of what would have been called `label`: for directories that everybody uses.
+/// Like [`sweep`], but only those of `label`: for directories that other programs use, too.
 #[must_use]
 pub fn sweep_named(dir: &Path, label: &str) -> Vec<OsString> {
     DirHandle::open(dir).map(|dir| dir.sweep(Some(label))).unwrap_or_default()
 }
 
 impl DirHandle {
-    /// Removes what an interrupted write left in it, and returns the names. With a `label`, only what would have been called so.
+    /// Removes the leftovers of interrupted writes, and returns their names. With a `label`, only those of this label.
     #[must_use]
     pub fn sweep(&self, label: Option<&str>) -> Vec<OsString> {
         let mut names = self.names_that(|name| temporary::is_temporary_name(name, label)).unwrap_or_default();
@@ -35,7 +36,7 @@ impl DirHandle {
         if found.uid() != nix::unistd::geteuid().as_raw() {
             return false;
         }
-        // A file is opened for writing because a network file system locks for that only.
+        // Network file systems lock only files that are open for writing.
         let opened = match () {
             () if found.is_dir() => self.open_dir_within(name, ResolveFlags::NO_XDEV).ok().flatten(),
             () if found.is_file() => {
@@ -49,7 +50,7 @@ impl DirHandle {
 }
 
 #[cfg(test)]
-#[allow(clippy::disallowed_methods, reason = "tests put files there by hand")]
+#[allow(clippy::disallowed_methods, reason = "tests create files directly")]
 mod tests {
     use std::fs;
 
@@ -60,11 +61,12 @@ mod tests {
     fn what_is_written_stays_and_what_was_left_goes() {
         let dir = tempfile::tempdir().unwrap();
         let (draft, file) = NewFile::create(dir.path(), "snapshot", PRIVATE_FILE).unwrap();
-        // As a packed snapshot: written, closed, and not named yet.
+        // Like a compressed snapshot: written, closed, and not renamed yet.
         drop(file);
         let tree = new_dir(&dir.path().join("tree")).unwrap();
         fs::write(tree.path().join("file"), "x").unwrap();
-        // Of another boot of another machine; and of older ones, by pids that always run, and never.
+        // From another boot of another machine; and from older versions, with a pid that always runs and one that never
+        // runs.
         let theirs = ".tmp-quorate-x-00112233-1-ffffffff.ffffffff-1";
         let left = [".tmp-quorate-x-00112233-1-1", ".tmp-quorate-x-00112233-1-4194304"];
         for name in [&[theirs, "x", ".tmp-other"][..], &left].concat() {
@@ -73,7 +75,7 @@ mod tests {
         assert!(sweep_named(dir.path(), "y").is_empty());
         assert_eq!(sweep(dir.path()), left);
         assert!(draft.path().exists() && tree.path().join("file").exists());
-        assert!(dir.path().join(theirs).exists(), "a day is not over");
+        assert!(dir.path().join(theirs).exists(), "a day has not passed");
         fs::File::options()
             .write(true)
             .open(dir.path().join(theirs))
@@ -81,7 +83,7 @@ mod tests {
             .set_modified(crate::clock::now() - crate::plan::leftover::ABANDONED_AFTER)
             .unwrap();
         assert_eq!(sweep(dir.path()), [theirs]);
-        // Killed: the locks are gone with the process, the names are there.
+        // Killed: the locks are gone with the process, the files are left.
         let (kept, name) = (dir.path().join("kept"), draft.path().to_path_buf());
         fs::hard_link(&name, &kept).unwrap();
         drop(draft);

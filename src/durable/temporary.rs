@@ -1,7 +1,7 @@
-//! Hidden names of what is being written: made, locked while it is written, recognised when it was left behind.
+//! Hidden names of files that are being written: creating, locking and recognising them.
 //!
-//! `.tmp-quorate-LABEL-RANDOM-COUNT-MACHINE.BOOT-PID`, where MACHINE and BOOT stand for the ids of the machine and of its boot. The pid is for
-//! people; whether the writer is still there is told by the lock.
+//! `.tmp-quorate-LABEL-RANDOM-COUNT-MACHINE.BOOT-PID`, where MACHINE and BOOT stand for the ids of the machine and of
+//! its boot. The pid is informational; the lock shows whether the writer is alive.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, Metadata};
@@ -16,9 +16,9 @@ use crate::checksum::crc32;
 use crate::host::{self, FileSystem};
 use crate::plan::leftover::{Leftover, LockState, Origin, is_abandoned};
 
-/// What every hidden name begins with.
+/// The prefix of every hidden name.
 pub(super) const PREFIX: &str = ".tmp-quorate-";
-/// Of a label, in bytes: a name must not be longer than 255.
+/// Maximum length of a label in bytes: a file name has at most 255.
 const MAX_LABEL_BYTES: usize = 160;
 const MAX_ATTEMPTS: u32 = 100;
 
@@ -30,7 +30,7 @@ fn this_process() -> &'static Origin {
     })
 }
 
-/// A hidden name for what will be called `label`.
+/// A hidden name for the file that will be called `label`.
 fn name(label: &OsStr) -> OsString {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let mut name = OsString::from(PREFIX);
@@ -43,15 +43,15 @@ fn name(label: &OsStr) -> OsString {
     name
 }
 
-/// Makes a file or directory under a hidden name by `make`, which opens it, and locks it.
+/// Creates a file or directory under a hidden name with `make`, which opens it, and locks it.
 pub(super) fn create(label: &OsStr, mut make: impl FnMut(&OsStr) -> io::Result<File>) -> io::Result<(OsString, File)> {
     for _ in 0..MAX_ATTEMPTS {
         let name = name(label);
         match make(&name) {
-            // Somebody else's, who may have known the name.
+            // Another process created this name.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(error),
-            // Otherwise it was swept before it was locked.
+            // Otherwise a sweep removed it before it was locked.
             Ok(file) if lock(&file) != LockState::Held && file.metadata()?.nlink() > 0 => return Ok((name, file)),
             Ok(_) => {}
         }
@@ -59,7 +59,7 @@ pub(super) fn create(label: &OsStr, mut make: impl FnMut(&OsStr) -> io::Result<F
     Err(io::ErrorKind::AlreadyExists.into())
 }
 
-/// Locks it for as long as it, or a copy of its descriptor, is open: `Held` if somebody else has.
+/// Locks it while it, or a duplicate of its descriptor, is open: `Held` if another process has the lock.
 fn lock(file: &File) -> LockState {
     match host::try_lock(file, false) {
         Ok(true) => LockState::Free,
@@ -68,7 +68,7 @@ fn lock(file: &File) -> LockState {
     }
 }
 
-/// Where something with this hidden name was written; `None` if the name does not tell, as those of older versions.
+/// The machine and boot of a hidden name; `None` for names of older versions, which do not contain them.
 fn origin(name: &OsStr) -> Option<Origin> {
     let name = name.to_string_lossy();
     let (machine, boot) = name.rsplit('-').nth(1)?.split_once('.')?;
@@ -76,14 +76,14 @@ fn origin(name: &OsStr) -> Option<Origin> {
     (is_tag(machine) && is_tag(boot)).then(|| Origin { machine: machine.to_owned(), boot: boot.to_owned() })
 }
 
-/// True if the name is one of ours, for what is called `label` if that is given.
+/// True if this is a hidden name of quorate, for `label` if given.
 pub(super) fn is_temporary_name(name: &OsStr, label: Option<&str>) -> bool {
     let rest = name.as_bytes().strip_prefix(PREFIX.as_bytes());
     rest.is_some_and(|rest| label.is_none_or(|label| rest.starts_with(label.as_bytes())))
 }
 
-/// Whether what has this name in `dir` was left behind. It stays locked until `opened` is closed, so that its writer, if there is one after
-/// all, notices that it is taken away.
+/// Whether this file in `dir` is a leftover. It stays locked until `opened` is closed, so that a writer, if there is
+/// one after all, notices the removal.
 pub(super) fn is_left(dir: &Path, name: &OsStr, found: &Metadata, opened: Option<&File>) -> bool {
     if !is_temporary_name(name, None) {
         return false;
@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_tells_who_wrote_it() {
+    fn a_name_contains_its_origin() {
         let ours = name(OsStr::new("a-b.json"));
         assert_eq!(origin(&ours).as_ref(), Some(this_process()));
         assert!(is_temporary_name(&ours, Some("a-b")) && !is_temporary_name(&ours, Some("b")));

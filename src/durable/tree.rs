@@ -1,8 +1,8 @@
-//! What is done with all that is below a held directory: removed, handed over, measured.
+//! Recursive operations on an open directory: remove, change the owner, measure.
 //!
-//! Everything by descriptor, directory by directory: no link is followed, and whoever exchanges something meanwhile changes only what was
-//! theirs. What is removed is first taken from its owner, so that nothing is added while it is removed, and is flattened on the way, so
-//! that no depth of directories exhausts descriptors or the stack.
+//! All of them work by descriptor, directory by directory, and follow no link, so that a user who replaces files
+//! meanwhile only affects files of that user. A directory is chowned to us before it is removed, so that its owner
+//! cannot add to it, and is flattened on the way, so that deep directories exhaust neither descriptors nor the stack.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -16,14 +16,14 @@ use crate::durable::refusal::DirError;
 use crate::durable::{OnPath as _, PRIVATE_DIR, WriteError};
 use crate::faults;
 
-/// Directories below each other that are handed over or measured; etcd has three.
+/// Maximum depth for chown and measuring; etcd has three levels.
 const MAX_DEPTH: u32 = 32;
-/// Entries that are measured: an answer a little too small is better than one that never comes.
+/// Maximum number of entries to measure: a result that is too small is better than none.
 const MAX_MEASURED_ENTRIES: u32 = 200_000;
 
 impl DirHandle {
-    /// Removes what has this name, durably: a file or link itself, or a directory with all in it. True if it was there. What is on
-    /// another file system is not removed.
+    /// Removes the entry `name`, durably: a file or link itself, or a directory with its contents. True if it existed.
+    /// Other file systems mounted below are not removed.
     pub fn remove_all(&self, name: impl AsRef<OsStr>) -> Result<bool, DirError> {
         let name = name.as_ref();
         let removed = self.remove_one(name)?;
@@ -37,7 +37,7 @@ impl DirHandle {
         match rustix::fs::unlinkat(self.try_clone_file(), name, AtFlags::empty()) {
             Ok(()) => return Ok(true),
             Err(Errno::NOENT) => return Ok(false),
-            // Of a directory: EISDIR on Linux, EPERM by POSIX.
+            // For a directory: EISDIR on Linux, EPERM by POSIX.
             Err(Errno::ISDIR | Errno::PERM) => {}
             Err(error) => return Err(self.not_removed(name, error)),
         }
@@ -66,7 +66,7 @@ impl DirHandle {
             for name in directories {
                 let Some(dir) = self.open_dir_within(&name, ResolveFlags::NO_XDEV)? else { continue };
                 dir.remove_level()?;
-                // What is below comes up by one level, and is seen to in the next round.
+                // Subdirectories move up by one level, and are removed in the next round.
                 for below in dir.unlink_files()? {
                     self.make_removable(&dir, &below, &mut count)?;
                 }
@@ -78,7 +78,7 @@ impl DirHandle {
         }
     }
 
-    /// Makes it ours alone, so that its owner adds nothing to what is being removed.
+    /// Makes it private, so that its former owner cannot add to it.
     fn remove_level(&self) -> Result<(), DirError> {
         let us = nix::unistd::geteuid().as_raw();
         if self.uid() != us {
@@ -87,7 +87,7 @@ impl DirHandle {
         if self.mode()? == PRIVATE_DIR { Ok(()) } else { self.set_mode(PRIVATE_DIR) }
     }
 
-    /// Removes everything in it but directories. Gives those.
+    /// Removes everything but directories, and returns those.
     fn unlink_files(&self) -> Result<Vec<OsString>, DirError> {
         let mut directories = Vec::new();
         let entries = rustix::fs::Dir::read_from(self.try_clone_file());
@@ -112,7 +112,7 @@ impl DirHandle {
         Ok(self.stat(super::os_string(name))?.is_some_and(|found| found.is_dir()))
     }
 
-    /// Moves a directory in `below` up into this one, under a name that nothing has.
+    /// Moves a directory in `below` up into this one, under a free name.
     fn make_removable(&self, below: &Self, name: &OsStr, count: &mut u64) -> Result<(), DirError> {
         loop {
             *count += 1;
@@ -125,7 +125,7 @@ impl DirHandle {
                 RenameFlags::NOREPLACE,
             ) {
                 Err(Errno::EXIST) => {}
-                // A file system that cannot promise it; an empty directory at most is replaced.
+                // The file system has no RENAME_NOREPLACE; at most an empty directory is replaced.
                 Err(Errno::INVAL | Errno::NOSYS) => {
                     let moved = rustix::fs::renameat(below.try_clone_file(), name, self.try_clone_file(), &to);
                     return moved.map_err(|error| below.not_removed(name, error));
@@ -135,8 +135,9 @@ impl DirHandle {
         }
     }
 
-    /// Gives it and all in it to somebody, itself last: as long as it is not theirs, the work is not done. Links are given, never followed;
-    /// what is theirs already is not entered. It must be ours, and closed to others, so that nobody puts anything into it meanwhile.
+    /// Changes the owner of it and of its contents, itself last, so that an interrupted run is recognised. Links are
+    /// changed themselves, never followed; directories of the new owner are not entered. It must be ours and private,
+    /// so that no other user adds to it meanwhile.
     pub fn chown_recursive(&self, owner: u32, group: u32) -> Result<(), DirError> {
         if self.is_private() { self.chown_level(owner, group, 0) } else { self.chown_refusal() }
     }
@@ -148,9 +149,12 @@ impl DirHandle {
 
     fn chown_level(&self, owner: u32, group: u32, depth: u32) -> Result<(), DirError> {
         if depth > MAX_DEPTH {
-            return Err(
-                WriteError { act: "hand over", path: self.path().to_path_buf(), source: Errno::LOOP.into() }.into()
-            );
+            return Err(WriteError {
+                act: "change the owner of",
+                path: self.path().to_path_buf(),
+                source: Errno::LOOP.into(),
+            }
+            .into());
         }
         for name in self.names()? {
             let Some(found) = self.stat(&name)? else { continue };
@@ -170,7 +174,7 @@ impl DirHandle {
         self.set_owner(Some(owner), Some(group))
     }
 
-    /// Bytes that all in it takes on the disk, as far as it can be seen.
+    /// Bytes that its contents occupy on disk, as far as visible.
     #[must_use]
     pub fn size(&self) -> u64 {
         let mut left = MAX_MEASURED_ENTRIES;
@@ -201,7 +205,7 @@ impl DirHandle {
 }
 
 #[cfg(test)]
-#[allow(clippy::disallowed_methods, reason = "tests put files there by hand")]
+#[allow(clippy::disallowed_methods, reason = "tests create files directly")]
 mod tests {
     use std::fs;
     use std::os::unix::fs::symlink;
@@ -209,7 +213,7 @@ mod tests {
 
     use super::*;
 
-    /// Deeper than a path can be, and than a process may have files open.
+    /// Deeper than the longest path, and than the limit of open files.
     #[test]
     fn a_tree_of_any_depth_is_removed_and_nothing_that_it_links_to() {
         let dir = tempfile::tempdir().unwrap();
@@ -245,7 +249,7 @@ mod tests {
         let open = DirHandle::open(&dir.path().join("data")).unwrap();
         assert!(
             matches!(open.chown_recursive(12345, 12345), Err(DirError::Owner { .. })),
-            "others could change it meanwhile"
+            "other users could change it meanwhile"
         );
         data.chown_recursive(12345, 23456).unwrap();
         let ids = |path: &str| {

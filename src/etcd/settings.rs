@@ -137,7 +137,7 @@ impl Addresses {
     #[must_use]
     pub fn of(config: &Config) -> Self {
         let node = config.node_ip();
-        let loopback = host::loopback_beside(node);
+        let loopback = host::loopback_for(node);
         let both = |port: u16| {
             let mut addresses = vec![SocketAddr::new(loopback, port)];
             if node != loopback {
@@ -168,7 +168,7 @@ impl Addresses {
     /// The URL that the launcher itself uses.
     #[must_use]
     pub fn local_client_url(config: &Config) -> String {
-        let loopback: IpAddr = host::loopback_beside(config.node_ip());
+        let loopback: IpAddr = host::loopback_for(config.node_ip());
         url("https", SocketAddr::new(loopback, config.etcd.client_port))
     }
 }

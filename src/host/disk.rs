@@ -1,26 +1,26 @@
-//! How full a file system is, and whether it can be written to.
+//! The free space of a file system, and whether it is writable.
 
 use std::io;
 use std::path::Path;
 
 use nix::sys::statvfs::{self, FsFlags};
 
-/// The room on a file system, as statvfs(3) reports it for a writer without privileges.
+/// The free space of a file system, as statvfs(3) reports it for an unprivileged writer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DiskUsage {
     /// Bytes that can still be written.
     pub free: u64,
     pub size: u64,
-    /// Files that can still be created; `None` where the file system has no limit of its own (btrfs).
+    /// Files that can still be created; `None` where the file system has no limit (btrfs).
     pub free_inodes: Option<u64>,
-    /// Mounted read-only, or made so by the kernel after an I/O error (`errors=remount-ro`).
+    /// Mounted read-only, or remounted read-only by the kernel after an I/O error (`errors=remount-ro`).
     pub is_read_only: bool,
 }
 
-/// Looks at the file system under `path`. May block for as long as the file system does not answer.
+/// Queries the file system of `path`. Blocks while the file system does not answer.
 ///
 /// # Errors
-/// If there is no such path, or the file system does not answer.
+/// If the path does not exist, or the file system reports an error.
 pub fn disk_usage(path: &Path) -> io::Result<DiskUsage> {
     let found = statvfs::statvfs(path)?;
     let unit = found.fragment_size();

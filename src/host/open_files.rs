@@ -1,17 +1,17 @@
-//! Which regular files a process has open, and whether they are still where they were opened (proc(5), `/proc/PID/fd`).
+//! The regular files that a process has open, and whether their names still exist (proc(5), `/proc/PID/fd`).
 
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-/// What the kernel appends to the link of a file whose name is gone.
+/// The suffix that the kernel appends to the link of a deleted file.
 const DELETED: &str = " (deleted)";
 
 /// A file that a process has open.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OpenFile {
-    /// Where it is now, or was when its name was removed. On a file system that was detached, without the mount point.
+    /// Its present path, or the last one before it was deleted. On a detached file system, without the mount point.
     pub path: PathBuf,
     pub is_deleted: bool,
     pub identity: (u64, u64),
@@ -22,7 +22,7 @@ pub fn identity(path: &Path) -> io::Result<(u64, u64)> {
     fs::metadata(path).map(|found| (found.dev(), found.ino()))
 }
 
-/// The regular files that the process has open; sockets and pipes are left out, and so is what is closed meanwhile.
+/// The regular files that the process has open, without sockets, pipes and files that are closed meanwhile.
 pub fn open_files(pid: i32) -> io::Result<Vec<OpenFile>> {
     let mut open = Vec::new();
     for entry in fs::read_dir(format!("/proc/{pid}/fd"))?.flatten() {
@@ -30,7 +30,7 @@ pub fn open_files(pid: i32) -> io::Result<Vec<OpenFile>> {
         if !target.is_absolute() {
             continue;
         }
-        // Through the link, so that this is the open file, whatever its name leads to now.
+        // Through the link, so that this is the open file even if its name now refers to another.
         let Ok(found) = fs::metadata(entry.path()) else { continue };
         if !found.is_file() {
             continue;

@@ -71,7 +71,7 @@ pub(crate) fn claim(config: &Config) -> Result<TcpListener, PortError> {
             bind(address, option).map(drop)?;
         }
     }
-    let ours = SocketAddr::new(host::loopback_beside(config.node_ip()), config.metrics_port);
+    let ours = SocketAddr::new(host::loopback_for(config.node_ip()), config.metrics_port);
     bind(ours, "metrics-port")
 }
 

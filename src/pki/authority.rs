@@ -1,4 +1,4 @@
-//! A certificate authority: made once, loaded ever after, never replaced by itself.
+//! A certificate authority: created once, loaded afterwards, never replaced automatically.
 
 use std::fs;
 use std::io;
@@ -19,7 +19,7 @@ pub struct CertificateAuthority {
     not_after: SystemTime,
 }
 
-/// Reads a file that may be missing.
+/// Reads a file that may not exist.
 pub(super) fn read_if_there(path: &Path) -> Result<Option<String>, PkiError> {
     match fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
@@ -36,7 +36,7 @@ pub(super) fn der_of(pem: &str) -> Option<Vec<u8>> {
         .map(|block| block.contents)
 }
 
-/// When the certificate ends; `None` if it is none.
+/// When the certificate expires; `None` if it cannot be parsed.
 pub(super) fn not_after(pem: &str) -> Option<SystemTime> {
     let der = der_of(pem)?;
     let (_, parsed) = X509Certificate::from_der(&der).ok()?;
@@ -48,7 +48,7 @@ pub(super) fn to_system(at: x509_parser::time::ASN1Time) -> SystemTime {
 }
 
 impl CertificateAuthority {
-    /// Loads the CA in `files`, or makes it if there is none.
+    /// Loads the CA in `files`, or creates it if there is none.
     pub fn load_or_make(name: &str, files: &CertificatePaths, now: SystemTime) -> Result<Self, PkiError> {
         let certificate = read_if_there(&files.certificate)?;
         let key = read_if_there(&files.key)?;
@@ -57,7 +57,7 @@ impl CertificateAuthority {
             (Some(_), None) => {
                 Err(PkiError::CaKeyMissing { certificate: files.certificate.clone(), key: files.key.clone() })
             }
-            // A key alone is left by a first start that broke off; nothing can have been issued with it yet.
+            // A key alone is left over from an interrupted first start; nothing has been issued with it yet.
             (None, _) => Self::make(name, files, now),
         }
     }
@@ -72,7 +72,7 @@ impl CertificateAuthority {
         params.key_usages =
             vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
         params.distinguished_name = rcgen::DistinguishedName::new();
-        // The time makes the name of each cluster's CA its own.
+        // The time makes the name of each cluster's CA unique.
         let common_name = format!("quorate-etcd-{name}@{}", clock::unix_seconds(now));
         params.distinguished_name.push(DnType::CommonName, common_name);
         let certificate = params.self_signed(&key).map_err(failed)?.pem();
@@ -84,10 +84,10 @@ impl CertificateAuthority {
     fn load(files: &CertificatePaths, certificate: &str, key: &str, now: SystemTime) -> Result<Self, PkiError> {
         let unusable = |why: &str| PkiError::CaInvalid { path: files.certificate.clone(), why: why.to_owned() };
         let key = KeyPair::from_pem(key).map_err(|error| unusable(&format!("the key: {error}")))?;
-        let der = der_of(certificate).ok_or_else(|| unusable("there is no PEM certificate in it"))?;
+        let der = der_of(certificate).ok_or_else(|| unusable("no PEM certificate found"))?;
         let (_, parsed) = X509Certificate::from_der(&der).map_err(|error| unusable(&error.to_string()))?;
         if !parsed.is_ca() {
-            return Err(unusable("the certificate is not a CA's"));
+            return Err(unusable("the certificate is not a CA certificate"));
         }
         if parsed.public_key().subject_public_key.data.as_ref() != key.public_key_raw() {
             return Err(unusable("the key belongs to another certificate"));
@@ -113,7 +113,7 @@ impl CertificateAuthority {
         self.not_after
     }
 
-    /// A leaf issued now ends then: after `lifetime`, and not after the CA.
+    /// The expiry of a leaf that is issued now: after `lifetime`, but not after the CA.
     pub(super) fn leaf_end(&self, now: SystemTime, lifetime: Duration) -> SystemTime {
         (now + lifetime).min(self.not_after)
     }

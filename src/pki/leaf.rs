@@ -1,4 +1,4 @@
-//! The four leaves: what each is for, what is on disk, and how one is issued.
+//! The four leaf certificates: their profiles, their files, and issuing them.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -25,7 +25,7 @@ pub struct Profile {
     pub has_names: bool,
 }
 
-/// All leaves. Each may act as a client: the server's does so for etcd's own JSON gateway.
+/// All leaves. Each may act as a client; the server leaf does so for etcd's JSON gateway.
 pub const PROFILES: &[Profile] = &[
     Profile {
         name: "server-client",
@@ -46,7 +46,7 @@ pub const PROFILES: &[Profile] = &[
     },
 ];
 
-/// Looks at the leaf in `files` and decides about it.
+/// Inspects the leaf in `files` and decides whether to renew it.
 pub(super) fn inspect(
     files: &CertificatePaths,
     authority: &CertificateAuthority,
@@ -95,7 +95,7 @@ fn name_text(name: &GeneralName<'_>) -> Option<String> {
     }
 }
 
-/// Issues the leaf with the key that is there, or with a new one. Returns when it ends.
+/// Issues the leaf for the existing key, or for a new one. Returns its expiry.
 pub(super) fn issue(
     profile: &Profile,
     files: &CertificatePaths,
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_leaf_key_is_made_anew_at_a_start_only() {
+    fn a_lost_leaf_key_is_replaced_at_a_start_only() {
         let (_dir, data) = data();
         ensure(&data, &names(&[]), EtcdState::Stopped).unwrap();
         durable::remove_file(&data.certificate("server-client").key).unwrap();

@@ -1,8 +1,8 @@
-//! CAs, leaves, their renewal, and the token.
+//! CAs, leaf certificates, their renewal, and the token.
 //!
-//! Given a data directory and the names of this server, makes sure that `S/tls/etcd` holds two CAs and four leaves that
-//! are valid, and keeps them so. What is there and good is never touched; a CA is never replaced. A renewal keeps the
-//! leaf's key, so that one rename swaps the pair for etcd, which reads both files at every handshake.
+//! Given a data directory and the names of this server, ensures that `S/tls/etcd` holds two CAs and four leaves that
+//! are valid. Valid files are never touched; a CA is never replaced. A renewal keeps the leaf's key, so that one rename
+//! swaps the pair for etcd, which reads both files at every handshake.
 
 pub mod authority;
 pub mod leaf;
@@ -26,43 +26,42 @@ use leaf::PROFILES;
 pub const CA_LIFETIME: Duration = Duration::from_secs(3650 * 86_400);
 /// How long a leaf is valid.
 pub const LEAF_LIFETIME: Duration = Duration::from_secs(365 * 86_400);
-/// Validity begins a little in the past, for peers whose clock is behind.
+/// Validity begins a little in the past, for peers whose clocks are behind.
 pub const CLOCK_TOLERANCE: Duration = Duration::from_secs(300);
 
-/// What is wrong with the certificates.
+/// Why certificates or the token cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum PkiError {
     /// A file could not be written.
     #[error(transparent)]
     Write(#[from] WriteError),
-    /// A file is there and cannot be read.
+    /// A file exists, but cannot be read.
     #[error("cannot read {}", path.display())]
     Read { path: PathBuf, source: io::Error },
-    /// A CA's certificate is there and its key is not.
-    #[error("{} is there, but its key {} is missing", certificate.display(), key.display())]
+    /// A CA certificate exists, but its key does not.
+    #[error("{} exists, but its key {} is missing", certificate.display(), key.display())]
     CaKeyMissing { certificate: PathBuf, key: PathBuf },
-    /// A CA's files do not hold a CA.
-    #[error("{} and its key do not hold a usable CA: {why}", path.display())]
+    /// The files of a CA do not contain a usable CA.
+    #[error("{} and its key are not a usable CA: {why}", path.display())]
     CaInvalid { path: PathBuf, why: String },
     #[error("the CA {} expired on {expired}", path.display())]
     CaExpired { path: PathBuf, expired: String },
-    #[error("cannot make the certificate {name}")]
+    #[error("cannot create the certificate {name}")]
     Issue { name: String, source: rcgen::Error },
-    /// The kernel gives no random bytes.
-    #[error("cannot make a token")]
+    /// The kernel returned no random bytes.
+    #[error("cannot create a token")]
     Random(#[source] io::Error),
     /// A renewal that would need a new key while etcd runs.
-    #[error("{} cannot be read, and making a new key needs a restart", .0.display())]
+    #[error("cannot read {}, and a new key requires a restart", .0.display())]
     RestartRequired(PathBuf),
     #[error("the token is not of the form K10<hash>::server:<password>, nor a plain password")]
     TokenForm,
-    /// The token is of another cluster.
-    #[error("the token that was given is not this cluster's: {0}")]
+    /// The token belongs to another cluster.
+    #[error("the token is not that of this cluster: {0}")]
     WrongToken(&'static str),
-    /// The token names a CA, and this server has none yet.
+    /// The token names a CA, but this server has none yet.
     #[error(
-        "the token that was given is of another cluster, perhaps one of k3s or RKE2: it names that cluster's CA, and this server \
-         has no cluster yet"
+        "the token belongs to another cluster, perhaps of k3s or RKE2: it names the CA of that cluster, and this server has no cluster yet"
     )]
     ForeignToken,
 }
@@ -87,21 +86,19 @@ impl Diagnostic for PkiError {
     fn next_step(&self) -> Option<String> {
         match self {
             Self::Write(error) => error.next_step(),
-            Self::CaKeyMissing { key, .. } => Some(format!("bring back {} from a backup", key.display())),
-            Self::CaInvalid { path, .. } => {
-                Some(format!("bring back {} and its key from a backup", path.display()))
-            }
+            Self::CaKeyMissing { key, .. } => Some(format!("restore {} from a backup", key.display())),
+            Self::CaInvalid { path, .. } => Some(format!("restore {} and its key from a backup", path.display())),
             Self::CaExpired { path, .. } => {
                 let tls = path.parent().unwrap_or(path).display();
                 Some(format!(
-                    "mv {tls} {tls}-expired and start again: new ones are made, which every client then needs"
+                    "mv {tls} {tls}-expired and start again: this creates new CAs, which every client then needs"
                 ))
             }
             Self::WrongToken(_) => {
-                Some("take token and token-file out of the configuration, or give the one in server/token".into())
+                Some("remove token and token-file from the configuration, or use the one in server/token".into())
             }
             Self::ForeignToken => Some(
-                "to begin a new cluster here, set the token to its password only, which is what stands behind `::server:`".into(),
+                "to begin a new cluster here, set the token to its password only, which follows `::server:`".into(),
             ),
             Self::RestartRequired(_) => Some("systemctl restart quorate-server".into()),
             _ => None,
@@ -131,12 +128,12 @@ impl Names {
     }
 }
 
-/// The one spelling of a name or address that counts: a name means the same in any case, and an address has many forms.
+/// The canonical spelling of a name or address: names are case-insensitive, and addresses have several forms.
 pub(crate) fn canonical(name: &str) -> String {
     name.parse::<IpAddr>().map_or_else(|_| name.to_ascii_lowercase(), |address| address.to_string())
 }
 
-/// A certificate and when it ends.
+/// A certificate and its expiry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Expiry {
     /// `server-ca`, `server-client`, …
@@ -147,13 +144,13 @@ pub struct Expiry {
 /// Whether etcd is running on these certificates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EtcdState {
-    /// Nothing uses them: anything may be made.
+    /// etcd does not run: keys may be replaced.
     Stopped,
     Running,
 }
 
-/// The TLS library's random generator takes 50 to 100 ms to begin (measured), once in a process: begun beside other work, nobody
-/// waits for it. What goes wrong here goes wrong again, and is told, where a key is needed.
+/// The random generator of the TLS library takes 50 to 100 ms to initialize (measured), once in a process: initialize
+/// it in parallel to other work. A failure here recurs, and is reported, where a key is needed.
 pub fn warm_up() {
     let _ = rcgen::KeyPair::generate();
 }
@@ -162,12 +159,12 @@ pub fn warm_up() {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CertificateStatus {
     pub expiries: Vec<Expiry>,
-    /// True if a leaf was made or renewed.
+    /// True if a leaf was issued or renewed.
     pub has_changed: bool,
     pub authorities: Vec<Vec<u8>>,
 }
 
-/// When the certificates that are there end. Changes nothing.
+/// The expiry of the existing certificates. Changes nothing.
 pub fn expiries(data: &DataDir) -> Result<Vec<Expiry>, PkiError> {
     let names = ["server-ca", "peer-ca"].into_iter().chain(PROFILES.iter().map(|profile| profile.name));
     let mut found = Vec::new();
@@ -179,11 +176,11 @@ pub fn expiries(data: &DataDir) -> Result<Vec<Expiry>, PkiError> {
     Ok(found)
 }
 
-/// Makes, keeps and renews the CAs and leaves.
+/// Creates, keeps or renews the CAs and leaves.
 ///
 /// # Errors
 /// A file that cannot be read or written, or a CA that is broken or expired.
-pub fn ensure(data: &DataDir, names: &Names, occasion: EtcdState) -> Result<CertificateStatus, PkiError> {
+pub fn ensure(data: &DataDir, names: &Names, etcd_state: EtcdState) -> Result<CertificateStatus, PkiError> {
     let now = clock::now();
     let mut ensured = CertificateStatus::default();
     for name in ["server-ca", "peer-ca"] {
@@ -195,7 +192,7 @@ pub fn ensure(data: &DataDir, names: &Names, occasion: EtcdState) -> Result<Cert
             let files = data.certificate(profile.name);
             let wanted = if profile.has_names { names.iter().map(str::to_owned).collect() } else { [].into() };
             let (verdict, present) = leaf::inspect(&files, &authority, &wanted, now);
-            let not_after = match (verdict, occasion) {
+            let not_after = match (verdict, etcd_state) {
                 (RenewalAction::Keep, _) => present.map_or(now, |leaf| leaf.not_after),
                 (RenewalAction::Reissue(_), EtcdState::Running) => return Err(PkiError::RestartRequired(files.key)),
                 (RenewalAction::Renew(why) | RenewalAction::Reissue(why), _) => {

@@ -1,7 +1,8 @@
 //! The token: `K10<sha256 of the CA>::server:<password>`, in `S/token`.
 //!
-//! The hash lets a joining server recognise the cluster before it sends the password. A plain password may be given; the
-//! hash is then added. Once a data directory has a token, another one is refused: it belongs to another cluster.
+//! The hash lets a joining server recognise the cluster before it sends the password. A plain password is accepted,
+//! too; the hash is then added. Once a data directory has a token, another one is refused: it belongs to another
+//! cluster.
 
 use std::path::Path;
 
@@ -33,7 +34,7 @@ fn parse(token: &str) -> Result<TokenParts<'_>, PkiError> {
     }
 }
 
-/// True for a token of the whole form, and for a plain password.
+/// True for a complete token, and for a plain password.
 #[must_use]
 pub fn is_well_formed(token: &str) -> bool {
     parse(token).is_ok()
@@ -45,15 +46,15 @@ pub fn hash_of(authority: &Path) -> Result<String, PkiError> {
     Ok(hex::encode(digest::digest(&digest::SHA256, &pem).as_ref()))
 }
 
-/// Refuses a token that names a CA where there is none yet. For before the CA is made: afterwards it would look as if the token
-/// were of another cluster than one that nobody began.
+/// Refuses a token that names a CA while there is none yet. To be called before the CA is created: afterwards, the
+/// error would name a cluster that was never intended.
 pub fn check_without_ca(data: &DataDir, given: Option<&Secret>) -> Result<(), PkiError> {
     let given = given.map(|token| parse(token.reveal())).transpose()?;
     let names_one = given.is_some_and(|parts| parts.hash.is_some());
     if names_one && !data.certificate("server-ca").certificate.exists() { Err(PkiError::ForeignToken) } else { Ok(()) }
 }
 
-/// Makes sure that `S/token` holds this cluster's token: the one there, the given one, or a new one.
+/// Ensures that `S/token` holds the token of this cluster: the existing one, the given one, or a new one.
 ///
 /// # Errors
 /// If the given one is malformed or of another cluster, or a file cannot be read or written.
@@ -61,7 +62,7 @@ pub fn ensure(data: &DataDir, given: Option<&Secret>) -> Result<(), PkiError> {
     let hash = hash_of(&data.certificate("server-ca").certificate)?;
     let given = given.map(|token| parse(token.reveal())).transpose()?;
     if given.as_ref().and_then(|parts| parts.hash).is_some_and(|theirs| theirs != hash) {
-        return Err(PkiError::WrongToken("its hash is of another CA"));
+        return Err(PkiError::WrongToken("its hash is that of another CA"));
     }
     let path = data.token();
     let present = read_if_there(&path)?;
@@ -79,8 +80,8 @@ pub fn ensure(data: &DataDir, given: Option<&Secret>) -> Result<(), PkiError> {
     Ok(())
 }
 
-/// The text of `S/token` for a token that replaces whatever was there: after a restore, the one that was given counts. True if it was
-/// of another CA, whose hash is then replaced by ours.
+/// The content of `S/token` for a token that replaces the existing one: after a restore, the given token is used. True
+/// if it named another CA, whose hash is then replaced by ours.
 pub fn given_or_new(data: &DataDir, given: &Secret) -> Result<(String, bool), PkiError> {
     let hash = hash_of(&data.certificate("server-ca").certificate)?;
     let parts = parse(given.reveal())?;

@@ -1,17 +1,17 @@
-//! When to start the child again after it ended by itself, and when to give up.
+//! When to restart the child after an unexpected exit, and when to stop trying.
 
 use std::time::Duration;
 
 pub const MIN_BACKOFF: Duration = Duration::from_secs(1);
 pub const MAX_BACKOFF: Duration = Duration::from_secs(30);
-/// After this long in health the past is forgotten.
+/// After this long in good health, earlier exits are forgotten.
 pub const BACKOFF_RESET_AFTER: Duration = Duration::from_secs(60);
-/// An exit within this time of the start says that it cannot work at all.
+/// An exit within this time of the start counts as a failed start.
 pub const FAST_EXIT_WINDOW: Duration = Duration::from_secs(1);
-/// So many exits at once in a row are enough.
+/// The supervisor stops trying after this many failed starts in a row.
 pub const MAX_FAST_EXITS: u32 = 5;
 
-/// What happened to the children so far.
+/// The history of the children.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct History {
     exits: u32,
@@ -21,11 +21,11 @@ pub struct History {
 #[derive(Clone, Copy, Debug)]
 pub struct Run {
     pub lived: Duration,
-    /// Of that, from being ready on.
+    /// The part of it since it was ready.
     pub healthy: Duration,
 }
 
-/// What to do after an exit that nobody asked for.
+/// What to do after an unexpected exit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
     Retry(Duration),
@@ -33,8 +33,8 @@ pub enum Next {
 }
 
 impl History {
-    /// Takes note of an exit and decides. `jitter` is any number from 0 to 1; it takes up to a tenth off the wait, so that
-    /// servers which fell together do not rise together.
+    /// Records an exit and decides. `jitter`, from 0 to 1, shortens the wait by up to a tenth, so that servers that
+    /// failed together do not restart together.
     pub fn exited(&mut self, life: Run, jitter: f64) -> Next {
         if life.healthy >= BACKOFF_RESET_AFTER {
             *self = Self::default();

@@ -1,26 +1,26 @@
-//! Commands that messages tell an operator to type: they must work as they are printed, on this server.
+//! The commands in messages: they must work on this server exactly as printed.
 
 use std::path::Path;
 
 use crate::shell::quote;
 
-/// How `quorate` has to be called so that it reads the configuration that this process has read.
+/// How to invoke `quorate` so that it reads the same configuration as this process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Invocation {
-    /// Flags for every command, each with a blank before it: the configuration file and the data directory, if they were given.
+    /// Flags for every command, each with a leading space: the configuration file and the data directory, if given.
     pub common: String,
-    /// Flags for `quorate server` alone: whatever else was given, but for secrets and what is only meant once.
+    /// Flags for `quorate server` only: all others that were given, except secrets and one-time actions.
     pub server: String,
 }
 
 impl Invocation {
-    /// `quorate VERB` with what every command needs.
+    /// `quorate VERB` with the flags of every command.
     #[must_use]
     pub fn command(&self, verb: &str) -> String {
         format!("quorate {verb}{}", self.common)
     }
 
-    /// `quorate server` with all that this server was given, and `more`.
+    /// `quorate server` with the flags of this server, and `more`.
     #[must_use]
     pub fn server(&self, more: &str) -> String {
         format!("quorate server{}{} {more}", self.common, self.server)
@@ -33,7 +33,7 @@ impl Invocation {
     }
 }
 
-/// A path as one word of a shell's command line.
+/// A path as one word of a shell command line.
 #[must_use]
 pub fn shell_word(path: &Path) -> String {
     quote(&path.display().to_string())

@@ -1,26 +1,28 @@
-//! When a database is defragmented without being asked, and when an alarm of its quota has had its day.
+//! When to defragment a database automatically, and when to disarm its NOSPACE alarm.
 //!
-//! etcd counts the file against the quota, also the pages in it that are free, so a file that history has blown up stays full after
-//! a compaction. Defragmenting stops the member for as long as it takes to copy what is in use: it is done by itself only where
-//! the other choice is a database that refuses writes, or where the operator has named a size.
+//!
+//!
+//! The quota applies to the file including free pages, so a file that history has filled stays full after a compaction.
+//! Defragmentation stops the member while it copies the pages in use: it runs automatically only if the database would
+//! otherwise refuse writes, or if the operator has configured a threshold.
 
 use std::time::Duration;
 
 pub const MIN_INTERVAL: Duration = Duration::from_secs(3600);
-/// But as often as this if writes are refused anyway: also an attempt that failed is made again then.
+/// The minimum interval if writes are refused anyway; failed attempts are retried then, too.
 pub const MIN_INTERVAL_WHEN_FULL: Duration = Duration::from_secs(300);
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DatabaseStats {
     pub size: u64,
-    /// Bytes of it that hold something.
+    /// Bytes of it in use.
     pub in_use: u64,
-    /// Bytes that it may grow to; 0 if there is no limit.
+    /// The quota in bytes; 0 if there is no limit.
     pub quota: u64,
     pub is_alarmed: bool,
-    /// Members of the cluster: with others, somebody has to see to it that only one is defragmented at a time.
+    /// Number of members: with more than one, defragmentations have to be coordinated.
     pub members: usize,
-    /// So many bytes to give back are worth it, if the operator has said so.
+    /// The configured threshold: reclaimable bytes that justify a defragmentation.
     pub threshold: Option<u64>,
     pub since_last: Option<Duration>,
 }
@@ -28,11 +30,11 @@ pub struct DatabaseStats {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DefragAction {
     Nothing,
-    /// Defragment: it nears its quota, and half of it is free.
+    /// Defragment: the database is near its quota, and half of it is free.
     NearQuota,
-    /// Defragment: as much could be given back as the operator has named.
+    /// Defragment: the reclaimable bytes have reached the threshold.
     Worth,
-    /// Take the alarm back: there is room again.
+    /// Disarm the alarm: there is space again.
     Disarm,
 }
 
@@ -50,8 +52,8 @@ pub fn decide(seen: &DatabaseStats) -> DefragAction {
     if seen.is_alarmed && has_room(seen.size, seen.quota) { DefragAction::Disarm } else { DefragAction::Nothing }
 }
 
-/// Whether `in_use` should be counted instead of believed: it stands between a full database and its defragmentation. etcd learns what
-/// a transaction has freed when it commits the next one, and a database that refuses writes has no next one.
+/// Whether `in_use` should be measured instead of taken from etcd, because it decides about a full database. etcd
+/// accounts for freed pages when it commits the next transaction, and a database that refuses writes has no next one.
 #[must_use]
 pub fn should_count(seen: &DatabaseStats) -> bool {
     seen.is_alarmed
@@ -59,13 +61,13 @@ pub fn should_count(seen: &DatabaseStats) -> bool {
             == [true, false]
 }
 
-/// Whether a file of `size` bytes is so far below `quota` that an alarm would not come back with the next write.
+/// Whether a file of `size` bytes is far enough below `quota` that the next write would not raise the alarm again.
 #[must_use]
 pub fn has_room(size: u64, quota: u64) -> bool {
     quota == 0 || size < quota / 10 * 9
 }
 
-/// How long a defragmentation of so many bytes in use may take at the very least that any disk does (4 MiB a second).
+/// The timeout of a defragmentation of this many bytes in use, on a slow disk (4 MiB/s).
 #[must_use]
 pub fn retry_after(in_use: u64) -> Duration {
     Duration::from_secs(60 + in_use / (4 << 20))

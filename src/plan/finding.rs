@@ -1,4 +1,4 @@
-//! What a check of a server found: the rows of `quorate doctor`.
+//! Results of checks: the rows of `quorate doctor`.
 
 use serde::Serialize;
 
@@ -9,7 +9,7 @@ use crate::text::age::short;
 pub enum CheckResult {
     Ok,
     Note,
-    /// Something will fail, or fails already.
+    /// Fails already, or will fail.
     Bad,
 }
 
@@ -34,35 +34,38 @@ impl CheckRow {
         Self { check, result: CheckResult::Note, what: what.into(), next: Some(next.into()) }
     }
 
-    /// Something will fail, or fails already.
+    /// Fails already, or will fail.
     #[must_use]
     pub fn bad(check: &'static str, what: impl Into<String>, next: Option<String>) -> Self {
         Self { check, result: CheckResult::Bad, what: what.into(), next }
     }
 }
 
-/// A certificate that is valid for no longer than so many days is worth a word: leaves are renewed at start and while running.
+/// A certificate that is valid for at most this many days is noted: leaves are renewed at start and while the server
+/// runs.
 const FEW_DAYS: u64 = 30;
 
-/// How a certificate is that is valid for `days_left` more days; `None` if it has expired.
+/// The check of a certificate that is valid for `days_left` more days; `None` if it has expired.
 #[must_use]
 pub fn certificate(name: &str, days_left: Option<u64>) -> CheckRow {
     match days_left {
         None => CheckRow::bad(
             "certificates",
             format!("{name} has expired"),
-            Some("start or restart the server: it renews its certificates (a CA is replaced by hand)".into()),
+            Some("start or restart the server, which renews its certificates (replace a CA by hand)".into()),
         ),
-        Some(days) if days < FEW_DAYS => {
-            CheckRow::note("certificates", format!("{name} expires in {days} days"), "a running server renews it")
-        }
+        Some(days) if days < FEW_DAYS => CheckRow::note(
+            "certificates",
+            format!("{name} expires in {days} days"),
+            "a running server renews it automatically",
+        ),
         Some(days) => {
             CheckRow::ok("certificates", format!("valid for {days} more days ({name} is the first to expire)"))
         }
     }
 }
 
-/// How old the newest good snapshot may be: it was due once since, and a bit.
+/// The check of the age of the newest good snapshot: at most one scheduled snapshot may be missing.
 #[must_use]
 pub fn snapshot_age(age_seconds: Option<u64>, interval_seconds: Option<u64>, save: &str) -> CheckRow {
     let limit = interval_seconds.map(|interval| interval.saturating_mul(2).saturating_add(600));
@@ -76,7 +79,7 @@ pub fn snapshot_age(age_seconds: Option<u64>, interval_seconds: Option<u64>, sav
         (Some(age), None) => CheckRow::note(
             "snapshots",
             format!("the newest good one is {} old, and none is scheduled", short(age)),
-            "remove etcd-disable-snapshots, or take them by other means",
+            "remove etcd-disable-snapshots, or schedule snapshots elsewhere",
         ),
         (Some(age), Some(_)) => CheckRow::ok("snapshots", format!("the newest good one is {} old", short(age))),
     }

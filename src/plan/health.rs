@@ -1,7 +1,7 @@
 //! Whether a server is healthy, degraded or unhealthy, and what an operator should do about it.
 //!
-//! *Unhealthy*: clients cannot be served, or what they write cannot be kept. *Degraded*: clients are served and their data
-//! is kept, but something needs attention before that ends. Given facts, decides; looks at nothing itself.
+//! *Unhealthy*: clients cannot be served, or their writes cannot be kept. *Degraded*: clients are served and their data
+//! is kept, but something needs attention. Given facts, decides; never queries anything itself.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,21 +13,21 @@ use crate::host::disk::DiskUsage;
 use crate::plan::command::{Invocation, shell_word};
 use crate::text::format_bytes;
 
-/// Below this, in bytes, the next page or log segment of etcd may not fit any more.
+/// Free bytes below which the next page or log segment of etcd may not fit.
 pub const DISK_FULL: u64 = 16 << 20;
-/// Below this, in bytes, it is time to free some: four segments of etcd's log.
+/// Free bytes below which an operator should free some: four segments of etcd's log.
 pub const DISK_LOW: u64 = 256 << 20;
 /// etcd creates a file for each log segment and raft snapshot, quorate one for each snapshot and its manifest.
 pub const INODES_LOW: u64 = 1000;
-/// Below this no file can be created before long.
+/// Free inodes below which file creation will fail soon.
 pub const INODES_FULL: u64 = 16;
-/// The database is near its quota from this share of it on, in percent.
+/// The share of its quota from which the database is near it, in percent.
 pub const QUOTA_PERCENT: u64 = 90;
-/// So many exits of etcd within [`EXIT_WINDOW`] are a pattern.
+/// This many exits of etcd within [`EXIT_WINDOW`] are a problem.
 pub const RESTARTING_EXITS: usize = 2;
 /// How long an exit of etcd counts.
 pub const EXIT_WINDOW: Duration = Duration::from_secs(600);
-/// So many snapshots that failed in a row are a pattern.
+/// This many failed snapshots in a row are a problem.
 pub const FAILING_SNAPSHOTS: u64 = 3;
 
 /// How a server is, from good to bad.
@@ -38,7 +38,7 @@ pub enum Condition {
     Healthy,
     /// Clients are served, but something needs attention.
     Degraded,
-    /// Clients cannot be served, or what they write cannot be kept.
+    /// Clients cannot be served, or their writes cannot be kept.
     Unhealthy,
 }
 
@@ -56,13 +56,13 @@ impl Condition {
     }
 }
 
-/// Something that an operator should know of.
+/// A problem that an operator should know about.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
     /// Stable, for programs: `database-missing`, `disk-full` and so on.
     pub code: Code,
     pub condition: Condition,
-    /// What is wrong, with what, and why.
+    /// What is wrong, on what, and why.
     pub message: String,
     /// What to do or type next.
     pub next: Option<String>,
@@ -71,11 +71,11 @@ pub struct Problem {
 /// Whether a file that etcd has open is still where etcd opened it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Presence {
-    /// It cannot be told, for example because etcd does not run.
+    /// Unknown, for example because etcd does not run.
     #[default]
     Unknown,
     Present,
-    /// Its name is gone: it was deleted, or its file system was unmounted.
+    /// Its path does not exist: it was deleted, or its file system was unmounted.
     Missing,
     Moved(PathBuf),
     /// Another file is in its place.
@@ -86,18 +86,18 @@ pub enum Presence {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Disk {
     pub path: PathBuf,
-    /// What the file system says; `None` if it cannot be asked, or does not answer in time.
+    /// The usage of the file system; `None` if the query failed or timed out.
     pub usage: Option<DiskUsage>,
 }
 
-/// What was seen of the files of a server, last time.
+/// The last observation of a server's files.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StorageFacts {
     pub database: Presence,
     /// The newest segment of etcd's log.
     pub log: Presence,
     pub data_disk: Option<Disk>,
-    /// Under the snapshots; `None` if the directory is not there yet.
+    /// Of the snapshot directory; `None` if it does not exist yet.
     pub snapshot_disk: Option<Disk>,
     /// The file systems did not answer for this long.
     pub unanswered: Option<Duration>,
@@ -108,7 +108,7 @@ pub struct StorageFacts {
 pub struct Rescued {
     /// The file, or its name in object storage.
     pub snapshot: PathBuf,
-    /// Of the keyspace; what was written later is not in it.
+    /// Revision of the keyspace; later writes are not in it.
     pub revision: i64,
 }
 
@@ -120,9 +120,9 @@ pub struct Observed {
     pub alarms: Vec<String>,
     /// Bytes of the database file; 0 if not known.
     pub db_size: u64,
-    /// Bytes that it may have; 0 for no limit.
+    /// Its quota in bytes; 0 for no limit.
     pub db_quota: u64,
-    /// Exits of etcd that nobody asked for, within [`EXIT_WINDOW`].
+    /// Unexpected exits of etcd within [`EXIT_WINDOW`].
     pub recent_exits: usize,
     /// How the last of them ended.
     pub last_exit: Option<String>,
@@ -163,7 +163,7 @@ pub fn assess(seen: &Observed) -> Assessment {
     problems.extend(disks(seen));
     problems.extend(serving(seen));
     problems.extend(warnings(seen));
-    // Stable: of equally bad ones the cause comes before what follows from it.
+    // A stable sort: of equally bad problems, causes come before consequences.
     problems.sort_by_key(|problem| std::cmp::Reverse(problem.condition));
     let condition = problems.first().map_or(Condition::Healthy, |problem| problem.condition);
     Assessment { condition, problems }
@@ -199,7 +199,7 @@ fn files(seen: &Observed) -> Vec<Problem> {
     let save = format!("{} --wait --dir=/var/tmp", seen.invocation.command("etcd-snapshot save"));
     let rescue = match &seen.rescued {
         None => format!(
-            "do not stop it: etcd still has the data open, but ends within 30 s. Save it to another disk now: {save}"
+            "do not stop it: etcd still has the data open, but exits within 30 s. Save it to another disk now: {save}"
         ),
         Some(Rescued { snapshot, revision }) => format!(
             "it was saved up to revision {revision}. Stop the server and restore that: {}",
@@ -214,21 +214,21 @@ fn files(seen: &Observed) -> Vec<Problem> {
             Presence::Missing => (
                 missing,
                 format!(
-                    "etcd's {what} {path} is gone (deleted, or its disk was unmounted) while etcd runs: all is lost when \
+                    "etcd's {what} {path} is gone (deleted, or its disk was unmounted) while etcd runs: all data is lost when \
                      etcd stops"
                 ),
             ),
             Presence::Moved(to) => (
                 moved,
                 format!(
-                    "etcd's {what} {path} was moved to {} while etcd runs: etcd ends when it looks for it",
+                    "etcd's {what} {path} was moved to {} while etcd runs: etcd exits when it notices",
                     to.display()
                 ),
             ),
             Presence::Replaced => (
                 replaced,
                 format!(
-                    "another file was put in the place of etcd's {what} {path} while etcd runs: what is written now is lost \
+                    "etcd's {what} {path} was replaced by another file while etcd runs: present writes are lost \
                      when etcd stops"
                 ),
             ),
@@ -242,7 +242,7 @@ fn files(seen: &Observed) -> Vec<Problem> {
     problems
 }
 
-/// Where the directory is now that is so many levels above a file that was moved with it.
+/// The present path of a moved directory, from that of a file this many levels below it.
 fn moved_directory(file: &Presence, levels: usize) -> Presence {
     match file {
         Presence::Moved(to) => Presence::Moved(to.ancestors().nth(levels).unwrap_or(to).to_path_buf()),
@@ -258,13 +258,13 @@ fn disks(seen: &Observed) -> Vec<Problem> {
             Condition::Unhealthy,
             Code::DiskNotAnswering,
             format!("the disk under {} has not answered for {} s", seen.data_dir.display(), waited.as_secs()),
-            "see what the kernel says: dmesg | tail; is a network file system or device gone?".to_owned(),
+            "check the kernel log: dmesg | tail; is a network file system or device gone?".to_owned(),
         ));
         return problems;
     }
     for (disk, of_data) in [(&storage.data_disk, true), (&storage.snapshot_disk, false)] {
         let Some(Disk { path, usage: Some(usage) }) = disk else { continue };
-        // One disk under both is told of once.
+        // A disk under both is reported once.
         let is_shared = !of_data && storage.data_disk.as_ref().and_then(|disk| disk.usage) == Some(*usage);
         if !is_shared {
             problems.extend(disk_space(path, *usage, of_data));
@@ -305,19 +305,19 @@ fn disk_space(path: &Path, usage: DiskUsage, of_data: bool) -> Option<Problem> {
         ("the snapshots", Condition::Degraded, SNAPSHOT_DISK)
     };
     let shown = path.display();
-    let find = format!("see what takes the space: du -xsh {}/*", shell_word(path));
+    let find = format!("see what uses the space: du -xsh {}/*", shell_word(path));
     if usage.is_read_only {
         let message = format!("the file system under {shown} is read-only: {what} cannot be written");
-        let next = "see why: dmesg | tail; after a repair: mount -o remount,rw on it";
+        let next = "check the kernel log: dmesg | tail; after a repair: mount -o remount,rw on it";
         return Some(problem(worst, codes.read_only, message, next.to_owned()));
     }
     if usage.free < DISK_FULL {
-        let message = format!("{} free under {shown}: there is no room for {what}", format_bytes(usage.free));
+        let message = format!("{} free under {shown}: no space for {what}", format_bytes(usage.free));
         return Some(problem(worst, codes.full, message, find));
     }
     if usage.free_inodes.is_some_and(|free| free < INODES_FULL) {
         let message = format!("no inodes are free under {shown}: no file can be created for {what}");
-        let next = format!("remove files there; df -i {}", shell_word(path));
+        let next = format!("remove files there; check with: df -i {}", shell_word(path));
         return Some(problem(worst, codes.inodes_full, message, next));
     }
     if usage.free < DISK_LOW {
@@ -326,7 +326,7 @@ fn disk_space(path: &Path, usage: DiskUsage, of_data: bool) -> Option<Problem> {
     }
     if let Some(free) = usage.free_inodes.filter(|free| *free < INODES_LOW) {
         let message = format!("only {free} inodes are free for {what} under {shown}");
-        let next = format!("remove files there; df -i {}", shell_word(path));
+        let next = format!("remove files there; check with: df -i {}", shell_word(path));
         return Some(problem(Condition::Degraded, codes.inodes_low, message, next));
     }
     None
@@ -341,7 +341,7 @@ fn serving(seen: &Observed) -> Vec<Problem> {
             "NOSPACE" => (
                 Code::AlarmNoSpace,
                 "NOSPACE (the database has reached its quota, and writes are refused)",
-                format!("see what takes the space: {}; then --free", seen.invocation.command("space")),
+                format!("see what uses the space: {}; then --free", seen.invocation.command("space")),
             ),
             "CORRUPT" => (
                 Code::AlarmCorrupt,
@@ -377,11 +377,11 @@ fn warnings(seen: &Observed) -> Vec<Problem> {
             Condition::Degraded,
             Code::QuotaNear,
             format!(
-                "the database is {} large and may have {}; then etcd refuses writes",
+                "the database has {} of its quota of {}; beyond that etcd refuses writes",
                 format_bytes(seen.db_size),
                 format_bytes(seen.db_quota)
             ),
-            format!("see what takes the space: {}; then --free", seen.invocation.command("space")),
+            format!("see what uses the space: {}; then --free", seen.invocation.command("space")),
         ));
     }
     if seen.snapshot_failures >= FAILING_SNAPSHOTS {
@@ -397,8 +397,8 @@ fn warnings(seen: &Observed) -> Vec<Problem> {
         problems.push(problem(
             Condition::Degraded,
             Code::SnapshotsUnlisted,
-            format!("the snapshots cannot be listed: {}", why.replace("\n  because: ", ": ")),
-            "see dmesg for what the disk says, and who may read the directory".to_owned(),
+            format!("cannot list the snapshots: {}", why.replace("\n  because: ", ": ")),
+            "check the kernel log (dmesg) and the permissions of the directory".to_owned(),
         ));
     }
     problems
@@ -409,7 +409,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    #[allow(clippy::unnecessary_wraps, reason = "as the field is")]
+    #[allow(clippy::unnecessary_wraps, reason = "same type as the field")]
     fn disk(free: u64, free_inodes: Option<u64>, is_read_only: bool) -> Option<Disk> {
         Some(Disk { path: "/d".into(), usage: Some(DiskUsage { free, size: 1 << 40, free_inodes, is_read_only }) })
     }

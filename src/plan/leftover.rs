@@ -1,48 +1,48 @@
-//! Whether a temporary file belongs to a write that is over, so that it is removed.
+//! Whether a temporary file is a leftover that can be removed.
 //!
-//! A file that is being written is locked (flock(2)), which tells on one kernel, whatever container the writer is in. Across machines that
-//! share a directory it may not, so what another machine wrote is left alone for a day.
+//! A file that is being written is locked (flock(2)), which is visible to all containers of one kernel. Machines that
+//! share a directory may not see each other's locks, so files of another machine are kept for a day.
 
 use std::time::Duration;
 
-/// What another machine has not changed for so long is nobody's any more.
+/// A file that another machine has not changed for this long is a leftover.
 pub const ABANDONED_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// On which machine, and in which of its boots, something was written.
+/// The machine, and its boot, where a file was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
     pub machine: String,
-    /// Stands for the id of the boot: one for all containers of a machine.
+    /// Derived from the boot id, which all containers of a machine share.
     pub boot: String,
 }
 
-/// Whether somebody has the file locked.
+/// The state of a file's lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LockState {
     Held,
     Free,
-    /// The file system does not tell.
+    /// The file system does not support locks.
     Unknown,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Leftover {
-    /// As its name tells; an older quorate did not write it.
+    /// From its name; older versions did not record it.
     pub origin: Option<Origin>,
     pub lock: LockState,
     pub age: Duration,
-    /// It lies on a file system that other machines may write to.
+    /// It is on a file system that other machines may write to.
     pub is_shared: bool,
 }
 
-/// Decides whether it is removed here, on `us`.
+/// Decides whether `us` may remove it.
 #[must_use]
 pub fn is_abandoned(found: &Leftover, us: &Origin) -> bool {
     match (found.lock, &found.origin) {
         (LockState::Held, _) => false,
-        // On this kernel the lock tells.
+        // On this kernel the lock is reliable.
         (LockState::Free, Some(origin)) if origin.boot == us.boot => true,
-        // Of this machine, before it was booted: no process of then is left.
+        // From an earlier boot of this machine: no process is left.
         (_, Some(origin)) if origin.machine == us.machine && origin.boot != us.boot => true,
         (LockState::Free, None) if !found.is_shared => true,
         _ => found.age >= ABANDONED_AFTER,
@@ -60,14 +60,14 @@ mod tests {
         let us = origin("m", "b").unwrap();
         let (young, old) = (Duration::from_secs(60), ABANDONED_AFTER);
         for (from, lock, age, is_shared, expected) in [
-            // A writer at work, wherever it is.
+            // A writer at work, on any machine.
             (origin("m", "b"), Held, old, false, false),
             (origin("n", "c"), Held, old, true, false),
             (None, Held, old, false, false),
             // A process or container of this kernel that ended, whatever its pid was.
             (origin("m", "b"), Free, young, false, true),
             (origin("container", "b"), Free, young, true, true),
-            // The same, where the file system does not tell.
+            // The same, without support for locks.
             (origin("m", "b"), Unknown, young, true, false),
             (origin("m", "b"), Unknown, old, true, true),
             // Before this machine was booted.

@@ -1,4 +1,4 @@
-//! Pure decisions: what was observed goes in, what to do comes out. No clock, no disk, no network.
+//! Pure decisions: observations in, actions out. No clock, no disk, no network.
 
 pub mod child;
 pub mod command;

@@ -1,17 +1,17 @@
-//! Is the process that has the recorded pid the child that was recorded?
+//! Is the process with the recorded pid the recorded child?
 
 use crate::host::ProcessIdentity;
 
-/// What the process with the recorded pid is.
+/// The identity of the process with the recorded pid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OrphanVerdict {
     Gone,
     Ours,
-    /// Another program that was given the pid later.
+    /// Another program that reuses the pid.
     Foreign,
 }
 
-/// Compares the record with the process that has its pid now.
+/// Compares the record with the process that has this pid now.
 #[must_use]
 pub fn identify(recorded: &ProcessIdentity, present: Option<&ProcessIdentity>) -> OrphanVerdict {
     match present {

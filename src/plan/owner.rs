@@ -1,16 +1,17 @@
-//! Whose a snapshot is: a pure function of what is known of the snapshot and of who this server is and was.
+//! Which server a snapshot belongs to: a pure function of its manifest and of the identity and lineage of this server.
 //!
-//! The data tell, not the host's name: cluster and member id are in the manifest of a snapshot, and those that this data directory had
-//! before a reset, restore or new beginning are in `cluster.json` (its lineage). The node's name counts only where nothing else is known.
+//! The data decides, not the host name: a manifest has cluster and member ID, and those that this data directory had
+//! before a reset, restore or new cluster are in `cluster.json` (its lineage). The node name is used only if nothing
+//! else is known.
 
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-/// Lives that are remembered; the oldest are forgotten first.
+/// Maximum length of the lineage; the oldest are dropped first.
 const MAX_LIVES: usize = 64;
 
-/// The identity of a data directory, from one reset, restore or new beginning to the next. Hexadecimal.
+/// The identity of a data directory, from one reset, restore or new cluster to the next. Hexadecimal.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Incarnation {
     pub cluster_id: String,
@@ -21,33 +22,34 @@ pub struct Incarnation {
 pub struct Owner {
     /// `node-name`.
     pub node: String,
-    /// The lives of its data directory, the present one among them.
+    /// The incarnations of its data directory, including the present one.
     pub lives: BTreeSet<Incarnation>,
-    /// There were no others, so that a snapshot of another life is somebody else's, whatever the name of its node.
+    /// There were no others, so a snapshot of another incarnation belongs to another server, even if the node name is
+    /// the same.
     pub knows_all: bool,
 }
 
-/// What is known of a snapshot. Texts that are not known are empty.
+/// The known facts about a snapshot. Unknown texts are empty.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Origin<'a> {
-    /// File name without what tells the packing.
+    /// File name without the extension of the compression.
     pub stem: &'a str,
     /// The seconds at the end of the name.
     pub taken_at: Option<u64>,
-    /// Base name, as its manifest says.
+    /// Base name from its manifest.
     pub base: &'a str,
     pub node: &'a str,
-    /// Cluster id, as its manifest says.
+    /// Cluster ID from its manifest.
     pub cluster_id: &'a str,
-    /// Member id, as its manifest says.
+    /// Member ID from its manifest.
     pub member_id: &'a str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ownership {
-    /// The owner's, under its present name.
+    /// Of this server, under its present name.
     Own,
-    /// The owner's, under an earlier name.
+    /// Of this server, under an earlier name.
     Earlier(String),
     /// Of a node of the same name with other data.
     Namesake,
@@ -55,7 +57,7 @@ pub enum Ownership {
 }
 
 impl Ownership {
-    /// True if it is the owner's, under whatever name.
+    /// True if it belongs to this server, under any name.
     #[must_use]
     pub fn is_own(&self) -> bool {
         matches!(self, Self::Own | Self::Earlier(_))
@@ -68,7 +70,7 @@ impl Incarnation {
     }
 }
 
-/// The lives of a data directory that lived `before` and has now begun `present`, without the present one: the oldest first.
+/// The lineage after `before`, without the `present` incarnation: the oldest first.
 #[must_use]
 pub fn lineage(before: impl IntoIterator<Item = Incarnation>, present: &Incarnation) -> Vec<Incarnation> {
     let mut lives: Vec<Incarnation> = Vec::new();
@@ -81,13 +83,13 @@ pub fn lineage(before: impl IntoIterator<Item = Incarnation>, present: &Incarnat
 }
 
 impl Owner {
-    /// A node that is known by its name alone.
+    /// A node of which only the name is known.
     #[must_use]
     pub fn named(node: &str) -> Self {
         Self { node: node.to_owned(), ..Self::default() }
     }
 
-    /// The server whose data directory has lived `lives`, and perhaps others.
+    /// The server whose data directory had these incarnations, and perhaps others.
     #[must_use]
     pub fn new(node: &str, lives: impl IntoIterator<Item = Incarnation>, had_others: bool) -> Self {
         let lives: BTreeSet<Incarnation> = lives.into_iter().filter(Incarnation::is_known).collect();
@@ -97,7 +99,7 @@ impl Owner {
     #[must_use]
     pub fn of(&self, snapshot: &Origin<'_>) -> Ownership {
         if snapshot.node.is_empty() {
-            // Without a manifest of the server that took it there is only the file's name.
+            // Without a manifest, only the file name is known.
             let head = head(snapshot);
             let is_ours =
                 head.and_then(|head| head.strip_suffix(self.node.as_str())).and_then(|it| it.strip_suffix('-'));
@@ -113,7 +115,7 @@ impl Owner {
         }
     }
 
-    /// The base name of a snapshot that is the owner's: as its manifest says, or what stands before the node in the file's name.
+    /// The base name of a snapshot of this server: from its manifest, or the part of the file name before the node.
     #[must_use]
     pub fn base_of<'a>(&self, snapshot: &Origin<'a>) -> Option<&'a str> {
         if !snapshot.base.is_empty() {
@@ -151,7 +153,7 @@ mod tests {
             // Before a reset.
             ("new", "c1", "m1", [&own, &own, &own]),
             ("old", "c1", "m1", [&earlier, &earlier, &foreign]),
-            // Another server that has, or had, our name.
+            // Another server that has, or had, the same name.
             ("new", "c9", "m9", [&namesake, &own, &own]),
             ("new", "", "", [&own, &own, &own]),
             // Another member of our cluster, the same id in another cluster, two ids that never belonged together.
@@ -192,7 +194,7 @@ mod tests {
         let (first, second) = (life("c1", "m1"), life("c2", "m2"));
         let before = [first.clone(), Incarnation::default(), second.clone(), first.clone()];
         assert_eq!(lineage(before.clone(), &life("c3", "m3")), [first.clone(), second.clone()]);
-        // Back in an earlier life, which is the present one again.
+        // Back in an earlier incarnation, which is the present one again.
         assert_eq!(lineage(before, &first), [second]);
         let many = (0..100).map(|number| life(&number.to_string(), "m"));
         let kept = lineage(many, &first);

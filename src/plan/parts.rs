@@ -1,22 +1,23 @@
-//! Into how many parts an object is divided on its way to or from a store.
+//! How an object is split into parts for upload or download.
 
-/// Smallest part, in bytes. S3 takes none below 5 MiB but the last (Amazon S3 user guide, "multipart upload limits").
+/// Smallest part, in bytes. S3 accepts no part below 5 MiB except the last (Amazon S3 user guide, "multipart upload
+/// limits").
 const MIN_PART_BYTES: u64 = 8 << 20;
-/// S3 takes 10,000 parts; some are left for a file that grows while nobody should touch it.
+/// S3 accepts 10,000 parts; a reserve is left for a file that grows unexpectedly.
 const MAX_PARTS: u64 = 9_000;
 /// Bytes in memory at a time.
 const MEMORY_BUDGET: u64 = 48 << 20;
-/// Parts on their way at a time.
+/// Maximum number of concurrent parts.
 const MAX_CONCURRENCY: u64 = 4;
 
-/// How something of some size is divided.
+/// How an object of a given size is split.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Parts {
     pub total: u64,
     /// Bytes of each but the last.
     pub size: u64,
     pub count: u64,
-    /// How many on their way at a time.
+    /// Number of concurrent parts.
     pub concurrency: usize,
 }
 
@@ -29,7 +30,7 @@ impl Parts {
         Self { total, size, count, concurrency: usize::try_from(fit.min(count)).unwrap_or(1) }
     }
 
-    /// Where a part begins, and how many bytes it has; `index` is from 0.
+    /// Offset and length of a part; `index` starts at 0.
     #[must_use]
     pub fn range(&self, index: u64) -> (u64, u64) {
         let start = index.saturating_mul(self.size).min(self.total);

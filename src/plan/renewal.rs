@@ -1,38 +1,38 @@
-//! Whether a certificate is kept, renewed with its key, or made anew.
+//! Whether a certificate is kept, renewed with its key, or reissued with a new key.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
 
-/// What is known of a certificate on disk.
+/// The facts about a certificate on disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Leaf {
     pub not_before: SystemTime,
     pub not_after: SystemTime,
     /// The names and addresses in it.
     pub names: BTreeSet<String>,
-    /// The CA that we have issued it.
+    /// The current CA has issued it.
     pub is_of_our_authority: bool,
-    /// The key beside it is its own.
+    /// The key next to it belongs to it.
     pub matches_key: bool,
 }
 
-/// What to do, and why, in words for a log line.
+/// What to do, and why, for a log line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RenewalAction {
     Keep,
-    /// A new certificate for the same key: one rename, so that the pair fits at every moment.
+    /// A new certificate for the same key: one rename, so that the pair always matches.
     Renew(String),
     /// A new key and certificate: only while nothing uses them.
     Reissue(String),
 }
 
-/// Decides. `leaf` is `None` if there is no readable certificate, `has_key` says whether there is a readable key.
+/// Decides. `leaf` is `None` if no readable certificate, `has_key` says whether there is a readable key.
 #[must_use]
 pub fn decide(leaf: Option<&Leaf>, has_key: bool, wanted: &BTreeSet<String>, now: SystemTime) -> RenewalAction {
     if !has_key {
-        return RenewalAction::Reissue("there is no readable key".into());
+        return RenewalAction::Reissue("no readable key".into());
     }
-    let Some(leaf) = leaf else { return RenewalAction::Renew("there is no readable certificate".into()) };
+    let Some(leaf) = leaf else { return RenewalAction::Renew("no readable certificate".into()) };
     if !leaf.matches_key {
         return RenewalAction::Renew("the key belongs to another certificate".into());
     }
@@ -40,7 +40,7 @@ pub fn decide(leaf: Option<&Leaf>, has_key: bool, wanted: &BTreeSet<String>, now
         return RenewalAction::Renew("its CA has changed".into());
     }
     if let Some(missing) = wanted.difference(&leaf.names).next() {
-        return RenewalAction::Renew(format!("{missing} is missing in it"));
+        return RenewalAction::Renew(format!("it does not include {missing}"));
     }
     if now < leaf.not_before {
         return RenewalAction::Renew("it is not valid yet".into());
@@ -48,7 +48,7 @@ pub fn decide(leaf: Option<&Leaf>, has_key: bool, wanted: &BTreeSet<String>, now
     let left = leaf.not_after.duration_since(now).unwrap_or(Duration::ZERO);
     let whole = leaf.not_after.duration_since(leaf.not_before).unwrap_or(Duration::ZERO);
     if left <= whole / 3 {
-        return RenewalAction::Renew(format!("{} days of it are left", left.as_secs() / 86_400));
+        return RenewalAction::Renew(format!("it expires in {} days", left.as_secs() / 86_400));
     }
     RenewalAction::Keep
 }
@@ -84,13 +84,13 @@ mod tests {
         let verdict = |leaf: &Leaf, day| decide(Some(leaf), true, &wanted, at(day));
         assert_eq!(verdict(&leaf(), 1), RenewalAction::Keep);
         assert_eq!(verdict(&leaf(), 199), RenewalAction::Keep);
-        assert_eq!(verdict(&leaf(), 200), RenewalAction::Renew("100 days of it are left".into()));
-        assert_eq!(verdict(&leaf(), 400), RenewalAction::Renew("0 days of it are left".into()));
+        assert_eq!(verdict(&leaf(), 200), RenewalAction::Renew("it expires in 100 days".into()));
+        assert_eq!(verdict(&leaf(), 400), RenewalAction::Renew("it expires in 0 days".into()));
         assert!(matches!(verdict(&Leaf { matches_key: false, ..leaf() }, 1), RenewalAction::Renew(_)));
         assert!(matches!(verdict(&Leaf { is_of_our_authority: false, ..leaf() }, 1), RenewalAction::Renew(_)));
         assert_eq!(
             decide(Some(&leaf()), true, &names(&["a", "c"]), at(1)),
-            RenewalAction::Renew("c is missing in it".into())
+            RenewalAction::Renew("it does not include c".into())
         );
         assert!(matches!(decide(Some(&leaf()), false, &wanted, at(1)), RenewalAction::Reissue(_)));
         assert!(matches!(decide(None, true, &wanted, at(1)), RenewalAction::Renew(_)));

@@ -1,27 +1,28 @@
-//! What a reset or restore may do, what it raises, what becomes of one that broke off, and which old data go.
+//! Decisions of a reset or restore: whether it is allowed, the bumped revision, how to recover from an interruption,
+//! and which old data is deleted.
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Code, Diagnostic};
 use crate::version::Version;
 
-/// By how much the revision is raised by a restore unless told otherwise: more than any cluster makes between a snapshot and its
-/// restore, so that no client has ever seen a newer one (etcd's recovery guide uses the same number).
+/// The default revision bump of a restore: more revisions than any cluster creates between a snapshot and its restore,
+/// so that no client has seen a newer one (etcd's recovery guide uses the same number).
 pub const DEFAULT_REVISION_BUMP: u64 = 1_000_000_000;
 
 /// Why a snapshot is not restored here.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RestoreRefusal {
-    /// The etcd is too old for it.
-    #[error("the snapshot was written by etcd {written}, and etcd {binary} cannot read what it may hold")]
+    /// This etcd is too old for it.
+    #[error("the snapshot was written by etcd {written}, and etcd {binary} may not be able to read it")]
     NeedsOtherEtcd { written: String, binary: Version },
-    /// The revision has no room above it.
-    #[error("the revision {revision} cannot be raised by {by}")]
+    /// The bumped revision would overflow.
+    #[error("the revision {revision} cannot be bumped by {by}")]
     RevisionOverflow { revision: i64, by: u64 },
-    #[error("the snapshot holds no keys: etcd would serve nothing after the restore")]
+    #[error("the snapshot has no keys: etcd would be empty after the restore")]
     Empty,
-    /// A reset was done, and no normal start since.
-    #[error("a reset or restore was done already, and the server was not started since: {flag} is there")]
+    /// A reset was done, and the server was not started since.
+    #[error("a reset or restore was done already, and the server was not started since: {flag} exists")]
     ResetFlag { flag: String },
 }
 
@@ -38,92 +39,91 @@ impl Diagnostic for RestoreRefusal {
     fn next_step(&self) -> Option<String> {
         Some(match self {
             Self::NeedsOtherEtcd { written, .. } => format!("restore it with etcd {written}, named with --etcd-binary"),
-            Self::RevisionOverflow { .. } => "give a smaller --cluster-reset-bump-revision".into(),
+            Self::RevisionOverflow { .. } => "use a smaller --cluster-reset-bump-revision".into(),
             Self::Empty => {
-                "restore another one (quorate etcd-snapshot ls), or add --allow-empty if that is what you want".into()
+                "restore another one (quorate etcd-snapshot ls), or add --allow-empty if this is intended".into()
             }
             Self::ResetFlag { flag } => format!(
-                "start it without the flags (systemctl start quorate-server): the mark goes when etcd is ready. If it is to be reset \
-                 once more instead: rm {flag}"
+                "start it without the flags (systemctl start quorate-server): the flag is removed when etcd is ready. To reset once more instead: rm {flag}"
             ),
         })
     }
 }
 
-/// Whether an etcd `binary` may get data that an etcd `written` wrote: it may be older by one minor, for which what it does not
-/// know is taken out, or newer. Gives what the operator should know.
+/// Whether the etcd `binary` may open data that the etcd `written` wrote: it may be one minor older, for which unknown
+/// records are removed, or newer. Returns a note for the operator.
 pub fn check_target(written: Version, binary: Version) -> Result<Option<String>, RestoreRefusal> {
     if (binary.major, binary.minor + 1) < (written.major, written.minor) {
         return Err(RestoreRefusal::NeedsOtherEtcd { written: written.minor_text(), binary });
     }
     Ok((binary.minor < written.minor).then(|| {
         format!(
-            "the data were written by etcd {}; what etcd {} does not know is taken out",
+            "the data was written by etcd {}; records that etcd {} does not know are removed",
             written.minor_text(),
             binary.minor_text()
         )
     }))
 }
 
-/// Whether a snapshot with so many keys may be restored. One without any is most likely not the one that was meant: of a new cluster, or
-/// of one that had lost everything.
+/// Whether a snapshot with this many keys may be restored. One without keys is probably a mistake: of a new cluster, or
+/// of one that had lost all data.
 pub fn check_not_empty(keys: u64, allow_empty: bool) -> Result<(), RestoreRefusal> {
     if keys > 0 || allow_empty { Ok(()) } else { Err(RestoreRefusal::Empty) }
 }
 
-/// The revision raised by so much.
+/// The revision bumped by this much.
 pub fn bumped(revision: i64, by: u64) -> Result<i64, RestoreRefusal> {
     let bumped = i64::try_from(by).ok().and_then(|by| revision.checked_add(by));
-    // Every write after it needs one more.
+    // Every later write needs one more.
     bumped.filter(|bumped| *bumped < i64::MAX / 2).ok_or(RestoreRefusal::RevisionOverflow { revision, by })
 }
 
-/// How far the journal says that it was.
+/// The phase in the journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Phase {
-    /// The new data are built and are being put in place and tried.
+    /// The new data is built, and is being swapped in and verified.
     Trying,
-    /// They are in place and were found good.
+    /// The new data is in place and verified.
     Passed,
 }
 
-/// What is there of one that broke off.
+/// The observed state of an interrupted reset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(clippy::struct_excessive_bools, reason = "each is what was seen of one path")]
+#[allow(clippy::struct_excessive_bools, reason = "each is an observation of one path")]
 pub struct Interrupted {
     pub phase: Phase,
     pub had_old: bool,
-    /// The data from before lie aside.
+    /// The old data is retired.
     pub old_is_aside: bool,
-    /// The new data are still where they were built.
+    /// The new data is still in the stage.
     pub is_staged: bool,
     pub has_current: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Recovery {
-    /// Nothing was exchanged yet: what was built goes.
+    /// Nothing was swapped yet: remove what was built.
     Discard,
-    /// The data from before come back; what is in place, if anything, goes.
+    /// Roll back: the old data returns; new data, if any, is removed.
     Back,
-    /// What is in place is good: the rest is written down.
+    /// The data in place is verified: finish the bookkeeping.
     Finish,
 }
 
-/// Decides. Success was never reported before [`Phase::Passed`], so that until then everything goes back.
+/// Decides. Success is never reported before [`Phase::Passed`], so everything is rolled back until then.
 #[must_use]
 pub fn recover(found: Interrupted) -> Recovery {
     match found.phase {
         Phase::Passed => Recovery::Finish,
         Phase::Trying if found.old_is_aside => Recovery::Back,
-        // Nobody had data here before, and what is in place was built by us.
+        // There was no data before, and the data in place was built by us.
         Phase::Trying if !found.had_old && !found.is_staged && found.has_current => Recovery::Back,
         Phase::Trying => Recovery::Discard,
     }
 }
 
-/// Of data directories that were set aside, by the second, those that go when the newest `keep` stay.
+/// The retired data directories, by their second, to delete so that the newest `keep` remain.
 #[must_use]
 pub fn outdated<T: Clone>(mut aside: Vec<(u64, T)>, keep: usize) -> Vec<T> {
     aside.sort_by_key(|(second, _)| std::cmp::Reverse(*second));
@@ -176,7 +176,8 @@ mod tests {
         assert!(outdated(vec![(1, "a")], 3).is_empty());
     }
 
-    /// The states that renames, each atomic, can leave: nothing moved, the old aside, the new in place; and the way back.
+    /// The states between atomic renames: nothing moved, old data retired, new data in place; and the same in a
+    /// rollback.
     #[test]
     fn what_broke_off_goes_back_or_is_finished() {
         let state = |had_old, old_is_aside, is_staged, has_current| Interrupted {
@@ -190,7 +191,7 @@ mod tests {
             (state(true, false, true, true), Recovery::Discard),
             (state(true, true, true, false), Recovery::Back),
             (state(true, true, false, true), Recovery::Back),
-            // On the way back: the new one is gone already, or the old one is back already.
+            // In a rollback: the new data is removed already, or the old data is back already.
             (state(true, true, false, false), Recovery::Back),
             (state(true, false, false, true), Recovery::Discard),
             (state(false, false, true, false), Recovery::Discard),
@@ -213,7 +214,7 @@ mod tests {
                 prop_assert_eq!(recovery, Recovery::Back);
             }
             if had_old && !old_is_aside {
-                prop_assert_ne!(recovery, Recovery::Back, "what is in place is the only data there are");
+                prop_assert_ne!(recovery, Recovery::Back, "the data in place is the only data");
             }
         }
     }

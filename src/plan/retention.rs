@@ -1,25 +1,27 @@
-//! Which snapshots to keep: a pure function of what there is, the policy and the time, with a reason for each.
+//! Which snapshots to keep: a pure function of the snapshots, the policy and the time, with a reason for each.
 //!
-//! Only snapshots that are or may be good count and are dropped; the newest good one, those that are held, and those whose time is
-//! in the future (the clock was wrong then, or is now) are always kept.
+//!
+//!
+//! Only snapshots that are or may be good count and are dropped; the newest good one, those that are held, and those
+//! whose time is in the future (the clock was wrong then, or is now) are always kept.
 
 use std::collections::BTreeSet;
 use std::str::FromStr;
 
 use crate::text::duration;
 
-/// How many to keep of what. All of them together: what one rule keeps, no other drops.
+/// The retention rules. A snapshot that any rule keeps is kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
-    /// The newest so many; 0 and `None` are no rule.
+    /// Keep the newest N; 0 and `None` are no rule.
     pub last: Option<u32>,
-    /// The newest of each of the newest so many hours that have any.
+    /// Keep the newest of each of the last N hours that have any.
     pub hourly: u32,
     pub daily: u32,
     pub weekly: u32,
     pub monthly: u32,
     pub yearly: u32,
-    /// All that are not older than so many seconds.
+    /// Keep all that are at most this many seconds old.
     pub within: Option<u64>,
 }
 
@@ -41,7 +43,7 @@ impl Policy {
 pub enum NotAPolicy {
     #[error("unknown retention rule `{0}`; use last=N, hourly=N, daily=N, weekly=N, monthly=N, yearly=N or within=30d")]
     Rule(String),
-    /// An age that cannot be read.
+    /// An age that cannot be parsed.
     #[error("`{rule}`: {source}")]
     Age { rule: String, source: duration::AgeError },
 }
@@ -49,7 +51,7 @@ pub enum NotAPolicy {
 impl FromStr for Policy {
     type Err = NotAPolicy;
 
-    /// Reads `last=5,daily=7,within=36h`.
+    /// Parses `last=5,daily=7,within=36h`.
     fn from_str(text: &str) -> Result<Self, NotAPolicy> {
         let mut policy = Self::default();
         for rule in text.split(',').map(str::trim).filter(|rule| !rule.is_empty()) {
@@ -79,13 +81,13 @@ impl FromStr for Policy {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LocalTime {
     pub year: i32,
-    /// From 1.
+    /// Starts at 1.
     pub month: u32,
     /// From 1, in the year.
     pub day_of_year: u32,
     /// Year and week (ISO 8601), which differ from the calendar's around New Year.
     pub week: (i32, u32),
-    /// From 0.
+    /// Starts at 0.
     pub hour: u32,
 }
 
@@ -97,9 +99,9 @@ pub struct RetentionCandidate {
     pub created: u64,
     /// The same in the local calendar.
     pub local: LocalTime,
-    /// It was verified and is the same since.
+    /// Verified, and unchanged since.
     pub is_good: bool,
-    /// Why it does not count and is not dropped, if it is damaged, incomplete, changed or unknown.
+    /// Why it neither counts nor is dropped: damaged, incomplete, changed or unknown.
     pub suspect: Option<&'static str>,
     pub is_held: bool,
 }
@@ -133,7 +135,7 @@ pub fn plan(candidates: &[RetentionCandidate], policy: &Policy, now: u64) -> Vec
         } else if candidate.created > now {
             keep("its time is in the future, so it does not count")
         } else {
-            // Asked before anything else: what is held counts for the rules, too.
+            // Evaluated first: held snapshots count for the rules, too.
             match (rules.reason(candidate), candidate.is_held) {
                 (Some(why), _) => Some(RetentionDecision::Keep(why)),
                 (None, true) => keep("it is held"),
@@ -149,7 +151,7 @@ pub fn plan(candidates: &[RetentionCandidate], policy: &Policy, now: u64) -> Vec
         .collect()
 }
 
-/// The rules as they are used up, from the newest snapshot to the oldest.
+/// The remaining counts of the rules, from the newest snapshot to the oldest.
 struct Rules<'a> {
     policy: &'a Policy,
     now: u64,
@@ -193,7 +195,7 @@ impl<'a> Rules<'a> {
     }
 }
 
-/// True for the first of its period, as long as fewer periods than `count` were seen.
+/// True for the first of its period, while fewer than `count` periods were seen.
 fn first_of<P: Ord>(seen: &mut BTreeSet<P>, period: P, count: u32) -> bool {
     seen.len() < count as usize && seen.insert(period)
 }
@@ -255,10 +257,10 @@ mod tests {
         all.push(candidate("future", NOW + 999_999));
         // The suspect and the one of the future do not count: number 1 is the newest that does. Number 2 is the newest good one.
         assert_eq!(kept(&all, "last=1"), ["0", "1", "2", "3", "future"]);
-        // A clock that has gone back makes everything the future: nothing goes.
+        // After the clock was set back, everything is in the future: nothing is dropped.
         let verdicts = plan(&all, &Policy::newest(1), 1000);
         assert!(verdicts.iter().all(|verdict| matches!(verdict, RetentionDecision::Keep(_))));
-        // The reason is the one that is known.
+        // The known reason is reported.
         assert_eq!(plan(&all, &Policy::newest(1), NOW)[0], RetentionDecision::Keep("it is corrupt".into()));
     }
 

@@ -1,8 +1,8 @@
-//! When a snapshot is due: slots of a schedule, computed from the times alone.
+//! When a snapshot is due: the slots of a schedule, computed from times only.
 //!
-//! Five fields as cron has them (minute, hour, day, month, weekday), `@hourly` and the like, or `@every 5m`. A slot is taken once:
-//! what was taken is told by the last attempt, so a restart neither repeats nor forgets one. A slot is a time on the clock on the
-//! wall: where the clocks are put back, the hour that comes twice counts once, and the one that is left out counts all the same.
+//! Five cron fields (minute, hour, day, month, weekday), `@hourly` and the like, or `@every 5m`. A slot is used once:
+//! the last attempt shows which slots were used, so a restart neither repeats nor skips one. A slot is a local time:
+//! when clocks are set back, the repeated hour counts once, and a skipped hour still counts.
 
 use std::fmt;
 use std::str::FromStr;
@@ -16,7 +16,7 @@ use crate::text::duration;
 #[derive(Clone, Debug)]
 pub enum Schedule {
     Calendar(Box<Cron>),
-    /// Every so many seconds.
+    /// Every N seconds.
     Every(u64),
 }
 
@@ -41,26 +41,26 @@ impl fmt::Display for Schedule {
     }
 }
 
-/// Not a schedule: what is wanted.
+/// Not a schedule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotASchedule {
-    #[error("wants a schedule such as `0 */12 * * *` (minute hour day month weekday), `@hourly` or `@every 5m`")]
+    #[error("must be a schedule such as `0 */12 * * *` (minute hour day month weekday), `@hourly` or `@every 5m`")]
     Form,
-    /// `CRON_TZ=…` or `TZ=…` before it, as k3s takes it.
-    #[error("wants no time zone in it (the service's own counts; set TZ for the service)")]
+    /// With a prefix `CRON_TZ=…` or `TZ=…`, as in k3s.
+    #[error("must not contain a time zone (set TZ for the service instead)")]
     TimeZone,
     /// Less than a minute between two.
-    #[error("wants at least one minute between two snapshots")]
+    #[error("must leave at least one minute between two snapshots")]
     TooOften,
     /// 31 February.
-    #[error("wants a date that exists")]
+    #[error("must be a date that exists")]
     Never,
 }
 
-/// More often than this is a mistake.
+/// The minimum interval.
 const MIN_INTERVAL_SECONDS: u64 = 60;
-/// Whether a schedule comes at all is looked for so many years before those that croner knows of end: every date that exists comes
-/// within eight years, and a search from today would go on for three thousand.
+/// The search for a first run starts this many years before the last year of croner: every existing date occurs within
+/// eight years, and a search from today would cover three thousand.
 const YEARS_TO_SEARCH: i32 = 40;
 
 fn has_a_next_time(cron: &Cron) -> bool {
@@ -90,7 +90,7 @@ impl FromStr for Schedule {
     }
 }
 
-/// The newest of these moments. Those that are not over are the work of a wrong clock, and none.
+/// The newest of these times. Times in the future come from a wrong clock and are ignored.
 #[must_use]
 pub fn newest<Z: TimeZone>(now: &DateTime<Z>, moments: impl Iterator<Item = DateTime<Z>>) -> Option<DateTime<Z>> {
     moments.filter(|moment| moment <= now).max()
@@ -98,14 +98,14 @@ pub fn newest<Z: TimeZone>(now: &DateTime<Z>, moments: impl Iterator<Item = Date
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Due<Z: TimeZone> {
-    /// Take the slot that began then.
+    /// Use the slot that began then.
     Now(DateTime<Z>),
     At(DateTime<Z>),
     Never,
 }
 
 impl Schedule {
-    /// Seconds between two slots around `now`, the longer way; `None` if there are no two.
+    /// Seconds between slots around `now`, the longer interval; `None` if there are no two slots.
     #[must_use]
     pub fn interval<Z: TimeZone>(&self, now: &DateTime<Z>) -> Option<u64> {
         match self {
@@ -122,12 +122,17 @@ impl Schedule {
         }
     }
 
-    /// Whether a snapshot is due at `now`. `last` is when the last one was begun, if there was any; `born` is when this server's data
-    /// began: before that nothing was missed. Of several slots that were missed, the last counts for all.
+    /// Whether a snapshot is due at `now`. `last` is the start of the last one, if any; `data_created_at` is when this
+    /// server's data was created: no slot before that was missed. Several missed slots count as one.
     #[must_use]
-    pub fn due<Z: TimeZone>(&self, now: &DateTime<Z>, last: Option<&DateTime<Z>>, born: &DateTime<Z>) -> Due<Z> {
-        // A last attempt in the future is the work of a wrong clock.
-        let done = last.filter(|last| *last <= now).filter(|last| *last > born).unwrap_or(born);
+    pub fn due<Z: TimeZone>(
+        &self,
+        now: &DateTime<Z>,
+        last: Option<&DateTime<Z>>,
+        data_created_at: &DateTime<Z>,
+    ) -> Due<Z> {
+        // A last attempt in the future comes from a wrong clock.
+        let done = last.filter(|last| *last <= now).filter(|last| *last > data_created_at).unwrap_or(data_created_at);
         match self {
             Self::Every(seconds) => {
                 let interval = i64::try_from(*seconds).ok().and_then(Duration::try_seconds);
@@ -137,7 +142,7 @@ impl Schedule {
                 if next <= *now { Due::Now(next) } else { Due::At(next) }
             }
             Self::Calendar(cron) => {
-                // Slots begin with a second, and croner takes every moment of that second for one.
+                // Slots begin at whole seconds, and croner matches every instant of that second.
                 let second = now.with_nanosecond(0).unwrap_or_else(|| now.clone());
                 let previous = cron.find_previous_occurrence(&second, true).ok();
                 if let Some(previous) = previous.filter(|previous| previous > done) {
@@ -172,7 +177,7 @@ mod tests {
         assert_eq!(schedule("0 9,17 * * *").interval(&now), Some(16 * 3600));
     }
 
-    /// The slots that a server takes which looks at the clock every minute.
+    /// The slots used by a server that checks the clock every minute.
     fn taken(schedule: &Schedule, from: &DateTime<Tz>, to: &DateTime<Tz>) -> Vec<String> {
         let (mut now, mut last, mut slots) = (*from, None, Vec::new());
         while now < *to {
@@ -207,7 +212,7 @@ mod tests {
             assert_eq!(bad.parse::<Schedule>(), Err(why), "{bad}");
         }
         assert!("0 0 29 2 *".parse::<Schedule>().is_ok(), "every four years is a schedule");
-        assert!("0 0 31 2 1".parse::<Schedule>().is_ok(), "a weekday comes, too");
+        assert!("0 0 31 2 1".parse::<Schedule>().is_ok(), "a weekday occurs, too");
         for bad in [
             "",
             "daily",
@@ -235,7 +240,7 @@ mod tests {
             let slots = taken(&fixed, &at(from), &at(to));
             assert_eq!(slots.len(), days, "{slots:?}");
         }
-        // The long day has 24 hours on the wall, too; the short one has 23.
+        // The long day has 24 local hours, too; the short one has 23.
         let hourly = schedule("@hourly");
         for (day, hours) in [("2026-10-25T00:00:00+02:00", 25), ("2026-03-29T00:00:00+01:00", 23)] {
             let from = at(day) - Duration::minutes(1);
@@ -257,9 +262,9 @@ mod tests {
         assert_eq!(
             schedule.due(&now, None, &at("2026-06-10T14:00:00+02:00")),
             Due::At(midnight),
-            "born after the slot"
+            "data_created_at after the slot"
         );
-        // A clock that was wrong once does not silence the schedule.
+        // A clock that was wrong once does not stop the schedule.
         assert_eq!(schedule.due(&now, Some(&at("2030-01-01T00:00:00+01:00")), &old), Due::Now(noon));
         let every = Schedule::Every(3600);
         assert_eq!(
@@ -277,10 +282,10 @@ mod tests {
         let every = Schedule::Every(60);
         let now = at("2026-06-10T15:00:00+02:00");
         let (taken, wrong) = (at("2026-06-10T14:59:50+02:00"), at("2030-01-01T00:00:00+01:00"));
-        let born = at("2026-01-01T00:00:00+01:00");
+        let data_created_at = at("2026-01-01T00:00:00+01:00");
         let last = newest(&now, [wrong, taken].into_iter());
         assert_eq!(last, Some(taken));
-        assert_eq!(every.due(&now, last.as_ref(), &born), Due::At(at("2026-06-10T15:00:50+02:00")));
+        assert_eq!(every.due(&now, last.as_ref(), &data_created_at), Due::At(at("2026-06-10T15:00:50+02:00")));
         assert_eq!(newest(&now, [wrong].into_iter()), None);
     }
 
@@ -289,24 +294,24 @@ mod tests {
         fn after_a_run_the_same_slot_is_never_due_again(
             start in 1_700_000_000i64..1_900_000_000, which in 0usize..6, wait in 0i64..200_000, nanos in 0u32..999_000_000, minute: bool,
         ) {
-            // Also in the very second in which a slot begins.
+            // Also in the second in which a slot begins.
             let start = if minute { start / 60 * 60 } else { start };
             let text = ["0 */12 * * *", "@hourly", "*/7 * * * *", "30 2 * * *", "0 0 1 * *", "@every 90m"][which];
             let schedule = schedule(text);
-            let born = Berlin.timestamp_opt(start - 500_000, 0).unwrap();
+            let data_created_at = Berlin.timestamp_opt(start - 500_000, 0).unwrap();
             let now = Berlin.timestamp_opt(start, nanos).unwrap();
-            if let Due::Now(slot) = schedule.due(&now, None, &born) {
-                prop_assert!(slot <= now && slot > born);
-                prop_assert!(matches!(schedule.due(&now, Some(&now), &born), Due::At(_)));
+            if let Due::Now(slot) = schedule.due(&now, None, &data_created_at) {
+                prop_assert!(slot <= now && slot > data_created_at);
+                prop_assert!(matches!(schedule.due(&now, Some(&now), &data_created_at), Due::At(_)));
                 let a_moment_later = Berlin.timestamp_opt(start, nanos + 900_000).unwrap();
-                prop_assert!(matches!(schedule.due(&a_moment_later, Some(&now), &born), Due::At(_)));
+                prop_assert!(matches!(schedule.due(&a_moment_later, Some(&now), &data_created_at), Due::At(_)));
                 // Manifests have whole seconds.
                 let written = Berlin.timestamp_opt(start, 0).unwrap();
-                prop_assert!(matches!(schedule.due(&a_moment_later, Some(&written), &born), Due::At(_)));
+                prop_assert!(matches!(schedule.due(&a_moment_later, Some(&written), &data_created_at), Due::At(_)));
             }
-            // Whatever is due next lies in the future.
+            // The next due time is in the future.
             let later = Berlin.timestamp_opt(start + wait, 0).unwrap();
-            if let Due::At(next) = schedule.due(&later, Some(&later), &born) {
+            if let Due::At(next) = schedule.due(&later, Some(&later), &data_created_at) {
                 prop_assert!(next > later);
             }
         }

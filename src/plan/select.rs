@@ -1,7 +1,7 @@
-//! Which snapshot `latest`, or a base name, means: a pure function of what there is and of the time.
+//! Which snapshot `latest`, or a base name, refers to: a pure function of the snapshots and the time.
 //!
-//! The newest good one of this server, on this node or in object storage. One that is known to be damaged is passed over; one of which
-//! nothing is known is to be verified first. What a wrong clock dated ahead counts as newest only if its revision says so, too.
+//! The newest good one of this server, on this node or in object storage. Damaged ones are skipped; unverified ones are
+//! to be verified first. One dated in the future by a wrong clock counts as newest only if its revision is newest, too.
 
 use crate::plan::owner::Incarnation;
 
@@ -11,21 +11,21 @@ pub const LATEST: &str = "latest";
 /// What is known of a snapshot's health.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CandidateHealth {
-    /// It was verified, and is the same since.
+    /// Verified, and unchanged since.
     Good,
     Unknown(&'static str),
-    /// It cannot be restored: this is why.
+    /// It cannot be restored, with the reason.
     Bad(&'static str),
 }
 
-/// A snapshot that may be meant.
+/// A candidate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SelectCandidate {
     pub name: String,
     /// Base name, if that is known.
     pub base: Option<String>,
     pub is_own: bool,
-    /// It was taken of data that a restore replaced: `latest` does not mean it, so that the same restore can be repeated.
+    /// A snapshot of data that a restore replaced: `latest` ignores it, so that the same restore can be repeated.
     pub is_safety_copy: bool,
     /// It is on this node, not in object storage.
     pub is_here: bool,
@@ -33,9 +33,9 @@ pub struct SelectCandidate {
     pub created: u64,
     /// Of the keyspace, if that is known.
     pub revision: Option<i64>,
-    /// The life of the data that are in it, if that is known.
+    /// The incarnation of its data, if known.
     pub life: Option<Incarnation>,
-    /// What is known of its health.
+    /// Whether it is good, as far as known.
     pub health: CandidateHealth,
 }
 
@@ -43,13 +43,13 @@ pub struct SelectCandidate {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attempt {
     Take(usize),
-    /// Verify it, and take it if it is good.
+    /// Verify it, and use it if it is good.
     Verify(usize, &'static str),
     /// Pass it over, and say so.
     Skip(usize, &'static str),
 }
 
-/// Those that `word` means, in the order in which they are to be tried; nothing follows one that can be taken.
+/// The candidates for `word`, in the order in which to try them, up to the first that is good.
 #[must_use]
 pub fn attempts(candidates: &[SelectCandidate], word: &str, now: u64) -> Vec<Attempt> {
     let is_meant = |candidate: &SelectCandidate| {
@@ -59,7 +59,7 @@ pub fn attempts(candidates: &[SelectCandidate], word: &str, now: u64) -> Vec<Att
     let mut order: Vec<usize> = (0..candidates.len()).filter(|index| is_meant(&candidates[*index])).collect();
     let newest =
         order.iter().map(|index| &candidates[*index]).filter(|it| it.created <= now).max_by_key(|it| it.created);
-    // 2: newer than all that the clock has seen; 1: in the past; 0: from a clock that was wrong.
+    // 2: in the future, but with the newest revision; 1: in the past; 0: dated by a wrong clock.
     let is_later_than = |candidate: &SelectCandidate, newest: &SelectCandidate| {
         candidate.life.is_some() && candidate.life == newest.life && candidate.revision > newest.revision
     };
@@ -90,10 +90,10 @@ pub fn attempts(candidates: &[SelectCandidate], word: &str, now: u64) -> Vec<Att
     attempts
 }
 
-/// A mistake of so many letters is forgiven in a word of so many: one in four, and two at least.
+/// The edit distance that counts as a typo in a word of this length: one letter in four, but at least two.
 const MIN_SIMILAR_LETTERS: usize = 4;
 
-/// What `word` was probably meant to be, of the names and base names that there are.
+/// The name or base name that `word` is probably a typo of.
 #[must_use]
 pub fn similar<'a>(word: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let most = (word.chars().count() / MIN_SIMILAR_LETTERS).max(2);
@@ -169,7 +169,7 @@ mod tests {
             ("without a base name", vec![nameless.clone()], "a", vec![]),
             ("without a base name, latest", vec![nameless], "latest", vec![Take(0)]),
             (
-                "damaged ones are passed over",
+                "damaged ones are skipped",
                 vec![candidate("a/1", 1, 1), bad(candidate("a/2", 2, 2))],
                 "a",
                 vec![Skip(1, "corrupt"), Take(0)],
@@ -181,7 +181,7 @@ mod tests {
                 "a",
                 vec![Verify(2, "unverified"), Take(1)],
             ),
-            ("here before there", vec![there(candidate("a/2", 2, 2)), candidate("a/2", 2, 2)], "a", vec![Take(1)]),
+            ("local before remote", vec![there(candidate("a/2", 2, 2)), candidate("a/2", 2, 2)], "a", vec![Take(1)]),
             ("newer there", vec![there(candidate("a/3", 3, 3)), candidate("a/2", 2, 2)], "a", vec![Take(0)]),
             (
                 "damaged here and good there",
@@ -191,7 +191,7 @@ mod tests {
             ),
             ("from a wrong clock", vec![candidate("a/1", 1, 5), candidate("a/5", 5_000, 4)], "a", vec![Take(0)]),
             ("the clock is behind", vec![candidate("a/1", 1, 5), candidate("a/5", 5_000, 6)], "a", vec![Take(1)]),
-            ("of another life in the future", vec![candidate("a/1", 1, 5), of_other_life], "a", vec![Take(0)]),
+            ("of another incarnation in the future", vec![candidate("a/1", 1, 5), of_other_life], "a", vec![Take(0)]),
             ("all in the future", vec![candidate("a/5", 5_000, 5), candidate("a/6", 6_000, 6)], "a", vec![Take(1)]),
         ] {
             assert_eq!(attempts(&candidates, word, NOW), expected, "{what}");

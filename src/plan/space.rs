@@ -1,19 +1,19 @@
-//! Whether there is room to start.
+//! Whether there is enough disk space to start.
 
-/// etcd writes its log in files of 64 MiB that it reserves beforehand, and a first start needs one and the next.
+/// etcd preallocates its log in files of 64 MiB, and a first start needs one and the next.
 pub const NEW_CLUSTER_BYTES: u64 = 160 << 20;
-/// Below this even a resumed etcd cannot write a page more.
+/// Below this even a resumed etcd cannot write another page.
 pub const RESUME_BYTES: u64 = 8 << 20;
-/// Below this it is time to say so.
+/// Below this the server warns.
 pub const LOW_SPACE_BYTES: u64 = 1 << 30;
 
-/// What to think of the free space.
+/// The assessment of the free space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FreeSpace {
     Enough,
     /// It starts, but not for long.
     Low,
-    /// It would break right away; this much is needed.
+    /// It would fail at once; this many bytes are needed.
     TooLittle(u64),
 }
 

@@ -1,4 +1,4 @@
-//! How a server starts: resume the data that is there, begin a new cluster, or refuse.
+//! How a server starts: resume existing data, begin a new cluster, or refuse.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,52 +11,52 @@ use crate::plan::command::Invocation;
 use crate::plan::owner::{self, Incarnation};
 use crate::version::Version;
 
-/// What `S/cluster.json` remembers, outside `db`, so that a lost `db` is noticed.
+/// The content of `S/cluster.json`, which is outside `db`, so that a lost `db` is noticed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClusterRecord {
-    /// etcd's cluster id, hexadecimal; empty as long as the cluster is only intended.
+    /// etcd's cluster ID, hexadecimal; empty while the cluster is only intended.
     pub cluster_id: String,
-    /// One more with every reset, restore or deliberate new beginning.
+    /// Incremented by every reset, restore or deliberate new cluster.
     pub epoch: u64,
     pub member_id: String,
     pub member_name: String,
     /// How many members the cluster had when last seen, learners included.
     pub members: usize,
-    /// Control URLs of the other servers, as far as known.
+    /// Control URLs of the other servers, if known.
     #[serde(default)]
     pub control_urls: Vec<String>,
     pub etcd_version: Option<Version>,
-    /// The earlier lives of this data directory, the oldest first. Kept up to date by whoever writes the file.
+    /// The earlier incarnations of this data directory, the oldest first. Updated by every writer of the file.
     #[serde(default)]
     pub lineage: Vec<Incarnation>,
-    /// There were others before these, which an older quorate did not write down.
+    /// There were earlier ones, which an older quorate did not record.
     #[serde(default)]
     pub lineage_is_partial: bool,
-    /// What a newer quorate wrote here is kept.
+    /// Fields of newer versions are kept.
     #[serde(flatten)]
     pub other: BTreeMap<String, serde_json::Value>,
 }
 
 impl ClusterRecord {
-    /// True if the cluster was there once; false if it was about to begin and that was never finished.
+    /// True if the cluster existed; false if its first start was never completed.
     #[must_use]
     pub fn was_healthy(&self) -> bool {
         !self.cluster_id.is_empty()
     }
 
-    /// The present life of the data directory.
+    /// The present incarnation of the data directory.
     #[must_use]
     pub fn life(&self) -> Incarnation {
         Incarnation { cluster_id: self.cluster_id.clone(), member_id: self.member_id.clone() }
     }
 
-    /// True if the data directory had other lives than its lineage tells of.
+    /// True if the data directory had incarnations that are missing in its lineage.
     #[must_use]
     pub fn had_unknown_lives(&self) -> bool {
         self.lineage_is_partial || (self.epoch > 1 && self.lineage.is_empty())
     }
 
-    /// With the lineage that follows from what was written down `before`.
+    /// With the lineage that follows from the record `before`.
     #[must_use]
     pub fn after(mut self, before: Option<&Self>) -> Self {
         if let Some(before) = before {
@@ -68,29 +68,29 @@ impl ClusterRecord {
     }
 }
 
-/// What is in the child's data directory.
+/// The state of the child's data directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DataState {
     Absent,
     Present,
-    /// Data of etcd's, but no log that it could be resumed from: etcd would begin anew over it.
+    /// etcd data without a log to resume from: etcd would start a new cluster over it.
     MissingWal,
-    /// No data, and at most a log in which nothing was ever committed: a first start that broke off. etcd would resume from
-    /// that without a single voter, and wait for ever (seen with 3.5).
+    /// No data, and at most a log without any committed entry: an interrupted first start. etcd would resume from it
+    /// without a single voter and wait forever (seen with 3.5).
     NeverInitialized,
 }
 
-/// A snapshot that may be restored instead of beginning anew.
+/// A snapshot that may be restored instead of starting a new cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KnownSnapshot {
-    /// File name; as a restore path it is looked up on this node and in object storage.
+    /// File name; as a restore path it is searched on this node and in object storage.
     pub name: String,
     /// The directory or bucket that it is in.
     pub place: String,
-    /// How long ago it was taken, for people.
+    /// Its age, for messages.
     pub taken: String,
     pub revision: Option<i64>,
-    /// It was verified, and is the same since.
+    /// Verified, and unchanged since.
     pub is_verified: bool,
 }
 
@@ -121,7 +121,7 @@ pub struct Observed {
     pub data_dir: PathBuf,
     /// For the commands that are printed.
     pub invocation: Invocation,
-    /// Eight random hexadecimal digits, for a name that has to be made.
+    /// Eight random hexadecimal digits, for a new member name.
     pub random: String,
 }
 
@@ -130,13 +130,13 @@ pub struct StartPlan {
     pub name: String,
     pub beginning: Beginning,
     pub is_alone: bool,
-    /// The epoch to write down once healthy.
+    /// The epoch to record once healthy.
     pub epoch: u64,
     pub notes: Vec<String>,
 }
 
 impl StartPlan {
-    /// What to write down before a new cluster begins, so that a start that breaks off is known to have meant it.
+    /// The record to write before a new cluster begins, so that the intention survives an interrupted start.
     #[must_use]
     pub fn pending_record(&self, remembered: Option<ClusterRecord>, binary: Version) -> ClusterRecord {
         ClusterRecord {
@@ -152,17 +152,17 @@ impl StartPlan {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Beginning {
-    /// There is no data, and none is missing.
+    /// There is no data, and none is expected.
     NewCluster,
     Resume,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StartRefusal {
-    /// A cluster is remembered, its data is gone.
+    /// A cluster is recorded, but its data is gone.
     #[error(
         "this server was member {member} of cluster {cluster}, and its etcd data in {} is gone; \
-         starting would silently make an empty cluster",
+         starting would silently create an empty cluster",
         data_dir.join("server/db/etcd").display()
     )]
     DataLost {
@@ -174,9 +174,9 @@ pub enum StartRefusal {
         cluster: String,
         member: String,
     },
-    /// There is no data, and there are snapshots of it.
+    /// There is no data, but there are snapshots of this server.
     #[error(
-        "there is no etcd data in {}, but there are snapshots of this server; starting would silently make an empty cluster",
+        "there is no etcd data in {}, but there are snapshots of this server; starting would silently create an empty cluster",
         data_dir.display()
     )]
     SnapshotsExist {
@@ -188,11 +188,11 @@ pub enum StartRefusal {
     },
     /// There is data that cannot be resumed.
     #[error(
-        "db/etcd/member holds etcd data, but no log that it could be resumed from; \
-         starting would silently make an empty cluster"
+        "db/etcd/member contains etcd data, but no write-ahead log to resume from; \
+         starting would silently create an empty cluster"
     )]
     DataIncomplete,
-    #[error("db/etcd is the data of member {found}, and this server was member {remembered}")]
+    #[error("db/etcd is the data of member {found}, but this server was member {remembered}")]
     MemberMismatch { found: String, remembered: String },
     /// The binary is older than the data.
     #[error("this data was last run by etcd {last}; etcd {binary} is older and cannot read it safely")]
@@ -234,12 +234,12 @@ impl Diagnostic for StartRefusal {
                 invocation.server("--new-cluster")
             ),
             Self::DataIncomplete => {
-                "bring back server/db/etcd from a backup, or, if an empty cluster is what you want, start once with \
+                "restore server/db/etcd from a backup, or, if an empty cluster is intended, start once with \
                  --new-cluster: what is there is then kept beside it as server/db/etcd-old-…"
                     .into()
             }
             Self::MemberMismatch { .. } => {
-                "bring back this server's own server/db/etcd; two servers with the data of one member would harm both. \
+                "restore this server's own server/db/etcd; two servers with the data of one member would harm both. \
                  If that member is gone for good and this server takes its place, mv server/cluster.json away"
                     .into()
             }
@@ -269,7 +269,7 @@ pub fn plan(observed: &Observed) -> Result<StartPlan, StartRefusal> {
                 let invocation = Box::new(observed.invocation.clone());
                 return Err(StartRefusal::DataLost { data_dir, invocation, newest, cluster, member });
             }
-            // A beginning that was written down as intended goes on.
+            // A recorded, unfinished first start continues.
             if let (None, Some(newest)) = (remembered, &observed.newest) {
                 return Err(StartRefusal::SnapshotsExist {
                     data_dir: observed.data_dir.clone(),
@@ -294,7 +294,7 @@ pub fn plan(observed: &Observed) -> Result<StartPlan, StartRefusal> {
     }
     let mut notes = Vec::new();
     if observed.new_cluster {
-        notes.push("new-cluster changes nothing: there is data, and it is kept".into());
+        notes.push("new-cluster has no effect: there is data, which is kept".into());
     }
     let name = observed
         .name
@@ -305,15 +305,15 @@ pub fn plan(observed: &Observed) -> Result<StartPlan, StartRefusal> {
     Ok(StartPlan {
         name,
         beginning: Beginning::Resume,
-        // Data that nobody has written down yet is from a first start that never became ready: ours alone.
+        // Data without a record is from a first start that never became ready.
         is_alone: remembered.is_none_or(|cluster| cluster.members <= 1),
         epoch: remembered.map_or(1, |cluster| cluster.epoch),
         notes,
     })
 }
 
-/// Whether `binary` may open data that `last` ran: etcd reads data of its own minor and of the one before, and goes up one
-/// minor at a time. Gives what the operator should know.
+/// Whether `binary` may open data that `last` ran: etcd reads data of its own minor and of the one before, and upgrades
+/// one minor at a time. Returns a note for the operator.
 ///
 /// # Errors
 /// A [`Refusal`] where opening the data could damage it.
@@ -329,7 +329,7 @@ pub fn check_versions(last: Version, binary: Version) -> Result<Vec<String>, Sta
     let mut notes = Vec::new();
     if last.minor == 5 && binary.minor == 6 && last < MIN_VERSION_BEFORE_3_6 {
         notes.push(format!(
-            "etcd asks to run at least {MIN_VERSION_BEFORE_3_6} before 3.6, and {last} ran last; with several members, go back and do that"
+            "etcd requires at least {MIN_VERSION_BEFORE_3_6} before 3.6, but {last} ran last; with several members, go back and run that first"
         ));
     }
     Ok(notes)
@@ -396,7 +396,7 @@ mod tests {
             seen.new_cluster = true;
             let begun = plan(&seen).unwrap();
             assert_eq!((begun.beginning, begun.epoch), (Beginning::NewCluster, 5));
-            // Ended before it was healthy, the beginning that was asked for is gone on with, and its epoch is not lost.
+            // If it ended before it was healthy, the requested first start continues, and its epoch is kept.
             let intended =
                 observed(Some(begun.pending_record(seen.cluster, Version::new(3, 5, 30))), DataState::Absent);
             assert_eq!(plan(&intended).unwrap().epoch, 5);
@@ -404,7 +404,7 @@ mod tests {
         assert_eq!(
             plan(&observed(None, DataState::MissingWal)),
             Err(StartRefusal::DataIncomplete),
-            "also where nothing is remembered"
+            "also without a record"
         );
     }
 
@@ -428,7 +428,7 @@ mod tests {
         told.new_cluster = true;
         assert_eq!(plan(&told).unwrap().beginning, Beginning::NewCluster);
         let begun = plan(&observed(None, DataState::Absent)).unwrap().pending_record(None, Version::new(3, 5, 30));
-        assert!(plan(&with(Some(begun), DataState::Absent)).is_ok(), "a first start that is gone on with");
+        assert!(plan(&with(Some(begun), DataState::Absent)).is_ok(), "a continued first start");
         assert!(plan(&with(Some(record("3.5.30")), DataState::Present)).is_ok());
     }
 

@@ -1,28 +1,28 @@
-//! When an upload that failed is tried again.
+//! When a failed upload is retried.
 
 use std::time::{Duration, Instant};
 
 const MIN_PAUSE: Duration = Duration::from_secs(30);
 const MAX_PAUSE: Duration = Duration::from_secs(3600);
 
-/// How long to wait after so many failures in a row. `dice` is from 0 to 1 and spreads servers that failed together over the second half
-/// of the time.
+/// The pause after this many failures in a row. `jitter`, from 0 to 1, spreads servers that failed together over the
+/// second half of the time.
 #[must_use]
-pub fn pause(failures: u32, first: Duration, dice: f64) -> Duration {
+pub fn pause(failures: u32, first: Duration, jitter: f64) -> Duration {
     let doubled = first.saturating_mul(2u32.saturating_pow(failures.saturating_sub(1).min(20))).min(MAX_PAUSE);
-    doubled.mul_f64(0.5 + dice.clamp(0.0, 1.0) / 2.0)
+    doubled.mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0)
 }
 
-/// What decides about whose turn it is.
+/// The facts that decide which upload is next.
 #[derive(Clone, Copy, Debug)]
 pub struct QueueEntry {
     pub is_waited_for: bool,
-    /// Not before; at once, if there is nothing.
+    /// Not before this time; at once, if `None`.
     pub due: Option<Instant>,
 }
 
-/// Which one is next, if one is due: whoever waits comes first, then those that were not tried yet, then those that are due the longest. Of
-/// equals, the first.
+/// Which one is next, if one is due: first those that a client waits for, then those never attempted, then those due
+/// the longest. Among equals, the first.
 #[must_use]
 pub fn next(turns: &[QueueEntry], now: Instant) -> Option<usize> {
     let due = turns.iter().enumerate().filter(|(_, turn)| turn.due.is_none_or(|due| due <= now));
@@ -68,8 +68,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_pause_is_never_nothing_and_never_longer_than_an_hour(failures: u32, dice: f64) {
-            let pause = pause(failures, MIN_PAUSE, if dice.is_nan() { 0.5 } else { dice });
+        fn a_pause_is_never_nothing_and_never_longer_than_an_hour(failures: u32, jitter: f64) {
+            let pause = pause(failures, MIN_PAUSE, if jitter.is_nan() { 0.5 } else { jitter });
             prop_assert!(pause >= MIN_PAUSE / 2 && pause <= MAX_PAUSE);
         }
     }

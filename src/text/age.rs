@@ -1,7 +1,7 @@
-//! How long ago something was, for people: as kubectl prints ages.
+//! Ages in the format of kubectl.
 
-/// Two units at most, and one where the smaller does not matter (Kubernetes `apimachinery/pkg/util/duration`, `HumanDuration`): `45s`,
-/// `3m20s`, `90m`, `5h30m`, `20h`, `2d4h`, `300d`, `2y10d`.
+/// At most two units, and one where the smaller is negligible (Kubernetes `apimachinery/pkg/util/duration`,
+/// `HumanDuration`): `45s`, `3m20s`, `90m`, `5h30m`, `20h`, `2d4h`, `300d`, `2y10d`.
 #[must_use]
 pub fn short(seconds: u64) -> String {
     const MINUTE: u64 = 60;
@@ -24,7 +24,7 @@ pub fn short(seconds: u64) -> String {
     }
 }
 
-/// How long before `now` it was, both in seconds since 1970: `3m20s ago`.
+/// The age at `now`, both in seconds since 1970: `3m20s ago`.
 #[must_use]
 pub fn ago(at: u64, now: u64) -> String {
     match now.checked_sub(at) {

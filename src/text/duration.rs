@@ -1,4 +1,4 @@
-//! Lengths of time, as people and Go write them.
+//! Durations as operators and Go write them.
 
 use std::fmt::Write as _;
 
@@ -14,7 +14,7 @@ const UNITS: [(&str, u64); 8] = [
     ("y", 31_536_000),
 ];
 
-/// `90m`, `36h`, `30d`, `2w`, or several of them in a row as in `1h30m0s`; in seconds.
+/// `90m`, `36h`, `30d`, `2w`, or several in a row as in `1h30m0s`; in seconds.
 #[must_use]
 pub fn parse(text: &str) -> Option<u64> {
     let mut total = 0u64;
@@ -26,15 +26,15 @@ pub fn parse(text: &str) -> Option<u64> {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AgeError {
-    #[error("wants a length of time such as 36h, 30d or 8w")]
+    #[error("must be a duration such as 36h, 30d or 8w")]
     Form,
-    /// Minutes here, months in other tools that keep snapshots.
-    #[error("wants `min` for minutes or `mo` for months: `m` alone could be either")]
+    /// Minutes here, but months in other backup tools.
+    #[error("must use `min` for minutes or `mo` for months: `m` alone is ambiguous")]
     Ambiguous,
 }
 
-/// How long snapshots are kept, in seconds: as [`parse`], but a lone `m` is refused, because for restic it is a month. After an `h`, as
-/// in Go's `1h30m0s`, it can only be minutes.
+/// A retention age in seconds: like [`parse`], but `m` alone is refused, because it is a month in restic. After an `h`,
+/// as in Go's `1h30m0s`, it means minutes.
 pub fn parse_age(text: &str) -> Result<u64, AgeError> {
     let parts = parts(text).ok_or(AgeError::Form)?;
     let is_ambiguous =
@@ -59,7 +59,7 @@ fn parts(text: &str) -> Option<Vec<(u64, &str)>> {
     (!parts.is_empty()).then_some(parts)
 }
 
-/// As Go writes it: `12h0m0s`, `5m0s`, `30s` (<https://pkg.go.dev/time#Duration.String>).
+/// In Go's format: `12h0m0s`, `5m0s`, `30s` (<https://pkg.go.dev/time#Duration.String>).
 #[must_use]
 pub fn format_go(seconds: u64) -> String {
     let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
@@ -74,7 +74,7 @@ pub fn format_go(seconds: u64) -> String {
     text
 }
 
-/// As [`crate::plan::retention::Policy`] reads an age: `72h`, `90min`, `45s`.
+/// In the format that [`crate::plan::retention::Policy`] parses: `72h`, `90min`, `45s`.
 #[must_use]
 pub fn format_age(seconds: u64) -> String {
     match seconds {
