@@ -1,4 +1,4 @@
-//! Texts into the typed [`Config`], and what does not fit this host.
+//! Converts the texts of all options into the typed [`Config`], and checks them against this host.
 
 use std::fs;
 use std::io::Read as _;
@@ -18,7 +18,7 @@ use crate::plan::command::Invocation;
 use crate::secret::Secret;
 use crate::text::duration;
 
-/// A token file may be this large, in bytes.
+/// Maximum size of a token file, in bytes.
 const MAX_TOKEN_BYTES: u64 = 4096;
 
 pub(super) struct Builder<'a> {
@@ -27,7 +27,7 @@ pub(super) struct Builder<'a> {
 }
 
 impl Builder<'_> {
-    /// The texts were checked by kind before, so what does not parse here is reported already.
+    /// The texts were checked by kind before, so parse errors here are reported already.
     pub(super) fn one<T>(&self, name: &str, parse: impl Fn(&str) -> Option<T>) -> Option<T> {
         self.resolved.one(name).and_then(|(text, _)| parse(text))
     }
@@ -51,7 +51,7 @@ impl Builder<'_> {
     fn path(&mut self, name: &str) -> Option<PathBuf> {
         let path = self.one(name, |text| Some(PathBuf::from(text)))?;
         match std::path::absolute(&path) {
-            // etcd takes paths as text.
+            // etcd accepts paths as text.
             Ok(path) if path.to_str().is_none() => {
                 let message = format!("`{name}` is {}, which is not UTF-8 text", path.display());
                 self.problem(self.resolved.origin(name), message);
@@ -59,14 +59,14 @@ impl Builder<'_> {
             }
             Ok(path) => Some(path),
             Err(error) => {
-                self.problem(self.resolved.origin(name), format!("`{name}` cannot be made absolute: {error}"));
+                self.problem(self.resolved.origin(name), format!("cannot make `{name}` absolute: {error}"));
                 None
             }
         }
     }
 }
 
-/// The typed configuration; what is wrong goes to `problems`. `None` only if not even a shape of it can be made.
+/// The typed configuration; problems are added to `problems`. `None` only if a required value is unusable.
 pub(super) fn build(
     resolved: &Resolved,
     host: &HostFacts,
@@ -87,7 +87,7 @@ pub(super) fn build(
     checks::timing(&mut builder);
     checks::reset(&mut builder);
     if reader == Reader::Server {
-        // Commands may look at snapshots there.
+        // Commands may read snapshots there.
         checks::data_dir(&mut builder, &data_dir);
     }
     if let Some(address) = builder.one("bind-address", |text| text.parse().ok()) {
@@ -155,7 +155,7 @@ pub(super) fn build(
 }
 
 fn node_name(builder: &mut Builder<'_>, host: &HostFacts) -> String {
-    // In lower case, as the host's name is: k3s and RKE2 take both for the same node.
+    // In lower case, like the host name: k3s and RKE2 treat both as the same node.
     if let Some(name) = builder.one("node-name", |text| Some(text.to_lowercase())) {
         return name;
     }
@@ -164,7 +164,7 @@ fn node_name(builder: &mut Builder<'_>, host: &HostFacts) -> String {
         let shown = crate::text::escape_control(&host.hostname);
         builder.problem(
             Origin::Default,
-            format!("this host's name `{shown}` does not begin with a DNS label; set `node-name`"),
+            format!("the host name `{shown}` does not begin with a DNS label; set `node-name`"),
         );
     }
     name
@@ -181,7 +181,7 @@ fn node_ips(builder: &mut Builder<'_>, host: &HostFacts) -> Vec<IpAddr> {
         check_ours(builder, host, "node-ip", *address, origin, false);
     }
     if given.is_empty() {
-        // A host without a default route still runs: for itself, on loopback.
+        // A host without a default route still runs, on loopback only.
         return vec![host.default_address.unwrap_or(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST))];
     }
     given.into_iter().map(|(address, _)| address).collect()
@@ -198,7 +198,7 @@ fn check_ours(
     if address.is_unspecified() {
         if !unspecified_is_fine {
             builder
-                .problem(origin.clone(), format!("`{name}` wants an address that others can reach, not `{address}`"));
+                .problem(origin.clone(), format!("`{name}` must be an address that others can reach, not `{address}`"));
         }
         return;
     }
@@ -225,11 +225,14 @@ fn etcd_user(builder: &mut Builder<'_>) -> Option<User> {
         Ok(Some(user)) => Some(user),
         Ok(None) => {
             let make = "useradd --system --user-group --no-create-home --shell /usr/sbin/nologin";
-            builder.problem(origin, format!("`etcd-user`: there is no user {shown} here; make one: {make} {shown}"));
+            builder.problem(
+                origin,
+                format!("`etcd-user`: there is no user {shown} on this host; create it: {make} {shown}"),
+            );
             None
         }
         Err(error) => {
-            builder.problem(origin, format!("`etcd-user`: whether there is a user {shown} cannot be told: {error}"));
+            builder.problem(origin, format!("`etcd-user`: cannot look up the user {shown}: {error}"));
             None
         }
     }
@@ -240,7 +243,7 @@ fn etcd_args(builder: &mut Builder<'_>) -> Vec<EtcdArg> {
     for (text, origin) in builder.resolved.all("etcd-arg").to_vec() {
         let Some(arg) = pair(&text) else { continue };
         if let Some(instead) = owned(&arg.key) {
-            builder.problem(origin, format!("`etcd-arg`: `{}` belongs to quorate: {instead}", arg.key));
+            builder.problem(origin, format!("`etcd-arg`: `{}` is controlled by quorate: {instead}", arg.key));
         } else if arg.key.chars().chain(arg.value.chars()).any(char::is_control) {
             let shown = crate::text::escape_control(&arg.key);
             builder.problem(origin, format!("`etcd-arg`: `{shown}` has a control character in it"));
@@ -288,18 +291,18 @@ fn token(builder: &mut Builder<'_>) -> Option<Secret> {
 
 fn read_token(path: &Path) -> Result<String, String> {
     let explained = |error: std::io::Error| match error.kind() {
-        std::io::ErrorKind::NotFound => "there is no such file".to_owned(),
+        std::io::ErrorKind::NotFound => "the file does not exist".to_owned(),
         _ => error.to_string(),
     };
-    // Before it is opened: opening a pipe would wait for its other end.
+    // Checked before it is opened: opening a pipe would block.
     if !fs::metadata(path).map_err(explained)?.is_file() {
-        return Err("it is not a regular file".into());
+        return Err("not a regular file".into());
     }
     let file = fs::File::open(path).map_err(explained)?;
     let mut text = String::new();
     file.take(MAX_TOKEN_BYTES + 1).read_to_string(&mut text).map_err(|error| error.to_string())?;
     if text.len() as u64 > MAX_TOKEN_BYTES {
-        return Err(format!("it is larger than {MAX_TOKEN_BYTES} bytes, which no token is"));
+        return Err(format!("larger than {MAX_TOKEN_BYTES} bytes, which no token is"));
     }
     Ok(text.trim().to_owned())
 }
@@ -355,20 +358,20 @@ mod tests {
             (&[("node-name", "a.b")], "DNS label"),
             (&[("node-ip", "192.0.2.1")], "192.0.2.1 is not an address of this host, which has 127.0.0.1, 10.0.0.5"),
             (&[("node-ip", "0.0.0.0")], "others can reach"),
-            (&[("node-ip", "nope")], "wants an IP address, not `nope`"),
+            (&[("node-ip", "nope")], "must be an IP address, not `nope`"),
             (&[("etcd-peer-port", "2379")], "`etcd-peer-port` is 2379, which is also `etcd-client-port`"),
             (&[("etcd-client-port", "2380")], "`etcd-client-port` is 2380, which is also `etcd-peer-port`"),
-            (&[("etcd-client-port", "0")], "wants a port"),
-            (&[("etcd-arg", "data-dir=/x")], "`data-dir` belongs to quorate"),
-            (&[("etcd-arg", "--name=x")], "`name` belongs to quorate"),
-            (&[("etcd-arg", "max-txn-ops")], "wants key=value"),
+            (&[("etcd-client-port", "0")], "must be a port"),
+            (&[("etcd-arg", "data-dir=/x")], "`data-dir` is controlled by quorate"),
+            (&[("etcd-arg", "--name=x")], "`name` is controlled by quorate"),
+            (&[("etcd-arg", "max-txn-ops")], "must be key=value"),
             (&[("etcd-election-timeout", "300")], "at least five times"),
             (&[("etcd-heartbeat-interval", "500")], "at least five times"),
             (&[("etcd-quota-backend-bytes", "8GB")], "number of bytes"),
             (&[("tls-san", "10.0.0.256")], "DNS name or an IP address"),
             (&[("token", "a b")], "one word"),
-            (&[("token-file", "/does/not/exist")], "there is no such file"),
-            (&[("log-format", "xml")], "wants text or json"),
+            (&[("token-file", "/does/not/exist")], "the file does not exist"),
+            (&[("log-format", "xml")], "must be text or json"),
             (&[("cluster-reset-restore-path", "x")], "needs `cluster-reset`"),
             (&[("debug", "maybe")], "true or false"),
         ] {

@@ -1,4 +1,4 @@
-//! What contradicts itself: options that are good each by itself, and not together.
+//! Checks across options: values that are valid alone, but not together.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,16 +17,16 @@ pub(super) fn ports(builder: &mut Builder<'_>) {
             continue;
         }
         if let Some(other) = users.insert(port, spec.name) {
-            // Blame the one that somebody set.
+            // Report the option that was set.
             let (blamed, taken_by) =
                 if builder.resolved.is_set(spec.name) { (spec.name, other) } else { (other, spec.name) };
-            let message = format!("`{blamed}` is {port}, which is also `{taken_by}`; give each a port of its own");
+            let message = format!("`{blamed}` is {port}, which is also `{taken_by}`; use different ports");
             builder.problem(builder.resolved.origin(blamed), message);
         }
     }
 }
 
-/// etcd loses root's privileges with root's name.
+/// etcd runs without root's privileges then.
 pub(super) fn low_ports(builder: &mut Builder<'_>) {
     let first = fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
     let first: u16 = first.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(1024);
@@ -34,7 +34,7 @@ pub(super) fn low_ports(builder: &mut Builder<'_>) {
         let port = builder.port(name);
         if port != 0 && port < first {
             let message =
-                format!("`{name}` is {port}, and with `etcd-user` etcd may not listen on a port below {first}");
+                format!("`{name}` is {port}, but with `etcd-user` etcd may not listen on ports below {first}");
             builder.problem(builder.resolved.origin(name), message);
         }
     }
@@ -65,13 +65,12 @@ pub(super) fn timing(builder: &mut Builder<'_>) {
     }
 }
 
-/// A file of k3s or RKE2 may bring their data directory with it, whose layout is much like ours.
+/// A configuration of k3s or RKE2 may name their data directory, whose layout is similar to ours.
 pub(super) fn data_dir(builder: &mut Builder<'_>, data_dir: &Path) {
     const OF_OTHERS: [&str; 3] = ["server/cred", "server/manifests", "agent/etc"];
     if OF_OTHERS.iter().any(|theirs| data_dir.join(theirs).is_dir()) {
         let message = format!(
-            "`data-dir`: {} holds the data of k3s or RKE2, which quorate would change; give it a directory of its own, and bring \
-             the data over with a snapshot: --cluster-reset --cluster-reset-restore-path=FILE",
+            "`data-dir`: {} contains data of k3s or RKE2, which quorate would change; use another directory, and move the data with a snapshot: --cluster-reset --cluster-reset-restore-path=FILE",
             data_dir.display()
         );
         builder.problem(builder.resolved.origin("data-dir"), message);
@@ -82,8 +81,7 @@ pub(super) fn reset(builder: &mut Builder<'_>) {
     if let Some(origin) = builder.resolved.blank_restore_path.clone()
         && builder.switch("cluster-reset")
     {
-        let message = "`cluster-reset-restore-path` is there without a value, and `cluster-reset` is on: name the snapshot to \
-                       restore, or remove the line to keep the present data";
+        let message = "`cluster-reset-restore-path` has no value, but `cluster-reset` is on: name the snapshot to restore, or remove the line to keep the present data";
         builder.problem(origin, message);
     }
     let path = builder.resolved.one(RESTORE_PATH).map(|(text, origin)| (text.to_owned(), origin.clone()));
@@ -94,6 +92,6 @@ pub(super) fn reset(builder: &mut Builder<'_>) {
         .strip_prefix("s3://")
         .is_some_and(|rest| rest.split_once('/').is_none_or(|(_, key)| key.is_empty() || key.ends_with('/')))
     {
-        builder.problem(origin, "`cluster-reset-restore-path` wants s3://BUCKET/KEY");
+        builder.problem(origin, "`cluster-reset-restore-path` must be s3://BUCKET/KEY");
     }
 }

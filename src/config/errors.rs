@@ -1,4 +1,4 @@
-//! What is wrong with the configuration, all of it at once, and the command that checks it again.
+//! All problems of a configuration, and the command that checks it again.
 
 use std::fmt;
 
@@ -6,11 +6,11 @@ use crate::config::raw::{Origin, RawOptions};
 use crate::config::{options, recheck};
 use crate::error::{Code, Diagnostic};
 
-/// One thing that is wrong with the configuration.
+/// One problem of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     pub origin: Origin,
-    /// What is wrong, and what would be right.
+    /// What is wrong, and what would be valid.
     pub message: String,
 }
 
@@ -20,7 +20,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Everything that is wrong with the configuration.
+/// All problems of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigErrors {
     pub problems: Vec<Problem>,

@@ -9,12 +9,12 @@ use crate::config::options::OPTIONS;
 use crate::config::{Origin, Problem, Resolved};
 use crate::shell::quote;
 
-/// One warning for each file with a secret in it that others than its owner, and root's group, can read.
+/// One warning for each file that contains a secret and that users other than its owner and root's group can read.
 pub(super) fn warnings(resolved: &Resolved) -> Vec<Problem> {
     let mut files: BTreeMap<PathBuf, Vec<&str>> = BTreeMap::new();
     for spec in OPTIONS.iter().filter(|spec| spec.secret) {
         let Some((text, Origin::File { path, .. })) = resolved.one(spec.name).cloned() else { continue };
-        // A proxy is a secret only with a password in it.
+        // A proxy URL is a secret only if it contains a password.
         if spec.name != "etcd-s3-proxy" || text.contains('@') {
             files.entry(path).or_default().push(spec.name);
         }

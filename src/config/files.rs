@@ -1,4 +1,4 @@
-//! Which configuration files there are, and what they say together; `merge` reads the lines of each.
+//! Finds the configuration files, and merges them; `merge` reads the lines of each.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,29 +16,29 @@ pub(super) struct Text {
     pub(super) origin: Origin,
 }
 
-/// What a `cluster.yml` of RKE1's comes to.
+/// The result of RKE1's `cluster.yml`.
 #[derive(Clone, Debug)]
 pub(super) struct Rke1Values {
     pub(super) values: BTreeMap<&'static str, Vec<Text>>,
     pub(super) origin: Origin,
-    /// What is kept is RKE's default, which belongs to RKE's schedule.
+    /// The retention is RKE's default, which belongs to RKE's schedule.
     pub(super) is_retention_default: bool,
-    /// What it means, for the log.
+    /// Its meaning, for the log.
     pub(super) retention_note: Option<Problem>,
 }
 
 #[derive(Clone, Debug, Default)]
 pub struct FileValues {
     pub(super) values: BTreeMap<&'static str, Vec<Text>>,
-    /// What a `cluster.yml` of RKE1's comes to: below all that is said in our own words.
+    /// The result of RKE1's `cluster.yml`, with a lower precedence than quorate's own keys.
     pub(super) rke1: Option<Rke1Values>,
-    /// Where the last file that has the key of the snapshot to restore has it without a value.
+    /// The line of an empty `cluster-reset-restore-path` in the last file that has it.
     pub(super) blank_restore_path: Option<Origin>,
     pub(super) notes: Vec<Problem>,
 }
 
 impl FileValues {
-    /// Makes RKE1's own directory the one of the snapshots, if there is a `cluster.yml`.
+    /// Uses RKE1's snapshot directory, if there is a `cluster.yml`.
     pub fn keep_snapshots_in(&mut self, dir: &Path) {
         if let (Some(rke1), Some(text)) = (&mut self.rke1, dir.to_str()) {
             let text = Text { text: text.to_owned(), origin: rke1.origin.clone() };
@@ -52,7 +52,7 @@ impl FileValues {
     }
 }
 
-/// Reads the file that `given` names (or the default one), then its drop-ins in byte order.
+/// Reads the file that `given` names (or the default file), then its drop-ins in byte order.
 pub fn read_files(given: &RawOptions, problems: &mut Vec<Problem>) -> FileValues {
     let mut values = FileValues::default();
     let (base, origin) = match &given.config {
@@ -63,7 +63,7 @@ pub fn read_files(given: &RawOptions, problems: &mut Vec<Problem>) -> FileValues
         Ok(text) => merge_file(&base, &text, &mut values, problems),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             if let Some(origin) = origin {
-                let message = format!("there is no file {}", base.display());
+                let message = format!("{} does not exist", base.display());
                 problems.push(Problem { origin: origin.clone(), message });
             }
         }
@@ -84,7 +84,7 @@ fn unreadable(path: &Path, error: &io::Error) -> Problem {
         _ => "",
     };
     let origin = Origin::File { path: path.to_path_buf(), line: 0 };
-    Problem { origin, message: format!("cannot be read: {error}{hint}") }
+    Problem { origin, message: format!("cannot read it: {error}{hint}") }
 }
 
 fn read_text(path: &Path) -> io::Result<String> {

@@ -1,9 +1,9 @@
-//! Files that are somebody else's: what they are, and which part of them is for quorate.
+//! Recognises configuration files of other programs, and the part that quorate reads.
 
 use crate::config::yaml::{Node, Value};
 use crate::text::escape_control;
 
-/// The key of a `cluster.yml` that is read.
+/// The key of `cluster.yml` that is read.
 pub(super) const SERVICES: &str = "services";
 /// The key that every `cluster.yml` has.
 const NODES: &str = "nodes";
@@ -44,7 +44,7 @@ pub(super) enum FileKind {
     Own,
     /// RKE1's `cluster.yml`.
     Rke1,
-    /// Nothing that can be read: what to do instead, and the line that says so.
+    /// A file that quorate cannot read: what to do instead, and the line that shows it.
     Other(String, usize),
 }
 
@@ -56,8 +56,7 @@ pub(super) fn kind(entries: &[(Node, Node)]) -> FileKind {
     for key in ["rancher_kubernetes_engine_config", "rancherKubernetesEngineConfig"] {
         if let Some((node, _)) = find(entries, key) {
             let what = format!(
-                "this is the YAML of a cluster in Rancher; what is for quorate is below `{key}`: put `services` with its `etcd` from \
-                 there into a file of its own, at the left margin"
+                "this is the YAML of a cluster in Rancher; quorate reads only the part below `{key}`: copy `services` with its `etcd` from there into a separate file, without indentation"
             );
             return FileKind::Other(what, node.line);
         }
@@ -67,17 +66,16 @@ pub(super) fn kind(entries: &[(Node, Node)]) -> FileKind {
         let group = version.split('/').next().unwrap_or_default();
         let instead = match group {
             "provisioning.cattle.io" => {
-                "set etcd-snapshot-schedule-cron, etcd-snapshot-retention and etcd-s3… to what stands in `spec.rkeConfig.etcd` as \
-                 snapshotScheduleCron, snapshotRetention and s3"
+                "set etcd-snapshot-schedule-cron, etcd-snapshot-retention and etcd-s3… to the values of snapshotScheduleCron, snapshotRetention and s3 in `spec.rkeConfig.etcd`"
             }
             "management.cattle.io" => {
-                "put `services` with its `etcd` from `spec.rancherKubernetesEngineConfig` into a file of its own, with RKE1's names \
+                "copy `services` with its `etcd` from `spec.rancherKubernetesEngineConfig` into a separate file, with RKE1's names \
                  (backup_config, not backupConfig)"
             }
-            _ => "see config.yaml.example for the keys that exist",
+            _ => "see config.yaml.example for all keys",
         };
         return FileKind::Other(
-            format!("this is an object of Kubernetes ({version}), not a configuration of quorate; {instead}"),
+            format!("this is a Kubernetes object ({version}), not a configuration of quorate; {instead}"),
             key.line,
         );
     }
@@ -86,14 +84,14 @@ pub(super) fn kind(entries: &[(Node, Node)]) -> FileKind {
     if is_rke1 { FileKind::Rke1 } else { FileKind::Own }
 }
 
-/// True for a key that RKE1 has at the top.
+/// True for a top-level key of RKE1.
 pub(super) fn is_of_rke1(name: &str) -> bool {
     RKE1.contains(&name)
         || ["rotate_encryption_key", "version", "etcd"].contains(&name)
         || name.starts_with("cri_dockerd_")
 }
 
-/// True if a `cluster.yml` asks for a restore, as `restore: {restore: true}`.
+/// True if a `cluster.yml` requests a restore, as `restore: {restore: true}`.
 pub(super) fn asks_for_restore(value: &Node) -> bool {
     let Value::Map(entries) = &value.value else { return false };
     let text = find(entries, "restore").map(|(_, value)| &value.value);

@@ -1,7 +1,7 @@
-//! Reads a configuration file that an operator named: a regular file, or a pipe as `--config <(…)` gives one.
+//! Reads a configuration file that an operator named: a regular file, or a pipe from `--config <(…)`.
 //!
-//! A pipe is read once, with a bound on its length and on the time that its other end may take. One that gives nothing is an error: the
-//! command at its other end has failed, or it was read before.
+//! A pipe is read once, with a limit on its length and a timeout. An empty pipe is an error: the command at its other
+//! end has failed, or it was read before.
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -17,9 +17,9 @@ use nix::sys::stat::{Mode, makedev};
 use crate::clock;
 use crate::host;
 
-/// A pipe may give so many bytes, as a file may have.
+/// Maximum length of a pipe or file, in bytes.
 const MAX_BYTES: usize = 1 << 20;
-/// How long the other end of a pipe may take.
+/// Timeout for the other end of a pipe.
 const PIPE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What the file or pipe holds.
@@ -28,7 +28,7 @@ pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
     if found.file_type().is_fifo() {
         return read_pipe(path, PIPE_TIMEOUT);
     }
-    // /dev/null, device 1:3 on Linux, is how one says "no configuration".
+    // /dev/null, device 1:3 on Linux, means "no configuration".
     if found.file_type().is_char_device() && found.rdev() == makedev(1, 3) {
         return Ok(Vec::new());
     }
@@ -37,7 +37,7 @@ pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
 
 fn read_pipe(path: &Path, timeout: Duration) -> io::Result<Vec<u8>> {
     let deadline = clock::monotonic() + timeout;
-    // Opening waits for nobody, and neither does reading: poll waits, and knows when to stop.
+    // Neither opening nor reading blocks: poll waits, with a timeout.
     let mut pipe =
         File::from(nix::fcntl::open(path, OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC, Mode::empty())?);
     let mut bytes = Vec::new();
@@ -52,8 +52,7 @@ fn read_pipe(path: &Path, timeout: Duration) -> io::Result<Vec<u8>> {
         }
         match pipe.read(&mut buffer) {
             Ok(0) if bytes.is_empty() => {
-                let message =
-                    "nothing came through this pipe: it was read before, or the command at its other end failed";
+                let message = "the pipe is empty: it was read before, or the command at its other end failed";
                 return Err(io::Error::new(io::ErrorKind::UnexpectedEof, message));
             }
             Ok(0) => return Ok(bytes),
@@ -62,7 +61,7 @@ fn read_pipe(path: &Path, timeout: Duration) -> io::Result<Vec<u8>> {
             Err(error) => return Err(error),
         }
         if bytes.len() > MAX_BYTES {
-            return Err(io::Error::other("it is larger than 1 MiB"));
+            return Err(io::Error::other("larger than 1 MiB"));
         }
     }
 }
@@ -98,7 +97,7 @@ mod tests {
         assert!(read(&path).unwrap_err().to_string().contains("larger than 1 MiB"));
         assert!(!writer.join().unwrap(), "the reader has gone");
         let writer = write(Vec::new());
-        assert!(read(&path).unwrap_err().to_string().contains("nothing came through"));
+        assert!(read(&path).unwrap_err().to_string().contains("the pipe is empty"));
         writer.join().unwrap();
     }
 

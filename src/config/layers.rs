@@ -1,7 +1,7 @@
 //! The sources of the configuration, merged: command line, then environment, then files, then defaults.
 //!
 //! Within the files, a later plain key replaces an earlier one and `key+` appends to a list. A list on the command line
-//! (or in the environment) replaces the files' list. Keeps for every value where it came from.
+//! (or in the environment) replaces the files' list. Every value keeps its origin.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -12,20 +12,20 @@ use crate::config::raw::{Origin, RawOptions, Source, check, split};
 use crate::config::rke1::{self, POLICY, RETENTION, SCHEDULE};
 use crate::config::{Problem, kubernetes, suggest};
 
-/// Every option's texts with their origins; what nobody set has its default.
+/// Every option's texts with their origins; options that are not set have their default.
 #[derive(Clone, Debug, Default)]
 pub struct Resolved {
     values: BTreeMap<&'static str, Vec<(String, Origin)>>,
-    /// The schedule of the snapshots is that of a `cluster.yml` of RKE1's.
+    /// The snapshot schedule comes from RKE1's `cluster.yml`.
     pub is_scheduled_by_rke1: bool,
-    /// What a `cluster.yml` of RKE1's says of retention, if that counts.
+    /// The retention of RKE1's `cluster.yml`, if it is effective.
     pub(super) rke1_retention_note: Option<Problem>,
-    /// Where a file has the key of the snapshot to restore without a value, and nothing else has one.
+    /// The line of an empty `cluster-reset-restore-path`, if no other source sets it.
     pub(super) blank_restore_path: Option<Origin>,
 }
 
 impl Resolved {
-    /// The texts of `name` and where each came from; empty if it has no value.
+    /// The texts of `name` with their origins; empty if it has no value.
     #[must_use]
     pub fn all(&self, name: &str) -> &[(String, Origin)] {
         self.values.get(name).map_or(&[], Vec::as_slice)
@@ -37,12 +37,12 @@ impl Resolved {
         self.all(name).first()
     }
 
-    /// Takes over what `other` says about one option.
+    /// Copies the values of one option from `other`.
     pub fn take(&mut self, name: &'static str, other: &Self) {
         self.values.insert(name, other.all(name).to_vec());
     }
 
-    /// Where the (first) value of `name` came from.
+    /// The origin of the (first) value of `name`.
     #[must_use]
     pub fn origin(&self, name: &str) -> Origin {
         self.one(name).map_or(Origin::Default, |(_, origin)| origin.clone())
@@ -54,7 +54,7 @@ impl Resolved {
     }
 }
 
-/// Chooses for each option the source that counts, and checks each text against the option's kind.
+/// Selects for each option the source with the highest precedence, and checks each text against the option's kind.
 pub fn resolve(given: &RawOptions, files: &FileValues, problems: &mut Vec<Problem>) -> Resolved {
     let mut resolved = Resolved::default();
     let is_said = |name: &&str| {
@@ -63,7 +63,7 @@ pub fn resolve(given: &RawOptions, files: &FileValues, problems: &mut Vec<Proble
     let is_group_said = |name: &str| rke1::group(name).is_some_and(|group| group.iter().any(is_said));
     let from_rke1 = |name: &str| {
         let rke1 = files.rke1.as_ref()?;
-        // What RKE keeps by default fits RKE's schedule; beside another one it could delete what nobody wants deleted.
+        // RKE's default retention fits RKE's schedule; with another schedule it could delete too much.
         let is_stray = rke1.is_retention_default && rke1::is_retention(name) && is_group_said(SCHEDULE);
         if is_stray || is_group_said(name) { None } else { rke1.values.get(name) }
     };
@@ -79,7 +79,7 @@ pub fn resolve(given: &RawOptions, files: &FileValues, problems: &mut Vec<Proble
             };
             let parts = texts.iter().flat_map(|text| split(spec, text, source));
             let parts: Vec<_> = parts.map(|text| (text, origin.clone())).collect();
-            // A lone comma: something was meant.
+            // A lone comma is probably a mistake.
             if parts.is_empty() { vec![(String::new(), origin.clone())] } else { parts }
         });
         let from_files = || {
@@ -103,9 +103,9 @@ pub fn resolve(given: &RawOptions, files: &FileValues, problems: &mut Vec<Proble
     resolved
 }
 
-/// Variables that begin with `QUORATE_` and mean nothing: most likely misspelt.
+/// Unknown variables that begin with `QUORATE_`: probably misspelt.
 pub fn unknown_variables(variables: impl Iterator<Item = (OsString, OsString)>) -> Vec<Problem> {
-    // Not options, but ours: the log filter, the build's, the tests'.
+    // Known variables that are not options: log filter, build and tests.
     const OTHERS: [&str; 3] = [options::CONFIG_VARIABLE, options::LOG_VARIABLE, "QUORATE_COMMIT"];
     let known: Vec<String> = OPTIONS.iter().map(Spec::variable).collect();
     let is_known = |name: &str| known.iter().any(|known| known == name) || OTHERS.contains(&name);
@@ -119,9 +119,9 @@ pub fn unknown_variables(variables: impl Iterator<Item = (OsString, OsString)>) 
             let message = match meant {
                 _ if plain == kubernetes::CLUSTER_INIT => kubernetes::CLUSTER_INIT_NOTE.into(),
                 Some(meant) => {
-                    format!("this variable means nothing to quorate; did you mean {}?", find_variable(meant))
+                    format!("unknown variable; did you mean {}?", find_variable(meant))
                 }
-                None => "this variable means nothing to quorate".into(),
+                None => "unknown variable".into(),
             };
             Problem { origin: Origin::Environment(name), message }
         })
@@ -160,7 +160,7 @@ mod tests {
         assert_eq!(texts_of(&resolved, "tls-san"), ["a", "b", "c"]);
         assert_eq!(texts_of(&resolved, "node-name"), ["two"]);
         let (resolved, _) = merge(&["tls-san: [a]\n", "tls-san+: b\n", "tls-san: c\n"]);
-        assert_eq!(texts_of(&resolved, "tls-san"), ["c"], "a later plain key forgets what was appended before");
+        assert_eq!(texts_of(&resolved, "tls-san"), ["c"], "a later plain key discards what was appended before");
         assert_eq!(resolved.origin("tls-san"), Origin::File { path: "/2.yaml".into(), line: 1 });
     }
 
@@ -185,7 +185,7 @@ mod tests {
         const OFF: [&str; 5] = ["0 */12 * * *", "5", "", "", "true"];
         for (files, expected) in [
             (&[PAGE][..], ["@every 5m0s", "5", "last=1,within=24h", "", "false"]),
-            // Bugs F2, F3: what RKE's own tools write is "not set", and what is not set does not switch snapshots off.
+            // The empty values that RKE's tools write are "not set", and do not switch snapshots off.
             (&["services: {etcd: {snapshot: yes}}"], USUAL),
             (&["services: {etcd: {snapshot: null, retention: \"\", creation: \"\", backup_config: null}}"], USUAL),
             (&["services: {etcd: {snapshot: \"\", retention: 0, creation: 0, backup_config: \"\"}}"], USUAL),
@@ -232,14 +232,14 @@ mod tests {
             merge(&["services: {etcd: {backup_config: {s3backupconfig: {bucket_name: '', region: ''}}}}"]);
         assert!(!resolved.is_set("etcd-s3"), "empty texts are no bucket");
         for (text, what) in [
-            ("services: [x]", "wants a mapping"),
-            ("services: {etcd: 5}", "wants a mapping"),
+            ("services: [x]", "must be a mapping"),
+            ("services: {etcd: 5}", "must be a mapping"),
             ("services: {etcd: {snapshot: true, creation: 5}}", "such as 5m0s or 24h, not `5`"),
             ("services: {etcd: {snapshot: true, creation: 5s}}", "at least one minute between two"),
             ("services: {etcd: {snapshot: [x]}}", "true or false, not `a list or a mapping`"),
-            ("services: {etcd: {backup_config: {interval_hours: x}}}", "wants a number of hours, not `x`"),
-            ("services: {etcd: {backup_config: {retention: -1}}}", "wants a number of snapshots, not `-1`"),
-            // Bugs F8: what is nearly a key is a mistake.
+            ("services: {etcd: {backup_config: {interval_hours: x}}}", "must be a number of hours, not `x`"),
+            ("services: {etcd: {backup_config: {retention: -1}}}", "must be a number of snapshots, not `-1`"),
+            // A key that is nearly a known one is a mistake.
             ("services: {etcd: {backupConfig: {enabled: true, intervalHours: 6}}}", "did you mean `backup_config`?"),
             ("services: {etcd: {backup_config: {interval-hours: 6}}}", "did you mean `interval_hours`?"),
             ("services: {etcd: {backup_config: {retentoin: 6}}}", "did you mean `retention`?"),
@@ -247,8 +247,8 @@ mod tests {
             ("services: {etcd: {backup_config: {s3BackupConfig: {}}}}", "did you mean `s3backupconfig`?"),
             ("services: {etcd: {backup_config: {s3_backup_config: {}}}}", "did you mean `s3backupconfig`?"),
             ("services: {etcd: {backup_config: {s3backupconfig: {bucketName: x}}}}", "did you mean `bucket_name`?"),
-            ("services: {etcd: {interval_hours: 6}}", "`interval_hours` stands below `backup_config`"),
-            ("services: {etcd: {backup_config: {bucket_name: x}}}", "`bucket_name` stands below `s3backupconfig`"),
+            ("services: {etcd: {interval_hours: 6}}", "`interval_hours` belongs below `backup_config`"),
+            ("services: {etcd: {backup_config: {bucket_name: x}}}", "`bucket_name` belongs below `s3backupconfig`"),
             ("services: {etcd: {snapshot: true, snapshot: false}}", "`snapshot` is given twice in services.etcd"),
             ("services: {etdc: {snapshot: true}}", "did you mean `etcd`?"),
             ("nodes: []\nservice: {}", "did you mean `services`?"),
@@ -259,8 +259,8 @@ mod tests {
                 "the YAML of a cluster in Rancher",
             ),
             ("apiVersion: provisioning.cattle.io/v1\nkind: Cluster\nspec: {}", "spec.rkeConfig.etcd"),
-            ("apiVersion: v1\nkind: Secret", "an object of Kubernetes (v1)"),
-            ("services: {etcd: {backup_config: {s3backupconfig: x}}}", "`s3backupconfig` wants a mapping"),
+            ("apiVersion: v1\nkind: Secret", "a Kubernetes object (v1)"),
+            ("services: {etcd: {backup_config: {s3backupconfig: x}}}", "`s3backupconfig` must be a mapping"),
             ("services: {}\netcd-snapshot-retentoin: 5", "did you mean `etcd-snapshot-retention`"),
         ] {
             let (_, problems) = merge(&[text]);
@@ -278,7 +278,7 @@ mod tests {
                 .map(|(text, _)| text.clone())
         };
         values.keep_snapshots_in(Path::new("/opt/rke/etcd-snapshots"));
-        assert_eq!(dir(&values), None, "without a cluster.yml it is nobody's");
+        assert_eq!(dir(&values), None, "not used without a cluster.yml");
         merge_file(Path::new("/f"), BACKUP, &mut values, &mut problems);
         values.keep_snapshots_in(Path::new("/opt/rke/etcd-snapshots"));
         assert_eq!(dir(&values).as_deref(), Some("/opt/rke/etcd-snapshots"));

@@ -1,4 +1,4 @@
-//! One configuration file: each of its lines is checked, and what it sets is merged into what the files before it said.
+//! Checks each line of a configuration file, and merges its values into those of the files before it.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,7 +13,7 @@ use crate::config::yaml::{self, Node, Value};
 use crate::config::{Problem, rke1, suggest};
 use crate::text::escape_control;
 
-/// Merges the file at `path`, which holds `text`.
+/// Merges the file at `path` with the content `text`.
 pub(super) fn merge_file(path: &Path, text: &str, values: &mut FileValues, problems: &mut Vec<Problem>) {
     let at = |line: usize| Origin::File { path: path.to_path_buf(), line };
     let entries = match yaml::read(text) {
@@ -63,7 +63,7 @@ pub(super) fn merge_file(path: &Path, text: &str, values: &mut FileValues, probl
     merge.end();
 }
 
-/// A file on its way into the values.
+/// A file that is being merged.
 struct Merge<'a, At: Fn(usize) -> Origin> {
     at: &'a At,
     values: &'a mut FileValues,
@@ -91,10 +91,10 @@ impl<At: Fn(usize) -> Origin> Merge<'_, At> {
         };
         let Some(spec) = options::find(name) else { return self.unknown(line, name, value) };
         if appends && !spec.is_list() {
-            return self.problem(line, format!("`{written}` appends, but `{name}` takes one value: write `{name}`"));
+            return self.problem(line, format!("`{written}` appends, but `{name}` accepts one value: write `{name}`"));
         }
         let found = texts(spec, value, self.at);
-        // Checked here and not where the values are chosen: a mistake is a mistake also where another source wins.
+        // Checked here and not in `layers`: a mistake is reported even if another source has precedence.
         for text in found.iter().flatten() {
             check(spec, &text.text, &text.origin, self.problems);
         }
@@ -110,7 +110,7 @@ impl<At: Fn(usize) -> Origin> Merge<'_, At> {
 
     fn unknown(&mut self, line: usize, name: &str, value: &Node) {
         if self.is_rke1 && name == "restore" && foreign::asks_for_restore(value) {
-            let message = "`restore` asks RKE1 for a restore, and quorate does not read it; restore with: \
+            let message = "`restore` requests a restore from RKE1, and quorate ignores it; restore with: \
                            quorate server --cluster-reset --cluster-reset-restore-path=NAME";
             return self.problem(line, message.into());
         }
@@ -123,14 +123,15 @@ impl<At: Fn(usize) -> Origin> Merge<'_, At> {
             self.of_kubernetes.push((shown, line));
         } else {
             match meant(name) {
-                // RKE1 writes its own keys so, and quorate's own have hyphens: one that has is a mistake there, too.
+                // RKE1's keys have underscores and quorate's have hyphens: an unknown key with hyphens is a mistake in
+                // such a file, too.
                 None if self.is_rke1 && !name.contains('-') => self.of_rke1.push(shown),
                 meant => self.problem(line, unknown_key(name, meant)),
             }
         }
     }
 
-    /// A `cluster.yml` replaces what another one said.
+    /// A `cluster.yml` replaces the values of an earlier one.
     fn services(&mut self, line: usize, services: &Node) {
         let translated = rke1::translate(line, services);
         let mut found = BTreeMap::new();
@@ -160,7 +161,7 @@ impl<At: Fn(usize) -> Origin> Merge<'_, At> {
     fn end(mut self) {
         let of_rke1 = std::mem::take(&mut self.of_rke1);
         if !of_rke1.is_empty() {
-            self.note(0, format!("of this cluster.yml, these mean nothing to quorate: {}", of_rke1.join(", ")));
+            self.note(0, format!("quorate ignores these keys of cluster.yml: {}", of_rke1.join(", ")));
         }
         let (names, lines): (Vec<String>, Vec<usize>) = std::mem::take(&mut self.of_kubernetes).into_iter().unzip();
         if let Some(line) = lines.first() {
@@ -169,7 +170,7 @@ impl<At: Fn(usize) -> Origin> Merge<'_, At> {
     }
 }
 
-/// What an unknown key was most likely meant to be.
+/// The message for an unknown key, with the most similar known one.
 fn meant(name: &str) -> Option<&'static str> {
     let names = OPTIONS.iter().map(|spec| spec.name).chain([SERVICES]);
     kubernetes::counterpart(name).or_else(|| suggest::closest(name, names))
@@ -182,7 +183,7 @@ fn unknown_key(name: &str, meant: Option<&str>) -> String {
     let shown = escape_control(name);
     match (meant, owned(name)) {
         (Some(meant), _) => format!("unknown key `{shown}`; did you mean `{meant}`?"),
-        (None, Some(instead)) => format!("unknown key `{shown}`, a setting of etcd's that quorate decides: {instead}"),
+        (None, Some(instead)) => format!("unknown key `{shown}`, an etcd setting that quorate controls: {instead}"),
         (None, None) => format!("unknown key `{shown}`; `quorate server --help` lists them all"),
     }
 }
@@ -196,22 +197,22 @@ fn texts(spec: &Spec, node: &Node, at: &impl Fn(usize) -> Origin) -> Result<Vec<
             Ok(split(spec, text, Source::File).map(|text| Text { text, origin: at(node.line) }).collect())
         }
         Value::List(_) if !spec.is_list() => {
-            Err(wrong(node.line, format!("`{}` takes one value, not a list", spec.name)))
+            Err(wrong(node.line, format!("`{}` accepts one value, not a list", spec.name)))
         }
         Value::List(items) => {
             let mut all = Vec::new();
             for item in items {
                 let Value::Text(text) = &item.value else {
-                    return Err(wrong(item.line, format!("`{}` takes a list of plain values", spec.name)));
+                    return Err(wrong(item.line, format!("`{}` accepts a list of plain values", spec.name)));
                 };
                 all.extend(split(spec, text, Source::File).map(|text| Text { text, origin: at(item.line) }));
             }
             Ok(all)
         }
         Value::Map(_) if spec.kind == Kind::KeyValue => {
-            Err(wrong(node.line, format!("`{}` takes `key=value` entries, not `key: value`", spec.name)))
+            Err(wrong(node.line, format!("`{}` accepts `key=value` entries, not `key: value`", spec.name)))
         }
-        Value::Map(_) => Err(wrong(node.line, format!("`{}` does not take a mapping", spec.name))),
+        Value::Map(_) => Err(wrong(node.line, format!("`{}` does not accept a mapping", spec.name))),
     }
 }
 
@@ -237,7 +238,7 @@ mod tests {
         assert_eq!(
             problems,
             [
-                "/f:1: 9 keys are about Kubernetes and mean nothing here; remove them: write-kubeconfig-mode, node-label, disable, \
+                "/f:1: 9 keys are for Kubernetes and have no effect here; remove them: write-kubeconfig-mode, node-label, disable, \
               cluster-cidr, cluster-dns, kubelet-arg, secrets-encryption, flannel-backend, selinux"
             ]
         );
@@ -248,7 +249,7 @@ mod tests {
         let (problems, notes) = said(rke2);
         assert_eq!((problems.len(), notes.len()), (1, 0), "{problems:?}");
         assert!(
-            problems[0].contains("6 keys are about") && problems[0].contains("advertise-address (here: node-ip)"),
+            problems[0].contains("6 keys are for") && problems[0].contains("advertise-address (here: node-ip)"),
             "{problems:?}"
         );
     }

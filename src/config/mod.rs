@@ -1,14 +1,16 @@
-//! Files, environment and flags into one typed, validated [`Config`].
+//! Files, environment and flags become one typed, validated [`Config`].
 //!
-//! `options` is the one table of what can be set; the command line, the environment variables, the keys of
-//! `config.yaml`, `--print-config` and the tests of `config.yaml.example` are all made from it. `texts` says where each value came
-//! from, `files` finds the files, `input` reads one, `yaml` knows its syntax and keeps line numbers, `merge` checks and merges its
-//! entries. `foreign` recognises other programs' files, `rke1` translates a `cluster.yml`, `kubernetes` knows the keys of k3s and
-//! RKE2, `suggest` what a wrong name was meant to be. `layers` merges the sources by precedence, `kinds` knows what each text may be,
-//! `build` makes the typed value, `checks` finds what contradicts itself, `s3` knows where snapshots go besides this node, `owned`
-//! lists what etcd-arg may not touch, `exposed` and `time_zone` warn, `errors` and `recheck` report, `print` shows where each value
-//! came from. Every problem is reported at once, and nothing starts on a bad configuration. This room reads files, and never touches
-//! the network.
+//! `options` is the table of all options; flags, environment variables, keys of `config.yaml`, `--print-config` and the
+//! tests of `config.yaml.example` are derived from it. `raw` keeps the origin of each value, `files` finds the files,
+//! `input` reads one, `yaml` parses it with line numbers, `merge` checks and merges its entries. `foreign` recognises
+//! files of other programs, `rke1` translates a `cluster.yml`, `kubernetes` knows the keys of k3s and RKE2, `suggest`
+//! finds the intended name. `layers` merges the sources by precedence, `value_types` checks single texts, `build`
+//! creates the typed value, `checks` compares options, `s3` configures object storage, `reserved_flags` lists what
+//! etcd-arg may not set, `exposed` and `time_zone` warn, `errors` and `recheck` report, `print` shows values and
+//! origins.
+//!
+//! All problems are reported at once, and nothing starts with an invalid configuration. This module reads files, and
+//! never uses the network.
 
 mod build;
 pub mod changes;
@@ -62,63 +64,63 @@ pub enum LogFormat {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EtcdArg {
     pub key: String,
-    /// The value, as etcd's command line takes it.
+    /// The value, as on etcd's command line.
     pub value: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EtcdConfig {
-    /// The binary that was asked for; otherwise it is searched.
+    /// The configured binary; otherwise it is searched.
     pub binary: Option<PathBuf>,
-    /// The user that it runs as, if not as ours.
+    /// The user that it runs as, if not our own.
     pub user: Option<User>,
     pub args: Vec<EtcdArg>,
     pub client_port: u16,
     pub peer_port: u16,
     /// Port of etcd's own metrics and health pages, plain HTTP on loopback.
     pub metrics_port: u16,
-    /// Serve those pages on the node's address too.
+    /// Serve these on the node's address, too.
     pub expose_metrics: bool,
     /// Milliseconds between heartbeats, if set by the operator.
     pub heartbeat_millis: Option<u32>,
     /// Milliseconds without a heartbeat before an election, if set by the operator.
     pub election_millis: Option<u32>,
-    /// Bytes that the database may grow to.
+    /// The quota of the database, in bytes.
     pub quota_backend_bytes: u64,
 }
 
-/// How snapshots are taken and kept.
+/// Scheduling and retention of snapshots.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SnapshotConfig {
-    /// Where they are, if not under the data directory.
+    /// The snapshot directory, if not under the data directory.
     pub dir: Option<PathBuf>,
     pub packing: Compression,
-    /// How many scheduled ones are kept; 0 keeps all.
+    /// The number of scheduled snapshots to keep; 0 keeps all.
     pub retention: u32,
     pub rules: Policy,
-    /// When they are taken; `None` if that is switched off.
+    /// The schedule; `None` if it is disabled.
     pub schedule: Option<Schedule>,
-    /// First part of the names of scheduled ones.
+    /// The base name of scheduled snapshots.
     pub base: NamePrefix,
-    /// When the newest good one is restored where it harms nobody.
+    /// The schedule of restore drills.
     pub drill: Option<Schedule>,
-    /// Run by the shell when a scheduled one, or a drill, fails.
+    /// The shell command to run when a scheduled snapshot or drill fails.
     pub on_failure: Option<String>,
-    /// Large databases are copied from where etcd has them.
+    /// Copy large databases directly from disk.
     pub copy: bool,
-    /// The longest time that one may take.
+    /// The timeout of a snapshot.
     pub timeout: Option<Duration>,
-    /// Where they go besides this node.
+    /// Object storage for uploads.
     pub s3: S3Config,
-    /// They are scheduled by a `cluster.yml` of RKE1's, whose log lines somebody may be waiting for.
+    /// The schedule comes from RKE1's `cluster.yml`: log RKE1's lines, too, which other programs may wait for.
     pub is_rke1: bool,
 }
 
-/// How the database's space is seen to.
+/// Automatic defragmentation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MaintenanceConfig {
     pub auto_defrag: bool,
-    /// So many bytes to give back are worth a defragmentation.
+    /// Reclaimable bytes that justify a defragmentation.
     pub defrag_threshold: Option<u64>,
 }
 
@@ -128,7 +130,7 @@ impl SnapshotConfig {
         self.dir.clone().unwrap_or_else(|| data.snapshots())
     }
 
-    /// What retention keeps: the newest so many, and what the further rules keep.
+    /// The retention policy: the newest N, and the additional rules.
     #[must_use]
     pub fn policy(&self) -> Policy {
         Policy { last: self.rules.last.or(Some(self.retention)), ..self.rules }
@@ -144,17 +146,17 @@ impl SnapshotConfig {
 }
 
 impl EtcdConfig {
-    /// What `etcd-arg` says about a flag.
+    /// The value of a flag in `etcd-arg`.
     #[must_use]
     pub fn argument(&self, key: &str) -> Option<&str> {
         self.args.iter().find(|arg| arg.key == key).map(|arg| arg.value.as_str())
     }
 
-    /// Bytes that the database may grow to, overrides included; 0 if there is no limit.
+    /// The effective quota in bytes, including `etcd-arg`; 0 if there is no limit.
     #[must_use]
     pub fn effective_quota(&self) -> u64 {
         let Some(given) = self.argument("quota-backend-bytes") else { return self.quota_backend_bytes };
-        // etcd's own rules (server/storage/quota.go): 0 is its default, and less than that is no limit.
+        // etcd's own rules (server/storage/quota.go): 0 means the default, and a negative value no limit.
         match given.parse::<i64>() {
             Ok(0) => ETCD_DEFAULT_QUOTA,
             Ok(bytes) => u64::try_from(bytes).unwrap_or(0),
@@ -163,7 +165,7 @@ impl EtcdConfig {
     }
 }
 
-/// etcd's quota where it is asked for its default, in bytes.
+/// etcd's default quota, in bytes.
 const ETCD_DEFAULT_QUOTA: u64 = 2 << 30;
 
 /// Heartbeat interval of a cluster of several members, unless configured, in milliseconds.
@@ -174,18 +176,18 @@ pub const DEFAULT_ELECTION_MILLIS: u32 = 1000;
 /// The whole, valid configuration of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// How commands for the same server have to be called.
+    /// How to invoke commands for the same server.
     pub invocation: Invocation,
     /// `D`, absolute.
     pub data_dir: PathBuf,
-    /// More log lines, of quorate and of etcd.
+    /// Debug logging for quorate and etcd.
     pub debug: bool,
     pub log_format: LogFormat,
     /// A DNS label; the member name begins with it.
     pub node_name: String,
-    /// Our addresses, at least one; the first is etcd's.
+    /// The addresses of this node, at least one; etcd uses the first.
     pub node_ips: Vec<IpAddr>,
-    /// Addresses that others reach us at; they go into the certificates.
+    /// External addresses of this node, for the certificates.
     pub node_external_ips: Vec<IpAddr>,
     /// Where the control API of other servers will listen.
     pub bind_address: Option<IpAddr>,
@@ -193,56 +195,56 @@ pub struct Config {
     pub supervisor_port: u16,
     /// Port of the launcher's metrics, on loopback.
     pub metrics_port: u16,
-    /// Further names and addresses for the certificates.
+    /// Additional names and addresses for the certificates.
     pub tls_sans: Vec<String>,
-    /// The server whose cluster is to be joined.
+    /// The server whose cluster to join.
     pub server: Option<String>,
-    /// The token that was given, by value or by file.
+    /// The configured token, by value or by file.
     pub token: Option<Secret>,
     pub etcd: EtcdConfig,
     pub snapshot: SnapshotConfig,
     pub maintenance: MaintenanceConfig,
-    /// Allow an empty cluster where a lost one is remembered.
+    /// Allow an empty cluster although a lost one is recorded.
     pub new_cluster: bool,
     /// Forget all peers and become the only member.
     pub cluster_reset: bool,
-    /// … with the data of this snapshot.
+    /// The snapshot to restore with `cluster_reset`.
     pub cluster_reset_restore_path: Option<String>,
-    /// By how much a restore raises the revision.
+    /// The revision bump of a restore.
     pub cluster_reset_bump_revision: u64,
-    /// How many data directories that were set aside are kept.
+    /// The number of retired data directories to keep.
     pub etcd_old_retention: u32,
 }
 
 impl Config {
-    /// The address that etcd listens on and advertises, beside loopback.
+    /// The address that etcd listens on, in addition to loopback, and advertises.
     #[must_use]
     pub fn node_ip(&self) -> IpAddr {
         self.node_ips.first().copied().unwrap_or(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST))
     }
 }
 
-/// What came of reading the configuration.
+/// The result of reading the configuration.
 #[derive(Clone, Debug)]
 pub struct Loaded {
     /// The typed values, or every problem.
     pub config: Result<Config, ConfigErrors>,
-    /// The typed values as far as they go in spite of problems: good for finding a server, not for starting one.
+    /// The typed values in spite of problems: enough to find a server, not to start one.
     pub tentative: Option<Config>,
-    /// Each option's text and where it came from, also when others have problems.
+    /// Each option's text and origin, even if others have problems.
     pub resolved: Resolved,
-    /// Worth saying, not worth stopping for.
+    /// Remarks that are not errors.
     pub warnings: Vec<Problem>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reader {
     Server,
-    /// That of a command beside it. A running server may know what is missing of object storage.
+    /// Read for a command, not for the server. A running server may know the missing settings of object storage.
     Command,
 }
 
-/// Reads everything for a server: `given` is the command line and the environment, the files are found from it.
+/// Reads the configuration of a server: `given` is the command line and the environment, which name the files.
 #[must_use]
 pub fn load(given: &RawOptions, host: &HostFacts) -> Loaded {
     load_for(given, host, Reader::Server)
@@ -284,8 +286,7 @@ fn load_for(given: &RawOptions, host: &HostFacts, reader: Reader) -> Loaded {
         warnings.push(Problem {
             origin: resolved.origin("new-cluster"),
             message:
-                "new-cluster is set permanently, so a lost data directory would silently become an empty cluster; \
-                      give it on the command line, once, when it is needed"
+                "new-cluster is set permanently, so a lost data directory would silently become an empty cluster; use it on the command line only, once, when it is needed"
                     .into(),
         });
     }
@@ -298,7 +299,7 @@ fn load_for(given: &RawOptions, host: &HostFacts, reader: Reader) -> Loaded {
     Loaded { config, tentative: built, resolved, warnings }
 }
 
-/// A misspelt variable of this kind may have named the snapshot to restore.
+/// A misspelt variable may have named the snapshot to restore.
 fn is_about_a_reset(problem: &Problem) -> bool {
     matches!(&problem.origin, Origin::Environment(name) if name.starts_with("QUORATE_CLUSTER_RESET"))
 }

@@ -1,4 +1,4 @@
-//! The one table of options. An option is a flag, an environment variable and a key of `config.yaml`, under one name.
+//! The table of all options. An option is a flag, an environment variable and a key of `config.yaml`, under one name.
 
 /// What kind of value an option takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -7,11 +7,11 @@ pub enum Kind {
     Switch,
     /// Any text.
     Text,
-    /// Where an S3 store is.
+    /// An S3 endpoint.
     Endpoint,
-    /// A snapshot to restore. An empty one is a mistake in files and variables, too: it must never mean "none".
+    /// A snapshot to restore. An empty value is an error in files and variables, too: it must never mean "none".
     Snapshot,
-    /// A path; relative ones count from the working directory.
+    /// A path; relative to the working directory.
     Path,
     /// A TCP port, 1 to 65535.
     Port,
@@ -45,7 +45,7 @@ pub enum Kind {
     Choice(&'static [&'static str]),
 }
 
-/// How many values an option takes, and how one text with several of them is split.
+/// How many values an option accepts, and how a text with several of them is split.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arity {
     /// One.
@@ -63,7 +63,7 @@ pub enum Scope {
     Global,
     /// `quorate server`.
     Server,
-    /// `quorate server`, and every verb of `quorate etcd-snapshot`, there without `etcd-` too.
+    /// `quorate server`, and every subcommand of `quorate etcd-snapshot`, there also without `etcd-`.
     Snapshots,
 }
 
@@ -80,13 +80,13 @@ pub struct Spec {
     pub scope: Scope,
     /// The default as text; empty if there is none or it is found out at run time.
     pub default: &'static str,
-    /// What the default is where it is found out, for people.
+    /// A description of a default that is determined at run time.
     pub default_note: &'static str,
     /// Never shown.
     pub secret: bool,
     /// A reload applies it; the others take effect at the next restart.
     pub live: bool,
-    /// One or two sentences for `--help`.
+    /// The text for `--help`: one or two sentences.
     pub help: &'static str,
 }
 
@@ -106,15 +106,15 @@ impl Spec {
 
 /// The option that names the configuration file. Not a key: a file cannot name itself.
 pub const CONFIG: &str = "config";
-/// Where everything is kept, unless `data-dir` says otherwise.
+/// The default of `data-dir`.
 pub const DEFAULT_DATA_DIR: &str = "/var/lib/quorate";
 /// The snapshot that a reset restores.
 pub const RESTORE_PATH: &str = "cluster-reset-restore-path";
-/// The variable that means the same as [`CONFIG`].
+/// The environment variable for [`CONFIG`].
 pub const CONFIG_VARIABLE: &str = "QUORATE_CONFIG";
-/// The variable that chooses which log lines are shown. Not an option: it is for a person at a terminal.
+/// The environment variable with the log filter. Not an option: it is for interactive use.
 pub const LOG_VARIABLE: &str = "QUORATE_LOG";
-/// Where the configuration is read from unless `--config` or `QUORATE_CONFIG` says otherwise.
+/// The default configuration file.
 pub const DEFAULT_CONFIG: &str = "/etc/quorate/config.yaml";
 
 const fn spec(name: &'static str, kind: Kind, default: &'static str, help: &'static str) -> Spec {
@@ -226,7 +226,7 @@ pub const OPTIONS: &[Spec] = &[
         "token",
         Kind::Text,
         "",
-        "The cluster's secret: the content of the file server/token, or a password of your own. Created at the first start if not set. Prefer token-file.",
+        "The cluster's secret: the content of the file server/token, or any password. Created at the first start if not set. Prefer token-file.",
     )),
     spec("token-file", Kind::Path, "", "File that contains the token."),
     spec(
@@ -236,7 +236,7 @@ pub const OPTIONS: &[Spec] = &[
         "URL of a server whose cluster to join. Reserved for clusters of several servers: a server without data refuses to start with it.",
     ),
     noted(
-        "the copy inside quorate, then beside it, then PATH",
+        "the copy inside quorate, then one next to it, then PATH",
         spec("etcd-binary", Kind::Path, "", "The etcd to run, version 3.4 to 3.7."),
     ),
     noted(
@@ -294,7 +294,7 @@ pub const OPTIONS: &[Spec] = &[
         "etcd-auto-defrag",
         Kind::Switch,
         "true",
-        "Defragment the database of a single-member cluster when it approaches its quota and at least half of it is free, and disarm NOSPACE when there is room.",
+        "Defragment the database of a single-member cluster when it approaches its quota and at least half of it is free, and disarm NOSPACE afterwards.",
     )),
     live(noted(
         "only near the quota",

@@ -1,6 +1,6 @@
-//! `--print-config`: the effective values as YAML, each with a comment that says where it came from.
+//! `--print-config`: the effective values as YAML, each with a comment that names its origin.
 //!
-//! The output is a valid `config.yaml` as long as nothing secret is set: secrets are masked.
+//! The output is a valid `config.yaml` unless a secret is set: secrets are masked.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -15,7 +15,8 @@ const MASK: &str = "'***'";
 pub fn print(resolved: &Resolved, config: &Config) -> String {
     let mut text = String::new();
     for spec in OPTIONS {
-        // Without a value the key would be a mistake beside `cluster-reset`, and this is to be a configuration.
+        // An empty value would be an error together with `cluster-reset`, and the output is to be a valid
+        // configuration.
         let comment = if spec.kind == Kind::Snapshot && !resolved.is_set(spec.name) { "# " } else { "" };
         let _ =
             writeln!(text, "{comment}{}: {}  # {}", spec.name, shown(spec, resolved, config), origins(spec, resolved));
@@ -29,7 +30,7 @@ fn shown(spec: &Spec, resolved: &Resolved, config: &Config) -> String {
         return if found.is_empty() { "~".into() } else { MASK.into() };
     }
     let texts: Vec<String> = match (spec.name, found.is_empty()) {
-        // What the host decides when nobody else does.
+        // Defaults that depend on the host.
         ("node-name", _) => vec![config.node_name.clone()],
         ("node-ip", true) => config.node_ips.iter().map(ToString::to_string).collect(),
         ("data-dir", _) => vec![config.data_dir.display().to_string()],

@@ -1,4 +1,4 @@
-//! Values as they were given: where they came from, what is checked of each, and how one text holds several.
+//! Values as given: their origin, their check, and the splitting of one text into several.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -26,7 +26,7 @@ impl Origin {
         self.clone()
     }
 
-    /// Of two, what has the higher rank counts.
+    /// The higher one has precedence.
     #[must_use]
     pub fn rank(&self) -> u8 {
         match self {
@@ -50,16 +50,16 @@ impl fmt::Display for Origin {
     }
 }
 
-/// What the command line and the environment say, before any file is read.
+/// The values from the command line and the environment, before any file is read.
 #[derive(Clone, Debug, Default)]
 pub struct RawOptions {
-    /// `--config` or `QUORATE_CONFIG`, with where it was said.
+    /// `--config` or `QUORATE_CONFIG`, with its origin.
     pub config: Option<(PathBuf, Origin)>,
-    /// By option name: the texts and where they were given.
+    /// By option name: the texts and their origin.
     pub options: BTreeMap<&'static str, (Vec<String>, Origin)>,
     /// `QUORATE_LOG`.
     pub log_filter: Option<String>,
-    /// What cannot even be read as text.
+    /// Values that are not text.
     pub problems: Vec<Problem>,
 }
 
@@ -69,8 +69,8 @@ impl RawOptions {
         Self::of_variables(|name| std::env::var_os(name))
     }
 
-    /// What variables say. An empty one counts as not set, as environment files have it, except where that would turn a
-    /// restore into something else.
+    /// Reads environment variables. An empty one counts as not set, as in environment files, except where that would
+    /// turn a restore into something else.
     fn of_variables(look: impl Fn(&str) -> Option<OsString>) -> Self {
         let mut given = Self::default();
         let is_set = |value: &OsString| !value.is_empty();
@@ -93,7 +93,7 @@ impl RawOptions {
         given
     }
 
-    /// With what `more` says, which counts more.
+    /// Merged with `more`, which has precedence.
     #[must_use]
     pub fn overridden_by(mut self, more: Self) -> Self {
         self.config = more.config.or(self.config);
@@ -105,7 +105,7 @@ impl RawOptions {
 }
 
 pub(super) fn check(spec: &Spec, text: &str, origin: &Origin, problems: &mut Vec<Problem>) {
-    if let Err(wants) = spec.kind.check(text) {
+    if let Err(requirement) = spec.kind.check(text) {
         let shown = if spec.secret { "***" } else { text };
         let message = match text.trim() {
             "" => format!("`{}` {wants}, and is empty", spec.name),

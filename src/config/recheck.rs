@@ -1,4 +1,4 @@
-//! Commands that read the same configuration again.
+//! Builds the commands in messages that read the same configuration again.
 
 use std::fmt::Write as _;
 
@@ -7,7 +7,7 @@ use crate::config::raw::{Origin, RawOptions};
 use crate::plan::command::Invocation;
 use crate::shell::quote;
 
-/// `quorate server --print-config` with the file, the variables and the flags that were given. Secrets are left out.
+/// `quorate server --print-config` with the given file, variables and flags, but without secrets.
 pub(super) fn command(given: &RawOptions) -> String {
     let mut variables = Vec::new();
     let mut flags = Vec::new();
@@ -30,11 +30,11 @@ pub(super) fn command(given: &RawOptions) -> String {
     format!("{}quorate server --print-config{}", variables.concat(), flags.concat())
 }
 
-/// Only meant once, by whoever typed it.
+/// One-time actions are not repeated.
 const ONCE: [&str; 2] = ["new-cluster", "cluster-reset"];
 
-/// How commands for the same server have to be called. What a variable said is repeated as a flag: the service's environment is
-/// not that of whoever reads the message.
+/// How to invoke commands for the same server. Variables are repeated as flags: the reader of the message does not have
+/// the environment of the service.
 pub(super) fn invocation(given: &RawOptions) -> Invocation {
     let mut invocation = Invocation::default();
     if let Some((path, _)) = &given.config {
@@ -48,7 +48,7 @@ pub(super) fn invocation(given: &RawOptions) -> Invocation {
             let flag = format!(" --{}={}", spec.name, quote(text));
             match spec.name {
                 "data-dir" => invocation.common.push_str(&flag),
-                // How it logs says nothing about what a command does.
+                // Logging options do not matter for a command.
                 "debug" | "log-format" => {}
                 _ => invocation.server.push_str(&flag),
             }

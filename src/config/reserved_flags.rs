@@ -1,16 +1,16 @@
-//! The settings of etcd's that `etcd-arg` may not touch, because quorate decides them or has promised otherwise.
+//! The etcd flags that `etcd-arg` may not set, because quorate controls them or depends on them.
 
-/// For a flag of etcd's that quorate owns, or that would break a promise: what to do instead.
+/// For a reserved flag of etcd: what to do instead.
 #[must_use]
 pub(super) fn owned(key: &str) -> Option<&'static str> {
     const DATA: &str = "use `data-dir`";
     const ADDRESS: &str = "use `node-ip` and the port options";
-    const TLS: &str = "certificates are made by quorate, see `tls-san`";
-    const BEGIN: &str = "how a cluster begins is decided by quorate";
+    const TLS: &str = "quorate creates the certificates, see `tls-san`";
+    const BEGIN: &str = "quorate controls how a cluster begins";
     const LOG: &str = "use `debug`, `log-format` and QUORATE_LOG";
     const NAME: &str = "use `node-name`";
-    const FILE: &str = "give single settings";
-    const FSYNC: &str = "without fsync, writes that were acknowledged are lost";
+    const FILE: &str = "use single settings";
+    const FSYNC: &str = "without fsync, acknowledged writes are lost";
     let instead = match key {
         "data-dir" | "wal-dir" => DATA,
         "name" => NAME,
@@ -39,7 +39,7 @@ pub(super) fn owned(key: &str) -> Option<&'static str> {
         | "peer-crl-file"
         | "peer-skip-client-san-verification"
         | "experimental-peer-skip-client-san-verification" => TLS,
-        // They would shut out the launcher itself, or other members.
+        // They would lock out the launcher or other members.
         _ if key.starts_with("client-cert-allowed-") || key.starts_with("peer-cert-allowed-") => TLS,
         "force-new-cluster" => BEGIN,
         "logger"

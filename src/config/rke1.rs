@@ -1,11 +1,11 @@
-//! RKE1's configuration: what a `cluster.yml` (a file with `services:` or `nodes:`) says of snapshots, in our own options.
+//! Translates RKE1's `cluster.yml` (a file with `services:` or `nodes:`) into quorate's snapshot options.
 //!
-//! Only `services.etcd` is read, and of that what belongs to recurring snapshots, as RKE itself reads it (its
-//! `types/rke_types.go` and `cluster/defaults.go`, 0.2 to 1.8): `null`, `""`, `0` and `{}`, which RKE's own tools write, are "not set".
-//! What is not set has RKE's defaults: `snapshot` on, `creation` 12h, `retention` 72h; in `backup_config`, `enabled`, `interval_hours`
-//! 12, `retention` 6. So only `snapshot: false` and `enabled: false` switch snapshots off. Where there is a `backup_config`, it counts,
-//! and the older keys do not. A key that is nearly one of these is a mistake, as in our own files. What any other source says about the
-//! same thing counts more.
+//! Only the keys of `services.etcd` about recurring snapshots are read, in the way of RKE itself (its
+//! `types/rke_types.go` and `cluster/defaults.go`, 0.2 to 1.8): `null`, `""`, `0` and `{}`, which RKE's tools write,
+//! are "not set" and have RKE's defaults: `snapshot` on, `creation` 12h, `retention` 72h; in `backup_config`,
+//! `enabled`, `interval_hours` 12, `retention` 6. So only `snapshot: false` and `enabled: false` switch snapshots off.
+//! A `backup_config` replaces the older keys. A key that is nearly one of these is an error, as in quorate's own files.
+//! Every other source has precedence.
 
 use crate::config::suggest;
 use crate::config::yaml::{Node, Value};
@@ -18,7 +18,7 @@ pub(super) const POLICY: &str = "etcd-snapshot-retention-policy";
 const TIMEOUT: &str = "etcd-snapshot-timeout";
 const DIR: &str = "etcd-snapshot-dir";
 
-/// Options that say the same thing in different ways: one of them from another source replaces all of a group from here.
+/// Groups of related options: one of them from another source replaces the whole group from here.
 const GROUPS: [&[&str]; 12] = [
     &[SCHEDULE, DISABLE],
     &[RETENTION, POLICY],
@@ -39,7 +39,7 @@ pub(super) fn group(name: &str) -> Option<&'static [&'static str]> {
     GROUPS.into_iter().find(|group| group.contains(&name))
 }
 
-/// True for what says how many are kept.
+/// True for retention options.
 pub(super) fn is_retention(name: &str) -> bool {
     name == RETENTION || name == POLICY
 }
@@ -59,7 +59,7 @@ pub(super) const S3: [(&str, &str); 7] = [
 const CREATION: u64 = 12 * 3600;
 const AGE: u64 = 72 * 3600;
 
-/// One mapping of the file: what it is called, which keys are read, and which others RKE1 has there.
+/// One mapping of the file: its name, the keys that are read, and other known keys of RKE1.
 struct Place {
     name: &'static str,
     read: &'static [&'static str],
@@ -103,10 +103,10 @@ const S3_BACKUP: Place = Place {
     read: &["access_key", "secret_key", "bucket_name", "region", "endpoint", "folder", "custom_ca"],
     others: &[],
 };
-/// What may be looked for one level too high.
+/// A nested mapping whose keys may be misplaced one level too high.
 const BELOW: [&Place; 2] = [&BACKUP, &S3_BACKUP];
 
-/// A text with the line that it comes from.
+/// A text with its line.
 pub(super) type WithLine<T> = (T, usize);
 
 /// What a `cluster.yml` comes to.
@@ -115,7 +115,7 @@ pub(super) struct Translated {
     pub(super) values: Vec<(&'static str, WithLine<String>)>,
     pub(super) notes: Vec<WithLine<String>>,
     pub(super) problems: Vec<WithLine<String>>,
-    /// Nothing is said of what is kept.
+    /// Retention is not set.
     pub(super) is_retention_default: bool,
     pub(super) retention_note: Option<WithLine<String>>,
 }
@@ -133,7 +133,7 @@ impl Translated {
         self.problems.push((text.into(), line));
     }
 
-    /// The entries of a mapping, whose keys are checked; nothing if it is not set, or something else, which is a problem.
+    /// The entries of a mapping, with their keys checked; `None` if it is not set, or not a mapping, which is reported.
     fn map<'n>(&mut self, place: &Place, node: &'n Node) -> &'n [(Node, Node)] {
         match &node.value {
             Value::Map(entries) => {
@@ -143,18 +143,18 @@ impl Translated {
             _ if node.is_blank() => &[],
             _ => {
                 let name = place.name.rsplit('.').next().unwrap_or(place.name);
-                self.problem(node.line, format!("`{name}` wants a mapping"));
+                self.problem(node.line, format!("`{name}` must be a mapping"));
                 &[]
             }
         }
     }
 
-    /// What `parse` makes of a value; nothing if it is not set, or wrong, which is a problem.
+    /// Parses a value; `None` if it is not set, or invalid, which is reported.
     fn one<T>(
         &mut self,
         entries: &[(Node, Node)],
         name: &str,
-        wants: &str,
+        requirement: &str,
         parse: impl Fn(&str) -> Parsed<T>,
     ) -> Option<WithLine<T>> {
         let node = find(entries, name).filter(|node| !node.is_blank())?;
@@ -166,13 +166,13 @@ impl Translated {
             Parsed::As(value) => Some((value, node.line)),
             Parsed::NotSet => None,
             Parsed::Wrong => {
-                self.problem(node.line, format!("`{name}` wants {wants}, not `{}`", escape_control(text)));
+                self.problem(node.line, format!("`{name}` requirement {requirement}, not `{}`", escape_control(text)));
                 None
             }
         }
     }
 
-    /// Says which keys are not read, and which are most likely meant for others.
+    /// Reports keys that are not read, and keys that are probably misspelt.
     fn check_keys(&mut self, place: &Place, entries: &[(Node, Node)]) {
         let mut others = Vec::new();
         let mut seen: Vec<&str> = Vec::new();
@@ -196,7 +196,7 @@ impl Translated {
             {
                 self.problem(
                     key.line,
-                    format!("`{shown}` does not belong into {}; `{meant}` stands below `{}`", place.name, below.name),
+                    format!("`{shown}` does not belong into {}; `{meant}` belongs below `{}`", place.name, below.name),
                 );
             } else {
                 others.push(shown);
@@ -204,12 +204,12 @@ impl Translated {
             seen.push(name);
         }
         if let (false, Some((key, _))) = (others.is_empty(), entries.first()) {
-            self.note(key.line, format!("of {}, these mean nothing to quorate: {}", place.name, others.join(", ")));
+            self.note(key.line, format!("quorate ignores these keys of {}: {}", place.name, others.join(", ")));
         }
     }
 }
 
-/// RKE1's keys have underscores; what differs in those, in case or in a letter or two is most likely meant for it.
+/// RKE1's keys have underscores; a key that differs in those, in case or in a letter or two is probably misspelt.
 fn meant(name: &str, known: &'static [&'static str]) -> Option<&'static str> {
     let plain = |text: &str| suggest::kebab(text).replace('-', "");
     let wrong = plain(name);
@@ -258,14 +258,14 @@ fn length(text: &str) -> Parsed<u64> {
     }
 }
 
-/// Translates the value of `services`, which is in `line`.
+/// Translates the value of `services` in `line`.
 pub(super) fn translate(line: usize, services: &Node) -> Translated {
     let mut out = Translated::default();
     let entries = out.map(&SERVICES, services);
     let nothing = Node { line, value: Value::Nothing };
     let node = find(entries, "etcd").unwrap_or(&nothing);
     let etcd = out.map(&ETCD, node);
-    // An empty mapping is one to RKE, too, and has its defaults.
+    // An empty mapping has RKE's defaults.
     let is_there = |found: &&Node| !found.is_blank() || matches!(found.value, Value::Map(_));
     match find(etcd, "backup_config").filter(is_there) {
         Some(found) => backup_config(&mut out, found, etcd),
@@ -277,18 +277,18 @@ pub(super) fn translate(line: usize, services: &Node) -> Translated {
 /// The older keys: an interval, and an age.
 fn rolling(out: &mut Translated, line: usize, etcd: &[(Node, Node)]) {
     let (is_on, at) = out.one(etcd, "snapshot", "true or false", truth).unwrap_or((true, line));
-    let wants = "a length of time such as 5m0s or 24h";
-    let (creation, creation_at) = out.one(etcd, "creation", wants, length).unwrap_or((CREATION, at));
-    let retention = out.one(etcd, "retention", wants, length);
+    let requirement = "a duration such as 5m0s or 24h";
+    let (creation, creation_at) = out.one(etcd, "creation", requirement, length).unwrap_or((CREATION, at));
+    let retention = out.one(etcd, "retention", requirement, length);
     out.is_retention_default = retention.is_none();
     let (retention, retention_at) = retention.unwrap_or((AGE, at));
     if !is_on {
         out.set(DISABLE, "true", at);
-        out.note(at, "no snapshots are taken on schedule, because `snapshot` is false");
+        out.note(at, "no scheduled snapshots: `snapshot` is false");
         return;
     }
     out.set(SCHEDULE, format!("@every {}", duration::format_go(creation)), creation_at);
-    // Whatever its age, the last one is worth more than none.
+    // The last one is kept regardless of its age.
     out.set(POLICY, format!("last=1,within={}", duration::format_age(retention)), retention_at);
     let what = format!(
         "`retention` is an age here: scheduled snapshots older than {} are deleted, except the newest",
@@ -317,14 +317,14 @@ fn backup_config(out: &mut Translated, found: &Node, etcd: &[(Node, Node)]) {
     let is_set = |name: &&str| find(etcd, name).is_some_and(|node| !node.is_blank());
     let older: Vec<&str> = ["snapshot", "creation", "retention"].into_iter().filter(is_set).collect();
     if !older.is_empty() {
-        out.note(found.line, format!("`backup_config` counts; the older {} of etcd do not", older.join(", ")));
+        out.note(found.line, format!("`backup_config` replaces the older {} of etcd", older.join(", ")));
     }
     let (is_on, at) = out.one(config, "enabled", "true or false", truth).unwrap_or((true, found.line));
     let (hours, hours_at) = out.one(config, "interval_hours", "a number of hours", positive).unwrap_or((12, at));
     let count = out.one(config, "retention", "a number of snapshots", positive);
     out.is_retention_default = count.is_none();
     let (count, count_at) = count.unwrap_or((6, at));
-    // Our names have no colons anyway.
+    // quorate's snapshot names have no colons anyway.
     out.one(config, "safe_timestamp", "true or false", truth);
     if let Some((seconds, line)) = out.one(config, "timeout", "a number of seconds", positive) {
         out.set(TIMEOUT, format!("{seconds}s"), line);
@@ -334,13 +334,13 @@ fn backup_config(out: &mut Translated, found: &Node, etcd: &[(Node, Node)]) {
     }
     if !is_on {
         out.set(DISABLE, "true", at);
-        out.note(at, "no snapshots are taken on schedule, because `backup_config` is not enabled");
+        out.note(at, "no scheduled snapshots: `backup_config` is not enabled");
         return;
     }
     out.set(SCHEDULE, format!("@every {hours}h"), hours_at);
     out.set(RETENTION, count.to_string(), count_at);
     let what = format!(
-        "`retention` is a count here, as the pages of RKE say: the newest {count} scheduled snapshots of this node are kept \
+        "`retention` is a count here, as in RKE's documentation: the newest {count} scheduled snapshots of this node are kept \
          (RKE's own code took it for an age, {count} times {hours} h; a page of Rancher's for days)"
     );
     out.retention_note = Some((what, count_at));

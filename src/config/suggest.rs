@@ -1,9 +1,9 @@
-//! Which known name a wrong one was probably meant to be.
+//! Suggests the known name that a wrong one was probably meant to be.
 //!
-//! Given a word and the names that exist, gives one that differs in a letter or two, or that has the same words and a few more
-//! (`s3-bucket`: `etcd-s3-bucket`), as long as there is only one such. Case, `_` and `camelCase` do not count. A name that
-//! destroys, exposes or switches off something is suggested for a spelling mistake of itself alone: whoever follows a suggestion
-//! has not read what it does.
+//! Given a word and the known names, returns the only one that differs in a letter or two, or that has the same words
+//! and a few more (`s3-bucket`: `etcd-s3-bucket`). Case, `_` and `camelCase` are ignored. A name that destroys, exposes
+//! or disables something is suggested only for its own misspelling: a user who follows a suggestion may not have read
+//! what it does.
 
 /// The name that `wrong` was probably meant to be.
 #[must_use]
@@ -28,17 +28,17 @@ pub fn closest<'a>(wrong: &str, names: impl Iterator<Item = &'a str>) -> Option<
     near.or(wider.filter(|_| !is_tied)).map(|(_, name)| name)
 }
 
-/// True if `name` may be suggested to somebody who wrote `wrong`.
+/// True if `name` may be suggested for `wrong`.
 #[must_use]
 pub fn is_fair(wrong: &str, name: &str) -> bool {
     closest(wrong, std::iter::once(name)).is_some()
 }
 
-/// Options, flags and subcommands that destroy, expose or switch off something.
+/// Options, flags and subcommands that destroy, expose or disable something.
 fn is_destructive(name: &str) -> bool {
     const DESTRUCTIVE: [&str; 15] = [
         "new-cluster",
-        // etcd's own.
+        // Flags of etcd.
         "force-new-cluster",
         "unsafe-no-fsync",
         "undo-reset",
@@ -59,7 +59,7 @@ fn is_destructive(name: &str) -> bool {
         || DESTRUCTIVE.contains(&format!("etcd-{name}").as_str())
 }
 
-/// How many letters are wrong, missing, too many or exchanged, if it is one or two; in a short word one.
+/// The edit distance (with transpositions), if it is one or two; in a short word one.
 fn letters_apart(wrong: &str, name: &str) -> Option<usize> {
     let most = match wrong.chars().count().min(name.chars().count()) {
         0..=2 => 0,
@@ -69,7 +69,7 @@ fn letters_apart(wrong: &str, name: &str) -> Option<usize> {
     Some(strsim::osa_distance(wrong, name)).filter(|distance| *distance <= most)
 }
 
-/// How many words `name` has more, if it has all of `wrong`'s in their order and is not much longer.
+/// The number of additional words of `name`, if it has all words of `wrong` in order and is not much longer.
 fn words_more(wrong: &str, name: &str) -> Option<usize> {
     const MAX_DISTANCE: usize = 2;
     let mut words = name.split('-');
@@ -147,7 +147,7 @@ mod tests {
             "zzz",
             "",
             "-",
-            // One of two: no guess.
+            // Ambiguous: no suggestion.
             "retention",
             "etcd-snapshot-cron",
             "etcd",

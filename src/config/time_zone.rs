@@ -1,20 +1,18 @@
-//! The time zone that schedules follow. The C library and ours take one that does not exist for UTC without a word.
+//! The time zone of schedules. The C library and chrono silently treat an unknown one as UTC.
 
 use std::path::Path;
 
 use crate::config::{Origin, Problem};
 use crate::text::escape_control;
 
-/// Where the descriptions of time zones are (`chrono`'s list, which is that of most systems).
+/// Directories of time zone files (chrono's list).
 const DIRECTORIES: [&str; 3] = ["/usr/share/zoneinfo", "/share/zoneinfo", "/etc/zoneinfo"];
 
 /// What is wrong with the value of `TZ`.
 pub(super) fn problem(value: Option<&str>) -> Option<Problem> {
     let zone = value.filter(|zone| !zone.is_empty() && !is_known(zone, &DIRECTORIES.map(Path::new)))?;
-    let message = format!(
-        "this host does not know the time zone `{}`, so schedules follow UTC; correct it, or install tzdata",
-        escape_control(zone)
-    );
+    let message =
+        format!("unknown time zone `{}`, so schedules use UTC; correct it, or install tzdata", escape_control(zone));
     Some(Problem { origin: Origin::Environment("TZ".into()), message })
 }
 
@@ -25,7 +23,7 @@ fn is_known(zone: &str, directories: &[&Path]) -> bool {
     is_utc || is_rule(zone) || directories.iter().any(|directory| directory.join(name).is_file())
 }
 
-/// A rule of its own, such as `CET-1CEST,M3.5.0,M10.5.0/3` (POSIX, XBD 8.3): a name of at least three letters, then the offset.
+/// A POSIX rule such as `CET-1CEST,M3.5.0,M10.5.0/3` (XBD 8.3): a name of at least three letters, then the offset.
 fn is_rule(zone: &str) -> bool {
     let rest = if let Some(quoted) = zone.strip_prefix('<') {
         quoted.split_once('>').map(|(_, rest)| rest)

@@ -1,4 +1,4 @@
-//! What the texts of the options may be, and what they mean.
+//! Checks and parses the texts of options.
 
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -15,7 +15,7 @@ impl Kind {
     /// Whether `text` is such a value.
     pub fn check(self, text: &str) -> Result<(), String> {
         if let Self::Choice(words) = self {
-            return if words.contains(&text) { Ok(()) } else { Err(format!("wants {}", words.join(" or "))) };
+            return if words.contains(&text) { Ok(()) } else { Err(format!("must be {}", words.join(" or "))) };
         }
         if let (Self::Retention, Err(NotAPolicy::Age { source, .. })) = (self, text.parse::<Policy>()) {
             return Err(source.to_string());
@@ -25,35 +25,34 @@ impl Kind {
             Self::Text | Self::Path => (!text.trim().is_empty(), "wants a value"),
             Self::Endpoint => return crate::config::s3::check_endpoint(text),
             Self::Snapshot => {
-                (!text.trim().is_empty(), "wants the snapshot to restore: a name, a path or s3://BUCKET/KEY")
+                (!text.trim().is_empty(), "must name the snapshot to restore: a name, a path or s3://BUCKET/KEY")
             }
-            Self::Port => (text.parse::<u16>().is_ok_and(|port| port > 0), "wants a port from 1 to 65535"),
-            Self::Millis => (millis(text).is_some(), "wants a whole number of milliseconds from 1 to 60000"),
-            Self::Bytes => (bytes(text).is_some(), "wants a number of bytes, such as 8589934592 or 8GiB"),
-            Self::Address => (IpAddr::from_str(text).is_ok(), "wants an IP address"),
+            Self::Port => (text.parse::<u16>().is_ok_and(|port| port > 0), "must be a port from 1 to 65535"),
+            Self::Millis => (millis(text).is_some(), "must be a whole number of milliseconds from 1 to 60000"),
+            Self::Bytes => (bytes(text).is_some(), "must be a number of bytes, such as 8589934592 or 8GiB"),
+            Self::Address => (IpAddr::from_str(text).is_ok(), "must be an IP address"),
             Self::DnsLabel => {
-                (is_label(&text.to_lowercase()), "wants a DNS label (letters, digits and inner hyphens, at most 63)")
+                (is_label(&text.to_lowercase()), "must be a DNS label (letters, digits and inner hyphens, at most 63)")
             }
-            Self::HostName => (is_host_name(text), "wants a DNS name or an IP address"),
-            Self::KeyValue => (pair(text).is_some(), "wants key=value"),
-            Self::Compression => (packing(text).is_some(), "wants true, false, zstd or zip"),
-            Self::Count => (text.parse::<u32>().is_ok(), "wants a whole number"),
-            Self::Number => (text.parse::<u64>().is_ok(), "wants a whole number"),
+            Self::HostName => (is_host_name(text), "must be a DNS name or an IP address"),
+            Self::KeyValue => (pair(text).is_some(), "must be key=value"),
+            Self::Compression => (packing(text).is_some(), "must be true, false, zstd or zip"),
+            Self::Count => (text.parse::<u32>().is_ok(), "must be a whole number"),
+            Self::Number => (text.parse::<u64>().is_ok(), "must be a whole number"),
             Self::Retention => (
                 text.parse::<Policy>().is_ok(),
-                "wants rules such as last=5,daily=7,weekly=4,monthly=12,yearly=3,within=30d",
+                "must be rules such as last=5,daily=7,weekly=4,monthly=12,yearly=3,within=30d",
             ),
             Self::Cron => return text.parse::<Schedule>().map(drop).map_err(|error| error.to_string()),
-            Self::Duration => (
-                duration::parse(text).is_some_and(|seconds| seconds > 0),
-                "wants a length of time such as 30s, 10m or 2h",
-            ),
+            Self::Duration => {
+                (duration::parse(text).is_some_and(|seconds| seconds > 0), "must be a duration such as 30s, 10m or 2h")
+            }
             Self::SnapshotName => {
-                (text.parse::<NamePrefix>().is_ok(), "wants letters, digits and . _ : + - only, at most 128")
+                (text.parse::<NamePrefix>().is_ok(), "must have only letters, digits and . _ : + -, at most 128")
             }
             Self::Choice(_) => (true, ""),
         };
-        if good { Ok(()) } else { Err(wants.to_owned()) }
+        if good { Ok(()) } else { Err(requirement.to_owned()) }
     }
 }
 
@@ -89,7 +88,7 @@ pub(super) fn bytes(text: &str) -> Option<u64> {
     ];
     let unit = UNITS.iter().find_map(|(unit, factor)| text.strip_suffix(unit).map(|number| (number, *factor)));
     let (number, factor) = unit.unwrap_or((text, 1));
-    // etcd takes a signed number.
+    // etcd accepts a signed number.
     number.trim().parse::<u64>().ok()?.checked_mul(factor).filter(|bytes| (1..=i64::MAX as u64).contains(bytes))
 }
 
@@ -103,7 +102,7 @@ fn is_host_name(text: &str) -> bool {
         return true;
     }
     let name = text.strip_prefix("*.").unwrap_or(text).to_ascii_lowercase();
-    // Four numbers with dots that are no address are a typing error, not a name.
+    // Four numbers with dots that are not an address are a mistake, not a name.
     let numeric = name.split('.').all(|label| label.chars().all(|c| c.is_ascii_digit()));
     name.len() <= 253 && !numeric && name.split('.').all(is_label)
 }

@@ -1,15 +1,15 @@
-//! One YAML file, read as keys and texts with the line of each.
+//! Reads a YAML file as keys and texts with the line of each.
 //!
-//! Given the text of a `config.yaml`, gives its top-level entries in order, duplicates and all, so that the caller can
-//! report every problem with its line. The syntax is read by saphyr-parser, which knows positions; what a plain scalar
-//! *is* (nothing, a truth value, a number, a text) is decided by `serde_yaml`. Values keep the text that was typed: a
-//! token of `0123` stays that. Never resolves tags, includes or variables.
+//! Given the text of a `config.yaml`, returns its top-level entries in order, including duplicates, so that the caller
+//! can report every problem with its line. saphyr-parser reads the syntax, because it knows positions; `serde_yaml`
+//! decides what a plain scalar is (null, boolean, number or text). Values keep the text as typed: a token `0123` stays
+//! `0123`. Never resolves tags, includes or variables.
 
 use std::collections::HashMap;
 
 use saphyr_parser::{Event, Parser, ScalarStyle};
 
-/// More nodes than any configuration has: a bound against files that unfold themselves through aliases.
+/// More nodes than any configuration has: a limit against files that expand through aliases.
 const MAX_NODES: usize = 10_000;
 const MAX_DEPTH: usize = 32;
 
@@ -21,7 +21,7 @@ pub struct Node {
 }
 
 impl Node {
-    /// True for what programs in Go write for "not set": nothing, an empty text, list or mapping.
+    /// True for what Go programs write for "not set": null, an empty text, list or mapping.
     #[must_use]
     pub fn is_blank(&self) -> bool {
         match &self.value {
@@ -40,7 +40,7 @@ pub enum Value {
     /// The text of a scalar as typed, without quotes.
     Text(String),
     List(Vec<Node>),
-    /// A mapping; no option takes one.
+    /// A mapping; no option accepts one.
     Map(Vec<(Node, Node)>),
 }
 
@@ -56,7 +56,7 @@ struct Reader<'input> {
     parser: Parser<'input, saphyr_parser::StrInput<'input>>,
     anchors: HashMap<usize, Node>,
     nodes: usize,
-    /// The error is one of the syntax, which a missing quote may be the cause of.
+    /// A syntax error, perhaps caused by missing quotes.
     is_syntax: bool,
 }
 
@@ -65,7 +65,7 @@ type Step<'input> = (Event<'input>, usize);
 /// The top-level entries of `text`, in order.
 ///
 /// # Errors
-/// If it is no YAML, not one document, or not a mapping at the top.
+/// If it is not YAML, has several documents, or is not a mapping at the top level.
 pub fn read(text: &str) -> Result<Vec<(Node, Node)>, SyntaxError> {
     let mut reader = Reader { parser: Parser::new_from_str(text), anchors: HashMap::new(), nodes: 0, is_syntax: false };
     let read = top(&mut reader);
@@ -83,7 +83,7 @@ fn top(reader: &mut Reader<'_>) -> Result<Vec<(Node, Node)>, SyntaxError> {
             _ => {
                 return Err(SyntaxError {
                     line,
-                    message: "a second document begins here; one file is one document".into(),
+                    message: "a second document begins here; a file must have only one".into(),
                 });
             }
         }
@@ -114,7 +114,7 @@ impl<'input> Reader<'input> {
         }
         let (anchor, value) = match event {
             Event::Scalar(text, style, anchor, tag) => {
-                // `&abc` and `!abc` are an anchor and a tag, with nothing behind: a password would be lost without a word.
+                // `&abc` and `!abc` are an anchor and a tag of an empty value: a password would be lost silently.
                 let is_local_tag = tag.is_some_and(|tag| tag.handle == "!");
                 if style == ScalarStyle::Plain && (is_local_tag || (anchor != 0 && text.is_empty())) {
                     self.is_syntax = true;
@@ -130,7 +130,7 @@ impl<'input> Reader<'input> {
             Event::Alias(id) => {
                 let Some(known) = self.anchors.get(&id).cloned() else {
                     self.is_syntax = true;
-                    return Err(SyntaxError { line, message: "an alias to an anchor that is not there".into() });
+                    return Err(SyntaxError { line, message: "an alias to an anchor that does not exist".into() });
                 };
                 self.nodes += weight(&known);
                 return Ok(Node { line, value: known.value });
@@ -169,10 +169,10 @@ impl<'input> Reader<'input> {
     }
 }
 
-/// What begins a value in a line up to `line` and cannot begin one without quotes: most likely the cause of a syntax error there.
+/// A value in a line up to `line` that begins with a character that needs quotes: probably the cause of a syntax error.
 fn unquoted(text: &str, line: usize) -> Option<SyntaxError> {
     const SPECIAL: [char; 6] = ['*', '@', '%', '`', '&', '!'];
-    // The parser notices some only in the next line.
+    // The parser reports some errors in the next line.
     let first = line.saturating_sub(2);
     let near = text.lines().enumerate().take(line).skip(first).collect::<Vec<_>>();
     near.into_iter().rev().find_map(|(index, content)| {
@@ -282,6 +282,6 @@ mod tests {
         for text in ["a: 5 * 3\n", "a: b@c\n", "a: '*'\n", "a: &x 1\nb: *x\n", "a: !!str 1\n", "a: 50%\n"] {
             assert!(read(text).is_ok(), "{text}: {:?}", read(text));
         }
-        assert!(read("a: [1\n").unwrap_err().message.contains("flow sequence"), "another mistake stays what it is");
+        assert!(read("a: [1\n").unwrap_err().message.contains("flow sequence"), "other errors are unchanged");
     }
 }

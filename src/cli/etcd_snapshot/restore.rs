@@ -66,8 +66,8 @@ impl Args {
 
 fn version(text: &str) -> Result<Version, String> {
     let full = if text.split('.').count() == 2 { format!("{text}.0") } else { text.to_owned() };
-    let version: Version = full.parse().map_err(|_| "wants a version such as 3.5".to_owned())?;
-    if version.is_supported() { Ok(version) } else { Err("wants 3.4 to 3.7".into()) }
+    let version: Version = full.parse().map_err(|_| "must be a version such as 3.5".to_owned())?;
+    if version.is_supported() { Ok(version) } else { Err("must be 3.4 to 3.7".into()) }
 }
 
 /// What does not go together.

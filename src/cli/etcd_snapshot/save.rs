@@ -48,9 +48,9 @@ pub(super) struct Args {
 }
 
 fn label(text: &str) -> Result<(String, String), String> {
-    let (key, value) = text.split_once('=').ok_or("wants key=value")?;
+    let (key, value) = text.split_once('=').ok_or("must be key=value")?;
     if key.is_empty() || text.chars().any(char::is_control) {
-        return Err("wants key=value, without control characters".into());
+        return Err("must be key=value, without control characters".into());
     }
     Ok((key.to_owned(), value.to_owned()))
 }

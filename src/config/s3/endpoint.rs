@@ -1,4 +1,4 @@
-//! Where the store is: what `etcd-s3-endpoint` says, and the region that follows from it.
+//! Parses `etcd-s3-endpoint`, and derives the region from it.
 
 use std::net::IpAddr;
 
@@ -9,15 +9,15 @@ use crate::config::s3::{S3ConfigError, wrong};
 use crate::text::escape_control;
 
 const OPTION: &str = "etcd-s3-endpoint";
-/// AWS itself, whose endpoints follow from the region.
+/// AWS, whose endpoints follow from the region.
 const AWS: &str = "s3.amazonaws.com";
 
 pub(super) struct Endpoint {
     pub(super) url: Option<String>,
-    /// For people: host, and port if there is one.
+    /// For messages: host, and port if there is one.
     pub(super) host: String,
     pub(super) is_plain: bool,
-    /// Without the scheme, the user's blanks and slashes.
+    /// Without scheme, surrounding blanks and slashes.
     rest: String,
 }
 
@@ -31,25 +31,25 @@ impl Endpoint {
         };
         let is_plain = match scheme.as_str() {
             "https" if insecure => {
-                return Err(wrong(OPTION, "says https, and `etcd-s3-insecure` says plain HTTP; keep one"));
+                return Err(wrong(OPTION, "has the scheme https, but `etcd-s3-insecure` means plain HTTP; remove one"));
             }
             "https" => false,
             "http" => true,
-            _ => return Err(wrong(OPTION, "wants a host, or a URL with http or https")),
+            _ => return Err(wrong(OPTION, "must be a host, or a URL with http or https")),
         };
         let rest = rest.trim_end_matches('/');
         let url = format!("{scheme}://{rest}");
         let parsed: Option<Uri> = url.parse().ok().filter(|_| !rest.contains(['?', '#', '@']));
         let Some(authority) = parsed.as_ref().and_then(Uri::authority).filter(|found| can_connect(found)) else {
-            // What is before it may be a password.
+            // The part before it may be a password.
             let shown = escape_control(rest.rsplit('@').next().unwrap_or_default());
-            return Err(wrong(OPTION, format!("wants a host, host:port or URL, not `{shown}`")));
+            return Err(wrong(OPTION, format!("must be a host, host:port or URL, not `{shown}`")));
         };
         let is_usual = rest == AWS && !is_plain;
         Ok(Self { host: authority.to_string(), url: (!is_usual).then_some(url), is_plain, rest: rest.to_owned() })
     }
 
-    /// Control panels show URLs that end with the bucket's name; the bucket would then be looked for within itself.
+    /// Control panels show URLs that end with the bucket name, which would then be used twice.
     pub(super) fn without(&self, bucket: &str) -> Result<(), S3ConfigError> {
         let (host, path) = self.rest.split_once('/').unwrap_or((&self.rest, ""));
         let without = match (path.rsplit_once('/'), host.strip_prefix(bucket).and_then(|rest| rest.strip_prefix('.'))) {
@@ -61,17 +61,17 @@ impl Endpoint {
         let without = escape_control(&without);
         Err(wrong(
             OPTION,
-            format!("has the bucket `{bucket}` in it, which belongs to etcd-s3-bucket only: write {without}"),
+            format!("contains the bucket `{bucket}`, which belongs to etcd-s3-bucket only: use {without}"),
         ))
     }
 
-    /// The region, if the host's name says it.
+    /// The region, if the host name contains it.
     pub(super) fn region(&self) -> Option<&str> {
         region_of(self.rest.split(['/', ':']).next()?)
     }
 }
 
-/// True if there can be such a host and port.
+/// True for a valid host and port.
 pub(super) fn can_connect(authority: &Authority) -> bool {
     let host = authority.host();
     let has_port = authority.as_str().rsplit('@').next().is_some_and(|rest| rest.len() > host.len());
@@ -79,7 +79,7 @@ pub(super) fn can_connect(authority: &Authority) -> bool {
     let is_host_good = if let Some(address) = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
         address.parse::<IpAddr>().is_ok_and(|address| address.is_ipv6())
     } else {
-        // Underscores: names of containers have them.
+        // Names of containers contain underscores.
         let is_good = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
         let is_part = |part: &str| !part.is_empty() && part.chars().all(is_good);
         let is_number = host.split('.').all(|part| part.chars().all(|c| c.is_ascii_digit()));
@@ -88,7 +88,7 @@ pub(super) fn can_connect(authority: &Authority) -> bool {
     is_port_good && is_host_good
 }
 
-/// What stands before and after the region in the hosts of known stores.
+/// The text before and after the region in the host names of known stores.
 const REGIONS: &[(&str, &str)] = &[
     ("s3.dualstack.", ".amazonaws.com"),
     ("s3-fips.dualstack.", ".amazonaws.com"),
@@ -112,14 +112,14 @@ const REGIONS: &[(&str, &str)] = &[
     ("cos.", ".myqcloud.com"),
 ];
 
-/// Stores that have one region for all.
+/// Stores with a single region.
 const WITHOUT_REGIONS: &[&str] = &[".r2.cloudflarestorage.com", "storage.googleapis.com"];
 
 fn region_of(host: &str) -> Option<&str> {
     if WITHOUT_REGIONS.iter().any(|store| host.ends_with(store)) {
         return Some("auto");
     }
-    // Oracle has the tenancy before it.
+    // Oracle's names begin with the tenancy.
     if let Some((_, region)) =
         host.strip_suffix(".oraclecloud.com").and_then(|rest| rest.split_once(".compat.objectstorage."))
     {

@@ -1,8 +1,8 @@
-//! Where snapshots go besides this node: the options `etcd-s3…`, and what they come to.
+//! Object storage: the options `etcd-s3…` and their evaluation.
 //!
-//! What was set is kept as it was written, because a request or the file of `etcd-s3-config-file` may add to it later; [`S3Config::target`]
-//! makes of it what can be connected to. Secrets never show in `Debug`. `endpoint` knows where the store is, `parse` what other single texts mean, `settings` reads the files that
-//! they name.
+//! Values are kept as text, because a request or the file of `etcd-s3-config-file` may add to them later;
+//! [`S3Config::target`] evaluates them. Secrets never appear in `Debug` output. `endpoint` parses the endpoint, `parse`
+//! other single texts, `settings` reads the files that they name.
 
 mod endpoint;
 mod parse;
@@ -25,7 +25,7 @@ pub use target::{Encryption, Keys, Lookup, Proxy, Target};
 use parse::{bucket_name, certificates, encryption, folder, proxy};
 use settings::read_settings;
 
-/// The switch; all other options begin with it and a hyphen.
+/// The switch; the names of all other options begin with it and a hyphen.
 pub const ENABLED: &str = "etcd-s3";
 
 const ACCESS_KEY: &str = "etcd-s3-access-key";
@@ -35,21 +35,21 @@ const TOKEN: &str = "etcd-s3-session-token";
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct S3Config {
     pub is_on: bool,
-    /// It was said on the command line: a snapshot to restore is one there.
+    /// Set on the command line: a snapshot to restore is one in S3.
     pub is_asked: bool,
-    /// How many scheduled ones of this node are kept there, if that was set.
+    /// The number of scheduled snapshots of this node to keep in S3, if set.
     pub retention: Option<u32>,
-    /// Nothing stays on disk after a verified upload.
+    /// Delete the local copy after a verified upload.
     pub only: bool,
     texts: BTreeMap<&'static str, Secret>,
 }
 
-/// What is wrong with one of the options.
+/// An invalid option.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{option}`: {what}")]
 pub struct S3ConfigError {
     pub option: &'static str,
-    /// What is wrong, and what would be right.
+    /// What is wrong, and what would be valid.
     pub what: String,
 }
 
@@ -63,7 +63,7 @@ impl Diagnostic for S3ConfigError {
     }
 }
 
-/// Files that are named in it, from the directory where it is said: whoever reads it may be in another one.
+/// Makes the paths in it absolute: another process may read them in another working directory.
 #[must_use]
 pub fn from_here(option: &str, text: &str) -> String {
     let absolute = |path: &str| std::path::absolute(path).ok().and_then(|path| path.to_str().map(str::to_owned));
@@ -79,19 +79,19 @@ fn wrong(option: &'static str, what: impl Into<String>) -> S3ConfigError {
     S3ConfigError { option, what: what.into() }
 }
 
-/// Whether `text` can be where a store is.
+/// Whether `text` is a valid endpoint.
 pub(super) fn check_endpoint(text: &str) -> Result<(), String> {
     Endpoint::of(Some(text), false).map(drop).map_err(|error| error.what)
 }
 
-/// True for an option of ours.
+/// True for an option of object storage.
 #[must_use]
 pub fn is_ours(name: &str) -> bool {
     name == ENABLED || name.starts_with("etcd-s3-")
 }
 
 impl S3Config {
-    /// What `resolved` says; what is wrong goes to `problems`.
+    /// The options in `resolved`; problems are added to `problems`.
     pub(super) fn of(resolved: &Resolved, reader: Reader, problems: &mut Vec<Problem>) -> Self {
         let mut texts = BTreeMap::new();
         for spec in OPTIONS.iter().filter(|spec| is_ours(spec.name)) {
@@ -99,15 +99,15 @@ impl S3Config {
                 texts.insert(spec.name, Secret::new(from_here(spec.name, text)));
             }
         }
-        // A token that was said farther away than the key is that of another key.
+        // A token from a source with lower precedence than the key belongs to another key.
         if resolved.origin(TOKEN).rank() < resolved.origin(ACCESS_KEY).rank() {
             texts.remove(TOKEN);
         }
         let config = Self::of_texts(texts);
         let is_asked = config.is_on && matches!(resolved.origin(ENABLED), crate::config::Origin::CommandLine(_));
         let config = Self { is_asked, ..config };
-        // What nobody uses yet may be unfinished. A command uses what the running server has, which may have read more of it (its own
-        // command line, its environment); what is wrong with the whole stops whatever goes there.
+        // Incomplete options are accepted while they are not used. A command uses those of the running server, which
+        // may have more of them (its command line, its environment); they are checked completely when they are used.
         if config.is_on
             && reader == Reader::Server
             && let Err(error) = config.target()
@@ -129,14 +129,12 @@ impl S3Config {
         }
     }
 
-    /// With what `more` says, by option name.
-    ///
-    /// # Errors
-    /// If one of them is no option of ours, or has a value that it cannot have.
+    /// Merged with `more`, by option name. # Errors If one of them is not an option of object storage, or has an
+    /// invalid value.
     pub fn with(&self, more: &BTreeMap<String, String>) -> Result<Self, S3ConfigError> {
         let mut texts = self.texts.clone();
         if more.contains_key(ACCESS_KEY) {
-            // That of the key which this one replaces.
+            // The session token of the replaced key.
             texts.remove(TOKEN);
         }
         for (name, text) in more {
@@ -149,19 +147,20 @@ impl S3Config {
         Ok(Self { is_asked: self.is_asked, ..Self::of_texts(texts) })
     }
 
-    /// All that was set, by option name, with the secrets: for the one process of ours that asks the server, as root, on its socket.
+    /// All values, by option name, including secrets: for the command that requests them as root over the control
+    /// socket.
     #[must_use]
     pub fn revealed(&self) -> BTreeMap<String, String> {
         self.texts.iter().map(|(name, text)| ((*name).to_owned(), text.reveal().to_owned())).collect()
     }
 
-    /// True if there is somewhere to look, whether snapshots are uploaded or not.
+    /// True if a bucket is configured, even if uploads are disabled.
     #[must_use]
     pub fn is_configured(&self) -> bool {
         self.texts.contains_key("etcd-s3-bucket") || self.texts.contains_key("etcd-s3-config-file")
     }
 
-    /// What it comes to. Files that it names are read now.
+    /// Evaluates the options, and reads the files that they name.
     pub fn target(&self) -> Result<Target, S3ConfigError> {
         let mut texts = self.texts.clone();
         if let Some(path) = self.texts.get("etcd-s3-config-file") {
@@ -175,7 +174,7 @@ impl S3Config {
         let one = |name: &str| texts.get(name).map(Secret::reveal).filter(|text| !text.is_empty());
         let is_on = |name| one(name).and_then(switch).unwrap_or(false);
         let endpoint = Endpoint::of(one("etcd-s3-endpoint"), is_on("etcd-s3-insecure"))?;
-        let bucket = one("etcd-s3-bucket").ok_or_else(|| wrong("etcd-s3-bucket", "wants the name of a bucket"))?;
+        let bucket = one("etcd-s3-bucket").ok_or_else(|| wrong("etcd-s3-bucket", "must be the name of a bucket"))?;
         let bucket = bucket_name(bucket)?;
         endpoint.without(&bucket)?;
         let keys = match (one("etcd-s3-access-key"), one("etcd-s3-secret-key")) {
@@ -185,8 +184,8 @@ impl S3Config {
                 secret_key: Secret::new(secret.trim().to_owned()),
                 session_token: one("etcd-s3-session-token").map(|token| Secret::new(token.trim().to_owned())),
             }),
-            (Some(_), None) => return Err(wrong("etcd-s3-secret-key", "is not set, and `etcd-s3-access-key` is")),
-            (None, Some(_)) => return Err(wrong("etcd-s3-access-key", "is not set, and `etcd-s3-secret-key` is")),
+            (Some(_), None) => return Err(wrong("etcd-s3-secret-key", "is not set, but `etcd-s3-access-key` is")),
+            (None, Some(_)) => return Err(wrong("etcd-s3-access-key", "is not set, but `etcd-s3-secret-key` is")),
             (None, None) => None,
         };
         let seconds = one("etcd-s3-timeout").and_then(duration::parse).unwrap_or(30);
@@ -257,13 +256,13 @@ mod tests {
         }
         for (texts, expected) in [
             (&[("-endpoint", "https://x"), ("-insecure", "yes")][..], "keep one"),
-            (&[("-endpoint", "https://x/backups")], "has the bucket `backups` in it"),
-            (&[("-bucket", "a/b")], "is no name of a bucket"),
+            (&[("-endpoint", "https://x/backups")], "contains the bucket `backups`"),
+            (&[("-bucket", "a/b")], "is not a valid bucket name"),
             (&[("-folder", "a//b")], "single slashes"),
             (&[("-folder", "a/../b")], "single slashes"),
-            (&[("-access-key", "a")], "is not set, and `etcd-s3-access-key` is"),
-            (&[("-proxy", "proxy")], "wants a URL"),
-            (&[("-sse", "AES128")], "wants AES256"),
+            (&[("-access-key", "a")], "is not set, but `etcd-s3-access-key` is"),
+            (&[("-proxy", "proxy")], "must be a URL"),
+            (&[("-sse", "AES128")], "must be AES256"),
             (&[("-endpoint-ca", "-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----")], "PEM"),
         ] {
             let error = target(texts).unwrap_err();
@@ -327,6 +326,9 @@ mod tests {
         let config = config(&[&[("-bucket", "backups")][..], &keys].concat());
         let target = config.target().unwrap();
         assert!(!format!("{config:?}{target:?}").contains("hunter2"));
-        assert!(S3Config::default().with(&[("data-dir".to_owned(), "/x".to_owned())].into()).is_err(), "none of ours");
+        assert!(
+            S3Config::default().with(&[("data-dir".to_owned(), "/x".to_owned())].into()).is_err(),
+            "not an option of object storage"
+        );
     }
 }

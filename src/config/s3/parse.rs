@@ -1,4 +1,4 @@
-//! What the texts of single options mean.
+//! Parses single options.
 
 use std::path::Path;
 
@@ -10,19 +10,19 @@ use crate::config::s3::endpoint::can_connect;
 use crate::config::s3::settings::{read_file, read_private};
 use crate::config::s3::{Encryption, S3ConfigError, Secret, wrong};
 
-/// A key for SSE-C has so many bytes.
+/// Length of an SSE-C key in bytes.
 const SSE_C_KEY: usize = 32;
 
 pub(super) fn bucket_name(text: &str) -> Result<String, S3ConfigError> {
     const OPTION: &str = "etcd-s3-bucket";
     let name = text.strip_prefix("s3://").unwrap_or(text).trim_end_matches('/');
-    // What the store allows, it says itself; this only keeps mistakes from becoming parts of a URL.
+    // The store checks the name; this only prevents mistakes in a URL.
     let is_good = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     if name.len() < 3 || name.len() > 255 || !name.chars().all(is_good) || name.starts_with('.') {
         let shown = crate::text::escape_control(text);
         return Err(wrong(
             OPTION,
-            format!("`{shown}` is no name of a bucket: 3 to 63 lower-case letters, digits, dots and hyphens"),
+            format!("`{shown}` is not a valid bucket name: 3 to 63 lower-case letters, digits, dots and hyphens"),
         ));
     }
     Ok(name.to_owned())
@@ -32,7 +32,7 @@ pub(super) fn folder(text: &str) -> Result<String, S3ConfigError> {
     let folder = text.trim_matches('/');
     let is_odd = folder.split('/').any(|part| matches!(part, "." | "..") || (part.is_empty() && !folder.is_empty()));
     if is_odd || folder.chars().any(char::is_control) || folder.len() > 512 {
-        return Err(wrong("etcd-s3-folder", "wants names with single slashes between them"));
+        return Err(wrong("etcd-s3-folder", "must be names with single slashes between them"));
     }
     Ok(folder.to_owned())
 }
@@ -42,16 +42,15 @@ pub(super) fn proxy(text: &str) -> Result<String, S3ConfigError> {
     let is_good = parsed.is_some_and(|uri| {
         matches!(uri.scheme_str(), Some("http" | "https")) && uri.authority().is_some_and(can_connect)
     });
-    // A URL may have a password in it.
+    // A URL may contain a password.
     if is_good {
         Ok(text.to_owned())
     } else {
-        Err(wrong("etcd-s3-proxy", "wants a URL such as http://proxy:3128, or none"))
+        Err(wrong("etcd-s3-proxy", "must be a URL such as http://proxy:3128, or none"))
     }
 }
 
-/// PEM as it is, or any number of paths and base64 texts with white space between them.
-/// The same, with whatever is a path made absolute.
+/// PEM, or any number of paths and base64 texts separated by white space. Returns the same with absolute paths.
 pub(super) fn with_absolute_paths(text: &str) -> String {
     if text.contains(PEM) {
         return text.to_owned();
@@ -70,15 +69,15 @@ fn in_base64(part: &str) -> Option<Vec<u8>> {
 pub(super) fn certificates(text: &str) -> Result<Vec<Vec<u8>>, S3ConfigError> {
     const OPTION: &str = "etcd-s3-endpoint-ca";
     if text.contains(PEM) {
-        // Inline, sometimes with its lines joined by `\n` as text.
+        // Inline, sometimes with literal `\n` between its lines.
         let pem = text.replace("\\n", "\n").into_bytes();
-        check_certificates(OPTION, "what is given", &pem)?;
+        check_certificates(OPTION, "the given text", &pem)?;
         return Ok(vec![pem]);
     }
     text.split_whitespace()
         .map(|part| {
             let (pem, shown) = match in_base64(part) {
-                Some(bytes) => (bytes, "what is given"),
+                Some(bytes) => (bytes, "the given text"),
                 None => (read_file(OPTION, Path::new(part))?, part),
             };
             check_certificates(OPTION, shown, &pem)?;
@@ -89,17 +88,17 @@ pub(super) fn certificates(text: &str) -> Result<Vec<Vec<u8>>, S3ConfigError> {
 
 const PEM: &str = "-----BEGIN CERTIFICATE-----";
 
-/// What TLS cannot take is told here, and not when it is needed.
+/// Certificates that TLS cannot use are reported here, not when they are needed.
 fn check_certificates(option: &'static str, shown: &str, pem: &[u8]) -> Result<(), S3ConfigError> {
     let shown = crate::text::escape_control(shown);
     let ders: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
-    let ders = ders.map_err(|error| wrong(option, format!("{shown} is no PEM: {error:?}")))?;
+    let ders = ders.map_err(|error| wrong(option, format!("{shown} is not PEM: {error:?}")))?;
     if ders.is_empty() {
-        return Err(wrong(option, format!("there is no certificate in {shown}")));
+        return Err(wrong(option, format!("{shown} contains no certificate")));
     }
     let mut roots = rustls::RootCertStore::empty();
     ders.into_iter().try_for_each(|der| {
-        roots.add(der).map_err(|error| wrong(option, format!("a certificate in {shown} cannot be used: {error}")))
+        roots.add(der).map_err(|error| wrong(option, format!("{shown} contains an unusable certificate: {error}")))
     })
 }
 
@@ -116,11 +115,11 @@ pub(super) fn encryption(text: &str) -> Result<Encryption, S3ConfigError> {
             if key.len() != SSE_C_KEY {
                 return Err(wrong(
                     OPTION,
-                    format!("{path} does not hold a key of {SSE_C_KEY} bytes, as they are or in base64"),
+                    format!("{path} does not contain a key of {SSE_C_KEY} bytes, raw or in base64"),
                 ));
             }
             Ok(Encryption::Customer(Secret::new(base64::encode(key))))
         }
-        _ => Err(wrong(OPTION, "wants AES256, aws:kms, aws:kms:KEY or sse-c:FILE")),
+        _ => Err(wrong(OPTION, "must be AES256, aws:kms, aws:kms:KEY or sse-c:FILE")),
     }
 }

@@ -1,4 +1,4 @@
-//! Files that options name: that of `etcd-s3-config-file` with further settings, and those with certificates and keys.
+//! Files that options name: `etcd-s3-config-file` with further settings, certificates and keys.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,25 +15,25 @@ use crate::text::duration;
 pub(super) fn read_file(option: &'static str, path: &Path) -> Result<Vec<u8>, S3ConfigError> {
     host::read_small(path).map_err(|error| {
         let why = match error.kind() {
-            std::io::ErrorKind::NotFound => "there is no such file".to_owned(),
+            std::io::ErrorKind::NotFound => "the file does not exist".to_owned(),
             _ => error.to_string(),
         };
         wrong(option, format!("{}: {why}", crate::text::escape_control(&path.display().to_string())))
     })
 }
 
-/// A file with a secret in it must not be for everybody.
+/// A file with a secret must not be readable for all users.
 pub(super) fn read_private(option: &'static str, path: &Path) -> Result<Vec<u8>, S3ConfigError> {
     let bytes = read_file(option, path)?;
     let mode = fs::metadata(path).map_or(0, |found| found.permissions().mode());
     if mode & 0o077 != 0 {
         let path = path.display();
-        return Err(wrong(option, format!("{path} can be read by others than its owner; chmod 600 {path}")));
+        return Err(wrong(option, format!("{path} is readable for other users than its owner; chmod 600 {path}")));
     }
     Ok(bytes)
 }
 
-/// What AWS' own tools call them.
+/// The names in AWS's own tools.
 const AWS_NAMES: [(&str, &str); 8] = [
     ("AWS_ACCESS_KEY_ID", "etcd-s3-access-key"),
     ("AWS_SECRET_ACCESS_KEY", "etcd-s3-secret-key"),
@@ -44,11 +44,12 @@ const AWS_NAMES: [(&str, &str); 8] = [
     ("AWS_ENDPOINT_URL", "etcd-s3-endpoint"),
     ("AWS_CA_BUNDLE", "etcd-s3-endpoint-ca"),
 ];
-/// To AWS' tools, `AWS_REGION` counts more, and the endpoint of a service more than the general one.
+/// In AWS's tools, `AWS_REGION` has precedence, and the endpoint of a service over the general one.
 const AWS_DEFAULT_REGION: &str = "AWS_DEFAULT_REGION";
 const FALLBACK_NAMES: [&str; 2] = [AWS_DEFAULT_REGION, "AWS_ENDPOINT_URL"];
 
-/// The option that a name in a file of settings means: with or without `etcd-s3-`, as a variable, or as AWS' tools or RKE1 call it.
+/// The option for a name in a settings file: with or without `etcd-s3-`, as a variable, or the name in AWS's tools or
+/// RKE1.
 fn meant(name: &str) -> Option<&'static str> {
     let lower = name.trim().to_lowercase().replace('_', "-");
     let lower = lower.strip_prefix("quorate-").unwrap_or(&lower);
@@ -62,7 +63,7 @@ fn meant(name: &str) -> Option<&'static str> {
     options::find(&full).map(|spec| spec.name).filter(|name| is_here(name))
 }
 
-/// It says how to reach the store; whether, and what is kept, is said where the server's other settings are.
+/// The file configures the connection only; whether to upload, and retention, belong to the server's configuration.
 fn is_here(name: &str) -> bool {
     const ELSEWHERE: [&str; 3] = ["etcd-s3-config-file", "etcd-s3-only", "etcd-s3-retention"];
     name.starts_with("etcd-s3-") && !ELSEWHERE.contains(&name)
@@ -71,8 +72,7 @@ fn is_here(name: &str) -> bool {
 fn unknown(name: &str) -> String {
     let shown = crate::text::escape_control(name);
     if ["apiVersion", "stringData", "data"].contains(&name) {
-        return "this is a Secret of Kubernetes: put what stands below `stringData` into the file, at the left margin"
-            .into();
+        return "this is a Kubernetes Secret: use only the entries below `stringData`, without indentation".into();
     }
     let ours = || options::OPTIONS.iter().map(|spec| spec.name).filter(|name| is_here(name));
     let long = format!("etcd-s3-{}", suggest::kebab(name));
@@ -85,12 +85,12 @@ fn unknown(name: &str) -> String {
     }
 }
 
-/// What programs in Go write for "not set", beside nothing at all.
+/// What Go programs write for "not set", in addition to an empty value.
 fn is_zero(kind: Kind, value: &str) -> bool {
     kind == Kind::Duration && (value == "0" || duration::parse(value) == Some(0))
 }
 
-/// The file of `etcd-s3-config-file`: YAML, or lines of `NAME=value`. What is empty is not set.
+/// Parses `etcd-s3-config-file`: YAML, or lines of `NAME=value`. Empty values are not set.
 pub(super) fn read_settings(path: &Path) -> Result<BTreeMap<&'static str, Secret>, S3ConfigError> {
     const OPTION: &str = "etcd-s3-config-file";
     let shown = path.display();
@@ -106,7 +106,7 @@ pub(super) fn read_settings(path: &Path) -> Result<BTreeMap<&'static str, Secret
     found.map_err(|(line, what)| wrong(OPTION, format!("{shown}:{line}: {what}")))
 }
 
-/// The entries by option; what is wrong with the first that is not good, and its line.
+/// The entries by option; or the first invalid one with its line.
 fn checked(entries: Vec<(usize, String, String)>) -> Result<BTreeMap<&'static str, Secret>, (usize, String)> {
     let mut found: BTreeMap<&'static str, (bool, Secret)> = BTreeMap::new();
     for (line, name, value) in entries {
@@ -117,7 +117,7 @@ fn checked(entries: Vec<(usize, String, String)>) -> Result<BTreeMap<&'static st
         if is_zero(spec.kind, value.trim()) {
             continue;
         }
-        spec.kind.check(&value).map_err(|wants| (line, format!("`{}` {wants}", spec.name)))?;
+        spec.kind.check(&value).map_err(|requirement| (line, format!("`{}` {requirement}", spec.name)))?;
         let is_lesser = FALLBACK_NAMES.contains(&name.trim());
         match found.get(spec.name) {
             Some((was_lesser, _)) if *was_lesser == is_lesser => {
@@ -140,7 +140,7 @@ fn env_entries(text: &str) -> Entries {
             continue;
         }
         let line = line.strip_prefix("export ").unwrap_or(line);
-        let (name, value) = line.split_once('=').ok_or((index + 1, "wants NAME=value".to_owned()))?;
+        let (name, value) = line.split_once('=').ok_or((index + 1, "must be NAME=value".to_owned()))?;
         let value = value.trim();
         let unquoted = ['"', '\''].iter().find_map(|quote| value.strip_prefix(*quote)?.strip_suffix(*quote));
         entries.push((index + 1, name.to_owned(), unquoted.unwrap_or(value).to_owned()));
@@ -156,9 +156,9 @@ fn yaml_entries(text: &str) -> Entries {
         match (key.value, value.value) {
             (Value::Text(name), Value::Text(value)) => entries.push((key.line, name, value)),
             (Value::Text(_), _) if is_blank => {}
-            // A Secret of Kubernetes, which has a mapping somewhere.
+            // A Kubernetes Secret, which has a mapping.
             (Value::Text(name), _) if meant(&name).is_none() => return Err((key.line, unknown(&name))),
-            _ => return Err((key.line, "wants `name: value`".into())),
+            _ => return Err((key.line, "must be `name: value`".into())),
         }
     }
     Ok(entries)
@@ -206,10 +206,10 @@ mod tests {
             ("a: b\nregoin: x", ":1: unknown name `a`"),
             ("region: a\nregoin: x", ":2: unknown name `regoin`; did you mean `etcd-s3-region`?"),
             ("region: a\nREGION: b", ":2: `etcd-s3-region` is given twice"),
-            ("etcd-s3-timeout: soon", ":1: `etcd-s3-timeout` wants a length of time"),
-            ("apiVersion: v1\nkind: Secret\nstringData: {etcd-s3-bucket: x}", "a Secret of Kubernetes"),
-            ("stringData: {etcd-s3-bucket: x}", "a Secret of Kubernetes"),
-            ("bucket: [a]", "wants `name: value`"),
+            ("etcd-s3-timeout: soon", ":1: `etcd-s3-timeout` must be a length of time"),
+            ("apiVersion: v1\nkind: Secret\nstringData: {etcd-s3-bucket: x}", "a Kubernetes Secret"),
+            ("stringData: {etcd-s3-bucket: x}", "a Kubernetes Secret"),
+            ("bucket: [a]", "must be `name: value`"),
             ("etcd-s3-insecure-skip-verify: true", "did you mean `etcd-s3-skip-ssl-verify`?"),
         ] {
             let error = read(text).unwrap_err();

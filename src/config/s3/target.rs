@@ -1,14 +1,14 @@
-//! What the options of object storage come to: what can be connected to.
+//! The evaluated options of object storage: everything that a connection needs.
 
 use std::fmt;
 use std::time::Duration;
 
 use crate::config::s3::Secret;
 
-/// How the bucket goes into the URL.
+/// Where the bucket is in the URL.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Lookup {
-    /// Into the host's name at AWS, into the path elsewhere.
+    /// In the host name at AWS, in the path elsewhere.
     #[default]
     Auto,
     Dns,
@@ -17,7 +17,7 @@ pub enum Lookup {
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Proxy {
-    /// The one that `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` say.
+    /// From `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY`.
     #[default]
     Environment,
     None,
@@ -29,9 +29,9 @@ pub enum Proxy {
 pub enum Encryption {
     /// With a key of the store's.
     Aes256,
-    /// With a key of the key management service; its own default one if none is named.
+    /// With a key of the key management service, by default its default key.
     Kms(Option<String>),
-    /// With this key, base64, which the store does not keep.
+    /// With this key, in base64, which the store does not keep.
     Customer(Secret),
 }
 
@@ -47,24 +47,24 @@ pub struct Keys {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
-    /// A URL; nothing for AWS, whose endpoints follow from the region.
+    /// A URL; `None` for AWS, whose endpoints follow from the region.
     pub endpoint: Option<String>,
     pub host: String,
     pub is_plain: bool,
-    /// PEM, beside the system's roots.
+    /// PEM, in addition to the system's roots.
     pub cas: Vec<Vec<u8>>,
     pub skip_verify: bool,
     /// `us-east-1` and the like.
     pub region: String,
     pub bucket: String,
-    /// Where in it, without slashes around; empty for the bucket itself.
+    /// The folder in the bucket, without surrounding slashes; empty for the bucket itself.
     pub folder: String,
     /// How it goes into the URL.
     pub lookup: Lookup,
-    /// Given ones; otherwise they are looked for as AWS' own tools do.
+    /// Configured credentials; otherwise the AWS credential chain is used.
     pub keys: Option<Keys>,
     pub proxy: Proxy,
-    /// Nothing happens for so long: something is wrong.
+    /// The inactivity timeout.
     pub timeout: Duration,
     pub encryption: Option<Encryption>,
     /// Such as `STANDARD_IA`.
@@ -72,7 +72,7 @@ pub struct Target {
 }
 
 impl Target {
-    /// The folder as keys begin with it: with a slash at its end, or empty. So `prod` is never the beginning of `prod-2`.
+    /// The folder as a key prefix: with a trailing slash, or empty. So `prod` never matches `prod-2`.
     #[must_use]
     pub fn prefix(&self) -> String {
         if self.folder.is_empty() { String::new() } else { format!("{}/", self.folder) }
