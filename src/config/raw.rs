@@ -108,10 +108,10 @@ pub(super) fn check(spec: &Spec, text: &str, origin: &Origin, problems: &mut Vec
     if let Err(requirement) = spec.kind.check(text) {
         let shown = if spec.secret { "***" } else { text };
         let message = match text.trim() {
-            "" => format!("`{}` {wants}, and is empty", spec.name),
+            "" => format!("`{}` {requirement}, and is empty", spec.name),
             // Which part of it is wrong is said already, and another may be a password.
-            _ if spec.kind == Kind::Endpoint => format!("`{}` {wants}", spec.name),
-            _ => format!("`{}` {wants}, not `{}`", spec.name, crate::text::escape_control(shown)),
+            _ if spec.kind == Kind::Endpoint => format!("`{}` {requirement}", spec.name),
+            _ => format!("`{}` {requirement}, not `{}`", spec.name, crate::text::escape_control(shown)),
         };
         problems.push(Problem { origin: origin.clone(), message });
     }

@@ -20,9 +20,9 @@ impl Kind {
         if let (Self::Retention, Err(NotAPolicy::Age { source, .. })) = (self, text.parse::<Policy>()) {
             return Err(source.to_string());
         }
-        let (good, wants) = match self {
-            Self::Switch => (switch(text).is_some(), "wants true or false"),
-            Self::Text | Self::Path => (!text.trim().is_empty(), "wants a value"),
+        let (good, requirement) = match self {
+            Self::Switch => (switch(text).is_some(), "must be true or false"),
+            Self::Text | Self::Path => (!text.trim().is_empty(), "must have a value"),
             Self::Endpoint => return crate::config::s3::check_endpoint(text),
             Self::Snapshot => {
                 (!text.trim().is_empty(), "must name the snapshot to restore: a name, a path or s3://BUCKET/KEY")
