@@ -4,9 +4,9 @@ use crate::cli::output::{self, Format};
 use crate::cli::request::call_server;
 use crate::cli::{Intent, locate};
 use crate::config::RawOptions;
-use crate::control::routes::maintenance::Request;
+use crate::control::api::maintenance::Defragmented;
+use crate::control::api::maintenance::MaintenanceRequest;
 use crate::error::{AppError, Exit};
-use crate::server::maintenance::Defragmented;
 use crate::text::format_bytes;
 
 /// Rewrites the database file without its free pages. This member serves no requests meanwhile, which takes some seconds for each
@@ -27,7 +27,7 @@ pub(super) struct Args {
 
 pub(super) fn run(given: &RawOptions, args: &Args) -> Result<Exit, AppError> {
     let config = locate(given, Intent::Write)?;
-    let request = Request { wait: args.wait };
+    let request = MaintenanceRequest { wait: args.wait };
     let done: Defragmented = call_server(&config, "/v1/defrag", &request, "quorate status", |_, _, _| {})?;
     if !output::structured(&done, args.output)? {
         output::print_stdout(&told(&done))?;

@@ -7,8 +7,8 @@ use serde::de::DeserializeOwned;
 
 use crate::cli::block_on;
 use crate::config::Config;
+use crate::control::api::events::Event;
 use crate::control::client;
-use crate::control::routes::stream::Event;
 use crate::datadir::DataDir;
 use crate::error::{AppError, Code, Diagnostic, ErrorReport};
 

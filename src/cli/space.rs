@@ -11,13 +11,13 @@ use crate::cli::output::{self, Format, WIDTH, truncate, wrap_text};
 use crate::cli::request::call_server;
 use crate::cli::{Intent, block_on, locate, status};
 use crate::config::{Config, RawOptions};
-use crate::control::routes::maintenance::Request;
-use crate::control::routes::status::Status;
+use crate::control::api::maintenance::MaintenanceRequest;
+use crate::control::api::maintenance::Reclaimed;
+use crate::control::api::status::Status;
 use crate::datadir::DataDir;
 use crate::error::{AppError, Code, Diagnostic, Exit};
 use crate::etcd::client::{EtcdClient, Size};
 use crate::plan::defrag;
-use crate::server::maintenance::Reclaimed;
 use crate::snapshot::live::{PinnedDatabase, PinnedDatabaseError};
 use crate::snapshot::usage::{self, Share, Usage};
 use crate::text::{escape_control, format_bytes};
@@ -146,7 +146,7 @@ pub(super) fn run(given: &RawOptions, args: &Args) -> Result<Exit, AppError> {
 }
 
 fn free(config: &Config, args: &Args) -> Result<Exit, AppError> {
-    let request = Request { wait: args.wait };
+    let request = MaintenanceRequest { wait: args.wait };
     let freed: Reclaimed = call_server(config, "/v1/free", &request, "quorate space", |_, _, _| {})?;
     if !output::structured(&freed, args.output)? {
         let what = if freed.is_compacted { "history was given up" } else { "there was no history to give up" };

@@ -3,8 +3,10 @@
 //! HTTP over `S/quorate.sock` (0600, in a 0700 directory: whoever reaches it is the owner of the data), and the parts that
 //! monitoring needs on a loopback port. A route is a file in `routes/`; policy is elsewhere.
 
+pub mod api;
 pub mod client;
 mod connections;
+pub mod rights;
 pub mod routes;
 mod socket;
 
@@ -13,12 +15,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::routing::{get, post};
 use tokio::net::{TcpListener, UnixListener};
 
 use crate::datadir::DataDir;
 use crate::server::state::ServerState;
 use connections::accept;
+use rights::Listener;
 
 pub use socket::SocketError;
 
@@ -53,25 +55,13 @@ impl Listeners {
 
 /// Serves until dropped.
 pub async fn serve(listeners: Listeners, shared: Arc<ServerState>) {
-    let public = Router::new()
-        .route("/livez", get(routes::health::live))
-        .route("/readyz", get(routes::health::ready))
-        .route("/metrics", get(routes::metrics::metrics));
-    let private = public
-        .clone()
-        .route("/v1/status", get(routes::status::status))
-        .route("/v1/s3", post(routes::s3::s3))
-        .route("/v1/s3/credentials", post(routes::s3::lend))
-        .route("/v1/snapshots", post(routes::snapshots::save))
-        .route("/v1/defrag", post(routes::maintenance::defragment))
-        .route("/v1/free", post(routes::maintenance::free))
-        .with_state(shared.clone());
-    let public = public.with_state(shared.clone());
-    let again = bind_again(&shared.data, private.clone());
+    let monitoring = rights::router(Listener::Monitoring, &shared);
+    let socket = rights::router(Listener::Socket, &shared);
+    let again = bind_again(&shared.data, socket.clone());
     // Only the owner reaches the socket, and snapshots and defragmentations take as long as they take.
     tokio::join!(
-        accept(listeners.monitoring, public, REQUEST_TIMEOUT),
-        accept(listeners.socket, private, STREAM_TIMEOUT),
+        accept(listeners.monitoring, monitoring, REQUEST_TIMEOUT),
+        accept(listeners.socket, socket, STREAM_TIMEOUT),
         again
     );
 }

@@ -22,6 +22,7 @@ use crate::etcd::settings::{Setting, settings};
 use crate::etcd::supervisor::{Launch, Supervisor};
 use crate::faults;
 use crate::server::condition::LoggedProblems;
+use crate::server::disk_sample::DiskSampler;
 use crate::server::health::HealthMonitor;
 use crate::server::maintenance::{self, Maintenance};
 use crate::server::rescue;
@@ -84,6 +85,7 @@ pub(super) fn assemble(
         certificates: certificates_seen,
         storage: storage.clone(),
         rescued: rescued_seen,
+        disk_sampler: DiskSampler::default(),
         snapshots: Snapshots::new(stopping_seen, snapshot_seen, Uploads::resumed(&data)),
         maintenance,
         binary,
@@ -124,6 +126,7 @@ pub(super) fn assemble(
         was_healthy: false,
         is_ready: false,
         problems: LoggedProblems::default(),
+        reloaded: None,
     };
     Ok(Assembled { launcher, launch })
 }

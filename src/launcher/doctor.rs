@@ -11,7 +11,7 @@ use chrono::{DateTime, Local};
 
 use crate::clock;
 use crate::config::Config;
-use crate::control::routes::status::{Drills, Status};
+use crate::control::api::status::{Drills, Status};
 use crate::datadir::DataDir;
 use crate::error::{AppError, Diagnostic};
 use crate::etcd::binary::{self, Unpacking};

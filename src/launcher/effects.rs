@@ -121,6 +121,10 @@ impl Effects {
         });
     }
 
+    pub(crate) fn is_checking_certificates(&self) -> bool {
+        self.is_checking_certificates
+    }
+
     pub(crate) fn restart_for_new_ca(&mut self, data: &DataDir, handle: &Handle) {
         let (data, handle) = (data.clone(), handle.clone());
         self.running.spawn(async move {

@@ -125,6 +125,8 @@ struct Launcher {
     /// systemd was told so, too.
     is_ready: bool,
     problems: LoggedProblems,
+    /// What came of reading the configuration, until the certificates follow.
+    reloaded: Option<String>,
 }
 
 impl Launcher {
@@ -241,12 +243,19 @@ impl Launcher {
                 }
                 self.became_ready();
             }
-            Effect::Certificates(Ok(status)) => self.certificates_checked(status),
-            Effect::Certificates(Err(failure)) => log_failure!(
-                error,
-                failure.to_report(),
-                "the certificates could not be checked; they are checked again later"
-            ),
+            Effect::Certificates(checked) => {
+                match checked {
+                    Ok(status) => self.certificates_checked(status),
+                    Err(failure) => log_failure!(
+                        error,
+                        failure.to_report(),
+                        "the certificates could not be checked; they are checked again later"
+                    ),
+                }
+                if !self.effects.is_checking_certificates() {
+                    self.end_reload();
+                }
+            }
             Effect::Recorded(Ok(Some(members))) if members > 1 && self.state.started_alone => tracing::warn!(
                 members,
                 "this server is no longer the only member; restart it, so that etcd gets the timing of a cluster"
@@ -275,6 +284,12 @@ impl Launcher {
         self.effects.check_certificates(&self.state.data, pki::Names::of(&self.config));
         let _ = self.snapshot_settings.send(self.config.snapshot.clone());
         let _ = self.maintenance_settings.send(self.config.maintenance.clone());
+        self.reloaded = Some(outcome);
+    }
+
+    /// A reload is over when the certificates have the names of the new configuration.
+    fn end_reload(&mut self) {
+        let Some(outcome) = self.reloaded.take() else { return };
         tracing::info!(event = "reload-ended", "{outcome}");
         // Before the first READY=1 a reload must not send it.
         if self.is_ready {
@@ -360,7 +375,10 @@ impl Launcher {
         }
         // etcd reads its own certificate at each handshake, but the CAs that it trusts only when it starts.
         if self.authorities != status.authorities {
-            tracing::warn!("the CA files changed on disk; restarting etcd, so that it trusts them");
+            tracing::warn!(
+                event = "ca-replaced",
+                "the CA files changed on disk; restarting etcd, so that it trusts them"
+            );
             self.authorities = status.authorities;
             self.effects.restart_for_new_ca(&self.state.data, &self.handle);
         }

@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, OwnedMutexGuard, watch};
 
 use crate::boltdb::page::ReadError;
 use crate::clock;
 use crate::config::MaintenanceConfig;
+use crate::control::api::maintenance::{Defragmented, Reclaimed};
 use crate::error::{AppError, Code, Diagnostic, Exit};
 use crate::etcd::client::{ClientError, EtcdClient, Size};
 use crate::etcd::settings::Addresses;
@@ -89,33 +89,6 @@ impl Diagnostic for MaintenanceError {
             Self::Etcd { .. } => "see quorate status, and journalctl -u quorate-server -e".into(),
         })
     }
-}
-
-/// What a defragmentation came to.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Defragmented {
-    /// The database before it.
-    pub before: Size,
-    /// And after.
-    pub after: Size,
-    /// Milliseconds for which this member answered nobody.
-    pub took_ms: u64,
-    /// Bytes that it may grow to; 0 if there is no limit.
-    pub quota: u64,
-    /// True if NOSPACE was raised, and was taken back.
-    pub is_disarmed: bool,
-}
-
-/// What giving up history came to.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Reclaimed {
-    /// There is no history before this any more.
-    pub compact_revision: i64,
-    /// False if there was none to give up.
-    pub is_compacted: bool,
-    /// What followed.
-    #[serde(flatten)]
-    pub defragmented: Defragmented,
 }
 
 /// The part of the server that sees to the database's space.

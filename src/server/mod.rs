@@ -4,6 +4,7 @@
 //! its files and disks, `condition` makes one answer of all that; `rescue` saves data that vanished under a running etcd.
 
 pub mod condition;
+pub mod disk_sample;
 pub mod health;
 pub mod maintenance;
 pub mod rescue;

@@ -11,6 +11,7 @@ use crate::etcd::child::ChildStatus;
 use crate::etcd::installed::InstalledEtcd;
 use crate::pki::Expiry;
 use crate::plan::health::{Rescued, StorageFacts};
+use crate::server::disk_sample::DiskSampler;
 use crate::server::health::Health;
 use crate::server::maintenance::Maintenance;
 use crate::server::snapshots::Snapshots;
@@ -46,6 +47,8 @@ pub struct ServerState {
     pub snapshots: Snapshots,
     /// What sees to the database's space.
     pub maintenance: Maintenance,
+    /// What the status says of the disk.
+    pub disk_sampler: DiskSampler,
     /// The certificates.
     pub certificates: watch::Receiver<Vec<Expiry>>,
 }

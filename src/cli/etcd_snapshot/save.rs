@@ -10,10 +10,9 @@ use crate::cli::output::{self, Format};
 use crate::cli::progress::Progress;
 use crate::cli::request::call_server;
 use crate::config::{Config, RawOptions};
-use crate::control::routes::snapshots::Request;
+use crate::control::api::snapshots::{SaveRequest, Saved};
 use crate::error::{AppError, Exit};
 use crate::plan::snapshot_name::ON_DEMAND;
-use crate::server::snapshots::Saved;
 use crate::text::{escape_control, format_bytes};
 
 /// What becomes of a snapshot whose command is interrupted.
@@ -56,7 +55,7 @@ fn label(text: &str) -> Result<(String, String), String> {
 }
 
 pub(super) fn run(config: &Config, given: &RawOptions, dir: Option<PathBuf>, args: &Args) -> Result<Exit, AppError> {
-    let request = Request {
+    let request = SaveRequest {
         name: args.name.clone(),
         dir,
         compression: args.snapshot_compress.clone().map(|word| match word.as_str() {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::response::Response;
 use hyper::body::Bytes;
-use serde::{Deserialize, Serialize};
 
+use crate::control::api::maintenance::MaintenanceRequest;
 use crate::control::routes::stream::{self, OnDisconnect};
 use crate::server::maintenance::{self, MaintenanceError};
 use crate::server::state::ServerState;
@@ -15,25 +15,18 @@ use crate::server::state::ServerState;
 const ON_DISCONNECT: OnDisconnect =
     OnDisconnect { gone: "what etcd was asked to do goes on", stopping: Some(|| MaintenanceError::Stopping.into()) };
 
-/// What is asked for.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
-pub struct Request {
-    /// Wait while a snapshot is being taken.
-    pub wait: bool,
-}
-
-fn read(body: &Bytes) -> Request {
+fn read(body: &Bytes) -> MaintenanceRequest {
     serde_json::from_slice(body).unwrap_or_default()
 }
 
 /// Defragments the database of this member.
 pub async fn defragment(State(shared): State<Arc<ServerState>>, body: Bytes) -> Response {
-    let Request { wait } = read(&body);
+    let MaintenanceRequest { wait } = read(&body);
     stream::stream_response(shared, ON_DISCONNECT, |shared, _| maintenance::defragment(shared, wait))
 }
 
 /// Gives up history, and defragments.
 pub async fn free(State(shared): State<Arc<ServerState>>, body: Bytes) -> Response {
-    let Request { wait } = read(&body);
+    let MaintenanceRequest { wait } = read(&body);
     stream::stream_response(shared, ON_DISCONNECT, |shared, _| maintenance::compact_and_defrag(shared, wait))
 }

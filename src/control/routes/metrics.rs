@@ -36,8 +36,9 @@ type Labels = [(&'static str, String); 1];
 /// The metrics of this moment.
 pub async fn metrics(State(shared): State<Arc<ServerState>>) -> Response {
     let wal_fsync = wal_fsync_p99(&shared).await;
+    let sample = shared.disk_sampler.sample(&shared.data).await;
     let mut text = String::new();
-    match encode(&mut text, &registry(&shared, wal_fsync)) {
+    match encode(&mut text, &registry(&shared, wal_fsync, &sample.drills)) {
         Ok(()) => {
             ([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response()
         }
@@ -45,7 +46,7 @@ pub async fn metrics(State(shared): State<Arc<ServerState>>) -> Response {
     }
 }
 
-fn registry(shared: &ServerState, wal_fsync: Option<f64>) -> Registry {
+fn registry(shared: &ServerState, wal_fsync: Option<f64>, drills_done: &Record) -> Registry {
     let mut registry = Registry::with_prefix("quorate");
     let child = shared.child.borrow().clone();
     build_info(&mut registry, shared);
@@ -86,6 +87,7 @@ fn registry(shared: &ServerState, wal_fsync: Option<f64>) -> Registry {
         gauge(&mut registry, "etcd_wal_fsync_p99", help, Some(Unit::Seconds), seconds);
     }
     snapshots(&mut registry, shared);
+    drills(&mut registry, drills_done);
     let days = Family::<Labels, Gauge>::default();
     for certificate in status::certificates(shared) {
         days.get_or_create(&[("name", certificate.name)]).set(i64::try_from(certificate.days_left).unwrap_or(i64::MAX));
@@ -156,7 +158,6 @@ fn snapshots(registry: &mut Registry, shared: &ServerState) {
     for name in ["etcd_snapshot_save_duration", "etcd_snapshot_save_local_duration"] {
         registry.register_with_unit(name, help, Unit::Seconds, shared.snapshots.save_seconds.clone());
     }
-    drills(registry, shared);
     let uploads = &shared.snapshots.uploads;
     let help = "How long uploads of snapshots to object storage took, by whether they succeeded";
     registry.register_with_unit("etcd_snapshot_save_s3_duration", help, Unit::Seconds, uploads.seconds.clone());
@@ -224,8 +225,7 @@ fn snapshots(registry: &mut Registry, shared: &ServerState) {
     number("etcd_snapshot_last_good_revision", "Revision of the newest good snapshot", None, revision);
 }
 
-fn drills(registry: &mut Registry, shared: &ServerState) {
-    let record = Record::read(&shared.data);
+fn drills(registry: &mut Registry, record: &Record) {
     counter(registry, "snapshot_drill_failures", "Rehearsals of a restore that failed", record.failures);
     if let Some(at) = record.last_success.as_deref().and_then(clock::parse_rfc3339) {
         let help = "When a rehearsal of a restore passed last, since 1970";

@@ -2,43 +2,23 @@
 //!
 //! If the client disconnects, the snapshot is cancelled and leaves nothing; one that is saved already is uploaded all the same.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use hyper::body::Bytes;
-use serde::{Deserialize, Serialize};
 
+use crate::control::api::snapshots::{SaveRequest, Saved};
 use crate::control::routes::stream::{self, OnDisconnect, Progress};
 use crate::error::{AppError, Code, Diagnostic};
 use crate::plan::snapshot_name::InvalidPrefix;
-use crate::server::snapshots::{self, SaveOrder, Saved};
+use crate::server::snapshots::{self, SaveOrder};
 use crate::server::state::ServerState;
 use crate::snapshot::file::Compression;
 
 /// If the client disconnects, nobody wants the snapshot any more.
 const ON_DISCONNECT: OnDisconnect =
     OnDisconnect { gone: "a snapshot that is not saved yet is cancelled; an upload goes on", stopping: None };
-
-/// What is asked for.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Request {
-    /// Base name.
-    pub name: String,
-    /// Another directory than the configured one; absolute.
-    pub dir: Option<PathBuf>,
-    /// `zstd`, `zip`, `none`, or as configured.
-    pub compression: Option<String>,
-    /// What to write on it.
-    pub labels: BTreeMap<String, String>,
-    /// Wait while another one is being taken.
-    pub wait: bool,
-    /// What is said of object storage, by option name.
-    #[serde(default)]
-    pub s3: BTreeMap<String, String>,
-}
 
 /// Why a request is refused.
 #[derive(Debug, thiserror::Error)]
@@ -60,7 +40,7 @@ impl Diagnostic for RequestError {
 
 /// Takes a snapshot.
 pub async fn save(State(shared): State<Arc<ServerState>>, body: Bytes) -> Response {
-    let Ok(request) = serde_json::from_slice::<Request>(&body) else {
+    let Ok(request) = serde_json::from_slice::<SaveRequest>(&body) else {
         return (axum::http::StatusCode::BAD_REQUEST, "the request is malformed\n").into_response();
     };
     stream::stream_response(
@@ -70,7 +50,7 @@ pub async fn save(State(shared): State<Arc<ServerState>>, body: Bytes) -> Respon
     )
 }
 
-async fn take(shared: &Arc<ServerState>, request: Request, progress: Progress) -> Result<Saved, AppError> {
+async fn take(shared: &Arc<ServerState>, request: SaveRequest, progress: Progress) -> Result<Saved, AppError> {
     let order = SaveOrder {
         base: request.name.parse().map_err(RequestError::Name)?,
         dir: request.dir,

@@ -9,26 +9,15 @@ use axum::body::Body;
 use axum::response::{IntoResponse as _, Response};
 use http_body_util::channel::{Channel, Sender};
 use hyper::body::Bytes;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use tokio::sync::watch;
 
-use crate::error::{AppError, ErrorReport};
+use crate::control::api::events::Event;
+use crate::error::AppError;
 use crate::server::state::ServerState;
 
 /// How often the one who asked hears something.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
-
-/// A line of the answer.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Event<T> {
-    /// This is being done; so much of it is, of so much.
-    Progress(Cow<'static, str>, u64, u64),
-    /// It is done.
-    Done(T),
-    /// It is not.
-    Failed(ErrorReport),
-}
 
 /// Where work says how far it is.
 pub(super) type Progress = Arc<watch::Sender<(Cow<'static, str>, u64, u64)>>;

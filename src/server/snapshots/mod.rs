@@ -16,11 +16,11 @@ use std::time::Duration;
 
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
-use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedMutexGuard, watch};
 
 use crate::clock;
 use crate::config::SnapshotConfig;
+use crate::control::api::snapshots::Saved;
 use crate::error::{AppError, Code, Diagnostic, Exit};
 use crate::etcd::client::{ClientError, EtcdClient};
 use crate::etcd::settings::Addresses;
@@ -105,22 +105,6 @@ pub struct SaveOrder {
     pub wait: bool,
     /// What was said of object storage for this one, by option name.
     pub s3: BTreeMap<String, String>,
-}
-
-/// A snapshot that was taken.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Saved {
-    /// What is in it.
-    pub manifest: Manifest,
-    /// Where it is.
-    pub path: PathBuf,
-    /// And where else, or why not, if it was to be uploaded.
-    pub upload: Option<uploads::Outcome>,
-    /// It is only there.
-    pub is_only_there: bool,
-    /// How long it took to be saved here, in milliseconds.
-    #[serde(default)]
-    pub took_ms: u64,
 }
 
 /// The part of the server that takes snapshots.
