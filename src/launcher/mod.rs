@@ -77,7 +77,10 @@ pub async fn run(config: Config, reloader: ConfigReloader) -> Result<(), AppErro
     announce::log_start(&config, &reloader.config_file(), &prepared.1, &prepared.2);
     let Assembled { mut launcher, launch } = assemble::assemble(config, reloader, prepared)?;
     tracing::debug!(took_ms = begun.elapsed().as_millis(), "ready to start etcd");
-    launcher.handle.start(launch).await?;
+    if let Err(why) = launcher.handle.start(launch).await {
+        // The loop learns it from the state of etcd, or from the task that ended.
+        tracing::debug!(%why, "etcd was not started");
+    }
     if is_reload_due {
         launcher.reload();
     }

@@ -205,9 +205,38 @@ impl Mount {
         None
     }
 
+    /// An ext4 of so many MiB in the file `image`, which can be frozen; `None`, and said, where that is not possible.
+    pub fn ext4(at: &Path, image: &Path, mib: u64) -> Option<Self> {
+        fs::create_dir_all(at).unwrap();
+        File::create(image).unwrap().set_len(mib << 20).unwrap();
+        let succeeds = |command: &mut Command| command.output().is_ok_and(|output| output.status.success());
+        if succeeds(Command::new("mkfs.ext4").arg("-q").arg(image))
+            && succeeds(Command::new("mount").args(["-o", "loop"]).arg(image).arg(at))
+        {
+            return Some(Self { path: at.to_path_buf() });
+        }
+        skip("mounting an ext4 from a file is not possible here");
+        None
+    }
+
+    /// From now on, until the result is dropped, whoever writes there waits, as on a disk that does not answer.
+    pub fn freeze(&self) -> Frozen<'_> {
+        assert!(Command::new("fsfreeze").arg("-f").arg(&self.path).status().unwrap().success());
+        Frozen(self)
+    }
+
     pub fn remount(&self, options: &str) {
         let done = Command::new("mount").args(["-o", &format!("remount,{options}")]).arg(&self.path).status().unwrap();
         assert!(done.success());
+    }
+}
+
+/// A file system on which nobody can write.
+pub struct Frozen<'a>(&'a Mount);
+
+impl Drop for Frozen<'_> {
+    fn drop(&mut self) {
+        let _ = Command::new("fsfreeze").arg("-u").arg(&self.0.path).status();
     }
 }
 
