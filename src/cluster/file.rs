@@ -1,23 +1,23 @@
-//! `S/cluster.json`: what is remembered of the cluster, outside the directory that could be lost.
+//! The cluster record of a data directory: read at the start, updated whenever etcd is healthy, and never replaced by the record of
+//! another cluster or when it cannot be read.
 
-use std::fs;
-use std::io;
 use std::path::PathBuf;
 
+use crate::clock;
+use crate::cluster::record::{ClusterRecord, MemberIdentity, RecordError, ServerRecord};
 use crate::datadir::DataDir;
-use crate::durable::{self, PRIVATE_FILE, WriteError};
+use crate::durable::WriteError;
 use crate::error::{Code, Diagnostic};
 use crate::etcd::client::MemberFacts;
-use crate::plan::owner::{Incarnation, Owner};
-use crate::plan::start::ClusterRecord;
+use crate::plan::owner::Owner;
 use crate::version::Version;
 
-/// The file is there and says nothing.
+/// The file is there and cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot read {}, which remembers the cluster of this data directory", path.display())]
 pub struct ClusterRecordUnreadable {
     path: PathBuf,
-    source: io::Error,
+    source: RecordError,
 }
 
 impl Diagnostic for ClusterRecordUnreadable {
@@ -26,6 +26,9 @@ impl Diagnostic for ClusterRecordUnreadable {
     }
 
     fn next_step(&self) -> Option<String> {
+        if matches!(self.source, RecordError::NewerVersion { .. }) {
+            return Some("run the newer quorate that wrote it".into());
+        }
         let path = self.path.display();
         Some(format!(
             "bring it back from a backup. If db/etcd/member is there and whole, `mv {path} {path}.bad` also lets it start; \
@@ -34,24 +37,78 @@ impl Diagnostic for ClusterRecordUnreadable {
     }
 }
 
-/// Reads the file, if it is there.
-///
-/// # Errors
-/// If it is there and cannot be read: what it would have protected is then unknown.
-pub fn load(data: &DataDir) -> Result<Option<ClusterRecord>, ClusterRecordUnreadable> {
-    let path = data.cluster();
-    let read = match fs::read(&path) {
-        Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(io::Error::other),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    };
-    read.map_err(|source| ClusterRecordUnreadable { path, source })
+/// etcd is healthy on the data of another cluster than the recorded one.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the data in db/etcd is of cluster {found}, and this server was in cluster {recorded}: somebody has put other data there"
+)]
+pub struct WrongCluster {
+    /// The recorded cluster id.
+    pub recorded: String,
+    /// The cluster id that etcd reports.
+    pub found: String,
+    path: PathBuf,
+}
+
+impl Diagnostic for WrongCluster {
+    fn code(&self) -> Code {
+        Code::WrongCluster
+    }
+
+    fn next_step(&self) -> Option<String> {
+        let path = self.path.display();
+        Some(format!(
+            "bring back this server's own db/etcd; or, if this data is what you want, `mv {path} {path}.old` and start it again"
+        ))
+    }
+}
+
+/// Why the record was not written.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordWriteError {
+    /// What is there cannot be read, and is not replaced.
+    #[error(transparent)]
+    Unreadable(#[from] ClusterRecordUnreadable),
+    /// It cannot be written.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+}
+
+impl Diagnostic for RecordWriteError {
+    fn code(&self) -> Code {
+        match self {
+            Self::Unreadable(error) => error.code(),
+            Self::Write(error) => error.code(),
+        }
+    }
+
+    fn next_step(&self) -> Option<String> {
+        match self {
+            Self::Unreadable(error) => error.next_step(),
+            Self::Write(error) => error.next_step(),
+        }
+    }
+}
+
+/// What became of the record when etcd was healthy.
+#[derive(Debug)]
+pub enum RecordOutcome {
+    /// It says the same.
+    Unchanged,
+    /// It was written; with the number of members, if that has changed.
+    Saved {
+        /// Members now, learners included.
+        new_member_count: Option<usize>,
+    },
+    /// etcd serves another cluster. Nothing was written; etcd must be stopped.
+    WrongCluster(WrongCluster),
+    /// What is there cannot be read. Nothing was written.
+    Unreadable(ClusterRecordUnreadable),
 }
 
 /// What is recorded beside what the member says.
 #[derive(Clone, Debug)]
 pub struct RecordInput {
-    /// Where.
     pub data: DataDir,
     /// The epoch of the cluster.
     pub epoch: u64,
@@ -61,51 +118,89 @@ pub struct RecordInput {
     pub etcd_version: Version,
 }
 
-/// Records what a healthy member says, if it has changed. Gives the number of members if that changed.
-pub(crate) fn save_if_changed(input: &RecordInput, facts: &MemberFacts) -> Result<Option<usize>, WriteError> {
-    let before = load(&input.data).ok().flatten();
-    let now = ClusterRecord {
+/// Reads the file, if it is there.
+///
+/// # Errors
+/// If it is there and cannot be used: what it would have protected is then unknown.
+pub fn load(data: &DataDir) -> Result<Option<ClusterRecord>, ClusterRecordUnreadable> {
+    let path = data.cluster();
+    ClusterRecord::read(&path).map_err(|source| ClusterRecordUnreadable { path, source })
+}
+
+/// Records what a healthy member says, if it has changed.
+///
+/// # Errors
+/// If the file cannot be written.
+pub fn save_if_changed(input: &RecordInput, facts: &MemberFacts) -> Result<RecordOutcome, WriteError> {
+    let before = match load(&input.data) {
+        Ok(before) => before,
+        Err(error) => return Ok(RecordOutcome::Unreadable(error)),
+    };
+    if let Err(wrong) = compare(&input.data, before.as_ref(), &facts.cluster_id) {
+        return Ok(RecordOutcome::WrongCluster(wrong));
+    }
+    let mut now = ClusterRecord {
         cluster_id: facts.cluster_id.clone(),
         epoch: input.epoch,
         member_id: facts.member_id.clone(),
         member_name: input.member_name.clone(),
-        members: facts.members,
         etcd_version: Some(input.etcd_version),
         ..before.clone().unwrap_or_default()
     };
+    let listed = facts.member_list.iter().map(|listed| ServerRecord {
+        name: listed.name.clone(),
+        member_id: listed.id.clone(),
+        peer_urls: listed.peer_urls.clone(),
+        ..ServerRecord::default()
+    });
+    now.update_servers(listed, clock::unix_seconds(clock::now()));
     if before.as_ref() == Some(&now) {
-        return Ok(None);
+        return Ok(RecordOutcome::Unchanged);
     }
-    if let Some(before) = before.as_ref().filter(|before| before.was_healthy() && before.cluster_id != now.cluster_id) {
-        let (was, is) = (&before.cluster_id, &now.cluster_id);
-        tracing::error!(
-            was,
-            is,
-            "the data in db/etcd is not of the cluster that this server was in: somebody has put other data there"
-        );
-    }
-    write(&input.data, &now)?;
-    Ok((before.map_or(0, |before| before.members) != now.members).then_some(now.members))
+    now.after(before.as_ref()).write(&input.data.cluster())?;
+    let count = facts.member_list.len();
+    let is_new = before.map_or(0, |before| before.member_count()) != count;
+    Ok(RecordOutcome::Saved { new_member_count: is_new.then_some(count) })
 }
 
-/// Whose snapshots those of this server are, which is called `node`; `present` is what it is now, if that is known from elsewhere.
+/// Whether the cluster that etcd serves is the recorded one. A record that cannot be read says nothing against it.
+///
+/// # Errors
+/// If another one is recorded.
+pub fn check(data: &DataDir, cluster_id: &str) -> Result<(), WrongCluster> {
+    compare(data, load(data).ok().flatten().as_ref(), cluster_id)
+}
+
+fn compare(data: &DataDir, recorded: Option<&ClusterRecord>, found: &str) -> Result<(), WrongCluster> {
+    match recorded.filter(|recorded| recorded.was_healthy() && recorded.cluster_id != found) {
+        Some(recorded) => {
+            let (recorded, found) = (recorded.cluster_id.clone(), found.to_owned());
+            Err(WrongCluster { recorded, found, path: data.cluster() })
+        }
+        None => Ok(()),
+    }
+}
+
+/// Whose snapshots those of this server are, which is called `node`; `present` is its identity, if that is known from elsewhere.
 #[must_use]
-pub fn owner(data: &DataDir, node: &str, present: Option<Incarnation>) -> Owner {
+pub fn owner(data: &DataDir, node: &str, present: Option<MemberIdentity>) -> Owner {
     match load(data) {
         Ok(Some(record)) => {
-            let had_others = record.had_unknown_lives();
-            let remembered = record.life();
-            Owner::new(node, record.lineage.into_iter().chain([remembered]).chain(present), had_others)
+            let had_others = record.had_unknown_identities();
+            let recorded = record.identity();
+            Owner::new(node, record.lineage.into_iter().chain([recorded]).chain(present), had_others)
         }
-        // Nothing is known but the name.
+        // Only the name is known.
         Ok(None) | Err(_) => Owner::named(node),
     }
 }
 
-/// Writes the file, with the lineage that follows from what it said before.
-pub(crate) fn write(data: &DataDir, record: &ClusterRecord) -> Result<(), WriteError> {
-    let record = record.clone().after(load(data).ok().flatten().as_ref());
-    let mut text = serde_json::to_vec_pretty(&record).unwrap_or_default();
-    text.push(b'\n');
-    durable::write_file(&data.cluster(), &text, PRIVATE_FILE)
+/// Writes the record of the cluster that is about to begin, or has just been put in place, with the lineage that follows from the record
+/// before it.
+///
+/// # Errors
+/// If the record before it cannot be read, or this one cannot be written.
+pub(crate) fn write(data: &DataDir, record: &ClusterRecord) -> Result<(), RecordWriteError> {
+    let record = record.clone().after(load(data)?.as_ref());
+    Ok(record.write(&data.cluster())?)
 }

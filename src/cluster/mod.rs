@@ -1,3 +1,4 @@
-//! What this server remembers of its cluster.
+//! The cluster that this server belongs to. So far: the record of it.
 
 pub mod file;
+pub mod record;

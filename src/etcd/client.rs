@@ -77,6 +77,9 @@ pub struct MemberFacts {
     /// Hexadecimal.
     pub member_id: String,
     pub members: usize,
+    /// All members, as etcd lists them.
+    #[serde(skip)]
+    pub member_list: Vec<ListedMember>,
     /// Hexadecimal; `0` if there is none.
     pub leader_id: String,
     /// True if we are the leader.
@@ -87,6 +90,30 @@ pub struct MemberFacts {
     pub db_in_use: i64,
     /// Alarms of any member, such as `NOSPACE` or `CORRUPT`.
     pub alarms: Vec<String>,
+}
+
+/// A member, as etcd lists it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ListedMember {
+    /// Hexadecimal.
+    pub id: String,
+    /// Empty until the member has started.
+    pub name: String,
+    /// Its peer URLs.
+    pub peer_urls: Vec<String>,
+    /// It may not vote yet.
+    pub is_learner: bool,
+}
+
+impl ListedMember {
+    fn of(member: &etcd_client::Member) -> Self {
+        Self {
+            id: format!("{:x}", member.id()),
+            name: member.name().to_owned(),
+            peer_urls: member.peer_urls().to_vec(),
+            is_learner: member.is_learner(),
+        }
+    }
 }
 
 /// What a member answers to `HashKV`.
@@ -190,6 +217,7 @@ impl EtcdClient {
             cluster_id: format!("{:x}", status.header().map_or(0, etcd_client::ResponseHeader::cluster_id)),
             member_id: format!("{our_id:x}"),
             members: members.len(),
+            member_list: members.iter().map(ListedMember::of).collect(),
             leader_id: format!("{:x}", status.leader()),
             is_leader: status.leader() == our_id,
             version: status.version().to_owned(),

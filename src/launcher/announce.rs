@@ -1,10 +1,10 @@
 //! The few lines that a start logs: what runs, on which data, and whether that is a new cluster or the one from before.
 
+use crate::cluster::record::ClusterRecord;
 use crate::config::Config;
 use crate::etcd::installed::InstalledEtcd;
 use crate::etcd::settings::StartMode;
 use crate::launcher::preflight::Prepared;
-use crate::plan::start::ClusterRecord;
 
 /// Logs the first two lines.
 pub(crate) fn log_start(config: &Config, config_file: &str, binary: &InstalledEtcd, prepared: &Prepared) {
@@ -34,7 +34,8 @@ pub(crate) fn log_start(config: &Config, config_file: &str, binary: &InstalledEt
             );
         }
         (StartMode::ExistingData, remembered) => {
-            let ClusterRecord { cluster_id, members, etcd_version, .. } = remembered.clone().unwrap_or_default();
+            let ClusterRecord { cluster_id, servers, etcd_version, .. } = remembered.clone().unwrap_or_default();
+            let members = servers.len();
             let last_run_by = etcd_version.map(|version| version.to_string());
             let epoch = prepared.epoch;
             tracing::info!(

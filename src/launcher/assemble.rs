@@ -126,6 +126,7 @@ pub(super) fn assemble(
         was_healthy: false,
         is_ready: false,
         problems: LoggedProblems::default(),
+        record_failure: None,
         reloaded: None,
     };
     Ok(Assembled { launcher, launch })

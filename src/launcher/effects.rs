@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 
 use super::clean_up;
 use super::reload::ReadConfig;
-use crate::cluster;
+use crate::cluster::file::{self, RecordInput, RecordOutcome, WrongCluster};
 use crate::datadir::DataDir;
 use crate::durable::{self, WriteError};
 use crate::error::{AppError, ErrorReport};
@@ -31,10 +31,12 @@ pub(crate) enum Effect {
     EtcdGone(Result<(), AppError>),
     /// Whether there was a reset flag.
     ResetFlag(Result<bool, WriteError>),
+    /// etcd serves another cluster than the recorded one.
+    WrongCluster(WrongCluster),
     /// The certificates were checked and renewed.
     Certificates(Result<CertificateStatus, AppError>),
-    /// What is known of the cluster was recorded; the number of members if that changed.
-    Recorded(Result<Option<usize>, AppError>),
+    /// What became of the cluster record.
+    Recorded(Result<RecordOutcome, AppError>),
     /// The configuration was read.
     ConfigRead(Box<ReadConfig>),
     /// Nothing that the launcher has to know.
@@ -53,8 +55,6 @@ pub(crate) struct Effects {
     is_checking_certificates: bool,
     next_check: Option<Box<(DataDir, pki::Names)>>,
 }
-
-type RecordInput = cluster::file::RecordInput;
 
 impl Effects {
     /// The next result.
@@ -105,9 +105,13 @@ impl Effects {
         });
     }
 
-    pub(crate) fn remove_reset_flag(&mut self, data: &DataDir) {
-        let flag = data.reset_flag();
-        self.blocking(move || Effect::ResetFlag(durable::remove_file(&flag)));
+    /// Removes the reset flag, unless etcd serves another cluster than the recorded one.
+    pub(crate) fn remove_reset_flag(&mut self, data: &DataDir, cluster_id: Option<String>) {
+        let data = data.clone();
+        self.blocking(move || match cluster_id.map_or(Ok(()), |id| file::check(&data, &id)) {
+            Ok(()) => Effect::ResetFlag(durable::remove_file(&data.reset_flag())),
+            Err(wrong) => Effect::WrongCluster(wrong),
+        });
     }
 
     pub(crate) fn check_certificates(&mut self, data: &DataDir, names: pki::Names) {
@@ -149,7 +153,7 @@ impl Effects {
 
     fn record_now(&mut self, input: RecordInput, facts: MemberFacts) {
         self.is_recording = true;
-        self.blocking(move || Effect::Recorded(cluster::file::save_if_changed(&input, &facts).map_err(AppError::from)));
+        self.blocking(move || Effect::Recorded(file::save_if_changed(&input, &facts).map_err(AppError::from)));
     }
 
     pub(crate) fn read_config(&mut self, read: impl FnOnce() -> ReadConfig + Send + 'static) {

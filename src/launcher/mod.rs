@@ -25,6 +25,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::clock;
+use crate::cluster::file::RecordOutcome;
 use crate::config::{Config, MaintenanceConfig, SnapshotConfig};
 use crate::datadir::DataDir;
 use crate::error::{AppError, ErrorReport, system_error};
@@ -128,6 +129,8 @@ struct Launcher {
     /// systemd was told so, too.
     is_ready: bool,
     problems: LoggedProblems,
+    /// Why the cluster record could not be read the last time, as it was logged.
+    record_failure: Option<String>,
     /// What came of reading the configuration, until the certificates follow.
     reloaded: Option<String>,
 }
@@ -259,11 +262,10 @@ impl Launcher {
                     self.end_reload();
                 }
             }
-            Effect::Recorded(Ok(Some(members))) if members > 1 && self.state.started_alone => tracing::warn!(
-                members,
-                "this server is no longer the only member; restart it, so that etcd gets the timing of a cluster"
-            ),
-            Effect::Recorded(Ok(_)) => {}
+            Effect::WrongCluster(why) | Effect::Recorded(Ok(RecordOutcome::WrongCluster(why))) => {
+                return self.fail(why.into());
+            }
+            Effect::Recorded(Ok(outcome)) => self.recorded(outcome),
             Effect::Recorded(Err(failure)) => {
                 log_failure!(error, failure.to_report(), "the record of the cluster cannot be written");
             }
@@ -304,7 +306,13 @@ impl Launcher {
     fn child_changed(&mut self, status: &ChildStatus) -> StopAction {
         match status.state {
             // Only a member that votes ends a reset and is worth recording.
-            State::Running(Role::Voter) => self.effects.remove_reset_flag(&self.state.data),
+            State::Running(Role::Voter) => {
+                let cluster_id = match &*self.health.borrow() {
+                    Health::Healthy(facts) => Some(facts.cluster_id.clone()),
+                    _ => None,
+                };
+                self.effects.remove_reset_flag(&self.state.data, cluster_id);
+            }
             State::Running(Role::Learner) => systemd::status("etcd is a learner: it receives the data of the cluster"),
             State::Starting => systemd::status("etcd is starting"),
             State::Backoff => {
@@ -364,6 +372,27 @@ impl Launcher {
     fn record_cluster(&mut self) {
         if let Health::Healthy(facts) = self.health.borrow().clone() {
             self.effects.record(&self.state, facts);
+        }
+    }
+
+    fn recorded(&mut self, outcome: RecordOutcome) {
+        let logged = self.record_failure.take();
+        match outcome {
+            RecordOutcome::Saved { new_member_count: Some(members) } if members > 1 && self.state.started_alone => {
+                tracing::warn!(
+                    members,
+                    "this server is no longer the only member; restart it, so that etcd gets the timing of a cluster"
+                );
+            }
+            RecordOutcome::Unreadable(error) => {
+                let report = ErrorReport::of(&error);
+                let text = report.to_string();
+                if logged.as_ref() != Some(&text) {
+                    log_failure!(error, report, "the cluster record cannot be read, and is not replaced");
+                }
+                self.record_failure = Some(text);
+            }
+            RecordOutcome::Saved { .. } | RecordOutcome::Unchanged | RecordOutcome::WrongCluster(_) => {}
         }
     }
 

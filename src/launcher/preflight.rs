@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use crate::clock;
+use crate::cluster::record::ClusterRecord;
 use crate::config::Config;
 use crate::datadir::{DataDir, DataDirError, PermissionFix, lock};
 use crate::durable::{self, DirError, PRIVATE_FILE};
@@ -21,7 +22,7 @@ use crate::launcher::{disk, ports};
 use crate::log_failure;
 use crate::pki::{self, CertificateStatus, EtcdState, Expiry, Names};
 use crate::plan::space::{self, FreeSpace};
-use crate::plan::start::{self, ClusterRecord, DataState, Observed};
+use crate::plan::start::{self, DataState, Observed};
 use crate::recovery::resume::settle;
 use crate::recovery::workspace::RecoveryDirs;
 use crate::server::snapshots::known::{self, KnownSnapshots};

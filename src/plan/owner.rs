@@ -6,24 +6,14 @@
 
 use std::collections::BTreeSet;
 
-use serde::{Deserialize, Serialize};
-
-/// Maximum length of the lineage; the oldest are dropped first.
-const MAX_LIVES: usize = 64;
-
-/// The identity of a data directory, from one reset, restore or new cluster to the next. Hexadecimal.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Incarnation {
-    pub cluster_id: String,
-    pub member_id: String,
-}
+use crate::cluster::record::MemberIdentity;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Owner {
     /// `node-name`.
     pub node: String,
     /// The incarnations of its data directory, including the present one.
-    pub lives: BTreeSet<Incarnation>,
+    pub lives: BTreeSet<MemberIdentity>,
     /// There were no others, so a snapshot of another incarnation belongs to another server, even if the node name is
     /// the same.
     pub knows_all: bool,
@@ -64,24 +54,6 @@ impl Ownership {
     }
 }
 
-impl Incarnation {
-    fn is_known(&self) -> bool {
-        !self.cluster_id.is_empty() && !self.member_id.is_empty()
-    }
-}
-
-/// The lineage after `before`, without the `present` incarnation: the oldest first.
-#[must_use]
-pub fn lineage(before: impl IntoIterator<Item = Incarnation>, present: &Incarnation) -> Vec<Incarnation> {
-    let mut lives: Vec<Incarnation> = Vec::new();
-    for life in before {
-        if life.is_known() && life != *present && !lives.contains(&life) {
-            lives.push(life);
-        }
-    }
-    lives.split_off(lives.len().saturating_sub(MAX_LIVES))
-}
-
 impl Owner {
     /// A node of which only the name is known.
     #[must_use]
@@ -91,8 +63,8 @@ impl Owner {
 
     /// The server whose data directory had these incarnations, and perhaps others.
     #[must_use]
-    pub fn new(node: &str, lives: impl IntoIterator<Item = Incarnation>, had_others: bool) -> Self {
-        let lives: BTreeSet<Incarnation> = lives.into_iter().filter(Incarnation::is_known).collect();
+    pub fn new(node: &str, lives: impl IntoIterator<Item = MemberIdentity>, had_others: bool) -> Self {
+        let lives: BTreeSet<MemberIdentity> = lives.into_iter().filter(MemberIdentity::is_known).collect();
         Self { node: node.to_owned(), knows_all: !lives.is_empty() && !had_others, lives }
     }
 
@@ -105,7 +77,8 @@ impl Owner {
                 head.and_then(|head| head.strip_suffix(self.node.as_str())).and_then(|it| it.strip_suffix('-'));
             return if is_ours.is_some_and(|base| !base.is_empty()) { Ownership::Own } else { Ownership::Foreign };
         }
-        let life = Incarnation { cluster_id: snapshot.cluster_id.to_owned(), member_id: snapshot.member_id.to_owned() };
+        let life =
+            MemberIdentity { cluster_id: snapshot.cluster_id.to_owned(), member_id: snapshot.member_id.to_owned() };
         let is_of_another = !self.lives.contains(&life);
         match snapshot.node == self.node {
             true if is_of_another && life.is_known() && self.knows_all => Ownership::Namesake,
@@ -134,8 +107,8 @@ fn head<'a>(snapshot: &Origin<'a>) -> Option<&'a str> {
 mod tests {
     use super::*;
 
-    fn life(cluster: &str, member: &str) -> Incarnation {
-        Incarnation { cluster_id: cluster.into(), member_id: member.into() }
+    fn life(cluster: &str, member: &str) -> MemberIdentity {
+        MemberIdentity { cluster_id: cluster.into(), member_id: member.into() }
     }
 
     #[test]
@@ -146,7 +119,7 @@ mod tests {
         let complete = Owner::new("new", lives.clone(), false);
         let partial = Owner::new("new", lives, true);
         let by_name = Owner::named("new");
-        let nothing = Owner::new("new", [Incarnation::default()], false);
+        let nothing = Owner::new("new", [MemberIdentity::default()], false);
         for (node, cluster_id, member_id, expected) in [
             ("new", "c2", "m2", [&own, &own, &own]),
             ("old", "c2", "m2", [&earlier, &earlier, &foreign]),
@@ -187,17 +160,5 @@ mod tests {
         }
         let told = Origin { stem: "a-b-new-1", taken_at: Some(1), base: "a", node: "b-new", ..Origin::default() };
         assert_eq!(owner.base_of(&told), Some("a"));
-    }
-
-    #[test]
-    fn a_lineage_has_each_earlier_life_once_and_is_bounded() {
-        let (first, second) = (life("c1", "m1"), life("c2", "m2"));
-        let before = [first.clone(), Incarnation::default(), second.clone(), first.clone()];
-        assert_eq!(lineage(before.clone(), &life("c3", "m3")), [first.clone(), second.clone()]);
-        // Back in an earlier incarnation, which is the present one again.
-        assert_eq!(lineage(before, &first), [second]);
-        let many = (0..100).map(|number| life(&number.to_string(), "m"));
-        let kept = lineage(many, &first);
-        assert_eq!((kept.len(), &*kept[0].cluster_id), (MAX_LIVES, "36"));
     }
 }

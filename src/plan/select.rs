@@ -3,7 +3,7 @@
 //! The newest good one of this server, on this node or in object storage. Damaged ones are skipped; unverified ones are
 //! to be verified first. One dated in the future by a wrong clock counts as newest only if its revision is newest, too.
 
-use crate::plan::owner::Incarnation;
+use crate::cluster::record::MemberIdentity;
 
 /// The word for the newest good snapshot, of whatever base name.
 pub const LATEST: &str = "latest";
@@ -34,7 +34,7 @@ pub struct SelectCandidate {
     /// Of the keyspace, if that is known.
     pub revision: Option<i64>,
     /// The incarnation of its data, if known.
-    pub life: Option<Incarnation>,
+    pub life: Option<MemberIdentity>,
     /// Whether it is good, as far as known.
     pub health: CandidateHealth,
 }
@@ -109,7 +109,7 @@ mod tests {
     const NOW: u64 = 1_000;
 
     fn candidate(name: &str, created: u64, revision: i64) -> SelectCandidate {
-        let life = Incarnation { cluster_id: "c".into(), member_id: "m".into() };
+        let life = MemberIdentity { cluster_id: "c".into(), member_id: "m".into() };
         let base = name.split_once('/').map_or(name, |(base, _)| base);
         SelectCandidate {
             name: name.into(),
@@ -141,7 +141,7 @@ mod tests {
         use Attempt::{Skip, Take, Verify};
         let foreign = SelectCandidate { is_own: false, ..candidate("a/9", 900, 9) };
         let of_other_life = SelectCandidate {
-            life: Some(Incarnation { cluster_id: "c2".into(), member_id: "m".into() }),
+            life: Some(MemberIdentity { cluster_id: "c2".into(), member_id: "m".into() }),
             ..candidate("a/5", 5_000, 99)
         };
         let safety_copy = SelectCandidate { is_safety_copy: true, ..candidate("pre-restore/7", 700, 7) };

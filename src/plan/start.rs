@@ -1,72 +1,12 @@
 //! How a server starts: resume existing data, begin a new cluster, or refuse.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
-
+use crate::cluster::record::{ClusterRecord, ServerRecord};
 use crate::error::{Code, Diagnostic};
 use crate::plan::command::Invocation;
-use crate::plan::owner::{self, Incarnation};
 use crate::version::Version;
-
-/// The content of `S/cluster.json`, which is outside `db`, so that a lost `db` is noticed.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ClusterRecord {
-    /// etcd's cluster ID, hexadecimal; empty while the cluster is only intended.
-    pub cluster_id: String,
-    /// Incremented by every reset, restore or deliberate new cluster.
-    pub epoch: u64,
-    pub member_id: String,
-    pub member_name: String,
-    /// How many members the cluster had when last seen, learners included.
-    pub members: usize,
-    /// Control URLs of the other servers, if known.
-    #[serde(default)]
-    pub control_urls: Vec<String>,
-    pub etcd_version: Option<Version>,
-    /// The earlier incarnations of this data directory, the oldest first. Updated by every writer of the file.
-    #[serde(default)]
-    pub lineage: Vec<Incarnation>,
-    /// There were earlier ones, which an older quorate did not record.
-    #[serde(default)]
-    pub lineage_is_partial: bool,
-    /// Fields of newer versions are kept.
-    #[serde(flatten)]
-    pub other: BTreeMap<String, serde_json::Value>,
-}
-
-impl ClusterRecord {
-    /// True if the cluster existed; false if its first start was never completed.
-    #[must_use]
-    pub fn was_healthy(&self) -> bool {
-        !self.cluster_id.is_empty()
-    }
-
-    /// The present incarnation of the data directory.
-    #[must_use]
-    pub fn life(&self) -> Incarnation {
-        Incarnation { cluster_id: self.cluster_id.clone(), member_id: self.member_id.clone() }
-    }
-
-    /// True if the data directory had incarnations that are missing in its lineage.
-    #[must_use]
-    pub fn had_unknown_lives(&self) -> bool {
-        self.lineage_is_partial || (self.epoch > 1 && self.lineage.is_empty())
-    }
-
-    /// With the lineage that follows from the record `before`.
-    #[must_use]
-    pub fn after(mut self, before: Option<&Self>) -> Self {
-        if let Some(before) = before {
-            self.lineage_is_partial |= before.had_unknown_lives();
-            let known = before.lineage.iter().cloned().chain([before.life()]);
-            self.lineage = owner::lineage(known.chain(std::mem::take(&mut self.lineage)), &self.life());
-        }
-        self
-    }
-}
 
 /// The state of the child's data directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,7 +82,7 @@ impl StartPlan {
         ClusterRecord {
             epoch: self.epoch,
             member_name: self.name.clone(),
-            members: 1,
+            servers: vec![ServerRecord { name: self.name.clone(), ..ServerRecord::default() }],
             etcd_version: Some(binary),
             other: remembered.map(|cluster| cluster.other).unwrap_or_default(),
             ..ClusterRecord::default()
@@ -306,7 +246,7 @@ pub fn plan(observed: &Observed) -> Result<StartPlan, StartRefusal> {
         name,
         beginning: Beginning::Resume,
         // Data without a record is from a first start that never became ready.
-        is_alone: remembered.is_none_or(|cluster| cluster.members <= 1),
+        is_alone: remembered.is_none_or(|cluster| cluster.member_count() <= 1),
         epoch: remembered.map_or(1, |cluster| cluster.epoch),
         notes,
     })
@@ -346,7 +286,7 @@ mod tests {
             cluster_id: "c1".into(),
             epoch: 4,
             member_name: "n-1".into(),
-            members: 1,
+            servers: vec![ServerRecord::default()],
             etcd_version: version.parse().ok(),
             ..ClusterRecord::default()
         }
@@ -462,15 +402,8 @@ mod tests {
 
     #[test]
     fn several_members_get_the_timing_of_a_cluster() {
-        let cluster = ClusterRecord { members: 3, ..record("3.5.30") };
+        let cluster = ClusterRecord { servers: vec![ServerRecord::default(); 3], ..record("3.5.30") };
         assert!(!plan(&observed(Some(cluster), DataState::Present)).unwrap().is_alone);
-    }
-
-    #[test]
-    fn what_a_newer_quorate_remembers_is_kept() {
-        let text = r#"{"cluster_id":"a","epoch":1,"member_id":"b","member_name":"c","members":1,"etcd_version":null,"later":[1]}"#;
-        let record: ClusterRecord = serde_json::from_str(text).unwrap();
-        assert_eq!(serde_json::to_value(record).unwrap()["later"], serde_json::json!([1]));
     }
 
     proptest! {

@@ -5,12 +5,12 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::cluster::record::ClusterRecord;
 use crate::datadir::DataDir;
 use crate::durable::{self, PRIVATE_FILE, WriteError};
 use crate::error::{Code, Diagnostic};
 use crate::host;
 use crate::plan::restore::Phase;
-use crate::plan::start::ClusterRecord;
 use crate::recovery::workspace::RecoveryPaths;
 
 /// The version of the journal's form.

@@ -1,11 +1,11 @@
 //! The snapshot that is taken of the data in use before others take their place.
 
 use crate::clock;
+use crate::cluster::record::ClusterRecord;
 use crate::etcd::client;
 use crate::log_failure;
 use crate::plan::retention::Policy;
 use crate::plan::snapshot_name::NamePrefix;
-use crate::plan::start::ClusterRecord;
 use crate::recovery::run::{Report, ResetRun, blocking};
 use crate::snapshot::prune;
 use crate::snapshot::save::{self, SaveRequest};

@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::cluster::record::{ClusterRecord, RecordError};
 use crate::datadir::DataDir;
 use crate::durable::{self, DirError, DirHandle, OnPath as _};
 use crate::faults;
 use crate::plan::restore::outdated;
-use crate::plan::start::ClusterRecord;
 use crate::recovery::workspace::{RecoveryDirs, RetiredHandle};
 
 /// What is remembered of the cluster that the data are of, within the directory itself.
@@ -128,9 +128,7 @@ pub fn delete_oldest(data: &DataDir, keep: usize) -> Result<Vec<RetiredData>, Di
 /// # Errors
 /// If it cannot be written.
 pub fn write_record(dir: &DirHandle, record: &ClusterRecord) -> Result<(), DirError> {
-    let mut text = serde_json::to_vec_pretty(record).unwrap_or_default();
-    text.push(b'\n');
-    Ok(dir.write_file(RECORD, &text, durable::PRIVATE_FILE)?)
+    Ok(dir.write_file(RECORD, &record.to_json(), durable::PRIVATE_FILE)?)
 }
 
 /// What [`label`] noted.
@@ -138,7 +136,13 @@ pub fn write_record(dir: &DirHandle, record: &ClusterRecord) -> Result<(), DirEr
 /// # Errors
 /// If something else has its name, or it cannot be read.
 pub fn read_record(dir: &DirHandle) -> Result<Option<ClusterRecord>, DirError> {
-    Ok(dir.read(RECORD, MAX_RECORD_BYTES)?.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
+    match dir.read(RECORD, MAX_RECORD_BYTES)?.map(|text| ClusterRecord::parse(&text)) {
+        // It says what a start must not do.
+        Some(Err(error @ RecordError::NewerVersion { .. })) => {
+            Err(std::io::Error::other(error)).on("read", &dir.path().join(RECORD))?
+        }
+        found => Ok(found.and_then(Result::ok)),
+    }
 }
 
 /// Removes what [`label`] noted: the data are in use again.

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::boltdb::wal;
+use crate::cluster::record::MemberIdentity;
 use crate::config::Config;
 use crate::datadir::DataDir;
 use crate::durable;
@@ -18,7 +19,6 @@ use crate::etcd::installed::InstalledEtcd;
 use crate::etcd::settings::Addresses;
 use crate::faults;
 use crate::job::JobControl;
-use crate::plan::owner::Incarnation;
 use crate::plan::restore as plan;
 use crate::plan::restore::Phase;
 use crate::plan::start::KnownSnapshot;
@@ -116,7 +116,7 @@ pub(crate) struct ResetRun<'a> {
     /// What can be restored, if there is no data that could be reset.
     pub(crate) newest: Option<KnownSnapshot>,
     /// The lives of the data in the snapshot that is restored, if it is of this node: the server goes on with them.
-    pub(crate) lineage: Vec<Incarnation>,
+    pub(crate) lineage: Vec<MemberIdentity>,
     /// Keeps one that is in memory executable.
     pub(crate) _binary: InstalledEtcd,
 }

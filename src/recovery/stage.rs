@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::boltdb::membership::Membership;
+use crate::boltdb::membership::{Member, Membership};
 use crate::clock;
+use crate::cluster::record::{ClusterRecord, ServerRecord};
 use crate::datadir::DataDir;
 use crate::durable::{self, DirError, OnPath as _, PRIVATE_DIR, PRIVATE_FILE};
 use crate::error::AppError;
@@ -13,7 +14,7 @@ use crate::faults;
 use crate::host;
 use crate::launcher::preflight::{self, random_digits};
 use crate::pki::{self, Names};
-use crate::plan::start::{self, ClusterRecord, DataState};
+use crate::plan::start::{self, DataState};
 use crate::recovery::build::{self, Built, DataDirSpec};
 use crate::recovery::error::ResetError;
 use crate::recovery::isolated_etcd::{self, IsolatedEtcd};
@@ -46,7 +47,7 @@ impl ResetRun<'_> {
             act: Some(what),
             from: opened.as_ref().map(|snapshot| snapshot.path.clone()),
             old: paths.old.clone().filter(|_| retired::is_in_use(self.data)),
-            members_before: before.as_ref().map_or(0, |cluster| cluster.members).max(self.members_now()),
+            members_before: before.as_ref().map_or(0, |cluster| cluster.member_count()).max(self.members_now()),
             ..Report::default()
         };
         report.room = Some(self.check_room(&paths, opened.as_ref())?);
@@ -167,15 +168,23 @@ impl ResetRun<'_> {
     }
 
     fn record(&self, before: Option<&ClusterRecord>, blueprint: &DataDirSpec) -> ClusterRecord {
+        let server = |member: &Member| ServerRecord {
+            name: member.name.clone(),
+            member_id: format!("{:x}", member.id),
+            peer_urls: member.peer_urls.clone(),
+            ..ServerRecord::default()
+        };
+        let own = blueprint.membership.named(&blueprint.name);
+        let servers = blueprint.membership.members.iter().map(server).collect();
         ClusterRecord {
             cluster_id: format!("{:x}", blueprint.membership.cluster_id),
             epoch: before.map_or(1, |cluster| cluster.epoch + 1),
-            member_id: blueprint.membership.ids().next().map(|id| format!("{id:x}")).unwrap_or_default(),
+            member_id: own.map(|member| format!("{:x}", member.id)).unwrap_or_default(),
             member_name: blueprint.name.clone(),
-            members: 1,
-            control_urls: Vec::new(),
+            servers,
             etcd_version: Some(self.program.version),
             lineage: self.lineage.clone(),
+            operation: None,
             lineage_is_partial: false,
             other: before.map(|cluster| cluster.other.clone()).unwrap_or_default(),
         }

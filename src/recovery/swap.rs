@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::cluster::file::RecordWriteError;
 use crate::datadir::{DataDir, DataDirError};
 use crate::durable::{self, DirError, WriteError};
 use crate::error::{Code, Diagnostic};
@@ -28,6 +29,9 @@ pub enum SwapError {
     /// The journal says nothing.
     #[error(transparent)]
     Journal(#[from] JournalUnreadable),
+    /// The cluster record cannot be replaced.
+    #[error(transparent)]
+    Record(#[from] RecordWriteError),
     /// Data are where none should be.
     #[error("{} is there, and was not when the {act} was interrupted", path.display())]
     PathInTheWay {
@@ -44,6 +48,7 @@ impl Diagnostic for SwapError {
             Self::Write(error) => error.code(),
             Self::Held(error) => error.code(),
             Self::Journal(error) => error.code(),
+            Self::Record(error) => error.code(),
             Self::Place(error) => error.code(),
             Self::PathInTheWay { .. } => Code::PathInTheWay,
         }
@@ -54,6 +59,7 @@ impl Diagnostic for SwapError {
             Self::Write(error) => error.next_step(),
             Self::Held(error) => error.next_step(),
             Self::Journal(error) => error.next_step(),
+            Self::Record(error) => error.next_step(),
             Self::Place(error) => error.next_step(),
             Self::PathInTheWay { path, .. } => Some(format!("move {} away, and start again", path.display())),
         }

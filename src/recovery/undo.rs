@@ -5,8 +5,9 @@ use std::path::Path;
 
 use crate::boltdb::database::Length;
 use crate::clock;
+use crate::cluster::record::ClusterRecord;
 use crate::error::AppError;
-use crate::plan::start::{self, ClusterRecord};
+use crate::plan::start;
 use crate::recovery::error::ResetError;
 use crate::recovery::journal::{Journal, Operation};
 use crate::recovery::retired;
@@ -36,7 +37,7 @@ impl ResetRun<'_> {
             act: Some(Operation::Undo),
             from: Some(aside.path.clone()),
             old: paths.old.clone().filter(|_| retired::is_in_use(self.data)),
-            members_before: labelled.as_ref().map_or(0, |cluster| cluster.members),
+            members_before: labelled.as_ref().map_or(0, |cluster| cluster.member_count()),
             size,
             ..Report::default()
         };
@@ -49,7 +50,7 @@ impl ResetRun<'_> {
 
     /// Whether an etcd runs on them, if it can be told: of several members, one alone never does.
     pub(crate) fn is_tried(journal: &Journal) -> VerifyMode {
-        if journal.after.members == 1 { VerifyMode::Alone } else { VerifyMode::NotAtAll }
+        if journal.after.member_count() == 1 { VerifyMode::Alone } else { VerifyMode::NotAtAll }
     }
 }
 

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::cluster::record::MemberIdentity;
 use crate::durable::{self, OnPath as _, PRIVATE_DIR, PRIVATE_FILE, WriteError};
-use crate::plan::owner::Incarnation;
 
 /// The directory of the manifests, in that of the snapshots.
 pub const DIR: &str = crate::datadir::DataDir::METADATA_NAME;
@@ -52,7 +52,7 @@ pub struct Manifest {
     pub cluster_id: String,
     /// The earlier lives of the data directory that it was taken from, the oldest first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub lineage: Vec<Incarnation>,
+    pub lineage: Vec<MemberIdentity>,
     /// Alarms that were raised, such as `CORRUPT`.
     pub alarms: Vec<String>,
     /// The last time that it was verified.
@@ -121,13 +121,13 @@ impl Manifest {
 
     /// The life of the data that are in it.
     #[must_use]
-    pub fn life(&self) -> Incarnation {
-        Incarnation { cluster_id: self.cluster_id.clone(), member_id: self.member_id.clone() }
+    pub fn life(&self) -> MemberIdentity {
+        MemberIdentity { cluster_id: self.cluster_id.clone(), member_id: self.member_id.clone() }
     }
 
     /// All lives of the data directory, the last one the one that is in it.
     #[must_use]
-    pub fn write_lineage(&self) -> Vec<Incarnation> {
+    pub fn write_lineage(&self) -> Vec<MemberIdentity> {
         self.lineage.iter().cloned().chain([self.life()]).collect()
     }
 

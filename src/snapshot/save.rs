@@ -13,6 +13,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::boltdb::database::Length;
 use crate::clock;
+use crate::cluster::record::MemberIdentity;
 use crate::datadir::DataDir;
 use crate::durable::{self, NewFile, OnPath as _, PRIVATE_DIR, PRIVATE_FILE, WriteError};
 use crate::error::{AppError, Code, Diagnostic, is_disk_full};
@@ -20,7 +21,6 @@ use crate::etcd::client::{self, ClientError, EtcdClient};
 use crate::faults;
 use crate::host::{self, FileSystem};
 use crate::job::{JobControl, spawn_low_priority};
-use crate::plan::owner::Incarnation;
 use crate::plan::snapshot_name::NamePrefix;
 use crate::snapshot::copy::{self, CopyError};
 use crate::snapshot::file::{Compression, SHA256};
@@ -45,7 +45,7 @@ pub struct SaveRequest {
     pub reason: &'static str,
     pub labels: BTreeMap<String, String>,
     /// The earlier lives of the data directory.
-    pub lineage: Vec<Incarnation>,
+    pub lineage: Vec<MemberIdentity>,
     /// The database of the running etcd, if it is to be copied there instead of being sent by etcd.
     pub live: Option<Source>,
     /// The second of the newest name that was given, which a bucket may have when it is free here; 0 if there is none.

@@ -19,6 +19,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use tokio::sync::{OwnedMutexGuard, watch};
 
 use crate::clock;
+use crate::cluster::record::MemberIdentity;
 use crate::config::SnapshotConfig;
 use crate::control::api::snapshots::Saved;
 use crate::error::{AppError, Code, Diagnostic, Exit};
@@ -26,7 +27,7 @@ use crate::etcd::client::{ClientError, EtcdClient};
 use crate::etcd::settings::Addresses;
 use crate::job::JobControl;
 use crate::log_failure;
-use crate::plan::owner::{Incarnation, Owner};
+use crate::plan::owner::Owner;
 use crate::plan::snapshot_name::NamePrefix;
 use crate::server::health::Health;
 use crate::server::state::ServerState;
@@ -201,7 +202,7 @@ pub fn dir(shared: &ServerState) -> PathBuf {
 fn owner(shared: &ServerState) -> Owner {
     let present = match &*shared.health.borrow() {
         Health::Healthy(facts) => {
-            Some(Incarnation { cluster_id: facts.cluster_id.clone(), member_id: facts.member_id.clone() })
+            Some(MemberIdentity { cluster_id: facts.cluster_id.clone(), member_id: facts.member_id.clone() })
         }
         _ => None,
     };

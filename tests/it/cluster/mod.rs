@@ -1,5 +1,7 @@
 //! Several servers at a time. Until quorate joins servers to one cluster, these tests prove the test kit itself.
 
+mod record;
+
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
