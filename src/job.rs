@@ -1,9 +1,12 @@
 //! Work beside the server, on threads of a lower priority: what etcd's clients wait for comes first.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::{oneshot, watch};
+
+use crate::error::{SystemError, system_error};
 
 /// Of 19; the server has 0 (see nice(2)).
 const NICE: i32 = 10;
@@ -18,6 +21,15 @@ pub(super) fn spawn_low_priority<T: Send + 'static>(work: impl FnOnce() -> T + S
         let _ = done.send(work());
     });
     result
+}
+
+/// Runs blocking `work` on a thread for it, off the event loop.
+///
+/// # Errors
+/// If the thread panicked.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, SystemError> {
+    let panicked = |error| system_error("finish work on another thread")(std::io::Error::other(error));
+    tokio::task::spawn_blocking(work).await.map_err(panicked)
 }
 
 /// How far a save is, and whether it is still wanted. All of its threads look at it, so that a save that was broken off has really
@@ -52,6 +64,11 @@ impl JobControl {
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         *self.is_broken_off.borrow()
+    }
+
+    /// The same as the answer of a progress callback.
+    pub fn flow(&self) -> ControlFlow<()> {
+        if self.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 
     /// Returns when it is to end.

@@ -12,6 +12,14 @@ pub fn random<const LENGTH: usize>() -> std::io::Result<[u8; LENGTH]> {
     if count == LENGTH { Ok(bytes) } else { Err(std::io::Error::other("too few random bytes")) }
 }
 
+/// Eight random hexadecimal digits.
+///
+/// # Errors
+/// As [`random`].
+pub fn random_digits() -> std::io::Result<String> {
+    random::<4>().map(|bytes| format!("{:08x}", u32::from_be_bytes(bytes)))
+}
+
 /// A number from 0 to 1, to spread what would happen at the same time. Without randomness it is spread less, which is no failure.
 #[must_use]
 pub fn jitter() -> f64 {

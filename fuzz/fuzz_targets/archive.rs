@@ -10,6 +10,6 @@ use quorate::snapshot::verify::{self, Demands};
 fuzz_target!(|bytes: &[u8]| {
     let Ok(mut file) = tempfile::NamedTempFile::new() else { return };
     if file.write_all(bytes).is_ok() {
-        let _ = verify::verify(file.path(), Demands { skip_hash: true }, &mut |_, _| {});
+        let _ = verify::verify(file.path(), Demands { skip_hash: true }, &mut |_, _| std::ops::ControlFlow::Continue(()));
     }
 });

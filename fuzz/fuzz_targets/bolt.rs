@@ -9,7 +9,7 @@ use quorate::snapshot::usage;
 
 fuzz_target!(|bytes: &[u8]| {
     let length = bytes.len() as u64;
-    let _ = inspect::inspect(bytes, length, Length::AtLeast, &mut |_, _| {});
+    let _ = inspect::inspect(bytes, length, Length::AtLeast, &mut |_, _| std::ops::ControlFlow::Continue(()));
     let _ = usage::measure(bytes, length);
     if let Ok(database) = Database::open_newest(bytes) {
         let _ = database.last_key(b"key");

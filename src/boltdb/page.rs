@@ -59,6 +59,8 @@ pub enum ReadError {
     /// The system could not read it.
     #[error("cannot read at byte {offset}")]
     Io { offset: u64, source: io::Error },
+    #[error("cancelled")]
+    Cancelled,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

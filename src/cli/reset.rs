@@ -8,8 +8,8 @@ use crate::cli::output;
 use crate::cli::progress::Progress;
 use crate::config::LogFormat;
 use crate::error::{AppError, Code, Diagnostic, Exit};
-use crate::recovery::journal::Operation;
-use crate::recovery::run::{Report, ResetOptions, Tell};
+use crate::recovery::journal::OperationKind;
+use crate::recovery::report::{ProgressReporter, RecoveryReport, ResetOptions};
 use crate::text::{escape_control, format_bytes};
 
 /// Flags of a reset without one.
@@ -30,7 +30,7 @@ impl Diagnostic for FlagsRequireReset {
 }
 
 /// A bar for each thing that takes long.
-pub(super) fn progress() -> Tell {
+pub(super) fn progress() -> ProgressReporter {
     let shown: Mutex<Option<(&'static str, Progress)>> = Mutex::new(None);
     Arc::new(move |what, done, all| {
         let mut shown = shown.lock().unwrap_or_else(PoisonError::into_inner);
@@ -46,7 +46,7 @@ pub(super) fn progress() -> Tell {
 }
 
 /// Says it.
-pub(super) fn print_report(report: &Report, asked: &ResetOptions, format: LogFormat) -> Result<Exit, AppError> {
+pub(super) fn print_report(report: &RecoveryReport, asked: &ResetOptions, format: LogFormat) -> Result<Exit, AppError> {
     let text = if asked.dry_run { print_dry_run(report) } else { print_done(report) };
     if asked.dry_run {
         output::print_stdout(&text)?;
@@ -55,9 +55,9 @@ pub(super) fn print_report(report: &Report, asked: &ResetOptions, format: LogFor
             "level": "info",
             "target": "quorate",
             "message": text.split_whitespace().collect::<Vec<_>>().join(" "),
-            "act": report.act.map(Operation::word),
+            "act": report.kind.map(OperationKind::word),
             "old_data": report.old,
-            "pre_restore_snapshot": report.safety_net,
+            "pre_restore_snapshot": report.pre_restore_snapshot,
             "revision": report.revision.map(|(_, after)| after),
             "keys": report.keys,
         });
@@ -73,8 +73,8 @@ fn path(path: &Path) -> String {
     escape_control(&path.display().to_string())
 }
 
-fn print_done(report: &Report) -> String {
-    let act = report.act.unwrap_or(Operation::Reset);
+fn print_done(report: &RecoveryReport) -> String {
+    let act = report.kind.unwrap_or(OperationKind::Reset);
     let mut text = String::new();
     let mut line = |words: String| {
         let _ = writeln!(text, "{}", output::wrap_text(&words, 2, output::WIDTH));
@@ -85,19 +85,19 @@ fn print_done(report: &Report) -> String {
     };
     let from = report.from.as_deref().map(path).unwrap_or_default();
     line(match act {
-        Operation::Reset => format!(
+        OperationKind::Reset => format!(
             "The cluster{members} is reset: this server is the only member of a new cluster with the same data."
         ),
-        Operation::Restore => {
+        OperationKind::Restore => {
             format!("The snapshot {from} is restored: this server is the only member of a new cluster with its data.")
         }
-        Operation::Undo => format!("The data of {from} is back in use."),
+        OperationKind::Undo => format!("The data of {from} is back in use."),
     });
-    if report.was_tried {
-        let these = if act == Operation::Undo { "this data" } else { "the new data" };
+    if report.is_verified {
+        let these = if act == OperationKind::Undo { "this data" } else { "the new data" };
         line(format!(
             "It was verified: an etcd that no client reaches ran on {these}{}, and was stopped again.",
-            if act == Operation::Undo { "" } else { ", held every key, and took a write" }
+            if act == OperationKind::Undo { "" } else { ", held every key, and took a write" }
         ));
     }
     line("Done. quorate can be restarted without the flags: systemctl start quorate-server".into());
@@ -121,10 +121,10 @@ fn print_done(report: &Report) -> String {
     if let Some(old) = &report.old {
         line(format!("The data from before is kept in {}. Undo: quorate server --undo-reset", path(old)));
     }
-    if let Some(net) = &report.safety_net {
+    if let Some(net) = &report.pre_restore_snapshot {
         line(format!("A snapshot of it is {}", path(net)));
     }
-    if report.members_before > 1 && act != Operation::Undo {
+    if report.members_before > 1 && act != OperationKind::Undo {
         line(
             "The other servers are not members any more. On each of them stop quorate and move its server/db/etcd away before it joins this \
              one; until then, leave them stopped."
@@ -134,14 +134,14 @@ fn print_done(report: &Report) -> String {
     text
 }
 
-fn print_dry_run(report: &Report) -> String {
-    let act = report.act.unwrap_or(Operation::Reset);
+fn print_dry_run(report: &RecoveryReport) -> String {
+    let act = report.kind.unwrap_or(OperationKind::Reset);
     let mut text = format!("Dry run of the {}: nothing was changed. What would be done:\n", act.word());
     let mut row = |name: &str, value: String| {
         let _ = writeln!(text, "  {name:<10}{}", output::wrap_text(&value, 12, output::WIDTH));
     };
     if let Some(from) = &report.from {
-        row(if act == Operation::Undo { "back" } else { "restore" }, path(from));
+        row(if act == OperationKind::Undo { "back" } else { "restore" }, path(from));
     }
     row("database", format_bytes(report.size));
     if let Some(keys) = report.keys {
@@ -158,7 +158,7 @@ fn print_dry_run(report: &Report) -> String {
         Some(old) => row("kept", format!("the data in use, in {}", path(old))),
         None => row("kept", "nothing: there is no data in use".into()),
     }
-    if let Some((needed, free)) = report.room {
+    if let Some((needed, free)) = report.space {
         row("room", format!("{} needed, {} free", format_bytes(needed), format_bytes(free)));
     }
     for note in &report.notes {

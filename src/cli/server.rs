@@ -7,7 +7,7 @@ use crate::host::HostFacts;
 use crate::launcher;
 use crate::launcher::reload::ConfigReloader;
 use crate::logging;
-use crate::recovery::run::ResetOptions;
+use crate::recovery::report::ResetOptions;
 
 /// Starts etcd under the data directory and supervises it until SIGTERM or SIGINT; SIGHUP reloads the configuration. Each option is
 /// also a key of the configuration file and an environment variable, except those that are meant for one run.
@@ -76,7 +76,7 @@ pub(super) fn run(global: RawOptions, args: &Args) -> Result<Exit, AppError> {
             dry_run: args.dry_run,
             skip_hash: args.skip_hash_check,
             allow_empty: args.allow_empty,
-            no_safety_net: args.no_pre_restore_snapshot,
+            no_pre_restore_snapshot: args.no_pre_restore_snapshot,
         };
         let done = runtime.block_on(launcher::reset::run(&config, &asked, reset::progress()));
         done.map(|report| Some((report, asked)))

@@ -367,6 +367,9 @@ codes! {
     JournalUnreadable "journal-unreadable" Refused
         "The journal of an interrupted reset or restore cannot be read.",
         "Look at `server/db/etcd` and the newest `etcd-old-…`, and follow the message.";
+    OperationUndecided "operation-undecided" Refused
+        "A restore over several servers has begun on this one and is not decided: either data could be the wrong ones.",
+        "Finish or undo it on the server that coordinates it.";
     PathInTheWay "path-in-the-way" Refused
         "Something is where a reset has to put data, and was not there when it was interrupted.",
         "Move it away, and start again.";

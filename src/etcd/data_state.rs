@@ -143,6 +143,7 @@ fn has_user_data(snap: &DirHandle) -> Result<bool, DataUnreadable> {
         // Damaged is not empty.
         Err(ReadError::Damaged(_)) => Ok(true),
         Err(ReadError::Io { source, .. }) => Err(unreadable(source)),
+        Err(ReadError::Cancelled) => Err(unreadable(io::ErrorKind::Interrupted.into())),
     }
 }
 

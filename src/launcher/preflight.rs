@@ -23,13 +23,12 @@ use crate::log_failure;
 use crate::pki::{self, CertificateStatus, EtcdState, Expiry, Names};
 use crate::plan::space::{self, FreeSpace};
 use crate::plan::start::{self, DataState, Observed};
-use crate::recovery::resume::settle;
+use crate::random::random_digits;
+use crate::recovery::resume;
 use crate::recovery::workspace::RecoveryDirs;
 use crate::server::snapshots::known::{self, KnownSnapshots};
 use crate::version::Version;
 
-/// Longer than any member name, in bytes.
-const MAX_NAME_BYTES: u64 = 1024;
 /// A clock that is set back by no more than this is no matter.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(60);
 /// Before this the clock is certainly wrong: 2020-01-01.
@@ -107,7 +106,7 @@ pub(crate) async fn prepare(
         durable::remove_dir_all(&data.downloads())?;
         tracing::info!(dir = %data.downloads().display(), "removed what an interrupted download left");
     }
-    settle(data)?;
+    resume::resume(data)?;
     let remembered = crate::cluster::file::load(data)?;
     let found = data_state(data)?;
     let is_without_data = found != DataState::Present && !config.new_cluster;
@@ -115,13 +114,13 @@ pub(crate) async fn prepare(
     let plan = start::plan(&Observed {
         cluster: remembered.clone(),
         data: found,
-        name: read_name(data),
+        name: data.member_name(),
         new_cluster: config.new_cluster,
         node_name: config.node_name.clone(),
         newest: known.newest,
         data_dir: data.root().to_path_buf(),
         invocation: config.invocation.clone(),
-        random: random_digits()?,
+        random: random_digits().map_err(PreflightError::Random)?,
     })?;
     if let Some(failure) = known.unseen {
         log_failure!(warn, failure.to_report(), "cannot list the snapshots of this server in object storage");
@@ -157,7 +156,7 @@ pub(crate) async fn prepare(
     }
     pki::token::ensure(data, config.token.as_ref())?;
     let beginning = if is_new {
-        StartMode::NewCluster { token: format!("quorate-{}", random_digits()?) }
+        StartMode::NewCluster { token: format!("quorate-{}", random_digits().map_err(PreflightError::Random)?) }
     } else {
         StartMode::ExistingData
     };
@@ -217,16 +216,6 @@ pub(crate) fn log_fix(mended: &PermissionFix) {
             );
         }
     }
-}
-
-pub(crate) fn read_name(data: &DataDir) -> Option<String> {
-    // Where etcd runs as a user of its own, that user could put anything there.
-    let bytes = data.open_etcd().ok()??.read(DataDir::NAME_NAME, MAX_NAME_BYTES).ok()??;
-    String::from_utf8(bytes).ok().map(|name| name.trim().to_owned()).filter(|name| !name.is_empty())
-}
-
-pub(crate) fn random_digits() -> Result<String, PreflightError> {
-    crate::random::random::<4>().map(hex::encode).map_err(PreflightError::Random)
 }
 
 /// How far the clock is behind what was written here, if it is.

@@ -54,6 +54,11 @@ pub const EVENTS: &[(&str, &str)] = &[
     ("reset-finished", "An interrupted reset or restore is finished: its data was in place and good."),
     ("reset-undone", "An interrupted reset or restore was rolled back: the data from before is in place again."),
     ("reset-not-begun", "An interrupted reset or restore had not exchanged the data."),
+    (
+        "operation-prepared",
+        "A restore over several servers is prepared here and not decided; the data from before is in use.",
+    ),
+    ("reset-checking", "A dry run or an undo verifies a snapshot or data, before anything is changed."),
     ("old-data-removed", "Data that a reset had moved away was deleted, as `etcd-old-retention` says."),
 ];
 

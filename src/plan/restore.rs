@@ -78,14 +78,58 @@ pub fn bumped(revision: i64, by: u64) -> Result<i64, RestoreRefusal> {
     bumped.filter(|bumped| *bumped < i64::MAX / 2).ok_or(RestoreRefusal::RevisionOverflow { revision, by })
 }
 
-/// The phase in the journal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// How far an operation is, as its journal says. The names of the first version of the journal are read, too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Phase {
-    /// The new data is built, and is being swapped in and verified.
-    Trying,
-    /// The new data is in place and verified.
-    Passed,
+    /// The new data lie beside those in use; the swap may have begun.
+    #[serde(alias = "trying")]
+    Prepared,
+    /// The new data are in place, those from before aside.
+    Swapped,
+    /// An etcd ran on the new data and passed the gate.
+    #[serde(alias = "passed")]
+    Verified,
+    /// It is decided: what is in place stays.
+    Committed,
+}
+
+impl Phase {
+    /// What the journal calls it.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Prepared => "prepared",
+            Self::Swapped => "swapped",
+            Self::Verified => "verified",
+            Self::Committed => "committed",
+        }
+    }
+}
+
+/// What a start does about an operation that was interrupted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interruption {
+    /// The data from before come back.
+    RollBack,
+    /// The rest is recorded.
+    Finish,
+    /// The new data stay beside those in use, which are started.
+    Keep,
+    /// Nothing is started: either data could be the wrong ones.
+    Wait,
+}
+
+/// Decides. A server alone decides for itself what nobody else knows of; what is a part of an operation over several servers is decided
+/// by its coordinator.
+#[must_use]
+pub fn on_interruption(phase: Phase, is_coordinated: bool) -> Interruption {
+    match (phase, is_coordinated) {
+        (Phase::Committed, _) | (Phase::Verified, false) => Interruption::Finish,
+        (Phase::Prepared | Phase::Swapped, false) => Interruption::RollBack,
+        (Phase::Prepared, true) => Interruption::Keep,
+        (Phase::Swapped | Phase::Verified, true) => Interruption::Wait,
+    }
 }
 
 /// The observed state of an interrupted reset.
@@ -111,15 +155,15 @@ pub enum Recovery {
     Finish,
 }
 
-/// Decides. Success is never reported before [`Phase::Passed`], so everything is rolled back until then.
+/// Decides. Success is never reported before [`Phase::Verified`], so that until then everything goes back.
 #[must_use]
 pub fn recover(found: Interrupted) -> Recovery {
     match found.phase {
-        Phase::Passed => Recovery::Finish,
-        Phase::Trying if found.old_is_aside => Recovery::Back,
+        Phase::Verified | Phase::Committed => Recovery::Finish,
+        Phase::Prepared | Phase::Swapped if found.old_is_aside => Recovery::Back,
         // There was no data before, and the data in place was built by us.
-        Phase::Trying if !found.had_old && !found.is_staged && found.has_current => Recovery::Back,
-        Phase::Trying => Recovery::Discard,
+        Phase::Prepared | Phase::Swapped if !found.had_old && !found.is_staged && found.has_current => Recovery::Back,
+        Phase::Prepared | Phase::Swapped => Recovery::Discard,
     }
 }
 
@@ -171,6 +215,22 @@ mod tests {
     }
 
     #[test]
+    fn only_a_coordinator_decides_what_it_has_begun() {
+        for (phase, alone, coordinated) in [
+            (Phase::Prepared, Interruption::RollBack, Interruption::Keep),
+            (Phase::Swapped, Interruption::RollBack, Interruption::Wait),
+            (Phase::Verified, Interruption::Finish, Interruption::Wait),
+            (Phase::Committed, Interruption::Finish, Interruption::Finish),
+        ] {
+            assert_eq!(
+                (on_interruption(phase, false), on_interruption(phase, true)),
+                (alone, coordinated),
+                "{phase:?}"
+            );
+        }
+    }
+
+    #[test]
     fn the_oldest_go() {
         assert_eq!(outdated(vec![(3, "c"), (1, "a"), (2, "b")], 2), ["a"]);
         assert!(outdated(vec![(1, "a")], 3).is_empty());
@@ -181,7 +241,7 @@ mod tests {
     #[test]
     fn what_broke_off_goes_back_or_is_finished() {
         let state = |had_old, old_is_aside, is_staged, has_current| Interrupted {
-            phase: Phase::Trying,
+            phase: Phase::Prepared,
             had_old,
             old_is_aside,
             is_staged,
@@ -205,9 +265,10 @@ mod tests {
     proptest! {
         #[test]
         fn old_data_that_lie_aside_always_come_back_unless_the_new_ones_passed(
-            passed: bool, had_old: bool, old_is_aside: bool, is_staged: bool, has_current: bool,
+            phase in 0usize..4, had_old: bool, old_is_aside: bool, is_staged: bool, has_current: bool,
         ) {
-            let phase = if passed { Phase::Passed } else { Phase::Trying };
+            let phase = [Phase::Prepared, Phase::Swapped, Phase::Verified, Phase::Committed][phase];
+            let passed = phase >= Phase::Verified;
             let recovery = recover(Interrupted { phase, had_old, old_is_aside, is_staged, has_current });
             prop_assert_eq!(recovery == Recovery::Finish, passed);
             if !passed && old_is_aside {

@@ -14,6 +14,7 @@ use crate::boltdb::database::{Database, Length};
 use crate::boltdb::edit::{EditError, Editor};
 use crate::boltdb::membership::Membership;
 use crate::boltdb::page::{Corruption, NO_FREELIST, ReadError};
+use crate::boltdb::walk::CONTINUE;
 use crate::boltdb::{keyspace, raft_snapshot, wal};
 use crate::durable::{self, DirError, DirHandle, OnPath as _, PRIVATE_DIR, PRIVATE_FILE, WriteError};
 use crate::error::{Code, Diagnostic};
@@ -278,7 +279,7 @@ fn finish(file: &File, dir: &Path, blueprint: &DataDirSpec, origin: &Path) -> Re
         let early = scope.spawn(|| durable::sync(file, &path));
         let edited = edit(file, &path, blueprint, origin)?;
         let size = file.metadata().map_err(|source| VerifyError::Read { path: path.clone(), source })?.len();
-        let inspection = inspect::inspect(file, size, Length::Exact, &mut |_, _| {}).map_err(found)?;
+        let inspection = inspect::inspect(file, size, Length::Exact, &mut |_, _| CONTINUE).map_err(found)?;
         early.join().map_err(|_| BuildError::WorkerPanicked)??;
         step("edited", &path)?;
         write_log(dir, blueprint)?;

@@ -7,8 +7,9 @@ use crate::error::{Code, Diagnostic};
 use crate::etcd::client::{ClientError, EtcdClient, Expected, MemberFacts, NotHealthy};
 use crate::faults;
 use crate::job::JobControl;
-use crate::recovery::build::Built;
+use crate::recovery::expected::ExpectedCluster;
 use crate::recovery::isolated_etcd::{IsolatedEtcd, IsolatedEtcdError, Program, Running, health_timeout};
+use crate::recovery::journal::ExpectedData;
 
 /// Why the data are not given to clients.
 #[derive(Debug, thiserror::Error)]
@@ -53,10 +54,12 @@ impl Diagnostic for GateError {
 /// What is asked for.
 #[derive(Clone, Debug)]
 pub struct GateInput<'a> {
-    /// Who the sole member is.
-    pub expected: Expected,
+    /// Who this server is to be.
+    pub own: Expected,
+    /// All members.
+    pub expected: &'a ExpectedCluster,
     /// What it should hold, if that is known.
-    pub built: Option<&'a Built>,
+    pub data: Option<&'a ExpectedData>,
     /// Bytes of the database.
     pub size: u64,
 }
@@ -93,7 +96,7 @@ pub async fn verify(
 
 async fn ask(running: &mut Running, question: &GateInput<'_>, course: &JobControl) -> Result<GateReport, GateError> {
     let begun = crate::clock::monotonic();
-    let expected = &question.expected;
+    let expected = &question.own;
     let member = running
         .until(health_timeout(question.size), course, async |client: &mut EtcdClient| {
             match client.check(expected).await {
@@ -109,17 +112,17 @@ async fn ask(running: &mut Running, question: &GateInput<'_>, course: &JobContro
         .await?;
     let took = begun.elapsed();
     faults::point("restore::gate").map_err(GateError::System)?;
-    compare("the number of members", &member.members, &1)?;
+    compare("the number of members", &member.members, &question.expected.members.len())?;
     let (trust, url) = running.address();
     let client = EtcdClient::connect_for(trust, url, health_timeout(question.size)).await;
     let mut client = client.map_err(|source| GateError::Client { act: "be connected to", source })?;
     let failed = |act| move |source| GateError::Client { act, source };
-    if let Some(inspection) = question.built.map(|built| &built.inspection) {
-        compare("the revision", &member.revision, &inspection.revision)?;
+    if let Some(data) = question.data {
+        compare("the revision", &member.revision, &data.revision)?;
         let keys = client.count().await.map_err(failed("count its keys"))?;
-        compare("the number of keys", &keys, &inspection.keys)?;
+        compare("the number of keys", &keys, &data.keys)?;
         let hash = client.hash_of_everything().await.map_err(failed("say its HashKV"))?;
-        compare("HashKV", &hash.hash, &inspection.hash_kv)?;
+        compare("HashKV", &hash.hash, &data.hash_kv)?;
     }
     let mark = hex::encode(crate::random::random::<8>().map_err(GateError::System)?);
     let revision =

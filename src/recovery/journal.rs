@@ -1,4 +1,7 @@
-//! `S/db/restore/journal.json`: what is being done with the data, so that whoever starts next knows it.
+//! `S/db/restore/journal.json`: how far a reset, restore or undo is, so that the next start can finish it or roll it back.
+//!
+//! Version 2 has the phases prepared, swapped, verified and committed, and the id of an operation over several servers. Version 1, which
+//! had `trying` and `passed`, is read: `trying` was written before the swap, as `prepared` is, and `passed` is `verified`.
 
 use std::io;
 use std::path::PathBuf;
@@ -11,25 +14,26 @@ use crate::durable::{self, PRIVATE_FILE, WriteError};
 use crate::error::{Code, Diagnostic};
 use crate::host;
 use crate::plan::restore::Phase;
-use crate::recovery::workspace::RecoveryPaths;
+use crate::recovery::paths::RecoveryPaths;
+use crate::snapshot::inspect::Inspection;
 
-/// The version of the journal's form.
-const VERSION: u32 = 1;
+/// The version of the file that is written.
+const VERSION: u32 = 2;
 
-/// What is being done.
+/// Which operation it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Operation {
+pub enum OperationKind {
     /// `--cluster-reset`.
     Reset,
-    /// … with a snapshot.
+    /// `--cluster-reset` with a snapshot.
     Restore,
     /// `--undo-reset`.
     Undo,
 }
 
-impl Operation {
-    /// The word for it.
+impl OperationKind {
+    /// What messages call it.
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
@@ -40,34 +44,63 @@ impl Operation {
     }
 }
 
-/// Paths, and what is to be remembered when it is done.
+/// What etcd must report about the data that were built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExpectedData {
+    /// The revision of the keyspace.
+    pub revision: i64,
+    /// Keys at that revision.
+    pub keys: u64,
+    /// The answer to HashKV.
+    pub hash_kv: u32,
+    /// Bytes of the database file.
+    pub size: u64,
+}
+
+impl ExpectedData {
+    /// Of a database of `size` bytes in which this was found.
+    #[must_use]
+    pub fn of(inspection: &Inspection, size: u64) -> Self {
+        Self { revision: inspection.revision, keys: inspection.keys, hash_kv: inspection.hash_kv, size }
+    }
+}
+
+/// The content of the journal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Journal {
-    /// Of this form.
+    /// The version of this form.
     pub version: u32,
-    /// What.
-    pub act: Operation,
-    /// How far.
+    /// Which operation it is.
+    #[serde(alias = "act")]
+    pub kind: OperationKind,
+    /// The operation over several servers that this is a part of. Its coordinator decides what becomes of it.
+    #[serde(default)]
+    pub operation: Option<String>,
+    /// How far it is.
     pub phase: Phase,
-    /// When it was begun (RFC 3339).
-    pub begun: String,
-    /// Where data are in use.
+    /// When it was started (RFC 3339).
+    #[serde(alias = "begun")]
+    pub started: String,
+    /// Where the data in use are.
     pub current: PathBuf,
-    /// Where the new ones were built.
+    /// Where the new data were built.
     pub staged: PathBuf,
-    /// Where the ones from before are put; `None` if there were none.
+    /// Where the data from before are put; `None` if there were none.
     pub old: Option<PathBuf>,
-    /// Where all that is only needed meanwhile lies.
+    /// The directory for everything that is only needed meanwhile.
     pub work: PathBuf,
-    /// The cluster from before.
+    /// The cluster record from before.
     pub before: Option<ClusterRecord>,
-    /// The cluster from now on.
+    /// The cluster record once it is committed, with all members of the new cluster.
     pub after: ClusterRecord,
+    /// What etcd must report; `None` if the data were not built, but come back.
+    #[serde(default)]
+    pub expected: Option<ExpectedData>,
 }
 
 /// The journal is there and cannot be read.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot read {}, the journal of a reset or restore that broke off", path.display())]
+#[error("cannot read {}, the journal of a reset or restore that was interrupted", path.display())]
 pub struct JournalUnreadable {
     path: PathBuf,
     source: io::Error,
@@ -82,17 +115,31 @@ impl Diagnostic for JournalUnreadable {
         let dir = self.path.parent().unwrap_or(&self.path).display();
         Some(format!(
             "the data in use are db/etcd; those from before are the newest db/etcd-old-…. See which of them is whole (quorate \
-             etcd-snapshot verify --skip-hash-check DIR/member/snap/db), put it in the place of db/etcd, and mv {dir} {dir}-broken"
+             etcd-snapshot verify --skip-hash-check DIR/member/snap/db), put it in the place of db/etcd, and mv {dir} {dir}-broken; if \
+             that changes the data in use, mv server/cluster.json away, too"
         ))
     }
 }
 
 impl Journal {
-    /// A new one.
+    /// A new one, in the phase `prepared`.
     #[must_use]
-    pub fn begin(act: Operation, begun: String, paths: RecoveryPaths, after: ClusterRecord) -> Self {
+    pub fn begin(kind: OperationKind, started: String, paths: RecoveryPaths, after: ClusterRecord) -> Self {
         let RecoveryPaths { current, staged, old, work } = paths;
-        Self { version: VERSION, act, phase: Phase::Trying, begun, current, staged, old, work, before: None, after }
+        Self {
+            version: VERSION,
+            kind,
+            operation: None,
+            phase: Phase::Prepared,
+            started,
+            current,
+            staged,
+            old,
+            work,
+            before: None,
+            after,
+            expected: None,
+        }
     }
 
     /// Reads it, if there is one.
@@ -102,18 +149,25 @@ impl Journal {
     pub fn read(data: &DataDir) -> Result<Option<Self>, JournalUnreadable> {
         let path = data.restore_journal();
         let read = match host::read_small(&path) {
-            Ok(bytes) => serde_json::from_slice::<Self>(&bytes).map_err(io::Error::other),
+            Ok(text) => Self::parse(&text),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => Err(error),
         };
-        match read {
-            Ok(journal) if journal.version == VERSION => Ok(Some(journal)),
-            Ok(_) => Err(JournalUnreadable {
-                path,
-                source: io::Error::other("it was written by another version of quorate"),
-            }),
-            Err(source) => Err(JournalUnreadable { path, source }),
+        read.map(Some).map_err(|source| JournalUnreadable { path, source })
+    }
+
+    fn parse(text: &[u8]) -> io::Result<Self> {
+        #[derive(Deserialize)]
+        struct VersionField {
+            version: u32,
         }
+        let VersionField { version } = serde_json::from_slice(text)?;
+        if !(1..=VERSION).contains(&version) {
+            let what = format!("it has version {version}, and this quorate reads up to version {VERSION}");
+            return Err(io::Error::other(what));
+        }
+        // What is written of it from now on has the new form.
+        Ok(Self { version: VERSION, ..serde_json::from_slice(text)? })
     }
 
     /// Writes it.
@@ -124,5 +178,35 @@ impl Journal {
         let mut text = serde_json::to_vec_pretty(self).unwrap_or_default();
         text.push(b'\n');
         durable::write_file(&data.restore_journal(), &text, PRIVATE_FILE)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As commit 1b4c942 wrote it.
+    const VERSION_1: &str = r#"{"version":1,"act":"restore","phase":"PHASE","begun":"2026-11-25T17:35:27Z",
+        "current":"/d/server/db/etcd","staged":"/d/server/db/restore/etcd","old":"/d/server/db/etcd-old-1","work":"/d/server/db/restore",
+        "before":null,"after":{"cluster_id":"c","epoch":2,"member_id":"m","member_name":"n","members":1,"control_urls":[],
+        "etcd_version":"3.5.30"}}"#;
+
+    #[test]
+    fn version_1_is_read() {
+        for (word, phase) in [("trying", Phase::Prepared), ("passed", Phase::Verified)] {
+            let read = Journal::parse(VERSION_1.replace("PHASE", word).as_bytes()).unwrap();
+            assert_eq!((read.phase, read.kind, read.operation.as_ref()), (phase, OperationKind::Restore, None));
+            assert_eq!((read.version, read.after.member_count(), read.expected), (VERSION, 1, None));
+            let written = serde_json::to_vec(&read).unwrap();
+            assert_eq!(Journal::parse(&written).unwrap(), read);
+        }
+    }
+
+    #[test]
+    fn another_version_is_refused() {
+        for version in ["0", "3"] {
+            let text = VERSION_1.replacen('1', version, 1).replace("PHASE", "trying");
+            assert!(Journal::parse(text.as_bytes()).is_err(), "{version}");
+        }
     }
 }

@@ -3,19 +3,21 @@
 use crate::clock;
 use crate::cluster::record::ClusterRecord;
 use crate::etcd::client;
+use crate::job::blocking;
 use crate::log_failure;
 use crate::plan::retention::Policy;
 use crate::plan::snapshot_name::NamePrefix;
-use crate::recovery::run::{Report, ResetRun, blocking};
+use crate::recovery::operation::Operation;
+use crate::recovery::report::RecoveryReport;
 use crate::snapshot::prune;
 use crate::snapshot::save::{self, SaveRequest};
 use crate::snapshot::store::local::Directory;
 use crate::snapshot::store::{Removed, Store as _};
 
-impl ResetRun<'_> {
-    /// A snapshot of the data in use, as far as they can be read without their log. A net that cannot be had is no reason to fall: the
-    /// data themselves are kept too.
-    pub(crate) async fn save_pre_restore_snapshot(&self, before: Option<&ClusterRecord>, report: &mut Report) {
+impl Operation<'_> {
+    /// A snapshot of the data in use, as far as they can be read without their log. It may fail: the data
+    /// themselves are kept too.
+    pub(crate) async fn save_pre_restore_snapshot(&self, before: Option<&ClusterRecord>, report: &mut RecoveryReport) {
         let data = self.data.clone();
         let known = before.cloned().unwrap_or_default();
         let wish = SaveRequest {
@@ -28,7 +30,7 @@ impl ResetRun<'_> {
             lineage: known.lineage.clone(),
             live: None,
             last_named: 0,
-            course: self.course.clone(),
+            course: self.control.clone(),
         };
         let facts = client::MemberSource {
             member_id: known.member_id,
@@ -38,12 +40,12 @@ impl ResetRun<'_> {
             alarms: Vec::new(),
         };
         let dir = wish.dir.clone();
-        (self.tell)("saving the data in use", 0, 0);
+        (self.progress)("saving the data in use", 0, 0);
         let saved = blocking(move || save::save_offline(&wish, &data, &facts)).await;
         match saved {
             Ok(Ok(manifest)) => {
                 tracing::info!(name = manifest.name, revision = manifest.revision, "the data in use were saved first");
-                report.safety_net = Some(dir.join(&manifest.name));
+                report.pre_restore_snapshot = Some(dir.join(&manifest.name));
             }
             Ok(Err(why)) => report.notes.push(format!(
                 "no snapshot of the data in use was taken first ({}); the data themselves are kept",

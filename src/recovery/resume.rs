@@ -1,18 +1,47 @@
-//! What becomes of a reset or restore once its data were tried, or once it broke off: written down, or undone.
+//! What becomes of an operation that was interrupted: it is finished, rolled back, or left to the server that coordinates it.
 
 use crate::datadir::DataDir;
 use crate::durable::{self, DirError, PRIVATE_FILE, WriteError};
-use crate::error::AppError;
+use crate::error::{AppError, Code, Diagnostic};
 use crate::faults;
-use crate::plan::restore::{Phase, Recovery};
-use crate::recovery::journal::{Journal, Operation};
+use crate::plan::restore::{Interruption, Phase, Recovery, on_interruption};
+use crate::recovery::journal::{Journal, OperationKind};
 use crate::recovery::retired;
 use crate::recovery::swap::{self, SwapError};
 use crate::recovery::workspace::{self, RecoveryDirs};
 
-/// Looks whether one broke off, and finishes or undoes it. To be called with the lock held and no etcd running.
-pub(crate) fn settle(data: &DataDir) -> Result<(), AppError> {
-    let Some(journal) = Journal::read(data)? else {
+/// An operation over several servers has begun here, and is not decided.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the operation {operation} over several servers is {} here, and not decided", phase.word())]
+pub struct OperationUndecided {
+    /// Its id.
+    pub operation: String,
+    /// How far it is on this server.
+    pub phase: Phase,
+}
+
+impl Diagnostic for OperationUndecided {
+    fn code(&self) -> Code {
+        Code::OperationUndecided
+    }
+
+    fn next_step(&self) -> Option<String> {
+        Some("finish or undo it on the server that coordinates it".into())
+    }
+}
+
+/// What was left of an earlier operation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Resumed {
+    /// Nothing is left of any: there was none, or it is finished or rolled back now.
+    Clear,
+    /// New data lie beside those in use, and stay for the operation with this id. The data in use can be started.
+    Prepared(OperationUndecided),
+}
+
+/// Finishes or rolls back an operation that was interrupted. To be called with the lock held and no etcd running.
+pub(crate) fn resume(data: &DataDir) -> Result<Resumed, AppError> {
+    let Some(mut journal) = Journal::read(data)? else {
         // What is there without a journal was being built.
         let has_work = RecoveryDirs::of(data)?.map_or(Ok(false), |dirs| dirs.has_work())?;
         if has_work || data.restore().exists() {
@@ -22,37 +51,58 @@ pub(crate) fn settle(data: &DataDir) -> Result<(), AppError> {
             );
             swap::clean_up(data)?;
         }
-        return Ok(());
+        return Ok(Resumed::Clear);
     };
-    let (act, begun) = (journal.act.word(), &journal.begun);
-    if journal.phase == Phase::Passed {
-        tracing::warn!(
-            event = "reset-finished",
-            begun,
-            "a {act} broke off after its data were in place and found good; it is finished now"
-        );
-        return Ok(complete(data, &journal)?);
+    let (act, begun) = (journal.kind.word(), journal.started.clone());
+    let undecided = journal.operation.clone().map(|operation| OperationUndecided { operation, phase: journal.phase });
+    match (on_interruption(journal.phase, undecided.is_some()), undecided) {
+        (Interruption::Keep, Some(undecided)) => {
+            // A swap that was interrupted is no swap.
+            swap::roll_back(data, &journal)?;
+            tracing::warn!(
+                event = "operation-prepared",
+                operation = undecided.operation,
+                "a {act} over several servers is prepared here and not decided; the data in use are those from before"
+            );
+            return Ok(Resumed::Prepared(undecided));
+        }
+        (Interruption::Wait, Some(undecided)) => return Err(undecided.into()),
+        (Interruption::Finish, _) => {
+            tracing::warn!(
+                event = "reset-finished",
+                begun,
+                "a {act} was interrupted after its data were in place and found good; it is finished now"
+            );
+            commit(data, &mut journal)?;
+        }
+        (Interruption::RollBack | Interruption::Keep | Interruption::Wait, _) => {
+            if roll_back(data, &mut journal)? == Recovery::Back {
+                tracing::warn!(
+                    event = "reset-undone",
+                    begun,
+                    "a {act} was interrupted before its data were found good; the data from before are back in place"
+                );
+            } else {
+                tracing::warn!(
+                    event = "reset-not-begun",
+                    begun,
+                    "a {act} was interrupted before the data were exchanged; they are as they were"
+                );
+            }
+        }
     }
-    if resume_or_roll_back(data, &journal)? == Recovery::Back {
-        tracing::warn!(
-            event = "reset-undone",
-            begun,
-            "a {act} broke off before its data were found good; the data from before are back in place"
-        );
-    } else {
-        tracing::warn!(
-            event = "reset-not-begun",
-            begun,
-            "a {act} broke off before the data were exchanged; they are as they were"
-        );
-    }
-    Ok(())
+    Ok(Resumed::Clear)
 }
 
-/// Everything is as before.
-pub(crate) fn resume_or_roll_back(data: &DataDir, journal: &Journal) -> Result<Recovery, SwapError> {
+/// Puts the data from before back, and removes what was built. It can be repeated.
+pub(crate) fn roll_back(data: &DataDir, journal: &mut Journal) -> Result<Recovery, SwapError> {
+    if !matches!(journal.phase, Phase::Prepared | Phase::Swapped) {
+        // First: a start that found it verified would take what is in place for the new data.
+        journal.phase = Phase::Swapped;
+        journal.write(data)?;
+    }
     let recovery = swap::roll_back(data, journal)?;
-    if journal.act == Operation::Undo
+    if journal.kind == OperationKind::Undo
         && journal.after.was_healthy()
         && let Some(staged) = workspace::staged(data, journal)?
     {
@@ -67,12 +117,18 @@ pub(crate) fn staged_token(data: &DataDir) -> std::path::PathBuf {
     data.restore().join("token")
 }
 
-/// Writes down that it was done. It can be repeated.
-pub(crate) fn complete(data: &DataDir, journal: &Journal) -> Result<(), SwapError> {
+/// Records the decision, and then everything that follows from it. It can be repeated.
+pub(crate) fn commit(data: &DataDir, journal: &mut Journal) -> Result<(), SwapError> {
+    let work = journal.work.clone();
     let step = |name: &str| {
-        let failed = |source| WriteError { act: "finish the work in", path: journal.work.clone(), source };
+        let failed = |source| WriteError { act: "finish the work in", path: work.clone(), source };
         faults::point(&format!("restore::{name}")).map_err(failed)
     };
+    if journal.phase != Phase::Committed {
+        step("committed")?;
+        journal.phase = Phase::Committed;
+        journal.write(data)?;
+    }
     step("label")?;
     if let (Some(retired), Some(before)) = (workspace::old(data, journal)?, &journal.before) {
         retired::write_record(&retired, before)?;
@@ -90,10 +146,117 @@ pub(crate) fn complete(data: &DataDir, journal: &Journal) -> Result<(), SwapErro
         durable::rename(&token, &data.token())?;
     }
     step("flag")?;
-    if journal.act == Operation::Undo {
+    if journal.kind == OperationKind::Undo {
         durable::remove_file(&data.reset_flag())?;
     } else {
         durable::write_file(&data.reset_flag(), b"", PRIVATE_FILE)?;
     }
     swap::clean_up(data)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::cluster::record::ClusterRecord;
+    use crate::recovery::operation::Prepared;
+    use crate::recovery::paths::RecoveryPaths;
+
+    const OPERATION: &str = "operation-1";
+
+    /// A data directory in which `old` is in use and `new` lies beside it, with a journal.
+    fn prepared(operation: Option<&str>) -> (TempDir, DataDir, Journal) {
+        let root = tempfile::tempdir().unwrap();
+        let data = DataDir::new(root.path());
+        data.prepare_for_lock().unwrap();
+        data.prepare().unwrap();
+        for (dir, content) in [(data.etcd(), "old"), (data.restore().join("etcd"), "new")] {
+            fs::create_dir_all(dir.join("member/snap")).unwrap();
+            fs::write(dir.join("member/snap/db"), content).unwrap();
+        }
+        let paths = RecoveryPaths::of(&data, 1).unwrap();
+        let after = ClusterRecord { cluster_id: "c2".into(), member_name: "n".into(), ..ClusterRecord::default() };
+        let mut journal = Journal::begin(OperationKind::Restore, String::new(), paths, after);
+        journal.operation = operation.map(str::to_owned);
+        journal.write(&data).unwrap();
+        (root, data, journal)
+    }
+
+    fn in_use(data: &DataDir) -> String {
+        fs::read_to_string(data.etcd_bolt()).unwrap()
+    }
+
+    fn at(data: &DataDir, journal: &mut Journal, phase: Phase) {
+        if phase >= Phase::Swapped {
+            swap::swap_in(data, journal).unwrap();
+        }
+        journal.phase = phase;
+        journal.write(data).unwrap();
+    }
+
+    #[test]
+    fn alone_each_phase_is_rolled_back_or_finished() {
+        for (phase, expected) in
+            [(Phase::Prepared, "old"), (Phase::Swapped, "old"), (Phase::Verified, "new"), (Phase::Committed, "new")]
+        {
+            let (_root, data, mut journal) = prepared(None);
+            at(&data, &mut journal, phase);
+            assert_eq!(resume(&data).unwrap(), Resumed::Clear);
+            assert_eq!(in_use(&data), expected, "{phase:?}");
+            assert!(!data.restore().exists(), "{phase:?}");
+            assert_eq!(data.cluster().exists(), expected == "new", "{phase:?}");
+        }
+    }
+
+    /// However often the server starts, and wherever the swap was interrupted.
+    #[test]
+    fn what_is_prepared_for_several_servers_survives_restarts() {
+        let (_root, data, mut journal) = prepared(Some(OPERATION));
+        let old = journal.old.clone().unwrap();
+        let undecided = OperationUndecided { operation: OPERATION.into(), phase: Phase::Prepared };
+        let interruptions: [fn(&Journal); 4] = [
+            |_| {},
+            |journal| fs::rename(&journal.current, journal.old.as_ref().unwrap()).unwrap(),
+            |_| {},
+            |journal| {
+                fs::rename(&journal.current, journal.old.as_ref().unwrap()).unwrap();
+                fs::rename(&journal.staged, &journal.current).unwrap();
+            },
+        ];
+        for interrupt in interruptions {
+            interrupt(&journal);
+            assert_eq!(resume(&data).unwrap(), Resumed::Prepared(undecided.clone()));
+            assert_eq!((in_use(&data), old.exists(), journal.staged.exists()), ("old".into(), false, true));
+        }
+        // The coordinator goes on, takes up each step twice, and decides.
+        let member = Prepared::load(&data).unwrap().unwrap().member;
+        swap::swap_in(&data, &journal).unwrap();
+        swap::swap_in(&data, &journal).unwrap();
+        assert_eq!((in_use(&data), old.exists()), ("new".into(), true));
+        assert_eq!(Prepared::load(&data).unwrap().unwrap().member, member, "before and after the swap");
+        for phase in [Phase::Swapped, Phase::Verified] {
+            at(&data, &mut journal, phase);
+            let refused = resume(&data).unwrap_err().to_report();
+            assert_eq!(refused.code, Code::OperationUndecided);
+            assert_eq!(in_use(&data), "new", "nothing is changed");
+        }
+        at(&data, &mut journal, Phase::Committed);
+        assert_eq!(resume(&data).unwrap(), Resumed::Clear);
+        assert_eq!((in_use(&data), old.exists(), data.reset_flag().exists()), ("new".into(), true, true));
+        assert!(Prepared::load(&data).unwrap().is_none());
+    }
+
+    #[test]
+    fn the_coordinator_rolls_back_in_each_phase() {
+        for phase in [Phase::Prepared, Phase::Swapped, Phase::Verified] {
+            let (_root, data, mut journal) = prepared(Some(OPERATION));
+            at(&data, &mut journal, phase);
+            roll_back(&data, &mut journal).unwrap();
+            assert_eq!((in_use(&data), data.restore().exists()), ("old".into(), false), "{phase:?}");
+            assert_eq!(resume(&data).unwrap(), Resumed::Clear);
+        }
+    }
 }

@@ -2,25 +2,27 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::boltdb::membership::{Member, Membership};
+use crate::boltdb::membership::Member;
 use crate::clock;
 use crate::cluster::record::{ClusterRecord, ServerRecord};
 use crate::datadir::DataDir;
 use crate::durable::{self, DirError, OnPath as _, PRIVATE_DIR, PRIVATE_FILE};
 use crate::error::AppError;
 use crate::etcd::data_state::data_state;
-use crate::etcd::settings::Addresses;
 use crate::faults;
 use crate::host;
-use crate::launcher::preflight::{self, random_digits};
-use crate::pki::{self, Names};
+use crate::job::blocking;
+use crate::pki::{self, EtcdState, Names};
 use crate::plan::start::{self, DataState};
 use crate::recovery::build::{self, Built, DataDirSpec};
 use crate::recovery::error::ResetError;
+use crate::recovery::expected::ExpectedCluster;
 use crate::recovery::isolated_etcd::{self, IsolatedEtcd};
-use crate::recovery::journal::{Journal, Operation};
-use crate::recovery::run::{RESERVED_FREE_BYTES, Report, ResetRun, Staged, blocking};
-use crate::recovery::workspace::{RecoveryDirs, RecoveryPaths, Work};
+use crate::recovery::journal::{ExpectedData, Journal, OperationKind};
+use crate::recovery::operation::{Operation, Prepared, RESERVED_FREE_BYTES};
+use crate::recovery::paths::RecoveryPaths;
+use crate::recovery::report::RecoveryReport;
+use crate::recovery::workspace::{RecoveryDirs, Work};
 use crate::recovery::{replay, resume, retired};
 use crate::snapshot::browse;
 use crate::snapshot::file::{self, SnapshotFile};
@@ -29,34 +31,37 @@ use crate::snapshot::verify::VerifyError;
 /// The copy in which an etcd reads the log to its end.
 const REPLAY: &str = "replay";
 
-impl ResetRun<'_> {
+impl Operation<'_> {
     /// Builds the new data beside those in use.
-    pub(crate) async fn stage(&mut self, what: Operation, snapshot: Option<PathBuf>) -> Result<Staged, AppError> {
+    pub(crate) async fn build_beside(
+        &mut self,
+        kind: OperationKind,
+        snapshot: Option<PathBuf>,
+        expected: &ExpectedCluster,
+    ) -> Result<Prepared, AppError> {
         let data = self.data;
         let before = crate::cluster::file::load(data)?;
         let found = data_state(data)?;
         let paths = RecoveryPaths::of(data, clock::unix_seconds(clock::now()))?;
-        let in_place = data.open_member()?.map(|member| member.id()).transpose()?;
         let opened = if let Some(path) = snapshot {
             Some(self.open_snapshot(path).await?)
         } else {
             self.check_data(found, before.as_ref())?;
             None
         };
-        let mut report = Report {
-            act: Some(what),
+        let mut report = RecoveryReport {
+            kind: Some(kind),
             from: opened.as_ref().map(|snapshot| snapshot.path.clone()),
             old: paths.old.clone().filter(|_| retired::is_in_use(self.data)),
-            members_before: before.as_ref().map_or(0, |cluster| cluster.member_count()).max(self.members_now()),
-            ..Report::default()
+            members_before: before.as_ref().map_or(0, ClusterRecord::member_count).max(self.members_now()),
+            ..RecoveryReport::default()
         };
-        report.room = Some(self.check_room(&paths, opened.as_ref())?);
+        report.space = Some(self.check_room(&paths, opened.as_ref())?);
         let token = self.read_secrets(&mut report).await?;
         let place = RecoveryDirs::of(data)?.ok_or_else(|| DirError::Missing(data.db()))?;
         let work = place.clear(data)?;
-        let name = self.read_name(before.as_ref())?;
-        let blueprint =
-            self.spec(name, if what == Operation::Reset { 0 } else { self.config.cluster_reset_bump_revision })?;
+        let raise = if kind == OperationKind::Reset { 0 } else { self.config.cluster_reset_bump_revision };
+        let blueprint = self.spec(expected, raise)?;
         let built = match opened {
             Some(snapshot) => self.build(snapshot, &work, &blueprint).await,
             None => self.replay(&work, &blueprint, &mut report).await,
@@ -64,7 +69,7 @@ impl ResetRun<'_> {
         let (held, shown) = work.names();
         let built = built.map_err(|failure| failure.to_report().renamed(&held, &shown))?;
         // Only now: what cannot be restored leaves nothing behind, however often it is tried.
-        if found == DataState::Present && !self.asked.no_safety_net {
+        if found == DataState::Present && !self.options.no_pre_restore_snapshot {
             self.save_pre_restore_snapshot(before.as_ref(), &mut report).await;
         }
         // Before it is theirs: what is put in place later must still be this one.
@@ -78,12 +83,13 @@ impl ResetRun<'_> {
         report.cleared_alarms.clone_from(&built.cleared_alarms);
         report.notes.extend(built.note.clone());
         let mut journal =
-            Journal::begin(what, clock::rfc3339(clock::now()), paths, self.record(before.as_ref(), &blueprint));
+            Journal::begin(kind, clock::rfc3339(clock::now()), paths, self.record(before.as_ref(), &blueprint));
         journal.before = before;
+        journal.expected = Some(ExpectedData::of(&built.inspection, built.size));
         if let Some(token) = token {
             durable::write_file(&resume::staged_token(data), token.as_bytes(), PRIVATE_FILE)?;
         }
-        Ok(Staged { journal, report, built: Some(built), member, before: in_place })
+        Ok(Prepared { journal, report, member })
     }
 
     /// How many members the database in use knows, as far as it can be read.
@@ -110,7 +116,7 @@ impl ResetRun<'_> {
 
     async fn open_snapshot(&self, path: PathBuf) -> Result<SnapshotFile, AppError> {
         let opened = blocking(move || file::open(&path)).await??;
-        if opened.trailer.is_none() && !self.asked.skip_hash {
+        if opened.trailer.is_none() && !self.options.skip_hash {
             return Err(VerifyError::NoHash(opened.path).into());
         }
         Ok(opened)
@@ -126,9 +132,10 @@ impl ResetRun<'_> {
     }
 
     /// CAs and token: those that are there stay. A token that was given is the server's once all is done.
-    async fn read_secrets(&self, report: &mut Report) -> Result<Option<String>, AppError> {
+    async fn read_secrets(&self, report: &mut RecoveryReport) -> Result<Option<String>, AppError> {
         let had_none = !self.data.certificate("server-ca").certificate.exists();
-        preflight::ensure_certificates(self.data, Names::of(self.config)).await?;
+        let (data, names) = (self.data.clone(), Names::of(self.config));
+        blocking(move || pki::ensure(&data, &names, EtcdState::Stopped)).await??;
         if had_none {
             let tls = self.data.tls();
             report.notes.push(format!(
@@ -151,20 +158,10 @@ impl ResetRun<'_> {
         Ok(Some(token))
     }
 
-    fn read_name(&self, before: Option<&ClusterRecord>) -> Result<String, AppError> {
-        let known = preflight::read_name(self.data).or_else(|| before.map(|cluster| cluster.member_name.clone()));
-        match known.filter(|name| !name.is_empty()) {
-            Some(name) => Ok(name),
-            None => Ok(format!("{}-{}", self.config.node_name, random_digits()?)),
-        }
-    }
-
-    /// A token that nobody else has makes a cluster that nobody else is in: members of the one before can never mix with it.
-    fn spec(&self, name: String, raise: u64) -> Result<DataDirSpec, AppError> {
-        let token = format!("quorate-{}{}", random_digits()?, random_digits()?);
-        let membership = Membership::new(&[(name.clone(), vec![Addresses::peer_url(self.config)])], &token);
-        let membership = membership.map_err(ResetError::from)?;
-        Ok(DataDirSpec { name, membership, target: self.program.version, raise, allow_empty: self.asked.allow_empty })
+    fn spec(&self, expected: &ExpectedCluster, raise: u64) -> Result<DataDirSpec, AppError> {
+        let membership = expected.membership().map_err(ResetError::from)?;
+        let (name, target) = (expected.own_name.clone(), self.program.version);
+        Ok(DataDirSpec { name, membership, target, raise, allow_empty: self.options.allow_empty })
     }
 
     fn record(&self, before: Option<&ClusterRecord>, blueprint: &DataDirSpec) -> ClusterRecord {
@@ -192,7 +189,7 @@ impl ResetRun<'_> {
 
     async fn build(&self, snapshot: SnapshotFile, work: &Work, blueprint: &DataDirSpec) -> Result<Built, AppError> {
         let (dir, blueprint, course, tell) =
-            (work.through(Work::BUILT), blueprint.clone(), self.course.clone(), self.tell.clone());
+            (work.through(Work::BUILT), blueprint.clone(), self.control.clone(), self.progress.clone());
         let built = blocking(move || {
             build::build(&snapshot, &dir, &blueprint, &course, &mut |done, all| {
                 tell("building the new data", done, all);
@@ -202,9 +199,14 @@ impl ResetRun<'_> {
     }
 
     /// Lets an etcd read the log to its end in a copy, and builds from what comes out.
-    async fn replay(&self, work: &Work, blueprint: &DataDirSpec, report: &mut Report) -> Result<Built, AppError> {
+    async fn replay(
+        &self,
+        work: &Work,
+        blueprint: &DataDirSpec,
+        report: &mut RecoveryReport,
+    ) -> Result<Built, AppError> {
         let member = self.data.open_member()?.ok_or_else(|| DirError::Missing(self.data.etcd_member()))?;
-        let (copy, tell) = (work.through(REPLAY).join(DataDir::MEMBER_NAME), self.tell.clone());
+        let (copy, tell) = (work.through(REPLAY).join(DataDir::MEMBER_NAME), self.progress.clone());
         let kept =
             blocking(move || replay::copy(&member, &copy, &mut |done, all| tell("copying the data in use", done, all)));
         let kept = kept.await??;
@@ -229,7 +231,7 @@ impl ResetRun<'_> {
             is_gentle: false,
         };
         tracing::info!("an etcd reads the log of this member to its end, in a copy");
-        replay::run(&isolated_etcd, &self.program, bytes, self.course).await?;
+        replay::run(&isolated_etcd, &self.program, bytes, self.control).await?;
         let built = work.dir.make_dir(Work::BUILT, PRIVATE_DIR)?;
         build::take_database(&work.enter(&[REPLAY])?, &built)?;
         work.dir.remove_all(REPLAY)?;

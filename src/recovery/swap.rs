@@ -11,7 +11,7 @@ use crate::durable::{self, DirError, WriteError};
 use crate::error::{Code, Diagnostic};
 use crate::faults;
 use crate::plan::restore::{Interrupted, Recovery, recover};
-use crate::recovery::journal::{Journal, JournalUnreadable, Operation};
+use crate::recovery::journal::{Journal, JournalUnreadable, OperationKind};
 use crate::recovery::workspace::{RecoveryDirs, SwappedDirs};
 
 /// Why the data were not exchanged.
@@ -75,15 +75,21 @@ fn step(name: &str, path: &Path) -> Result<(), WriteError> {
     })
 }
 
-/// Puts what was built in its place. The journal must have been written.
+/// Puts what was built in its place. The journal must have been written. It can be repeated.
 ///
 /// # Errors
 /// If it cannot be renamed; [`back`] then undoes it.
 pub fn swap_in(data: &DataDir, journal: &Journal) -> Result<(), SwapError> {
     let held = SwappedDirs::of(data, journal)?;
     // Held before anything is renamed: what etcd's user does to the names on the way changes nothing any more.
-    let (above, name) = held.staged()?.ok_or_else(|| DirError::Replaced(journal.staged.clone()))?;
-    if let Some(old) = &held.old {
+    let staged = held.staged()?;
+    let found = inspect(journal, &held)?;
+    if !found.is_staged && found.has_current && found.had_old == found.old_is_aside {
+        // Done before; the caller checks that it is the right one.
+        return Ok(());
+    }
+    let (above, name) = staged.ok_or_else(|| DirError::Replaced(journal.staged.clone()))?;
+    if let Some(old) = held.old.as_ref().filter(|_| !found.old_is_aside) {
         step("old_aside", &journal.current)?;
         held.place.rename(&held.current, &held.place, old)?;
     }
@@ -121,13 +127,13 @@ pub fn roll_back(data: &DataDir, journal: &Journal) -> Result<Recovery, SwapErro
     if recovery == Recovery::Back {
         if found.has_current {
             if found.is_staged {
-                return Err(SwapError::PathInTheWay { path: journal.current.clone(), act: journal.act.word() });
+                return Err(SwapError::PathInTheWay { path: journal.current.clone(), act: journal.kind.word() });
             }
             step("new_back", &journal.current)?;
             match held.staged() {
                 Ok(Some((above, name))) => held.place.rename(&held.current, &above, name)?,
                 // What was built is removed afterwards anyway; what an undoing took out of its place has it in the same directory.
-                Ok(None) | Err(_) if journal.act != Operation::Undo => {
+                Ok(None) | Err(_) if journal.kind != OperationKind::Undo => {
                     held.place.remove_all(&held.current)?;
                 }
                 Ok(None) => return Err(DirError::Missing(journal.staged.clone()).into()),

@@ -12,22 +12,10 @@ use crate::datadir::{self, DataDir, DataDirError};
 use crate::durable::{DirError, DirHandle, PRIVATE_DIR};
 use crate::host;
 use crate::recovery::journal::Journal;
+use crate::recovery::paths::RecoveryPaths;
 
 /// Where new data are built when `member` is exchanged.
 const WORK: &str = "quorate-restore";
-
-/// Where the data are, and what is exchanged with what.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RecoveryPaths {
-    /// In use.
-    pub current: PathBuf,
-    /// Where new ones are built.
-    pub staged: PathBuf,
-    /// Where the ones in use go, if there are any.
-    pub old: Option<PathBuf>,
-    /// Where all that is only needed meanwhile lies.
-    pub work: PathBuf,
-}
 
 /// The directory in which the data in use have their name.
 #[derive(Debug)]
@@ -264,6 +252,20 @@ pub fn staged(data: &DataDir, journal: &Journal) -> Result<Option<DirHandle>, Di
     match SwappedDirs::of(data, journal)?.staged()? {
         Some((above, name)) => above.open_dir(name),
         None => Ok(None),
+    }
+}
+
+/// Holds the `member` directory of the new data, whether they are in place or not; `None` if they are nowhere.
+///
+/// # Errors
+/// If it cannot be opened.
+pub fn new_member(data: &DataDir, journal: &Journal) -> Result<Option<DirHandle>, DirError> {
+    match staged(data, journal)? {
+        Some(staged) if staged.path().ends_with(DataDir::MEMBER_NAME) || journal.current == data.etcd_member() => {
+            Ok(Some(staged))
+        }
+        Some(staged) => staged.open_dir(DataDir::MEMBER_NAME),
+        None => data.open_member(),
     }
 }
 

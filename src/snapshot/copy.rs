@@ -12,6 +12,7 @@ use crate::boltdb::database::{Database, Length};
 use crate::boltdb::page::ReadError;
 use crate::boltdb::pages::Pages;
 use crate::boltdb::read_at::ReadAt as _;
+use crate::boltdb::walk::CONTINUE;
 use crate::error::{Code, Diagnostic};
 use crate::faults;
 use crate::job::JobControl;
@@ -82,9 +83,9 @@ pub fn copy(live: &PinnedDatabase, sink: &mut Sink, course: &JobControl) -> Resu
         let inspection = if let Some(file) = sink.file() {
             // Until here it was the file that etcd holds still.
             live.check()?;
-            inspect::inspect(file, live.size(), Length::Exact, &mut |_, _| {})?
+            inspect::inspect(file, live.size(), Length::Exact, &mut |_, _| CONTINUE)?
         } else {
-            let inspection = inspect::inspect(live, live.size(), Length::Exact, &mut |_, _| {})?;
+            let inspection = inspect::inspect(live, live.size(), Length::Exact, &mut |_, _| CONTINUE)?;
             live.check()?;
             inspection
         };

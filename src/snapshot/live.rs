@@ -149,6 +149,7 @@ impl PinnedDatabase {
         let meta = Database::open_newest(&file).map_err(|error| match error {
             ReadError::Damaged(finding) => PinnedDatabaseError::MetaPage(finding),
             ReadError::Io { source, .. } => unreadable(source),
+            ReadError::Cancelled => unreadable(std::io::ErrorKind::Interrupted.into()),
         })?;
         let meta = meta.meta();
         let before = Meta { transaction: meta.transaction.saturating_sub(1), ..meta };

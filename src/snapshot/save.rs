@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::boltdb::database::Length;
+use crate::boltdb::walk::CONTINUE;
 use crate::clock;
 use crate::cluster::record::MemberIdentity;
 use crate::datadir::DataDir;
@@ -383,7 +384,7 @@ fn finish(wish: &SaveRequest, made: UnfinishedSnapshot) -> Result<(NewFile, Veri
 }
 
 fn needs_inspection(file: &File, size: u64, path: &Path) -> Result<Inspection, SaveError> {
-    inspect::inspect(file, size, Length::Exact, &mut |_, _| {})
+    inspect::inspect(file, size, Length::Exact, &mut |_, _| CONTINUE)
         .map_err(|error| SaveError::Invalid(VerifyError::of(error, path, Some(true))))
 }
 

@@ -5,7 +5,7 @@
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use aws_lc_rs::digest;
 use aws_lc_rs::digest::{Context, Digest};
@@ -34,6 +34,8 @@ pub enum VerifyError {
     /// A plain copy of `member/snap/db`.
     #[error("{} has no SHA-256 at its end, so nobody can tell whether it is what etcd wrote", .0.display())]
     NoHash(PathBuf),
+    #[error("the verification was cancelled")]
+    Cancelled,
     /// It cannot be read to its end.
     #[error("cannot read {}", path.display())]
     Read { path: PathBuf, source: io::Error },
@@ -46,6 +48,7 @@ impl VerifyError {
         match error {
             ReadError::Damaged(finding) => Self::Corrupt { path, finding, hash_is_right },
             ReadError::Io { source, .. } => Self::Read { path, source },
+            ReadError::Cancelled => Self::Cancelled,
         }
     }
 }
@@ -65,6 +68,7 @@ impl Diagnostic for VerifyError {
             Self::Corrupt { .. } => Code::SnapshotCorrupt,
             Self::NoHash(_) => Code::SnapshotUnhashed,
             Self::Read { .. } => Code::ReadFailed,
+            Self::Cancelled => Code::Cancelled,
         }
     }
 
@@ -76,6 +80,7 @@ impl Diagnostic for VerifyError {
                 Some("if it is a plain copy of member/snap/db: --skip-hash-check checks all the rest".into())
             }
             Self::Read { .. } => Some("see dmesg for what the disk says".into()),
+            Self::Cancelled => Some("start it again".into()),
         }
     }
 }
@@ -100,29 +105,34 @@ pub struct VerifyOptions {
     pub skip_hash: bool,
 }
 
-/// Verifies the snapshot at `path`. `progress` is told how much is done, of how much, in bytes.
+/// Verifies the snapshot at `path`. `progress` is told how much is done, of how much, in bytes, and can end it.
 pub fn verify(
     path: &Path,
     demands: VerifyOptions,
-    progress: &mut dyn FnMut(u64, u64),
+    progress: &mut inspect::ProgressCallback<'_>,
 ) -> Result<Verified, VerifyError> {
     let snapshot = file::open(path)?;
     if snapshot.trailer.is_none() && !demands.skip_hash {
         return Err(VerifyError::NoHash(path.to_path_buf()));
     }
     let unreadable = |source| VerifyError::Read { path: path.to_path_buf(), source };
-    let hashed = AtomicU64::new(0);
+    let (hashed, is_cancelled) = (AtomicU64::new(0), AtomicBool::new(false));
     let (hashes, inspected) = std::thread::scope(|scope| {
-        let hashes = scope.spawn(|| hash(&snapshot, &hashed));
+        let hashes = scope.spawn(|| hash(&snapshot, &hashed, &is_cancelled));
         let length = if snapshot.trailer.is_some() { Length::Exact } else { Length::AtLeast };
         let size = snapshot.database_size;
         let inspected = inspect::inspect(&snapshot.database, size, length, &mut |done, all| {
             // The hash goes on beside it; the slower of the two is what is waited for.
             let walked = size.saturating_mul(done) / all.max(1);
-            progress(walked.min(hashed.load(Ordering::Relaxed)), size);
+            let flow = progress(walked.min(hashed.load(Ordering::Relaxed)), size);
+            is_cancelled.fetch_or(flow.is_break(), Ordering::Relaxed);
+            flow
         });
         (hashes.join(), inspected)
     });
+    if matches!(inspected, Err(ReadError::Cancelled)) {
+        return Err(VerifyError::Cancelled);
+    }
     let hashes =
         hashes.unwrap_or_else(|_| Err(io::Error::other("the hash could not be computed"))).map_err(unreadable)?;
     let hash_is_right = snapshot.trailer.map(|trailer| hashes.database.as_ref() == trailer);
@@ -146,11 +156,11 @@ struct Hashes {
     stored: Digest,
 }
 
-fn hash(snapshot: &SnapshotFile, done: &AtomicU64) -> io::Result<Hashes> {
+fn hash(snapshot: &SnapshotFile, done: &AtomicU64, is_cancelled: &AtomicBool) -> io::Result<Hashes> {
     let mut context = Context::new(&digest::SHA256);
     hash::feed(&mut context, &snapshot.database, snapshot.database_size, |at| {
         done.store(at, Ordering::Relaxed);
-        true
+        !is_cancelled.load(Ordering::Relaxed)
     })?;
     let database = context.clone().finish();
     let stored = if snapshot.packing == Compression::Raw {
@@ -158,7 +168,9 @@ fn hash(snapshot: &SnapshotFile, done: &AtomicU64) -> io::Result<Hashes> {
         context.finish()
     } else {
         let mut context = Context::new(&digest::SHA256);
-        hash::feed(&mut context, &File::open(&snapshot.path)?, snapshot.stored_size, |_| true)?;
+        hash::feed(&mut context, &File::open(&snapshot.path)?, snapshot.stored_size, |_| {
+            !is_cancelled.load(Ordering::Relaxed)
+        })?;
         context.finish()
     };
     Ok(Hashes { database, stored })

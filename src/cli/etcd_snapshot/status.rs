@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use crate::boltdb::walk::CONTINUE;
 use crate::cli::etcd_snapshot::context::SnapshotContext;
 use crate::cli::output::{self, Format};
 use crate::cli::progress::Progress;
@@ -33,7 +34,10 @@ pub(super) fn run(place: &SnapshotContext, args: &Args) -> Result<Exit, AppError
     let path = &got.path;
     let mut progress = Progress::new("verifying");
     let demands = VerifyOptions { skip_hash: args.skip_hash_check };
-    let verified = verify::verify(path, demands, &mut |done, all| progress.set(done, all));
+    let verified = verify::verify(path, demands, &mut |done, all| {
+        progress.set(done, all);
+        CONTINUE
+    });
     drop(progress);
     let verified = verified?;
     let snapshot = file::open(path)?;

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use crate::boltdb::walk::CONTINUE;
 use crate::cli::etcd_snapshot::context::{SnapshotContext, StoreSelection};
 use crate::cli::output::{self, Format};
 use crate::cli::progress::Progress;
@@ -297,7 +298,10 @@ fn one(config: &Config, place: &SnapshotContext, args: &Args, path: &Path) -> Re
     let mut progress = Progress::new(&format!("verifying {}", output::truncate(&escape_control(&name), 24)));
     let demands = VerifyOptions { skip_hash: args.skip_hash_check };
     let before = fs::metadata(path);
-    let verified = verify::verify(path, demands, &mut |done, all| progress.set(done, all));
+    let verified = verify::verify(path, demands, &mut |done, all| {
+        progress.set(done, all);
+        CONTINUE
+    });
     drop(progress);
     if let (Ok(before), true) = (before, path.parent() == Some(place.dir.as_path())) {
         let name = escape_control(&name);

@@ -21,8 +21,10 @@ use crate::etcd::settings::Addresses;
 use crate::host;
 use crate::job::JobControl;
 use crate::recovery::build::{self, BuildError, Built, DataDirSpec};
+use crate::recovery::expected::ExpectedCluster;
 use crate::recovery::gate::{self, GateError, GateInput};
 use crate::recovery::isolated_etcd::{self, IsolatedEtcd, Program};
+use crate::recovery::journal::ExpectedData;
 use crate::snapshot::file::{self, OpenError, SnapshotFile};
 use crate::snapshot::manifest::Manifest;
 use crate::snapshot::verify::VerifyError;
@@ -231,8 +233,10 @@ impl Drill<'_> {
             force_new_cluster: false,
             is_gentle: true,
         };
-        let expected = Expected { name: blueprint.name.clone(), peer_url: Addresses::peer_url(self.config) };
-        let question = GateInput { expected, built: Some(built), size: built.size };
+        let own = Expected { name: blueprint.name.clone(), peer_url: Addresses::peer_url(self.config) };
+        let expected = ExpectedCluster::alone(own.name.clone(), own.peer_url.clone(), String::new());
+        let data = ExpectedData::of(&built.inspection, built.size);
+        let question = GateInput { own, expected: &expected, data: Some(&data), size: built.size };
         Ok(gate::verify(&isolated_etcd, self.program, &question, course).await?)
     }
 

@@ -13,6 +13,8 @@ pub(super) mod marks;
 pub(super) mod newest;
 mod records;
 
+use std::ops::ControlFlow;
+
 use self::marks::Marks;
 use self::newest::{Keys, Limits};
 use self::records::Records;
@@ -78,12 +80,15 @@ impl Inspection {
     }
 }
 
+/// Is told how much is done, of how much; ends the work with `Break`.
+pub type ProgressCallback<'a> = dyn FnMut(u64, u64) -> ControlFlow<()> + 'a;
+
 /// Inspects a database of `length` bytes. `progress` is told how many pages were read, of how many, in both walks together.
 pub fn inspect<I: ReadAt + ?Sized>(
     image: &I,
     length: u64,
     wanted: Length,
-    progress: &mut dyn FnMut(u64, u64),
+    progress: &mut ProgressCallback<'_>,
 ) -> Result<Inspection, ReadError> {
     inspect_within(image, length, wanted, Limits::USUAL, progress)
 }
@@ -94,7 +99,7 @@ pub(crate) fn inspect_within<I: ReadAt + ?Sized>(
     length: u64,
     wanted: Length,
     limits: Limits,
-    progress: &mut dyn FnMut(u64, u64),
+    progress: &mut ProgressCallback<'_>,
 ) -> Result<Inspection, ReadError> {
     let database = Database::open(image, length, wanted)?;
     let buckets = database.top_level()?;
@@ -106,8 +111,12 @@ pub(crate) fn inspect_within<I: ReadAt + ?Sized>(
     let keys = Keys::default();
     let mut tell = |pages| progress(pages, all_pages);
     let mut first = First::new(&marks, &keys, limits, &mut tell);
-    let pages = database.walk(&mut first)?;
-    let First { found, mut records, .. } = first;
+    let walked = database.walk(&mut first);
+    let First { found, mut records, is_cancelled, .. } = first;
+    if is_cancelled {
+        return Err(ReadError::Cancelled);
+    }
+    let pages = walked?;
     records.resolve();
     marks.check(&found, records.last())?;
     let mut tell = |read| progress(pages.used_pages + read, all_pages);
@@ -155,14 +164,20 @@ struct First<'p> {
     keys: &'p Keys,
     records: Records,
     bucket: Bucket,
-    progress: &'p mut dyn FnMut(u64),
+    progress: &'p mut dyn FnMut(u64) -> ControlFlow<()>,
+    is_cancelled: bool,
 }
 
 impl<'p> First<'p> {
-    fn new(marks: &'p Marks, keys: &'p Keys, limits: Limits, progress: &'p mut dyn FnMut(u64)) -> Self {
+    fn new(
+        marks: &'p Marks,
+        keys: &'p Keys,
+        limits: Limits,
+        progress: &'p mut dyn FnMut(u64) -> ControlFlow<()>,
+    ) -> Self {
         let records = Records::new(limits);
         let (found, bucket) = (Inspection::default(), Bucket::Other);
-        Self { found, marks, keys, records, bucket, progress }
+        Self { found, marks, keys, records, bucket, progress, is_cancelled: false }
     }
 
     fn small(&mut self, key: &[u8], value: &[u8]) -> Result<(), &'static str> {
@@ -224,6 +239,9 @@ impl Visitor for First<'_> {
     }
 
     fn pair(&mut self, key: &[u8], value: &[u8], offset: u64) -> Result<Flow, Corruption> {
+        if self.is_cancelled {
+            return Ok(Flow::Break(()));
+        }
         self.found.status_hash = crc32c_append(crc32c_append(self.found.status_hash, key), value);
         self.found.total_pairs += 1;
         if self.bucket == Bucket::Key {
@@ -235,7 +253,7 @@ impl Visitor for First<'_> {
     }
 
     fn pages(&mut self, seen: u64) {
-        (self.progress)(seen);
+        self.is_cancelled |= (self.progress)(seen).is_break();
     }
 }
 

@@ -1,5 +1,7 @@
 //! The records of the bucket `key`: whether they can be what etcd wrote, how many keys there are, and HashKV.
 
+use std::ops::ControlFlow;
+
 use crate::boltdb::database::Database;
 use crate::boltdb::keyspace::{self, Record, Revision};
 use crate::boltdb::page::{Corruption, ReadError};
@@ -184,7 +186,7 @@ impl Records {
         database: &Database<'_, I>,
         marks: &Marks,
         keys: &Keys,
-        progress: &mut dyn FnMut(u64),
+        progress: &mut dyn FnMut(u64) -> ControlFlow<()>,
     ) -> Result<Counted, ReadError> {
         let mut alive = self.newest.alive();
         let (mut gone, mut kept) = (0, None);
@@ -216,8 +218,13 @@ impl Records {
                 hash,
                 place: 0,
                 progress,
+                is_cancelled: false,
             };
-            database.walk_bucket(KEY, &mut again)?;
+            let walked = database.walk_bucket(KEY, &mut again);
+            if again.is_cancelled {
+                return Err(ReadError::Cancelled);
+            }
+            walked?;
             let Again { next_newest, next_once, superseded, gone: gone_now, hash, .. } = again;
             kept = kept.or(hash);
             gone += gone_now;
@@ -251,7 +258,8 @@ struct Again<'a> {
     /// Over what is kept up to the last compaction.
     hash: Option<Sum>,
     place: u64,
-    progress: &'a mut dyn FnMut(u64),
+    progress: &'a mut dyn FnMut(u64) -> ControlFlow<()>,
+    is_cancelled: bool,
 }
 
 impl Visitor for Again<'_> {
@@ -260,6 +268,9 @@ impl Visitor for Again<'_> {
     }
 
     fn pair(&mut self, key: &[u8], value: &[u8], offset: u64) -> Result<Flow, Corruption> {
+        if self.is_cancelled {
+            return Ok(Flow::Break(()));
+        }
         let record = keyspace::record(key, value).map_err(|what| Corruption::new(offset, what))?;
         let main = record.revision.main;
         let is_old = self.marks.compact().is_some_and(|compact| main <= compact);
@@ -291,7 +302,7 @@ impl Visitor for Again<'_> {
     }
 
     fn pages(&mut self, seen: u64) {
-        (self.progress)(seen);
+        self.is_cancelled |= (self.progress)(seen).is_break();
     }
 }
 

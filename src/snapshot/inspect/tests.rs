@@ -8,6 +8,7 @@ use super::*;
 use crate::boltdb::edit::Editor;
 use crate::boltdb::keyspace::revision_key;
 use crate::boltdb::protobuf::Message;
+use crate::boltdb::walk::CONTINUE;
 
 /// Databases of etcd 3.4 to 3.7, from which fuzzing begins, too.
 fn seeds() -> Vec<Vec<u8>> {
@@ -18,7 +19,7 @@ fn seeds() -> Vec<Vec<u8>> {
 }
 
 fn look(bytes: &[u8]) -> Result<Inspection, ReadError> {
-    inspect(bytes, bytes.len() as u64, Length::Exact, &mut |_, _| {})
+    inspect(bytes, bytes.len() as u64, Length::Exact, &mut |_, _| CONTINUE)
 }
 
 #[test]
@@ -48,7 +49,7 @@ impl Changed {
     }
 
     fn look(&self, limits: Limits) -> Result<Inspection, ReadError> {
-        inspect_within(&self.0, self.0.metadata().unwrap().len(), Length::Exact, limits, &mut |_, _| {})
+        inspect_within(&self.0, self.0.metadata().unwrap().len(), Length::Exact, limits, &mut |_, _| CONTINUE)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::boltdb::walk::CONTINUE;
 use crate::clock;
 use crate::error::AppError;
 use crate::plan::owner::Owner;
@@ -73,7 +74,7 @@ impl KnownSnapshots {
             SearchedPlace::Here(dir) => {
                 let path = dir.join(&self.all[index].name);
                 let verified = tokio::task::spawn_blocking(move || {
-                    verify::verify(&path, VerifyOptions::default(), &mut |_, _| {})
+                    verify::verify(&path, VerifyOptions::default(), &mut |_, _| CONTINUE)
                 });
                 Ok(verified.await.map_err(|_| LocateError::WorkerPanicked)?.err().map(|error| error.to_string()))
             }

@@ -1,6 +1,7 @@
 //! What is built, byte for byte against what etcd's own tools write.
 
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -76,8 +77,9 @@ fn logs_and_raft_snapshots_are_those_that_etcd_writes() {
             assert_eq!(raft_snapshot::decode(&ours_snap), raft_snapshot::decode(&expected), "{context}");
             // The databases hold the same, but for the marks that only quorate sets right.
             let demands = VerifyOptions { skip_hash: true };
-            let [ours, expected] = [&ours, &theirs.dir]
-                .map(|dir| verify(&dir.join("member/snap/db"), demands, &mut |_, _| {}).unwrap().inspection);
+            let [ours, expected] = [&ours, &theirs.dir].map(|dir| {
+                verify(&dir.join("member/snap/db"), demands, &mut |_, _| ControlFlow::Continue(())).unwrap().inspection
+            });
             assert_eq!(ours, built.inspection, "{context}");
             assert_eq!(
                 (ours.hash_kv, ours.revision, ours.keys),
@@ -127,8 +129,9 @@ fn a_raised_revision_is_as_etcdutl_raises_it() {
                 .unwrap();
         assert_eq!(built.inspection.revision, built.revision_before + 1000);
         let demands = VerifyOptions { skip_hash: true };
-        let [ours, expected] = [&ours, &theirs]
-            .map(|dir| verify(&dir.join("member/snap/db"), demands, &mut |_, _| {}).unwrap().inspection);
+        let [ours, expected] = [&ours, &theirs].map(|dir| {
+            verify(&dir.join("member/snap/db"), demands, &mut |_, _| ControlFlow::Continue(())).unwrap().inspection
+        });
         assert_eq!(
             (ours.hash_kv, ours.revision, ours.compact_revision, ours.keys),
             (expected.hash_kv, expected.revision, expected.compact_revision, expected.keys),

@@ -1,6 +1,7 @@
 //! Resets and restores, against real etcds: what comes out of them, and what is left when they fail.
 
 mod bad_input;
+mod cancel;
 mod formats;
 mod inside;
 mod places;
@@ -11,6 +12,7 @@ pub mod steps;
 mod swapped;
 mod syscalls;
 mod undo;
+mod upgrade;
 
 use std::collections::BTreeMap;
 use std::fs;

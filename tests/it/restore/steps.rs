@@ -100,9 +100,9 @@ fn sweep(steps: &[&str], fault: &str) {
 }
 
 pub const BUILDING: [&str; 3] = ["copy", "edited", "built"];
-pub const EXCHANGING: [&str; 5] = ["old_aside", "new_in_place", "exchanged", "gate", "passed"];
+pub const EXCHANGING: [&str; 6] = ["old_aside", "new_in_place", "exchanged", "swapped", "gate", "verified"];
 pub const GOING_BACK: [&str; 3] = ["new_back", "old_back", "tidy"];
-pub const FINISHING: [&str; 6] = ["label", "name", "remember", "token", "flag", "tidy"];
+pub const FINISHING: [&str; 7] = ["committed", "label", "name", "remember", "token", "flag", "tidy"];
 
 #[test]
 fn building_fails() {
@@ -173,7 +173,7 @@ fn told_to_stop_it_undoes_what_it_did() {
         ("copy", Code::Cancelled),
         ("exchanged", Code::ResetRolledBack),
         ("gate", Code::ResetRolledBack),
-        ("passed", Code::ResetRolledBack),
+        ("verified", Code::ResetRolledBack),
     ] {
         let mut node = template.copy();
         node.env = vec![("FAILPOINTS".into(), format!("restore::{step}=sleep(1500)"))];
@@ -212,7 +212,18 @@ fn an_undoing_fails_or_is_killed() {
     let path = format!("--cluster-reset-restore-path={}", template.name);
     // In use is what was restored, without b; back goes what has it.
     restored(&template.node.run_server_with(&["--cluster-reset", &path]));
-    for step in ["old_aside", "new_in_place", "exchanged", "passed", "label", "remember", "flag", "tidy"] {
+    for step in [
+        "old_aside",
+        "new_in_place",
+        "exchanged",
+        "swapped",
+        "verified",
+        "committed",
+        "label",
+        "remember",
+        "flag",
+        "tidy",
+    ] {
         for fault in ["eio", "kill"] {
             let mut node = template.copy();
             node.env = vec![("FAILPOINTS".into(), format!("restore::{step}=return({fault})"))];

@@ -1,6 +1,7 @@
 //! Copies of the live database: what etcd would have sent, page by page, under all that can happen to it meanwhile.
 
 use std::fs::{self, File};
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -225,7 +226,8 @@ mod soak {
         let sent = live.received().await.unwrap();
         tokio::task::spawn_blocking(move || {
             let copied = fs::read(&path).unwrap();
-            let verified = verify::verify(&path, VerifyOptions::default(), &mut |_, _| {}).unwrap();
+            let verified =
+                verify::verify(&path, VerifyOptions::default(), &mut |_, _| ControlFlow::Continue(())).unwrap();
             assert_eq!(sent.len(), copied.len());
             let size = sent.len() - 32;
             let database = Database::open(&sent[..size], size as u64, Length::Exact).unwrap();

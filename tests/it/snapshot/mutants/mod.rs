@@ -9,6 +9,7 @@ mod etcd;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -126,7 +127,7 @@ fn try_one(base: &Base, bytes: &[u8], ports: &Ports) -> Tried {
     let path = dir.path().join("mutant");
     fs::write(&path, bytes).unwrap();
     let theirs = dir.path().join("theirs");
-    match verify(&path, VerifyOptions::default(), &mut |_, _| {}) {
+    match verify(&path, VerifyOptions::default(), &mut |_, _| ControlFlow::Continue(())) {
         Err(error) => {
             let restored = etcd::restore(&base.etcd, &path, &theirs, ports);
             let ran = restored.and_then(|()| etcd::run(&base.etcd, &theirs, ports).map(|_| ()));
