@@ -165,10 +165,12 @@ impl Operation<'_> {
     }
 
     fn record(&self, before: Option<&ClusterRecord>, blueprint: &DataDirSpec) -> ClusterRecord {
+        let now = clock::unix_seconds(clock::now());
         let server = |member: &Member| ServerRecord {
             name: member.name.clone(),
             member_id: format!("{:x}", member.id),
             peer_urls: member.peer_urls.clone(),
+            seen: Some(now),
             ..ServerRecord::default()
         };
         let own = blueprint.membership.named(&blueprint.name);
