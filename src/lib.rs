@@ -11,6 +11,7 @@ pub mod checksum;
 pub mod cli;
 pub mod clock;
 pub mod cluster;
+pub mod compression;
 pub mod config;
 pub mod control;
 pub mod datadir;

@@ -3,15 +3,19 @@
 use std::fs;
 use std::io::Read as _;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
+use crate::config::builder::Builder;
+use crate::config::checks;
+use crate::config::etcd_arg::EtcdArg;
+use crate::config::layers::Resolved;
+use crate::config::model::{Config, EtcdConfig, LogFormat, MaintenanceConfig, SnapshotConfig};
+use crate::config::problem::{Origin, Problem};
+use crate::config::reader::Reader;
 use crate::config::reserved_flags::owned;
-use crate::config::value_types::{bytes, is_label, millis, packing, pair, switch};
-use crate::config::{
-    Config, EtcdArg, EtcdConfig, LogFormat, MaintenanceConfig, Origin, Problem, Reader, Resolved, S3Config,
-    SnapshotConfig, checks,
-};
+use crate::config::s3::S3Config;
+use crate::config::value_types::{bytes, is_label, millis, packing, pair};
 use crate::host::{HostFacts, User};
 use crate::pki;
 use crate::plan::command::Invocation;
@@ -20,51 +24,6 @@ use crate::text::duration;
 
 /// Maximum size of a token file, in bytes.
 const MAX_TOKEN_BYTES: u64 = 4096;
-
-pub(super) struct Builder<'a> {
-    pub(super) resolved: &'a Resolved,
-    problems: &'a mut Vec<Problem>,
-}
-
-impl Builder<'_> {
-    /// The texts were checked by kind before, so parse errors here are reported already.
-    pub(super) fn one<T>(&self, name: &str, parse: impl Fn(&str) -> Option<T>) -> Option<T> {
-        self.resolved.one(name).and_then(|(text, _)| parse(text))
-    }
-
-    fn list<T>(&self, name: &str, parse: impl Fn(&str) -> Option<T>) -> Vec<T> {
-        self.resolved.all(name).iter().filter_map(|(text, _)| parse(text)).collect()
-    }
-
-    pub(super) fn port(&self, name: &str) -> u16 {
-        self.one(name, |text| text.parse().ok()).unwrap_or_default()
-    }
-
-    pub(super) fn switch(&self, name: &str) -> bool {
-        self.one(name, switch).unwrap_or(false)
-    }
-
-    pub(super) fn problem(&mut self, origin: Origin, message: impl Into<String>) {
-        self.problems.push(Problem { origin, message: message.into() });
-    }
-
-    fn path(&mut self, name: &str) -> Option<PathBuf> {
-        let path = self.one(name, |text| Some(PathBuf::from(text)))?;
-        match std::path::absolute(&path) {
-            // etcd accepts paths as text.
-            Ok(path) if path.to_str().is_none() => {
-                let message = format!("`{name}` is {}, which is not UTF-8 text", path.display());
-                self.problem(self.resolved.origin(name), message);
-                None
-            }
-            Ok(path) => Some(path),
-            Err(error) => {
-                self.problem(self.resolved.origin(name), format!("cannot make `{name}` absolute: {error}"));
-                None
-            }
-        }
-    }
-}
 
 /// The typed configuration; problems are added to `problems`. `None` only if a required value is unusable.
 pub(super) fn build(
@@ -309,7 +268,7 @@ fn read_token(path: &Path) -> Result<String, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::files::FileValues;
+    use super::super::file_values::FileValues;
     use super::super::layers;
     use super::super::raw::RawOptions;
     use super::*;

@@ -1,6 +1,6 @@
 //! What a reload changes: which keys differ, and which of them a running server can apply.
 
-use crate::config::Resolved;
+use crate::config::layers::Resolved;
 use crate::config::options::OPTIONS;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,7 +36,7 @@ pub fn compare(running: &Resolved, wanted: &Resolved) -> Vec<Change> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::files::FileValues;
+    use crate::config::file_values::FileValues;
     use crate::config::{Origin, RawOptions, layers};
 
     fn resolved(options: &[(&'static str, &str)]) -> Resolved {

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use crate::config::build::Builder;
+use crate::config::builder::Builder;
+use crate::config::model::{DEFAULT_ELECTION_MILLIS, DEFAULT_HEARTBEAT_MILLIS};
 use crate::config::options::{self, Kind, RESTORE_PATH};
 use crate::config::value_types::millis;
-use crate::config::{DEFAULT_ELECTION_MILLIS, DEFAULT_HEARTBEAT_MILLIS};
 
 pub(super) fn ports(builder: &mut Builder<'_>) {
     let mut users: BTreeMap<u16, &'static str> = BTreeMap::new();

@@ -2,23 +2,10 @@
 
 use std::fmt;
 
-use crate::config::raw::{Origin, RawOptions};
+use crate::config::problem::{Origin, Problem};
+use crate::config::raw::RawOptions;
 use crate::config::{options, recheck};
 use crate::error::{Code, Diagnostic};
-
-/// One problem of the configuration.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
-    pub origin: Origin,
-    /// What is wrong, and what would be valid.
-    pub message: String,
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.origin, self.message)
-    }
-}
 
 /// All problems of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,8 +5,9 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use crate::config::layers::Resolved;
 use crate::config::options::OPTIONS;
-use crate::config::{Origin, Problem, Resolved};
+use crate::config::problem::{Origin, Problem};
 use crate::shell::quote;
 
 /// One warning for each file that contains a secret and that users other than its owner and root's group can read.

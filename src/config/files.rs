@@ -1,56 +1,14 @@
 //! Finds the configuration files, and merges them; `merge` reads the lines of each.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::config::file_values::FileValues;
 use crate::config::merge::merge_file;
-use crate::config::raw::{Origin, RawOptions};
-use crate::config::{Problem, input, options};
-
-/// One value that a file sets.
-#[derive(Clone, Debug)]
-pub(super) struct Text {
-    pub(super) text: String,
-    pub(super) origin: Origin,
-}
-
-/// The result of RKE1's `cluster.yml`.
-#[derive(Clone, Debug)]
-pub(super) struct Rke1Values {
-    pub(super) values: BTreeMap<&'static str, Vec<Text>>,
-    pub(super) origin: Origin,
-    /// The retention is RKE's default, which belongs to RKE's schedule.
-    pub(super) is_retention_default: bool,
-    /// Its meaning, for the log.
-    pub(super) retention_note: Option<Problem>,
-}
-
-#[derive(Clone, Debug, Default)]
-pub struct FileValues {
-    pub(super) values: BTreeMap<&'static str, Vec<Text>>,
-    /// The result of RKE1's `cluster.yml`, with a lower precedence than quorate's own keys.
-    pub(super) rke1: Option<Rke1Values>,
-    /// The line of an empty `cluster-reset-restore-path` in the last file that has it.
-    pub(super) blank_restore_path: Option<Origin>,
-    pub(super) notes: Vec<Problem>,
-}
-
-impl FileValues {
-    /// Uses RKE1's snapshot directory, if there is a `cluster.yml`.
-    pub fn keep_snapshots_in(&mut self, dir: &Path) {
-        if let (Some(rke1), Some(text)) = (&mut self.rke1, dir.to_str()) {
-            let text = Text { text: text.to_owned(), origin: rke1.origin.clone() };
-            rke1.values.insert("etcd-snapshot-dir", vec![text]);
-        }
-    }
-
-    #[must_use]
-    pub fn notes(&self) -> &[Problem] {
-        &self.notes
-    }
-}
+use crate::config::problem::{Origin, Problem};
+use crate::config::raw::RawOptions;
+use crate::config::{input, options};
 
 /// Reads the file that `given` names (or the default file), then its drop-ins in byte order.
 pub fn read_files(given: &RawOptions, problems: &mut Vec<Problem>) -> FileValues {

@@ -6,11 +6,12 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 
-use crate::config::files::FileValues;
+use crate::config::file_values::FileValues;
 use crate::config::options::{self, Kind, OPTIONS, Spec};
-use crate::config::raw::{Origin, RawOptions, Source, check, split};
+use crate::config::problem::{Origin, Problem};
+use crate::config::raw::{RawOptions, Source, check, split};
 use crate::config::rke1::{self, POLICY, RETENTION, SCHEDULE};
-use crate::config::{Problem, kubernetes, suggest};
+use crate::config::{kubernetes, suggest};
 
 /// Every option's texts with their origins; options that are not set have their default.
 #[derive(Clone, Debug, Default)]

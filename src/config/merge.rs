@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::config::files::{FileValues, Rke1Values, Text};
+use crate::config::file_values::{FileValues, Rke1Values, Text};
 use crate::config::foreign::{self, FileKind, SERVICES};
 use crate::config::kubernetes::{self, CLUSTER_INIT, CLUSTER_INIT_NOTE};
 use crate::config::options::{self, Kind, OPTIONS, Spec};
-use crate::config::raw::{Origin, Source, check, split};
+use crate::config::problem::{Origin, Problem};
+use crate::config::raw::{Source, check, split};
 use crate::config::reserved_flags::owned;
 use crate::config::yaml::{self, Node, Value};
-use crate::config::{Problem, rke1, suggest};
+use crate::config::{rke1, suggest};
 use crate::text::escape_control;
 
 /// Merges the file at `path` with the content `text`.

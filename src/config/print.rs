@@ -5,8 +5,10 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
+use crate::config::layers::Resolved;
+use crate::config::model::Config;
 use crate::config::options::{Kind, OPTIONS, Spec};
-use crate::config::{Config, Origin, Resolved};
+use crate::config::problem::Origin;
 
 const MASK: &str = "'***'";
 

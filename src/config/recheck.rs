@@ -3,7 +3,8 @@
 use std::fmt::Write as _;
 
 use crate::config::options::{self, OPTIONS, Spec};
-use crate::config::raw::{Origin, RawOptions};
+use crate::config::problem::Origin;
+use crate::config::raw::RawOptions;
 use crate::plan::command::Invocation;
 use crate::shell::quote;
 

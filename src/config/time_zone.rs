@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::config::{Origin, Problem};
+use crate::config::problem::{Origin, Problem};
 use crate::text::escape_control;
 
 /// Directories of time zone files (chrono's list).

@@ -3,12 +3,12 @@
 use std::net::IpAddr;
 use std::str::FromStr;
 
-use crate::config::EtcdArg;
+use crate::compression::Compression;
+use crate::config::etcd_arg::EtcdArg;
 use crate::config::options::Kind;
 use crate::plan::retention::{NotAPolicy, Policy};
 use crate::plan::schedule::Schedule;
 use crate::plan::snapshot_name::NamePrefix;
-use crate::snapshot::file::Compression;
 use crate::text::duration;
 
 impl Kind {
@@ -23,7 +23,7 @@ impl Kind {
         let (good, requirement) = match self {
             Self::Switch => (switch(text).is_some(), "must be true or false"),
             Self::Text | Self::Path => (!text.trim().is_empty(), "must have a value"),
-            Self::Endpoint => return crate::config::s3::check_endpoint(text),
+            Self::Endpoint => return crate::config::s3::endpoint::check_endpoint(text),
             Self::Snapshot => {
                 (!text.trim().is_empty(), "must name the snapshot to restore: a name, a path or s3://BUCKET/KEY")
             }

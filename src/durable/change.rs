@@ -8,9 +8,12 @@ use std::os::unix::fs::{PermissionsExt as _, fchown};
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, ResolveFlags};
 use rustix::io::Errno;
 
-use crate::durable::held::{DirHandle, own_uid};
+use crate::durable::access::{Access, own_uid};
+use crate::durable::error::{OnPath as _, WriteError};
+use crate::durable::file::write_through;
+use crate::durable::held::DirHandle;
 use crate::durable::refusal::DirError;
-use crate::durable::{Access, OnPath as _, WriteError, temporary};
+use crate::durable::temporary;
 use crate::faults;
 
 impl DirHandle {
@@ -106,7 +109,7 @@ impl DirHandle {
             rustix::fs::renameat(self.try_clone_file(), &hidden, self.try_clone_file(), name).map_err(io::Error::from)
         };
         let remove = || rustix::fs::unlinkat(self.try_clone_file(), &hidden, AtFlags::empty()).map_err(io::Error::from);
-        let written = crate::durable::write_through(&path, access, file, fill, rename);
+        let written = write_through(&path, access, file, fill, rename);
         written.map_err(|error| error.unless_removed(&self.at(&hidden), remove))?;
         self.sync().map_err(|error| error.after(&path, "has its new content, but may have the old one"))
     }

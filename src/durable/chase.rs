@@ -13,9 +13,10 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::durable::held::is_trusted;
+use crate::durable::access::is_trusted;
+use crate::durable::error::{OnPath as _, WriteError};
+use crate::durable::names::os_string;
 use crate::durable::refusal::DirError;
-use crate::durable::{OnPath as _, WriteError};
 
 /// The maximum number of links in a path, as in Linux.
 const MAX_LINKS: u32 = 40;
@@ -52,7 +53,7 @@ pub(super) fn resolve_links(from: &File, target: &Path, origin: &Path) -> Result
             return Err(system("open", Errno::LOOP.into()));
         }
         let target = rustix::fs::readlinkat(&at, &part, Vec::new()).map_err(|error| system("open", error.into()))?;
-        pending.extend(parts(&PathBuf::from(super::os_string(&target))));
+        pending.extend(parts(&PathBuf::from(os_string(&target))));
     }
     let opened = open(&at, OsStr::new("."), OFlags::RDONLY | OFlags::DIRECTORY);
     match opened {

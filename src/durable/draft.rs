@@ -10,9 +10,13 @@ use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use crate::durable::{
-    DirError, DirHandle, OnPath as _, PRIVATE_DIR, WriteError, create_file_new, sync_parent, temporary,
-};
+use crate::durable::access::PRIVATE_DIR;
+use crate::durable::dir::sync_parent;
+use crate::durable::error::{OnPath as _, WriteError};
+use crate::durable::file::create_file_new;
+use crate::durable::held::DirHandle;
+use crate::durable::refusal::DirError;
+use crate::durable::{names, temporary};
 use crate::faults;
 
 /// A file under a hidden name, until it is renamed. Dropped before that, it is removed.
@@ -106,7 +110,7 @@ pub fn new_dir(path: &Path) -> Result<NewDir, WriteError> {
         DirError::System(error) => error.source,
         error => io::Error::other(error),
     };
-    let parent = DirHandle::open(super::parent(path)).map_err(refused).on(act, path)?;
+    let parent = DirHandle::open(names::parent(path)).map_err(refused).on(act, path)?;
     let label = path.file_name().unwrap_or_default();
     let make = |name: &OsStr| parent.make_dir(name, PRIVATE_DIR).map(DirHandle::into_file).map_err(refused);
     let (name, file) = temporary::create(label, make).on(act, path)?;

@@ -17,8 +17,11 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
+use crate::durable::access::{is_trusted, own_uid};
+use crate::durable::chase;
+use crate::durable::error::{OnPath as _, WriteError};
+use crate::durable::names::os_string;
 use crate::durable::refusal::{DirError, MAX_ENTRIES};
-use crate::durable::{OnPath as _, WriteError, chase};
 
 /// A directory that stays the same, whatever happens to its path.
 #[derive(Debug)]
@@ -28,15 +31,6 @@ pub struct DirHandle {
     uid: u32,
     /// Only our user or root can change its entries.
     is_ours_alone: bool,
-}
-
-/// Whether `uid` is our user or root.
-pub(super) fn is_trusted(uid: u32) -> bool {
-    uid == 0 || uid == own_uid()
-}
-
-pub(super) fn own_uid() -> u32 {
-    nix::unistd::geteuid().as_raw()
 }
 
 /// Opens one name in a directory without following a link. `..` and absolute paths fail.
@@ -179,7 +173,7 @@ impl DirHandle {
                 }
                 self.link_error(&path, &found)?;
                 let target = rustix::fs::readlinkat(&self.file, name, Vec::new()).map_err(io::Error::from);
-                let target = PathBuf::from(super::os_string(&target.on("read the link", &path)?));
+                let target = PathBuf::from(os_string(&target.on("read the link", &path)?));
                 Self::of(chase::resolve_links(&self.file, &target, &path)?, path).map(Some)
             }
             Err(error) => Err(WriteError { act: "open", path, source: error.into() }.into()),
@@ -287,7 +281,7 @@ impl DirHandle {
             if names.len() == MAX_ENTRIES {
                 return Err(DirError::Crowded(self.path.clone()));
             }
-            names.push(super::os_string(entry.file_name()));
+            names.push(os_string(entry.file_name()));
         }
         names.sort();
         Ok(names)

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::durable::WriteError;
+use crate::durable::error::WriteError;
 use crate::error::{Code, Diagnostic};
 use crate::text::format_bytes;
 

@@ -80,7 +80,7 @@ mod tests {
             .write(true)
             .open(dir.path().join(theirs))
             .unwrap()
-            .set_modified(crate::clock::now() - crate::plan::leftover::ABANDONED_AFTER)
+            .set_modified(crate::clock::now() - crate::durable::leftover::ABANDONED_AFTER)
             .unwrap();
         assert_eq!(sweep(dir.path()), [theirs]);
         // Killed: the locks are gone with the process, the files are left.

@@ -13,8 +13,8 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::checksum::crc32;
+use crate::durable::leftover::{Leftover, LockState, Origin, is_abandoned};
 use crate::host::{self, FileSystem};
-use crate::plan::leftover::{Leftover, LockState, Origin, is_abandoned};
 
 /// The prefix of every hidden name.
 pub(super) const PREFIX: &str = ".tmp-quorate-";

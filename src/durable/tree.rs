@@ -11,9 +11,11 @@ use std::os::unix::fs::MetadataExt as _;
 use rustix::fs::{AtFlags, Gid, RenameFlags, ResolveFlags, Uid};
 use rustix::io::Errno;
 
+use crate::durable::access::PRIVATE_DIR;
+use crate::durable::error::{OnPath as _, WriteError};
 use crate::durable::held::DirHandle;
+use crate::durable::names::os_string;
 use crate::durable::refusal::DirError;
-use crate::durable::{OnPath as _, PRIVATE_DIR, WriteError};
 use crate::faults;
 
 /// Maximum depth for chown and measuring; etcd has three levels.
@@ -100,16 +102,16 @@ impl DirHandle {
             match rustix::fs::unlinkat(self.try_clone_file(), name, AtFlags::empty()) {
                 Ok(()) | Err(Errno::NOENT) => {}
                 Err(Errno::ISDIR | Errno::PERM) if self.is_directory(name)? => {
-                    directories.push(super::os_string(name));
+                    directories.push(os_string(name));
                 }
-                Err(error) => return Err(self.not_removed(&crate::durable::os_string(name), error)),
+                Err(error) => return Err(self.not_removed(&os_string(name), error)),
             }
         }
         Ok(directories)
     }
 
     fn is_directory(&self, name: &std::ffi::CStr) -> Result<bool, DirError> {
-        Ok(self.stat(super::os_string(name))?.is_some_and(|found| found.is_dir()))
+        Ok(self.stat(os_string(name))?.is_some_and(|found| found.is_dir()))
     }
 
     /// Moves a directory in `below` up into this one, under a free name.
@@ -185,7 +187,7 @@ impl DirHandle {
         let Ok(entries) = rustix::fs::Dir::read_from(self.try_clone_file()) else { return 0 };
         let mut bytes = 0;
         for entry in entries.flatten() {
-            let name = crate::durable::os_string(entry.file_name());
+            let name = os_string(entry.file_name());
             if *left == 0 || depth > MAX_DEPTH {
                 break;
             }

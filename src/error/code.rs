@@ -7,7 +7,7 @@ use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::error::Exit;
+use crate::error::exit::Exit;
 
 macro_rules! codes {
     ($($variant:ident $name:literal $exit:ident $cause:literal, $remedy:literal;)+) => {

@@ -5,9 +5,11 @@
 //! exit code, and the next command to type. Errors are returned, never logged and swallowed.
 
 mod code;
+mod exit;
 mod system;
 
 pub use code::Code;
+pub use exit::Exit;
 pub use system::{SystemError, system_error};
 
 use std::error::Error;
@@ -18,27 +20,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock;
 use crate::text::{is_control, json_line};
-
-/// The exit codes of every `quorate` command.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Exit {
-    /// Done, also when asked to stop.
-    Done = 0,
-    /// Failed; the message says what and what to do.
-    Failed = 1,
-    /// Usage or configuration. systemd does not restart after it.
-    Usage = 2,
-    /// The data directory is in use.
-    InUse = 3,
-    /// Refused to protect data. systemd does not restart after it.
-    Refused = 4,
-    /// Something that was named does not exist.
-    NotFound = 5,
-    /// The server is not running or not reachable.
-    NotRunning = 6,
-    /// Busy, try again.
-    Busy = 75,
-}
 
 /// An error that knows its code, how it ends the program, and what to do about it.
 pub trait Diagnostic: Error + Send + Sync + 'static {

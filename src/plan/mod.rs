@@ -5,7 +5,6 @@ pub mod command;
 pub mod defrag;
 pub mod finding;
 pub mod health;
-pub mod leftover;
 pub mod orphan;
 pub mod owner;
 pub mod parts;

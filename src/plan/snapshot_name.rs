@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::snapshot::file::Compression;
+use crate::compression::Compression;
 
 const MAX_PREFIX_BYTES: usize = 128;
 /// Base name of a snapshot that a person asked for.

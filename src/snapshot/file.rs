@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use crate::boltdb::database;
 use crate::boltdb::page::{HEADER, META, Meta};
+use crate::compression::Compression;
 use crate::durable;
 use crate::error::{Code, Diagnostic};
 use crate::host;
@@ -31,33 +32,6 @@ const MAX_WINDOW_LOG: u32 = 27;
 
 /// A zip archive of a snapshot has one or two.
 const MAX_ENTRIES: u64 = 1000;
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Compression {
-    #[default]
-    Raw,
-    /// In a zip archive, as RKE2 does.
-    Zip,
-    Zstd,
-}
-
-impl Compression {
-    /// The one of a name, `zstd` or `zip`.
-    #[must_use]
-    pub fn named(name: &str) -> Option<Self> {
-        [Self::Zip, Self::Zstd].into_iter().find(|packing| packing.word() == name)
-    }
-
-    /// The word for it; empty for none.
-    #[must_use]
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Raw => "",
-            Self::Zip => "zip",
-            Self::Zstd => "zstd",
-        }
-    }
-}
 
 /// Why a snapshot cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -147,7 +121,7 @@ pub fn open(path: &Path) -> Result<SnapshotFile, OpenError> {
         return Err(read(io::Error::new(ErrorKind::InvalidInput, "it is not a regular file")));
     }
     let stored = host::open_file(path).map_err(read)?;
-    let packing = detect_compression(&stored).map_err(read)?;
+    let packing = Compression::of_file(&stored).map_err(read)?;
     let database = match packing {
         Compression::Raw => stored,
         Compression::Zip | Compression::Zstd => Unpacking::new(path)?.unpack(packing, stored)?,
@@ -186,17 +160,6 @@ fn read_trailer(file: &File, size: u64) -> io::Result<[u8; 32]> {
     let mut trailer = [0; 32];
     file.read_exact_at(&mut trailer, size - SHA256)?;
     Ok(trailer)
-}
-
-/// Tells by the first bytes (RFC 8878 for zstd's, APPNOTE.TXT 4.3.7 for zip's).
-pub fn detect_compression(file: &File) -> io::Result<Compression> {
-    let mut head = [0; 4];
-    let count = file.read_at(&mut head, 0)?;
-    Ok(match &head[..count] {
-        b"PK\x03\x04" | b"PK\x05\x06" => Compression::Zip,
-        [0x28, 0xb5, 0x2f, 0xfd] | [0x50..=0x5f, 0x2a, 0x4d, 0x18] => Compression::Zstd,
-        _ => Compression::Raw,
-    })
 }
 
 /// The most bytes that a database can have that begins so.

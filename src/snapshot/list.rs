@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use crate::boltdb::database::{self, Database};
 use crate::boltdb::keyspace;
 use crate::clock;
+use crate::compression::Compression;
 use crate::durable::WriteError;
 use crate::snapshot::dir;
-use crate::snapshot::file::{self, Compression};
 use crate::snapshot::manifest::{self, Manifest, ManifestState};
 
 const MAX_THREADS: usize = 4;
@@ -132,7 +132,7 @@ fn status_of(manifest: Option<&Manifest>, found: &fs::Metadata) -> Option<Status
 /// Whether it is less than a database, as far as its size and its head tell; of an archive they tell nothing.
 fn is_partial(path: &Path) -> bool {
     let Ok(file) = File::open(path) else { return false };
-    let Ok(Compression::Raw) = file::detect_compression(&file) else { return false };
+    let Ok(Compression::Raw) = Compression::of_file(&file) else { return false };
     let length = file.metadata().map_or(0, |found| found.len());
     database::newest_meta_page(&file).map_or(true, |head| head.length().is_none_or(|needed| needed > length))
 }

@@ -9,8 +9,8 @@ use aws_lc_rs::digest::{self, Context};
 
 use crate::checksum::crc32c_append;
 use crate::clock;
+use crate::compression::Compression;
 use crate::durable::{self, NewFile, PRIVATE_FILE, WriteError};
-use crate::snapshot::file::Compression;
 use crate::snapshot::receive::{DiskSpaceError, SpaceCheckedWriter};
 use crate::snapshot::save::{SaveError, SaveRequest, step};
 

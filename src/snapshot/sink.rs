@@ -3,8 +3,8 @@
 use std::fs::File;
 use std::path::PathBuf;
 
+use crate::compression::Compression;
 use crate::durable::WriteError;
-use crate::snapshot::file::Compression;
 use crate::snapshot::pack::Compressor;
 use crate::snapshot::receive::{DiskSpaceError, SpaceCheckedWriter};
 use crate::snapshot::save::SaveRequest;

@@ -10,7 +10,8 @@ use flate2::bufread::DeflateDecoder;
 
 use crate::boltdb::page::{HEADER, META, Meta};
 use crate::checksum::Crc32;
-use crate::snapshot::file::{Compression, SHA256};
+use crate::compression::Compression;
+use crate::snapshot::file::SHA256;
 use crate::text::format_bytes;
 
 /// A zip archive's parts begin so (APPNOTE.TXT 4.3.7, 4.3.9, 4.3.12).
@@ -89,14 +90,16 @@ pub fn verify(from: impl Read) -> Result<Streamed, StreamError> {
 
 fn check(stored: &mut impl BufRead) -> Result<(Compression, u64), StreamError> {
     let begun = stored.fill_buf().map_err(StreamError::Read)?;
-    match begun {
-        [b'P', b'K', 3, 4, ..] => Ok((Compression::Zip, zip(stored)?)),
-        [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => {
+    let compression = Compression::detect(begun);
+    let database_size = match compression {
+        Compression::Zip => zip(stored)?,
+        Compression::Zstd => {
             let decoder = zstd::stream::Decoder::with_buffer(stored).map_err(StreamError::Read)?;
-            Ok((Compression::Zstd, database(decoder)?.0))
+            database(decoder)?.0
         }
-        _ => Ok((Compression::Raw, database(stored)?.0)),
-    }
+        Compression::Raw => database(stored)?.0,
+    };
+    Ok((compression, database_size))
 }
 
 /// Checks the hash at the end of a database. Gives its size, and the CRC-32 of all of it.

@@ -12,8 +12,9 @@ use aws_lc_rs::digest::{Context, Digest};
 
 use crate::boltdb::database::Length;
 use crate::boltdb::page::{Corruption, ReadError};
+use crate::compression::Compression;
 use crate::error::{Code, Diagnostic};
-use crate::snapshot::file::{self, Compression, OpenError, SnapshotFile};
+use crate::snapshot::file::{self, OpenError, SnapshotFile};
 use crate::snapshot::hash;
 use crate::snapshot::inspect::{self, Inspection};
 

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use hyper::Uri;
 use hyper::http::uri::Authority;
 
-use crate::config::s3::{S3ConfigError, wrong};
+use crate::config::s3::error::{S3ConfigError, wrong};
 use crate::text::escape_control;
 
 const OPTION: &str = "etcd-s3-endpoint";
@@ -19,6 +19,11 @@ pub(super) struct Endpoint {
     pub(super) is_plain: bool,
     /// Without scheme, surrounding blanks and slashes.
     rest: String,
+}
+
+/// Whether `text` can be where a store is.
+pub(in crate::config) fn check_endpoint(text: &str) -> Result<(), String> {
+    Endpoint::of(Some(text), false).map(drop).map_err(|error| error.what)
 }
 
 impl Endpoint {

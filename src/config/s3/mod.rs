@@ -4,7 +4,8 @@
 //! [`S3Config::target`] evaluates them. Secrets never appear in `Debug` output. `endpoint` parses the endpoint, `parse`
 //! other single texts, `settings` reads the files that they name.
 
-mod endpoint;
+pub(super) mod endpoint;
+mod error;
 mod parse;
 mod settings;
 mod target;
@@ -13,13 +14,16 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
+use crate::config::layers::Resolved;
 use crate::config::options::{self, OPTIONS};
+use crate::config::problem::{Origin, Problem};
+use crate::config::reader::Reader;
 use crate::config::value_types::switch;
-use crate::config::{Problem, Reader, Resolved};
-use crate::error::{Code, Diagnostic};
 use crate::secret::Secret;
 use crate::text::duration;
 use endpoint::Endpoint;
+pub use error::S3ConfigError;
+use error::wrong;
 pub use target::{Encryption, Keys, Lookup, Proxy, Target};
 
 use parse::{bucket_name, certificates, encryption, folder, proxy};
@@ -44,25 +48,6 @@ pub struct S3Config {
     texts: BTreeMap<&'static str, Secret>,
 }
 
-/// An invalid option.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{option}`: {what}")]
-pub struct S3ConfigError {
-    pub option: &'static str,
-    /// What is wrong, and what would be valid.
-    pub what: String,
-}
-
-impl Diagnostic for S3ConfigError {
-    fn code(&self) -> Code {
-        Code::InvalidConfiguration
-    }
-
-    fn next_step(&self) -> Option<String> {
-        Some("fix it, then: quorate etcd-snapshot s3-check".into())
-    }
-}
-
 /// Makes the paths in it absolute: another process may read them in another working directory.
 #[must_use]
 pub fn from_here(option: &str, text: &str) -> String {
@@ -73,15 +58,6 @@ pub fn from_here(option: &str, text: &str) -> String {
         ("etcd-s3-endpoint-ca", _) => parse::with_absolute_paths(text),
         _ => text.to_owned(),
     }
-}
-
-fn wrong(option: &'static str, what: impl Into<String>) -> S3ConfigError {
-    S3ConfigError { option, what: what.into() }
-}
-
-/// Whether `text` is a valid endpoint.
-pub(super) fn check_endpoint(text: &str) -> Result<(), String> {
-    Endpoint::of(Some(text), false).map(drop).map_err(|error| error.what)
 }
 
 /// True for an option of object storage.
@@ -104,7 +80,7 @@ impl S3Config {
             texts.remove(TOKEN);
         }
         let config = Self::of_texts(texts);
-        let is_asked = config.is_on && matches!(resolved.origin(ENABLED), crate::config::Origin::CommandLine(_));
+        let is_asked = config.is_on && matches!(resolved.origin(ENABLED), Origin::CommandLine(_));
         let config = Self { is_asked, ..config };
         // Incomplete options are accepted while they are not used. A command uses those of the running server, which
         // may have more of them (its command line, its environment); they are checked completely when they are used.

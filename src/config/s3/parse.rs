@@ -7,8 +7,10 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 
 use crate::config::s3::endpoint::can_connect;
+use crate::config::s3::error::{S3ConfigError, wrong};
 use crate::config::s3::settings::{read_file, read_private};
-use crate::config::s3::{Encryption, S3ConfigError, Secret, wrong};
+use crate::config::s3::target::Encryption;
+use crate::secret::Secret;
 
 /// Length of an SSE-C key in bytes.
 const SSE_C_KEY: usize = 32;

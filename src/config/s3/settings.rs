@@ -6,10 +6,11 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use crate::config::options::{self, Kind};
-use crate::config::s3::{S3ConfigError, Secret, wrong};
+use crate::config::s3::error::{S3ConfigError, wrong};
 use crate::config::yaml::{self, Value};
 use crate::config::{kubernetes, rke1, suggest};
 use crate::host;
+use crate::secret::Secret;
 use crate::text::duration;
 
 pub(super) fn read_file(option: &'static str, path: &Path) -> Result<Vec<u8>, S3ConfigError> {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::config::s3::Secret;
+use crate::secret::Secret;
 
 /// Where the bucket is in the URL.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -8,13 +8,13 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use hyper::body::Bytes;
 
+use crate::compression::Compression;
 use crate::control::api::snapshots::{SaveRequest, Saved};
 use crate::control::routes::stream::{self, OnDisconnect, Progress};
 use crate::error::{AppError, Code, Diagnostic};
 use crate::plan::snapshot_name::InvalidPrefix;
 use crate::server::snapshots::{self, SaveOrder};
 use crate::server::state::ServerState;
-use crate::snapshot::file::Compression;
 
 /// If the client disconnects, nobody wants the snapshot any more.
 const ON_DISCONNECT: OnDisconnect =

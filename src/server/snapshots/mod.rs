@@ -20,6 +20,7 @@ use tokio::sync::{OwnedMutexGuard, watch};
 
 use crate::clock;
 use crate::cluster::record::MemberIdentity;
+use crate::compression::Compression;
 use crate::config::SnapshotConfig;
 use crate::control::api::snapshots::Saved;
 use crate::error::{AppError, Code, Diagnostic, Exit};
@@ -31,7 +32,6 @@ use crate::plan::owner::Owner;
 use crate::plan::snapshot_name::NamePrefix;
 use crate::server::health::Health;
 use crate::server::state::ServerState;
-use crate::snapshot::file::Compression;
 use crate::snapshot::manifest::Manifest;
 use crate::snapshot::save::{self, SaveError, SaveRequest, Source};
 pub use history::History;

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use crate::compression::Compression;
 use crate::config::s3::{S3Config, Target};
 use crate::error::{AppError, ErrorReport};
 use crate::log_failure;
@@ -11,7 +12,6 @@ use crate::server::snapshots;
 use crate::server::snapshots::uploads::error::UploadError;
 use crate::server::snapshots::uploads::queue::{MultipartUpload, Pending};
 use crate::server::state::ServerState;
-use crate::snapshot::file::Compression;
 use crate::snapshot::list::{self, Status};
 use crate::snapshot::manifest::Manifest;
 use crate::snapshot::store::s3::error::{S3Error, S3ErrorKind};

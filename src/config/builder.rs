@@ -1,0 +1,52 @@
+//! Takes the texts of single options and makes values of them.
+
+use std::path::PathBuf;
+
+use crate::config::layers::Resolved;
+use crate::config::problem::{Origin, Problem};
+use crate::config::value_types::switch;
+
+pub(super) struct Builder<'a> {
+    pub(super) resolved: &'a Resolved,
+    pub(super) problems: &'a mut Vec<Problem>,
+}
+
+impl Builder<'_> {
+    /// The texts were checked by kind before, so parse errors here are reported already.
+    pub(super) fn one<T>(&self, name: &str, parse: impl Fn(&str) -> Option<T>) -> Option<T> {
+        self.resolved.one(name).and_then(|(text, _)| parse(text))
+    }
+
+    pub(super) fn list<T>(&self, name: &str, parse: impl Fn(&str) -> Option<T>) -> Vec<T> {
+        self.resolved.all(name).iter().filter_map(|(text, _)| parse(text)).collect()
+    }
+
+    pub(super) fn port(&self, name: &str) -> u16 {
+        self.one(name, |text| text.parse().ok()).unwrap_or_default()
+    }
+
+    pub(super) fn switch(&self, name: &str) -> bool {
+        self.one(name, switch).unwrap_or(false)
+    }
+
+    pub(super) fn problem(&mut self, origin: Origin, message: impl Into<String>) {
+        self.problems.push(Problem { origin, message: message.into() });
+    }
+
+    pub(super) fn path(&mut self, name: &str) -> Option<PathBuf> {
+        let path = self.one(name, |text| Some(PathBuf::from(text)))?;
+        match std::path::absolute(&path) {
+            // etcd accepts paths as text.
+            Ok(path) if path.to_str().is_none() => {
+                let message = format!("`{name}` is {}, which is not UTF-8 text", path.display());
+                self.problem(self.resolved.origin(name), message);
+                None
+            }
+            Ok(path) => Some(path),
+            Err(error) => {
+                self.problem(self.resolved.origin(name), format!("cannot make `{name}` absolute: {error}"));
+                None
+            }
+        }
+    }
+}

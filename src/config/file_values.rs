@@ -1,0 +1,49 @@
+//! What the files say together.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use crate::config::problem::{Origin, Problem};
+
+/// One value that a file sets.
+#[derive(Clone, Debug)]
+pub(super) struct Text {
+    pub(super) text: String,
+    pub(super) origin: Origin,
+}
+
+/// The result of RKE1's `cluster.yml`.
+#[derive(Clone, Debug)]
+pub(super) struct Rke1Values {
+    pub(super) values: BTreeMap<&'static str, Vec<Text>>,
+    pub(super) origin: Origin,
+    /// The retention is RKE's default, which belongs to RKE's schedule.
+    pub(super) is_retention_default: bool,
+    /// Its meaning, for the log.
+    pub(super) retention_note: Option<Problem>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct FileValues {
+    pub(super) values: BTreeMap<&'static str, Vec<Text>>,
+    /// The result of RKE1's `cluster.yml`, with a lower precedence than quorate's own keys.
+    pub(super) rke1: Option<Rke1Values>,
+    /// The line of an empty `cluster-reset-restore-path` in the last file that has it.
+    pub(super) blank_restore_path: Option<Origin>,
+    pub(super) notes: Vec<Problem>,
+}
+
+impl FileValues {
+    /// Uses RKE1's snapshot directory, if there is a `cluster.yml`.
+    pub fn keep_snapshots_in(&mut self, dir: &Path) {
+        if let (Some(rke1), Some(text)) = (&mut self.rke1, dir.to_str()) {
+            let text = Text { text: text.to_owned(), origin: rke1.origin.clone() };
+            rke1.values.insert("etcd-snapshot-dir", vec![text]);
+        }
+    }
+
+    #[must_use]
+    pub fn notes(&self) -> &[Problem] {
+        &self.notes
+    }
+}
