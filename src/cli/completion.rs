@@ -3,12 +3,12 @@
 
 use std::ffi::OsStr;
 
-use clap::{Arg, Command, CommandFactory as _};
+use clap::{Arg, Command};
 use clap_complete::Shell;
 use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
 use clap_complete::env::{CompleteEnv, Shells};
 
-use crate::cli::{Cli, output};
+use crate::cli::output;
 use crate::clock;
 use crate::config::options::RESTORE_PATH;
 use crate::config::{self, RawOptions};
@@ -38,8 +38,8 @@ pub(super) struct Args {
 }
 
 /// Answers a shell that asks, and ends the process then.
-pub(super) fn answer() {
-    CompleteEnv::with_factory(definitions).var(VARIABLE).complete();
+pub(super) fn answer(command: fn() -> Command) {
+    CompleteEnv::with_factory(move || with_snapshot_names(command())).var(VARIABLE).complete();
 }
 
 /// Prints the script.
@@ -55,14 +55,14 @@ pub(super) fn run(args: &Args) -> Result<Exit, AppError> {
 }
 
 /// The command line, with the names of snapshots where a snapshot is wanted.
-fn definitions() -> Command {
+fn with_snapshot_names(command: Command) -> Command {
     let is_snapshot = |arg: &Arg| {
         let words = arg.get_value_names().unwrap_or_default();
         arg.is_positional() && words.iter().any(|word| ["SNAPSHOT", "NAME", "A", "B"].contains(&word.as_str()))
     };
     let complete = || ArgValueCompleter::new(names);
     let with_names = |arg: Arg| if is_snapshot(&arg) { arg.add(complete()) } else { arg };
-    Cli::command()
+    command
         .mut_subcommand("etcd-snapshot", |verbs| verbs.mut_subcommands(|verb| verb.mut_args(with_names)))
         .mut_subcommand("server", |server| server.mut_arg(RESTORE_PATH, |arg| arg.add(complete())))
 }

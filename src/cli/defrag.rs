@@ -1,8 +1,8 @@
 //! `quorate defrag`.
 
+use crate::cli::locate::{Intent, locate};
 use crate::cli::output::{self, Format};
 use crate::cli::request::call_server;
-use crate::cli::{Intent, locate};
 use crate::config::RawOptions;
 use crate::control::api::maintenance::Defragmented;
 use crate::control::api::maintenance::MaintenanceRequest;

@@ -6,8 +6,10 @@ use std::time::Duration;
 use console::Style;
 
 use crate::cli::etcd_snapshot::s3_findings;
+use crate::cli::locate::{Intent, locate};
 use crate::cli::output::{self, Format, WIDTH, wrap_text};
-use crate::cli::{Intent, locate, runtime, status};
+use crate::cli::runtime::runtime;
+use crate::cli::status;
 use crate::config::{self, Config, Loaded, RawOptions};
 use crate::datadir::DataDir;
 use crate::error::{AppError, Exit};
@@ -46,7 +48,7 @@ pub(super) fn run(given: &RawOptions, args: &Args) -> Result<Exit, AppError> {
         doctor::examine(&config, &data, running.as_ref().ok()).await
     }));
     if config.snapshot.s3.is_on && !args.no_s3 {
-        found.extend(s3_findings(&config, given)?);
+        found.extend(s3_findings(&config, given).unwrap_or_else(|failure| vec![s3_failed(&failure, &config)]));
     }
     let bad = found.iter().filter(|finding| finding.result == CheckResult::Bad).count();
     let json = serde_json::json!({ "healthy": bad == 0, "items": found });
@@ -101,7 +103,7 @@ fn table(found: &[CheckRow], bad: usize) -> String {
 }
 
 /// A failure to check something at all is a finding, too.
-pub(super) fn s3_failed(failure: &AppError, config: &Config) -> CheckRow {
+fn s3_failed(failure: &AppError, config: &Config) -> CheckRow {
     let mut finding = doctor::of_failure("s3", failure);
     finding.next = finding.next.or_else(|| Some(config.invocation.command("etcd-snapshot s3-check")));
     finding

@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::cli::{Intent, block_on, locate, output, status};
+use crate::cli::locate::{Intent, locate};
+use crate::cli::runtime::block_on;
+use crate::cli::{output, status};
 use crate::config::{Config, RawOptions};
 use crate::control::client::ControlError;
 use crate::datadir::DataDir;

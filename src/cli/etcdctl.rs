@@ -8,7 +8,7 @@ use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
 use crate::cli::env::{Access, variable};
-use crate::cli::{Intent, locate};
+use crate::cli::locate::{Intent, locate};
 use crate::config::RawOptions;
 use crate::datadir::DataDir;
 use crate::error::{AppError, Code, Diagnostic, Exit};

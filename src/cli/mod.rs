@@ -20,6 +20,7 @@ mod output;
 mod progress;
 mod request;
 mod reset;
+mod runtime;
 mod server;
 mod space;
 mod status;
@@ -32,12 +33,11 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::config::RawOptions;
-use crate::error::{AppError, Code, Exit};
+use crate::error::{Code, Exit};
 use crate::faults;
 
 use arguments::UsageError;
-use locate::{Intent, locate};
-use options::{GlobalOptions, ServerOptions};
+use options::GlobalOptions;
 
 /// Run and operate an etcd on a node: TLS, health checks, snapshots, restore
 #[derive(Debug, Parser)]
@@ -88,7 +88,7 @@ enum Verb {
 /// Everything: reads the command line, does it, reports, and gives the exit code.
 pub fn run(argv: impl Iterator<Item = OsString>) -> ExitCode {
     faults::arm();
-    completion::answer();
+    completion::answer(Cli::command);
     let argv: Vec<OsString> = argv.collect();
     let is_json = arguments::asks_for_json(&argv);
     if is_json {
@@ -137,16 +137,6 @@ fn unparsed(error: &clap::Error, is_json: bool) -> Exit {
         output::print_stderr(&format!("\ncode: {}\n", Code::Usage));
     }
     Exit::Usage
-}
-
-/// A small runtime for a verb that asks a question or two.
-fn block_on<T>(asked: impl Future<Output = T>) -> Result<T, AppError> {
-    Ok(runtime()?.block_on(asked))
-}
-
-/// For several that go over the same connections.
-fn runtime() -> Result<tokio::runtime::Runtime, AppError> {
-    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(output::RuntimeError)?)
 }
 
 #[cfg(test)]

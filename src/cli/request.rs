@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::cli::block_on;
+use crate::cli::runtime::block_on;
 use crate::config::Config;
 use crate::control::api::events::Event;
 use crate::control::client;

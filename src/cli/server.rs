@@ -1,6 +1,7 @@
 //! `quorate server`.
 
-use crate::cli::{ServerOptions, output, reset};
+use crate::cli::options::ServerOptions;
+use crate::cli::{output, reset};
 use crate::config::{self, Loaded, LogFormat, RawOptions};
 use crate::error::{AppError, Exit};
 use crate::host::HostFacts;

@@ -7,9 +7,11 @@ use serde::Serialize;
 
 use crate::boltdb::page::ReadError;
 use crate::cli::defrag::told;
+use crate::cli::locate::{Intent, locate};
 use crate::cli::output::{self, Format, WIDTH, truncate, wrap_text};
 use crate::cli::request::call_server;
-use crate::cli::{Intent, block_on, locate, status};
+use crate::cli::runtime::block_on;
+use crate::cli::status;
 use crate::config::{Config, RawOptions};
 use crate::control::api::maintenance::MaintenanceRequest;
 use crate::control::api::maintenance::Reclaimed;

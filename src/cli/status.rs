@@ -3,8 +3,9 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use crate::cli::locate::{Intent, locate};
 use crate::cli::output::{self, Format, WIDTH, plural, truncate, wrap_text};
-use crate::cli::{Intent, block_on, locate};
+use crate::cli::runtime::block_on;
 use crate::clock;
 use crate::config::RawOptions;
 use crate::control::api::status::{Drills, Snapshots, Status};

@@ -8,7 +8,8 @@ use aws_credential_types::provider::SharedCredentialsProvider;
 
 use crate::cli::etcd_snapshot::server_credentials::ServerCredentials;
 use crate::cli::progress::Progress;
-use crate::cli::{block_on, interrupt, output, status as server_status};
+use crate::cli::runtime::block_on;
+use crate::cli::{interrupt, output, status as server_status};
 use crate::config::s3::{self, S3Config, Target};
 use crate::config::{Config, Origin, RawOptions};
 use crate::control::client::{self, ControlError};

@@ -1,7 +1,8 @@
 //! `quorate etcd-snapshot delete`, `hold` and `release`.
 
 use crate::cli::etcd_snapshot::context::{SnapshotContext, StoreSelection};
-use crate::cli::{block_on, output};
+use crate::cli::output;
+use crate::cli::runtime::block_on;
 use crate::error::{AppError, Code, Diagnostic, Exit};
 use crate::snapshot::list::Listed;
 use crate::snapshot::prune;

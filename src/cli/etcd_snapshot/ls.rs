@@ -3,12 +3,12 @@
 use clap::ValueEnum;
 use serde::Serialize;
 
-use crate::cli::block_on;
 use crate::cli::etcd_snapshot::browse;
 use crate::cli::etcd_snapshot::context::{SnapshotContext, StoreSelection};
 use crate::cli::etcd_snapshot::item::Item;
 use crate::cli::etcd_snapshot::rows::{self, SortBy};
 use crate::cli::output::{self, Format};
+use crate::cli::runtime::block_on;
 use crate::clock;
 use crate::error::{AppError, Code, Diagnostic, Exit};
 use crate::snapshot::store::Store as _;

@@ -18,8 +18,9 @@ use std::path::PathBuf;
 
 use clap::Subcommand;
 
+use crate::cli::locate::{Intent, locate};
 use crate::cli::options::S3Options;
-use crate::cli::{Intent, interrupt, locate, output};
+use crate::cli::{interrupt, output};
 use crate::config::{Config, RawOptions};
 use crate::error::{AppError, Code, Diagnostic, Exit};
 use crate::plan::finding::CheckRow;
@@ -100,8 +101,7 @@ impl Verb {
 
 /// What `s3-check` finds, for `quorate doctor`.
 pub(super) fn s3_findings(config: &Config, given: &RawOptions) -> Result<Vec<CheckRow>, AppError> {
-    let place = SnapshotContext::of(config, given, None)?;
-    Ok(s3_check::findings(&place).unwrap_or_else(|failure| vec![crate::cli::doctor::s3_failed(&failure, config)]))
+    s3_check::findings(&SnapshotContext::of(config, given, None)?)
 }
 
 pub(super) fn run(given: &RawOptions, args: &Args) -> Result<Exit, AppError> {

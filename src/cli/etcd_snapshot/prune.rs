@@ -2,9 +2,9 @@
 
 use serde::Serialize;
 
-use crate::cli::block_on;
 use crate::cli::etcd_snapshot::context::{SnapshotContext, StoreSelection};
 use crate::cli::output::{self, Format};
+use crate::cli::runtime::block_on;
 use crate::clock;
 use crate::config::Config;
 use crate::error::{AppError, Code, Diagnostic, Exit};

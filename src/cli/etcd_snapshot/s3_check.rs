@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::cli::etcd_snapshot::context::SnapshotContext;
 use crate::cli::output::{self, Format, WIDTH, wrap_text};
-use crate::cli::runtime;
+use crate::cli::runtime::runtime;
 use crate::config::s3::Encryption;
 use crate::error::{AppError, Exit};
 use crate::plan::finding::{self, CheckRow};

@@ -1,5 +1,6 @@
 //! `quorate etcd-snapshot verify`.
 
+mod arguments;
 mod drill;
 mod live;
 mod named;
@@ -8,15 +9,17 @@ mod remote;
 
 use std::fmt::Write as _;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::Serialize;
 
 use crate::boltdb::walk::CONTINUE;
+use crate::cli::etcd_snapshot::context::SnapshotContext;
 use crate::cli::etcd_snapshot::context::{SnapshotContext, StoreSelection};
 use crate::cli::output::{self, Format};
+use crate::cli::output;
 use crate::cli::progress::Progress;
-use crate::cli::runtime;
+use crate::cli::runtime::runtime;
 use crate::config::Config;
 use crate::error::{AppError, Code, Diagnostic, Exit};
 use crate::snapshot::dir;
@@ -27,43 +30,9 @@ use crate::snapshot::store::s3::listing::InBucket;
 use crate::snapshot::store::s3::store::Remote;
 use crate::snapshot::verify::{self, Verified, VerifyOptions};
 use crate::text::{escape_control, format_bytes};
+pub(super) use arguments::Args;
 use named::Named;
 use outcome::Outcome;
-
-/// Exits 0 if all of them are good.
-#[derive(Debug, clap::Args)]
-#[command(after_help = "\
-Examples:
-  quorate etcd-snapshot verify --all
-  quorate etcd-snapshot verify latest --against-live
-  quorate etcd-snapshot verify --drill s3://backups/prod/latest
-  quorate etcd-snapshot verify --all --s3")]
-#[allow(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
-pub(super) struct Args {
-    /// Names, `latest`, base names, paths (anything with a /), or `s3://BUCKET/KEY`
-    #[arg(required_unless_present = "all", value_name = "SNAPSHOT")]
-    names: Vec<String>,
-    /// All snapshots
-    #[arg(long, conflicts_with = "names")]
-    all: bool,
-    /// Rehearse a restore: build data from the snapshot, run an isolated etcd on it, compare, and throw all of it away
-    #[arg(long, conflicts_with_all = ["all", "against_live"])]
-    drill: bool,
-    /// Where --drill builds [default: under the data directory, if there is one]
-    #[arg(long, value_name = "DIR", requires = "drill")]
-    drill_dir: Option<PathBuf>,
-    #[command(flatten)]
-    which: StoreSelection,
-    /// Also compare keys and values with the running member at the revision of the snapshot (HashKV)
-    #[arg(long)]
-    against_live: bool,
-    /// Accept a raw copy of member/snap/db (no trailing hash)
-    #[arg(long)]
-    skip_hash_check: bool,
-    /// Output format
-    #[arg(long, short, value_enum, default_value_t)]
-    output: Format,
-}
 
 /// What `-o json` says of a snapshot that is good. Fields are added, never renamed.
 #[derive(Debug, Serialize)]

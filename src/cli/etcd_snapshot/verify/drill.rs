@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::cli::etcd_snapshot::context::{DownloadedSnapshot, SnapshotContext};
-use crate::cli::etcd_snapshot::verify::Args;
+use crate::cli::etcd_snapshot::verify::arguments::Args;
 use crate::cli::etcd_snapshot::verify::outcome::Outcome as Verified;
 use crate::cli::progress::Progress;
-use crate::cli::{interrupt, output, runtime};
+use crate::cli::runtime::runtime;
+use crate::cli::{interrupt, output};
 use crate::clock;
 use crate::config::Config;
 use crate::error::{AppError, Exit};

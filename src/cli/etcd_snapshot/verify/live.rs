@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::cli::{block_on, status};
+use crate::cli::runtime::block_on;
+use crate::cli::status;
 use crate::config::Config;
 use crate::datadir::DataDir;
 use crate::error::{AppError, Code, Diagnostic};

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::cli::etcd_snapshot::context::SnapshotContext;
-use crate::cli::etcd_snapshot::verify::Args;
+use crate::cli::etcd_snapshot::verify::arguments::Args;
 use crate::cli::etcd_snapshot::verify::outcome::Outcome;
 use crate::snapshot::store::locate::Located;
 

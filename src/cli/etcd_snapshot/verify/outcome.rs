@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::cli::etcd_snapshot::verify::Args;
+use crate::cli::etcd_snapshot::verify::arguments::Args;
 use crate::cli::output;
 use crate::error::{AppError, Exit};
 
