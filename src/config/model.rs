@@ -9,6 +9,7 @@ use crate::config::etcd_arg::EtcdArg;
 use crate::config::s3::S3Config;
 use crate::datadir::DataDir;
 use crate::host::User;
+use crate::pki::Names;
 use crate::plan::command::Invocation;
 use crate::plan::retention::Policy;
 use crate::plan::schedule::Schedule;
@@ -172,6 +173,15 @@ pub struct Config {
 }
 
 impl Config {
+    /// The names in the server and peer certificates: the node's name and addresses, and `tls-san`.
+    #[must_use]
+    pub fn certificate_names(&self) -> Names {
+        let addresses: Vec<String> =
+            self.node_ips.iter().chain(&self.node_external_ips).map(ToString::to_string).collect();
+        let names = std::iter::once(&self.node_name).chain(&addresses).chain(&self.tls_sans);
+        Names::new(names.map(String::as_str))
+    }
+
     /// The address that etcd listens on, in addition to loopback, and advertises.
     #[must_use]
     pub fn node_ip(&self) -> IpAddr {

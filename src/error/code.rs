@@ -223,6 +223,12 @@ codes! {
         "See `quorate status`.";
 
     // Certificates and token.
+    CaMissing "ca-missing" Failed
+        "The CA of this server is gone while it is in use, or was never given to it.",
+        "Bring the certificate and its key back from a backup.";
+    CaForeign "ca-foreign" Refused
+        "The directory of certificates holds the CA of another cluster than the one that is joined.",
+        "If nothing of the old cluster is needed, move the directory of certificates away and start again.";
     CaKeyMissing "ca-key-missing" Failed
         "A CA certificate is there, but its key is not.",
         "Bring the key back from a backup.";

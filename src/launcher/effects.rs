@@ -14,7 +14,7 @@ use crate::error::{AppError, ErrorReport};
 use crate::etcd::child::Handle;
 use crate::etcd::client::MemberFacts;
 use crate::log_failure;
-use crate::pki::{self, CertificateStatus, EtcdState};
+use crate::pki::{self, CaSource, CertificateStatus, EtcdState};
 use crate::server::state::ServerState;
 
 /// How long cancelled snapshots and drills may take to remove what they have written.
@@ -121,7 +121,9 @@ impl Effects {
         }
         let data = data.clone();
         self.blocking(move || {
-            Effect::Certificates(pki::ensure(&data, &names, EtcdState::Running).map_err(AppError::from))
+            Effect::Certificates(
+                pki::ensure(&data, &names, CaSource::MustExist, EtcdState::Running).map_err(AppError::from),
+            )
         });
     }
 

@@ -173,7 +173,7 @@ impl Launcher {
                 effect = self.effects.next() => self.on_effect(effect),
                 ended = self.tasks.ended(), if !self.stop.has_begun() => self.fail(ended.into()),
                 _ = certificate_check.tick() => {
-                    self.effects.check_certificates(&self.state.data, pki::Names::of(&self.config));
+                    self.effects.check_certificates(&self.state.data, self.config.certificate_names());
                     StopAction::None
                 }
                 _ = watchdog.tick() => {
@@ -286,7 +286,7 @@ impl Launcher {
 
     fn config_read(&mut self, read: reload::ReadConfig) {
         let outcome = self.reloader.apply(read, &mut self.config);
-        self.effects.check_certificates(&self.state.data, pki::Names::of(&self.config));
+        self.effects.check_certificates(&self.state.data, self.config.certificate_names());
         let _ = self.snapshot_settings.send(self.config.snapshot.clone());
         let _ = self.maintenance_settings.send(self.config.maintenance.clone());
         self.reloaded = Some(outcome);

@@ -20,7 +20,7 @@ use crate::faults;
 use crate::host::{self, FileSystem};
 use crate::launcher::{disk, ports};
 use crate::log_failure;
-use crate::pki::{self, CertificateStatus, EtcdState, Expiry, Names};
+use crate::pki::{self, CaSource, CertificateStatus, EtcdState, Expiry, Names};
 use crate::plan::space::{self, FreeSpace};
 use crate::plan::start::{self, DataState, Observed};
 use crate::random::random_digits;
@@ -150,7 +150,7 @@ pub(crate) async fn prepare(
         tracing::warn!("{note}");
     }
     pki::token::check_without_ca(data, config.token.as_ref())?;
-    let ensured = ensure_certificates(data, Names::of(config)).await?;
+    let ensured = ensure_certificates(data, config.certificate_names()).await?;
     for expiry in &ensured.expiries {
         data.set_certificate_modes(&data.certificate(expiry.name))?.iter().for_each(log_fix);
     }
@@ -178,7 +178,8 @@ pub(crate) async fn prepare(
 /// On a thread for blocking work, most likely the one that `pki::warm_up` ran on.
 pub(crate) async fn ensure_certificates(data: &DataDir, names: Names) -> Result<CertificateStatus, AppError> {
     let data = data.clone();
-    let done = tokio::task::spawn_blocking(move || pki::ensure(&data, &names, EtcdState::Stopped)).await;
+    let done =
+        tokio::task::spawn_blocking(move || pki::ensure(&data, &names, CaSource::Create, EtcdState::Stopped)).await;
     let lost = |error| crate::error::system_error("make certificates")(std::io::Error::other(error));
     Ok(done.map_err(lost)??)
 }

@@ -1,65 +1,82 @@
 //! A certificate authority: created once, loaded afterwards, never replaced automatically.
 
-use std::fs;
-use std::io;
-use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rustls_pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer as _, ParsedExtension, X509Certificate};
 
 use crate::clock;
 use crate::datadir::CertificatePaths;
 use crate::durable;
-use crate::pki::{CA_LIFETIME, CLOCK_TOLERANCE, PkiError};
+use crate::pki::error::PkiError;
+use crate::pki::pem::{certificates, read_if_there, to_system};
+use crate::secret::Secret;
 
+/// How long a CA is valid.
+const LIFETIME: Duration = Duration::from_secs(3650 * 86_400);
+/// Validity begins a little in the past, for peers whose clocks are behind.
+pub(super) const CLOCK_TOLERANCE: Duration = Duration::from_secs(300);
+
+/// Where a CA comes from that is not there.
+#[derive(Clone, Copy, Debug)]
+pub enum CaSource<'a> {
+    /// It is made: the first server of a cluster.
+    Create,
+    /// Nowhere: a server that has one, or should have.
+    MustExist,
+    /// It was received from the cluster that is joined, and a different one that is there is refused.
+    Received(&'a ReceivedCa),
+}
+
+/// A CA of another server.
+#[derive(Clone, Debug)]
+pub struct ReceivedCa {
+    /// PEM, one certificate or several.
+    pub certificate: String,
+    /// PEM, of one of them.
+    pub key: Secret,
+}
+
+/// A CA that can sign, and the other CAs that are trusted beside it while one takes the place of another.
 pub struct CertificateAuthority {
     issuer: Issuer<'static, KeyPair>,
-    der: Vec<u8>,
+    /// The certificate that the key belongs to.
+    signing: Vec<u8>,
+    /// All certificates of the bundle.
+    trusted: Vec<Vec<u8>>,
     not_after: SystemTime,
 }
 
-/// Reads a file that may not exist.
-pub(super) fn read_if_there(path: &Path) -> Result<Option<String>, PkiError> {
-    match fs::read_to_string(path) {
-        Ok(text) => Ok(Some(text)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(PkiError::Read { path: path.to_path_buf(), source }),
-    }
-}
-
-/// The first certificate of a PEM text as DER.
-pub(super) fn der_of(pem: &str) -> Option<Vec<u8>> {
-    x509_parser::pem::Pem::iter_from_buffer(pem.as_bytes())
-        .flatten()
-        .find(|block| block.label == "CERTIFICATE")
-        .map(|block| block.contents)
-}
-
-/// When the certificate expires; `None` if it cannot be parsed.
-pub(super) fn not_after(pem: &str) -> Option<SystemTime> {
-    let der = der_of(pem)?;
-    let (_, parsed) = X509Certificate::from_der(&der).ok()?;
-    Some(to_system(parsed.validity().not_after))
-}
-
-pub(super) fn to_system(at: x509_parser::time::ASN1Time) -> SystemTime {
-    SystemTime::from(at.to_datetime())
-}
-
 impl CertificateAuthority {
-    /// Loads the CA in `files`, or creates it if there is none.
-    pub fn load_or_make(name: &str, files: &CertificatePaths, now: SystemTime) -> Result<Self, PkiError> {
+    /// Loads the CA in `files`, or takes it from `source` if there is none.
+    pub fn load(name: &str, files: &CertificatePaths, source: CaSource<'_>, now: SystemTime) -> Result<Self, PkiError> {
         let certificate = read_if_there(&files.certificate)?;
         let key = read_if_there(&files.key)?;
-        match (certificate, key) {
-            (Some(certificate), Some(key)) => Self::load(files, &certificate, &key, now),
-            (Some(_), None) => {
+        match (certificate, key, source) {
+            (Some(certificate), _, CaSource::Received(received))
+                if certificates(&certificate) != certificates(&received.certificate) =>
+            {
+                Err(PkiError::CaForeign(files.certificate.clone()))
+            }
+            (Some(certificate), Some(key), _) => Self::parse(files, &certificate, &key, now),
+            // A first start that was interrupted has left one file of the two.
+            (_, _, CaSource::Received(received)) => Self::store(files, received, now),
+            (Some(_), None, _) => {
                 Err(PkiError::CaKeyMissing { certificate: files.certificate.clone(), key: files.key.clone() })
             }
+            (None, _, CaSource::MustExist) => Err(PkiError::CaMissing(files.certificate.clone())),
             // A key alone is left over from an interrupted first start; nothing has been issued with it yet.
-            (None, _) => Self::make(name, files, now),
+            (None, _, CaSource::Create) => Self::make(name, files, now),
         }
+    }
+
+    /// Writes what was received, once it is known to be a CA.
+    fn store(files: &CertificatePaths, received: &ReceivedCa, now: SystemTime) -> Result<Self, PkiError> {
+        let authority = Self::parse(files, &received.certificate, received.key.reveal(), now)?;
+        durable::write_file(&files.key, received.key.reveal().as_bytes(), files.key_access)?;
+        durable::write_file(&files.certificate, received.certificate.as_bytes(), files.certificate_access)?;
+        Ok(authority)
     }
 
     fn make(name: &str, files: &CertificatePaths, now: SystemTime) -> Result<Self, PkiError> {
@@ -67,7 +84,7 @@ impl CertificateAuthority {
         let key = KeyPair::generate().map_err(failed)?;
         let mut params = CertificateParams::default();
         params.not_before = (now - CLOCK_TOLERANCE).into();
-        params.not_after = (now + CA_LIFETIME).into();
+        params.not_after = (now + LIFETIME).into();
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages =
             vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
@@ -78,34 +95,42 @@ impl CertificateAuthority {
         let certificate = params.self_signed(&key).map_err(failed)?.pem();
         durable::write_file(&files.key, key.serialize_pem().as_bytes(), files.key_access)?;
         durable::write_file(&files.certificate, certificate.as_bytes(), files.certificate_access)?;
-        Self::load(files, &certificate, &key.serialize_pem(), now)
+        Self::parse(files, &certificate, &key.serialize_pem(), now)
     }
 
-    fn load(files: &CertificatePaths, certificate: &str, key: &str, now: SystemTime) -> Result<Self, PkiError> {
+    fn parse(files: &CertificatePaths, certificate: &str, key: &str, now: SystemTime) -> Result<Self, PkiError> {
         let unusable = |why: &str| PkiError::CaInvalid { path: files.certificate.clone(), why: why.to_owned() };
         let key = KeyPair::from_pem(key).map_err(|error| unusable(&format!("the key: {error}")))?;
-        let der = der_of(certificate).ok_or_else(|| unusable("no PEM certificate found"))?;
-        let (_, parsed) = X509Certificate::from_der(&der).map_err(|error| unusable(&error.to_string()))?;
-        if !parsed.is_ca() {
-            return Err(unusable("the certificate is not a CA certificate"));
+        let trusted = certificates(certificate);
+        if trusted.is_empty() {
+            return Err(unusable("there is no PEM certificate in it"));
         }
-        if parsed.public_key().subject_public_key.data.as_ref() != key.public_key_raw() {
-            return Err(unusable("the key belongs to another certificate"));
+        let mut signing = None;
+        for der in &trusted {
+            let (_, parsed) = X509Certificate::from_der(der).map_err(|error| unusable(&error.to_string()))?;
+            if !parsed.is_ca() {
+                return Err(unusable("a certificate in it is not a CA's"));
+            }
+            if parsed.public_key().subject_public_key.data.as_ref() == key.public_key_raw() {
+                signing.get_or_insert((der.clone(), to_system(parsed.validity().not_after)));
+            }
         }
-        let not_after = to_system(parsed.validity().not_after);
+        let (signing, not_after) = signing.ok_or_else(|| unusable("the key belongs to another certificate"))?;
         if not_after <= now {
             return Err(PkiError::CaExpired { path: files.certificate.clone(), expired: clock::rfc3339(not_after) });
         }
-        let issuer = Issuer::from_ca_cert_pem(certificate, key).map_err(|error| unusable(&error.to_string()))?;
-        Ok(Self { issuer, der, not_after })
+        let issuer = Issuer::from_ca_cert_der(&CertificateDer::from(signing.as_slice()), key)
+            .map_err(|error| unusable(&error.to_string()))?;
+        Ok(Self { issuer, signing, trusted, not_after })
     }
 
     pub(super) fn issuer(&self) -> &Issuer<'static, KeyPair> {
         &self.issuer
     }
 
-    pub(super) fn der(&self) -> &[u8] {
-        &self.der
+    /// All that are trusted, as DER.
+    pub(super) fn trusted(&self) -> &[Vec<u8>] {
+        &self.trusted
     }
 
     #[must_use]
@@ -120,7 +145,7 @@ impl CertificateAuthority {
 
     /// True if this CA issued `leaf`: its name, and the identifier of its key where the leaf has one.
     pub(super) fn issued(&self, leaf: &X509Certificate<'_>) -> bool {
-        let Ok((_, us)) = X509Certificate::from_der(&self.der) else { return false };
+        let Ok((_, us)) = X509Certificate::from_der(&self.signing) else { return false };
         if leaf.issuer().as_raw() != us.subject().as_raw() {
             return false;
         }
@@ -143,4 +168,68 @@ fn subject_key_id<'a>(certificate: &'a X509Certificate<'_>) -> Option<&'a [u8]> 
         ParsedExtension::SubjectKeyIdentifier(id) => Some(id.0),
         _ => None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::datadir::DataDir;
+
+    fn data() -> (tempfile::TempDir, CertificatePaths) {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::new(dir.path());
+        durable::create_dir_all(&data.tls(), 0o700).unwrap();
+        let files = data.certificate("server-ca");
+        (dir, files)
+    }
+
+    fn load(files: &CertificatePaths, source: CaSource<'_>) -> Result<CertificateAuthority, PkiError> {
+        CertificateAuthority::load("server-ca", files, source, clock::now())
+    }
+
+    fn received(files: &CertificatePaths) -> ReceivedCa {
+        let read = |path| std::fs::read_to_string(path).unwrap();
+        ReceivedCa { certificate: read(&files.certificate), key: Secret::new(read(&files.key)) }
+    }
+
+    #[test]
+    fn only_the_first_server_of_a_cluster_makes_a_ca() {
+        let (_dir, files) = data();
+        assert!(matches!(load(&files, CaSource::MustExist), Err(PkiError::CaMissing(_))));
+        assert!(!files.key.exists());
+        let made = load(&files, CaSource::Create).unwrap();
+        assert_eq!(load(&files, CaSource::MustExist).unwrap().trusted(), made.trusted());
+
+        let (_other, joining) = data();
+        let theirs = received(&files);
+        assert_eq!(load(&joining, CaSource::Received(&theirs)).unwrap().trusted(), made.trusted());
+        assert_eq!(load(&joining, CaSource::Received(&theirs)).unwrap().trusted(), made.trusted(), "it is the same");
+        let (_third, another) = data();
+        load(&another, CaSource::Create).unwrap();
+        assert!(matches!(load(&another, CaSource::Received(&theirs)), Err(PkiError::CaForeign(_))));
+        let broken = ReceivedCa { key: Secret::new("no key".into()), ..theirs };
+        let (_fourth, empty) = data();
+        assert!(matches!(load(&empty, CaSource::Received(&broken)), Err(PkiError::CaInvalid { .. })));
+        assert!(!empty.key.exists(), "nothing is written that is no CA");
+    }
+
+    #[test]
+    fn of_a_bundle_all_are_trusted_and_the_one_with_the_key_signs() {
+        let (_dir, files) = data();
+        let (_other, next) = data();
+        let (old, new) = (load(&files, CaSource::Create).unwrap(), load(&next, CaSource::Create).unwrap());
+        let (old_pem, new_pem) = (received(&files).certificate, received(&next).certificate);
+        // First it is trusted everywhere, then it signs.
+        durable::write_file(&files.certificate, format!("{new_pem}{old_pem}").as_bytes(), 0o600).unwrap();
+        let both = load(&files, CaSource::MustExist).unwrap();
+        assert_eq!(both.trusted(), [new.trusted(), old.trusted()].concat());
+        assert_eq!(both.signing, old.signing);
+        durable::write_file(&files.key, received(&next).key.reveal().as_bytes(), 0o600).unwrap();
+        assert_eq!(load(&files, CaSource::MustExist).unwrap().signing, new.signing);
+        durable::write_file(&files.certificate, old_pem.as_bytes(), 0o600).unwrap();
+        assert!(
+            matches!(load(&files, CaSource::MustExist), Err(PkiError::CaInvalid { .. })),
+            "the key is of no CA in it"
+        );
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use rcgen::string::Ia5String;
 use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose, SanType};
@@ -11,9 +11,14 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use crate::datadir::CertificatePaths;
 use crate::durable;
-use crate::pki::authority::{CertificateAuthority, der_of, read_if_there, to_system};
-use crate::pki::{CLOCK_TOLERANCE, LEAF_LIFETIME, PkiError};
-use crate::plan::renewal::{self, Leaf, RenewalAction};
+use crate::pki::authority::{CLOCK_TOLERANCE, CertificateAuthority};
+use crate::pki::error::PkiError;
+use crate::pki::names::canonical;
+use crate::pki::pem::{certificates, read_if_there, to_system};
+use crate::plan::renewal::{Leaf, ObservedLeaf};
+
+/// How long a leaf is valid.
+const LIFETIME: Duration = Duration::from_secs(365 * 86_400);
 
 #[derive(Clone, Copy, Debug)]
 pub struct Profile {
@@ -46,20 +51,18 @@ pub const PROFILES: &[Profile] = &[
     },
 ];
 
-/// Inspects the leaf in `files` and decides whether to renew it.
+/// Inspects the leaf in `files`.
 pub(super) fn inspect(
     files: &CertificatePaths,
     authority: &CertificateAuthority,
-    wanted: &BTreeSet<String>,
-    now: SystemTime,
-) -> (RenewalAction, Option<Leaf>) {
+    wanted: BTreeSet<String>,
+) -> ObservedLeaf {
     let key = read_key(files);
-    let leaf = read_if_there(&files.certificate)
-        .ok()
-        .flatten()
-        .and_then(|pem| der_of(&pem))
+    let pem = read_if_there(&files.certificate).ok().flatten();
+    let leaf = pem
+        .and_then(|pem| certificates(&pem).into_iter().next())
         .and_then(|der| read_leaf(&der, authority, key.as_ref()));
-    (renewal::decide(leaf.as_ref(), key.is_some(), wanted, now), leaf)
+    ObservedLeaf { leaf, has_key: key.is_some(), wanted }
 }
 
 fn read_key(files: &CertificatePaths) -> Option<KeyPair> {
@@ -86,7 +89,7 @@ fn read_leaf(der: &[u8], authority: &CertificateAuthority, key: Option<&KeyPair>
 
 fn name_text(name: &GeneralName<'_>) -> Option<String> {
     match name {
-        GeneralName::DNSName(name) => Some(super::canonical(name)),
+        GeneralName::DNSName(name) => Some(canonical(name)),
         GeneralName::IPAddress(bytes) => {
             let address = <[u8; 4]>::try_from(*bytes).map(IpAddr::from);
             address.or_else(|_| <[u8; 16]>::try_from(*bytes).map(IpAddr::from)).ok().map(|address| address.to_string())
@@ -111,7 +114,7 @@ pub(super) fn issue(
         durable::write_file(&files.key, key.serialize_pem().as_bytes(), files.key_access)?;
         key
     };
-    let not_after = authority.leaf_end(now, LEAF_LIFETIME);
+    let not_after = authority.leaf_end(now, LIFETIME);
     let mut params = CertificateParams::default();
     params.not_before = (now - CLOCK_TOLERANCE).into();
     params.not_after = not_after.into();
@@ -132,58 +135,4 @@ pub(super) fn issue(
     let certificate = params.signed_by(&key, authority.issuer()).map_err(failed)?;
     durable::write_file(&files.certificate, certificate.pem().as_bytes(), files.certificate_access)?;
     Ok(not_after)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::{EtcdState, Names, ensure};
-    use super::*;
-    use crate::datadir::DataDir;
-
-    fn data() -> (tempfile::TempDir, DataDir) {
-        let dir = tempfile::tempdir().unwrap();
-        let data = DataDir::new(dir.path());
-        data.prepare_for_lock().unwrap();
-        data.prepare().unwrap();
-        (dir, data)
-    }
-
-    fn names(extra: &[&str]) -> Names {
-        Names(["localhost", "127.0.0.1"].iter().chain(extra).map(|name| (*name).to_owned()).collect())
-    }
-
-    #[test]
-    fn what_is_good_stays_and_a_new_name_renews_with_the_same_key() {
-        let (_dir, data) = data();
-        assert!(ensure(&data, &names(&[]), EtcdState::Stopped).unwrap().has_changed);
-        assert!(!ensure(&data, &names(&[]), EtcdState::Stopped).unwrap().has_changed);
-        let files = data.certificate("server-client");
-        let before = std::fs::read(&files.key).unwrap();
-        let client = std::fs::read(data.certificate("client").certificate).unwrap();
-        assert!(ensure(&data, &names(&["db.example.com"]), EtcdState::Running).unwrap().has_changed);
-        assert_eq!(std::fs::read(&files.key).unwrap(), before, "a renewal keeps the key");
-        assert_eq!(std::fs::read(data.certificate("client").certificate).unwrap(), client, "it has no names");
-    }
-
-    #[test]
-    fn a_lost_leaf_key_is_replaced_at_a_start_only() {
-        let (_dir, data) = data();
-        ensure(&data, &names(&[]), EtcdState::Stopped).unwrap();
-        durable::remove_file(&data.certificate("server-client").key).unwrap();
-        assert!(matches!(ensure(&data, &names(&[]), EtcdState::Running), Err(PkiError::RestartRequired(_))));
-        assert!(ensure(&data, &names(&[]), EtcdState::Stopped).unwrap().has_changed);
-        assert!(!ensure(&data, &names(&[]), EtcdState::Stopped).unwrap().has_changed);
-    }
-
-    #[test]
-    fn a_swapped_ca_reissues_every_leaf_of_it() {
-        let (_dir, data) = data();
-        ensure(&data, &names(&[]), EtcdState::Stopped).unwrap();
-        let ca = data.certificate("server-ca");
-        durable::remove_file(&ca.key).unwrap();
-        assert!(matches!(ensure(&data, &names(&[]), EtcdState::Stopped), Err(PkiError::CaKeyMissing { .. })));
-        durable::remove_file(&ca.certificate).unwrap();
-        assert!(ensure(&data, &names(&[]), EtcdState::Stopped).unwrap().has_changed);
-        assert!(!ensure(&data, &names(&[]), EtcdState::Stopped).unwrap().has_changed);
-    }
 }

@@ -6,12 +6,12 @@
 
 use std::path::Path;
 
-use aws_lc_rs::digest;
+use aws_lc_rs::{constant_time, digest};
 
 use crate::datadir::DataDir;
 use crate::durable::{self, PRIVATE_FILE};
-use crate::pki::PkiError;
-use crate::pki::authority::read_if_there;
+use crate::pki::error::PkiError;
+use crate::pki::pem::read_if_there;
 use crate::secret::Secret;
 
 const PREFIX: &str = "K10";
@@ -61,14 +61,14 @@ pub fn check_without_ca(data: &DataDir, given: Option<&Secret>) -> Result<(), Pk
 pub fn ensure(data: &DataDir, given: Option<&Secret>) -> Result<(), PkiError> {
     let hash = hash_of(&data.certificate("server-ca").certificate)?;
     let given = given.map(|token| parse(token.reveal())).transpose()?;
-    if given.as_ref().and_then(|parts| parts.hash).is_some_and(|theirs| theirs != hash) {
+    if given.as_ref().and_then(|parts| parts.hash).is_some_and(|theirs| !is_same(theirs, &hash)) {
         return Err(PkiError::WrongToken("its hash is that of another CA"));
     }
     let path = data.token();
     let present = read_if_there(&path)?;
     let present = present.as_deref().map(str::trim).filter(|token| !token.is_empty()).map(parse).transpose()?;
     let password = match (present, given) {
-        (Some(present), Some(given)) if present.password != given.password => {
+        (Some(present), Some(given)) if !is_same(present.password, given.password) => {
             return Err(PkiError::WrongToken("its password is not the one in server/token"));
         }
         (Some(present), _) => present.password.to_owned(),
@@ -85,8 +85,13 @@ pub fn ensure(data: &DataDir, given: Option<&Secret>) -> Result<(), PkiError> {
 pub fn given_or_new(data: &DataDir, given: &Secret) -> Result<(String, bool), PkiError> {
     let hash = hash_of(&data.certificate("server-ca").certificate)?;
     let parts = parse(given.reveal())?;
-    let is_of_another = parts.hash.is_some_and(|theirs| theirs != hash);
+    let is_of_another = parts.hash.is_some_and(|theirs| !is_same(theirs, &hash));
     Ok((format!("{PREFIX}{hash}::{USER}:{}\n", parts.password), is_of_another))
+}
+
+/// Compares in a time that does not depend on where two secrets of one length differ.
+fn is_same(left: &str, right: &str) -> bool {
+    constant_time::verify_slices_are_equal(left.as_bytes(), right.as_bytes()).is_ok()
 }
 
 fn new_password() -> Result<String, PkiError> {

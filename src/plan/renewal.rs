@@ -16,6 +16,50 @@ pub struct Leaf {
     pub matches_key: bool,
 }
 
+/// A leaf as it was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObservedLeaf {
+    /// The certificate, if there is a readable one.
+    pub leaf: Option<Leaf>,
+    /// There is a readable key.
+    pub has_key: bool,
+    /// The names and addresses that it must have.
+    pub wanted: BTreeSet<String>,
+}
+
+/// Whether etcd is running on the certificates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EtcdState {
+    /// Nothing uses them: anything may be made.
+    Stopped,
+    /// etcd runs: keys stay.
+    Running,
+}
+
+/// What is done with one leaf.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RenewalStep {
+    /// Nothing.
+    Keep,
+    /// It is issued with the key that is there, or a new one if there is none, for this reason.
+    Issue(String),
+    /// It needs a new key, which etcd would not read together with the certificate: nothing, before the next start.
+    NeedsRestart,
+}
+
+/// What is done with each leaf.
+#[must_use]
+pub fn plan(leaves: &[ObservedLeaf], etcd: EtcdState, now: SystemTime) -> Vec<RenewalStep> {
+    let step =
+        |observed: &ObservedLeaf| match (decide(observed.leaf.as_ref(), observed.has_key, &observed.wanted, now), etcd)
+        {
+            (RenewalAction::Keep, _) => RenewalStep::Keep,
+            (RenewalAction::Reissue(_), EtcdState::Running) => RenewalStep::NeedsRestart,
+            (RenewalAction::Renew(why) | RenewalAction::Reissue(why), _) => RenewalStep::Issue(why),
+        };
+    leaves.iter().map(step).collect()
+}
+
 /// What to do, and why, for a log line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RenewalAction {
@@ -94,6 +138,21 @@ mod tests {
         );
         assert!(matches!(decide(Some(&leaf()), false, &wanted, at(1)), RenewalAction::Reissue(_)));
         assert!(matches!(decide(None, true, &wanted, at(1)), RenewalAction::Renew(_)));
+    }
+
+    #[test]
+    fn while_etcd_runs_no_key_is_made_and_the_others_are_renewed() {
+        let observed = |leaf, has_key| ObservedLeaf { leaf: Some(leaf), has_key, wanted: names(&["a"]) };
+        let leaves = [
+            observed(leaf(), true),
+            observed(leaf(), false),
+            observed(Leaf { is_of_our_authority: false, ..leaf() }, true),
+        ];
+        let renewed = RenewalStep::Issue("its CA has changed".into());
+        let steps = plan(&leaves, EtcdState::Running, at(1));
+        assert_eq!(steps, [RenewalStep::Keep, RenewalStep::NeedsRestart, renewed.clone()]);
+        let steps = plan(&leaves, EtcdState::Stopped, at(1));
+        assert!(matches!(&steps[1], RenewalStep::Issue(_)) && steps[2] == renewed);
     }
 
     proptest! {

@@ -20,7 +20,7 @@ use crate::etcd::process::Spawner;
 use crate::etcd::settings::{self, Identity, Setting, StartMode};
 use crate::etcd::supervisor::{Launch, Supervisor};
 use crate::job::JobControl;
-use crate::pki::{self, EtcdState, Names, PkiError};
+use crate::pki::{self, CaSource, EtcdState, PkiError};
 use crate::version::Version;
 
 /// Between two looks: from this …
@@ -152,7 +152,9 @@ impl IsolatedEtcd<'_> {
         let trust = DataDir::new(self.trust).with_etcd_user(self.config.etcd.user.clone());
         trust.prepare_for_lock()?;
         trust.prepare()?;
-        for expiry in pki::ensure(&trust, &Names::of(self.config), EtcdState::Stopped)?.expiries {
+        for expiry in
+            pki::ensure(&trust, &self.config.certificate_names(), CaSource::Create, EtcdState::Stopped)?.expiries
+        {
             trust.set_certificate_modes(&trust.certificate(expiry.name))?;
         }
         let [client, peer] = free_ports().map_err(system("find a free port on loopback"))?;

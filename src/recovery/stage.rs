@@ -12,7 +12,7 @@ use crate::etcd::data_state::data_state;
 use crate::faults;
 use crate::host;
 use crate::job::blocking;
-use crate::pki::{self, EtcdState, Names};
+use crate::pki;
 use crate::plan::start::{self, DataState};
 use crate::recovery::build::{self, Built, DataDirSpec};
 use crate::recovery::error::ResetError;
@@ -134,7 +134,7 @@ impl Operation<'_> {
     /// CAs and token: those that are there stay. A token that was given is the server's once all is done.
     async fn read_secrets(&self, report: &mut RecoveryReport) -> Result<Option<String>, AppError> {
         let had_none = !self.data.certificate("server-ca").certificate.exists();
-        let (data, names) = (self.data.clone(), Names::of(self.config));
+        let (data, names) = (self.data.clone(), self.config.certificate_names());
         blocking(move || pki::ensure(&data, &names, EtcdState::Stopped)).await??;
         if had_none {
             let tls = self.data.tls();
