@@ -4,7 +4,6 @@
 //! `live` reads the database of a running etcd, `usage` tells what takes the space in one.
 
 pub mod browse;
-pub mod copy;
 pub mod dir;
 pub mod file;
 pub mod hash;
@@ -13,11 +12,8 @@ pub mod list;
 pub mod live;
 pub mod manifest;
 pub mod manifest_file;
-mod pack;
 pub mod prune;
-pub mod receive;
 pub mod save;
-pub mod sink;
 pub mod store;
 pub mod stream;
 pub mod usage;

@@ -11,7 +11,7 @@ use axum::response::{IntoResponse as _, Response};
 use crate::config::s3::{S3Config, S3ConfigError};
 use crate::error::AppError;
 use crate::server::state::ServerState;
-use crate::snapshot::store::s3::{connector, credentials};
+use crate::snapshot::store::s3::{credentials, proxy};
 
 fn json(value: &impl serde::Serialize) -> Response {
     let mut body = serde_json::to_vec(value).unwrap_or_default();
@@ -31,7 +31,7 @@ pub async fn s3(State(shared): State<Arc<ServerState>>, body: Bytes) -> Response
     let with_more = with_more(&shared, &body);
     let mut told = with_more.as_ref().map(S3Config::revealed).unwrap_or_default();
     if let Ok(target) = with_more.and_then(|s3| s3.target()) {
-        told.insert("etcd-s3-proxy".into(), connector::proxy_in_words(&target));
+        told.insert("etcd-s3-proxy".into(), proxy::proxy_in_words(&target));
     }
     json(&told)
 }

@@ -5,7 +5,7 @@ use crate::boltdb::page::{Corruption, ReadError};
 use crate::boltdb::read_at::ReadAt;
 use crate::boltdb::walk::{CONTINUE, Flow, Visitor};
 use crate::boltdb::{keyspace, schema};
-use crate::snapshot::inspect::Inspection;
+use crate::snapshot::inspect::inspection::Inspection;
 
 /// Bytes of what `meta` says of anything.
 const MAX_VALUE_BYTES: usize = 1 << 20;

@@ -9,9 +9,12 @@
 //! HashKV (etcd `server/storage/mvcc/hash.go`): CRC-32C over `key` and each record of the bucket `key`, without those that a
 //! compaction at the compact revision takes away.
 
+mod inspection;
 pub(super) mod marks;
 pub(super) mod newest;
 mod records;
+
+pub use self::inspection::Inspection;
 
 use std::ops::ControlFlow;
 
@@ -22,7 +25,7 @@ use crate::boltdb::database::{Database, Length};
 use crate::boltdb::page::{Corruption, ReadError};
 use crate::boltdb::read_at::ReadAt;
 use crate::boltdb::schema;
-use crate::boltdb::walk::{CONTINUE, Flow, Visitor, Walked};
+use crate::boltdb::walk::{CONTINUE, Flow, Visitor};
 use crate::checksum::crc32c_append;
 
 /// Of the bucket `key`, the bucket of records.
@@ -33,52 +36,6 @@ const MAX_MEMBERS: usize = 1000;
 const MAX_ALARMS: usize = 16;
 /// Bytes of a lease, a user, a role or a member.
 const MAX_VALUE_BYTES: usize = 1 << 20;
-
-/// What was found in a database that is whole.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Inspection {
-    pub revision: i64,
-    /// Up to here history was compacted, if it ever was.
-    pub compact_revision: Option<i64>,
-    /// Keys that are there at the revision.
-    pub keys: u64,
-    /// Pairs in all buckets, as `snapshot status` of etcd up to 3.5 counts.
-    pub total_pairs: u64,
-    /// The hash that `snapshot status` prints.
-    pub status_hash: u32,
-    /// What a live member with these data answers to HashKV.
-    pub hash_kv: u32,
-    /// The version of the cluster, such as `3.5.0`.
-    pub cluster_version: Option<String>,
-    /// The version of the storage format; from 3.6 on.
-    pub storage_version: Option<String>,
-    pub leases: u64,
-    /// Alarms, such as `NOSPACE`.
-    pub alarms: Vec<String>,
-    pub auth_enabled: bool,
-    /// Members, as the database knows them.
-    pub members: Vec<u64>,
-    /// The last raft entry that is in it.
-    pub consistent_index: u64,
-    /// Bytes of a page.
-    pub page_size: u32,
-    /// Pages in use, and free ones.
-    pub pages: Walked,
-}
-
-impl Inspection {
-    /// No key is there: etcd would serve nothing. A snapshot of a new cluster is like that.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.keys == 0
-    }
-
-    /// The version of the etcd that wrote it, as far as it tells: its storage format, or what the cluster had agreed on.
-    #[must_use]
-    pub fn etcd_version(&self) -> Option<String> {
-        self.storage_version.clone().or_else(|| self.cluster_version.clone())
-    }
-}
 
 /// Is told how much is done, of how much; ends the work with `Break`.
 pub type ProgressCallback<'a> = dyn FnMut(u64, u64) -> ControlFlow<()> + 'a;

@@ -10,10 +10,11 @@ use aws_credential_types::provider::SharedCredentialsProvider;
 
 use crate::config::s3::{S3Config, Target};
 use crate::datadir::DataDir;
-use crate::error::{AppError, Code, Diagnostic, Exit};
+use crate::error::{AppError, Exit};
 use crate::plan::owner::Owner;
-use crate::plan::select::LATEST;
 use crate::snapshot::file::OpenError;
+use crate::snapshot::store::locate_error::{LIST, LocateError, SEARCH_TIMEOUT};
+pub use crate::snapshot::store::located::{Located, Notice};
 pub use crate::snapshot::store::remote::RemoteSnapshot;
 use crate::snapshot::store::s3::error::S3ErrorKind;
 use crate::snapshot::store::s3::store::Remote;
@@ -21,12 +22,6 @@ use crate::snapshot::store::s3::{Bucket, listing};
 pub use crate::snapshot::store::select::similar_name;
 use crate::snapshot::store::select::{self, KnownSnapshots};
 use crate::text::escape_control;
-
-pub(super) const LIST: &str = "quorate etcd-snapshot ls";
-/// The same in object storage alone.
-pub(super) const LIST_S3: &str = "quorate etcd-snapshot ls --s3";
-/// A snapshot that is here is not kept waiting longer for what the store has to say.
-const SEARCH_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Where a snapshot may be that is named.
 pub struct SnapshotLocator {
@@ -40,69 +35,6 @@ pub struct SnapshotLocator {
     /// The data directory, where what was read of a bucket is kept.
     pub data: DataDir,
     pub tell: fn(Notice<'_>),
-}
-
-/// What people are told while a snapshot is looked for.
-pub enum Notice<'a> {
-    /// Object storage could not be looked into, and that does not matter: this is why.
-    Unseen(&'a AppError),
-    /// This one is passed over, or verified first.
-    Considered(String),
-    Chosen(String),
-}
-
-#[derive(Debug)]
-pub enum Located {
-    Local(PathBuf),
-    Remote(Box<RemoteSnapshot>),
-}
-
-/// Why a snapshot is not found.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum LocateError {
-    #[error("two different snapshots are called {name}: {} and {there}", here.display())]
-    Ambiguous { name: String, here: PathBuf, there: String },
-    /// The store takes its time, and it does not matter that much.
-    #[error("object storage did not answer within {} s", SEARCH_TIMEOUT.as_secs())]
-    Timeout,
-    /// Somebody does not want it any more.
-    #[error("cancelled")]
-    Cancelled,
-    #[error("internal error: a worker thread panicked")]
-    WorkerPanicked,
-    /// A URL without a key in it.
-    #[error("{0} names no snapshot: the form is s3://BUCKET/KEY")]
-    NoKey(String),
-    #[error("there is no snapshot {name} in {}", places.join(", nor in "))]
-    NotFound { name: String, places: Vec<String>, hint: Option<String>, list: &'static str },
-    /// There are some, and none can be used.
-    #[error("no good snapshot is meant by {name} in {}: {}", places.join(", nor in "), why.join("; "))]
-    NoneGood { name: String, places: Vec<String>, why: Vec<String>, list: &'static str },
-}
-
-impl Diagnostic for LocateError {
-    fn code(&self) -> Code {
-        match self {
-            Self::Ambiguous { .. } => Code::SnapshotAmbiguous,
-            Self::NoKey(_) => Code::Usage,
-            Self::NotFound { .. } => Code::SnapshotNotFound,
-            Self::NoneGood { .. } => Code::NoGoodSnapshot,
-            Self::Timeout => Code::S3Timeout,
-            Self::Cancelled => Code::Cancelled,
-            Self::WorkerPanicked => Code::InternalError,
-        }
-    }
-
-    fn next_step(&self) -> Option<String> {
-        Some(match self {
-            Self::Ambiguous { here, there, .. } => format!("name one of them: {} or {there}", here.display()),
-            Self::NoKey(url) => format!("name one in it, such as {}/{LATEST}", url.trim_end_matches('/')),
-            Self::NotFound { hint: Some(hint), list, .. } => format!("{hint} {list} shows all"),
-            Self::NotFound { hint: None, list, .. } => format!("{list} shows all; anything with a / is a path"),
-            Self::NoneGood { list, .. } => format!("{list} shows all; name one of them to use it nevertheless"),
-            Self::Timeout | Self::Cancelled | Self::WorkerPanicked => "try again".into(),
-        })
-    }
 }
 
 impl SnapshotLocator {
@@ -133,7 +65,7 @@ impl SnapshotLocator {
             looked => return Ok(Located::Remote(Box::new(looked?))),
         }
         let known = [self.in_bucket(bucket).await?];
-        select::newest(self, &known, name).await
+        select::newest(&self.owner, self.tell, &known, name).await
     }
 
     /// On this node and in object storage.
@@ -173,7 +105,7 @@ impl SnapshotLocator {
                 Err(_) => unseen = Some(LocateError::Timeout.into()),
             }
         }
-        match (select::newest(self, &known, named).await, unseen) {
+        match (select::newest(&self.owner, self.tell, &known, named).await, unseen) {
             (Ok(found), Some(failure)) => {
                 (self.tell)(Notice::Unseen(&failure));
                 Ok(found)

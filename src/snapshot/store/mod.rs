@@ -2,6 +2,8 @@
 
 pub mod local;
 pub mod locate;
+mod locate_error;
+mod located;
 mod remote;
 pub mod s3;
 mod select;

@@ -16,10 +16,10 @@ use crate::snapshot::file::OpenError;
 use crate::snapshot::hash;
 use crate::snapshot::list::{self, Status};
 use crate::snapshot::manifest::Manifest;
-use crate::snapshot::store::locate::LocateError;
+use crate::snapshot::store::locate_error::LocateError;
 use crate::snapshot::store::s3::download::{self, RemoteObject};
 use crate::snapshot::store::s3::error::{S3Error, S3ErrorKind};
-use crate::snapshot::store::s3::{Bucket, listing, upload};
+use crate::snapshot::store::s3::{Bucket, listing, object};
 use crate::text::escape_control;
 
 /// How often it is told how far a download is.
@@ -42,7 +42,7 @@ impl RemoteSnapshot {
         let mut manifest = None;
         let mut remote = download::head(&bucket, &bucket.key(name)).await?;
         // What was written on the object itself goes with it wherever it is copied.
-        remote.sha256 = remote.metadata.get(upload::SHA256).filter(|sha256| !sha256.is_empty()).cloned();
+        remote.sha256 = remote.metadata.get(object::SHA256).filter(|sha256| !sha256.is_empty()).cloned();
         if let Some(described) = listing::read_manifest(&bucket, name).await? {
             let is_same = described.object.etag == remote.etag && !described.object.crc64nvme.is_empty();
             if is_same {

@@ -11,7 +11,8 @@ use crate::plan::select::{Attempt, CandidateHealth, LATEST, SelectCandidate};
 use crate::plan::snapshot_name::NamePrefix;
 use crate::snapshot::list::{self, Listed, Status};
 use crate::snapshot::prune;
-use crate::snapshot::store::locate::{LIST, LIST_S3, LocateError, Located, Notice, SnapshotLocator};
+use crate::snapshot::store::locate_error::{LIST, LIST_S3, LocateError};
+use crate::snapshot::store::located::{Located, Notice};
 use crate::snapshot::store::remote::RemoteSnapshot;
 use crate::snapshot::store::s3::listing::InBucket;
 use crate::snapshot::store::s3::{Bucket, verify as remote};
@@ -112,7 +113,8 @@ fn candidate(listed: &Listed, is_here: bool, owner: &Owner) -> SelectCandidate {
 
 /// The newest good snapshot that `word` means.
 pub(super) async fn newest(
-    places: &SnapshotLocator,
+    owner: &Owner,
+    tell: fn(Notice<'_>),
     known: &[KnownSnapshots],
     word: &str,
 ) -> Result<Located, AppError> {
@@ -120,7 +122,7 @@ pub(super) async fn newest(
     let mut candidates = Vec::new();
     for known in known {
         for (index, listed) in known.all.iter().enumerate() {
-            candidates.push(candidate(listed, matches!(known.place, SearchedPlace::Here(_)), &places.owner));
+            candidates.push(candidate(listed, matches!(known.place, SearchedPlace::Here(_)), owner));
             origins.push((known, index));
         }
     }
@@ -132,14 +134,14 @@ pub(super) async fn newest(
             Attempt::Skip(index, why) => (index, Some(why.to_owned())),
             Attempt::Verify(index, why) => {
                 let (known, at) = origins[index];
-                (places.tell)(Notice::Considered(format!("{why}, verifying it: {}", known.location(at))));
+                tell(Notice::Considered(format!("{why}, verifying it: {}", known.location(at))));
                 (index, known.verify(at).await?)
             }
         };
         let (known, at) = origins[index];
         if let Some(problem) = problem {
             let line = format!("{}: {}", known.location(at), escape_control(&problem));
-            (places.tell)(Notice::Considered(format!("passed over: {line}")));
+            tell(Notice::Considered(format!("passed over: {line}")));
             why.push(line);
             continue;
         }
@@ -147,7 +149,7 @@ pub(super) async fn newest(
         let revision = candidate.revision.map_or_else(String::new, |revision| format!(", revision {revision}"));
         let taken = age::ago(candidate.created, now);
         let word = escape_control(word);
-        (places.tell)(Notice::Chosen(format!("{word} is {}, taken {taken}{revision}", known.location(at))));
+        tell(Notice::Chosen(format!("{word} is {}, taken {taken}{revision}", known.location(at))));
         return known.found(at).await;
     }
     let shown: Vec<String> = known.iter().map(KnownSnapshots::shown).collect();
@@ -156,10 +158,10 @@ pub(super) async fn newest(
         return Err(LocateError::NoneGood { name: escape_control(word), places: shown, why, list }.into());
     }
     if let Some((known, at)) = without_ending(&origins, word) {
-        (places.tell)(Notice::Chosen(format!("{} is {}", escape_control(word), known.location(at))));
+        tell(Notice::Chosen(format!("{} is {}", escape_control(word), known.location(at))));
         return known.found(at).await;
     }
-    let hint = hint(&candidates, word, &places.owner);
+    let hint = hint(&candidates, word, owner);
     Err(LocateError::NotFound { name: escape_control(word), places: shown, hint, list }.into())
 }
 

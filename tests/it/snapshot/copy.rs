@@ -12,10 +12,10 @@ use quorate::boltdb::database::{Database, Length};
 use quorate::datadir::DataDir;
 use quorate::etcd::client::EtcdClient;
 use quorate::job::JobControl;
-use quorate::snapshot::copy;
 use quorate::snapshot::live::PinnedDatabase;
-use quorate::snapshot::receive::SpaceCheckedWriter;
-use quorate::snapshot::sink::Sink;
+use quorate::snapshot::save::copy;
+use quorate::snapshot::save::sink::Sink;
+use quorate::snapshot::save::space::SpaceCheckedWriter;
 use quorate::snapshot::verify::{self, Verified, VerifyOptions};
 
 use crate::kit::{Etcd, Node, Timed, eventually};

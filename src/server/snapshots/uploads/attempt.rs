@@ -16,7 +16,7 @@ use crate::snapshot::list::{self, Status};
 use crate::snapshot::manifest::Manifest;
 use crate::snapshot::store::s3::error::{S3Error, S3ErrorKind};
 use crate::snapshot::store::s3::upload::{self, State, UploadRequest};
-use crate::snapshot::store::s3::{Bucket, listing};
+use crate::snapshot::store::s3::{Bucket, listing, object};
 
 /// One attempt to upload a snapshot: where it is now, and what was written down of it.
 pub(crate) async fn attempt(
@@ -137,7 +137,7 @@ async fn send(shared: &ServerState, bucket: &Bucket, pending: &Pending, manifest
             ("quorate-cluster-id".into(), manifest.cluster_id.clone()),
             ("quorate-created".into(), manifest.created.clone()),
             ("quorate-revision".into(), manifest.revision.to_string()),
-            (upload::SHA256.into(), manifest.sha256.clone()),
+            (object::SHA256.into(), manifest.sha256.clone()),
             ("quorate-etcd-version".into(), manifest.etcd_version.clone()),
         ]),
     };

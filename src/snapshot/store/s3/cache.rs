@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::durable::{self, PRIVATE_DIR, PRIVATE_FILE};
-use crate::snapshot::store::s3::index::Index;
+use crate::snapshot::store::s3::findings::Index;
 
 const VERSION: u32 = 1;
 

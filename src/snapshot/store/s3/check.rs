@@ -8,7 +8,8 @@ use tokio::net::lookup_host;
 
 use crate::clock;
 use crate::snapshot::store::s3::error::{S3Error, S3ErrorKind};
-use crate::snapshot::store::s3::upload::{self, head};
+use crate::snapshot::store::s3::object::head;
+use crate::snapshot::store::s3::upload;
 use crate::snapshot::store::s3::{Bucket, Object, md5_of, with_customer_key, with_storage_class};
 
 /// What was tried, and how it went.

@@ -14,20 +14,20 @@ use aws_smithy_runtime_api::client::http::{
 use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_types::body::SdkBody;
-use hyper::Uri;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::proxy::Tunnel;
 use hyper_util::client::legacy::connect::{Connect, HttpConnector as Tcp};
-use hyper_util::client::proxy::matcher::{Intercept, Matcher};
+use hyper_util::client::proxy::matcher::Intercept;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::ClientConfig;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
-use crate::config::s3::{Proxy, Target};
+use crate::config::s3::Target;
 use crate::snapshot::store::s3::error::{S3Error, S3ErrorKind};
+use crate::snapshot::store::s3::proxy::proxy;
 
 /// Where instance and container roles are asked for: never through a proxy.
 const METADATA_ADDRESSES: &str =
@@ -77,48 +77,6 @@ pub(super) fn client(target: &Target, asked: RequestTarget) -> Result<SharedHttp
 /// A small machine may have none, and a store with a CA of its own needs none.
 fn has_system_roots() -> bool {
     !rustls_native_certs::load_native_certs().certs.is_empty()
-}
-
-/// As `etcd-s3-proxy` wants it: a URL with what it has of secrets, or `none`.
-#[must_use]
-pub fn proxy_in_words(target: &Target) -> String {
-    let Some(way) = proxy(target) else { return "none".into() };
-    let url = way.uri().to_string();
-    match (way.raw_auth(), url.split_once("://")) {
-        (Some((user, password)), Some((scheme, rest))) => {
-            format!("{scheme}://{}:{}@{rest}", escaped(user), escaped(password))
-        }
-        _ => url,
-    }
-}
-
-/// The host of the proxy, for people.
-pub(super) fn proxy_host(target: &Target) -> Option<String> {
-    proxy(target)?.uri().authority().map(|authority| authority.host().to_owned() + &port_of(authority.port_u16()))
-}
-
-fn port_of(port: Option<u16>) -> String {
-    port.map(|port| format!(":{port}")).unwrap_or_default()
-}
-
-/// As it may stand in a URL.
-fn escaped(text: &str) -> String {
-    let one =
-        |byte: u8| if byte.is_ascii_alphanumeric() { char::from(byte).to_string() } else { format!("%{byte:02X}") };
-    text.bytes().map(one).collect()
-}
-
-/// The proxy for the store, if there is one.
-fn proxy(target: &Target) -> Option<Intercept> {
-    let endpoint: Uri = match &target.endpoint {
-        Some(url) => url.parse().ok()?,
-        None => format!("https://s3.{}.amazonaws.com", target.region).parse().ok()?,
-    };
-    match &target.proxy {
-        Proxy::None => None,
-        Proxy::Environment => Matcher::from_env().intercept(&endpoint),
-        Proxy::Url(url) => Matcher::builder().all(url.reveal().to_owned()).build().intercept(&endpoint),
-    }
 }
 
 fn insecure(proxy: Option<&Intercept>) -> Result<SharedHttpClient, S3Error> {

@@ -21,7 +21,7 @@ use crate::host;
 use crate::plan::parts::Parts;
 use crate::snapshot::hash;
 use crate::snapshot::store::s3::error::{S3Error, S3ErrorKind, deepest};
-use crate::snapshot::store::s3::{Bucket, upload, with_customer_key};
+use crate::snapshot::store::s3::{Bucket, object, with_customer_key};
 use crate::text::format_bytes;
 
 /// A part that was broken off is asked for so often, each time from where it was.
@@ -86,7 +86,7 @@ pub struct RemoteObject {
 
 /// What is known of an object that is to be got.
 pub async fn head(bucket: &Bucket, key: &str) -> Result<RemoteObject, S3Error> {
-    let found = match upload::head(bucket, key).await {
+    let found = match object::head(bucket, key).await {
         Ok(found) => found,
         Err(error) => return Err(bucket.why_missing(error).await),
     };

@@ -9,7 +9,7 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
 use crate::config::s3::Target;
 use crate::error::{Code, Diagnostic, causes};
-use crate::snapshot::store::s3::connector;
+use crate::snapshot::store::s3::proxy;
 use crate::text::escape_control;
 
 /// What kind of failure it is: what decides about the exit code, the next step, and whether it is worth trying again.
@@ -356,7 +356,7 @@ fn transport_error<E: Error + 'static>(target: &Target, error: &SdkError<E, Http
         };
         return (S3ErrorKind::Tls, format!("{said}{more}"));
     }
-    let through = connector::proxy_host(target).filter(|_| all.contains("connect"));
+    let through = proxy::proxy_host(target).filter(|_| all.contains("connect"));
     if let Some(proxy) = through {
         return (
             S3ErrorKind::Proxy,

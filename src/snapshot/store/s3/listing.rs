@@ -16,7 +16,7 @@ use crate::snapshot::list::{Listed, Status};
 use crate::snapshot::manifest::{Manifest, Verification};
 use crate::snapshot::store::s3::cache::Cache;
 use crate::snapshot::store::s3::error::S3Error;
-use crate::snapshot::store::s3::upload::Uploaded;
+use crate::snapshot::store::s3::object::Uploaded;
 use crate::snapshot::store::s3::{Bucket, JSON, METADATA, Object, index};
 
 const HELD_SUFFIX: &str = ".held";

@@ -16,9 +16,8 @@ use std::time::Duration;
 
 use aws_lc_rs::digest::{self, Context};
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
-use aws_sdk_s3::operation::head_object::HeadObjectOutput;
 use aws_sdk_s3::primitives::ByteStream;
-use aws_sdk_s3::types::{ChecksumMode, ChecksumType, CompletedMultipartUpload, CompletedPart};
+use aws_sdk_s3::types::{ChecksumType, CompletedMultipartUpload, CompletedPart};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_types::base64;
 use aws_smithy_types::retry::RetryConfig;
@@ -26,19 +25,17 @@ use aws_smithy_types::timeout::TimeoutConfig;
 use crc_fast::{CrcAlgorithm, Digest as Crc};
 use hyper::body::Bytes;
 use md5::{Digest as _, Md5};
-use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinSet;
 
 use crate::checksum;
 use crate::plan::parts::Parts;
+use crate::snapshot::store::s3::download;
 use crate::snapshot::store::s3::error::{S3Error, S3ErrorKind};
+use crate::snapshot::store::s3::object::{SHA256, Uploaded, head};
 use crate::snapshot::store::s3::{
     ATTEMPTS, BACKOFF, Bucket, body, listing, unquoted, with_customer_key, with_storage_class,
 };
-
-/// Where the SHA-256 of a snapshot is written on its object.
-pub const SHA256: &str = "quorate-sha256";
 
 #[derive(Clone, Debug)]
 pub struct UploadRequest {
@@ -51,17 +48,6 @@ pub struct UploadRequest {
     /// Such as `application/zip`.
     pub content_type: &'static str,
     pub metadata: HashMap<String, String>,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Uploaded {
-    /// What changes with the object, without quotes.
-    pub etag: String,
-    /// CRC-64/NVME of all of it, base64 as the store writes it.
-    pub crc64nvme: String,
-    /// What showed that it is what was sent.
-    pub verified_by: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -375,13 +361,6 @@ pub async fn abort(bucket: &Bucket, key: &str, id: &str) -> Result<(), S3Error> 
     }
 }
 
-/// What the store has of a key.
-pub(super) async fn head(bucket: &Bucket, key: &str) -> Result<HeadObjectOutput, S3Error> {
-    let request = bucket.client.head_object().bucket(&bucket.target.bucket).key(key);
-    let request = with_customer_key!(request.checksum_mode(ChecksumMode::Enabled), &bucket.target);
-    request.send().await.map_err(|error| bucket.fail("look at", key, &error))
-}
-
 async fn verify(bucket: &Bucket, sending: &UploadRequest, sums: &Sums, is_in_parts: bool) -> Result<Uploaded, S3Error> {
     let found = head(bucket, &sending.key).await?;
     let differs = |why: String| {
@@ -412,6 +391,6 @@ async fn verify(bucket: &Bucket, sending: &UploadRequest, sums: &Sums, is_in_par
     if etag == sums.etag(is_in_parts) {
         return good("MD5");
     }
-    let read = crate::snapshot::store::s3::download::checksum_of(bucket, &sending.key, sending.size).await?;
+    let read = download::checksum_of(bucket, &sending.key, sending.size).await?;
     compared(&read, &crc64nvme, "content")
 }

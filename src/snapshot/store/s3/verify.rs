@@ -11,7 +11,7 @@ use crate::snapshot::manifest::Verification;
 use crate::snapshot::store::s3::Bucket;
 use crate::snapshot::store::s3::download::{self, RemoteObject};
 use crate::snapshot::store::s3::error::S3Error;
-use crate::snapshot::store::s3::index::VerificationRecord;
+use crate::snapshot::store::s3::findings::VerificationRecord;
 use crate::snapshot::store::s3::listing::InBucket;
 use crate::snapshot::stream::{self, StreamError, Streamed};
 

@@ -19,8 +19,8 @@ use crate::job::JobControl;
 use crate::snapshot::file::SHA256;
 use crate::snapshot::inspect::{self, Inspection};
 use crate::snapshot::live::{PinnedDatabase, PinnedDatabaseError};
-use crate::snapshot::receive::DiskSpaceError;
-use crate::snapshot::sink::Sink;
+use crate::snapshot::save::sink::Sink;
+use crate::snapshot::save::space::DiskSpaceError;
 
 /// Bytes that are copied at a time: whole pages of any size.
 const CHUNK: usize = 1 << 18;

@@ -11,8 +11,10 @@ use crate::checksum::crc32c_append;
 use crate::clock;
 use crate::compression::Compression;
 use crate::durable::{self, NewFile, PRIVATE_FILE, WriteError};
-use crate::snapshot::receive::{DiskSpaceError, SpaceCheckedWriter};
-use crate::snapshot::save::{SaveError, SaveRequest, step};
+use crate::plan::snapshot_name::compose;
+use crate::snapshot::save::error::SaveError;
+use crate::snapshot::save::request::{SaveRequest, step};
+use crate::snapshot::save::space::{DiskSpaceError, SpaceCheckedWriter};
 
 /// Bytes that a thread of zstd packs at a time.
 const ZSTD_JOB_BYTES: u32 = 1 << 20;
@@ -106,12 +108,7 @@ fn begin(wish: &SaveRequest, bytes: u64, out: SpaceCheckedOutput) -> io::Result<
     if wish.packing == Compression::Zip {
         let mut archive = zip::ZipWriter::new(out);
         let options = zip::write::SimpleFileOptions::default().large_file(bytes >= u64::from(u32::MAX));
-        let inside = crate::plan::snapshot_name::compose(
-            &wish.base,
-            &wish.node,
-            clock::unix_seconds(clock::now()),
-            Compression::Raw,
-        );
+        let inside = compose(&wish.base, &wish.node, clock::unix_seconds(clock::now()), Compression::Raw);
         archive.start_file(inside, options).map_err(io::Error::other)?;
         return Ok(Encoder::Zip(Box::new(archive)));
     }

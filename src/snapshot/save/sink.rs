@@ -5,9 +5,9 @@ use std::path::PathBuf;
 
 use crate::compression::Compression;
 use crate::durable::WriteError;
-use crate::snapshot::pack::Compressor;
-use crate::snapshot::receive::{DiskSpaceError, SpaceCheckedWriter};
-use crate::snapshot::save::SaveRequest;
+use crate::snapshot::save::pack::Compressor;
+use crate::snapshot::save::request::SaveRequest;
+use crate::snapshot::save::space::{DiskSpaceError, SpaceCheckedWriter};
 
 pub struct Sink {
     raw: Option<(File, SpaceCheckedWriter)>,
