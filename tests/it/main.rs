@@ -11,3 +11,4 @@ mod launch;
 mod restore;
 mod s3;
 mod snapshot;
+mod structure;
