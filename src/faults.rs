@@ -5,6 +5,8 @@
 //! as `kill -9` would, `name=return(stop)` stops it there until SIGCONT, so that a test can act meanwhile, and `sleep`,
 //! `pause` and counts work as in that crate.
 
+#![cfg_attr(feature = "fault-injection", allow(clippy::disallowed_methods, reason = "only of tests"))]
+
 use std::io;
 use std::time::{Duration, SystemTime};
 

@@ -180,7 +180,7 @@ pub fn stderr_is_journal() -> bool {
     use std::os::unix::fs::MetadataExt as _;
     let Ok(found) = std::fs::metadata("/proc/self/fd/2") else { return false };
     let ours = format!("{}:{}", found.dev(), found.ino());
-    std::env::var("JOURNAL_STREAM").is_ok_and(|stream| stream == ours)
+    crate::environment::text("JOURNAL_STREAM").is_some_and(|stream| stream == ours)
 }
 
 /// The process that listens on a TCP port in a way that keeps us from binding `address`, where visible.

@@ -16,6 +16,7 @@ pub mod config;
 pub mod control;
 pub mod datadir;
 pub mod durable;
+pub mod environment;
 pub mod error;
 pub mod etcd;
 pub mod faults;

@@ -3,12 +3,12 @@
 //! etcd creates all ten buckets when it starts (`server/storage/schema/bucket.go` and, up to 3.5,
 //! `server/mvcc/buckets`), and reads:
 //! - every value of `lease` as `leasepb.Lease`, with a panic if that fails, and every key as 8 bytes (`lease/lessor.go`,
-//! `initAndRecover`; `schema/lease.go`);
+//!   `initAndRecover`; `schema/lease.go`);
 //! - every key of `alarm` as `etcdserverpb.AlarmMember` (`api/v3alarm/alarms.go`, `restore`);
 //! - every value of `authUsers`, and each role that they name, as `authpb.User` and `authpb.Role`, with a panic, also while auth is off
-//! (`auth/range_perm_cache.go`, `refreshRangePermCache`); `authRevision` as 8 bytes or more;
+//!   (`auth/range_perm_cache.go`, `refreshRangePermCache`); `authRevision` as 8 bytes or more;
 //! - every key of `members` and `members_removed` as a number in hexadecimal, and every value of `members` as JSON, with a panic, also in
-//! `etcdutl snapshot restore` (`schema/membership.go`, `TrimMembershipFromBackend`);
+//!   `etcdutl snapshot restore` (`schema/membership.go`, `TrimMembershipFromBackend`);
 //! - `clusterVersion` as a version, with a panic, and `downgrade` and `confState` as JSON; `consistent_index` and `term` as 8 bytes or more.
 
 use serde::Deserialize;

@@ -33,6 +33,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::config::RawOptions;
+use crate::environment;
 use crate::error::{Code, Exit};
 use crate::faults;
 
@@ -87,6 +88,8 @@ enum Verb {
 
 /// Everything: reads the command line, does it, reports, and gives the exit code.
 pub fn run(argv: impl Iterator<Item = OsString>) -> ExitCode {
+    // Before anything can overwrite it.
+    environment::all();
     faults::arm();
     completion::answer(Cli::command);
     let argv: Vec<OsString> = argv.collect();

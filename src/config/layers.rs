@@ -105,13 +105,13 @@ pub fn resolve(given: &RawOptions, files: &FileValues, problems: &mut Vec<Proble
 }
 
 /// Unknown variables that begin with `QUORATE_`: probably misspelt.
-pub fn unknown_variables(variables: impl Iterator<Item = (OsString, OsString)>) -> Vec<Problem> {
+pub fn unknown_variables<'v>(variables: impl Iterator<Item = &'v OsString>) -> Vec<Problem> {
     // Known variables that are not options: log filter, build and tests.
     const OTHERS: [&str; 3] = [options::CONFIG_VARIABLE, options::LOG_VARIABLE, "QUORATE_COMMIT"];
     let known: Vec<String> = OPTIONS.iter().map(Spec::variable).collect();
     let is_known = |name: &str| known.iter().any(|known| known == name) || OTHERS.contains(&name);
     let mut problems: Vec<Problem> = variables
-        .filter_map(|(name, _)| name.into_string().ok())
+        .filter_map(|name| name.to_str())
         .filter(|name| name.starts_with("QUORATE_") && !name.starts_with("QUORATE_TEST_") && !is_known(name))
         .map(|name| {
             let plain = name.trim_start_matches("QUORATE_").to_lowercase().replace('_', "-");
@@ -124,7 +124,7 @@ pub fn unknown_variables(variables: impl Iterator<Item = (OsString, OsString)>) 
                 }
                 None => "unknown variable".into(),
             };
-            Problem { origin: Origin::Environment(name), message }
+            Problem { origin: Origin::Environment(name.to_owned()), message }
         })
         .collect();
     problems.sort_by_key(|problem| problem.origin.sort_key());
@@ -329,7 +329,7 @@ mod tests {
     #[test]
     fn a_variable_that_means_nothing_is_pointed_out() {
         let vars = ["QUORATE_DATADIR", "QUORATE_DEBUG", "QUORATE_LOG", "PATH"];
-        let found = unknown_variables(vars.iter().map(|name| (OsString::from(name), OsString::new())));
+        let found = unknown_variables(vars.map(OsString::from).iter());
         assert_eq!(found.len(), 1);
         assert!(found[0].message.contains("QUORATE_DATA_DIR"), "{found:?}");
     }

@@ -7,6 +7,7 @@ use crate::config::problem::{Origin, Problem};
 use crate::config::raw::RawOptions;
 use crate::config::reader::Reader;
 use crate::config::{build, exposed, files, recheck, time_zone};
+use crate::environment;
 use crate::host::HostFacts;
 
 /// The result of reading the configuration.
@@ -50,14 +51,14 @@ fn load_for(given: &RawOptions, host: &HostFacts, reader: Reader) -> Loaded {
     if let Some(config) = &mut built {
         config.invocation = recheck::invocation(given);
     }
-    let (mistakes, mut warnings): (Vec<Problem>, Vec<Problem>) = layers::unknown_variables(std::env::vars_os())
+    let (mistakes, mut warnings): (Vec<Problem>, Vec<Problem>) = layers::unknown_variables(environment::all().keys())
         .into_iter()
         .partition(|problem| built.as_ref().is_some_and(|config| config.cluster_reset) && is_about_a_reset(problem));
     problems.extend(mistakes);
     warnings.extend_from_slice(files.notes());
     warnings.extend(resolved.rke1_retention_note.clone());
     warnings.extend(exposed::warnings(&resolved));
-    warnings.extend(time_zone::problem(std::env::var("TZ").ok().as_deref()));
+    warnings.extend(time_zone::problem(environment::text("TZ")));
     if built.as_ref().is_some_and(|config| config.new_cluster)
         && matches!(resolved.origin("new-cluster"), Origin::File { .. } | Origin::Environment(_))
     {

@@ -1,11 +1,12 @@
 //! Values as given: their origin, their check, and the splitting of one text into several.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use crate::config::options::{Arity, CONFIG_VARIABLE, Kind, LOG_VARIABLE, OPTIONS, Spec};
 use crate::config::problem::{Origin, Problem};
+use crate::environment;
 
 /// The values from the command line and the environment, before any file is read.
 #[derive(Clone, Debug, Default)]
@@ -23,7 +24,7 @@ pub struct RawOptions {
 impl RawOptions {
     #[must_use]
     pub fn from_environment() -> Self {
-        Self::of_variables(|name| std::env::var_os(name))
+        Self::of_variables(|name| environment::value(name).map(OsStr::to_os_string))
     }
 
     /// Reads environment variables. An empty one counts as not set, as in environment files, except where that would

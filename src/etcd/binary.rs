@@ -12,15 +12,15 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _};
-use tokio::process::Command;
 
 use crate::config::{EtcdArg, suggest};
 use crate::datadir::DataDir;
 use crate::durable::WriteError;
+use crate::environment;
 use crate::error::{Code, Diagnostic};
 use crate::etcd::embedded;
 use crate::etcd::pinned::PinnedExecutable;
-use crate::etcd::process::{become_user, etcd_environment, kill_group};
+use crate::etcd::process::{become_user, etcd_environment, kill_group, spawn_registered};
 use crate::host::User;
 use crate::version::{self, NotAVersion, Version};
 
@@ -169,7 +169,7 @@ fn find(
         return Ok(Program { path: unpacked.path, source: BinarySource::Embedded, _memory: unpacked.memory });
     }
     let beside_us = std::env::current_exe().ok().and_then(|exe| exe.parent().map(Path::to_path_buf));
-    let path = std::env::var_os("PATH").unwrap_or_default();
+    let path = environment::value("PATH").unwrap_or_default();
     let places = beside_asked
         .map(|dir| (dir.to_path_buf(), BinarySource::Asked))
         .into_iter()
@@ -295,7 +295,7 @@ async fn run(path: &Path, args: &[String], user: Option<&User>) -> Result<Output
         Some(user) => not_runnable(path, user, source),
         None => BinaryError::Run { path: path.to_path_buf(), source },
     };
-    let mut child = Command::from(command).kill_on_drop(true).spawn().map_err(failed)?;
+    let (mut child, _registered) = spawn_registered(command).map_err(failed)?;
     let (out, err) = (child.stdout.take(), child.stderr.take());
     let exchange = async {
         let (stdout, stderr) = tokio::join!(bounded(out), bounded(err));

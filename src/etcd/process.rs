@@ -18,6 +18,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
 
+use crate::environment;
 use crate::host::{self, User};
 
 /// Children that somebody waits for; the reaper of PID 1 leaves them alone.
@@ -45,19 +46,19 @@ const ETCD_ENVIRONMENT: [&str; 10] = [
 /// Gives an etcd an environment that is made from nothing.
 pub fn etcd_environment(command: &mut Command) {
     command.env_clear();
-    command.envs(ETCD_ENVIRONMENT.iter().filter_map(|name| std::env::var_os(name).map(|value| (name, value))));
+    command.envs(ETCD_ENVIRONMENT.iter().filter_map(|name| environment::value(name).map(|value| (name, value))));
 }
 
 /// Removes what a command of the operator's must not inherit: systemd's sockets, settings of etcd's by environment, and our secrets.
 pub fn operator_environment(command: &mut Command) {
-    for (name, _) in std::env::vars_os() {
+    for name in environment::all().keys() {
         let text = name.to_string_lossy();
         let is_unwanted = text == "NOTIFY_SOCKET"
             || ["WATCHDOG_", "LISTEN_", "ETCD_", "QUORATE_", "FAILPOINTS"]
                 .iter()
                 .any(|prefix| text.starts_with(prefix));
         if is_unwanted {
-            command.env_remove(&name);
+            command.env_remove(name);
         }
     }
 }
@@ -143,6 +144,30 @@ pub fn kill_group(leader: u32) {
     }
 }
 
+/// A child that tokio waits for: as long as this is held, the reaper of PID 1 leaves its exit status alone.
+#[derive(Debug)]
+pub struct Registered {
+    pid: Option<i32>,
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        if let Some(pid) = self.pid {
+            forget(pid);
+        }
+    }
+}
+
+/// Spawns a command that is waited for through tokio. Everything that is not spawned by a [`Spawner`] is spawned here.
+pub fn spawn_registered(command: Command) -> io::Result<(tokio::process::Child, Registered)> {
+    // The reaper looks under the same lock, so it never sees a child that is not registered yet.
+    let mut known = own_children();
+    let child = tokio::process::Command::from(command).kill_on_drop(true).spawn()?;
+    let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
+    known.extend(pid);
+    Ok((child, Registered { pid }))
+}
+
 /// Says that a child was waited for.
 pub fn forget(pid: i32) {
     own_children().remove(&pid);
@@ -151,15 +176,21 @@ pub fn forget(pid: i32) {
 /// Reaps the zombies that a PID 1 inherits, and only those. Returns their pids.
 pub fn reap_adopted() -> Vec<i32> {
     use nix::sys::wait::{WaitPidFlag, waitpid};
-    let us = nix::unistd::getpid();
     let known = own_children();
+    let mut zombies = adopted_zombies(&known);
+    zombies.retain(|pid| waitpid(nix::unistd::Pid::from_raw(*pid), Some(WaitPidFlag::WNOHANG)).is_ok());
+    zombies
+}
+
+/// Our children that have ended and that nobody waits for.
+fn adopted_zombies(known: &BTreeSet<i32>) -> Vec<i32> {
+    let us = nix::unistd::getpid();
     let Ok(processes) = procfs::process::all_processes() else { return Vec::new() };
     processes
         .flatten()
         .filter_map(|process| process.stat().ok())
         .filter(|stat| stat.ppid == us.as_raw() && stat.state == 'Z' && !known.contains(&stat.pid))
         .map(|stat| stat.pid)
-        .filter(|pid| waitpid(nix::unistd::Pid::from_raw(*pid), Some(WaitPidFlag::WNOHANG)).is_ok())
         .collect()
 }
 
@@ -197,5 +228,31 @@ impl ProcessHandle {
 
     pub async fn ended(&self) -> io::Result<()> {
         self.pidfd.readable().await.map(|_| ())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// Bugs B12: the exit status of a child that tokio waits for is not taken by the reaper.
+    #[tokio::test]
+    async fn a_registered_child_is_not_adopted() {
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", "exit 7"]);
+        let (mut child, registered) = spawn_registered(command).unwrap();
+        let pid = i32::try_from(child.id().unwrap()).unwrap();
+        let deadline = crate::clock::monotonic() + Duration::from_secs(20);
+        // With nothing known it is found as soon as it has ended.
+        while !adopted_zombies(&BTreeSet::new()).contains(&pid) {
+            assert!(crate::clock::monotonic() < deadline, "the child did not end");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert!(!adopted_zombies(&own_children()).contains(&pid));
+        assert_eq!(child.wait().await.unwrap().code(), Some(7));
+        drop(registered);
+        assert!(!own_children().contains(&pid));
     }
 }

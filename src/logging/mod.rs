@@ -26,6 +26,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::clock;
 use crate::config::{ConfigErrors, LogFormat, options};
+use crate::environment;
 use crate::etcd::output::{DROPPED_LINES, set_verbose};
 use crate::host::stderr_is_journal;
 use crate::logging::backlog::Guard;
@@ -39,7 +40,7 @@ pub const FILTER_VARIABLE: &str = options::LOG_VARIABLE;
 /// # Errors
 /// If `QUORATE_LOG` is no filter.
 pub fn start(format: LogFormat, debug: bool) -> Result<(Control, Guard), ConfigErrors> {
-    let (filter, changing) = reload::Layer::new(filter(debug, std::env::var(FILTER_VARIABLE).ok().as_deref())?);
+    let (filter, changing) = reload::Layer::new(filter(debug, environment::text(FILTER_VARIABLE))?);
     set_verbose(is_verbose(debug));
     let is_json = Arc::new(AtomicBool::new(format == LogFormat::Json));
     let control = Control { filter: changing, is_json: is_json.clone() };
@@ -72,7 +73,7 @@ impl Control {
         self.is_json.store(format == LogFormat::Json, Ordering::Relaxed);
         set_verbose(is_verbose(debug));
         // The variable was read at the start, and is the same now.
-        if let Ok(filter) = filter(debug, std::env::var(FILTER_VARIABLE).ok().as_deref()) {
+        if let Ok(filter) = filter(debug, environment::text(FILTER_VARIABLE)) {
             let _ = self.filter.reload(filter);
         }
     }
@@ -80,7 +81,7 @@ impl Control {
 
 /// Who chooses lines wants all that are chosen.
 fn is_verbose(debug: bool) -> bool {
-    debug || std::env::var(FILTER_VARIABLE).is_ok_and(|text| !text.trim().is_empty())
+    debug || environment::text(FILTER_VARIABLE).is_some_and(|text| !text.trim().is_empty())
 }
 
 fn filter(debug: bool, directives: Option<&str>) -> Result<Targets, ConfigErrors> {

@@ -15,6 +15,7 @@ use crate::config::{Config, Origin, RawOptions};
 use crate::control::client::{self, ControlError};
 use crate::datadir::DataDir;
 use crate::durable::{self, NewDir};
+use crate::environment;
 use crate::error::{AppError, Code, Diagnostic};
 use crate::job::JobControl;
 use crate::plan::owner::Owner;
@@ -117,8 +118,9 @@ pub(super) fn cli_overrides(given: &RawOptions) -> BTreeMap<String, String> {
     let ours = ours.filter_map(|(name, (texts, _))| Some(((*name).to_owned(), s3::from_here(name, texts.first()?))));
     let mut said: BTreeMap<String, String> = ours.collect();
     if said.contains_key(s3::ENABLED) && !said.contains_key(KEYS[0].0) {
-        let found =
-            KEYS.iter().filter_map(|(name, variable)| Some(((*name).to_owned(), std::env::var(variable).ok()?)));
+        let found = KEYS
+            .iter()
+            .filter_map(|(name, variable)| Some(((*name).to_owned(), environment::text(variable)?.to_owned())));
         said.extend(found.filter(|(_, text)| !text.is_empty()));
     }
     said

@@ -4,7 +4,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use crate::error::ErrorReport;
-use crate::etcd::process::{kill_group, operator_environment};
+use crate::etcd::process::{kill_group, operator_environment, spawn_registered};
 
 /// How long it may take.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
@@ -16,8 +16,8 @@ pub(crate) async fn run(command: String, told: ErrorReport, node: String) {
     std::os::unix::process::CommandExt::process_group(&mut shell, 0);
     shell.args(["-c", &command]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     shell.env("QUORATE_SNAPSHOT_ERROR", told.to_string()).env("QUORATE_SNAPSHOT_NODE", &node);
-    let mut child = match tokio::process::Command::from(shell).kill_on_drop(true).spawn() {
-        Ok(child) => child,
+    let (mut child, _registered) = match spawn_registered(shell) {
+        Ok(spawned) => spawned,
         Err(error) => return tracing::error!(%error, "etcd-snapshot-on-failure cannot be run"),
     };
     match tokio::time::timeout(COMMAND_TIMEOUT, child.wait()).await {
