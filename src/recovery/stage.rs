@@ -12,7 +12,8 @@ use crate::etcd::data_state::data_state;
 use crate::faults;
 use crate::host;
 use crate::job::blocking;
-use crate::pki;
+use crate::pki::{self, CaSource};
+use crate::plan::renewal::EtcdState;
 use crate::plan::start::{self, DataState};
 use crate::recovery::build::{self, Built, DataDirSpec};
 use crate::recovery::error::ResetError;
@@ -135,7 +136,7 @@ impl Operation<'_> {
     async fn read_secrets(&self, report: &mut RecoveryReport) -> Result<Option<String>, AppError> {
         let had_none = !self.data.certificate("server-ca").certificate.exists();
         let (data, names) = (self.data.clone(), self.config.certificate_names());
-        blocking(move || pki::ensure(&data, &names, EtcdState::Stopped)).await??;
+        blocking(move || pki::ensure(&data, &names, CaSource::Create, EtcdState::Stopped)).await??;
         if had_none {
             let tls = self.data.tls();
             report.notes.push(format!(

@@ -15,8 +15,6 @@ use serde::Serialize;
 
 use crate::boltdb::walk::CONTINUE;
 use crate::cli::etcd_snapshot::context::SnapshotContext;
-use crate::cli::etcd_snapshot::context::{SnapshotContext, StoreSelection};
-use crate::cli::output::{self, Format};
 use crate::cli::output;
 use crate::cli::progress::Progress;
 use crate::cli::runtime::runtime;

@@ -221,7 +221,7 @@ fn finish(wish: &SaveRequest, made: UnfinishedSnapshot) -> Result<(NewFile, Veri
 }
 
 fn needs_inspection(file: &File, size: u64, path: &Path) -> Result<Inspection, SaveError> {
-    inspect::inspect(file, size, Length::Exact, &mut |_, _| {})
+    inspect::inspect(file, size, Length::Exact, &mut |_, _| crate::boltdb::walk::CONTINUE)
         .map_err(|error| SaveError::Invalid(VerifyError::of(error, path, Some(true))))
 }
 

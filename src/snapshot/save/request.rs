@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::cluster::record::MemberIdentity;
 use crate::compression::Compression;
 use crate::datadir::DataDir;
 use crate::durable::OnPath as _;
 use crate::faults;
 use crate::job::JobControl;
-use crate::plan::owner::Incarnation;
 use crate::plan::snapshot_name::NamePrefix;
 use crate::snapshot::save::error::SaveError;
 
@@ -23,7 +23,7 @@ pub struct SaveRequest {
     pub reason: &'static str,
     pub labels: BTreeMap<String, String>,
     /// The earlier lives of the data directory.
-    pub lineage: Vec<Incarnation>,
+    pub lineage: Vec<MemberIdentity>,
     /// The database of the running etcd, if it is to be copied there instead of being sent by etcd.
     pub live: Option<Source>,
     /// The second of the newest name that was given, which a bucket may have when it is free here; 0 if there is none.
