@@ -6,8 +6,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::{oneshot, watch};
 
-use crate::error::{SystemError, system_error};
-
 /// Of 19; the server has 0 (see nice(2)).
 const NICE: i32 = 10;
 
@@ -23,13 +21,19 @@ pub(super) fn spawn_low_priority<T: Send + 'static>(work: impl FnOnce() -> T + S
     result
 }
 
+/// A worker thread ended without a result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("internal error: a worker thread panicked")]
+pub struct WorkerPanicked;
+
 /// Runs blocking `work` on a thread for it, off the event loop.
 ///
 /// # Errors
-/// If the thread panicked.
-pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, SystemError> {
-    let panicked = |error| system_error("finish work on another thread")(std::io::Error::other(error));
-    tokio::task::spawn_blocking(work).await.map_err(panicked)
+/// If it panics.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, WorkerPanicked> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| WorkerPanicked)
 }
 
 /// How far a save is, and whether it is still wanted. All of its threads look at it, so that a save that was broken off has really

@@ -18,6 +18,7 @@ use crate::etcd::orphan;
 use crate::etcd::settings::{Identity, StartMode};
 use crate::faults;
 use crate::host::{self, FileSystem};
+use crate::job::blocking;
 use crate::launcher::{disk, ports};
 use crate::log_failure;
 use crate::pki::{self, CaSource, CertificateStatus, EtcdState, Expiry, Names};
@@ -176,12 +177,9 @@ pub(crate) async fn prepare(
 }
 
 /// On a thread for blocking work, most likely the one that `pki::warm_up` ran on.
-pub(crate) async fn ensure_certificates(data: &DataDir, names: Names) -> Result<CertificateStatus, AppError> {
+async fn ensure_certificates(data: &DataDir, names: Names) -> Result<CertificateStatus, AppError> {
     let data = data.clone();
-    let done =
-        tokio::task::spawn_blocking(move || pki::ensure(&data, &names, CaSource::Create, EtcdState::Stopped)).await;
-    let lost = |error| crate::error::system_error("make certificates")(std::io::Error::other(error));
-    Ok(done.map_err(lost)??)
+    Ok(blocking(move || pki::ensure(&data, &names, CaSource::Create, EtcdState::Stopped)).await??)
 }
 
 pub(crate) fn tighten_permissions(data: &DataDir, snapshots: &Path) -> Result<(), DataDirError> {

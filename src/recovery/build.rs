@@ -22,6 +22,7 @@ use crate::faults;
 use crate::job::JobControl;
 use crate::plan::restore as plan;
 use crate::plan::restore::RestoreRefusal;
+use crate::recovery::step::step;
 use crate::snapshot::file::SnapshotFile;
 use crate::snapshot::hash;
 use crate::snapshot::inspect::{self, Inspection};
@@ -134,20 +135,20 @@ impl Diagnostic for BuildError {
 pub fn build(
     snapshot: &SnapshotFile,
     dir: &Path,
-    blueprint: &DataDirSpec,
-    course: &JobControl,
+    spec: &DataDirSpec,
+    control: &JobControl,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Built, BuildError> {
     prepare(dir)?;
     let path = bolt(dir);
     let file = durable::create(&path, PRIVATE_FILE)?;
     let (hash, built) = std::thread::scope(|scope| {
-        let hash = snapshot.trailer.map(|trailer| scope.spawn(move || is_hash_of(snapshot, trailer, course)));
-        let built = copy(snapshot, &file, &path, course, progress).and_then(|()| {
+        let hash = snapshot.trailer.map(|trailer| scope.spawn(move || is_hash_of(snapshot, trailer, control)));
+        let built = copy(snapshot, &file, &path, control, progress).and_then(|()| {
             let length = if snapshot.trailer.is_some() { Length::Exact } else { Length::AtLeast };
             let opened = Database::open(&file, snapshot.database_size, length);
             opened.map_err(|error| VerifyError::of(error, &snapshot.path, None))?;
-            finish(&file, dir, blueprint, &snapshot.path)
+            finish(&file, dir, spec, &snapshot.path)
         });
         (hash.map(std::thread::ScopedJoinHandle::join), built)
     });
@@ -157,7 +158,7 @@ pub fn build(
         Some(Ok(Err(source))) => return Err(VerifyError::Read { path: snapshot.path.clone(), source }.into()),
         Some(Err(_)) => return Err(BuildError::WorkerPanicked),
     };
-    if course.is_cancelled() {
+    if control.is_cancelled() {
         return Err(BuildError::Cancelled);
     }
     match built {
@@ -170,7 +171,7 @@ pub fn build(
         }
         built => {
             let built = built?;
-            plan::check_not_empty(built.inspection.keys, blueprint.allow_empty)?;
+            plan::check_not_empty(built.inspection.keys, spec.allow_empty)?;
             Ok(built)
         }
     }
@@ -180,11 +181,11 @@ pub fn build(
 ///
 /// # Errors
 /// As [`build`].
-pub fn build_in_place(dir: &Path, blueprint: &DataDirSpec) -> Result<Built, BuildError> {
+pub fn build_in_place(dir: &Path, spec: &DataDirSpec) -> Result<Built, BuildError> {
     prepare(dir)?;
     let path = bolt(dir);
     let file = durable::open_read_write(&path)?;
-    finish(&file, dir, blueprint, &path)
+    finish(&file, dir, spec, &path)
 }
 
 /// Takes the database out of the data directory `from` for one that is built in `dir`. An etcd ran on `from` as a user of its own: what
@@ -220,18 +221,9 @@ fn prepare(dir: &Path) -> Result<(), WriteError> {
     Ok(())
 }
 
-/// A named step, where tests inject faults.
-fn step(name: &str, path: &Path) -> Result<(), WriteError> {
-    faults::point(&format!("restore::{name}")).map_err(|source| WriteError {
-        act: "build",
-        path: path.to_path_buf(),
-        source,
-    })
-}
-
-fn is_hash_of(snapshot: &SnapshotFile, trailer: [u8; 32], course: &JobControl) -> io::Result<bool> {
+fn is_hash_of(snapshot: &SnapshotFile, trailer: [u8; 32], control: &JobControl) -> io::Result<bool> {
     let mut context = Context::new(&SHA256);
-    hash::feed(&mut context, &snapshot.database, snapshot.database_size, |_| !course.is_cancelled())?;
+    hash::feed(&mut context, &snapshot.database, snapshot.database_size, |_| !control.is_cancelled())?;
     Ok(context.finish().as_ref() == trailer)
 }
 
@@ -239,10 +231,10 @@ fn copy(
     snapshot: &SnapshotFile,
     file: &File,
     path: &Path,
-    course: &JobControl,
+    control: &JobControl,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<(), BuildError> {
-    step("copy", path)?;
+    step("copy", "build", path)?;
     let size = snapshot.database_size;
     durable::reserve(file, size).map_err(|source| WriteError {
         act: "reserve room for",
@@ -251,7 +243,7 @@ fn copy(
     })?;
     let mut at = 0;
     while at < size {
-        if course.is_cancelled() {
+        if control.is_cancelled() {
             return Err(BuildError::Cancelled);
         }
         let wanted = usize::try_from(size - at).unwrap_or(usize::MAX).min(CHUNK);
@@ -271,21 +263,21 @@ fn copy(
 }
 
 /// Changes the database, walks through it, writes what belongs beside it, and makes all of it safe.
-fn finish(file: &File, dir: &Path, blueprint: &DataDirSpec, origin: &Path) -> Result<Built, BuildError> {
+fn finish(file: &File, dir: &Path, spec: &DataDirSpec, origin: &Path) -> Result<Built, BuildError> {
     let path = bolt(dir);
     let found = |error: ReadError| VerifyError::of(error, origin, None);
     // The disk takes what was copied while it is looked at.
     std::thread::scope(|scope| {
         let early = scope.spawn(|| durable::sync(file, &path));
-        let edited = edit(file, &path, blueprint, origin)?;
+        let edited = edit(file, &path, spec, origin)?;
         let size = file.metadata().map_err(|source| VerifyError::Read { path: path.clone(), source })?.len();
         let inspection = inspect::inspect(file, size, Length::Exact, &mut |_, _| CONTINUE).map_err(found)?;
         early.join().map_err(|_| BuildError::WorkerPanicked)??;
-        step("edited", &path)?;
-        write_log(dir, blueprint)?;
+        step("edited", "build", &path)?;
+        write_log(dir, spec)?;
         durable::sync(file, &path)?;
         durable::sync_dirs(&[&dir.join("member/snap"), &dir.join("member/wal"), &dir.join("member"), dir])?;
-        step("built", dir)?;
+        step("built", "build", dir)?;
         let Edited { revision_before, cleared_alarms, members_before, note } = edited;
         Ok(Built { revision_before, inspection, cleared_alarms, size, members_before, note })
     })
@@ -299,7 +291,7 @@ struct Edited {
 }
 
 /// The members, where the log begins, what the target version wants, and the raised revision.
-fn edit(file: &File, path: &Path, blueprint: &DataDirSpec, origin: &Path) -> Result<Edited, BuildError> {
+fn edit(file: &File, path: &Path, spec: &DataDirSpec, origin: &Path) -> Result<Edited, BuildError> {
     let found = |error: EditError| match error {
         EditError::Read(error) => BuildError::Snapshot(VerifyError::of(error, origin, None)),
         EditError::Write(error) => BuildError::Write(error),
@@ -307,7 +299,7 @@ fn edit(file: &File, path: &Path, blueprint: &DataDirSpec, origin: &Path) -> Res
     let unread = |error: ReadError| found(error.into());
     let mut editor = Editor::open(file).map_err(found)?;
     let before = Before::of(file, &mut editor).map_err(found)?;
-    let note = before.written.map(|written| plan::check_target(written, blueprint.target)).transpose()?.flatten();
+    let note = before.written.map(|written| plan::check_target(written, spec.target)).transpose()?.flatten();
     if editor.meta().freelist != NO_FREELIST {
         // What is checked against the walk is gone afterwards.
         Database::open_newest(file).and_then(|database| database.reachable_pages()).map_err(unread)?;
@@ -315,41 +307,38 @@ fn edit(file: &File, path: &Path, blueprint: &DataDirSpec, origin: &Path) -> Res
     let members = editor.bucket(b"members").map_err(found)?;
     let members_before = members.len();
     members.clear();
-    for member in &blueprint.membership.members {
+    for member in &spec.membership.members {
         members.insert(member.key().into_bytes(), member.json().into_bytes());
     }
     editor.bucket(b"members_removed").map_err(found)?.clear();
     let alarms = editor.bucket(b"alarm").map_err(found)?;
     let cleared_alarms = alarms.keys().filter_map(|key| inspect::alarm_name(key)).collect();
     alarms.clear();
-    let raised = plan::bumped(before.revision, blueprint.raise)?;
+    let raised = plan::bumped(before.revision, spec.raise)?;
     let meta = editor.bucket(b"meta").map_err(found)?;
-    meta.insert(b"consistent_index".to_vec(), blueprint.membership.count().to_be_bytes().to_vec());
-    if blueprint.target.minor >= 5 {
+    meta.insert(b"consistent_index".to_vec(), spec.membership.count().to_be_bytes().to_vec());
+    if spec.target.minor >= 5 {
         meta.insert(b"term".to_vec(), raft_snapshot::TERM.to_be_bytes().to_vec());
-        meta.insert(b"confState".to_vec(), blueprint.membership.conf_state_json().into_bytes());
+        meta.insert(b"confState".to_vec(), spec.membership.conf_state_json().into_bytes());
     } else {
         meta.remove(&b"term"[..]);
         meta.remove(&b"confState"[..]);
     }
-    if blueprint.target.minor < 6 {
+    if spec.target.minor < 6 {
         meta.remove(&b"storageVersion"[..]);
-    } else if before.storage.is_some_and(|storage| storage.minor > blueprint.target.minor) {
+    } else if before.storage.is_some_and(|storage| storage.minor > spec.target.minor) {
         // What is stored is the same from 3.6 on; an etcd refuses a version that it does not know.
-        meta.insert(b"storageVersion".to_vec(), format!("{}.0", blueprint.target.minor_text()).into_bytes());
+        meta.insert(b"storageVersion".to_vec(), format!("{}.0", spec.target.minor_text()).into_bytes());
     }
-    if blueprint.raise > 0 {
+    if spec.raise > 0 {
         let revision = keyspace::revision_key(raised);
         // etcd goes on with this compaction when it starts, so that nobody can ask for what was before.
         meta.insert(b"scheduledCompactRev".to_vec(), revision.to_vec());
         editor.append(b"key", &revision, b"").map_err(found)?;
     }
     let cluster = editor.bucket(b"cluster").map_err(found)?;
-    if before
-        .cluster
-        .is_some_and(|agreed| (agreed.major, agreed.minor) > (blueprint.target.major, blueprint.target.minor))
-    {
-        let version = Version::new(blueprint.target.major, blueprint.target.minor, 0);
+    if before.cluster.is_some_and(|agreed| (agreed.major, agreed.minor) > (spec.target.major, spec.target.minor)) {
+        let version = Version::new(spec.target.major, spec.target.minor, 0);
         cluster.insert(b"clusterVersion".to_vec(), version.to_string().into_bytes());
     }
     editor.write(path).map_err(found)?;
@@ -388,21 +377,17 @@ impl Before {
     }
 }
 
-fn write_log(dir: &Path, blueprint: &DataDirSpec) -> Result<(), BuildError> {
-    let us = blueprint.membership.named(&blueprint.name);
-    let us = us.ok_or_else(|| BuildError::NoSuchMember(blueprint.name.clone()))?;
-    let log = wal::new_log(us.id, &blueprint.membership);
+fn write_log(dir: &Path, spec: &DataDirSpec) -> Result<(), BuildError> {
+    let us = spec.membership.named(&spec.name);
+    let us = us.ok_or_else(|| BuildError::NoSuchMember(spec.name.clone()))?;
+    let log = wal::new_log(us.id, &spec.membership);
     durable::write_stream(&dir.join("member/wal").join(wal::FIRST_SEGMENT), PRIVATE_FILE, |file| {
         use io::Write as _;
         durable::reserve(file, wal::SEGMENT_BYTES)?;
         file.write_all(&log)?;
         file.set_len(wal::SEGMENT_BYTES)
     })?;
-    let name = raft_snapshot::file_name(&blueprint.membership);
-    durable::write_file(
-        &dir.join("member/snap").join(name),
-        &raft_snapshot::encode(&blueprint.membership),
-        PRIVATE_FILE,
-    )?;
-    Ok(durable::write_file(&dir.join("name"), blueprint.name.as_bytes(), PRIVATE_FILE)?)
+    let name = raft_snapshot::file_name(&spec.membership);
+    durable::write_file(&dir.join("member/snap").join(name), &raft_snapshot::encode(&spec.membership), PRIVATE_FILE)?;
+    Ok(durable::write_file(&dir.join("name"), spec.name.as_bytes(), PRIVATE_FILE)?)
 }

@@ -1,4 +1,4 @@
-//! The last question before data are given to clients: does an etcd run on them, is it the sole member that was meant, does it hold
+//! The last input before data are given to clients: does an etcd run on them, is it the sole member that was meant, does it hold
 //! what was built, and can it be written to?
 
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::recovery::journal::ExpectedData;
 pub enum GateError {
     /// etcd does not run on them.
     #[error("etcd does not run on the new data")]
-    Trial(#[from] IsolatedEtcdError),
+    IsolatedEtcd(#[from] IsolatedEtcdError),
     /// It is not what was built.
     #[error("etcd does not have what was built: {what} is {found}, and should be {expected}")]
     Differs {
@@ -43,7 +43,7 @@ pub enum GateError {
 impl Diagnostic for GateError {
     fn code(&self) -> Code {
         match self {
-            Self::Trial(error) => error.code(),
+            Self::IsolatedEtcd(error) => error.code(),
             Self::Differs { .. } => Code::RestoreCheckFailed,
             Self::Client { .. } => Code::EtcdRequestFailed,
             Self::System(_) => Code::OsError,
@@ -80,25 +80,25 @@ pub struct GateReport {
 /// # Errors
 /// The first thing that is not as it should be.
 pub async fn verify(
-    trial: &IsolatedEtcd<'_>,
+    isolated_etcd: &IsolatedEtcd<'_>,
     program: &Program,
-    question: &GateInput<'_>,
-    course: &JobControl,
+    input: &GateInput<'_>,
+    control: &JobControl,
 ) -> Result<GateReport, GateError> {
-    let mut running = trial.start(program).await?;
-    let asked = ask(&mut running, question, course).await;
+    let mut running = isolated_etcd.start(program).await?;
+    let checked = check(&mut running, input, control).await;
     // The first thing that went wrong is the one that counts.
     let stopped = running.stop().await;
-    let answer = asked?;
+    let answer = checked?;
     stopped?;
     Ok(answer)
 }
 
-async fn ask(running: &mut Running, question: &GateInput<'_>, course: &JobControl) -> Result<GateReport, GateError> {
+async fn check(running: &mut Running, input: &GateInput<'_>, control: &JobControl) -> Result<GateReport, GateError> {
     let begun = crate::clock::monotonic();
-    let expected = &question.own;
+    let expected = &input.own;
     let member = running
-        .until(health_timeout(question.size), course, async |client: &mut EtcdClient| {
+        .until(health_timeout(input.size), control, async |client: &mut EtcdClient| {
             match client.check(expected).await {
                 Ok(member) => Ok(member),
                 // Data that come back may be from before this server moved.
@@ -112,12 +112,12 @@ async fn ask(running: &mut Running, question: &GateInput<'_>, course: &JobContro
         .await?;
     let took = begun.elapsed();
     faults::point("restore::gate").map_err(GateError::System)?;
-    compare("the number of members", &member.members, &question.expected.members.len())?;
+    compare("the number of members", &member.members, &input.expected.members.len())?;
     let (trust, url) = running.address();
-    let client = EtcdClient::connect_for(trust, url, health_timeout(question.size)).await;
+    let client = EtcdClient::connect_for(trust, url, health_timeout(input.size)).await;
     let mut client = client.map_err(|source| GateError::Client { act: "be connected to", source })?;
     let failed = |act| move |source| GateError::Client { act, source };
-    if let Some(data) = question.data {
+    if let Some(data) = input.data {
         compare("the revision", &member.revision, &data.revision)?;
         let keys = client.count().await.map_err(failed("count its keys"))?;
         compare("the number of keys", &keys, &data.keys)?;

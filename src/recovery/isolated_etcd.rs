@@ -212,7 +212,7 @@ impl Running {
     pub async fn until<T>(
         &mut self,
         deadline: Duration,
-        course: &JobControl,
+        control: &JobControl,
         mut ask: impl AsyncFnMut(&mut EtcdClient) -> Result<T, String>,
     ) -> Result<T, IsolatedEtcdError> {
         let begun = clock::monotonic();
@@ -241,7 +241,7 @@ impl Running {
             tokio::select! {
                 () = tokio::time::sleep(wait) => wait = (wait * 3 / 2).min(POLL_MAX),
                 _ = child.changed() => {}
-                () = course.cancelled() => return Err(IsolatedEtcdError::Cancelled),
+                () = control.cancelled() => return Err(IsolatedEtcdError::Cancelled),
             }
         }
     }

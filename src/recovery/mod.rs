@@ -22,6 +22,7 @@ pub mod report;
 pub(crate) mod resume;
 pub mod retired;
 pub(crate) mod stage;
+mod step;
 pub mod swap;
 pub(crate) mod undo;
 pub mod workspace;

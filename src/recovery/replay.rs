@@ -43,7 +43,7 @@ pub enum ReplayError {
     WalMissing(PathBuf),
     /// etcd does not run on the copy.
     #[error("etcd cannot read the log of this member to its end")]
-    Trial(#[from] IsolatedEtcdError),
+    IsolatedEtcd(#[from] IsolatedEtcdError),
 }
 
 impl Diagnostic for ReplayError {
@@ -52,7 +52,7 @@ impl Diagnostic for ReplayError {
             Self::Write(error) => error.code(),
             Self::Held(error) => error.code(),
             Self::WalMissing(_) => Code::WalMissing,
-            Self::Trial(error) => error.code(),
+            Self::IsolatedEtcd(error) => error.code(),
             Self::Read { .. } => Code::ReadFailed,
         }
     }
@@ -63,12 +63,12 @@ impl Diagnostic for ReplayError {
             Self::Held(error) => error.next_step(),
             Self::Read { .. } => Some("see dmesg for what the disk says".into()),
             // What the log would have added is lost then; what the database holds is not.
-            Self::WalMissing(_) | Self::Trial(IsolatedEtcdError::Ended { .. }) => Some(
+            Self::WalMissing(_) | Self::IsolatedEtcd(IsolatedEtcdError::Ended { .. }) => Some(
                 "restore the newest snapshot (quorate etcd-snapshot ls), or what the database of this member holds without its log: \
                  --cluster-reset-restore-path=…/server/db/etcd/member/snap/db --skip-hash-check"
                     .into(),
             ),
-            Self::Trial(error) => error.next_step(),
+            Self::IsolatedEtcd(error) => error.next_step(),
         }
     }
 }
@@ -190,12 +190,12 @@ pub async fn run(
     trial: &IsolatedEtcd<'_>,
     program: &Program,
     bytes: u64,
-    course: &JobControl,
+    control: &JobControl,
 ) -> Result<(), ReplayError> {
     let mut running = trial.start(program).await?;
     // A read that all agree on, and all are one, comes after everything before it.
     let asked = running
-        .until(health_timeout(bytes), course, async |client: &mut EtcdClient| {
+        .until(health_timeout(bytes), control, async |client: &mut EtcdClient| {
             client.revision().await.map_err(|why| why.to_string())
         })
         .await;

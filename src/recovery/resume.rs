@@ -1,12 +1,12 @@
 //! What becomes of an operation that was interrupted: it is finished, rolled back, or left to the server that coordinates it.
 
 use crate::datadir::DataDir;
-use crate::durable::{self, DirError, PRIVATE_FILE, WriteError};
+use crate::durable::{self, DirError, PRIVATE_FILE};
 use crate::error::{AppError, Code, Diagnostic};
-use crate::faults;
 use crate::plan::restore::{Interruption, Phase, Recovery, on_interruption};
 use crate::recovery::journal::{Journal, OperationKind};
 use crate::recovery::retired;
+use crate::recovery::step::step;
 use crate::recovery::swap::{self, SwapError};
 use crate::recovery::workspace::{self, RecoveryDirs};
 
@@ -120,10 +120,7 @@ pub(crate) fn staged_token(data: &DataDir) -> std::path::PathBuf {
 /// Records the decision, and then everything that follows from it. It can be repeated.
 pub(crate) fn commit(data: &DataDir, journal: &mut Journal) -> Result<(), SwapError> {
     let work = journal.work.clone();
-    let step = |name: &str| {
-        let failed = |source| WriteError { act: "finish the work in", path: work.clone(), source };
-        faults::point(&format!("restore::{name}")).map_err(failed)
-    };
+    let step = |name: &str| step(name, "finish the work in", &work);
     if journal.phase != Phase::Committed {
         step("committed")?;
         journal.phase = Phase::Committed;

@@ -62,10 +62,10 @@ impl Operation<'_> {
         let place = RecoveryDirs::of(data)?.ok_or_else(|| DirError::Missing(data.db()))?;
         let work = place.clear(data)?;
         let raise = if kind == OperationKind::Reset { 0 } else { self.config.cluster_reset_bump_revision };
-        let blueprint = self.spec(expected, raise)?;
+        let spec = self.spec(expected, raise)?;
         let built = match opened {
-            Some(snapshot) => self.build(snapshot, &work, &blueprint).await,
-            None => self.replay(&work, &blueprint, &mut report).await,
+            Some(snapshot) => self.build(snapshot, &work, &spec).await,
+            None => self.replay(&work, &spec, &mut report).await,
         };
         let (held, shown) = work.names();
         let built = built.map_err(|failure| failure.to_report().renamed(&held, &shown))?;
@@ -84,7 +84,7 @@ impl Operation<'_> {
         report.cleared_alarms.clone_from(&built.cleared_alarms);
         report.notes.extend(built.note.clone());
         let mut journal =
-            Journal::begin(kind, clock::rfc3339(clock::now()), paths, self.record(before.as_ref(), &blueprint));
+            Journal::begin(kind, clock::rfc3339(clock::now()), paths, self.record(before.as_ref(), &spec));
         journal.before = before;
         journal.expected = Some(ExpectedData::of(&built.inspection, built.size));
         if let Some(token) = token {
@@ -165,7 +165,7 @@ impl Operation<'_> {
         Ok(DataDirSpec { name, membership, target, raise, allow_empty: self.options.allow_empty })
     }
 
-    fn record(&self, before: Option<&ClusterRecord>, blueprint: &DataDirSpec) -> ClusterRecord {
+    fn record(&self, before: Option<&ClusterRecord>, spec: &DataDirSpec) -> ClusterRecord {
         let now = clock::unix_seconds(clock::now());
         let server = |member: &Member| ServerRecord {
             name: member.name.clone(),
@@ -174,13 +174,13 @@ impl Operation<'_> {
             seen: Some(now),
             ..ServerRecord::default()
         };
-        let own = blueprint.membership.named(&blueprint.name);
-        let servers = blueprint.membership.members.iter().map(server).collect();
+        let own = spec.membership.named(&spec.name);
+        let servers = spec.membership.members.iter().map(server).collect();
         ClusterRecord {
-            cluster_id: format!("{:x}", blueprint.membership.cluster_id),
+            cluster_id: format!("{:x}", spec.membership.cluster_id),
             epoch: before.map_or(1, |cluster| cluster.epoch + 1),
             member_id: own.map(|member| format!("{:x}", member.id)).unwrap_or_default(),
-            member_name: blueprint.name.clone(),
+            member_name: spec.name.clone(),
             servers,
             etcd_version: Some(self.program.version),
             lineage: self.lineage.clone(),
@@ -190,11 +190,11 @@ impl Operation<'_> {
         }
     }
 
-    async fn build(&self, snapshot: SnapshotFile, work: &Work, blueprint: &DataDirSpec) -> Result<Built, AppError> {
-        let (dir, blueprint, course, tell) =
-            (work.through(Work::BUILT), blueprint.clone(), self.control.clone(), self.progress.clone());
+    async fn build(&self, snapshot: SnapshotFile, work: &Work, spec: &DataDirSpec) -> Result<Built, AppError> {
+        let (dir, spec, control, tell) =
+            (work.through(Work::BUILT), spec.clone(), self.control.clone(), self.progress.clone());
         let built = blocking(move || {
-            build::build(&snapshot, &dir, &blueprint, &course, &mut |done, all| {
+            build::build(&snapshot, &dir, &spec, &control, &mut |done, all| {
                 tell("building the new data", done, all);
             })
         });
@@ -202,12 +202,7 @@ impl Operation<'_> {
     }
 
     /// Lets an etcd read the log to its end in a copy, and builds from what comes out.
-    async fn replay(
-        &self,
-        work: &Work,
-        blueprint: &DataDirSpec,
-        report: &mut RecoveryReport,
-    ) -> Result<Built, AppError> {
+    async fn replay(&self, work: &Work, spec: &DataDirSpec, report: &mut RecoveryReport) -> Result<Built, AppError> {
         let member = self.data.open_member()?.ok_or_else(|| DirError::Missing(self.data.etcd_member()))?;
         let (copy, tell) = (work.through(REPLAY).join(DataDir::MEMBER_NAME), self.progress.clone());
         let kept =
@@ -228,7 +223,7 @@ impl Operation<'_> {
             data: self.data,
             trust: &trust,
             dir: &dir,
-            name: &blueprint.name,
+            name: &spec.name,
             quota: isolated_etcd::quota(bytes),
             force_new_cluster: true,
             is_gentle: false,
@@ -238,7 +233,7 @@ impl Operation<'_> {
         let built = work.dir.make_dir(Work::BUILT, PRIVATE_DIR)?;
         build::take_database(&work.enter(&[REPLAY])?, &built)?;
         work.dir.remove_all(REPLAY)?;
-        let blueprint = blueprint.clone();
-        Ok(blocking(move || build::build_in_place(&built.proc_path(), &blueprint)).await??)
+        let spec = spec.clone();
+        Ok(blocking(move || build::build_in_place(&built.proc_path(), &spec)).await??)
     }
 }

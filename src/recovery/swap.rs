@@ -3,16 +3,19 @@
 //! Usually `db/etcd` is renamed. Where it is a mount point or a link, `member` is renamed within what it leads to, so that the data
 //! stay on the disk that they were put on; the new ones are then built there too.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use crate::cluster::file::RecordWriteError;
 use crate::datadir::{DataDir, DataDirError};
 use crate::durable::{self, DirError, WriteError};
 use crate::error::{Code, Diagnostic};
-use crate::faults;
 use crate::plan::restore::{Interrupted, Recovery, recover};
 use crate::recovery::journal::{Journal, JournalUnreadable, OperationKind};
+use crate::recovery::step::step;
 use crate::recovery::workspace::{RecoveryDirs, SwappedDirs};
+
+/// What a step of it does to a path, for messages.
+const SWAP: &str = "exchange the data at";
 
 /// Why the data were not exchanged.
 #[derive(Debug, thiserror::Error)]
@@ -66,15 +69,6 @@ impl Diagnostic for SwapError {
     }
 }
 
-/// A named step, where tests inject faults.
-fn step(name: &str, path: &Path) -> Result<(), WriteError> {
-    faults::point(&format!("restore::{name}")).map_err(|source| WriteError {
-        act: "exchange the data at",
-        path: path.to_path_buf(),
-        source,
-    })
-}
-
 /// Puts what was built in its place. The journal must have been written. It can be repeated.
 ///
 /// # Errors
@@ -90,12 +84,12 @@ pub fn swap_in(data: &DataDir, journal: &Journal) -> Result<(), SwapError> {
     }
     let (above, name) = staged.ok_or_else(|| DirError::Replaced(journal.staged.clone()))?;
     if let Some(old) = held.old.as_ref().filter(|_| !found.old_is_aside) {
-        step("old_aside", &journal.current)?;
+        step("old_aside", SWAP, &journal.current)?;
         held.place.rename(&held.current, &held.place, old)?;
     }
-    step("new_in_place", &journal.current)?;
+    step("new_in_place", SWAP, &journal.current)?;
     above.rename(name, &held.place, &held.current)?;
-    step("exchanged", &journal.current)?;
+    step("exchanged", SWAP, &journal.current)?;
     Ok(())
 }
 
@@ -129,7 +123,7 @@ pub fn roll_back(data: &DataDir, journal: &Journal) -> Result<Recovery, SwapErro
             if found.is_staged {
                 return Err(SwapError::PathInTheWay { path: journal.current.clone(), act: journal.kind.word() });
             }
-            step("new_back", &journal.current)?;
+            step("new_back", SWAP, &journal.current)?;
             match held.staged() {
                 Ok(Some((above, name))) => held.place.rename(&held.current, &above, name)?,
                 // What was built is removed afterwards anyway; what an undoing took out of its place has it in the same directory.
@@ -141,7 +135,7 @@ pub fn roll_back(data: &DataDir, journal: &Journal) -> Result<Recovery, SwapErro
             }
         }
         if let Some(old) = &held.old {
-            step("old_back", &journal.current)?;
+            step("old_back", SWAP, &journal.current)?;
             held.place.rename(old, &held.place, &held.current)?;
         }
     }
@@ -153,7 +147,7 @@ pub fn roll_back(data: &DataDir, journal: &Journal) -> Result<Recovery, SwapErro
 /// # Errors
 /// If it cannot be removed.
 pub fn clean_up(data: &DataDir) -> Result<(), SwapError> {
-    step("tidy", &data.restore())?;
+    step("tidy", SWAP, &data.restore())?;
     durable::remove_file(&data.restore_journal())?;
     if let Some(place) = RecoveryDirs::of(data)? {
         place.remove_work()?;

@@ -26,8 +26,6 @@ pub enum PruneError {
     /// There would be no good one left.
     #[error("{0} is the last good snapshot here; nothing was deleted")]
     LastGood(String),
-    #[error("a thread was lost")]
-    WorkerPanicked,
     /// It could not be removed, looked at or written.
     #[error(transparent)]
     Write(#[from] WriteError),
@@ -40,7 +38,6 @@ impl Diagnostic for PruneError {
             Self::Held(_) => Code::SnapshotHeld,
             Self::Unreadable(_) => Code::ManifestUnreadable,
             Self::LastGood(_) => Code::LastGoodSnapshot,
-            Self::WorkerPanicked => Code::InternalError,
             Self::Write(error) => error.code(),
         }
     }
@@ -53,7 +50,6 @@ impl Diagnostic for PruneError {
             }
             Self::Unreadable(_) => "look at it, in .metadata beside the snapshot; --force deletes both".into(),
             Self::LastGood(_) => "take another one first, or say --force".into(),
-            Self::WorkerPanicked => "try again".into(),
             Self::Write(error) => return error.next_step(),
         })
     }

@@ -103,7 +103,7 @@ impl DrillError {
             self,
             Self::Cancelled
                 | Self::Build(BuildError::Cancelled)
-                | Self::Gate(GateError::Trial(isolated_etcd::IsolatedEtcdError::Cancelled))
+                | Self::Gate(GateError::IsolatedEtcd(isolated_etcd::IsolatedEtcdError::Cancelled))
         )
     }
 }
@@ -183,7 +183,7 @@ impl Drill<'_> {
         &self,
         path: &Path,
         manifest: Option<&Manifest>,
-        course: &JobControl,
+        control: &JobControl,
         progress: impl FnMut(u64, u64) + Send + 'static,
     ) -> Result<Passed, DrillError> {
         let begun = clock::monotonic();
@@ -198,13 +198,13 @@ impl Drill<'_> {
         let data = DataDir::new(work.path()).with_etcd_user(self.config.etcd.user.clone());
         data.prepare_for_lock()?;
         data.prepare()?;
-        let blueprint = self.spec()?;
-        let built = build_low_priority(snapshot, data.etcd(), blueprint.clone(), course.clone(), progress).await?;
+        let spec = self.spec()?;
+        let built = build_low_priority(snapshot, data.etcd(), spec.clone(), control.clone(), progress).await?;
         compare_with_manifest(&built, manifest)?;
         let db = DirHandle::open(&data.db())?;
         let etcd = db.open_dir(DataDir::ETCD_NAME)?.ok_or_else(|| DirError::Missing(data.etcd()))?;
         data.chown_to_etcd_user(&etcd)?;
-        let answer = self.ask(&work, &data, &blueprint, &built, course).await?;
+        let answer = self.ask(&work, &data, &spec, &built, control).await?;
         Ok(Passed {
             etcd: self.program.version,
             revision: built.inspection.revision,
@@ -219,25 +219,25 @@ impl Drill<'_> {
         &self,
         work: &NewDir,
         data: &DataDir,
-        blueprint: &DataDirSpec,
+        spec: &DataDirSpec,
         built: &Built,
-        course: &JobControl,
+        control: &JobControl,
     ) -> Result<gate::GateReport, DrillError> {
         let isolated_etcd = IsolatedEtcd {
             config: self.config,
             data,
             trust: work.path(),
             dir: &data.etcd(),
-            name: &blueprint.name,
+            name: &spec.name,
             quota: isolated_etcd::quota(built.size),
             force_new_cluster: false,
             is_gentle: true,
         };
-        let own = Expected { name: blueprint.name.clone(), peer_url: Addresses::peer_url(self.config) };
+        let own = Expected { name: spec.name.clone(), peer_url: Addresses::peer_url(self.config) };
         let expected = ExpectedCluster::alone(own.name.clone(), own.peer_url.clone(), String::new());
         let data = ExpectedData::of(&built.inspection, built.size);
-        let question = GateInput { own, expected: &expected, data: Some(&data), size: built.size };
-        Ok(gate::verify(&isolated_etcd, self.program, &question, course).await?)
+        let input = GateInput { own, expected: &expected, data: Some(&data), size: built.size };
+        Ok(gate::verify(&isolated_etcd, self.program, &input, control).await?)
     }
 
     fn check_room(&self, database_size: u64) -> Result<(), DrillError> {
@@ -265,14 +265,14 @@ impl Drill<'_> {
 async fn build_low_priority(
     snapshot: SnapshotFile,
     dir: PathBuf,
-    blueprint: DataDirSpec,
-    course: JobControl,
+    spec: DataDirSpec,
+    control: JobControl,
     mut progress: impl FnMut(u64, u64) + Send + 'static,
 ) -> Result<Built, DrillError> {
     let (sender, receiver) = tokio::sync::oneshot::channel();
     let building = move || {
         host::lower_priority();
-        let built = build::build(&snapshot, &dir, &blueprint, &course, &mut progress);
+        let built = build::build(&snapshot, &dir, &spec, &control, &mut progress);
         // Nobody waits any more: the directory is removed by whoever made it.
         let _ = sender.send(built);
     };

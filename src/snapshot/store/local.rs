@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::durable;
 use crate::error::AppError;
+use crate::job::blocking;
 use crate::snapshot::list::{self, Listed};
 use crate::snapshot::manifest::{self, Manifest};
 use crate::snapshot::prune::{self, PruneError};
@@ -19,8 +20,7 @@ impl Directory {
         work: impl FnOnce(&std::path::Path) -> Result<T, PruneError> + Send + 'static,
     ) -> Result<T, AppError> {
         let dir = self.0.clone();
-        let done = tokio::task::spawn_blocking(move || work(&dir)).await;
-        Ok(done.map_err(|_| PruneError::WorkerPanicked)??)
+        Ok(blocking(move || work(&dir)).await??)
     }
 }
 

@@ -25,8 +25,6 @@ pub(super) enum LocateError {
     /// Somebody does not want it any more.
     #[error("cancelled")]
     Cancelled,
-    #[error("internal error: a worker thread panicked")]
-    WorkerPanicked,
     /// A URL without a key in it.
     #[error("{0} names no snapshot: the form is s3://BUCKET/KEY")]
     NoKey(String),
@@ -46,7 +44,6 @@ impl Diagnostic for LocateError {
             Self::NoneGood { .. } => Code::NoGoodSnapshot,
             Self::Timeout => Code::S3Timeout,
             Self::Cancelled => Code::Cancelled,
-            Self::WorkerPanicked => Code::InternalError,
         }
     }
 
@@ -57,7 +54,7 @@ impl Diagnostic for LocateError {
             Self::NotFound { hint: Some(hint), list, .. } => format!("{hint} {list} shows all"),
             Self::NotFound { hint: None, list, .. } => format!("{list} shows all; anything with a / is a path"),
             Self::NoneGood { list, .. } => format!("{list} shows all; name one of them to use it nevertheless"),
-            Self::Timeout | Self::Cancelled | Self::WorkerPanicked => "try again".into(),
+            Self::Timeout | Self::Cancelled => "try again".into(),
         })
     }
 }

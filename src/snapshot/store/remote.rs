@@ -12,6 +12,7 @@ use crate::durable::{self, PRIVATE_DIR};
 use crate::error::AppError;
 use crate::host;
 use crate::job::JobControl;
+use crate::job::blocking;
 use crate::snapshot::file::OpenError;
 use crate::snapshot::hash;
 use crate::snapshot::list::{self, Status};
@@ -31,10 +32,6 @@ pub struct RemoteSnapshot {
     remote: RemoteObject,
     name: String,
     manifest: Option<Manifest>,
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, LocateError> {
-    tokio::task::spawn_blocking(work).await.map_err(|_| LocateError::WorkerPanicked)
 }
 
 impl RemoteSnapshot {

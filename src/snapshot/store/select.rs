@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::boltdb::walk::CONTINUE;
 use crate::clock;
 use crate::error::AppError;
+use crate::job::blocking;
 use crate::plan::owner::Owner;
 use crate::plan::select as plan;
 use crate::plan::select::{Attempt, CandidateHealth, LATEST, SelectCandidate};
@@ -35,8 +36,7 @@ pub(super) struct KnownSnapshots {
 impl KnownSnapshots {
     pub(super) async fn in_directory(dir: &Path) -> Result<Self, AppError> {
         let path = dir.to_path_buf();
-        let listed =
-            tokio::task::spawn_blocking(move || list::list(&path)).await.map_err(|_| LocateError::WorkerPanicked)?;
+        let listed = blocking(move || list::list(&path)).await?;
         Ok(Self { place: SearchedPlace::Here(dir.to_path_buf()), all: listed?, objects: Vec::new() })
     }
 
@@ -70,14 +70,12 @@ impl KnownSnapshots {
     }
 
     /// Verifies one, wherever it is; what is wrong with it, if anything is.
-    async fn verify(&self, index: usize) -> Result<Option<String>, LocateError> {
+    async fn verify(&self, index: usize) -> Result<Option<String>, AppError> {
         match &self.place {
             SearchedPlace::Here(dir) => {
                 let path = dir.join(&self.all[index].name);
-                let verified = tokio::task::spawn_blocking(move || {
-                    verify::verify(&path, VerifyOptions::default(), &mut |_, _| CONTINUE)
-                });
-                Ok(verified.await.map_err(|_| LocateError::WorkerPanicked)?.err().map(|error| error.to_string()))
+                let verified = blocking(move || verify::verify(&path, VerifyOptions::default(), &mut |_, _| CONTINUE));
+                Ok(verified.await?.err().map(|error| error.to_string()))
             }
             SearchedPlace::There(bucket) => {
                 let verified = remote::verify(bucket, &self.objects[index], |_| {}).await;
