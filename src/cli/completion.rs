@@ -10,7 +10,7 @@ use clap_complete::env::{CompleteEnv, Shells};
 
 use crate::cli::output;
 use crate::clock;
-use crate::config::options::RESTORE_PATH;
+use crate::config::options::CLUSTER_RESET_RESTORE_PATH;
 use crate::config::{self, RawOptions};
 use crate::datadir::DataDir;
 use crate::error::{AppError, Exit};
@@ -64,7 +64,7 @@ fn with_snapshot_names(command: Command) -> Command {
     let with_names = |arg: Arg| if is_snapshot(&arg) { arg.add(complete()) } else { arg };
     command
         .mut_subcommand("etcd-snapshot", |verbs| verbs.mut_subcommands(|verb| verb.mut_args(with_names)))
-        .mut_subcommand("server", |server| server.mut_arg(RESTORE_PATH, |arg| arg.add(complete())))
+        .mut_subcommand("server", |server| server.mut_arg(CLUSTER_RESET_RESTORE_PATH.name, |arg| arg.add(complete())))
 }
 
 /// `latest`, and the names of the snapshots on this node that begin like `current`, the newest first. A configuration or directory

@@ -25,7 +25,8 @@ pub(super) fn locate(given: &RawOptions, intent: Intent) -> Result<Config, AppEr
     let is_typed = errors.problems.iter().any(is_typed);
     let Some(config) = tentative.filter(|_| intent == Intent::Read && !is_typed) else { return Err(errors.into()) };
     let problems: String = errors.problems.iter().map(|problem| format!("  {problem}\n")).collect();
-    let guess = if resolved.is_set("data-dir") { "" } else { ", which is a guess: the configuration may name another" };
+    let guess =
+        if resolved.is_set(&options::DATA_DIR) { "" } else { ", which is a guess: the configuration may name another" };
     output::print_stderr(&format!(
         "quorate: warning: the configuration has mistakes; looking in {}{guess}\n{problems}",
         config.data_dir.display()

@@ -11,6 +11,7 @@ use crate::config::checks;
 use crate::config::etcd_arg::EtcdArg;
 use crate::config::layers::Resolved;
 use crate::config::model::{Config, EtcdConfig, LogFormat, MaintenanceConfig, SnapshotConfig};
+use crate::config::options::{self, Spec};
 use crate::config::problem::{Origin, Problem};
 use crate::config::reader::Reader;
 use crate::config::reserved_flags::owned;
@@ -33,7 +34,7 @@ pub(super) fn build(
     problems: &mut Vec<Problem>,
 ) -> Option<Config> {
     let mut builder = Builder { resolved, problems };
-    let data_dir = builder.path("data-dir")?;
+    let data_dir = builder.path(&options::DATA_DIR)?;
     let node_name = node_name(&mut builder, host);
     let node_ips = node_ips(&mut builder, host);
     let args = etcd_args(&mut builder);
@@ -49,10 +50,10 @@ pub(super) fn build(
         // Commands may read snapshots there.
         checks::data_dir(&mut builder, &data_dir);
     }
-    if let Some(address) = builder.one("bind-address", |text| text.parse().ok()) {
-        check_ours(&mut builder, host, "bind-address", address, &resolved.origin("bind-address"), true);
+    if let Some(address) = builder.one(&options::BIND_ADDRESS, |text| text.parse().ok()) {
+        check_ours(&mut builder, host, &options::BIND_ADDRESS, address, &resolved.origin(&options::BIND_ADDRESS), true);
     }
-    let log_format = match builder.one("log-format", |text| Some(text == "json")) {
+    let log_format = match builder.one(&options::LOG_FORMAT, |text| Some(text == "json")) {
         Some(true) => LogFormat::Json,
         _ => LogFormat::Text,
     };
@@ -60,62 +61,63 @@ pub(super) fn build(
     Some(Config {
         invocation: Invocation::default(),
         data_dir,
-        debug: builder.switch("debug"),
+        debug: builder.switch(&options::DEBUG),
         log_format,
         node_name,
         node_ips,
-        node_external_ips: builder.list("node-external-ip", |text| text.parse().ok()),
-        bind_address: builder.one("bind-address", |text| text.parse().ok()),
-        supervisor_port: builder.port("supervisor-port"),
-        metrics_port: builder.port("metrics-port"),
-        tls_sans: builder.list("tls-san", |text| Some(text.to_owned())),
-        server: builder.one("server", |text| Some(text.to_owned())),
+        node_external_ips: builder.list(&options::NODE_EXTERNAL_IP, |text| text.parse().ok()),
+        bind_address: builder.one(&options::BIND_ADDRESS, |text| text.parse().ok()),
+        supervisor_port: builder.port(&options::SUPERVISOR_PORT),
+        metrics_port: builder.port(&options::METRICS_PORT),
+        tls_sans: builder.list(&options::TLS_SAN, |text| Some(text.to_owned())),
+        server: builder.one(&options::SERVER, |text| Some(text.to_owned())),
         token,
         etcd: EtcdConfig {
-            binary: builder.path("etcd-binary"),
+            binary: builder.path(&options::ETCD_BINARY),
             user,
             args,
-            client_port: builder.port("etcd-client-port"),
-            peer_port: builder.port("etcd-peer-port"),
-            metrics_port: builder.port("etcd-metrics-port"),
-            expose_metrics: builder.switch("etcd-expose-metrics"),
-            heartbeat_millis: builder.one("etcd-heartbeat-interval", millis),
-            election_millis: builder.one("etcd-election-timeout", millis),
-            quota_backend_bytes: builder.one("etcd-quota-backend-bytes", bytes).unwrap_or_default(),
+            client_port: builder.port(&options::ETCD_CLIENT_PORT),
+            peer_port: builder.port(&options::ETCD_PEER_PORT),
+            metrics_port: builder.port(&options::ETCD_METRICS_PORT),
+            expose_metrics: builder.switch(&options::ETCD_EXPOSE_METRICS),
+            heartbeat_millis: builder.one(&options::ETCD_HEARTBEAT_INTERVAL, millis),
+            election_millis: builder.one(&options::ETCD_ELECTION_TIMEOUT, millis),
+            quota_backend_bytes: builder.one(&options::ETCD_QUOTA_BACKEND_BYTES, bytes).unwrap_or_default(),
         },
         snapshot: SnapshotConfig {
-            dir: builder.path("etcd-snapshot-dir"),
-            packing: builder.one("etcd-snapshot-compress", packing).unwrap_or_default(),
-            retention: builder.one("etcd-snapshot-retention", |text| text.parse().ok()).unwrap_or_default(),
+            dir: builder.path(&options::ETCD_SNAPSHOT_DIR),
+            packing: builder.one(&options::ETCD_SNAPSHOT_COMPRESS, packing).unwrap_or_default(),
+            retention: builder.one(&options::ETCD_SNAPSHOT_RETENTION, |text| text.parse().ok()).unwrap_or_default(),
             schedule: builder
-                .one("etcd-snapshot-schedule-cron", |text| text.parse().ok())
-                .filter(|_| !builder.switch("etcd-disable-snapshots")),
-            base: builder.one("etcd-snapshot-name", |text| text.parse().ok()).unwrap_or_default(),
-            drill: builder.one("etcd-snapshot-drill-cron", |text| text.parse().ok()),
-            on_failure: builder.one("etcd-snapshot-on-failure", |text| Some(text.to_owned())),
-            timeout: builder.one("etcd-snapshot-timeout", |text| duration::parse(text).map(Duration::from_secs)),
-            copy: builder.switch("etcd-snapshot-copy"),
+                .one(&options::ETCD_SNAPSHOT_SCHEDULE_CRON, |text| text.parse().ok())
+                .filter(|_| !builder.switch(&options::ETCD_DISABLE_SNAPSHOTS)),
+            base: builder.one(&options::ETCD_SNAPSHOT_NAME, |text| text.parse().ok()).unwrap_or_default(),
+            drill: builder.one(&options::ETCD_SNAPSHOT_DRILL_CRON, |text| text.parse().ok()),
+            on_failure: builder.one(&options::ETCD_SNAPSHOT_ON_FAILURE, |text| Some(text.to_owned())),
+            timeout: builder
+                .one(&options::ETCD_SNAPSHOT_TIMEOUT, |text| duration::parse(text).map(Duration::from_secs)),
+            copy: builder.switch(&options::ETCD_SNAPSHOT_COPY),
             s3,
             is_rke1: resolved.is_scheduled_by_rke1,
-            rules: builder.one("etcd-snapshot-retention-policy", |text| text.parse().ok()).unwrap_or_default(),
+            rules: builder.one(&options::ETCD_SNAPSHOT_RETENTION_POLICY, |text| text.parse().ok()).unwrap_or_default(),
         },
         maintenance: MaintenanceConfig {
-            auto_defrag: builder.switch("etcd-auto-defrag"),
-            defrag_threshold: builder.one("etcd-defrag-threshold", bytes),
+            auto_defrag: builder.switch(&options::ETCD_AUTO_DEFRAG),
+            defrag_threshold: builder.one(&options::ETCD_DEFRAG_THRESHOLD, bytes),
         },
-        new_cluster: builder.switch("new-cluster"),
-        cluster_reset: builder.switch("cluster-reset"),
-        cluster_reset_restore_path: builder.one("cluster-reset-restore-path", |text| Some(text.to_owned())),
+        new_cluster: builder.switch(&options::NEW_CLUSTER),
+        cluster_reset: builder.switch(&options::CLUSTER_RESET),
+        cluster_reset_restore_path: builder.one(&options::CLUSTER_RESET_RESTORE_PATH, |text| Some(text.to_owned())),
         cluster_reset_bump_revision: builder
-            .one("cluster-reset-bump-revision", |text| text.parse().ok())
+            .one(&options::CLUSTER_RESET_BUMP_REVISION, |text| text.parse().ok())
             .unwrap_or_default(),
-        etcd_old_retention: builder.one("etcd-old-retention", |text| text.parse().ok()).unwrap_or_default(),
+        etcd_old_retention: builder.one(&options::ETCD_OLD_RETENTION, |text| text.parse().ok()).unwrap_or_default(),
     })
 }
 
 fn node_name(builder: &mut Builder<'_>, host: &HostFacts) -> String {
     // In lower case, like the host name: k3s and RKE2 treat both as the same node.
-    if let Some(name) = builder.one("node-name", |text| Some(text.to_lowercase())) {
+    if let Some(name) = builder.one(&options::NODE_NAME, |text| Some(text.to_lowercase())) {
         return name;
     }
     let name = host.hostname.split('.').next().unwrap_or_default().to_lowercase();
@@ -132,12 +134,12 @@ fn node_name(builder: &mut Builder<'_>, host: &HostFacts) -> String {
 fn node_ips(builder: &mut Builder<'_>, host: &HostFacts) -> Vec<IpAddr> {
     let given: Vec<(IpAddr, Origin)> = builder
         .resolved
-        .all("node-ip")
+        .all(&options::NODE_IP)
         .iter()
         .filter_map(|(text, origin)| Some((text.parse().ok()?, origin.clone())))
         .collect();
     for (address, origin) in &given {
-        check_ours(builder, host, "node-ip", *address, origin, false);
+        check_ours(builder, host, &options::NODE_IP, *address, origin, false);
     }
     if given.is_empty() {
         // A host without a default route still runs, on loopback only.
@@ -149,11 +151,12 @@ fn node_ips(builder: &mut Builder<'_>, host: &HostFacts) -> Vec<IpAddr> {
 fn check_ours(
     builder: &mut Builder<'_>,
     host: &HostFacts,
-    name: &str,
+    spec: &Spec,
     address: IpAddr,
     origin: &Origin,
     unspecified_is_fine: bool,
 ) {
+    let name = spec.name;
     if address.is_unspecified() {
         if !unspecified_is_fine {
             builder
@@ -171,8 +174,8 @@ fn check_ours(
 }
 
 fn etcd_user(builder: &mut Builder<'_>) -> Option<User> {
-    let name = builder.one("etcd-user", |text| Some(text.to_owned()))?;
-    let origin = builder.resolved.origin("etcd-user");
+    let name = builder.one(&options::ETCD_USER, |text| Some(text.to_owned()))?;
+    let origin = builder.resolved.origin(&options::ETCD_USER);
     let us = nix::unistd::geteuid().as_raw();
     let shown = crate::text::escape_control(&name);
     match User::find(&name) {
@@ -199,7 +202,7 @@ fn etcd_user(builder: &mut Builder<'_>) -> Option<User> {
 
 fn etcd_args(builder: &mut Builder<'_>) -> Vec<EtcdArg> {
     let mut args: Vec<EtcdArg> = Vec::new();
-    for (text, origin) in builder.resolved.all("etcd-arg").to_vec() {
+    for (text, origin) in builder.resolved.all(&options::ETCD_ARG).to_vec() {
         let Some(arg) = pair(&text) else { continue };
         if let Some(instead) = owned(&arg.key) {
             builder.problem(origin, format!("`etcd-arg`: `{}` is controlled by quorate: {instead}", arg.key));
@@ -216,17 +219,17 @@ fn etcd_args(builder: &mut Builder<'_>) -> Vec<EtcdArg> {
 }
 
 fn token(builder: &mut Builder<'_>) -> Option<Secret> {
-    let given = builder.one("token", |text| Some(text.trim().to_owned()));
-    let file = builder.path("token-file");
+    let given = builder.one(&options::TOKEN, |text| Some(text.trim().to_owned()));
+    let file = builder.path(&options::TOKEN_FILE);
     let (text, origin) = match (given, file) {
         (Some(_), Some(_)) => {
-            let origin = builder.resolved.origin("token-file");
+            let origin = builder.resolved.origin(&options::TOKEN_FILE);
             builder.problem(origin, "`token` and `token-file` are both set; keep one");
             return None;
         }
-        (Some(token), None) => (token, builder.resolved.origin("token")),
+        (Some(token), None) => (token, builder.resolved.origin(&options::TOKEN)),
         (None, Some(path)) => {
-            let origin = builder.resolved.origin("token-file");
+            let origin = builder.resolved.origin(&options::TOKEN_FILE);
             match read_token(&path) {
                 Ok(text) => (text, origin),
                 Err(why) => {

@@ -20,7 +20,7 @@ pub fn compare(running: &Resolved, wanted: &Resolved) -> Vec<Change> {
         .iter()
         .filter_map(|spec| {
             let texts = |resolved: &Resolved| {
-                resolved.all(spec.name).iter().map(|(text, _)| text.clone()).collect::<Vec<String>>().join(",")
+                resolved.all(spec).iter().map(|(text, _)| text.clone()).collect::<Vec<String>>().join(",")
             };
             let (from, to) = (texts(running), texts(wanted));
             let shown = |text: String| match (spec.secret, text.is_empty()) {

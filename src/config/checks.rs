@@ -6,21 +6,21 @@ use std::path::Path;
 
 use crate::config::builder::Builder;
 use crate::config::model::{DEFAULT_ELECTION_MILLIS, DEFAULT_HEARTBEAT_MILLIS};
-use crate::config::options::{self, Kind, RESTORE_PATH};
+use crate::config::options::{self, Kind, Spec};
 use crate::config::value_types::millis;
 
 pub(super) fn ports(builder: &mut Builder<'_>) {
-    let mut users: BTreeMap<u16, &'static str> = BTreeMap::new();
+    let mut users: BTreeMap<u16, &'static Spec> = BTreeMap::new();
     for spec in options::OPTIONS.iter().filter(|spec| spec.kind == Kind::Port) {
-        let port = builder.port(spec.name);
+        let port = builder.port(spec);
         if port == 0 {
             continue;
         }
-        if let Some(other) = users.insert(port, spec.name) {
+        if let Some(other) = users.insert(port, spec) {
             // Report the option that was set.
-            let (blamed, taken_by) =
-                if builder.resolved.is_set(spec.name) { (spec.name, other) } else { (other, spec.name) };
-            let message = format!("`{blamed}` is {port}, which is also `{taken_by}`; use different ports");
+            let (blamed, taken_by) = if builder.resolved.is_set(spec) { (spec, other) } else { (other, spec) };
+            let message =
+                format!("`{}` is {port}, which is also `{}`; use different ports", blamed.name, taken_by.name);
             builder.problem(builder.resolved.origin(blamed), message);
         }
     }
@@ -30,29 +30,29 @@ pub(super) fn ports(builder: &mut Builder<'_>) {
 pub(super) fn low_ports(builder: &mut Builder<'_>) {
     let first = fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
     let first: u16 = first.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(1024);
-    for name in ["etcd-client-port", "etcd-peer-port", "etcd-metrics-port"] {
-        let port = builder.port(name);
+    for spec in [&options::ETCD_CLIENT_PORT, &options::ETCD_PEER_PORT, &options::ETCD_METRICS_PORT] {
+        let (name, port) = (spec.name, builder.port(spec));
         if port != 0 && port < first {
             let message =
                 format!("`{name}` is {port}, but with `etcd-user` etcd may not listen on ports below {first}");
-            builder.problem(builder.resolved.origin(name), message);
+            builder.problem(builder.resolved.origin(spec), message);
         }
     }
 }
 
 pub(super) fn timing(builder: &mut Builder<'_>) {
-    let heartbeat = builder.one("etcd-heartbeat-interval", millis);
-    let election = builder.one("etcd-election-timeout", millis);
+    let heartbeat = builder.one(&options::ETCD_HEARTBEAT_INTERVAL, millis);
+    let election = builder.one(&options::ETCD_ELECTION_TIMEOUT, millis);
     if heartbeat.is_none() && election.is_none() {
         return;
     }
     let (heartbeat, election) =
         (heartbeat.unwrap_or(DEFAULT_HEARTBEAT_MILLIS), election.unwrap_or(DEFAULT_ELECTION_MILLIS));
     // etcd's own rules: server/embed/config.go, Validate, and maxElectionMs.
-    let blamed = if builder.resolved.is_set("etcd-election-timeout") {
-        "etcd-election-timeout"
+    let blamed = if builder.resolved.is_set(&options::ETCD_ELECTION_TIMEOUT) {
+        &options::ETCD_ELECTION_TIMEOUT
     } else {
-        "etcd-heartbeat-interval"
+        &options::ETCD_HEARTBEAT_INTERVAL
     };
     let origin = builder.resolved.origin(blamed);
     if election < 5 * heartbeat {
@@ -73,20 +73,23 @@ pub(super) fn data_dir(builder: &mut Builder<'_>, data_dir: &Path) {
             "`data-dir`: {} contains data of k3s or RKE2, which quorate would change; use another directory, and move the data with a snapshot: --cluster-reset --cluster-reset-restore-path=FILE",
             data_dir.display()
         );
-        builder.problem(builder.resolved.origin("data-dir"), message);
+        builder.problem(builder.resolved.origin(&options::DATA_DIR), message);
     }
 }
 
 pub(super) fn reset(builder: &mut Builder<'_>) {
     if let Some(origin) = builder.resolved.blank_restore_path.clone()
-        && builder.switch("cluster-reset")
+        && builder.switch(&options::CLUSTER_RESET)
     {
         let message = "`cluster-reset-restore-path` has no value, but `cluster-reset` is on: name the snapshot to restore, or remove the line to keep the present data";
         builder.problem(origin, message);
     }
-    let path = builder.resolved.one(RESTORE_PATH).map(|(text, origin)| (text.to_owned(), origin.clone()));
+    let path = builder
+        .resolved
+        .one(&options::CLUSTER_RESET_RESTORE_PATH)
+        .map(|(text, origin)| (text.to_owned(), origin.clone()));
     let Some((path, origin)) = path else { return };
-    if !builder.switch("cluster-reset") {
+    if !builder.switch(&options::CLUSTER_RESET) {
         builder.problem(origin, "`cluster-reset-restore-path` needs `cluster-reset`");
     } else if path
         .strip_prefix("s3://")

@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::config::layers::Resolved;
+use crate::config::options;
 use crate::config::options::OPTIONS;
 use crate::config::problem::{Origin, Problem};
 use crate::shell::quote;
@@ -14,14 +15,14 @@ use crate::shell::quote;
 pub(super) fn warnings(resolved: &Resolved) -> Vec<Problem> {
     let mut files: BTreeMap<PathBuf, Vec<&str>> = BTreeMap::new();
     for spec in OPTIONS.iter().filter(|spec| spec.secret) {
-        let Some((text, Origin::File { path, .. })) = resolved.one(spec.name).cloned() else { continue };
+        let Some((text, Origin::File { path, .. })) = resolved.one(spec).cloned() else { continue };
         // A proxy URL is a secret only if it contains a password.
         if spec.name != "etcd-s3-proxy" || text.contains('@') {
             files.entry(path).or_default().push(spec.name);
         }
     }
-    if let Some((path, _)) = resolved.one("token-file") {
-        files.entry(path.into()).or_default().push("token");
+    if let Some((path, _)) = resolved.one(&options::TOKEN_FILE) {
+        files.entry(path.into()).or_default().push(options::TOKEN.name);
     }
     files.iter().filter_map(|(path, secrets)| warning(path, secrets)).collect()
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use crate::config::options;
 use crate::config::problem::{Origin, Problem};
 
 /// One value that a file sets.
@@ -38,7 +39,7 @@ impl FileValues {
     pub fn keep_snapshots_in(&mut self, dir: &Path) {
         if let (Some(rke1), Some(text)) = (&mut self.rke1, dir.to_str()) {
             let text = Text { text: text.to_owned(), origin: rke1.origin.clone() };
-            rke1.values.insert("etcd-snapshot-dir", vec![text]);
+            rke1.values.insert(options::ETCD_SNAPSHOT_DIR.name, vec![text]);
         }
     }
 

@@ -28,30 +28,30 @@ pub struct Resolved {
 impl Resolved {
     /// The texts of `name` with their origins; empty if it has no value.
     #[must_use]
-    pub fn all(&self, name: &str) -> &[(String, Origin)] {
-        self.values.get(name).map_or(&[], Vec::as_slice)
+    pub fn all(&self, spec: &Spec) -> &[(String, Origin)] {
+        self.values.get(spec.name).map_or(&[], Vec::as_slice)
     }
 
     /// The one text of a scalar option.
     #[must_use]
-    pub fn one(&self, name: &str) -> Option<&(String, Origin)> {
-        self.all(name).first()
+    pub fn one(&self, spec: &Spec) -> Option<&(String, Origin)> {
+        self.all(spec).first()
     }
 
     /// Copies the values of one option from `other`.
     pub fn take(&mut self, name: &'static str, other: &Self) {
-        self.values.insert(name, other.all(name).to_vec());
+        self.values.insert(name, other.values.get(name).cloned().unwrap_or_default());
     }
 
     /// The origin of the (first) value of `name`.
     #[must_use]
-    pub fn origin(&self, name: &str) -> Origin {
-        self.one(name).map_or(Origin::Default, |(_, origin)| origin.clone())
+    pub fn origin(&self, spec: &Spec) -> Origin {
+        self.one(spec).map_or(Origin::Default, |(_, origin)| origin.clone())
     }
 
     #[must_use]
-    pub fn is_set(&self, name: &str) -> bool {
-        self.one(name).is_some_and(|(_, origin)| *origin != Origin::Default)
+    pub fn is_set(&self, spec: &Spec) -> bool {
+        self.one(spec).is_some_and(|(_, origin)| *origin != Origin::Default)
     }
 }
 
@@ -151,7 +151,7 @@ mod tests {
     }
 
     fn texts_of(resolved: &Resolved, name: &str) -> Vec<String> {
-        resolved.all(name).iter().map(|(text, _)| text.clone()).collect()
+        resolved.all(options::find(name).unwrap()).iter().map(|(text, _)| text.clone()).collect()
     }
 
     #[test]
@@ -162,7 +162,7 @@ mod tests {
         assert_eq!(texts_of(&resolved, "node-name"), ["two"]);
         let (resolved, _) = merge(&["tls-san: [a]\n", "tls-san+: b\n", "tls-san: c\n"]);
         assert_eq!(texts_of(&resolved, "tls-san"), ["c"], "a later plain key discards what was appended before");
-        assert_eq!(resolved.origin("tls-san"), Origin::File { path: "/2.yaml".into(), line: 1 });
+        assert_eq!(resolved.origin(&options::TLS_SAN), Origin::File { path: "/2.yaml".into(), line: 1 });
     }
 
     const PAGE: &str =
@@ -175,7 +175,7 @@ mod tests {
         let values = |files: &[&str]| {
             let (resolved, problems) = merge(files);
             assert_eq!(problems, [], "{files:?}");
-            let one = |name: &str| resolved.one(name).map_or("", |(text, _)| text).to_owned();
+            let one = |name: &str| resolved.one(options::find(name).unwrap()).map_or("", |(text, _)| text).to_owned();
             let names = ["schedule-cron", "retention", "retention-policy", "timeout"]
                 .map(|name| format!("etcd-snapshot-{name}"));
             let mut found = names.map(|name| one(&name)).to_vec();
@@ -227,11 +227,14 @@ mod tests {
         }
         let (resolved, _) = merge(&[BACKUP]);
         assert!(resolved.is_scheduled_by_rke1);
-        assert_eq!(resolved.origin("etcd-snapshot-retention"), Origin::File { path: "/0.yaml".into(), line: 6 });
+        assert_eq!(
+            resolved.origin(&options::ETCD_SNAPSHOT_RETENTION),
+            Origin::File { path: "/0.yaml".into(), line: 6 }
+        );
         assert!(!merge(&[BACKUP, "etcd-snapshot-schedule-cron: '@daily'"]).0.is_scheduled_by_rke1);
         let (resolved, _) =
             merge(&["services: {etcd: {backup_config: {s3backupconfig: {bucket_name: '', region: ''}}}}"]);
-        assert!(!resolved.is_set("etcd-s3"), "empty texts are no bucket");
+        assert!(!resolved.is_set(&options::ETCD_S3), "empty texts are no bucket");
         for (text, what) in [
             ("services: [x]", "must be a mapping"),
             ("services: {etcd: 5}", "must be a mapping"),
@@ -275,7 +278,7 @@ mod tests {
         let (mut values, mut problems) = (FileValues::default(), Vec::new());
         let dir = |values: &FileValues| {
             resolve(&RawOptions::default(), values, &mut Vec::new())
-                .one("etcd-snapshot-dir")
+                .one(&options::ETCD_SNAPSHOT_DIR)
                 .map(|(text, _)| text.clone())
         };
         values.keep_snapshots_in(Path::new("/opt/rke/etcd-snapshots"));

@@ -3,6 +3,7 @@
 use crate::config::errors::{self, ConfigErrors};
 use crate::config::layers::{self, Resolved};
 use crate::config::model::Config;
+use crate::config::options;
 use crate::config::problem::{Origin, Problem};
 use crate::config::raw::RawOptions;
 use crate::config::reader::Reader;
@@ -60,10 +61,10 @@ fn load_for(given: &RawOptions, host: &HostFacts, reader: Reader) -> Loaded {
     warnings.extend(exposed::warnings(&resolved));
     warnings.extend(time_zone::problem(environment::text("TZ")));
     if built.as_ref().is_some_and(|config| config.new_cluster)
-        && matches!(resolved.origin("new-cluster"), Origin::File { .. } | Origin::Environment(_))
+        && matches!(resolved.origin(&options::NEW_CLUSTER), Origin::File { .. } | Origin::Environment(_))
     {
         warnings.push(Problem {
-            origin: resolved.origin("new-cluster"),
+            origin: resolved.origin(&options::NEW_CLUSTER),
             message:
                 "new-cluster is set permanently, so a lost data directory would silently become an empty cluster; use it on the command line only, once, when it is needed"
                     .into(),

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 
 use crate::config::layers::Resolved;
 use crate::config::model::Config;
-use crate::config::options::{Kind, OPTIONS, Spec};
+use crate::config::options::{self, Kind, OPTIONS, Spec};
 use crate::config::problem::Origin;
 
 const MASK: &str = "'***'";
@@ -19,7 +19,7 @@ pub fn print(resolved: &Resolved, config: &Config) -> String {
     for spec in OPTIONS {
         // An empty value would be an error together with `cluster-reset`, and the output is to be a valid
         // configuration.
-        let comment = if spec.kind == Kind::Snapshot && !resolved.is_set(spec.name) { "# " } else { "" };
+        let comment = if spec.kind == Kind::Snapshot && !resolved.is_set(spec) { "# " } else { "" };
         let _ =
             writeln!(text, "{comment}{}: {}  # {}", spec.name, shown(spec, resolved, config), origins(spec, resolved));
     }
@@ -27,16 +27,18 @@ pub fn print(resolved: &Resolved, config: &Config) -> String {
 }
 
 fn shown(spec: &Spec, resolved: &Resolved, config: &Config) -> String {
-    let found = resolved.all(spec.name);
+    let found = resolved.all(spec);
     if spec.secret {
         return if found.is_empty() { "~".into() } else { MASK.into() };
     }
-    let texts: Vec<String> = match (spec.name, found.is_empty()) {
+    let texts: Vec<String> = match found.is_empty() {
         // Defaults that depend on the host.
-        ("node-name", _) => vec![config.node_name.clone()],
-        ("node-ip", true) => config.node_ips.iter().map(ToString::to_string).collect(),
-        ("data-dir", _) => vec![config.data_dir.display().to_string()],
-        ("etcd-binary", false) => config.etcd.binary.iter().map(|path| path.display().to_string()).collect(),
+        _ if *spec == options::NODE_NAME => vec![config.node_name.clone()],
+        true if *spec == options::NODE_IP => config.node_ips.iter().map(ToString::to_string).collect(),
+        _ if *spec == options::DATA_DIR => vec![config.data_dir.display().to_string()],
+        false if *spec == options::ETCD_BINARY => {
+            config.etcd.binary.iter().map(|path| path.display().to_string()).collect()
+        }
         _ => found.iter().map(|(text, _)| text.clone()).collect(),
     };
     let scalars: Vec<String> = texts.iter().map(|text| scalar(text)).collect();
@@ -58,7 +60,7 @@ fn scalar(text: &str) -> String {
 
 fn origins(spec: &Spec, resolved: &Resolved) -> String {
     let distinct: BTreeSet<String> = resolved
-        .all(spec.name)
+        .all(spec)
         .iter()
         .filter(|(_, origin)| *origin != Origin::Default)
         .map(|(_, origin)| origin.to_string())

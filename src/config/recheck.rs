@@ -32,7 +32,7 @@ pub(super) fn command(given: &RawOptions) -> String {
 }
 
 /// One-time actions are not repeated.
-const ONCE: [&str; 2] = ["new-cluster", "cluster-reset"];
+const ONCE: [&str; 2] = [options::NEW_CLUSTER.name, options::CLUSTER_RESET.name];
 
 /// How to invoke commands for the same server. Variables are repeated as flags: the reader of the message does not have
 /// the environment of the service.
@@ -47,11 +47,11 @@ pub(super) fn invocation(given: &RawOptions) -> Invocation {
         let Some((texts, _)) = given.options.get(spec.name) else { continue };
         for text in texts {
             let flag = format!(" --{}={}", spec.name, quote(text));
-            match spec.name {
-                "data-dir" => invocation.common.push_str(&flag),
-                // Logging options do not matter for a command.
-                "debug" | "log-format" => {}
-                _ => invocation.server.push_str(&flag),
+            if *spec == options::DATA_DIR {
+                invocation.common.push_str(&flag);
+            } else if ![options::DEBUG, options::LOG_FORMAT].contains(spec) {
+                // Logging options do not affect what a command does.
+                invocation.server.push_str(&flag);
             }
         }
     }

@@ -7,6 +7,7 @@
 //! A `backup_config` replaces the older keys. A key that is nearly one of these is an error, as in quorate's own files.
 //! Every other source has precedence.
 
+use crate::config::options;
 use crate::config::suggest;
 use crate::config::yaml::{Node, Value};
 use crate::text::{duration, escape_control};
@@ -24,14 +25,14 @@ const GROUPS: [&[&str]; 12] = [
     &[RETENTION, POLICY],
     &[TIMEOUT],
     &[DIR],
-    &["etcd-s3"],
-    &["etcd-s3-access-key"],
-    &["etcd-s3-secret-key"],
-    &["etcd-s3-bucket"],
-    &["etcd-s3-region"],
-    &["etcd-s3-endpoint"],
-    &["etcd-s3-folder"],
-    &["etcd-s3-endpoint-ca"],
+    &[options::ETCD_S3.name],
+    &[options::ETCD_S3_ACCESS_KEY.name],
+    &[options::ETCD_S3_SECRET_KEY.name],
+    &[options::ETCD_S3_BUCKET.name],
+    &[options::ETCD_S3_REGION.name],
+    &[options::ETCD_S3_ENDPOINT.name],
+    &[options::ETCD_S3_FOLDER.name],
+    &[options::ETCD_S3_ENDPOINT_CA.name],
 ];
 
 /// The group of an option that can come from a `cluster.yml`.
@@ -46,13 +47,13 @@ pub(super) fn is_retention(name: &str) -> bool {
 
 /// The keys of `s3backupconfig`.
 pub(super) const S3: [(&str, &str); 7] = [
-    ("access_key", "etcd-s3-access-key"),
-    ("secret_key", "etcd-s3-secret-key"),
-    ("bucket_name", "etcd-s3-bucket"),
-    ("region", "etcd-s3-region"),
-    ("endpoint", "etcd-s3-endpoint"),
-    ("folder", "etcd-s3-folder"),
-    ("custom_ca", "etcd-s3-endpoint-ca"),
+    ("access_key", options::ETCD_S3_ACCESS_KEY.name),
+    ("secret_key", options::ETCD_S3_SECRET_KEY.name),
+    ("bucket_name", options::ETCD_S3_BUCKET.name),
+    ("region", options::ETCD_S3_REGION.name),
+    ("endpoint", options::ETCD_S3_ENDPOINT.name),
+    ("folder", options::ETCD_S3_FOLDER.name),
+    ("custom_ca", options::ETCD_S3_ENDPOINT_CA.name),
 ];
 
 /// RKE's defaults, in seconds.
@@ -307,7 +308,7 @@ fn s3_backup_config(out: &mut Translated, found: &Node) {
         }
     }
     if out.values.len() > before {
-        out.set("etcd-s3", "true", found.line);
+        out.set(options::ETCD_S3.name, "true", found.line);
     }
 }
 

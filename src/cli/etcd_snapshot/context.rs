@@ -10,6 +10,7 @@ use crate::cli::etcd_snapshot::server_credentials::ServerCredentials;
 use crate::cli::progress::Progress;
 use crate::cli::runtime::block_on;
 use crate::cli::{interrupt, output, status as server_status};
+use crate::config::options;
 use crate::config::s3::{self, S3Config, Target};
 use crate::config::{Config, Origin, RawOptions};
 use crate::control::client::{self, ControlError};
@@ -108,8 +109,8 @@ impl Diagnostic for NoBucket {
 pub(super) fn cli_overrides(given: &RawOptions) -> BTreeMap<String, String> {
     const KEYS: [(&str, &str); 3] = [
         (ACCESS_KEY, "AWS_ACCESS_KEY_ID"),
-        ("etcd-s3-secret-key", "AWS_SECRET_ACCESS_KEY"),
-        ("etcd-s3-session-token", "AWS_SESSION_TOKEN"),
+        (options::ETCD_S3_SECRET_KEY.name, "AWS_SECRET_ACCESS_KEY"),
+        (options::ETCD_S3_SESSION_TOKEN.name, "AWS_SESSION_TOKEN"),
     ];
     let ours = given
         .options

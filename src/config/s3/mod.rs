@@ -15,7 +15,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::config::layers::Resolved;
-use crate::config::options::{self, OPTIONS};
+use crate::config::options::{self, OPTIONS, Spec};
 use crate::config::problem::{Origin, Problem};
 use crate::config::reader::Reader;
 use crate::config::value_types::switch;
@@ -52,10 +52,13 @@ pub struct S3Config {
 #[must_use]
 pub fn from_here(option: &str, text: &str) -> String {
     let absolute = |path: &str| std::path::absolute(path).ok().and_then(|path| path.to_str().map(str::to_owned));
-    match (option, text.strip_prefix("sse-c:")) {
-        ("etcd-s3-config-file", _) => absolute(text).unwrap_or_else(|| text.to_owned()),
-        ("etcd-s3-sse", Some(file)) => absolute(file).map_or_else(|| text.to_owned(), |path| format!("sse-c:{path}")),
-        ("etcd-s3-endpoint-ca", _) => parse::with_absolute_paths(text),
+    let is = |spec: &Spec| option == spec.name;
+    match text.strip_prefix("sse-c:") {
+        _ if is(&options::ETCD_S3_CONFIG_FILE) => absolute(text).unwrap_or_else(|| text.to_owned()),
+        _ if is(&options::ETCD_S3_ENDPOINT_CA) => parse::with_absolute_paths(text),
+        Some(file) if is(&options::ETCD_S3_SSE) => {
+            absolute(file).map_or_else(|| text.to_owned(), |path| format!("sse-c:{path}"))
+        }
         _ => text.to_owned(),
     }
 }
@@ -71,16 +74,18 @@ impl S3Config {
     pub(super) fn of(resolved: &Resolved, reader: Reader, problems: &mut Vec<Problem>) -> Self {
         let mut texts = BTreeMap::new();
         for spec in OPTIONS.iter().filter(|spec| is_ours(spec.name)) {
-            if let Some((text, _)) = resolved.one(spec.name).filter(|_| resolved.is_set(spec.name)) {
+            if let Some((text, _)) = resolved.one(spec).filter(|_| resolved.is_set(spec)) {
                 texts.insert(spec.name, Secret::new(from_here(spec.name, text)));
             }
         }
         // A token from a source with lower precedence than the key belongs to another key.
-        if resolved.origin(TOKEN).rank() < resolved.origin(ACCESS_KEY).rank() {
+        if resolved.origin(&options::ETCD_S3_SESSION_TOKEN).rank()
+            < resolved.origin(&options::ETCD_S3_ACCESS_KEY).rank()
+        {
             texts.remove(TOKEN);
         }
         let config = Self::of_texts(texts);
-        let is_asked = config.is_on && matches!(resolved.origin(ENABLED), Origin::CommandLine(_));
+        let is_asked = config.is_on && matches!(resolved.origin(&options::ETCD_S3), Origin::CommandLine(_));
         let config = Self { is_asked, ..config };
         // Incomplete options are accepted while they are not used. A command uses those of the running server, which
         // may have more of them (its command line, its environment); they are checked completely when they are used.
@@ -88,7 +93,7 @@ impl S3Config {
             && reader == Reader::Server
             && let Err(error) = config.target()
         {
-            let blamed = if resolved.is_set(error.option) { error.option } else { ENABLED };
+            let blamed = options::find(error.option).filter(|spec| resolved.is_set(spec)).unwrap_or(&options::ETCD_S3);
             problems.push(Problem { origin: resolved.origin(blamed), message: error.to_string() });
         }
         config
@@ -99,8 +104,8 @@ impl S3Config {
         Self {
             is_on: text(ENABLED).and_then(switch).unwrap_or(false),
             is_asked: false,
-            retention: text("etcd-s3-retention").and_then(|text| text.parse().ok()),
-            only: text("etcd-s3-only").and_then(switch).unwrap_or(false),
+            retention: text(options::ETCD_S3_RETENTION.name).and_then(|text| text.parse().ok()),
+            only: text(options::ETCD_S3_ONLY.name).and_then(switch).unwrap_or(false),
             texts,
         }
     }
@@ -133,13 +138,14 @@ impl S3Config {
     /// True if a bucket is configured, even if uploads are disabled.
     #[must_use]
     pub fn is_configured(&self) -> bool {
-        self.texts.contains_key("etcd-s3-bucket") || self.texts.contains_key("etcd-s3-config-file")
+        self.texts.contains_key(options::ETCD_S3_BUCKET.name)
+            || self.texts.contains_key(options::ETCD_S3_CONFIG_FILE.name)
     }
 
     /// Evaluates the options, and reads the files that they name.
     pub fn target(&self) -> Result<Target, S3ConfigError> {
         let mut texts = self.texts.clone();
-        if let Some(path) = self.texts.get("etcd-s3-config-file") {
+        if let Some(path) = self.texts.get(options::ETCD_S3_CONFIG_FILE.name) {
             let has_key = texts.contains_key(ACCESS_KEY);
             for (name, text) in read_settings(Path::new(path.reveal()))? {
                 if !(has_key && name == TOKEN) {
@@ -149,46 +155,56 @@ impl S3Config {
         }
         let one = |name: &str| texts.get(name).map(Secret::reveal).filter(|text| !text.is_empty());
         let is_on = |name| one(name).and_then(switch).unwrap_or(false);
-        let endpoint = Endpoint::of(one("etcd-s3-endpoint"), is_on("etcd-s3-insecure"))?;
-        let bucket = one("etcd-s3-bucket").ok_or_else(|| wrong("etcd-s3-bucket", "must be the name of a bucket"))?;
+        let endpoint = Endpoint::of(one(options::ETCD_S3_ENDPOINT.name), is_on(options::ETCD_S3_INSECURE.name))?;
+        let bucket = one(options::ETCD_S3_BUCKET.name)
+            .ok_or_else(|| wrong(options::ETCD_S3_BUCKET.name, "must be the name of a bucket"))?;
         let bucket = bucket_name(bucket)?;
         endpoint.without(&bucket)?;
-        let keys = match (one("etcd-s3-access-key"), one("etcd-s3-secret-key")) {
+        let keys = match (one(options::ETCD_S3_ACCESS_KEY.name), one(options::ETCD_S3_SECRET_KEY.name)) {
             (Some(access), Some(secret)) => Some(Keys {
-                source: if self.texts.contains_key(ACCESS_KEY) { ACCESS_KEY } else { "etcd-s3-config-file" },
+                source: if self.texts.contains_key(ACCESS_KEY) {
+                    ACCESS_KEY
+                } else {
+                    options::ETCD_S3_CONFIG_FILE.name
+                },
                 access_key: Secret::new(access.trim().to_owned()),
                 secret_key: Secret::new(secret.trim().to_owned()),
-                session_token: one("etcd-s3-session-token").map(|token| Secret::new(token.trim().to_owned())),
+                session_token: one(options::ETCD_S3_SESSION_TOKEN.name)
+                    .map(|token| Secret::new(token.trim().to_owned())),
             }),
-            (Some(_), None) => return Err(wrong("etcd-s3-secret-key", "is not set, but `etcd-s3-access-key` is")),
-            (None, Some(_)) => return Err(wrong("etcd-s3-access-key", "is not set, but `etcd-s3-secret-key` is")),
+            (Some(_), None) => {
+                return Err(wrong(options::ETCD_S3_SECRET_KEY.name, "is not set, but `etcd-s3-access-key` is"));
+            }
+            (None, Some(_)) => {
+                return Err(wrong(options::ETCD_S3_ACCESS_KEY.name, "is not set, but `etcd-s3-secret-key` is"));
+            }
             (None, None) => None,
         };
-        let seconds = one("etcd-s3-timeout").and_then(duration::parse).unwrap_or(30);
-        let ca = one("etcd-s3-endpoint-ca").map(certificates).transpose()?.unwrap_or_default();
+        let seconds = one(options::ETCD_S3_TIMEOUT.name).and_then(duration::parse).unwrap_or(30);
+        let ca = one(options::ETCD_S3_ENDPOINT_CA.name).map(certificates).transpose()?.unwrap_or_default();
         Ok(Target {
             is_plain: endpoint.is_plain,
             cas: ca,
-            skip_verify: is_on("etcd-s3-skip-ssl-verify"),
-            region: one("etcd-s3-region").or(endpoint.region()).unwrap_or("us-east-1").to_owned(),
+            skip_verify: is_on(options::ETCD_S3_SKIP_SSL_VERIFY.name),
+            region: one(options::ETCD_S3_REGION.name).or(endpoint.region()).unwrap_or("us-east-1").to_owned(),
             host: endpoint.host,
             endpoint: endpoint.url,
             bucket,
-            folder: folder(one("etcd-s3-folder").unwrap_or_default())?,
-            lookup: match one("etcd-s3-bucket-lookup-type") {
+            folder: folder(one(options::ETCD_S3_FOLDER.name).unwrap_or_default())?,
+            lookup: match one(options::ETCD_S3_BUCKET_LOOKUP_TYPE.name) {
                 Some("dns") => Lookup::Dns,
                 Some("path") => Lookup::Path,
                 _ => Lookup::Auto,
             },
             keys,
-            proxy: match one("etcd-s3-proxy") {
+            proxy: match one(options::ETCD_S3_PROXY.name) {
                 None => Proxy::Environment,
                 Some("none") => Proxy::None,
                 Some(url) => Proxy::Url(Secret::new(proxy(url)?)),
             },
             timeout: Duration::from_secs(seconds),
-            encryption: one("etcd-s3-sse").map(encryption).transpose()?,
-            storage_class: one("etcd-s3-storage-class").map(str::to_owned),
+            encryption: one(options::ETCD_S3_SSE.name).map(encryption).transpose()?,
+            storage_class: one(options::ETCD_S3_STORAGE_CLASS.name).map(str::to_owned),
         })
     }
 }

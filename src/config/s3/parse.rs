@@ -6,6 +6,7 @@ use aws_smithy_types::base64;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 
+use crate::config::options;
 use crate::config::s3::endpoint::can_connect;
 use crate::config::s3::error::{S3ConfigError, wrong};
 use crate::config::s3::settings::{read_file, read_private};
@@ -34,7 +35,7 @@ pub(super) fn folder(text: &str) -> Result<String, S3ConfigError> {
     let folder = text.trim_matches('/');
     let is_odd = folder.split('/').any(|part| matches!(part, "." | "..") || (part.is_empty() && !folder.is_empty()));
     if is_odd || folder.chars().any(char::is_control) || folder.len() > 512 {
-        return Err(wrong("etcd-s3-folder", "must be names with single slashes between them"));
+        return Err(wrong(options::ETCD_S3_FOLDER.name, "must be names with single slashes between them"));
     }
     Ok(folder.to_owned())
 }
@@ -48,7 +49,7 @@ pub(super) fn proxy(text: &str) -> Result<String, S3ConfigError> {
     if is_good {
         Ok(text.to_owned())
     } else {
-        Err(wrong("etcd-s3-proxy", "must be a URL such as http://proxy:3128, or none"))
+        Err(wrong(options::ETCD_S3_PROXY.name, "must be a URL such as http://proxy:3128, or none"))
     }
 }
 

@@ -36,14 +36,14 @@ pub(super) fn read_private(option: &'static str, path: &Path) -> Result<Vec<u8>,
 
 /// The names in AWS's own tools.
 const AWS_NAMES: [(&str, &str); 8] = [
-    ("AWS_ACCESS_KEY_ID", "etcd-s3-access-key"),
-    ("AWS_SECRET_ACCESS_KEY", "etcd-s3-secret-key"),
-    ("AWS_SESSION_TOKEN", "etcd-s3-session-token"),
-    ("AWS_REGION", "etcd-s3-region"),
-    (AWS_DEFAULT_REGION, "etcd-s3-region"),
-    ("AWS_ENDPOINT_URL_S3", "etcd-s3-endpoint"),
-    ("AWS_ENDPOINT_URL", "etcd-s3-endpoint"),
-    ("AWS_CA_BUNDLE", "etcd-s3-endpoint-ca"),
+    ("AWS_ACCESS_KEY_ID", options::ETCD_S3_ACCESS_KEY.name),
+    ("AWS_SECRET_ACCESS_KEY", options::ETCD_S3_SECRET_KEY.name),
+    ("AWS_SESSION_TOKEN", options::ETCD_S3_SESSION_TOKEN.name),
+    ("AWS_REGION", options::ETCD_S3_REGION.name),
+    (AWS_DEFAULT_REGION, options::ETCD_S3_REGION.name),
+    ("AWS_ENDPOINT_URL_S3", options::ETCD_S3_ENDPOINT.name),
+    ("AWS_ENDPOINT_URL", options::ETCD_S3_ENDPOINT.name),
+    ("AWS_CA_BUNDLE", options::ETCD_S3_ENDPOINT_CA.name),
 ];
 /// In AWS's tools, `AWS_REGION` has precedence, and the endpoint of a service over the general one.
 const AWS_DEFAULT_REGION: &str = "AWS_DEFAULT_REGION";
@@ -66,7 +66,8 @@ fn meant(name: &str) -> Option<&'static str> {
 
 /// The file configures the connection only; whether to upload, and retention, belong to the server's configuration.
 fn is_here(name: &str) -> bool {
-    const ELSEWHERE: [&str; 3] = ["etcd-s3-config-file", "etcd-s3-only", "etcd-s3-retention"];
+    const ELSEWHERE: [&str; 3] =
+        [options::ETCD_S3_CONFIG_FILE.name, options::ETCD_S3_ONLY.name, options::ETCD_S3_RETENTION.name];
     name.starts_with("etcd-s3-") && !ELSEWHERE.contains(&name)
 }
 
