@@ -53,8 +53,6 @@ const KNOWN: &[&str] = &[
     "control::api::status -> recovery::retired",
     "etcd::child <-> etcd::supervisor",
     "launcher <-> launcher::assemble",
-    "recovery::journal <-> recovery::workspace",
-    "recovery::stage -> launcher::preflight",
     "server::health <-> server::maintenance",
     "server::health <-> server::snapshots",
     "server::health <-> server::state",
