@@ -99,7 +99,7 @@ setup:
 setup-test:
 	packaging/setup.sh test
 
-# What is not to be had is skipped by the tests, and said there.
+# Tests skip etcd versions that are not available, and report that.
 matrix:
 	for minor in $(MINORS); do packaging/fetch-etcd.sh $$minor $(ETCDS)/$$minor || [ $$? = 3 ]; done
 
@@ -120,11 +120,11 @@ dist-test: embedded
 	packaging/setup.sh dist
 	packaging/dist.sh target/embedded/quorate target/dist/test
 
-# A small Debian that the tests boot; where it is not to be had they are skipped, and say so.
+# A small Debian that the tests boot; without it these tests are skipped and reported.
 test-root:
 	packaging/test-root.sh target/test-root || [ $$? = 3 ]
 
-# A second S3 for the tests; where it is not to be had they are skipped, and say so.
+# A second S3 for the tests; without it these tests are skipped and reported.
 moto:
 	packaging/moto.sh target/tools/moto || [ $$? = 3 ]
 

@@ -124,7 +124,7 @@ fn whole(node: &mut Node, snapshot: &Path) {
         took.push(begun.elapsed());
         assert!(status.success());
         fs::remove_file(node.server_dir().join("db/reset-flag")).unwrap();
-        for old in node.set_aside() {
+        for old in node.retire() {
             fs::remove_dir_all(old).unwrap();
         }
     }

@@ -106,7 +106,7 @@ fn transfers(store: &Store, node: &mut Node) {
         fs::remove_file(&to).unwrap();
         nix::unistd::sync();
         let (said, most) = dry_run(node, &format!("s3://{BUCKET}/prod/{name}"));
-        ours.extend(took(&said, "the snapshot is here, as it was uploaded"));
+        ours.extend(took(&said, "the snapshot is downloaded and matches its checksum"));
         memory.push(most);
     }
     row("download, checked and safe on disk: quorate", &ours, None, None);
@@ -130,13 +130,13 @@ fn dry_run(node: &Node, url: &str) -> (String, u64) {
     (fs::read_to_string(&log).unwrap(), peak.join().unwrap())
 }
 
-/// The most anonymous memory of a process until it is told to stop.
+/// The most anonymous memory of a process until it is stopped.
 fn watched(pid: i32) -> (std::thread::JoinHandle<u64>, Arc<AtomicBool>) {
     let stop = Arc::new(AtomicBool::new(false));
-    let told = stop.clone();
+    let report = stop.clone();
     let watching = std::thread::spawn(move || {
         let mut most = 0;
-        while !told.load(Ordering::Relaxed) {
+        while !report.load(Ordering::Relaxed) {
             most = status_field_of(pid, "RssAnon:").map_or(most, |now| now.max(most));
             std::thread::sleep(Duration::from_millis(20));
         }

@@ -76,7 +76,7 @@ fn large_database(node: &Node, megabytes: usize, wanted: impl Fn(&str) -> bool) 
 }
 
 fn set(node: &Node, how: &str) {
-    let times = || node.log().matches("reading the configuration anew").count();
+    let times = || node.log().matches("reloading the configuration").count();
     let before = times();
     fs::write(node.config_path(), settings(how == "copy")).unwrap();
     node.signal(Signal::SIGHUP);

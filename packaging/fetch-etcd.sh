@@ -3,10 +3,9 @@
 #
 #   fetch-etcd.sh any DIR      a supported one, from wherever it is nearest
 #   fetch-etcd.sh 3.5 DIR      one of that minor version
-#
-# Tried in this order: PATH; this machine's packages; newer Debian suites from this machine's own mirror (Debian only);
+# In this order: PATH; this machine's packages; newer Debian suites from this machine's own mirror (Debian only);
 # built from its Go modules (needs go); with QUORATE_ETCD_RELEASE=v3.x.y also the project's release archive, checked
-# against the checksums published with it. Exit 0: both are there; 3: not to be had here.
+# against the checksums published with it. Exit 0: both are in DIR; 3: not available here.
 # shellcheck disable=SC2317 # the functions are called through done_with
 set -eu
 
@@ -143,5 +142,5 @@ case $wanted in
     any) done_with from_go 3.6 ;;
     *) done_with from_go "$wanted" ;;
 esac
-say "no etcd $wanted is to be had here; install one, or name a release with QUORATE_ETCD_RELEASE=v3.x.y"
+say "etcd $wanted is not available here; install it, or set a release with QUORATE_ETCD_RELEASE=v3.x.y"
 exit 3

@@ -9,7 +9,7 @@
 # running installation was replaced or the message says what; 2 the settings below make no sense; 5 what was named is not there.
 #
 #   INSTALL_QUORATE_ARTIFACT       an executable, an archive of `make dist`, or the https:// address of one
-#   INSTALL_QUORATE_SHA256         what the SHA-256 of it must be; otherwise a file SHA256SUMS beside it is used. From an
+#   INSTALL_QUORATE_SHA256         its expected SHA-256; otherwise a file SHA256SUMS next to it is used. From an
 #                                  address one of the two is needed
 #   INSTALL_QUORATE_VERSION        the release to download if there is nothing else
 #   INSTALL_QUORATE_RELEASES       the address below which releases lie as vVERSION/quorate-VERSION-linux-MACHINE.tar.gz
@@ -205,7 +205,7 @@ case $artifact in
                     "set INSTALL_QUORATE_RELEASES, or INSTALL_QUORATE_ARTIFACT to the address of an archive"
             fetch "$INSTALL_QUORATE_RELEASES/v$INSTALL_QUORATE_VERSION/quorate-$INSTALL_QUORATE_VERSION-linux-$machine.tar.gz"
         else
-            fail 5 "there is no quorate beside this script, and none was named" \
+            fail 5 "there is no quorate next to this script, and none was specified" \
                 "build one (make build), or set INSTALL_QUORATE_ARTIFACT to an archive or INSTALL_QUORATE_VERSION to a release"
         fi
         ;;
@@ -268,7 +268,7 @@ if ! getent passwd "$user" >/dev/null; then
 fi
 env -i PATH="$PATH" "$trial" server --print-config --config "$work/check/config.yaml" >/dev/null 2>"$work/error" || {
     sed "s|$work/check|$etc|" "$work/error" >&2
-    fail 2 "quorate would not start with this configuration; nothing was installed" "mend it, and run this again"
+    fail 2 "quorate would not start with this configuration; nothing was installed" "fix it, and run this again"
 }
 
 # ---- Install
@@ -284,7 +284,7 @@ put() { # MODE FROM TO
     rm -f "$3.new"
     if ! { (umask 077 && cp "$2" "$3.new") && chmod "$1" "$3.new" && mv -f "$3.new" "$3"; }; then
         rm -f "$3.new"
-        fail 1 "cannot write $3" "see the line above; run this again when it is mended"
+        fail 1 "cannot write $3" "see the line above; fix the cause, and run this again"
     fi
     changed="$changed $3"
 }

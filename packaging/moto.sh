@@ -3,7 +3,7 @@
 #
 #   moto.sh DIR
 #
-# Exit 0: DIR/bin/moto_server is there; 3: not to be had here (no Python 3 with venv, no package index).
+# Exit 0: DIR/bin/moto_server is there; 3: not available here (no Python 3 with venv, no package index).
 set -eu
 
 dir=${1:?"usage: moto.sh DIR"}

@@ -3,7 +3,7 @@
 #
 #   test-root.sh DIR
 #
-# Exit 0: it is there; 3: not to be had here (no root, no Debian, no mirror).
+# Exit 0: it is there; 3: not available here (no root, no Debian, no mirror).
 set -eu
 
 dir=${1:?"usage: test-root.sh DIR"}

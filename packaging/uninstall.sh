@@ -48,7 +48,7 @@ if [ -z "$bin_dir" ]; then
 fi
 share=$(dirname "$bin_dir")/share
 
-# ---- Where the data is, while quorate can still tell
+# ---- Where the data is, while quorate is still installed
 
 # Known for certain, or not touched: the wrong directory must never be emptied.
 data=${QUORATE_DATA_DIR:-}
@@ -64,7 +64,7 @@ if [ -x "$bin_dir/quorate" ] && config=$("$bin_dir/quorate" server --print-confi
         is_certain=$data
     fi
 fi
-# The service may have been told otherwise than the files say.
+# The service may have other settings than the files.
 if [ -z "${QUORATE_DATA_DIR:-}" ] && grep -qs -e '--data-dir' -e 'QUORATE_DATA_DIR' "$systemd_dir/$unit" "$systemd_dir/$unit.d"/*.conf \
     /etc/default/quorate-server /etc/sysconfig/quorate-server "$etc/server.env"; then
     is_certain=
@@ -132,7 +132,7 @@ purged=''
 if [ -n "$keep" ]; then
     say "the data stays in $data"
 elif [ -z "$is_certain" ] && [ -n "$yes$purge" ]; then
-    fail 4 "where the data is cannot be told for certain (the configuration has a problem, or the service was given another one); no data was removed" \
+    fail 4 "cannot determine where the data is (the configuration is invalid, or the service uses another one); no data was removed" \
         "run this again with QUORATE_DATA_DIR=/where/it/is, if quorate-uninstall.sh is still there, or remove it by hand"
 elif [ ! -d "$data/server" ]; then
     say "there is no data in $data"

@@ -1,4 +1,4 @@
-//! Work beside the server, on threads of a lower priority: what etcd's clients wait for comes first.
+//! Background work on threads of a lower priority, so that etcd's clients come first; and its cancellation.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -9,12 +9,12 @@ use tokio::sync::{oneshot, watch};
 /// Of 19; the server has 0 (see nice(2)).
 const NICE: i32 = 10;
 
-/// Runs `work` on a thread of its own. What is awaited is an error if the thread could not be made, or was lost.
+/// Runs `work` on a separate thread. The returned receiver fails if the thread could not be created, or panicked.
 pub(super) fn spawn_low_priority<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> oneshot::Receiver<T> {
     let (done, result) = oneshot::channel();
-    // Without a thread the sender is dropped, and that is the error.
+    // Without a thread the sender is dropped, which is the error.
     let _ = std::thread::Builder::new().name("snapshot".into()).spawn(move || {
-        // On Linux this is the thread's alone, and that of threads it makes. If the system refuses, it is done all the same.
+        // On Linux this applies to this thread and its children only. Failures are ignored.
         let _ = rustix::process::nice(NICE);
         let _ = done.send(work());
     });
@@ -41,12 +41,12 @@ pub(crate) async fn blocking<T: Send + 'static>(
 #[derive(Clone, Debug)]
 pub struct JobControl {
     done: Arc<AtomicU64>,
-    is_broken_off: Arc<watch::Sender<bool>>,
+    is_cancelled: Arc<watch::Sender<bool>>,
 }
 
 impl Default for JobControl {
     fn default() -> Self {
-        Self { done: Arc::default(), is_broken_off: Arc::new(watch::Sender::new(false)) }
+        Self { done: Arc::default(), is_cancelled: Arc::new(watch::Sender::new(false)) }
     }
 }
 
@@ -61,13 +61,13 @@ impl JobControl {
     }
 
     pub fn cancel(&self) {
-        self.is_broken_off.send_replace(true);
+        self.is_cancelled.send_replace(true);
     }
 
     /// True if it is to end.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
-        *self.is_broken_off.borrow()
+        *self.is_cancelled.borrow()
     }
 
     /// The same as the answer of a progress callback.
@@ -77,6 +77,6 @@ impl JobControl {
 
     /// Returns when it is to end.
     pub async fn cancelled(&self) {
-        let _ = self.is_broken_off.subscribe().wait_for(|is_broken_off| *is_broken_off).await;
+        let _ = self.is_cancelled.subscribe().wait_for(|is_cancelled| *is_cancelled).await;
     }
 }

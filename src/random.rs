@@ -1,13 +1,10 @@
 //! Randomness from the kernel.
 
-/// Random bytes from the kernel. Not from the TLS library, whose own generator takes 50 ms to begin (measured), which a
-/// restart of a quorum's last member need not wait for.
-///
-/// # Errors
-/// If the kernel gives none.
+/// Random bytes from the kernel. The generator of the TLS library takes 50 ms to initialize (measured), too long for
+/// the restart of a member that the quorum needs.
 pub fn random<const LENGTH: usize>() -> std::io::Result<[u8; LENGTH]> {
     let mut bytes = [0; LENGTH];
-    // Up to 256 bytes come whole (getrandom(2)).
+    // Up to 256 bytes are returned completely (getrandom(2)).
     let count = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
     if count == LENGTH { Ok(bytes) } else { Err(std::io::Error::other("too few random bytes")) }
 }

@@ -1,13 +1,12 @@
-//! A value that must not be shown.
+//! Secret values.
 
 use std::fmt;
 
-/// A value that must not be shown: its `Debug` is a mask.
+/// A secret value: its `Debug` output is masked.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
 impl Secret {
-    /// Wraps a secret.
     #[must_use]
     pub fn new(text: String) -> Self {
         Self(text)

@@ -1,4 +1,4 @@
-//! Versions of etcd, and which of them quorate supports.
+//! Versions of etcd, and the range that quorate supports.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,9 +8,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// `major.minor.patch`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Version {
-    /// 3, so far.
+    /// Always 3 so far.
     pub major: u32,
-    /// Data formats and settings change with it.
+    /// The minor version: data formats and settings depend on it.
     pub minor: u32,
     pub patch: u32,
 }
@@ -44,7 +44,7 @@ impl fmt::Display for Version {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("it says `{0}`, which is no version of etcd")]
+#[error("`{0}` is not a version of etcd")]
 pub struct NotAVersion(String);
 
 impl NotAVersion {
@@ -61,7 +61,7 @@ impl NotAVersion {
 impl FromStr for Version {
     type Err = NotAVersion;
 
-    /// Reads `3.5.16`, also with a suffix such as `-rc.1` or `+git`, which is dropped.
+    /// Parses `3.5.16`, also with a suffix such as `-rc.1` or `+git`, which is dropped.
     fn from_str(text: &str) -> Result<Self, NotAVersion> {
         let plain = text.split(['-', '+']).next().unwrap_or_default();
         let mut parts = plain.split('.').map(str::parse::<u32>);
@@ -84,7 +84,7 @@ impl<'de> Deserialize<'de> for Version {
     }
 }
 
-/// The version in what `etcd --version` prints.
+/// The version in the output of `etcd --version`.
 pub fn of_banner(banner: &str) -> Result<Version, NotAVersion> {
     banner
         .lines()

@@ -68,7 +68,7 @@ fn value(number: u64, size: usize) -> Vec<u8> {
     text.into_bytes()
 }
 
-/// Fills the database with so many bytes of values.
+/// Fills the database with this many bytes of values.
 pub fn fill(node: &Node, bytes: usize) {
     const SIZE: usize = 6000;
     let runtime = tokio::runtime::Runtime::new().unwrap();

@@ -1,4 +1,4 @@
-//! Whatever bytes a database has, building a data directory from it ends, does not panic, and what it builds is whole.
+//! Building a data directory from any bytes ends, does not panic, and its result is good.
 
 #![no_main]
 
@@ -7,8 +7,8 @@ use std::io::Write as _;
 use libfuzzer_sys::fuzz_target;
 use quorate::boltdb::membership::Membership;
 use quorate::version::Version;
-use quorate::recovery::build::{self, Blueprint};
-use quorate::snapshot::aside::Course;
+use quorate::recovery::build::{self, DataDirSpec};
+use quorate::job::JobControl;
 use quorate::snapshot::file;
 use quorate::snapshot::verify::{self, Demands};
 
@@ -20,7 +20,7 @@ fuzz_target!(|bytes: &[u8]| {
     let Ok(opened) = file::open(snapshot.path()) else { return };
     let Ok(membership) = Membership::new(&[("n".into(), vec!["http://h:1".into()])], "t") else { return };
     let target = Version::new(3, 4 + u32::from(bytes.first().copied().unwrap_or(0) % 4), 0);
-    let blueprint = Blueprint { name: "n".into(), membership, target, raise: 1000, allow_empty: true };
+    let blueprint = DataDirSpec { name: "n".into(), membership, target, raise: 1000, allow_empty: true };
     let out = dir.path().join("out");
     if build::build(&opened, &out, &blueprint, &Course::default(), &mut |_, _| std::ops::ControlFlow::Continue(())).is_ok() {
         let built = verify::verify(&out.join("member/snap/db"), Demands { skip_hash: true }, &mut |_, _| std::ops::ControlFlow::Continue(()));

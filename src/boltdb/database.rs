@@ -315,8 +315,8 @@ pub(super) mod tests {
             ("checksum is wrong", page_at(1) + 60, &[9], page_at(1)),
             ("says that it is page", page_at(5), &[9], page_at(5)),
             ("neither branch nor leaf", page_at(5) + 8, &[4], page_at(5)),
-            ("does not begin where the one before it ends", page_at(5) + 10, &[0xff, 0xff], page_at(5)),
-            ("does not begin where the one before it ends", element_at(6, 1) + 4, &[0xff, 0xff], page_at(6)),
+            ("does not begin where the previous one ends", page_at(5) + 10, &[0xff, 0xff], page_at(5)),
+            ("does not begin where the previous one ends", element_at(6, 1) + 4, &[0xff, 0xff], page_at(6)),
             ("the table of a page is cut off", element_at(6, 1), &[2], page_at(6)),
             ("ends outside of the page", element_at(6, 1) + 12, &[0xff, 0xff], page_at(6)),
             // bbolt panics: zero-length inode key.

@@ -1,10 +1,9 @@
-//! The command line, read by clap's definitions and a little more strictly than clap does.
+//! Parses the command line with clap, a little more strictly.
 //!
-//! An empty value is a usage error for every option and positional that takes one: a shell variable that is not set, or a
-//! `$(…)` that printed nothing, must never look like an option that was not given. It is accepted only where the definition
-//! itself has an empty default, and in what is passed on to another program.
-//!
-//! clap's suggestions are kept where `config::suggest` would make them, too: it never leads to what destroys.
+//! An empty value is a usage error for every option and positional: an unset shell variable, or a `$(…)` without
+//! output, must never look like an omitted option. It is accepted only if the definition has an empty default, and in
+//! arguments that are passed to another program. clap's suggestions are kept only if `config::suggest` would make them,
+//! too, which never suggests anything destructive.
 
 use std::ffi::{OsStr, OsString};
 
@@ -16,13 +15,13 @@ use clap::{Arg, ArgMatches, Command, CommandFactory, FromArgMatches};
 use crate::config::{kubernetes, suggest};
 use crate::error::{Code, Diagnostic};
 
-/// A command line that clap does not accept, with clap's own message.
+/// A usage error, with clap's message.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(super) struct UsageError(String);
 
 impl UsageError {
-    /// What clap prints, without the parts that are for a terminal: the first line, and the usage.
+    /// The first line and the usage of clap's output.
     pub(super) fn of(error: &clap::Error) -> Self {
         let text = error.to_string();
         let message = text.lines().next().unwrap_or_default();
@@ -40,8 +39,8 @@ impl Diagnostic for UsageError {
     }
 }
 
-/// True if the result is to be printed as JSON. Also for a command line that clap does not accept, so that a program that asked for JSON
-/// can read why.
+/// True if the result is to be printed as JSON. Works for an invalid command line, too, so that a program that
+/// requested JSON can read the error.
 pub(super) fn asks_for_json(argv: &[OsString]) -> bool {
     let words = || argv.iter().map(|word| word.to_str().unwrap_or_default()).take_while(|word| *word != "--");
     let is_pair =
@@ -52,7 +51,7 @@ pub(super) fn asks_for_json(argv: &[OsString]) -> bool {
 /// Parses `argv` as `T` is defined.
 ///
 /// # Errors
-/// clap's, which knows how to print itself; also what asks for help or the version.
+/// clap's error; also for a request for help or the version.
 pub(super) fn parse<T: CommandFactory + FromArgMatches>(argv: &[OsString]) -> Result<T, clap::Error> {
     let mut command = T::command();
     let matches = command.try_get_matches_from_mut(argv).map_err(with_fair_suggestions)?;
@@ -60,7 +59,8 @@ pub(super) fn parse<T: CommandFactory + FromArgMatches>(argv: &[OsString]) -> Re
     T::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
 }
 
-/// Looks at every value of the subcommand, then of the command: what is global is seen in both, and belongs to the usage of the first.
+/// Checks the values of the subcommand, then of the command: global options occur in both, and belong to the usage of
+/// the subcommand.
 fn reject_empty_values(command: &mut Command, matches: &ArgMatches) -> Result<(), clap::Error> {
     if let Some((name, matches)) = matches.subcommand()
         && let Some(command) = command.find_subcommand_mut(name)
@@ -81,7 +81,7 @@ fn reject_empty_values(command: &mut Command, matches: &ArgMatches) -> Result<()
     }
 }
 
-/// White space alone is no value of an option. A positional may be a key of etcd's, which may be a space.
+/// White space alone is not a valid option value. A positional may be an etcd key, which may be a space.
 fn is_empty(argument: &Arg, value: &OsStr) -> bool {
     value.is_empty() || (!argument.is_positional() && value.to_str().is_some_and(|text| text.trim().is_empty()))
 }
@@ -95,13 +95,13 @@ fn no_value(command: &mut Command, argument: String) -> clap::Error {
     let mut error = clap::Error::new(ErrorKind::InvalidValue).with_cmd(command);
     error.insert(ContextKind::InvalidArg, ContextValue::String(argument));
     error.insert(ContextKind::InvalidValue, ContextValue::String(String::new()));
-    let tip = "the value is empty: is a variable of the shell not set, or did a $(command) print nothing?";
+    let tip = "the value is empty: is a shell variable not set, or did a $(command) print nothing?";
     error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![StyledStr::from(tip)]));
     error.insert(ContextKind::Usage, ContextValue::StyledStr(usage));
     error
 }
 
-/// Takes out what only looks alike, and says what is known of flags of k3s and RKE2.
+/// Removes bad suggestions, and explains flags of k3s and RKE2.
 fn with_fair_suggestions(mut error: clap::Error) -> clap::Error {
     let wrong =
         [ContextKind::InvalidArg, ContextKind::InvalidSubcommand].into_iter().find_map(|kind| match error.get(kind) {
@@ -137,8 +137,7 @@ fn of_kubernetes(flag: &str) -> Option<String> {
         return Some(kubernetes::CLUSTER_INIT_NOTE.into());
     }
     let instead = kubernetes::counterpart(flag).map(|ours| format!("here it is `--{ours}`"));
-    instead
-        .or_else(|| kubernetes::is_key(flag).then(|| format!("`--{flag}` is about Kubernetes and means nothing here")))
+    instead.or_else(|| kubernetes::is_key(flag).then(|| format!("`--{flag}` is for Kubernetes and has no effect here")))
 }
 
 /// `--data-dir <PATH>` is `data-dir`.
@@ -152,7 +151,7 @@ mod tests {
     use super::*;
     use crate::cli::Cli;
 
-    /// Every subcommand with the words that lead to it.
+    /// Every subcommand with its path.
     fn commands(command: &Command, path: &[String], found: &mut Vec<(Vec<String>, Command)>) {
         found.push((path.to_vec(), command.clone()));
         for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
@@ -221,7 +220,7 @@ mod tests {
     fn the_command_line_suggests_nothing_that_destroys() {
         for (line, expected, never) in [
             ("quorate|server|--cluster-init", Some("is not needed and does nothing"), "reset"),
-            ("quorate|server|--cluster-domain=x", Some("is about Kubernetes"), "reset"),
+            ("quorate|server|--cluster-domain=x", Some("is for Kubernetes"), "reset"),
             ("quorate|server|--cluster", None, "reset"),
             ("quorate|server|--new", None, "new-cluster"),
             ("quorate|server|--new-node", None, "new-cluster"),

@@ -1,5 +1,5 @@
-//! Completion in shells: the scripts, and the answers to what they ask, which are made from the definitions of the command line
-//! and from the snapshots on this node.
+//! Shell completion: the scripts, and the candidates, which come from the clap definitions and the snapshots on this
+//! node.
 
 use std::ffi::OsStr;
 
@@ -19,9 +19,9 @@ use crate::plan::select::LATEST;
 use crate::snapshot::list;
 use crate::text::age;
 
-/// The variable by which a shell's script asks.
+/// The environment variable with which the script requests candidates.
 const VARIABLE: &str = "_QUORATE_COMPLETE";
-/// More names than this help nobody.
+/// Maximum number of snapshot names.
 const MAX_NAMES: usize = 200;
 
 /// `quorate completion`.
@@ -67,8 +67,8 @@ fn with_snapshot_names(command: Command) -> Command {
         .mut_subcommand("server", |server| server.mut_arg(CLUSTER_RESET_RESTORE_PATH.name, |arg| arg.add(complete())))
 }
 
-/// `latest`, and the names of the snapshots on this node that begin like `current`, the newest first. A configuration or directory
-/// that cannot be read gives none.
+/// `latest`, and the names of the snapshots on this node that begin with `current`, the newest first. An unreadable
+/// configuration or directory yields none.
 fn names(current: &OsStr) -> Vec<CompletionCandidate> {
     let Some(current) = current.to_str() else { return Vec::new() };
     let given = RawOptions::from_environment();

@@ -30,13 +30,13 @@ pub(super) fn run(given: &RawOptions, args: &Args) -> Result<Exit, AppError> {
     let request = MaintenanceRequest { wait: args.wait };
     let done: Defragmented = call_server(&config, "/v1/defrag", &request, "quorate status", |_, _, _| {})?;
     if !output::structured(&done, args.output)? {
-        output::print_stdout(&told(&done))?;
+        output::print_stdout(&summary(&done))?;
     }
     Ok(Exit::Done)
 }
 
-/// What it came to, in words.
-pub(super) fn told(done: &Defragmented) -> String {
+/// The result as text.
+pub(super) fn summary(done: &Defragmented) -> String {
     let Defragmented { before, after, took_ms, is_disarmed, .. } = done;
     let seconds = took_ms / 1000;
     let mut text = format!(
@@ -46,7 +46,7 @@ pub(super) fn told(done: &Defragmented) -> String {
         format_bytes(after.file)
     );
     if *is_disarmed {
-        text.push_str("the alarm NOSPACE was taken back; etcd takes writes again\n");
+        text.push_str("the alarm NOSPACE was disarmed; etcd accepts writes again\n");
     }
     text
 }

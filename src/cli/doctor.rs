@@ -1,4 +1,4 @@
-//! `quorate doctor`: every check of a server on this node in one table, with what to do about what is wrong.
+//! `quorate doctor`: all checks of the server on this node in one table, with remedies.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -29,12 +29,12 @@ pub(super) struct Args {
     /// Output format
     #[arg(long, short, value_enum, default_value_t)]
     output: Format,
-    /// Leave object storage out
+    /// Skip the checks of object storage
     #[arg(long)]
     no_s3: bool,
 }
 
-/// How long the running server may take to tell its status.
+/// The timeout of the status request.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(10);
 /// Where the second column begins.
 const COLUMN: usize = 14;

@@ -1,4 +1,4 @@
-//! `quorate env`: what etcdctl needs to know, as shell variables. For `eval "$(quorate env)"`.
+//! `quorate env`: the settings of etcdctl as shell variables, for `eval "$(quorate env)"`.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -21,13 +21,13 @@ Examples:
   etcdctl endpoint status -w table")]
 pub(super) struct Args {}
 
-/// How long the launcher may take to answer; etcd itself may be fine without it.
+/// The timeout of the launcher; etcd may be fine without it.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How to reach this server's etcd as a client.
+/// How clients reach this server's etcd.
 pub(super) struct Access {
     pub(super) endpoint: String,
-    /// The etcd that runs, if it does.
+    /// The running etcd, if any.
     pub(super) etcd_binary: Option<PathBuf>,
     pub(super) authority: PathBuf,
     pub(super) certificate: PathBuf,
@@ -35,17 +35,16 @@ pub(super) struct Access {
 }
 
 impl Access {
-    /// From the running server, whose ports may have been given on its command line; from the configuration if it does not
-    /// run.
+    /// From the running server, whose ports may be set on its command line; else from the configuration.
     pub(super) fn find(config: &Config) -> Result<Self, AppError> {
         let data = DataDir::new(&config.data_dir);
         let (endpoint, etcd_binary) = match block_on(status::fetch(&data, REQUEST_TIMEOUT))? {
             Ok(status) => (status.local_client_url, Some(PathBuf::from(status.etcd.binary))),
-            // One that hangs is no reason not to look at etcd, rather the opposite.
+            // If the launcher hangs, access to etcd is even more important.
             Err(error @ (ControlError::NotRunning(_) | ControlError::NoAnswer { .. })) => {
                 let url = Addresses::local_client_url(config);
                 let so = match error {
-                    ControlError::NotRunning(_) => "there may be nothing at",
+                    ControlError::NotRunning(_) => "etcd may not be running at",
                     _ => "but etcd itself may be fine; trying",
                 };
                 output::print_stderr(&format!("quorate: warning: {error}; {so} {url}\n"));
@@ -63,7 +62,7 @@ impl Access {
         })
     }
 
-    /// As flags of etcdctl, without their dashes, and the variables that mean the same.
+    /// Flags of etcdctl, without dashes, with their variables.
     pub(super) fn settings(&self) -> [(&'static str, String); 4] {
         [
             ("endpoints", self.endpoint.clone()),
@@ -74,7 +73,7 @@ impl Access {
     }
 }
 
-/// The variable of etcdctl's that means the same as its flag.
+/// The environment variable of an etcdctl flag.
 pub(super) fn variable(flag: &str) -> String {
     format!("ETCDCTL_{}", flag.to_uppercase())
 }

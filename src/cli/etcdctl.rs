@@ -1,6 +1,5 @@
-//! `quorate etcdctl`: the real etcdctl with this server's address and certificates.
-//!
-//! It takes the place of this process, so standard input, output and the exit code are its own.
+//! `quorate etcdctl`: the real etcdctl with this server's address and certificates. It replaces this process (exec), so
+//! standard input, output and the exit code are those of etcdctl.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -14,8 +13,8 @@ use crate::datadir::DataDir;
 use crate::error::{AppError, Code, Diagnostic, Exit};
 use crate::etcd::binary;
 
-/// Runs the etcdctl inside quorate, beside etcd-binary, or in PATH. From the first argument that is not quorate's, or from `--`
-/// on, everything is passed to etcdctl.
+/// Runs the etcdctl inside quorate, next to etcd-binary, or in PATH. All arguments after quorate's options, or after
+/// `--`, are passed to etcdctl.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -42,20 +41,20 @@ impl Diagnostic for CannotRun {
 }
 
 pub(super) fn run(given: &RawOptions, args: &Args) -> Result<Exit, AppError> {
-    // It may put and delete.
+    // It may change data.
     let config = locate(given, Intent::Write)?;
     let data = DataDir::new(&config.data_dir);
     let access = Access::find(&config)?;
-    // The server's own etcd may have been named on its command line.
+    // The etcd of the server may be set on its command line.
     let etcd = access.etcd_binary.as_deref().or(config.etcd.binary.as_deref());
     let program = binary::find_etcdctl(etcd, &data)?;
     let mut command = Command::new(&program.path);
     let is_given = |flag: &str| own_arguments(&args.args).any(|arg| is_flag(arg, flag));
     let is_identity_given = is_given("cert") || is_given("key");
     for (flag, value) in access.settings() {
-        // etcdctl refuses a flag whose variable is set too, and the flag that the user gives must win.
+        // etcdctl rejects a flag whose variable is also set, and the user's flag must win.
         command.env_remove(variable(flag));
-        // A certificate goes with its key.
+        // Certificate and key belong together.
         let is_overridden = is_given(flag) || (is_identity_given && matches!(flag, "cert" | "key"));
         if !is_overridden {
             command.arg(format!("--{flag}={value}"));
@@ -66,7 +65,7 @@ pub(super) fn run(given: &RawOptions, args: &Args) -> Result<Exit, AppError> {
     Err(CannotRun { path: program.path.display().to_string(), source }.into())
 }
 
-/// The words that may be options: after `--` there are only keys and values.
+/// The arguments that may be options: after `--` there are only keys and values.
 fn own_arguments(args: &[OsString]) -> impl Iterator<Item = &OsString> {
     args.iter().take_while(|arg| *arg != "--")
 }

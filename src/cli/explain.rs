@@ -1,4 +1,4 @@
-//! `quorate explain`: what an error code means, and what to do about it. docs/errors.md is made by `quorate explain`.
+//! `quorate explain`: explains an error code. docs/errors.md is the output of `quorate explain`.
 
 use std::fmt::Write as _;
 
@@ -15,16 +15,16 @@ Examples:
   quorate explain data-lost
   quorate explain | less")]
 pub(super) struct Args {
-    /// The code, as the line `code:` of an error or `quorate status` shows it
+    /// The code in the line `code:` of an error, or in `quorate status`
     ///
-    /// Without it: all codes, as the table of docs/errors.md
+    /// Without it, prints all codes, as in docs/errors.md
     code: Option<String>,
     /// Output format
     #[arg(long, short, value_enum, default_value_t)]
     output: Format,
 }
 
-/// What `-o json` prints. Fields are added, never renamed.
+/// The `-o json` output. Fields are added, never renamed.
 #[derive(Debug, Serialize)]
 struct Explanation {
     code: Code,
@@ -40,7 +40,7 @@ impl From<Code> for Explanation {
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("there is no error code {given}")]
+#[error("unknown error code {given}")]
 struct NoSuchCode {
     given: String,
     similar: Option<&'static str>,
@@ -114,7 +114,7 @@ mod tests {
 
     #[test]
     fn the_page_of_error_codes_is_that_of_the_table() {
-        assert_eq!(include_str!("../../docs/errors.md"), markdown(), "make it with: quorate explain > docs/errors.md");
+        assert_eq!(include_str!("../../docs/errors.md"), markdown(), "update it: quorate explain > docs/errors.md");
     }
 
     #[test]

@@ -1,21 +1,20 @@
-//! The configuration for a verb other than `server`, and what its mistakes mean to the verb.
+//! Loads the configuration for a command other than `server`, and decides whether its errors are fatal.
 
 use crate::cli::output;
 use crate::config::{self, Config, Loaded, Origin, Problem, RawOptions, options};
 use crate::error::AppError;
 use crate::host::HostFacts;
 
-/// What a verb does to what it finds. Each verb has to say it.
+/// The access of a command to data. Every command declares it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Intent {
-    /// It reads only. At three in the morning a broken file must not keep anyone from looking: mistakes are reported, and what
-    /// can be made of the rest is used.
+    /// Read-only. A broken configuration must not prevent diagnosis: errors are reported, and the valid rest is used.
     Read,
-    /// It writes or deletes: never in a directory that was guessed, nor by rules of which some could not be read.
+    /// Writes or deletes: never in a guessed directory, nor with incomplete rules.
     Write,
 }
 
-/// The configuration. With mistakes in it, an error for what writes or deletes, and a warning for what reads.
+/// The configuration. Errors in it are fatal for commands that write or delete, and a warning for others.
 pub(super) fn locate(given: &RawOptions, intent: Intent) -> Result<Config, AppError> {
     let Loaded { config, tentative, resolved, .. } = config::load_for_command(given, &HostFacts::observe());
     let errors = match config {
@@ -28,13 +27,13 @@ pub(super) fn locate(given: &RawOptions, intent: Intent) -> Result<Config, AppEr
     let guess =
         if resolved.is_set(&options::DATA_DIR) { "" } else { ", which is a guess: the configuration may name another" };
     output::print_stderr(&format!(
-        "quorate: warning: the configuration has mistakes; looking in {}{guess}\n{problems}",
+        "quorate: warning: the configuration has errors; reading {}{guess}\n{problems}",
         config.data_dir.display()
     ));
     Ok(config)
 }
 
-/// A flag that was typed just now is a usage error. Which file was named says nothing about what is in it.
+/// An invalid flag is a usage error; `--config` itself is not the problem.
 fn is_typed(problem: &Problem) -> bool {
     matches!(&problem.origin, Origin::CommandLine(name) if name != options::CONFIG)
 }

@@ -1,4 +1,4 @@
-//! Manual pages, made from the same definitions as the command line.
+//! Manual pages, generated from the clap definitions.
 
 use std::path::{Path, PathBuf};
 
@@ -13,7 +13,7 @@ use crate::error::{AppError, Exit};
 /// `quorate man`, for packages.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Directory to write into; made if it is not there
+    /// Output directory; created if it does not exist
     dir: PathBuf,
 }
 
@@ -27,7 +27,7 @@ const EXIT_STATUS: [(&str, &str); 8] = [
     ("2", "usage or configuration"),
     ("3", "the data directory is in use"),
     ("4", "refused to protect data"),
-    ("5", "something that was named does not exist"),
+    ("5", "a named file, snapshot or program does not exist"),
     ("6", "the server is not running or not reachable"),
     ("75", "busy, try again"),
 ];
@@ -59,7 +59,7 @@ fn collect(name: &str, command: &Command, names: &mut Vec<String>) {
     }
 }
 
-/// The page of a command, and those of its verbs.
+/// The page of a command, and those of its subcommands.
 fn page(name: &str, command: &Command, names: &[String], dir: &Path) -> Result<(), AppError> {
     let text = render(name, command, names).map_err(output::OutputError)?;
     durable::write_file(&dir.join(format!("{name}.1")), &text, READABLE)?;
@@ -71,7 +71,7 @@ fn page(name: &str, command: &Command, names: &[String], dir: &Path) -> Result<(
 
 fn render(name: &str, command: &Command, names: &[String]) -> std::io::Result<Vec<u8>> {
     let mut text = Vec::new();
-    // A short word in the middle of the head: the names of pages are long.
+    // A short title in the page header: the names of pages are long.
     let man = Man::new(command.clone().name(name.to_owned()));
     let version = concat!("quorate ", env!("CARGO_PKG_VERSION"));
     Roff::new().control("TH", [name, "1", "", version, "quorate"]).to_writer(&mut text)?;
@@ -110,7 +110,7 @@ fn render(name: &str, command: &Command, names: &[String]) -> std::io::Result<Ve
     Ok(text)
 }
 
-/// The page above, those below, and those beside it; the program's own has all of its verbs.
+/// The parent page, subcommands and siblings; the main page has all subcommands.
 fn see_also(name: &str, names: &[String]) -> Vec<String> {
     let parent = |page: &str| -> Option<String> {
         names.iter().filter(|other| page.starts_with(&format!("{other}-"))).max_by_key(|other| other.len()).cloned()

@@ -1,7 +1,7 @@
-//! Takes secrets out of what `ps` shows of this process: its argument list and its environment.
+//! Hides secrets in the output of `ps`: in the argument list and the environment of this process.
 //!
-//! The kernel reads both from this process's memory, so they are overwritten there, through /proc/self/mem. Where that is
-//! not possible nothing is lost but the masking; prefer `token-file`.
+//! The kernel reads both from the memory of the process, so they are overwritten there, through /proc/self/mem. If that
+//! fails, only the masking is missing; prefer `token-file`.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Seek as _, SeekFrom, Write as _};
@@ -30,7 +30,7 @@ pub(super) fn secrets() {
     if in_arguments.is_empty() && in_environment.is_empty() {
         return;
     }
-    // An error leaves things as they are, see above.
+    // Errors are ignored, see above.
     let _ = overwrite(&in_arguments, &in_environment);
 }
 
@@ -43,7 +43,7 @@ fn entries(bytes: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
     })
 }
 
-/// Where the values of `flags` are: `--flag=value` and `--flag`, `value`.
+/// The positions of the values of `flags`: `--flag=value` and `--flag`, `value`.
 fn secret_ranges(arguments: &[u8], flags: &[String]) -> Vec<(usize, usize)> {
     let mut ranges = Vec::new();
     let mut is_value = false;
@@ -63,7 +63,7 @@ fn secret_ranges(arguments: &[u8], flags: &[String]) -> Vec<(usize, usize)> {
     ranges
 }
 
-#[allow(clippy::disallowed_methods, reason = "this is memory, not a file of ours")]
+#[allow(clippy::disallowed_methods, reason = "this is memory, not a file")]
 fn overwrite(in_arguments: &[(usize, usize)], in_environment: &[(usize, usize)]) -> io::Result<()> {
     let stat = procfs::process::Process::myself().and_then(|process| process.stat()).map_err(io::Error::other)?;
     let mut memory: File = OpenOptions::new().write(true).open("/proc/self/mem")?;

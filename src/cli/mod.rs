@@ -1,7 +1,7 @@
-//! What a person types and reads. One file a verb; nothing is decided here.
+//! The command line interface: one file for each command, without decisions.
 //!
-//! Data goes to standard output, talk to standard error. The options that are also keys of the configuration come from the
-//! table in `config::options`; clap's derive knows the verbs and what only they take.
+//! Data goes to standard output, messages to standard error. Options that are also configuration keys come from the
+//! table in `config::options`; clap's derive defines the commands and their other arguments.
 
 mod arguments;
 mod completion;
@@ -86,7 +86,7 @@ enum Verb {
     Man(manual::Args),
 }
 
-/// Everything: reads the command line, does it, reports, and gives the exit code.
+/// Runs the program: parses the command line, executes it, reports errors, and returns the exit code.
 pub fn run(argv: impl Iterator<Item = OsString>) -> ExitCode {
     // Before anything can overwrite it.
     environment::all();
@@ -101,7 +101,7 @@ pub fn run(argv: impl Iterator<Item = OsString>) -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return ExitCode::from(unparsed(&error, is_json) as u8),
     };
-    // Before the secrets in it are overwritten.
+    // Before its secrets are overwritten.
     let global = RawOptions::from_environment().overridden_by(cli.global.given());
     mask::secrets();
     let done = match cli.verb {
@@ -127,7 +127,7 @@ pub fn run(argv: impl Iterator<Item = OsString>) -> ExitCode {
     }
 }
 
-/// Prints what clap says of a command line that it does not accept, or the help or version that was asked for.
+/// Prints clap's usage error, or the requested help or version.
 fn unparsed(error: &clap::Error, is_json: bool) -> Exit {
     if !error.use_stderr() {
         let _ = error.print();
@@ -152,7 +152,7 @@ mod tests {
         Cli::command().debug_assert();
     }
 
-    /// ux section 2: examples on each page, short help without the options of S3, and those under one name, last, in the long help.
+    /// Every help page has examples; the short help omits the options of S3, which come last in the long help.
     #[test]
     fn the_pages_of_the_snapshot_verbs_have_examples_and_no_flood_of_options() {
         let mut command = Cli::command();

@@ -1,7 +1,7 @@
-//! The option table as clap arguments, and what the command line says about them.
+//! Converts the option table into clap arguments, and collects their values.
 //!
-//! The environment is read elsewhere (`config::texts`): clap would take a variable for something that was typed, in usage
-//! lines and where it decides whether to print the help, and would take an empty one for a value.
+//! The environment is read elsewhere (`config::raw`): clap would treat a variable like a typed argument, in usage lines
+//! and when it decides whether to print the help, and an empty one like a value.
 
 use std::path::PathBuf;
 
@@ -10,7 +10,7 @@ use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 use crate::config::options::{Arity, CONFIG, CONFIG_VARIABLE, DEFAULT_CONFIG, Kind, OPTIONS, Scope, Spec};
 use crate::config::{Origin, RawOptions};
 
-/// The options that every verb takes.
+/// The options of every command.
 #[derive(Clone, Debug, Default)]
 pub(super) struct GlobalOptions(RawOptions);
 
@@ -25,24 +25,24 @@ impl GlobalOptions {
 pub(super) struct ServerOptions(RawOptions);
 
 impl ServerOptions {
-    /// Joined with the global ones and the environment, and before both.
+    /// Merged with the global options and the environment, with precedence over both.
     pub(super) fn joined(&self, global: RawOptions) -> RawOptions {
         global.overridden_by(self.0.clone())
     }
 }
 
-/// The options of `quorate etcd-snapshot`, for each of its verbs.
+/// The options of every `quorate etcd-snapshot` subcommand.
 #[derive(Clone, Debug, Default)]
 pub(super) struct S3Options(RawOptions);
 
 impl S3Options {
-    /// Joined with the global ones and the environment, and before both.
+    /// Merged with the global options and the environment, with precedence over both.
     pub(super) fn joined(&self, global: RawOptions) -> RawOptions {
         global.overridden_by(self.0.clone())
     }
 }
 
-/// `etcd-s3-bucket` without `etcd-`, as RKE2 has them, too.
+/// `etcd-s3-bucket` without `etcd-`, as in RKE2.
 pub(super) fn short_name(spec: &'static Spec) -> Option<&'static str> {
     spec.name.strip_prefix("etcd-").filter(|_| spec.scope == Scope::Snapshots)
 }
@@ -62,7 +62,7 @@ fn argument(spec: &'static Spec) -> Arg {
     let argument =
         if spec.scope == Scope::Global { argument.global(true).help_heading("Global options") } else { argument };
     match (spec.kind, spec.arity) {
-        // `--debug`, and `--debug=false` against a file that says yes.
+        // `--debug`, and `--debug=false` to override a file.
         (Kind::Switch, _) => argument.num_args(0..=1).require_equals(true).default_missing_value("true"),
         (_, Arity::One) => argument.action(ArgAction::Set),
         (_, Arity::Commas | Arity::Words) => argument.action(ArgAction::Append),
@@ -138,11 +138,11 @@ impl FromArgMatches for GlobalOptions {
 
 impl Args for S3Options {
     fn augment_args(command: Command) -> Command {
-        // The sections of the help are in the order of their first options: these many come last.
+        // The sections of the help are in the order of their first options: these come last.
         let command = GlobalOptions::augment_args(command);
         let options = OPTIONS.iter().filter(|spec| spec.scope == Scope::Snapshots).map(|spec| {
             let argument = argument(spec).global(true).help_heading("Object storage (S3)").hide_short_help(true);
-            // Under one name in the help, and under both on the command line.
+            // One name in the help, both on the command line.
             match short_name(spec) {
                 Some(short) => argument.long(short).alias(spec.name),
                 None => argument,
@@ -167,7 +167,7 @@ impl FromArgMatches for S3Options {
     }
 }
 
-/// Where an option of a server is offered.
+/// The commands that have an option of the server.
 const OF_SERVERS: [Scope; 2] = [Scope::Server, Scope::Snapshots];
 
 impl Args for ServerOptions {

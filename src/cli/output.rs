@@ -1,4 +1,4 @@
-//! How verbs print: data on standard output, talk on standard error, tables that fit 80 columns.
+//! Output of commands: data on standard output, messages on standard error, tables that fit 80 columns.
 
 use std::io::{self, Write as _};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,12 +14,12 @@ use crate::host::stderr_is_journal;
 use crate::terminal::Stderr;
 use crate::text::{escape_json, is_control};
 
-/// How long standard error may take.
+/// The timeout of writing to standard error.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
-/// Tables are for terminals of this many columns.
+/// The default terminal width in columns.
 pub(super) const WIDTH: usize = 80;
 
-/// What `-o` takes.
+/// The values of `-o`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(super) enum Format {
     /// For people.
@@ -33,7 +33,7 @@ pub(super) enum Format {
 
 /// No runtime.
 #[derive(Debug, thiserror::Error)]
-#[error("the system gives no thread or no poller")]
+#[error("cannot create a thread or poller")]
 pub(super) struct RuntimeError(#[source] pub(super) io::Error);
 
 impl Diagnostic for RuntimeError {
@@ -42,7 +42,7 @@ impl Diagnostic for RuntimeError {
     }
 }
 
-/// What was asked for could not be printed.
+/// The result could not be printed.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot write to standard output")]
 pub(super) struct OutputError(#[source] pub(super) io::Error);
@@ -53,17 +53,17 @@ impl Diagnostic for OutputError {
     }
 }
 
-/// Writes to standard output. A reader that went away (`| head`) is no failure; a full disk under a redirection is.
+/// Writes to standard output. A closed pipe (`| head`) is not an error; a full disk under a redirection is.
 pub(super) fn print_stdout(text: &str) -> Result<(), OutputError> {
     write_stdout(text.as_bytes())
 }
 
-/// As [`data`], of what was done: with `-q` that nothing failed says it.
+/// Like [`print_stdout`], for reports of success, which `-q` suppresses.
 pub(super) fn print_result(text: &str) -> Result<(), OutputError> {
     if is_quiet() { Ok(()) } else { print_stdout(text) }
 }
 
-/// As [`data`], of anything.
+/// Like [`print_stdout`], for bytes.
 pub(super) fn write_stdout(bytes: &[u8]) -> Result<(), OutputError> {
     let mut out = io::stdout();
     match out.write_all(bytes).and_then(|()| out.flush()) {
@@ -72,15 +72,15 @@ pub(super) fn write_stdout(bytes: &[u8]) -> Result<(), OutputError> {
     }
 }
 
-/// Nothing but results and failures is printed.
+/// `-q`: print only results and failures.
 static QUIET: AtomicBool = AtomicBool::new(false);
 
-/// From now on nothing but results and failures is printed.
+/// Prints only results and failures from now on.
 pub(super) fn be_quiet() {
     QUIET.store(true, Ordering::Relaxed);
 }
 
-/// True if nothing but results and failures is to be printed.
+/// True if only results and failures are printed.
 pub(super) fn is_quiet() -> bool {
     QUIET.load(Ordering::Relaxed)
 }
@@ -88,30 +88,29 @@ pub(super) fn is_quiet() -> bool {
 /// Failures are printed as JSON.
 static FAILURES_AS_JSON: AtomicBool = AtomicBool::new(false);
 
-/// From now on failures are printed as JSON, one object a line, for the program that reads the result.
+/// Prints failures as JSON from now on, one object per line.
 pub(super) fn print_failures_as_json() {
     FAILURES_AS_JSON.store(true, Ordering::Relaxed);
 }
 
-/// Writes a failure to standard error: as JSON for a program, otherwise for people.
+/// Writes a failure to standard error, as JSON or text.
 pub(super) fn failure(failure: &AppError) {
     let as_json = FAILURES_AS_JSON.load(Ordering::Relaxed);
     print_stderr(&if as_json { failure.json_line() } else { failure.report() });
 }
 
-/// As [`talk`], of what is worth knowing and can be left out.
+/// Like [`print_stderr`], for notes, which `-q` suppresses.
 pub(super) fn note(text: &str) {
     if !is_quiet() {
         print_stderr(text);
     }
 }
 
-/// Writes to standard error, and gives up after a while: a pipe that is full and that nobody reads must not keep the program
-/// from ending.
+/// Writes to standard error with a timeout: a full pipe without a reader must not prevent the program from ending.
 pub(super) fn print_stderr(text: &str) {
     let (done, written) = mpsc::channel();
     let text = if stderr_is_journal() {
-        // What a person is told on standard error is worth an operator's attention.
+        // Messages on standard error deserve attention.
         text.lines().map(|line| format!("<3>{line}\n")).collect()
     } else {
         text.to_owned()
@@ -125,14 +124,14 @@ pub(super) fn print_stderr(text: &str) {
     }
 }
 
-/// Columns that `text` takes on a terminal.
+/// The display width of `text`.
 pub(super) fn width(text: &str) -> usize {
-    // Colors take no columns.
+    // Colors have no width.
     console::strip_ansi_codes(text).width()
 }
 
-/// Breaks `text` between words so that no line is longer than `width`, which includes an indent of all lines but the first;
-/// the first begins at the indent too, behind what is there already. A longer word stays whole.
+/// Wraps `text` at `width` columns, including the indent of all lines but the first, which begins at the indent, too.
+/// Longer words are not broken.
 pub(super) fn wrap_text(text: &str, indent: usize, width: usize) -> String {
     let mut lines = vec![String::new()];
     for word in text.split_whitespace() {
@@ -148,7 +147,8 @@ pub(super) fn wrap_text(text: &str, indent: usize, width: usize) -> String {
     lines.join(&format!("\n{:indent$}", ""))
 }
 
-/// A line that fits the terminal, if standard output is one: broken between words, and longer words lose their middle.
+/// Fits a line to the terminal, if standard output is one: wrapped between words; longer words are shortened in the
+/// middle.
 pub(super) fn fitted(line: &str) -> String {
     columns().map_or_else(|| line.to_owned(), |columns| fitted_to(line, columns))
 }
@@ -163,7 +163,7 @@ fn fitted_to(line: &str, columns: usize) -> String {
     wrap_text(&words.join(" "), INDENT, columns)
 }
 
-/// The beginning of `text`, if it is longer than `width` columns.
+/// Truncates `text` to `width` columns.
 pub(super) fn truncate(text: &str, width: usize) -> String {
     if self::width(text) <= width {
         return text.to_owned();
@@ -171,7 +171,7 @@ pub(super) fn truncate(text: &str, width: usize) -> String {
     format!("{}…", beginning(text, width.saturating_sub(1)))
 }
 
-/// Both ends of `text`, if it is longer than `width` columns: more of the second one.
+/// Truncates `text` to `width` columns in the middle, keeping more of the end.
 pub(super) fn truncate_middle(text: &str, width: usize) -> String {
     if self::width(text) <= width {
         return text.to_owned();
@@ -182,21 +182,21 @@ pub(super) fn truncate_middle(text: &str, width: usize) -> String {
     format!("{beginning}…{}", end(text, rest))
 }
 
-/// As much of the beginning of `text` as fits `room` columns.
+/// The beginning of `text` that fits `room` columns.
 fn beginning(text: &str, room: usize) -> &str {
     let fits = |(at, c): &(usize, char)| self::width(&text[..at + c.len_utf8()]) <= room;
     let last = text.char_indices().take_while(fits).last();
     &text[..last.map_or(0, |(at, c)| at + c.len_utf8())]
 }
 
-/// As much of the end of `text` as fits `room` columns.
+/// The end of `text` that fits `room` columns.
 fn end(text: &str, room: usize) -> &str {
     let fits = |(at, _): &(usize, char)| self::width(&text[*at..]) <= room;
     let first = text.char_indices().rev().take_while(fits).last();
     &text[first.map_or(text.len(), |(at, _)| at)..]
 }
 
-/// How many columns the terminal has, if standard output is one.
+/// The width of the terminal, if standard output is one.
 pub(super) fn columns() -> Option<usize> {
     let size = rustix::termios::tcgetwinsize(io::stdout()).ok()?;
     Some(usize::from(size.ws_col)).filter(|columns| *columns > 0)
@@ -207,7 +207,7 @@ pub(super) fn plural(count: usize, word: &str) -> String {
     if count == 1 { format!("{count} {word}") } else { format!("{count} {word}s") }
 }
 
-/// Prints `value` as JSON or YAML; `false` if the format is a table, which the verb makes itself.
+/// Prints `value` as JSON or YAML; `false` if the format is a table, which the command prints itself.
 pub(super) fn structured(value: &impl Serialize, format: Format) -> Result<bool, OutputError> {
     let json = || escape_json(&serde_json::to_string_pretty(value).unwrap_or_default()) + "\n";
     match format {
@@ -215,7 +215,7 @@ pub(super) fn structured(value: &impl Serialize, format: Format) -> Result<bool,
         Format::Json => print_stdout(&json())?,
         Format::Yaml => {
             let yaml = serde_yaml::to_string(value).unwrap_or_default();
-            // JSON is YAML, too, and can escape what YAML prints as it is.
+            // JSON is valid YAML, and escapes more characters.
             let is_plain = yaml.chars().all(|c| c == '\n' || !is_control(c));
             print_stdout(&if is_plain { yaml } else { json() })?;
         }

@@ -1,4 +1,5 @@
-//! How far long work is: a bar with bytes, rate and time left on a terminal, a line now and then without one.
+//! Progress of long operations: a bar with bytes, rate and remaining time on a terminal, otherwise a line from time to
+//! time.
 
 use std::io::IsTerminal as _;
 use std::time::{Duration, Instant};
@@ -10,18 +11,18 @@ use crate::clock;
 use crate::terminal::Drawn;
 use crate::text::format_bytes;
 
-/// Without a terminal, how often to say something.
+/// The interval of lines without a terminal.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
-/// How often a bar is drawn again.
+/// The redraw interval of a bar.
 const REDRAW: Duration = Duration::from_millis(250);
-/// What is done may take so many columns: the rest of the line fits 80 then.
+/// Maximum width of the label, so that the line fits 80 columns.
 const MAX_NAME_COLUMNS: usize = 30;
-/// While it is known how much there is to do.
+/// The style with a known total.
 const MEASURED: &str = "{msg} [{wide_bar}] {bytes}/{total_bytes} {bytes_per_sec} {eta} left";
-/// While it is not.
+/// The style without a known total.
 const UNMEASURED: &str = "{msg} …";
 
-/// Shows how much of something is done.
+/// Shows the progress of an operation.
 pub(super) struct Progress {
     what: String,
     drawn: Option<Drawn>,
@@ -29,7 +30,7 @@ pub(super) struct Progress {
     said: Instant,
 }
 
-/// A template that does not parse is a mistake that a test finds; the usual bar is no disaster.
+/// A test ensures that the template parses; otherwise use the default bar.
 fn style(template: &str) -> ProgressStyle {
     let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
     style.progress_chars("=> ")
@@ -40,14 +41,14 @@ impl Progress {
         let drawn = (std::io::stderr().is_terminal() && !output::is_quiet()).then(|| {
             let drawn = Drawn::new(style(UNMEASURED));
             drawn.bar().set_message(output::truncate(what, MAX_NAME_COLUMNS));
-            // What comes between two drawings is not lost.
+            // Updates between two drawings are not lost.
             drawn.bar().enable_steady_tick(REDRAW);
             drawn
         });
         Self { what: what.to_owned(), drawn, is_measured: false, said: clock::monotonic() }
     }
 
-    /// The same of something else, once that comes.
+    /// Continues with another operation.
     pub(super) fn set_of(&mut self, what: &str, done: u64, all: u64) {
         if !what.is_empty() && self.what != what {
             what.clone_into(&mut self.what);
@@ -90,7 +91,7 @@ mod tests {
 
     use super::*;
 
-    /// A terminal of 80 columns that keeps what is drawn.
+    /// A terminal of 80 columns that records the output.
     #[derive(Clone, Debug, Default)]
     struct Screen(Arc<Mutex<String>>);
 

@@ -1,4 +1,4 @@
-//! Asks the server on this node to do something that takes a while.
+//! Sends a long-running request to the server on this node.
 
 use std::time::Duration;
 
@@ -12,12 +12,12 @@ use crate::control::client;
 use crate::datadir::DataDir;
 use crate::error::{AppError, Code, Diagnostic, ErrorReport};
 
-/// The server says something every half second.
+/// The server sends an event every half second.
 const STALL: Duration = Duration::from_secs(60);
 
-/// The server ended without a last word.
+/// The stream ended without a result.
 #[derive(Debug, thiserror::Error)]
-#[error("the server broke off; whether it did what it was asked is not known")]
+#[error("lost the connection to the server; the outcome is unknown")]
 struct OutcomeUnknown {
     look: &'static str,
 }
@@ -32,8 +32,8 @@ impl Diagnostic for OutcomeUnknown {
     }
 }
 
-/// Asks, and waits for the result. `progress` is told how much is done, of how much; `look` is the command that shows what became of it if
-/// the server does not say so.
+/// Sends a request, and waits for the result. `progress` receives the bytes done and the total; `look` is the command
+/// that shows the outcome if the server does not report it.
 pub(super) fn call_server<T: DeserializeOwned>(
     config: &Config,
     path: &str,
@@ -47,7 +47,7 @@ pub(super) fn call_server<T: DeserializeOwned>(
         match serde_json::from_slice(line) {
             Ok(Event::Progress(what, done, all)) => progress(&what, done, all),
             Ok(Event::Done(result)) => last = Some(Ok(result)),
-            Ok(Event::Failed(told)) => last = Some(Err(told)),
+            Ok(Event::Failed(report)) => last = Some(Err(report)),
             Err(_) => {}
         }
     }))??;

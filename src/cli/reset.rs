@@ -1,4 +1,4 @@
-//! What a person is told of a reset or restore: progress, and one clear paragraph at the end.
+//! Output of a reset or restore: progress, and a summary at the end.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -25,7 +25,7 @@ impl Diagnostic for FlagsRequireReset {
     }
 
     fn next_step(&self) -> Option<String> {
-        Some("say --cluster-reset too, or leave them out".into())
+        Some("add --cluster-reset, or omit them".into())
     }
 }
 
@@ -63,7 +63,7 @@ pub(super) fn print_report(report: &RecoveryReport, asked: &ResetOptions, format
         });
         output::print_stderr(&format!("{line}\n"));
     } else {
-        // Apart from the log lines before it.
+        // Separated from the log lines before it.
         output::print_stderr(&format!("\n{text}"));
     }
     Ok(Exit::Done)
@@ -113,21 +113,20 @@ fn print_done(report: &RecoveryReport) -> String {
         });
     }
     if !report.cleared_alarms.is_empty() {
-        line(format!("Alarms that were in the data are cleared: {}.", report.cleared_alarms.join(", ")));
+        line(format!("Cleared alarms: {}.", report.cleared_alarms.join(", ")));
     }
     for note in &report.notes {
         line(format!("Note: {note}."));
     }
     if let Some(old) = &report.old {
-        line(format!("The data from before is kept in {}. Undo: quorate server --undo-reset", path(old)));
+        line(format!("The previous data is kept in {}. Undo: quorate server --undo-reset", path(old)));
     }
     if let Some(net) = &report.pre_restore_snapshot {
         line(format!("A snapshot of it is {}", path(net)));
     }
     if report.members_before > 1 && act != OperationKind::Undo {
         line(
-            "The other servers are not members any more. On each of them stop quorate and move its server/db/etcd away before it joins this \
-             one; until then, leave them stopped."
+            "The other servers are not members any more. On each of them stop quorate and move its server/db/etcd away before it joins this one; until then, keep them stopped."
                 .into(),
         );
     }

@@ -10,8 +10,8 @@ use crate::launcher::reload::ConfigReloader;
 use crate::logging;
 use crate::recovery::report::ResetOptions;
 
-/// Starts etcd under the data directory and supervises it until SIGTERM or SIGINT; SIGHUP reloads the configuration. Each option is
-/// also a key of the configuration file and an environment variable, except those that are meant for one run.
+/// Starts etcd under the data directory and supervises it until SIGTERM or SIGINT; SIGHUP reloads the configuration.
+/// Each option is also a key of the configuration file and an environment variable, except one-time actions.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -24,7 +24,7 @@ pub(super) struct Args {
     /// Print the effective configuration and the source of each value, then exit
     #[arg(long)]
     print_config: bool,
-    /// Return to the data from before the last reset or restore, then exit
+    /// Return to the data before the last reset or restore, then exit
     #[arg(long, conflicts_with_all = ["cluster-reset", "cluster-reset-restore-path"])]
     undo_reset: bool,
     /// With --cluster-reset or --undo-reset: show what would be done, without changing anything
@@ -33,7 +33,7 @@ pub(super) struct Args {
     /// With --cluster-reset-restore-path: accept a raw copy of `member/snap/db` (no trailing hash)
     #[arg(long)]
     skip_hash_check: bool,
-    /// With --cluster-reset-restore-path: restore a snapshot even if it holds no keys
+    /// With --cluster-reset-restore-path: restore a snapshot even if it has no keys
     #[arg(long)]
     allow_empty: bool,
     /// With --cluster-reset: do not take a snapshot of the existing data first
@@ -84,7 +84,7 @@ pub(super) fn run(global: RawOptions, args: &Args) -> Result<Exit, AppError> {
     } else {
         runtime.block_on(launcher::run(config, ConfigReloader { given, running: resolved, logging })).map(|()| None)
     };
-    // Nothing that is still running matters any more.
+    // Running threads do not matter any more.
     runtime.shutdown_background();
     drop(last_lines);
     match done {

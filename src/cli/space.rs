@@ -24,13 +24,13 @@ use crate::snapshot::live::{PinnedDatabase, PinnedDatabaseError};
 use crate::snapshot::usage::{self, Share, Usage};
 use crate::text::{escape_control, format_bytes};
 
-/// How long the launcher may take to say where its etcd is.
+/// The timeout of the status request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 /// Where the second column begins.
 const COLUMN: usize = 13;
 
-/// Shows how much of the database keys, history and free pages use, and which prefixes use the most. With --free: compacts the
-/// history, returns the free pages to the disk, and disarms the alarm NOSPACE if there is room again.
+/// Shows how much of the database keys, history and free pages use, and which prefixes use the most. With --free:
+/// compacts the history, returns the free pages to the disk, and disarms NOSPACE if there is space again.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -52,7 +52,7 @@ pub(super) struct Args {
     output: Format,
 }
 
-/// What takes the space. Fields are added, never renamed.
+/// The space usage. Fields are added, never renamed.
 #[derive(Debug, Serialize)]
 struct Report {
     size: u64,
@@ -89,9 +89,9 @@ impl Prefix {
 /// The live database cannot be read.
 #[derive(Debug, thiserror::Error)]
 enum SpaceError {
-    #[error("what is in the database cannot be told")]
+    #[error("cannot read the database")]
     Damaged(#[source] ReadError),
-    #[error("the reading was lost")]
+    #[error("internal error: a worker thread panicked")]
     Lost,
     /// The keys alone are too many.
     #[error("the database is still at its quota: {} of {}; the alarm stays", format_bytes(*size), format_bytes(*quota))]
@@ -109,9 +109,9 @@ impl Diagnostic for SpaceError {
 
     fn next_step(&self) -> Option<String> {
         Some(match self {
-            Self::Damaged(_) => "quorate etcd-snapshot save, which checks all of it, and journalctl -u quorate-server -e".into(),
+            Self::Damaged(_) => "run quorate etcd-snapshot save, which checks the whole database, and see journalctl -u quorate-server -e".into(),
             Self::Lost => "try again".into(),
-            Self::StillFull { .. } => "delete keys (quorate space shows which take the most; deleting works in spite of the alarm) \
+            Self::StillFull { .. } => "delete keys (quorate space shows which use the most; deleting works in spite of the alarm) \
                                        and run quorate space --free again, or raise etcd-quota-backend-bytes and restart"
                 .into(),
         })
@@ -129,10 +129,10 @@ pub(super) fn run(given: &RawOptions, args: &Args) -> Result<Exit, AppError> {
         let mut client =
             EtcdClient::connect(&data, &status.local_client_url).await.map_err(PinnedDatabaseError::Stream)?;
         let size = client.size().await.map_err(PinnedDatabaseError::Stream)?;
-        // As they are now: the status may be some seconds old.
+        // Current values: the status may be some seconds old.
         let alarms = client.source().await.map(|source| source.alarms);
         let live = PinnedDatabase::pin(&mut client, &data).await?;
-        // The connection lives on this thread's runtime and keeps the pages; the reading is done beside it.
+        // The connection lives on this thread's runtime and pins the pages; another thread reads them.
         let read = tokio::task::spawn_blocking(move || {
             let usage = usage::measure(&live, live.size()).map_err(SpaceError::Damaged);
             live.check().map(|()| usage)
@@ -151,11 +151,11 @@ fn free(config: &Config, args: &Args) -> Result<Exit, AppError> {
     let request = MaintenanceRequest { wait: args.wait };
     let freed: Reclaimed = call_server(config, "/v1/free", &request, "quorate space", |_, _, _| {})?;
     if !output::structured(&freed, args.output)? {
-        let what = if freed.is_compacted { "history was given up" } else { "there was no history to give up" };
+        let what = if freed.is_compacted { "old revisions were removed" } else { "there were no old revisions" };
         output::print_stdout(&format!(
             "compacted at revision {}: {what}\n{}",
             freed.compact_revision,
-            told(&freed.defragmented)
+            summary(&freed.defragmented)
         ))?;
     }
     let done = &freed.defragmented;
@@ -201,7 +201,7 @@ fn table(report: &Report) -> String {
     row(
         "database",
         format!(
-            "{} of quota {quota}; {} of it is free pages, which defragmenting gives back",
+            "{} of quota {quota}; {} of it are free pages, which defragmentation reclaims",
             format_bytes(report.size),
             format_bytes(unused)
         ),
@@ -212,7 +212,7 @@ fn table(report: &Report) -> String {
     row(
         "history",
         format!(
-            "{} older values and deletions with {}, {since}; compacting gives them up",
+            "{} older values and deletions with {}, {since}; compaction removes them",
             report.records - report.keys,
             format_bytes(report.bytes - report.key_bytes)
         ),
@@ -233,7 +233,7 @@ fn table(report: &Report) -> String {
         let _ = writeln!(text, "{:<32} {bytes:>10} {records:>10} {keys:>10} {key_bytes:>10}", truncate(name, 32));
     }
     if report.alarms.iter().any(|alarm| alarm == "NOSPACE") {
-        text.push_str("\nnext: quorate space --free (compacts, defragments, takes the alarm back)\n");
+        text.push_str("\nnext: quorate space --free (compacts, defragments, disarms the alarm)\n");
     }
     text
 }

@@ -30,11 +30,11 @@ pub(super) struct Args {
     output: Format,
 }
 
-/// How long the launcher may take: it answers at once unless it hangs.
+/// The timeout of the launcher, which answers at once unless it hangs.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 /// Where the second column begins.
 const COLUMN: usize = 13;
-/// Below this a certificate is worth a word.
+/// Certificates with fewer days left are marked.
 const FEW_DAYS: u64 = 30;
 
 pub(super) fn run(given: &RawOptions, args: &Args) -> Result<Exit, AppError> {
@@ -47,20 +47,20 @@ pub(super) fn run(given: &RawOptions, args: &Args) -> Result<Exit, AppError> {
 }
 
 /// The status of the server that runs on `data`.
-pub(super) async fn fetch(data: &DataDir, patience: Duration) -> Result<Status, ControlError> {
-    let body = client::get(data, "/v1/status", patience).await?;
+pub(super) async fn fetch(data: &DataDir, timeout: Duration) -> Result<Status, ControlError> {
+    let body = client::get(data, "/v1/status", timeout).await?;
     serde_json::from_slice(&body).map_err(|error| ControlError::NoAnswer {
         path: data.root().to_path_buf(),
         source: std::io::Error::other(error),
     })
 }
 
-/// In a color of its own, if standard output is a terminal and `NO_COLOR` is not set.
+/// Colored, if standard output is a terminal and `NO_COLOR` is not set.
 fn painted(text: &str, style: &Style) -> String {
     style.apply_to(text).to_string()
 }
 
-/// A time in the local zone, and how long ago it was.
+/// A local time, and its age.
 fn past(rfc3339: &str) -> String {
     let now = clock::unix_seconds(clock::now());
     match clock::parse_rfc3339(rfc3339) {
@@ -69,7 +69,7 @@ fn past(rfc3339: &str) -> String {
     }
 }
 
-/// A time in the local zone, and in how long it is.
+/// A local time, and the time until then.
 fn future(rfc3339: &str) -> String {
     let now = clock::unix_seconds(clock::now());
     match clock::parse_rfc3339(rfc3339) {
@@ -78,7 +78,7 @@ fn future(rfc3339: &str) -> String {
     }
 }
 
-/// What rehearsals of a restore found, and when the next one is due.
+/// The results of restore drills, and when the next one is due.
 fn drilled(drill: &Drills) -> String {
     let last = match &drill.last {
         None => "none yet".to_owned(),
@@ -151,7 +151,7 @@ impl Rows {
 
     fn snapshots(&mut self, snapshots: &Snapshots) {
         let last = snapshots.last_good.as_ref().map_or_else(
-            || "none that is known to be good".into(),
+            || "no good snapshot known".into(),
             |last| {
                 format!("last good {}, revision {}, {}", past(&last.created), last.revision, format_bytes(last.size))
             },
@@ -167,7 +167,7 @@ impl Rows {
         }
         let Some(s3) = &snapshots.s3 else { return };
         let last = s3.last.as_ref().map_or_else(
-            || "nothing was uploaded yet".to_owned(),
+            || "nothing uploaded yet".to_owned(),
             |last| format!("last {}, revision {}, {}", past(&last.created), last.revision, format_bytes(last.size)),
         );
         self.row("s3", format!("{}: {last}", escape_control(&s3.place)));
@@ -191,8 +191,7 @@ impl Rows {
         }
         let etcd = &status.etcd;
         if etcd.restarts > 0 || etcd.last_exit.is_some() {
-            let last =
-                etcd.last_exit.as_deref().map(|exit| format!("; it last exited with {exit}")).unwrap_or_default();
+            let last = etcd.last_exit.as_deref().map(|exit| format!("; last exit: {exit}")).unwrap_or_default();
             self.row("restarts", format!("{}{last}", etcd.restarts));
         }
         if let Some(first) = status.certificates.iter().min_by_key(|certificate| certificate.days_left) {

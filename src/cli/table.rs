@@ -1,4 +1,4 @@
-//! Tables for people: columns without borders, by display width, shortened where a terminal is too narrow.
+//! Text tables: columns without borders, by display width, shortened on a narrow terminal.
 
 use std::fmt::Write as _;
 
@@ -6,22 +6,22 @@ use crate::cli::output;
 
 /// Between columns.
 const GAP: usize = 2;
-/// A column is shortened to no less.
+/// Minimum width of a shortened column.
 const MIN_COLUMNS: usize = 12;
 
-/// On which side the cells of a column are.
+/// The alignment of a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Align {
     Left,
     Right,
 }
 
-/// What a cell may lose if there is too little room.
+/// How a cell may be shortened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Shorten {
     /// Nothing.
     Never,
-    /// Its middle: both ends tell something.
+    /// In the middle: both ends are significant.
     Middle,
 }
 
@@ -48,7 +48,7 @@ impl Column {
     }
 }
 
-/// The rows below the names of the columns, or without those. Nothing if they do not fit `columns` of a terminal, however much is shortened.
+/// Formats the rows, with or without a header. `None` if they do not fit into `columns` even when shortened.
 pub(super) fn table(head: &[Column], rows: &[Vec<String>], with_head: bool, columns: Option<usize>) -> Option<String> {
     let names = head.iter().map(|column| column.name.to_owned()).collect();
     let mut rows: Vec<Vec<String>> = with_head.then_some(names).into_iter().chain(rows.iter().cloned()).collect();

@@ -1,4 +1,4 @@
-//! `quorate version`: what this executable is, and which etcd it carries.
+//! `quorate version`: the versions of this executable and of the etcd inside it.
 
 use serde::Serialize;
 
@@ -18,11 +18,11 @@ pub(super) struct Args {
     output: Format,
 }
 
-/// What `-o json` prints. Fields are added, never renamed.
+/// The `-o json` output. Fields are added, never renamed.
 #[derive(Debug, Serialize)]
 struct Versions {
     version: &'static str,
-    /// The commit that it was built from, where the build was told.
+    /// The commit that it was built from, if known.
     commit: Option<&'static str>,
     etcd: Option<Embedded>,
 }

@@ -14,7 +14,7 @@ use crate::version::Version;
 
 /// The file is there and cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot read {}, which remembers the cluster of this data directory", path.display())]
+#[error("cannot read {}, the record of this data directory's cluster", path.display())]
 pub struct ClusterRecordUnreadable {
     path: PathBuf,
     source: RecordError,
@@ -31,8 +31,7 @@ impl Diagnostic for ClusterRecordUnreadable {
         }
         let path = self.path.display();
         Some(format!(
-            "bring it back from a backup. If db/etcd/member is there and whole, `mv {path} {path}.bad` also lets it start; \
-             without that data, a start would then begin an empty cluster"
+            "restore it from a backup. If db/etcd/member is intact, `mv {path} {path}.bad` also lets it start; without that data, a start would then begin an empty cluster"
         ))
     }
 }
@@ -106,15 +105,12 @@ pub enum RecordOutcome {
     Unreadable(ClusterRecordUnreadable),
 }
 
-/// What is recorded beside what the member says.
+/// The recorded facts that the member does not report.
 #[derive(Clone, Debug)]
 pub struct RecordInput {
     pub data: DataDir,
-    /// The epoch of the cluster.
     pub epoch: u64,
-    /// This server's member name.
     pub member_name: String,
-    /// The etcd that runs.
     pub etcd_version: Version,
 }
 

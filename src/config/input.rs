@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pipe_that_nobody_writes_is_given_up() {
+    fn a_pipe_without_a_writer_times_out() {
         let dir = tempfile::tempdir().unwrap();
         let error = read_pipe(&pipe(&dir), Duration::from_millis(50)).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);

@@ -1,8 +1,9 @@
 //! The keys of k3s' and RKE2's configuration files that are about Kubernetes.
 //!
-//! Those files are brought to quorate because their keys about etcd mean the same here. The others are known by name, so that one
-//! line can say which to remove, and nobody is led to an option that only looks alike. From `k3s server --help`, `k3s agent --help`,
-//! `rke2 server --help` and `rke2 agent --help` (1.18 to 1.34), hidden and deprecated flags included.
+//! Those files are brought to quorate because their keys about etcd mean the same here. The others are known by name,
+//! so that one line can say which to remove, and no user is misled by an option that only looks alike. From `k3s server
+//! --help`, `k3s agent --help`, `rke2 server --help` and `rke2 agent --help` (1.18 to 1.34), hidden and deprecated
+//! flags included.
 
 use crate::config::suggest::kebab;
 
@@ -135,7 +136,7 @@ const COUNTERPARTS: &[(&str, &str)] = &[
 /// k3s' word for the first server of a cluster.
 pub const CLUSTER_INIT: &str = "cluster-init";
 pub const CLUSTER_INIT_NOTE: &str =
-    "`cluster-init` is not needed and does nothing: a server without data begins a cluster by itself";
+    "`cluster-init` is not needed and does nothing: a server without data begins a cluster automatically";
 
 /// True for a key that is about Kubernetes.
 #[must_use]

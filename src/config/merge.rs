@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_key_leads_to_what_it_means_and_never_to_what_destroys() {
+    fn an_unknown_key_suggests_what_it_means_and_never_to_what_destroys() {
         for (text, expected) in [
             ("etcd-snapshot-cron: x", Some("etcd-snapshot-schedule-cron")),
             ("etcd-s3-insecure-skip-verify: true", Some("etcd-s3-skip-ssl-verify")),

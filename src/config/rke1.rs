@@ -167,7 +167,7 @@ impl Translated {
             Parsed::As(value) => Some((value, node.line)),
             Parsed::NotSet => None,
             Parsed::Wrong => {
-                self.problem(node.line, format!("`{name}` requirement {requirement}, not `{}`", escape_control(text)));
+                self.problem(node.line, format!("`{name}` must be {requirement}, not `{}`", escape_control(text)));
                 None
             }
         }

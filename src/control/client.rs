@@ -1,4 +1,4 @@
-//! Asks the launcher of this node, over its socket.
+//! The client of the control API, over the socket of this node's launcher.
 
 use std::io;
 use std::path::PathBuf;
@@ -14,34 +14,20 @@ use crate::control::socket;
 use crate::datadir::DataDir;
 use crate::error::{Code, Diagnostic};
 
-/// How large it may be, in bytes.
+/// The maximum size of a response, in bytes.
 const MAX_RESPONSE_BYTES: usize = 16 << 20;
 
-/// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
-    /// Nobody listens.
     #[error("no quorate server runs on the data directory {}", .0.display())]
     NotRunning(PathBuf),
-    /// We may not ask.
     #[error("the control socket under {} may only be used by its owner", .0.display())]
     NotAllowed(PathBuf),
-    /// It broke off, or took too long.
+    /// The connection failed or timed out.
     #[error("the quorate server on {} does not answer", path.display())]
-    NoAnswer {
-        /// The data directory.
-        path: PathBuf,
-        /// What happened.
-        source: io::Error,
-    },
-    /// It answered with an error.
+    NoAnswer { path: PathBuf, source: io::Error },
     #[error("the quorate server answered {status}: {text}")]
-    Refused {
-        /// HTTP status.
-        status: u16,
-        /// What it said.
-        text: String,
-    },
+    Refused { status: u16, text: String },
 }
 
 impl Diagnostic for ControlError {
@@ -56,7 +42,7 @@ impl Diagnostic for ControlError {
 
     fn next_step(&self) -> Option<String> {
         match self {
-            Self::NotRunning(_) => Some("start it (systemctl start quorate-server), or name its --data-dir".into()),
+            Self::NotRunning(_) => Some("start it (systemctl start quorate-server), or set its --data-dir".into()),
             Self::NotAllowed(_) => Some("run this as root, or as the user that runs the server".into()),
             Self::NoAnswer { .. } => Some("see its log: journalctl -u quorate-server -e".into()),
             Self::Refused { .. } => None,
@@ -64,15 +50,12 @@ impl Diagnostic for ControlError {
     }
 }
 
-/// GETs `path` from the launcher on `data`, within a time; the body of a 200.
-///
-/// # Errors
-/// If nobody runs there, or the answer is not a 200.
-pub async fn get(data: &DataDir, path: &str, patience: Duration) -> Result<Bytes, ControlError> {
+/// GETs `path` from the launcher on `data` with a timeout; returns the body of a 200.
+pub async fn get(data: &DataDir, path: &str, timeout: Duration) -> Result<Bytes, ControlError> {
     let root = data.root().to_path_buf();
     let stream = connect(data).await?;
     let no_answer = |source| ControlError::NoAnswer { path: root.clone(), source };
-    let (status, body) = request(stream, path, patience).await.map_err(no_answer)?;
+    let (status, body) = request(stream, path, timeout).await.map_err(no_answer)?;
     if status == StatusCode::OK { Ok(body) } else { Err(refused(status, &body)) }
 }
 
@@ -81,10 +64,8 @@ fn refused(status: StatusCode, body: &[u8]) -> ControlError {
     ControlError::Refused { status: status.as_u16(), text }
 }
 
-/// POSTs `body` to `path` and passes each line of the answer on, until the answer ends. No line may take longer than `stall`.
-///
-/// # Errors
-/// If nobody runs there, or the answer is not a 200, or breaks off.
+/// POSTs `body` to `path` and passes on each line of the response. `stall` is the timeout of a line. # Errors If no
+/// server is running, the response is not a 200, or the connection fails.
 pub async fn post(
     data: &DataDir,
     path: &str,
@@ -121,7 +102,7 @@ pub async fn post(
             }
         }
         if waiting.len() > MAX_RESPONSE_BYTES {
-            return Err(no_answer(io::Error::other("the answer is too long")));
+            return Err(no_answer(io::Error::other("the response is too long")));
         }
     }
     driven.abort();
@@ -137,11 +118,8 @@ async fn connect(data: &DataDir) -> Result<tokio::net::UnixStream, ControlError>
     })
 }
 
-/// One HTTP/1.1 GET over a stream, within a time.
-///
-/// # Errors
-/// If the exchange breaks off or takes longer.
-pub async fn request<S>(stream: S, path: &str, patience: Duration) -> io::Result<(StatusCode, Bytes)>
+/// One HTTP/1.1 GET over a stream, with a timeout.
+pub async fn request<S>(stream: S, path: &str, timeout: Duration) -> io::Result<(StatusCode, Bytes)>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -160,7 +138,7 @@ where
         driven.abort();
         Ok((status, body))
     };
-    match tokio::time::timeout(patience, exchange).await {
+    match tokio::time::timeout(timeout, exchange).await {
         Ok(done) => done,
         Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut)),
     }

@@ -1,7 +1,7 @@
 //! Serves the connections of a listener: a bounded number at a time, each for a bounded time.
 //!
-//! Any local user reaches the port for monitoring. So whoever connects and says nothing keeps nobody out: the oldest connection without a
-//! request makes room for a new one.
+//! Any local user can connect to the monitoring port, so idle connections must not block others: the oldest connection
+//! without a request is closed for a new one.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -15,14 +15,13 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::task::{AbortHandle, JoinSet};
 
-/// So many connections are served at a time on each listener.
+/// Maximum number of connections on each listener.
 const MAX_CONNECTIONS: usize = 64;
-/// A request's head has come after this long, or never comes.
+/// The timeout of a request head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 
 struct Connection {
     task: AbortHandle,
-    /// Its request has come.
     has_asked: Arc<AtomicBool>,
 }
 
@@ -45,15 +44,14 @@ pub(super) async fn accept<L: Listener>(mut listener: L, router: Router, longest
             .keep_alive(false)
             .serve_connection(TokioIo::new(stream), service);
         let task = tasks.spawn(async move {
-            // What a client does wrong is its own affair.
+            // Errors of a client are ignored.
             let _ = tokio::time::timeout(longest, served).await;
         });
         open.push_back(Connection { task, has_asked });
     }
 }
 
-/// Sees to it that there are fewer than [`MOST`]: the oldest one that has not asked for anything is closed, or one that is served is waited
-/// for.
+/// Ensures that there are fewer than [`MOST`]: closes the oldest connection without a request, or waits for one to end.
 async fn make_room(tasks: &mut JoinSet<()>, open: &mut VecDeque<Connection>) {
     loop {
         while tasks.try_join_next().is_some() {}

@@ -1,7 +1,7 @@
-//! The control API: what the launcher serves, and the client that the commands on this node use.
+//! The control API: the routes of the launcher, and the client for commands on this node.
 //!
-//! HTTP over `S/quorate.sock` (0600, in a 0700 directory: whoever reaches it is the owner of the data), and the parts that
-//! monitoring needs on a loopback port. A route is a file in `routes/`; policy is elsewhere.
+//! HTTP over `S/quorate.sock` (0600, in a 0700 directory: only the owner of the data can connect), and the routes for
+//! monitoring on a loopback port. A route is a file in `routes/`; decisions are made elsewhere.
 
 pub mod api;
 pub mod client;
@@ -24,16 +24,16 @@ use rights::Listener;
 
 pub use socket::SocketError;
 
-/// A client that has not read its answer after this long is dropped.
+/// The timeout of sending a response.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
-/// Nothing that the owner asks for takes longer than a day.
+/// The timeout of a request over the socket.
 const STREAM_TIMEOUT: Duration = Duration::from_secs(86_400);
-/// How often it is checked that the socket is still in its place.
+/// The interval of checks that the socket still exists.
 const SOCKET_CHECK: Duration = Duration::from_secs(2);
-/// The socket is made again at most so many times: who removes it for ever is told no more.
+/// Maximum number of times that a removed socket is created again.
 const MAX_SOCKETS: usize = 16;
 
-/// What the control API listens on.
+/// The listeners of the control API.
 #[derive(Debug)]
 pub struct Listeners {
     socket: UnixListener,
@@ -41,10 +41,8 @@ pub struct Listeners {
 }
 
 impl Listeners {
-    /// Binds the socket, and takes over the port for monitoring.
-    ///
-    /// # Errors
-    /// If something that is not ours is in the place of the socket, or the system refuses.
+    /// Binds the socket, and takes over the monitoring port. # Errors If a foreign file is in the place of the socket,
+    /// or binding fails.
     pub fn bind(data: &DataDir, monitoring: StdTcpListener) -> Result<Self, SocketError> {
         let failed = |source| SocketError::Bind { path: data.socket(), source };
         let monitoring =
@@ -53,12 +51,11 @@ impl Listeners {
     }
 }
 
-/// Serves until dropped.
 pub async fn serve(listeners: Listeners, shared: Arc<ServerState>) {
     let monitoring = rights::router(Listener::Monitoring, &shared);
     let socket = rights::router(Listener::Socket, &shared);
     let again = bind_again(&shared.data, socket.clone());
-    // Only the owner reaches the socket, and snapshots and defragmentations take as long as they take.
+    // Only the owner can connect to the socket, and snapshots and defragmentations may take long.
     tokio::join!(
         accept(listeners.monitoring, monitoring, REQUEST_TIMEOUT),
         accept(listeners.socket, socket, STREAM_TIMEOUT),
@@ -66,22 +63,22 @@ pub async fn serve(listeners: Listeners, shared: Arc<ServerState>) {
     );
 }
 
-/// A socket that was removed from its directory is bound again, so that commands still reach this server. Never returns.
+/// Binds a removed socket again, so that commands still reach this server. Never returns.
 async fn bind_again(data: &DataDir, router: Router) {
     let mut sockets = tokio::task::JoinSet::new();
     loop {
         tokio::time::sleep(SOCKET_CHECK).await;
         while sockets.try_join_next().is_some() {}
-        // Without the lock there it is nobody's directory, or another server's.
+        // Without the lock there, it is not the directory of this server.
         if sockets.len() >= MAX_SOCKETS || data.socket().exists() || !data.lock().exists() {
             continue;
         }
         match socket::bind(data) {
             Ok(listener) => {
-                tracing::warn!(socket = %data.socket().display(), "the control socket was removed; made again");
+                tracing::warn!(socket = %data.socket().display(), "the control socket was removed; created it again");
                 sockets.spawn(accept(listener, router.clone(), STREAM_TIMEOUT));
             }
-            Err(error) => tracing::error!(%error, "the control socket was removed and cannot be made again"),
+            Err(error) => tracing::error!(%error, "the control socket was removed, and creating it again failed"),
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::server::state::ServerState;
 /// Who reaches a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Listener {
-    /// The Unix socket in the data directory: whoever may open it owns the data anyway.
+    /// The Unix socket in the data directory: only the owner of the data can open it.
     Socket,
     /// The port for other servers and for commands from elsewhere, with TLS and a token.
     Remote,
@@ -23,7 +23,7 @@ pub enum Listener {
 /// What a route needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Right {
-    /// Nothing: it tells nothing that a local user may not know, and changes nothing.
+    /// None: it shows only what local users may know, and changes nothing.
     Anyone,
     /// To operate the server. On the remote listener the token says so.
     Operator,
@@ -54,7 +54,7 @@ fn table() -> [Route; 9] {
         ("/v1/defrag", Right::Operator, post(routes::maintenance::defragment)),
         ("/v1/free", Right::Operator, post(routes::maintenance::free)),
         ("/v1/s3", Right::Secrets, post(routes::s3::s3)),
-        ("/v1/s3/credentials", Right::Secrets, post(routes::s3::lend)),
+        ("/v1/s3/credentials", Right::Secrets, post(routes::s3::share_credentials)),
     ]
 }
 

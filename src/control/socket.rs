@@ -15,20 +15,14 @@ use crate::datadir::DataDir;
 use crate::durable::{self, PRIVATE_FILE};
 use crate::error::{Code, Diagnostic};
 
-/// Why the socket is not to be had.
+/// Why the socket cannot be bound.
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
-    /// Something else is in its place.
-    #[error("{} is there and is not a socket of this user's", .0.display())]
+    /// A foreign file is in its place.
+    #[error("{} exists and is not a socket of this user", .0.display())]
     Foreign(PathBuf),
-    /// The system refuses.
     #[error("cannot serve the control API on {}", path.display())]
-    Bind {
-        /// The socket.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    Bind { path: PathBuf, source: io::Error },
 }
 
 impl Diagnostic for SocketError {
@@ -41,7 +35,7 @@ impl Diagnostic for SocketError {
 
     fn next_step(&self) -> Option<String> {
         match self {
-            Self::Foreign(path) => Some(format!("look at it (ls -l {0}), and move it away", path.display())),
+            Self::Foreign(path) => Some(format!("check it (ls -l {0}), and move it away", path.display())),
             Self::Bind { .. } => None,
         }
     }
@@ -51,7 +45,7 @@ fn short(dir: &File) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", dir.as_raw_fd())).join(DataDir::SOCKET_NAME)
 }
 
-/// Binds the socket with mode 0600. The caller holds the lock, so a socket of ours that is there is dead.
+/// Binds the socket with mode 0600. The caller holds the lock, so an existing socket of ours is stale.
 pub(super) fn bind(data: &DataDir) -> Result<UnixListener, SocketError> {
     let path = data.socket();
     let failed = |source| SocketError::Bind { path: path.clone(), source };
@@ -64,7 +58,7 @@ pub(super) fn bind(data: &DataDir) -> Result<UnixListener, SocketError> {
         Err(error) => return Err(failed(error)),
     }
     let dir = File::open(data.server()).map_err(failed)?;
-    // Nobody else may connect, from the first moment on.
+    // No other user can connect, from the beginning.
     let before = umask(Mode::from_bits_truncate(0o177));
     let listener = UnixListener::bind(short(&dir));
     umask(before);

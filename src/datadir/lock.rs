@@ -33,7 +33,7 @@ pub enum LockError {
     InUse {
         /// The data directory.
         path: PathBuf,
-        /// Who, as far as the file tells.
+        /// The holder, as far as known from the file.
         holder: String,
     },
     /// The file cannot be opened or written.
@@ -73,7 +73,7 @@ impl Lock {
 /// Takes the lock.
 ///
 /// # Errors
-/// If somebody has it, or the file cannot be written.
+/// If another process has it, or the file cannot be written.
 pub fn take(data: &DataDir) -> Result<Lock, LockError> {
     let path = data.lock();
     let mut lock = durable::open_lock(&path)?;
@@ -87,7 +87,7 @@ pub fn take(data: &DataDir) -> Result<Lock, LockError> {
     Ok(Lock(lock))
 }
 
-/// Whether somebody has it.
+/// Whether a process has it.
 #[must_use]
 pub fn is_taken(data: &DataDir) -> bool {
     let Ok(file) = host::open_regular(&data.lock()) else { return false };

@@ -313,7 +313,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn directories_are_made_private_and_mended_but_the_root_is_left_alone() {
+    fn directories_are_made_private_and_fixed_but_the_root_is_left_alone() {
         let dir = tempfile::tempdir().unwrap();
         durable::set_mode(dir.path(), 0o755).unwrap();
         let data = DataDir::new(dir.path());

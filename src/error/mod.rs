@@ -1,8 +1,8 @@
-//! What a failure tells an operator, its stable code, and the exit code that it ends with.
+//! Failures as shown to operators: message, causes, next step, stable code and exit code.
 //!
-//! Each module has an error enum of its own whose variants say what failed on what; the chain of sources says why.
-//! [`Diagnostic`] adds what operators and their programs need beyond that: a stable [`Code`] (docs/errors.md), which also decides the
-//! exit code, and the next command to type. Errors are returned, never logged and swallowed.
+//! Each module has its own error enum whose variants say what failed, on what; the chain of sources says why.
+//! [`Diagnostic`] adds a stable [`Code`] (docs/errors.md), which also decides the exit code, and the next command to
+//! type. Errors are returned, never logged and swallowed.
 
 mod code;
 mod exit;
@@ -23,10 +23,10 @@ use crate::text::{is_control, json_line};
 
 /// An error that knows its code, how it ends the program, and what to do about it.
 pub trait Diagnostic: Error + Send + Sync + 'static {
-    /// Its stable code. An error that only wraps another one has the code of that one.
+    /// Its stable code. A wrapper has the code of the wrapped error.
     fn code(&self) -> Code;
 
-    /// The exit code of a program that ends because of this.
+    /// The exit code of a command that fails with it.
     fn exit(&self) -> Exit {
         self.code().exit()
     }
@@ -36,19 +36,19 @@ pub trait Diagnostic: Error + Send + Sync + 'static {
         None
     }
 
-    /// True if there was too little space for it.
+    /// True if it was caused by lack of space.
     fn is_out_of_space(&self) -> bool {
         false
     }
 }
 
-/// True if the system said that a disk is full.
+/// True if an I/O error means that a disk is full.
 #[must_use]
 pub fn is_disk_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
-/// Why: the sources of an error, from the nearest to the bottom.
+/// The sources of an error, the nearest first.
 pub fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     let mut next = error.source();
     std::iter::from_fn(move || {
@@ -58,18 +58,14 @@ pub fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a 
     })
 }
 
-/// A failure as it is sent from one quorate process to another, and printed as JSON.
+/// A failure as sent between quorate processes, and as printed in JSON.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorReport {
-    /// Its stable code.
     pub code: Code,
-    /// What failed.
     pub message: String,
-    /// Why, from the nearest cause to the bottom.
+    /// The causes, the nearest first.
     pub because: Vec<String>,
-    /// What to do.
     pub next: Option<String>,
-    /// The exit code.
     pub exit_code: u8,
 }
 
@@ -85,13 +81,13 @@ impl ErrorReport {
         }
     }
 
-    /// The causes in one line; none if there are none.
+    /// The causes in one line; empty if there are none.
     #[must_use]
     pub fn because_line(&self) -> Option<String> {
         (!self.because.is_empty()).then(|| self.because.join(": "))
     }
 
-    /// With another word for something that only we know by its name.
+    /// Replaces an internal name in all texts.
     #[must_use]
     pub fn renamed(self, from: &str, to: &str) -> Self {
         let other = |text: String| text.replace(from, to);
@@ -133,7 +129,7 @@ impl Diagnostic for ErrorReport {
     }
 }
 
-/// Logs a failure that does not end the program: what it means for the server, with code, message, causes and next step as fields.
+/// Logs a failure that does not end the program, with code, message, causes and next step as fields.
 ///
 /// `log_failure!(warn, report, name, "the snapshot was not uploaded")`, where `name` is one of tracing's fields.
 #[macro_export]
@@ -150,7 +146,7 @@ macro_rules! log_failure {
     }};
 }
 
-/// Any [`Diagnostic`] error, on its way to `main`.
+/// Any [`Diagnostic`] error, as returned to `main`.
 #[derive(Debug)]
 pub struct AppError(Box<dyn Diagnostic>);
 
@@ -161,31 +157,30 @@ impl<E: Diagnostic> From<E> for AppError {
 }
 
 impl AppError {
-    /// Its stable code.
     #[must_use]
     pub fn code(&self) -> Code {
         self.0.code()
     }
 
-    /// The exit code that the program ends with.
+    /// The exit code of the program.
     #[must_use]
     pub fn exit(&self) -> Exit {
         self.0.exit()
     }
 
-    /// True if there was too little space for it.
+    /// True if it was caused by lack of space.
     #[must_use]
-    pub fn is_for_want_of_space(&self) -> bool {
+    pub fn is_out_of_space(&self) -> bool {
         self.0.is_out_of_space()
     }
 
-    /// For another process of quorate, the log, or a program that reads JSON.
+    /// Its report, for another quorate process, the log, or JSON output.
     #[must_use]
     pub fn to_report(&self) -> ErrorReport {
         ErrorReport::of(&*self.0)
     }
 
-    /// The same as [`Self::report`] as a log line in JSON, for those who read the log with a program.
+    /// The report as a JSON log line.
     #[must_use]
     pub fn json_line(&self) -> String {
         let because: Vec<String> = causes(&*self.0).map(ToString::to_string).collect();
@@ -201,7 +196,7 @@ impl AppError {
         ])
     }
 
-    /// The error, then why (the chain of sources), what to do, and its code: what goes to standard error.
+    /// The text for standard error: message, causes, next step and code.
     #[must_use]
     pub fn report(&self) -> String {
         let mut text = format!("quorate: {}\n", paragraph(&self.0.to_string()));
@@ -216,8 +211,8 @@ impl AppError {
     }
 }
 
-/// Names of files and what other programs said may be in a text: it can neither move the cursor nor begin a line of its own. Lines that
-/// were meant to be lines are indented.
+/// Texts may contain file names and output of other programs: they must neither move the cursor nor look like another
+/// line. Intended continuation lines are indented.
 fn paragraph(text: &str) -> String {
     let mut rest = text.chars().peekable();
     let mut clean = String::with_capacity(text.len());
@@ -241,7 +236,7 @@ mod tests {
             Code::SnapshotNotFound
         }
         fn next_step(&self) -> Option<String> {
-            Some("look for it".into())
+            Some("search for it".into())
         }
     }
 
@@ -250,18 +245,18 @@ mod tests {
         let failure = AppError::from(Sample(std::io::Error::other("it is gone")));
         assert_eq!(
             failure.report(),
-            "quorate: cannot read /x\n  because: it is gone\n  next: look for it\n  code: snapshot-not-found\n"
+            "quorate: cannot read /x\n  because: it is gone\n  next: search for it\n  code: snapshot-not-found\n"
         );
         let hostile = AppError::from(Sample(std::io::Error::other("\u{1b}[2J")));
         assert_eq!(
             hostile.report(),
-            "quorate: cannot read /x\n  because: ?[2J\n  next: look for it\n  code: snapshot-not-found\n"
+            "quorate: cannot read /x\n  because: ?[2J\n  next: search for it\n  code: snapshot-not-found\n"
         );
-        // A name with a line break in it, and lines of our own.
+        // A name that contains a line break, and intended continuation lines.
         let broken = AppError::from(Sample(std::io::Error::other("a\nb: good\n    its last line")));
         assert_eq!(
             broken.report(),
-            "quorate: cannot read /x\n  because: a?b: good\n    its last line\n  next: look for it\n  code: snapshot-not-found\n"
+            "quorate: cannot read /x\n  because: a?b: good\n    its last line\n  next: search for it\n  code: snapshot-not-found\n"
         );
         assert_eq!(failure.exit(), Exit::NotFound);
         let line: serde_json::Value = serde_json::from_str(&failure.json_line()).unwrap();

@@ -1,8 +1,8 @@
-//! Finds the etcd and etcdctl to run, and learns what the etcd is.
+//! Finds the etcd and etcdctl to run, and determines the version of etcd.
 //!
-//! Order for etcd: `--etcd-binary`, the embedded copy, beside our executable, `PATH`. For etcdctl: the embedded copy,
-//! beside the `--etcd-binary`, beside our executable, `PATH`. A path that was asked for and is no etcd is an error;
-//! nothing else is tried in its place. Every run of a binary here has a deadline.
+//! Order for etcd: `--etcd-binary`, the embedded copy, next to this executable, `PATH`. For etcdctl: the embedded copy,
+//! next to `--etcd-binary`, next to this executable, `PATH`. A configured path that is not an etcd is an error, without
+//! fallback. Every run of a binary here has a deadline.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -24,30 +24,30 @@ use crate::etcd::process::{become_user, etcd_environment, kill_group, spawn_regi
 use crate::host::User;
 use crate::version::{self, NotAVersion, Version};
 
-/// How long `etcd --version` may take.
+/// The timeout of `etcd --version`.
 const VERSION_TIMEOUT: Duration = Duration::from_secs(10);
-/// How much of what it prints is read, in bytes: several times as much as `etcd --help`.
+/// The maximum output that is read, in bytes: several times the length of `etcd --help`.
 const MAX_OUTPUT_BYTES: u64 = 256 << 10;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BinarySource {
-    /// `--etcd-binary`, or beside it.
+    /// `--etcd-binary`, or next to it.
     Asked,
     Embedded,
     /// In the directory of this executable.
-    Beside,
+    Adjacent,
     /// In `PATH`.
     Path,
 }
 
 impl BinarySource {
-    /// Where it was found, for people.
+    /// Where it was found, for messages.
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
             Self::Asked => "from etcd-binary",
             Self::Embedded => "inside quorate",
-            Self::Beside => "beside quorate",
+            Self::Adjacent => "next to quorate",
             Self::Path => "from PATH",
         }
     }
@@ -63,16 +63,16 @@ pub struct Program {
 }
 
 impl Program {
-    /// Holds on to the file, so that what is checked now is what runs later.
+    /// Pins the file, so that the checked file is the one that runs later.
     pub fn pin(&self) -> Result<PinnedExecutable, BinaryError> {
         PinnedExecutable::open(&self.path).map_err(|source| BinaryError::Run { path: self.path.clone(), source })
     }
 }
 
-/// Why there is no etcd to run.
+/// Why no etcd can be run.
 #[derive(Debug, thiserror::Error)]
 pub enum BinaryError {
-    #[error("there is no {0}: not inside this quorate, not beside it, and not in PATH")]
+    #[error("{0} not found: not inside this quorate, not next to it, and not in PATH")]
     NotFound(&'static str),
     /// The embedded copy cannot be unpacked.
     #[error("cannot unpack the {program} inside this quorate")]
@@ -87,13 +87,13 @@ pub enum BinaryError {
     /// It runs, and is something else.
     #[error("{} is not an etcd", path.display())]
     NotEtcd { path: PathBuf, source: NotAVersion },
-    #[error("{} is etcd {version}; quorate runs {} to {}", path.display(), Version::OLDEST.minor_text(), Version::NEWEST.minor_text())]
+    #[error("{} is etcd {version}; quorate supports {} to {}", path.display(), Version::OLDEST.minor_text(), Version::NEWEST.minor_text())]
     Unsupported { path: PathBuf, version: Version },
     /// It refuses settings from `etcd-arg`.
-    #[error("etcd {version} does not take this:{}", indented_list(.refused))]
+    #[error("etcd {version} rejects these settings:{}", indented_list(.refused))]
     Arguments {
         version: Version,
-        /// Each refused setting and what was said about it.
+        /// Each rejected setting with etcd's message.
         refused: Vec<String>,
     },
 }
@@ -122,12 +122,12 @@ impl Diagnostic for BinaryError {
                  or name one with --etcd-binary"
                     .into(),
             ),
-            Self::NotFound(_) => Some("apt-get install etcd-client, or put etcdctl beside the etcd binary".into()),
+            Self::NotFound(_) => Some("apt-get install etcd-client, or put etcdctl next to the etcd binary".into()),
             Self::Unpack { source, .. } => source.next_step(),
             Self::Unreachable { path, .. } => {
-                Some(format!("see with namei -l {} which directory is closed, or name another etcd-binary", path.display()))
+                Some(format!("find the closed directory with namei -l {}, or set another etcd-binary", path.display()))
             }
-            Self::Arguments { .. } => Some("mend etcd-arg; `etcd --help` lists what this etcd takes".into()),
+            Self::Arguments { .. } => Some("fix etcd-arg; `etcd --help` lists the settings of this etcd".into()),
             _ => Some("name another one with --etcd-binary".into()),
         }
     }
@@ -136,9 +136,9 @@ impl Diagnostic for BinaryError {
 /// Whether an embedded program may be unpacked under the data directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unpacking {
-    /// Not yet: the data directory stays as it is.
+    /// No: the data directory must not be changed.
     No,
-    /// Yes: the data directory is ours.
+    /// Yes: the data directory is locked.
     Yes,
 }
 
@@ -149,14 +149,14 @@ pub fn find_etcd(asked: Option<&Path>, data: &DataDir, unpacking: Unpacking) -> 
     find("etcd", None, data, unpacking)
 }
 
-/// Finds the etcdctl to run. The data directory stays as it is: only the server, which holds the lock, unpacks.
+/// Finds the etcdctl to run. Does not change the data directory: only the server, which holds the lock, unpacks.
 pub fn find_etcdctl(etcd_binary: Option<&Path>, data: &DataDir) -> Result<Program, BinaryError> {
     find("etcdctl", etcd_binary.and_then(Path::parent), data, Unpacking::No)
 }
 
 fn find(
     name: &'static str,
-    beside_asked: Option<&Path>,
+    configured_dir: Option<&Path>,
     data: &DataDir,
     unpacking: Unpacking,
 ) -> Result<Program, BinaryError> {
@@ -173,7 +173,7 @@ fn find(
     let places = beside_asked
         .map(|dir| (dir.to_path_buf(), BinarySource::Asked))
         .into_iter()
-        .chain(beside_us.map(|dir| (dir, BinarySource::Beside)))
+        .chain(own_dir.map(|dir| (dir, BinarySource::Adjacent)))
         .chain(std::env::split_paths(&path).map(|dir| (dir, BinarySource::Path)));
     places
         .map(|(dir, source)| (dir.join(name), source))
@@ -186,10 +186,10 @@ fn is_executable(path: &Path) -> bool {
     path.is_file() && nix::unistd::access(path, nix::unistd::AccessFlags::X_OK).is_ok()
 }
 
-/// Asks an etcd for its version, as `user` if one is given.
+/// Queries the version of an etcd, as `user` if given.
 ///
 /// # Errors
-/// If it does not run (or not as `user`), does not answer, is something else, or is not supported.
+/// If it does not run (or not as `user`), does not answer, is not an etcd, or is not supported.
 pub async fn version_of(path: &Path, user: Option<&User>) -> Result<Version, BinaryError> {
     let output = run(path, &["--version".to_owned()], user).await?;
     if let (Some(user), false) = (user, output.status.success()) {
@@ -205,10 +205,8 @@ pub async fn version_of(path: &Path, user: Option<&User>) -> Result<Version, Bin
     }
 }
 
-/// Asks an etcd whether it takes these settings: it reads all of its flags before it heeds `--version`.
-///
-/// # Errors
-/// [`BinaryError::Arguments`] with everything that it refuses.
+/// Checks whether an etcd accepts these settings: it parses all flags before it handles `--version`. # Errors
+/// [`BinaryError::Arguments`] with all rejected settings.
 pub async fn check_arguments(
     path: &Path,
     version: Version,
@@ -222,7 +220,7 @@ pub async fn check_arguments(
     if refused_arguments(path, args.iter().map(flag).collect(), user).await?.is_none() {
         return Ok(());
     }
-    // It stops at the first; the operator wants to know them all.
+    // etcd stops at the first; all are reported.
     let mut refused = Vec::new();
     let mut known = None;
     for arg in args {
@@ -233,7 +231,7 @@ pub async fn check_arguments(
                 Some(flags) => flags,
                 None => known.insert(flags_of(path, user).await?),
             };
-            line = format!("{}={}: there is no such setting", arg.key, arg.value);
+            line = format!("{}={}: unknown setting", arg.key, arg.value);
             if let Some(meant) = suggest::closest(&arg.key, flags.iter().map(String::as_str)) {
                 line = format!("{line}; did you mean {meant}?");
             }
@@ -283,7 +281,7 @@ fn not_runnable(path: &Path, user: &User, source: io::Error) -> BinaryError {
     BinaryError::Unreachable { path: path.to_path_buf(), user: user.name.clone(), source }
 }
 
-/// Runs it in a process group of its own, which is ended with all that it started if it takes too long.
+/// Runs it in a new process group, which is killed completely after the timeout.
 async fn run(path: &Path, args: &[String], user: Option<&User>) -> Result<Output, BinaryError> {
     let mut command = std::process::Command::new(path);
     etcd_environment(&mut command);
@@ -310,7 +308,7 @@ async fn run(path: &Path, args: &[String], user: Option<&User>) -> Result<Output
     Err(BinaryError::Silent(path.to_path_buf()))
 }
 
-/// The beginning of what comes; the pipe is closed after that, which ends a program that prints for ever.
+/// The beginning of the output; the pipe is closed after that, which ends a program with endless output.
 async fn bounded(pipe: Option<impl AsyncRead + Unpin>) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     if let Some(pipe) = pipe {

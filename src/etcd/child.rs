@@ -1,4 +1,4 @@
-//! What everyone may know of the child and ask of its supervisor: its states, its status, commands with their replies, and the handle.
+//! The interface of the child and its supervisor: states, status, commands with replies, and the handle.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -9,25 +9,25 @@ use super::output::Tail;
 use super::supervisor::Launch;
 use crate::error::{Code, Diagnostic, ErrorReport};
 
-/// Commands that may wait for the supervisor.
+/// Maximum number of queued commands.
 const QUEUED_COMMANDS: usize = 16;
 
-/// Unexpected exits whose times are kept.
+/// Maximum number of recorded unexpected exits.
 const MAX_RECORDED_EXITS: usize = 16;
 
-/// Where the answer to a command goes. Dropped without an answer if the supervisor has ended.
+/// The reply channel of a command. Dropped without a reply if the supervisor has ended.
 pub type Reply = oneshot::Sender<Result<(), CommandError>>;
 
-/// What the supervisor can be asked for. Each is answered when it is done, or when it cannot be done.
+/// The commands of the supervisor. Each is answered when it is done or has failed.
 #[derive(Debug)]
 pub enum SupervisorCommand {
     /// Start the child with these arguments. Answered when it is spawned.
     Start(Box<Launch>, Reply),
-    /// End the child with SIGTERM, or SIGKILL after its grace, and rest. Answered when it is gone.
+    /// Stop the child with SIGTERM, or SIGKILL after its grace period, and rest. Answered when it is gone.
     Stop(Reply),
-    /// End the child with SIGKILL, and rest. Answered when it is gone.
+    /// Kill the child with SIGKILL, and rest. Answered when it is gone.
     Kill(Reply),
-    /// Stop the child and start it again, with other arguments if some are given. Answered when it is spawned.
+    /// Stop the child and start it again, with new arguments if given. Answered when it is spawned.
     Restart(Option<Box<Launch>>, Reply),
     /// Stop the child as [`Self::Stop`] does, and end the supervisor.
     Shutdown(Reply),
@@ -38,19 +38,16 @@ pub enum SupervisorCommand {
 /// Why a command was not carried out.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CommandError {
-    /// There is a child already.
     #[error("etcd is running already")]
     AlreadyRunning,
-    /// There is none, and never was one whose arguments could be used again.
+    /// There is no child, and no previous arguments.
     #[error("etcd was not started yet")]
     NotStarted,
-    /// It was tried, and failed.
     #[error("{0}")]
     Failed(Box<ErrorReport>),
-    /// Another command came in between, such as a shutdown.
+    /// Another command, such as a shutdown, came first.
     #[error("another command came first")]
     Superseded,
-    /// The supervisor has ended.
     #[error("the supervisor of etcd has ended")]
     Ended,
 }
@@ -65,35 +62,30 @@ impl Diagnostic for CommandError {
     }
 }
 
-/// What a member may do in its cluster.
+/// The role of a member in its cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     /// Receives the log, does not vote, and serves no linearizable reads.
     Learner,
-    /// Votes.
     Voter,
 }
 
-/// The states of the child.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// Rests: not started yet, or stopped on request.
+    /// Resting: not started yet, or stopped on request.
     Stopped,
-    /// Runs, not seen healthy yet.
     Starting,
     /// Was seen healthy in this run.
     Running(Role),
-    /// Asked to end.
     Stopping,
-    /// Ended unexpectedly; waits before the next start.
+    /// Exited unexpectedly; waits before the next start.
     Backoff,
-    /// Rests: it cannot be kept running. [`ChildStatus::failure`] says why.
+    /// Resting: it cannot be kept running. [`ChildStatus::failure`] says why.
     Failed,
 }
 
 impl State {
-    /// All of them, for metrics.
     pub const ALL: [Self; 7] = [
         Self::Stopped,
         Self::Starting,
@@ -104,7 +96,7 @@ impl State {
         Self::Failed,
     ];
 
-    /// The word for it, as in JSON and metrics. A voter is `ready`.
+    /// Its name in JSON and metrics. A voter is `ready`.
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
@@ -118,33 +110,30 @@ impl State {
         }
     }
 
-    /// True if there is a process that may answer.
+    /// True if there is a process that may respond.
     #[must_use]
     pub const fn is_alive(self) -> bool {
         matches!(self, Self::Starting | Self::Running(_))
     }
 }
 
-/// What everyone may know of the child.
+/// The status of the child.
 #[derive(Clone, Debug)]
 pub struct ChildStatus {
-    /// Its state.
     pub state: State,
     /// Its process id, while it runs.
     pub pid: Option<i32>,
     /// Counts the starts, from 1.
     pub generation: u64,
-    /// When this process was started.
     pub started: Option<SystemTime>,
-    /// How long this process took from its start to being healthy.
+    /// Time from the start of this process until it was healthy.
     pub ready_after: Option<Duration>,
-    /// How it ended the last time that it ended unexpectedly.
+    /// Its last unexpected exit.
     pub last_exit: Option<String>,
-    /// When it ended unexpectedly, the last few times.
+    /// The times of the last unexpected exits.
     pub exits: Vec<Instant>,
     /// Why it cannot be kept running, in [`State::Failed`].
     pub failure: Option<ErrorReport>,
-    /// The last lines it printed.
     pub tail: Tail,
 }
 
@@ -163,7 +152,6 @@ impl ChildStatus {
         }
     }
 
-    /// Records an unexpected exit.
     pub fn exited(&mut self, exit: String, at: Instant) {
         self.last_exit = Some(exit);
         if self.exits.len() >= MAX_RECORDED_EXITS {
@@ -195,42 +183,27 @@ impl Handle {
         (Self { commands: sender, status: watcher }, commands, status)
     }
 
-    /// Starts the child; it is spawned then, and not healthy yet.
-    ///
-    /// # Errors
-    /// If there is one already, or it cannot be spawned.
+    /// Starts the child; returns when it is spawned, before it is healthy.
     pub async fn start(&self, launch: Launch) -> Result<(), CommandError> {
         self.ask(|reply| SupervisorCommand::Start(Box::new(launch), reply)).await
     }
 
-    /// Stops the child, which rests then.
-    ///
-    /// # Errors
-    /// If it does not end, even when killed.
+    /// Stops the child; the supervisor rests.
     pub async fn stop(&self) -> Result<(), CommandError> {
         self.ask(SupervisorCommand::Stop).await
     }
 
-    /// Kills the child, which rests then.
-    ///
-    /// # Errors
-    /// If it does not end.
+    /// Kills the child; the supervisor rests.
     pub async fn kill(&self) -> Result<(), CommandError> {
         self.ask(SupervisorCommand::Kill).await
     }
 
-    /// Stops the child and starts it again, with other arguments if some are given.
-    ///
-    /// # Errors
-    /// If it does not end, or cannot be spawned.
+    /// Stops the child and starts it again, with new arguments if given.
     pub async fn restart(&self, launch: Option<Launch>) -> Result<(), CommandError> {
         self.ask(|reply| SupervisorCommand::Restart(launch.map(Box::new), reply)).await
     }
 
     /// Stops the child and ends the supervisor.
-    ///
-    /// # Errors
-    /// If the child does not end, even when killed.
     pub async fn shut_down(&self) -> Result<(), CommandError> {
         match self.ask(SupervisorCommand::Shutdown).await {
             Err(CommandError::Ended) => Ok(()),

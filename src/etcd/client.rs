@@ -1,7 +1,7 @@
-//! Talks to the child with the launcher's own certificate, and judges whether it is healthy.
+//! The client of the child, with the launcher's certificate, and the health check.
 //!
-//! Healthy is: a leader is known, we are a voting member under our name and our peer URL, and a linearizable read comes
-//! back. Every request has a deadline.
+//! Healthy means: a leader is known, this server is a voting member with its name and peer URL, and a linearizable read
+//! succeeds. Every request has a deadline.
 
 use std::fs;
 use std::io;
@@ -14,27 +14,26 @@ use serde::{Deserialize, Serialize};
 use crate::datadir::DataDir;
 use crate::error::causes;
 
-/// How long one request may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// The key that the health check reads; it need not exist (etcdctl's own check reads the same).
 const PROBE_KEY: &str = "health";
 
-/// Why the child cannot be asked.
+/// Why a request to the child failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     #[error("cannot read {}", path.display())]
     Certificate { path: PathBuf, source: io::Error },
-    /// etcd, or the way to it, said no.
+    /// etcd, or the connection to it, returned an error.
     #[error("{}", root_cause_line(.0))]
     Etcd(#[from] etcd_client::Error),
-    /// It does not have what it acknowledged.
-    #[error("etcd does not have what it said that it wrote")]
+    /// It does not return an acknowledged write.
+    #[error("etcd does not return a write that it acknowledged")]
     WriteNotPersisted,
     #[error("etcd did not answer within {} s", REQUEST_TIMEOUT.as_secs())]
     Timeout,
 }
 
-/// What lies at the bottom of it: the layers above say only that something below them failed.
+/// The innermost cause: the outer layers only say that an inner one failed.
 fn root_cause_line(error: &etcd_client::Error) -> String {
     let bottom = causes(error).last();
     let text = match (error, bottom) {
@@ -57,19 +56,19 @@ pub enum NotHealthy {
     /// The cluster does not know us.
     #[error("the cluster has no member {name} with {peer_url}; it has {found}")]
     NotAMember { name: String, peer_url: String, found: String },
-    /// It knows us under another address.
-    #[error("the cluster knows this member at {found}, and it is at {wanted} now")]
+    /// It knows this member under another address.
+    #[error("the cluster knows this member at {found}, but it is at {wanted} now")]
     OtherAddress { member: u64, is_alone: bool, found: String, wanted: String },
 }
 
-/// Who we are to be in the cluster.
+/// The expected identity of this member.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Expected {
     pub name: String,
     pub peer_url: String,
 }
 
-/// What a healthy child says about itself.
+/// The status of a healthy child.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct MemberFacts {
     /// Hexadecimal.
@@ -82,7 +81,7 @@ pub struct MemberFacts {
     pub member_list: Vec<ListedMember>,
     /// Hexadecimal; `0` if there is none.
     pub leader_id: String,
-    /// True if we are the leader.
+    /// True if this member is the leader.
     pub is_leader: bool,
     pub version: String,
     pub revision: i64,
@@ -120,11 +119,11 @@ impl ListedMember {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LiveHash {
     pub hash: u32,
-    /// Up to here it has compacted; -1 if never.
+    /// The compact revision; -1 if it was never compacted.
     pub compact_revision: i64,
 }
 
-/// The member that a snapshot is taken of.
+/// The member that a snapshot is taken from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemberSource {
     /// Hexadecimal.
@@ -133,16 +132,16 @@ pub struct MemberSource {
     pub cluster_id: String,
     pub version: String,
     pub db_size: u64,
-    /// Alarms of any member, such as `CORRUPT`, and what else it complains of.
+    /// Alarms of any member, such as `CORRUPT`, and other errors in its status.
     pub alarms: Vec<String>,
 }
 
 /// How large a database is, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Size {
-    /// The file, which is what counts against the quota.
+    /// Size of the file, which counts against the quota.
     pub file: u64,
-    /// Of that, pages that hold something.
+    /// The part of it in use.
     pub in_use: u64,
 }
 
@@ -166,23 +165,23 @@ async fn within<T>(asked: impl Future<Output = Result<T, etcd_client::Error>>) -
 }
 
 impl EtcdClient {
-    /// Prepares a connection with the launcher's certificate as it is on disk now; the first request opens it.
+    /// Prepares a connection with the present launcher certificate; the first request opens it.
     pub async fn connect(data: &DataDir, url: &str) -> Result<Self, ClientError> {
         Self::connect_for(data, url, REQUEST_TIMEOUT).await
     }
 
-    /// As [`Self::connect`], for requests that may take as long as `patience`.
-    pub async fn connect_for(data: &DataDir, url: &str, patience: Duration) -> Result<Self, ClientError> {
+    /// Like [`Self::connect`], for requests with this timeout.
+    pub async fn connect_for(data: &DataDir, url: &str, timeout: Duration) -> Result<Self, ClientError> {
         let read = |path: PathBuf| fs::read(&path).map_err(|source| ClientError::Certificate { path, source });
         let launcher = data.certificate("launcher");
         let tls = TlsOptions::new()
             .ca_certificate(Certificate::from_pem(read(data.certificate("server-ca").certificate)?))
             .identity(Identity::from_pem(read(launcher.certificate)?, read(launcher.key)?));
-        let options = ConnectOptions::new().with_tls(tls).with_connect_timeout(REQUEST_TIMEOUT).with_timeout(patience);
+        let options = ConnectOptions::new().with_tls(tls).with_connect_timeout(REQUEST_TIMEOUT).with_timeout(timeout);
         Ok(Self { client: within(Client::connect([url], Some(options))).await? })
     }
 
-    /// Whether the child is healthy, and what it says about itself.
+    /// Checks the health of the child, and returns its status.
     pub async fn check(&mut self, expected: &Expected) -> Result<MemberFacts, NotHealthy> {
         let unreachable = NotHealthy::Unreachable;
         let status = within(self.client.status()).await.map_err(unreachable)?;
@@ -229,26 +228,26 @@ impl EtcdClient {
         })
     }
 
-    /// The hash of all keys and values at `revision`, as this member has them.
+    /// This member's hash of all keys and values at `revision`.
     pub async fn hash_kv(&mut self, revision: i64) -> Result<LiveHash, ClientError> {
         let answer = within(self.client.hash_kv(revision)).await?;
         Ok(LiveHash { hash: answer.hash(), compact_revision: answer.compact_version() })
     }
 
-    /// As [`Self::hash_kv`] at the newest revision. The connection must have the patience for it.
+    /// Like [`Self::hash_kv`] at the newest revision. Needs a connection with a long timeout.
     pub async fn hash_of_everything(&mut self) -> Result<LiveHash, ClientError> {
         let answer = Box::pin(self.client.hash_kv(0)).await?;
         Ok(LiveHash { hash: answer.hash(), compact_revision: answer.compact_version() })
     }
 
-    /// How many keys there are. The connection must have the patience for it.
+    /// The number of keys. Needs a connection with a long timeout.
     pub async fn count(&mut self) -> Result<u64, ClientError> {
         let options = etcd_client::GetOptions::new().with_all_keys().with_count_only();
         let answer = Box::pin(self.client.get("", Some(options))).await?;
         Ok(u64::try_from(answer.count()).unwrap_or(0))
     }
 
-    /// Writes a key that nobody has, reads it, and removes it again. Gives the revision then.
+    /// Writes, reads and deletes a new key. Returns the revision afterwards.
     pub async fn write_and_delete_probe(&mut self, key: &str) -> Result<i64, ClientError> {
         within(self.client.put(key, key, None)).await?;
         let read = within(self.client.get(key, None)).await?;
@@ -259,13 +258,12 @@ impl EtcdClient {
         Ok(removed.header().map_or(0, etcd_client::ResponseHeader::revision))
     }
 
-    /// Begins etcd's snapshot of this member's database. Each message of it must be waited for with a deadline.
+    /// Begins the snapshot stream of this member. Callers must read each message with a deadline.
     pub async fn snapshot(&mut self) -> Result<etcd_client::SnapshotStreaming, ClientError> {
         within(self.client.snapshot()).await
     }
 
-    /// What this member says about itself, asked of nobody else: also without a leader, and while an alarm keeps it from answering
-    /// clients.
+    /// The status of this member alone: works without a leader, and while an alarm blocks clients.
     pub async fn source(&mut self) -> Result<MemberSource, NotHealthy> {
         let status = within(self.client.status()).await.map_err(NotHealthy::Unreachable)?;
         if status.is_learner() {
@@ -287,14 +285,14 @@ impl EtcdClient {
         Ok(Size { file: bytes(status.db_size()), in_use: bytes(status.raft_used_db_size()) })
     }
 
-    /// The revision of the keyspace, agreed on by the cluster.
+    /// The linearizable revision of the keyspace.
     pub async fn revision(&mut self) -> Result<i64, ClientError> {
         let read = within(self.client.get(PROBE_KEY, None)).await?;
         Ok(read.header().map_or(0, etcd_client::ResponseHeader::revision))
     }
 
-    /// Takes away the history up to `revision`, and waits until it is gone from this member. False if it was gone before. The
-    /// connection must have the patience for it.
+    /// Compacts the history up to `revision`, and waits until this member has done so. False if it was compacted
+    /// before. Needs a connection with a long timeout.
     pub async fn compact(&mut self, revision: i64) -> Result<bool, ClientError> {
         let options = etcd_client::CompactionOptions::new().with_physical();
         match Box::pin(self.client.compact(revision, Some(options))).await {
@@ -304,14 +302,13 @@ impl EtcdClient {
         }
     }
 
-    /// Rewrites the database file without what is free in it. This member answers nobody meanwhile. The connection must have the
-    /// patience for it.
+    /// Defragments the database file. This member serves no requests meanwhile. Needs a connection with a long timeout.
     pub async fn defragment(&mut self) -> Result<(), ClientError> {
         Box::pin(self.client.defragment()).await?;
         Ok(())
     }
 
-    /// Takes back this member's alarm that its database has reached its quota. True if there was one.
+    /// Disarms this member's NOSPACE alarm. True if there was one.
     pub async fn disarm_no_space(&mut self) -> Result<bool, ClientError> {
         let status = within(self.client.status()).await?;
         let us = status.header().map_or(0, etcd_client::ResponseHeader::member_id);
@@ -326,13 +323,13 @@ impl EtcdClient {
         Ok(true)
     }
 
-    /// Tells the cluster our peer URL. Only safe for a member that is alone: nobody else has to agree.
+    /// Updates this member's peer URL in the cluster. Only safe for a single member, which needs no other vote.
     pub async fn update_peer_url(&mut self, member: u64, peer_url: &str) -> Result<(), ClientError> {
         within(self.client.member_update(member, vec![peer_url.to_owned()])).await.map(|_| ())
     }
 }
 
-/// `memberID:123 alarm:NOSPACE ` → `NOSPACE`; other errors of the status as they are.
+/// `memberID:123 alarm:NOSPACE ` → `NOSPACE`; other errors of the status unchanged.
 fn alarms(errors: &[String]) -> Vec<String> {
     errors
         .iter()

@@ -18,7 +18,7 @@ use crate::etcd::supervisor::RestartCheck;
 use crate::plan::command::Invocation;
 use crate::plan::start::DataState;
 
-/// Buckets of etcd's that hold what users wrote; the others get something at every first start.
+/// Buckets with data of users; the others are filled at every first start.
 const USER_BUCKETS: [&[u8]; 4] = [b"key", b"lease", b"authUsers", b"authRoles"];
 
 /// Something is there and cannot be read.
@@ -54,7 +54,7 @@ impl Diagnostic for DataUnreadable {
             Self::Io { path, source } if source.kind() == ErrorKind::PermissionDenied => {
                 Some(format!("run quorate as the user that owns it: ls -ld {}", path.display()))
             }
-            Self::Io { .. } => Some("see dmesg for what the disk says; nothing was changed".into()),
+            Self::Io { .. } => Some("check the kernel log (dmesg) for disk errors; nothing was changed".into()),
             Self::Held(error) => error.next_step(),
         }
     }
@@ -95,7 +95,7 @@ impl Diagnostic for DataMissing {
     }
 }
 
-/// The log is what counts: without it, etcd would begin anew over whatever else is there.
+/// The log is decisive: without it, etcd would start a new cluster over any other files.
 pub(crate) fn data_state(data: &DataDir) -> Result<DataState, DataUnreadable> {
     let Some(member) = data.open_member()? else { return Ok(DataState::Absent) };
     if let Some(log) = member.open_dir("wal")? {

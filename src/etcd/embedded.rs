@@ -1,7 +1,7 @@
-//! The etcd and etcdctl that this executable carries, if they were put into it.
+//! The etcd and etcdctl embedded in this executable, if any.
 //!
-//! They are unpacked once under `D/data/<sha256>/bin`, with their SHA-256 checked after unpacking and at each later use.
-//! Where `D` forbids execution they are put into anonymous memory (`memfd_create(2)`) instead and run from there.
+//! They are unpacked once under `D/data/<sha256>/bin`; their SHA-256 is checked after unpacking and at each later use.
+//! If `D` is mounted without execution, they run from anonymous memory (`memfd_create(2)`) instead.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -19,10 +19,10 @@ use crate::durable::{self, OnPath as _, WriteError};
 use crate::etcd::payload::{self, Payload, Program};
 use crate::host;
 
-/// Our own file, also after an upgrade has put another one in its place.
+/// Our own executable, even after an upgrade has replaced it.
 const OWN_FILE: &str = "/proc/self/exe";
 
-/// Opens our own file. In a chroot without `/proc` that is what was executed, by the path that the kernel was given.
+/// Opens our own executable. In a chroot without `/proc`, by the path that was executed.
 fn open_own_file() -> io::Result<File> {
     File::open(OWN_FILE).or_else(|error| {
         let executed = OsStr::from_bytes(rustix::param::linux_execfn().to_bytes());
@@ -30,22 +30,22 @@ fn open_own_file() -> io::Result<File> {
     })
 }
 
-/// Where an embedded program can be executed from.
+/// A path to execute an embedded program.
 #[derive(Debug)]
 pub struct Unpacked {
     pub path: PathBuf,
-    /// Keeps anonymous memory alive for as long as `path` is to be used.
+    /// Keeps anonymous memory alive while `path` is in use.
     pub memory: Option<OwnedFd>,
 }
 
-/// Version and SHA-256 of an embedded program; `None` if there is none that can be read.
+/// Version and SHA-256 of an embedded program; `None` if there is none, or it cannot be read.
 #[must_use]
 pub fn facts(program: &str) -> Option<(&'static str, &'static str)> {
     let (payload, program) = find(program).ok()??;
     Some((payload.version.as_str(), program.sha256.as_str()))
 }
 
-/// What this executable carries, read once.
+/// The table of the payload, read once.
 fn payload() -> Result<Option<&'static Payload>, WriteError> {
     static PAYLOAD: OnceLock<io::Result<Option<Payload>>> = OnceLock::new();
     match PAYLOAD.get_or_init(|| payload::find(&open_own_file()?)) {
@@ -60,8 +60,8 @@ fn find(program: &str) -> Result<Option<(&'static Payload, &'static Program)>, W
     Ok(payload.programs.iter().find(|found| found.name == program).map(|found| (payload, found)))
 }
 
-/// Makes the embedded `program` executable, under the data directory or in memory; `None` if there is none. Only for who holds
-/// the lock of the data directory.
+/// Unpacks the embedded `program`, under the data directory or into memory; `None` if there is none. Only for the
+/// holder of the data directory's lock.
 pub fn unpack(program: &str, data: &DataDir) -> Result<Option<Unpacked>, WriteError> {
     let Some((payload, file)) = find(program)? else { return Ok(None) };
     let dir = data.unpacked().join(&payload.sha256).join("bin");
@@ -71,14 +71,14 @@ pub fn unpack(program: &str, data: &DataDir) -> Result<Option<Unpacked>, WriteEr
     let path = dir.join(program);
     if !is_intact(file, &path) {
         durable::create_dir_all(&dir, 0o755)?;
-        // Of a start that broke off while unpacking.
+        // Left over from an interrupted start.
         let _ = durable::sweep(&dir);
         durable::write_stream(&path, durable::EXECUTABLE, |out| copy_checked(file, out))?;
     }
     Ok(Some(Unpacked { path, memory: None }))
 }
 
-/// As [`unpack`], but leaves the data directory as it is: runs from memory what is not unpacked yet.
+/// Like [`unpack`], but does not change the data directory: runs a program that is not unpacked yet from memory.
 pub fn open_in_memory(program: &str, data: &DataDir) -> Result<Option<Unpacked>, WriteError> {
     let Some((payload, file)) = find(program)? else { return Ok(None) };
     let path = data.unpacked().join(&payload.sha256).join("bin").join(program);
@@ -88,7 +88,7 @@ pub fn open_in_memory(program: &str, data: &DataDir) -> Result<Option<Unpacked>,
     in_memory(file).map(Some)
 }
 
-/// Removes what older executables unpacked, except the newest of it (a way back), and returns what is gone.
+/// Removes programs unpacked by older executables, except the newest (for a downgrade), and returns what was removed.
 #[must_use]
 pub fn prune(data: &DataDir) -> Vec<PathBuf> {
     let current = payload().ok().flatten().map(|payload| payload.sha256.as_str());
@@ -136,10 +136,7 @@ fn copy_checked(file: &Program, out: &mut impl Write) -> io::Result<()> {
     if hex::encode(hashed.context.finish().as_ref()) == file.sha256 {
         return Ok(());
     }
-    Err(io::Error::other(format!(
-        "the {} inside this quorate is damaged: its SHA-256 is not what was packed",
-        file.name
-    )))
+    Err(io::Error::other(format!("the {} inside this quorate is damaged: its SHA-256 is wrong", file.name)))
 }
 
 struct HashingWriter<'a, W> {
@@ -161,11 +158,12 @@ impl<W: Write> Write for HashingWriter<'_, W> {
 
 fn in_memory(file: &Program) -> Result<Unpacked, WriteError> {
     let name = Path::new(&file.name);
-    let memory =
-        memfd_create(file.name.as_str(), MFdFlags::MFD_CLOEXEC).map_err(io::Error::from).on("make memory for", name)?;
+    let memory = memfd_create(file.name.as_str(), MFdFlags::MFD_CLOEXEC)
+        .map_err(io::Error::from)
+        .on("create memory for", name)?;
     let mut out = File::from(memory);
     copy_checked(file, &mut out).on("unpack into memory", name)?;
     let memory = OwnedFd::from(out);
-    // Close-on-exec ends the descriptor only once the new program is loaded from it.
+    // Close-on-exec closes the descriptor only after the program is loaded from it.
     Ok(Unpacked { path: PathBuf::from(format!("/proc/self/fd/{}", memory.as_raw_fd())), memory: Some(memory) })
 }

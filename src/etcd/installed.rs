@@ -23,9 +23,7 @@ pub fn stop_timeout() -> Duration {
 /// An etcd that was found and checked.
 #[derive(Clone, Debug)]
 pub struct InstalledEtcd {
-    /// Its version.
     pub version: Version,
-    /// The file that was checked.
     pub checked: PinnedExecutable,
     /// How it was found; keeps it executable if it is in memory.
     pub program: Arc<Program>,

@@ -1,9 +1,9 @@
-//! One real etcd: find the binary and its version, choose its settings, supervise the process, talk to it.
+//! The etcd process: its binary and version, settings, supervision and client. Knows nothing about snapshots.
 //!
-//! Knows nothing about snapshots. `binary` and `embedded` find something to run, `settings` knows what each version
-//! calls things, `supervisor` owns the running child (its module header has the states), `child` is what others see of
-//! it, `process` spawns it, `orphan` deals with one that a killed launcher left behind, `output` turns what it prints
-//! into log events, `client` asks it questions.
+//! `binary` and `embedded` find the executable, `settings` knows the flags of each version, `supervisor` owns the
+//! running child (its module header has the states), `child` is its interface for other modules, `process` spawns it,
+//! `orphan` stops one that a killed launcher left behind, `output` turns its output into log events, `client` sends
+//! requests to it.
 
 pub mod binary;
 pub mod child;

@@ -1,8 +1,8 @@
-//! A child that a killed launcher left behind: recognised, stopped in order, never doubled.
+//! Stops a child that a killed launcher left behind, and prevents a second etcd on the same data.
 //!
-//! The record of the last child (pid, start time, executable, boot) tells an orphan of ours from a program that has the
-//! pid by chance. What does not match is left alone. Whatever the record says, the bolt file's lock has the last word:
-//! etcd holds it for as long as it runs, so nothing is started while somebody has it.
+//! The record of the last child (pid, start time, executable, boot) distinguishes an orphan from a program that reuses
+//! the pid, which is left alone. In any case the lock of the bbolt file is decisive: etcd holds it while it runs, so
+//! nothing is started while it is locked.
 
 use std::fs::File;
 use std::io;
@@ -17,17 +17,16 @@ use crate::etcd::process::ProcessHandle;
 use crate::host::{self, ProcessIdentity};
 use crate::plan::orphan::{OrphanVerdict, identify};
 
-/// How long an etcd that nobody recorded may take to let go of the data: it is on its way out if it was ours.
+/// How long an etcd without a record may take to release the data: it is exiting if it was ours.
 const LOCK_RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Why the child cannot be started over what is there.
+/// Why the child cannot be started on the data.
 #[derive(Debug, thiserror::Error)]
 pub enum OrphanError {
-    /// An etcd that is not ours uses the data.
     #[error("the etcd data in {} is in use by {holder}, which this quorate did not start", path.display())]
     InUse { path: PathBuf, holder: String },
-    /// An etcd uses the data, and it is not known whether it is ours.
-    #[error("the etcd data in {} is in use by {holder}; whether this quorate started it is not known, because {record} cannot be read", path.display())]
+    /// An etcd uses the data, and it is unknown whether it is ours.
+    #[error("the etcd data in {} is in use by {holder}; it is unknown whether this quorate started it, because {record} cannot be read", path.display())]
     Unknown {
         path: PathBuf,
         holder: String,
@@ -35,8 +34,8 @@ pub enum OrphanError {
         record: String,
         source: io::Error,
     },
-    /// Ours, and it does not end.
-    #[error("an etcd left by an earlier quorate (pid {pid}) does not end")]
+    /// An orphan of ours does not exit.
+    #[error("an etcd left by an earlier quorate (pid {pid}) does not exit")]
     NotStopping { pid: i32, source: io::Error },
 }
 
@@ -52,24 +51,24 @@ impl Diagnostic for OrphanError {
         Some(match self {
             Self::InUse { .. } | Self::Unknown { .. } => "stop that process first, or use another --data-dir".into(),
             Self::NotStopping { pid, .. } => {
-                format!("look at it: cat /proc/{pid}/status; it waits for a disk if its state is D")
+                format!("check cat /proc/{pid}/status: in state D it waits for a disk")
             }
         })
     }
 }
 
-/// Remembers the child, so that the next launcher recognises it.
+/// Records the child, so that the next launcher recognises it.
 pub fn record(data: &DataDir, child: &ProcessIdentity) -> Result<(), WriteError> {
     let text = serde_json::to_vec(child).unwrap_or_default();
     durable::write_file(&data.child_record(), &text, durable::PRIVATE_FILE)
 }
 
-/// Forgets the child after it was reaped.
+/// Removes the record after the child was reaped.
 pub fn remove_record(data: &DataDir) -> Result<(), WriteError> {
     durable::remove_file(&data.child_record()).map(|_| ())
 }
 
-/// Ends a child that an earlier launcher left, and makes sure that nobody has the data.
+/// Stops a child that an earlier launcher left, and ensures that no process uses the data.
 pub async fn clear(data: &DataDir, grace: Duration) -> Result<(), OrphanError> {
     let (recorded, unread) = match recorded(data) {
         Ok(recorded) => (recorded, None),
@@ -77,20 +76,20 @@ pub async fn clear(data: &DataDir, grace: Duration) -> Result<(), OrphanError> {
             tracing::warn!(
                 path = %data.child_record().display(),
                 %error,
-                "the record of the last etcd cannot be read; whether one still runs is told by the lock on its data"
+                "cannot read the record of the last etcd; relying on the lock of its data"
             );
             (None, Some(error))
         }
     };
     if let Some(recorded) = recorded {
-        // Opened before it is looked at: what is judged is then what is signalled.
+        // Opened before it is checked, so that the checked process is the one that is signalled.
         let handle = ProcessHandle::open(recorded.pid).ok();
         match (identify(&recorded, host::identify(recorded.pid).as_ref()), handle) {
             (OrphanVerdict::Ours, Some(handle)) => stop_orphan(&handle, grace).await?,
             (OrphanVerdict::Foreign, _) => {
                 tracing::info!(
                     pid = recorded.pid,
-                    "the recorded etcd is gone; its pid belongs to another program now, left alone"
+                    "the recorded etcd is gone; another program has its pid now and is left alone"
                 );
             }
             _ => {}
@@ -104,7 +103,7 @@ pub async fn clear(data: &DataDir, grace: Duration) -> Result<(), OrphanError> {
     }
 }
 
-/// The child that was started last, if one was.
+/// The child that was started last, if any.
 fn recorded(data: &DataDir) -> io::Result<Option<ProcessIdentity>> {
     match host::read_small(&data.child_record()) {
         Ok(bytes) => Ok(serde_json::from_slice(&bytes)?),
@@ -115,18 +114,19 @@ fn recorded(data: &DataDir) -> io::Result<Option<ProcessIdentity>> {
 
 async fn stop_orphan(orphan: &ProcessHandle, grace: Duration) -> Result<(), OrphanError> {
     let pid = orphan.pid;
-    tracing::warn!(
-        event = "orphan-found",
-        pid,
-        "an etcd left by an earlier quorate still runs; stopping it before another is started"
-    );
+    tracing::warn!(event = "orphan-found", pid, "an etcd left by an earlier quorate is still running; stopping it");
     let stuck = |source| OrphanError::NotStopping { pid, source };
-    // "No such process" means that it ended meanwhile, which is what is wanted.
+    // "No such process" means that it has exited meanwhile.
     let _ = orphan.terminate();
     if let Ok(ended) = tokio::time::timeout(grace, orphan.ended()).await {
         return ended.map_err(stuck);
     }
-    tracing::warn!(event = "orphan-killed", pid, grace_seconds = grace.as_secs(), "it did not end in time; killing it");
+    tracing::warn!(
+        event = "orphan-killed",
+        pid,
+        grace_seconds = grace.as_secs(),
+        "the orphan did not exit in time; killing it"
+    );
     let _ = orphan.kill();
     match tokio::time::timeout(grace, orphan.ended()).await {
         Ok(ended) => ended.map_err(stuck),
@@ -146,7 +146,7 @@ async fn wait_for_lock(data: &DataDir) -> Result<(), OrphanError> {
     Ok(())
 }
 
-/// The database, if somebody has it: bbolt takes flock(2) on its file for as long as it is open.
+/// The process that uses the database: bbolt holds flock(2) on its file while it is open.
 fn locked(data: &DataDir) -> Option<File> {
     let file = data.bolt().ok().flatten()?;
     matches!(host::try_lock(&file, false), Ok(false)).then_some(file)

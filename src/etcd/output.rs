@@ -1,9 +1,9 @@
-//! What the child prints, turned into log events of our own, within bounds.
+//! Turns the output of the child into log events, within bounds.
 //!
-//! Given the child's two pipes, reads them for as long as they are open (a child must never block on them), keeps the last
-//! lines for the day it fails, and passes each line on through `tracing` under the target `etcd` with its level and fields.
-//! While etcd starts, its lines of level INFO are kept back: once it is ready nobody needs them, and if it does not become
-//! ready they are passed on. A line longer than 16 KiB is cut; a flood is thinned to a rate, and what was dropped is counted and said.
+//! Given the child's two pipes, reads them while they are open (the child must never block on them), keeps the last
+//! lines for a failure report, and forwards each line to `tracing` with the target `etcd`, its level and fields. While
+//! etcd starts, its INFO lines are held back: they are dropped once it is ready, and forwarded if it does not become
+//! ready. Lines are cut at 16 KiB; a flood is limited to a rate, and dropped lines are counted and logged.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -17,20 +17,19 @@ use tracing::Level;
 
 use crate::clock;
 
-/// The longest line that is passed on whole, in bytes.
+/// Maximum length of a line in bytes.
 const MAX_LINE_BYTES: usize = 16 << 10;
 /// Lines kept for a failure report.
 const TAIL_LINES: usize = 20;
-/// Lines of level INFO that are kept back while etcd starts.
+/// Maximum number of INFO lines that are held back while etcd starts.
 const HELD_INFO_LINES: usize = 500;
-/// Characters of the reason for an exit.
+/// Maximum length of the reason for an exit, in characters.
 const MAX_REASON_BYTES: usize = 400;
-/// Lines that may come at once …
 const BURST: u32 = 2000;
-/// … and that are let through each second after that.
+/// … and the rate of lines per second after it.
 const LINES_PER_SECOND: u32 = 200;
 
-/// Lines that were dropped because the child printed too many, since the launcher started.
+/// Lines that were dropped by the rate limit since the launcher started.
 pub static DROPPED_LINES: AtomicU64 = AtomicU64::new(0);
 
 #[derive(Clone, Debug, PartialEq)]
@@ -38,28 +37,27 @@ pub struct Entry {
     pub level: Level,
     /// The message without time and level.
     pub message: String,
-    /// Everything else that the line said.
+    /// The other fields of the line.
     pub fields: Map<String, Value>,
 }
 
-/// Every line is passed on as it comes: asked for with `--debug` or `QUORATE_LOG`.
+/// Forward every line, as requested by `--debug` or `QUORATE_LOG`.
 static VERBOSE: AtomicBool = AtomicBool::new(false);
 
-/// Whether every line of etcd's is passed on, or only what matters.
+/// Whether all lines of etcd are forwarded, or only the important ones.
 pub fn set_verbose(verbose: bool) {
     VERBOSE.store(verbose, Ordering::Relaxed);
 }
 
-/// What becomes of lines of level INFO.
 #[derive(Debug)]
 enum InfoLines {
-    /// Kept back until it is known whether etcd becomes ready.
+    /// Held back until it is known whether etcd becomes ready.
     Held(VecDeque<Entry>),
     Shown,
     Hidden,
 }
 
-/// The last lines of one life of the child.
+/// The last lines of one run of the child.
 #[derive(Clone, Debug)]
 pub struct Tail(Arc<Mutex<Lines>>);
 
@@ -89,7 +87,7 @@ impl Tail {
         lines.last.push_back(crate::text::escape_control(line));
     }
 
-    /// Gives the entry back if it is to be passed on now.
+    /// Returns the entry if it is to be forwarded now.
     fn hold(&self, entry: Entry) -> Option<Entry> {
         if entry.level != Level::INFO || VERBOSE.load(Ordering::Relaxed) {
             return Some(entry);
@@ -107,12 +105,12 @@ impl Tail {
         }
     }
 
-    /// etcd is ready: what it said on the way there, and says from now on for information, is left out.
+    /// etcd is ready: drops the INFO lines so far and from now on.
     pub fn hide(&self) {
         self.lock().informational = InfoLines::Hidden;
     }
 
-    /// etcd does not become ready, or exited: what was kept back is passed on, and what follows.
+    /// etcd does not become ready, or has exited: returns the held INFO lines, and forwards later ones.
     pub fn show(&self) {
         let before = std::mem::replace(&mut self.lock().informational, InfoLines::Shown);
         if let InfoLines::Held(held) = before {
@@ -127,7 +125,8 @@ impl Tail {
 }
 
 impl Tail {
-    /// Why the child ended, as far as it said so itself: its last line of level `fatal` or `panic`, or the head of a Go panic.
+    /// The reason for the exit in its output: the last line of level `fatal` or `panic`, or the first line of a Go
+    /// panic.
     #[must_use]
     pub fn fatal_line(&self) -> Option<String> {
         let is_last_word = |line: &&String| {
@@ -150,7 +149,7 @@ fn reason_line(line: &str) -> String {
     text.chars().take(MAX_REASON_BYTES).collect()
 }
 
-/// Reads one line of any etcd: JSON of zap (all versions), the older text of 3.4, or whatever else a program prints.
+/// Parses one line of any etcd: zap's JSON (all versions), the older text format of 3.4, or any other text.
 #[must_use]
 pub fn parse_line(line: &str) -> Entry {
     parse_zap(line).or_else(|| parse_capnslog(line)).unwrap_or_else(|| Entry {
@@ -160,7 +159,7 @@ pub fn parse_line(line: &str) -> Entry {
     })
 }
 
-/// A line of etcd's without what only programs read.
+/// A line of etcd without fields for programs.
 #[must_use]
 pub fn short(line: &str) -> String {
     let entry = parse_line(line);
@@ -186,9 +185,9 @@ fn parse_zap(line: &str) -> Option<Entry> {
         _ => Level::INFO,
     };
     let message = text(fields.remove("msg"))?;
-    // For those who write etcd.
+    // Only for developers of etcd.
     fields.remove("stacktrace");
-    // Our own line has a time; etcd's is the same but for the delay of a pipe.
+    // Our log line has a time, which differs from etcd's only by the delay of the pipe.
     fields.remove("ts");
     Some(Entry { level, message, fields })
 }
@@ -219,22 +218,22 @@ fn parse_capnslog(line: &str) -> Option<Entry> {
     Some(Entry { level, message: message.to_owned(), fields })
 }
 
-/// A message, and a field with the values that it must have.
+/// A message, and a field with its expected values.
 type HarmlessWarning = (&'static str, Option<(&'static str, &'static [&'static str])>);
 
-/// What net.Listener and cmux say when etcd closes them at its end.
+/// Errors of net.Listener and cmux when etcd closes them during shutdown.
 const CLOSED: &[&str] =
     &["use of closed network connection", "mux: listener closed", "mux: server closed", "http: Server closed"];
 
-/// Warnings that every server would show although all is as it should be; of a field, the end of its value counts.
+/// Warnings of every healthy server, which are suppressed; a field matches by the end of its value.
 const HARMLESS: [HarmlessWarning; 11] = [
-    // Ours: they are where the design of the data directory puts them.
+    // Files of quorate, which are there by design.
     ("found invalid file under data directory", Some(("filename", &["name", "config"]))),
     (
         "found invalid file/dir under data dir, ignore this if you are upgrading etcd",
         Some(("filename", &["name", "config"])),
     ),
-    // Tokens of etcd's own users; whoever wants others sets `auth-token` with etcd-arg.
+    // etcd's simple tokens; set `auth-token` with etcd-arg for others.
     ("simple token is not cryptographically signed", None),
     // At each stop.
     ("stopping secure grpc server due to error", Some(("error", CLOSED))),
@@ -246,7 +245,7 @@ const HARMLESS: [HarmlessWarning; 11] = [
     ("failed to update storage version", Some(("error", &["missing term information"]))),
     // Every 30 s: the log segments that are still in use cannot be removed yet.
     ("failed to lock file", Some(("error", &["file already locked"]))),
-    // On purpose: split off, etcd's HTTP port would do without client certificates on some versions.
+    // On purpose: a separate HTTP port would not require client certificates on some versions.
     ("Running http and grpc server on single port. This is not recommended for production.", None),
 ];
 
@@ -263,7 +262,7 @@ fn is_harmless(entry: &Entry) -> bool {
     })
 }
 
-/// Passes an entry on. The formatter of the log spreads `fields` out.
+/// Emits an entry. The log formatter expands `fields`.
 pub fn emit(entry: &Entry) {
     let fields = Value::Object(entry.fields.clone()).to_string();
     let message = entry.message.as_str();
@@ -276,7 +275,7 @@ pub fn emit(entry: &Entry) {
     }
 }
 
-/// Lets through so many lines a second, after a burst.
+/// Limits the lines per second, after a burst.
 struct LineRateLimiter {
     credit: f64,
     last: Instant,
@@ -288,7 +287,7 @@ impl LineRateLimiter {
         Self { credit: f64::from(BURST), last: now, dropped: 0 }
     }
 
-    /// True if one more line may pass; also how many were dropped before it, once the flood is over.
+    /// Whether one more line is allowed; also the number of dropped lines, once the flood is over.
     fn allow(&mut self, now: Instant) -> (bool, Option<u64>) {
         let earned = now.duration_since(self.last).as_secs_f64() * f64::from(LINES_PER_SECOND);
         self.last = now;
@@ -297,10 +296,10 @@ impl LineRateLimiter {
             self.dropped += 1;
             return (false, None);
         }
-        // Wait for some credit before speaking of a flood, or each line through would speak of it.
+        // Wait for some credit before reporting a flood, or every line would report it.
         let report = (self.dropped > 0 && self.credit > f64::from(LINES_PER_SECOND) / 2.0)
             .then(|| std::mem::take(&mut self.dropped));
-        // While a flood lasts, save up so that its end can be told.
+        // During a flood, keep some credit to report its end.
         if self.dropped > 0 && self.credit < f64::from(LINES_PER_SECOND) / 2.0 {
             self.dropped += 1;
             return (false, None);
@@ -312,15 +311,15 @@ impl LineRateLimiter {
 
 /// Reads one pipe of the child until its end.
 pub async fn forward_output(mut from: pipe::Receiver, tail: Tail) {
-    let mut sluice = LineRateLimiter::new(clock::monotonic());
+    let mut limiter = LineRateLimiter::new(clock::monotonic());
     let mut buffer = vec![0; 8 << 10];
     let mut line: Vec<u8> = Vec::new();
     let mut is_cut = false;
     loop {
         let count = match tokio::time::timeout(Duration::from_secs(1), from.read(&mut buffer)).await {
             Err(_) => {
-                // A second of silence ends a flood.
-                report_dropped(std::mem::take(&mut sluice.dropped));
+                // A second without lines ends a flood.
+                report_dropped(std::mem::take(&mut limiter.dropped));
                 match from.read(&mut buffer).await {
                     Ok(count) => count,
                     Err(_) => break,
@@ -341,19 +340,19 @@ pub async fn forward_output(mut from: pipe::Receiver, tail: Tail) {
             is_cut |= text.len() > room;
             line.extend_from_slice(&text[..text.len().min(room)]);
             if is_end {
-                emit_line(&line, is_cut, &tail, &mut sluice);
+                emit_line(&line, is_cut, &tail, &mut limiter);
                 line.clear();
                 is_cut = false;
             }
         }
     }
     if !line.is_empty() {
-        emit_line(&line, is_cut, &tail, &mut sluice);
+        emit_line(&line, is_cut, &tail, &mut limiter);
     }
-    report_dropped(sluice.dropped);
+    report_dropped(limiter.dropped);
 }
 
-fn emit_line(line: &[u8], is_cut: bool, tail: &Tail, sluice: &mut LineRateLimiter) {
+fn emit_line(line: &[u8], is_cut: bool, tail: &Tail, limiter: &mut LineRateLimiter) {
     let mut line = String::from_utf8_lossy(line).into_owned();
     if is_cut {
         line.push_str(" […cut]");
@@ -362,7 +361,7 @@ fn emit_line(line: &[u8], is_cut: bool, tail: &Tail, sluice: &mut LineRateLimite
         return;
     }
     tail.push(&line);
-    let (admitted, dropped) = sluice.allow(clock::monotonic());
+    let (admitted, dropped) = limiter.allow(clock::monotonic());
     report_dropped(dropped.unwrap_or(0));
     if admitted {
         if let Some(entry) = tail.hold(parse_line(&line)) {
@@ -375,11 +374,7 @@ fn emit_line(line: &[u8], is_cut: bool, tail: &Tail, sluice: &mut LineRateLimite
 
 fn report_dropped(count: u64) {
     if count > 0 {
-        tracing::warn!(
-            event = "etcd-lines-dropped",
-            dropped = count,
-            "etcd printed more lines than are passed on; these were dropped"
-        );
+        tracing::warn!(event = "etcd-lines-dropped", dropped = count, "etcd printed too many lines; some were dropped");
     }
 }
 
@@ -474,17 +469,17 @@ mod tests {
     #[test]
     fn a_flood_is_thinned_and_counted_exactly() {
         let start = clock::monotonic();
-        let mut sluice = LineRateLimiter::new(start);
-        let (mut passed, mut told) = (0u64, 0);
+        let mut limiter = LineRateLimiter::new(start);
+        let (mut passed, mut reported) = (0u64, 0);
         let total = 100_000u64;
         for number in 0..total {
-            let (admitted, dropped) = sluice.allow(start + Duration::from_micros(number * 10));
+            let (admitted, dropped) = limiter.allow(start + Duration::from_micros(number * 10));
             passed += u64::from(admitted);
-            told += dropped.unwrap_or(0);
+            reported += dropped.unwrap_or(0);
         }
         assert!(passed <= u64::from(BURST + LINES_PER_SECOND), "{passed}");
-        let (admitted, dropped) = sluice.allow(start + Duration::from_secs(60));
+        let (admitted, dropped) = limiter.allow(start + Duration::from_secs(60));
         assert!(admitted);
-        assert_eq!(passed + told + dropped.unwrap_or(0), total);
+        assert_eq!(passed + reported + dropped.unwrap_or(0), total);
     }
 }

@@ -1,13 +1,14 @@
-//! The section of our own ELF file that holds an etcd and an etcdctl, which `packaging/embed.sh` adds to a finished executable.
+//! The ELF section with an etcd and an etcdctl, which `packaging/embed.sh` adds to the executable.
 //!
-//! The section is never loaded into memory: it is found through the section headers and read from the file. It begins with
-//! a table of text lines and an empty line; the programs follow, each compressed with zstd, in the order of the table:
+//!
+//!
+//! The section is never loaded into memory: it is found through the section headers and read from the file. It begins
+//! with a table of text lines and an empty line; the programs follow, each compressed with zstd, in the order of the
+//! table:
 //!
 //! ```text
-//! quorate-etcd 1
-//! version 3.5.29
-//! sha256 <over the names and SHA-256 of the programs>
-//! file <name> <size> <SHA-256> <compressed size>
+//! quorate-etcd 1 version 3.5.29 sha256 <over the names and SHA-256 of the programs> file <name> <size> <SHA-256>
+//! <compressed size>
 //! ```
 //!
 //! Only 64-bit little-endian ELF is read, which every machine type that quorate supports has.
@@ -25,10 +26,9 @@ const TABLE_LIMIT: u64 = 4096;
 const SECTION_LIMIT: u16 = 1024;
 const SECTION_HEADER_SIZE: u16 = 64;
 
-/// What the section says that it holds.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Payload {
-    /// The etcd's version, or `unknown`.
+    /// The version of etcd, or `unknown`.
     pub(super) version: String,
     /// Identifies the payload: a directory of this name holds the unpacked programs.
     pub(super) sha256: String,
@@ -40,7 +40,7 @@ pub(super) struct Program {
     pub(super) name: String,
     pub(super) size: u64,
     pub(super) sha256: String,
-    /// Where the compressed bytes begin in the file.
+    /// Offset of the compressed bytes in the file.
     pub(super) offset: u64,
     pub(super) compressed_size: u64,
 }
@@ -48,7 +48,7 @@ pub(super) struct Program {
 /// Finds the payload in an ELF file; `None` if it has none.
 ///
 /// # Errors
-/// If the file cannot be read, is no such ELF file, or its table is damaged.
+/// If the file cannot be read, is not such an ELF file, or its table is damaged.
 pub(super) fn find(elf: &File) -> io::Result<Option<Payload>> {
     let Some((start, size)) = section(elf)? else { return Ok(None) };
     let mut text = vec![0; usize::try_from(size.min(TABLE_LIMIT)).map_err(io::Error::other)?];
@@ -63,10 +63,10 @@ pub(super) fn find(elf: &File) -> io::Result<Option<Payload>> {
 }
 
 fn damaged() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, "the etcd inside this quorate is damaged: its table cannot be read")
+    io::Error::new(io::ErrorKind::InvalidData, "the etcd inside this quorate is damaged: its table is malformed")
 }
 
-/// Reads the table; the programs begin at `offset` of the file.
+/// Parses the table; the programs begin at `offset` of the file.
 fn parse(table: &str, mut offset: u64) -> Option<Payload> {
     let mut lines = table.lines();
     if lines.next()? != FIRST_LINE {
@@ -94,7 +94,7 @@ fn number<T: FromStr>(field: Option<&str>) -> Option<T> {
     field?.parse().ok()
 }
 
-/// It becomes part of a path.
+/// It is used in a path.
 fn is_sha256(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }

@@ -1,8 +1,8 @@
-//! The executable that was checked, as against whatever has its name later.
+//! The checked executable, even if its path is replaced later.
 //!
-//! A package upgrade puts another etcd under the same path while the old one runs. When that child ends, the new one must not
-//! be run unlooked at on the data: it may be a minor too new or too old. The checked file stays open, and is what is run until
-//! quorate itself starts again.
+//! A package upgrade replaces the etcd at the same path while the old one runs. When that child exits, the new one must
+//! not run on the data unchecked: it may be a minor too new or too old. The checked file stays open, and is used until
+//! quorate itself restarts.
 
 use std::fs;
 use std::io;
@@ -22,7 +22,7 @@ pub struct PinnedExecutable {
     content: Content,
 }
 
-/// What changes when a file is written to.
+/// The properties that change when a file is written to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Content {
     size: u64,
@@ -39,12 +39,12 @@ impl Content {
 pub enum Executable {
     /// The file, under its own name.
     AsChecked(PathBuf),
-    /// Another file has the name; this leads to the one that was checked.
+    /// The path has been replaced; this path refers to the checked file.
     Replaced(PathBuf),
 }
 
 impl PinnedExecutable {
-    /// Holds on to the file that has the name `path` now.
+    /// Pins the file that is at `path` now.
     pub fn open(path: &Path) -> io::Result<Self> {
         let file = open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
         let content = Content::of(&fs::metadata(through(&file))?);
@@ -56,15 +56,14 @@ impl PinnedExecutable {
         &self.path
     }
 
-    /// What to execute to run it.
-    ///
-    /// # Errors
-    /// If it was written over: what was checked is nowhere any more.
+    /// The path to execute. # Errors If it was overwritten: the checked file does not exist any more.
     pub fn executable(&self) -> io::Result<Executable> {
         let link = through(&self.file);
         let ours = fs::metadata(&link)?;
         if Content::of(&ours) != self.content {
-            return Err(io::Error::other("it was written over since quorate started, and has to be looked at anew"));
+            return Err(io::Error::other(
+                "it was overwritten since quorate started; restart quorate to check it again",
+            ));
         }
         let is_same = |found: &fs::Metadata| (found.dev(), found.ino()) == (ours.dev(), ours.ino());
         Ok(match fs::metadata(&self.path) {
@@ -83,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_replaced_file_is_told_from_one_that_was_written_over() {
+    fn a_replaced_file_is_distinguished_from_an_overwritten_one() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("etcd");
         fs::write(&path, "one").unwrap();

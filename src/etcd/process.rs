@@ -1,8 +1,8 @@
-//! Spawns the child so that it cannot outlive the launcher unnoticed, and signals it so that no other process is hit.
+//! Spawns the child so that it cannot outlive the launcher, and signals it without hitting other processes.
 //!
-//! The kernel sends the signal of `PR_SET_PDEATHSIG` when the *thread* that spawned a process ends, so one OS thread does all
-//! spawning and lives as long as this process. Between fork and prctl the launcher may already be gone: the parent is
-//! looked at again after prctl. Signals go through a pidfd, which never means another process.
+//! The kernel sends the signal of `PR_SET_PDEATHSIG` when the *thread* that spawned a process ends, so one OS thread
+//! does all spawning and lives as long as this process. The launcher may die between fork and prctl, so the parent is
+//! checked again after prctl. Signals are sent through a pidfd, which never refers to another process.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -21,15 +21,16 @@ use tokio::sync::oneshot;
 use crate::environment;
 use crate::host::{self, User};
 
-/// Children that somebody waits for; the reaper of PID 1 leaves them alone.
+/// Children with a waiter; the reaper of PID 1 ignores them.
 static OWN_CHILDREN: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
 
 fn own_children() -> MutexGuard<'static, BTreeSet<i32>> {
     OWN_CHILDREN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What etcd gets of our environment: where programs are, the time zone, the settings of Go's runtime, and where the CAs of the system
-/// are. No proxy, which would get between members, and no credentials, which etcd's user could read in `/proc/PID/environ`.
+/// The variables that etcd inherits: program path, time zone, settings of Go's runtime, and the location of the
+/// system's CAs. No proxy, which would affect connections between members, and no credentials, which etcd's user could
+/// read in `/proc/PID/environ`.
 const ETCD_ENVIRONMENT: [&str; 10] = [
     "PATH",
     "TZ",
@@ -43,13 +44,13 @@ const ETCD_ENVIRONMENT: [&str; 10] = [
     "SSL_CERT_FILE",
 ];
 
-/// Gives an etcd an environment that is made from nothing.
 pub fn etcd_environment(command: &mut Command) {
     command.env_clear();
     command.envs(ETCD_ENVIRONMENT.iter().filter_map(|name| environment::value(name).map(|value| (name, value))));
 }
 
-/// Removes what a command of the operator's must not inherit: systemd's sockets, settings of etcd's by environment, and our secrets.
+/// Removes the variables that an operator's command must not inherit: systemd's sockets, etcd's settings, and our
+/// secrets.
 pub fn operator_environment(command: &mut Command) {
     for name in environment::all().keys() {
         let text = name.to_string_lossy();
@@ -63,9 +64,9 @@ pub fn operator_environment(command: &mut Command) {
     }
 }
 
-/// Lets a command run as another user, with that user's main group and no other.
+/// Runs a command as another user, with only that user's primary group.
 pub fn become_user(command: &mut Command, user: &User) {
-    // Of root's supplementary groups none is kept: the standard library drops them with the user id.
+    // The standard library drops root's supplementary groups together with the user id.
     command.uid(user.uid).gid(user.gid);
 }
 
@@ -77,14 +78,14 @@ pub struct Spawner {
 }
 
 impl Spawner {
-    /// Starts the thread. It lives until the process ends.
+    /// Starts the thread, which lives until the process ends.
     pub fn start() -> io::Result<Self> {
         Self::start_after(|| {})
     }
 
     /// The same for processes of the lowest priority.
     pub fn start_gently() -> io::Result<Self> {
-        // A priority is a thread's own on Linux, and its children inherit it.
+        // On Linux a priority belongs to a thread, and its children inherit it.
         Self::start_after(host::lower_priority)
     }
 
@@ -95,12 +96,12 @@ impl Spawner {
             while let Ok((command, reply)) = queue.recv() {
                 let spawned = spawn_here(command);
                 if let Err(Ok(mut unwanted)) = reply.send(spawned) {
-                    // Nobody is left to own it.
+                    // The requester is gone.
                     let _ = unwanted.kill();
                     let _ = unwanted.wait();
                 }
             }
-            // The senders are gone, but the child must not be: see the module's header.
+            // The senders are gone, but the child must live: see the module header.
             loop {
                 std::thread::park();
             }
@@ -108,7 +109,7 @@ impl Spawner {
         Ok(Self { requests })
     }
 
-    /// Spawns `command` from the thread, in a process group of its own, bound to our life.
+    /// Spawns `command` from the thread, in a new process group that dies with us.
     pub async fn spawn(&self, command: Command) -> io::Result<Child> {
         let (reply, answer) = oneshot::channel();
         let gone = || io::Error::other("the spawning thread is gone");
@@ -123,7 +124,7 @@ fn spawn_here(mut command: Command) -> io::Result<Child> {
         prctl::set_pdeathsig(NixSignal::SIGTERM)?;
         if nix::unistd::getppid() == launcher { Ok(()) } else { Err(io::Error::from(nix::errno::Errno::ESRCH)) }
     };
-    // A group of its own: Ctrl-C at a terminal reaches us, and we stop the child in order.
+    // A new group: Ctrl-C at a terminal reaches only us, and we stop the child in order.
     command.process_group(0);
     // SAFETY: runs between fork and exec; prctl and getppid are async-signal-safe system calls that touch no memory.
     #[allow(unsafe_code, reason = "there is no safe way to run prctl in the child")]
@@ -136,10 +137,10 @@ fn spawn_here(mut command: Command) -> io::Result<Child> {
     Ok(child)
 }
 
-/// Ends the process group that a child of ours leads, and was not waited for yet: its id cannot be another's.
+/// Kills the process group of a child that was not waited for yet, so its id cannot be reused.
 pub fn kill_group(leader: u32) {
     if let Some(group) = i32::try_from(leader).ok().and_then(Pid::from_raw) {
-        // Gone already is as good.
+        // It may be gone already.
         let _ = rustix::process::kill_process_group(group, Signal::KILL);
     }
 }
@@ -194,7 +195,7 @@ fn adopted_zombies(known: &BTreeSet<i32>) -> Vec<i32> {
         .collect()
 }
 
-/// A process that cannot be mistaken for another.
+/// A process, identified by a pidfd.
 #[derive(Debug)]
 pub struct ProcessHandle {
     pidfd: AsyncFd<OwnedFd>,
@@ -202,17 +203,18 @@ pub struct ProcessHandle {
 }
 
 impl ProcessHandle {
-    /// Opens the process that has `pid` now. The caller makes sure that this is the one it means *after* opening.
+    /// Opens the process that has `pid` now. The caller must check its identity *after* opening.
     pub fn open(pid: i32) -> io::Result<Self> {
         let wanted = Pid::from_raw(pid).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
         let pidfd = rustix::process::pidfd_open(wanted, PidfdFlags::NONBLOCK)?;
-        // SAFETY: the descriptor is owned by the `AsyncFd` and closed only by it; `OwnedFd` always gives the same one.
-        #[allow(unsafe_code, reason = "tokio has no safe way to watch a descriptor that is no socket or pipe")]
+        // SAFETY: the descriptor is owned by the `AsyncFd` and closed only by it; `OwnedFd` always returns the same
+        // one.
+        #[allow(unsafe_code, reason = "tokio has no safe way to watch a descriptor that is neither socket nor pipe")]
         let pidfd = unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) }?;
         Ok(Self { pidfd, pid })
     }
 
-    /// Asks it to end. A process that was stopped is woken, so that it can.
+    /// Sends SIGTERM, and SIGCONT so that a stopped process can handle it.
     pub fn terminate(&self) -> io::Result<()> {
         self.send(Signal::TERM)?;
         self.send(Signal::CONT)

@@ -1,5 +1,5 @@
-//! The etcd process: spawned from the thread that lives as long as the launcher, recorded on disk before anybody is told of it, its
-//! output read, watched through a pidfd.
+//! The etcd process: spawned from the thread that lives as long as the launcher, recorded on disk before it is
+//! reported, its output read, watched through a pidfd.
 
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -21,7 +21,8 @@ use crate::log_failure;
 
 /// How long after its end a child's pipes may still give lines.
 const OUTPUT_DRAIN_TIMEOUT: Duration = Duration::from_millis(500);
-/// How often the kernel's count of processes killed for want of memory is read: a kill is blamed on memory only if the count rose since.
+/// The interval of reading the kernel's OOM kill counter: a kill is attributed to memory only if the counter has
+/// increased since.
 const MEMORY_INTERVAL: Duration = Duration::from_secs(2);
 /// How often a process that the kernel does not let us watch is looked at.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
@@ -77,15 +78,12 @@ impl Spawn for Spawner {
     }
 }
 
-/// An etcd that was started.
 #[derive(Debug)]
 pub struct EtcdProcess {
     child: Child,
     handle: ProcessHandle,
-    /// As of a moment ago.
     memory_kills: MemoryKills,
     pumps: JoinSet<()>,
-    /// By its supervisor, with SIGKILL.
     was_killed: bool,
     data: DataDir,
     exit: Option<String>,
@@ -152,7 +150,6 @@ impl EtcdProcess {
     }
 }
 
-/// Who sent SIGKILL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Killer {
     Supervisor,

@@ -1,9 +1,9 @@
-//! Which settings the child is started with, and what each version of etcd calls them.
+//! The settings of the child, and their names in each version of etcd.
 //!
-//! Given the configuration, the identity of the member and the version of the binary, gives the flags of etcd's command
-//! line. Flags, not a file: etcd types and refuses what it does not know on its command line on every version, and
-//! ignores it in its file. None of them is secret. The table of what differs between versions is in `docs/etcd-settings.md`,
-//! and a test holds it against this code.
+//! Given the configuration, the identity of the member and the version of the binary, returns the flags of etcd's
+//! command line. Flags, not a file: every version of etcd rejects unknown flags, but ignores unknown keys in its file.
+//! None of them is secret. `docs/etcd-settings.md` has the table of differences between versions, and a test compares
+//! it with this code.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -15,13 +15,13 @@ use crate::version::Version;
 
 /// Heartbeat interval while this member is the only one, in milliseconds.
 ///
-/// A lone member has nobody to lose an election to, but etcd waits a random part of the election timeout all the same
-/// when it starts again: up to 2 s with 100/1000 on 3.4 and 3.5 (measured). With 20/100 it is ready within 0.2 s.
+/// A single member has no competitor in an election, but etcd still waits a random part of the election timeout at a
+/// restart: up to 2 s with 100/1000 on 3.4 and 3.5 (measured). With 20/100 it is ready within 0.2 s.
 pub const SINGLE_MEMBER_HEARTBEAT_MILLIS: u32 = 20;
-/// Election timeout while this member is the only one, in milliseconds; etcd wants at least five heartbeats.
+/// Election timeout while this member is the only one, in milliseconds; etcd requires at least five heartbeats.
 pub const SINGLE_MEMBER_ELECTION_MILLIS: u32 = 100;
 
-/// Who the member is and how it begins.
+/// The identity of the member and its start mode.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
     pub name: String,
@@ -32,16 +32,15 @@ pub struct Identity {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StartMode {
-    /// As the first member of a new cluster, whose id is made unlike any other by this text.
+    /// As the first member of a new cluster, whose ID is made unique by this text.
     NewCluster {
         /// etcd's `initial-cluster-token`.
         token: String,
     },
-    /// From the data that it has. If that data has no log any more, etcd then refuses to begin anew.
+    /// From its data. If that data has no log any more, etcd refuses to start a new cluster.
     ExistingData,
 }
 
-/// One flag of etcd's, without dashes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Setting {
     pub key: String,
@@ -107,9 +106,9 @@ pub const VERSIONED: &[Versioned] = &[
         key: FEATURE_GATES,
         value: "CompactHashCheck=true",
     },
-    // Off by default in 3.4 only; without it a member that was cut off disturbs the others when it returns.
+    // Off by default in 3.4 only; without it a partitioned member disturbs the others when it returns.
     Versioned { purpose: "vote only if it can be won", from: V3_4, until: FOREVER, key: "pre-vote", value: "true" },
-    // The default of 3.6; 100000 before, which keeps ten times as much of the log in memory.
+    // The default of 3.6; 100000 before, which keeps ten times as many log entries in memory.
     Versioned {
         purpose: "entries between raft snapshots",
         from: V3_4,
@@ -123,7 +122,7 @@ pub const VERSIONED: &[Versioned] = &[
 
 const FEATURE_GATES: &str = "feature-gates";
 
-/// Where etcd listens and what it tells others, from the configuration.
+/// The URLs that etcd listens on and advertises, from the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Addresses {
     /// For clients: loopback, then the node's address.
@@ -133,7 +132,7 @@ pub struct Addresses {
 }
 
 impl Addresses {
-    /// The addresses that `config` asks for.
+    /// The URLs for `config`.
     #[must_use]
     pub fn of(config: &Config) -> Self {
         let node = config.node_ip();
@@ -153,7 +152,7 @@ impl Addresses {
         Self { client: both(config.etcd.client_port), peer: both(config.etcd.peer_port), metrics }
     }
 
-    /// The URL that clients elsewhere use, and that etcd advertises.
+    /// The URL for remote clients, which etcd advertises.
     #[must_use]
     pub fn client_url(config: &Config) -> String {
         url("https", SocketAddr::new(config.node_ip(), config.etcd.client_port))
@@ -181,7 +180,7 @@ fn urls(scheme: &str, addresses: &[SocketAddr]) -> String {
     addresses.iter().map(|address| url(scheme, *address)).collect::<Vec<_>>().join(",")
 }
 
-/// Every flag that the child is started with, in a fixed order; the operator's come last and override.
+/// All flags of the child, in a fixed order; those of the operator come last and override others.
 #[must_use]
 pub fn settings(config: &Config, data: &DataDir, identity: &Identity, version: Version) -> Vec<Setting> {
     let addresses = Addresses::of(config);
@@ -219,8 +218,8 @@ pub fn settings(config: &Config, data: &DataDir, identity: &Identity, version: V
     all
 }
 
-/// As [`settings`], for an etcd that nobody but the launcher can reach: on two ports of loopback, for clients and for members, with the
-/// certificates of `trust`, on the data in `dir`. It says little, and has no page of metrics.
+/// Like [`settings`], for an isolated etcd: on two loopback ports, for clients and peers, with the certificates of
+/// `trust`, on the data in `dir`. It logs little, and serves no metrics.
 #[must_use]
 pub fn isolated_settings(
     config: &Config,
@@ -266,7 +265,7 @@ fn timing(config: &Config, is_alone: bool) -> [Setting; 2] {
     [Setting::new("heartbeat-interval", heartbeat.to_string()), Setting::new("election-timeout", election.to_string())]
 }
 
-/// Replaces a setting, or adds to the list of feature gates, of which etcd takes the last word on each.
+/// Replaces a setting, or appends to the list of feature gates, of which etcd uses the last value of each.
 fn set(all: &mut Vec<Setting>, key: &str, value: &str) {
     match all.iter_mut().find(|setting| setting.key == key) {
         Some(setting) if key == FEATURE_GATES => setting.value = format!("{},{value}", setting.value),
@@ -343,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lone_member_need_not_wait_for_an_election_unless_told_to() {
+    fn a_single_member_need_not_wait_for_an_election_by_default() {
         let mut config = config();
         assert_eq!(value(&config, "3.5.30", true, "election-timeout").as_deref(), Some("100"));
         assert_eq!(value(&config, "3.5.30", false, "election-timeout").as_deref(), Some("1000"));
@@ -354,7 +353,7 @@ mod tests {
         assert_eq!(
             value(&config, "3.5.30", true, "election-timeout").as_deref(),
             Some("1000"),
-            "etcd wants five heartbeats"
+            "etcd requires five heartbeats"
         );
         config.etcd.args.clear();
         config.etcd.election_millis = Some(5000);

@@ -2,19 +2,16 @@
 //!
 //! ```text
 //!            start / spawn            seen healthy
-//!  Stopped ────────────────▶ Starting ────────────▶ Running (learner | voter)
-//!  Failed  ─┘                 │    │                   │   │
-//!    ▲ ▲                 stop │    │ exit         exit │   │ stop
-//!    │ │                      ▼    ▼                   ▼   ▼
-//!    │ └────────────── Stopping   Backoff ◀────────────┘  Stopping
-//!    │                              │  └─ wait over: spawn again
-//!    └── five fast exits, data gone ┘
+//! Stopped ────────────────▶ Starting ────────────▶ Running (learner | voter) Failed  ─┘                 │    │        
+//!           │   │ ▲ ▲                 stop │    │ exit         exit │   │ stop │ │                      ▼    ▼        
+//!           ▼   ▼ │ └────────────── Stopping   Backoff ◀────────────┘  Stopping │                              │  └─
+//! wait over: spawn again └── five fast exits, data gone ┘
 //! ```
 //!
-//! `Stopped` and `Failed` are resting states: the supervisor waits there for the next start, with other arguments if need be, and ends
-//! at a shutdown alone. The child is asked to end with SIGTERM and killed after its grace, or at once by a kill. How long to wait
-//! between starts and when to give up is decided by `plan::child`. How a process is spawned, watched and ended is behind
-//! [`Spawn`] and [`Process`]: `running` has the real ones, the tests here a fake.
+//! `Stopped` and `Failed` are resting states: the supervisor waits there for the next start, perhaps with new
+//! arguments, and ends only at a shutdown. The child is stopped with SIGTERM and killed after its grace period, or at
+//! once by a kill. `plan::child` decides how long to wait between starts and when to stop trying. Spawning, watching
+//! and ending a process is behind [`Spawn`] and [`Process`]: `running` has the real ones, the tests here a fake.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -32,24 +29,20 @@ use crate::host::User;
 use crate::plan::child::{History, MAX_FAST_EXITS, Next, Run};
 use crate::random;
 
-/// What to run.
 #[derive(Clone, Debug)]
 pub struct Launch {
-    /// The executable.
     pub program: PinnedExecutable,
-    /// Who runs it, if not the user of the launcher.
+    /// The user that runs it, if not the launcher's.
     pub user: Option<User>,
-    /// Its arguments.
     pub args: Vec<String>,
-    /// Where the child is recorded.
     pub data: DataDir,
-    /// How long it may take to end after SIGTERM.
+    /// The grace period after SIGTERM.
     pub grace: Duration,
-    /// Asked before etcd is started again after it had been healthy; `None` where the data is nobody's.
+    /// Checked before a restart after etcd was healthy; `None` for temporary data.
     pub restart_check: Option<RestartCheck>,
 }
 
-/// Whether etcd may be started again on its data: an etcd whose data is gone would silently begin an empty cluster.
+/// Whether etcd may be restarted on its data: an etcd whose data is gone would silently begin an empty cluster.
 #[derive(Clone)]
 pub struct RestartCheck(pub Arc<dyn Fn() -> Result<(), AppError> + Send + Sync>);
 
@@ -59,39 +52,30 @@ impl std::fmt::Debug for RestartCheck {
     }
 }
 
-/// Starts processes.
 pub trait Spawn: Send + 'static {
-    /// What it starts.
     type Process: Process;
 
-    /// Starts one.
-    ///
-    /// # Errors
-    /// Why it cannot be started, in a sentence.
     fn spawn(&mut self, launch: &Launch, tail: Tail) -> impl Future<Output = Result<Self::Process, String>> + Send;
 }
 
-/// A process that was started.
 pub trait Process: Send {
-    /// Its process id.
     fn pid(&self) -> i32;
 
-    /// Waits until it has ended.
     fn ended(&mut self) -> impl Future<Output = ()> + Send;
 
-    /// Asks it to end (SIGTERM). One that is gone is no failure.
+    /// Sends SIGTERM. Not an error if it is gone.
     fn terminate(&mut self);
 
-    /// Ends it (SIGKILL). One that is gone is no failure.
+    /// Sends SIGKILL. Not an error if it is gone.
     fn kill(&mut self);
 
-    /// How it ended, for messages; `None` if it has not. Its last output has been read then.
+    /// Its exit status, for messages; `None` while it runs. Its output has been read completely then.
     fn reap(&mut self) -> impl Future<Output = Option<String>> + Send;
 }
 
-/// The child was killed and is still there.
+/// The child was killed, but still exists.
 #[derive(Debug, thiserror::Error)]
-#[error("etcd (pid {0}) was killed and does not end: it waits for a disk that does not answer")]
+#[error("etcd (pid {0}) was killed but does not exit: it waits for a disk that does not respond")]
 pub struct Unkillable(i32);
 
 impl Diagnostic for Unkillable {
@@ -100,20 +84,20 @@ impl Diagnostic for Unkillable {
     }
 
     fn next_step(&self) -> Option<String> {
-        Some(format!("see dmesg, and cat /proc/{}/stack; a later start waits until it is gone", self.0))
+        Some(format!("check dmesg, and cat /proc/{}/stack; a later start waits until it is gone", self.0))
     }
 }
 
 /// The child cannot be kept running.
 #[derive(Debug, thiserror::Error)]
-#[error("etcd ended {times} times right after its start, the last time with {exit}; its last lines:{}", indented(.lines))]
+#[error("etcd exited {times} times right after its start, the last time with {exit}; its last lines:{}", indented(.lines))]
 pub struct KeepsExiting {
     times: u32,
     exit: String,
     lines: Vec<String>,
 }
 
-/// Each line on one of its own, for a message.
+/// The lines as an indented list, for a message.
 #[must_use]
 pub fn indented(lines: &[String]) -> String {
     if lines.is_empty() {
@@ -132,37 +116,31 @@ impl Diagnostic for KeepsExiting {
     }
 }
 
-/// The supervisor, before it runs.
 #[derive(Debug)]
 pub struct Supervisor<S> {
     spawner: S,
     commands: mpsc::Receiver<SupervisorCommand>,
     status: watch::Sender<ChildStatus>,
-    /// What was started last.
     launch: Option<Box<Launch>>,
     history: History,
     was_healthy: bool,
     spawned_at: Instant,
-    /// How long a wait takes; tests shorten it.
+    /// The duration of a wait; tests shorten it.
     pause: fn(Duration) -> Duration,
 }
 
-/// What the supervisor does next.
 enum Step<P> {
-    /// Wait for a command.
     Rest,
-    /// Start the child, and answer whoever asked for that.
+    /// Start the child, and send the reply.
     Spawn(Option<Reply>),
-    /// Watch it.
     Watch(P),
     /// Wait before it is started again.
     Backoff(Duration),
-    /// End.
     End,
 }
 
 impl<S: Spawn> Supervisor<S> {
-    /// A supervisor that rests, and the handle to it.
+    /// A resting supervisor, and its handle.
     #[must_use]
     pub fn new(spawner: S) -> (Self, Handle) {
         let (handle, commands, status) = Handle::new();
@@ -232,7 +210,7 @@ impl<S: Spawn> Supervisor<S> {
         }
     }
 
-    /// A start is new: what happened with other arguments does not count against it.
+    /// A requested start has a new history of exits.
     fn begin(&mut self, launch: Box<Launch>, reply: Reply) -> Step<S::Process> {
         self.launch = Some(launch);
         self.history = History::default();
@@ -245,7 +223,7 @@ impl<S: Spawn> Supervisor<S> {
         if self.was_healthy
             && let Some(check) = launch.restart_check.clone()
         {
-            // It reads the disk.
+            // This reads the disk.
             let checked = tokio::task::spawn_blocking(move || (check.0)()).await;
             if let Ok(Err(why)) = checked {
                 let report = why.to_report();
@@ -277,14 +255,14 @@ impl<S: Spawn> Supervisor<S> {
                 Step::Watch(process)
             }
             Err(why) => {
-                // It is tried again, as after an exit, so that whoever asked for it need not.
+                // It is retried, as after an exit, so that the requester need not retry.
                 reply.into_iter().for_each(|reply| answer(reply, Ok(())));
                 self.after_exit(Run { lived: Duration::ZERO, healthy: Duration::ZERO }, why)
             }
         }
     }
 
-    /// After an unexpected end: start it again, or give up.
+    /// After an unexpected exit: restart it, or stop trying.
     fn after_exit(&mut self, run: Run, exit: String) -> Step<S::Process> {
         match self.history.exited(run, random::jitter()) {
             Next::Retry(wait) => {
@@ -307,7 +285,7 @@ impl<S: Spawn> Supervisor<S> {
         }
     }
 
-    /// Watches one process, until it ends or is ended.
+    /// Watches one process until it exits or is stopped.
     async fn watch(&mut self, mut process: S::Process) -> Step<S::Process> {
         let started = self.spawned_at;
         let mut healthy_since = None;
@@ -334,7 +312,7 @@ impl<S: Spawn> Supervisor<S> {
             return match process.reap().await {
                 Some(exit) => {
                     self.status.borrow().tail.show();
-                    // Its last fatal line is the reason, for example that the disk is full.
+                    // Its last fatal line is the reason, such as a full disk.
                     let line = self.status.borrow().tail.fatal_line();
                     let exit = line.map_or_else(|| exit.clone(), |line| format!("{exit}: {line}"));
                     let healthy = healthy_since.map_or(Duration::ZERO, |since| now.duration_since(since));
@@ -346,7 +324,7 @@ impl<S: Spawn> Supervisor<S> {
         self.end_on(command, process).await
     }
 
-    /// Ends the process on command, and says what follows.
+    /// Ends the process on command, and returns the next state.
     async fn end_on(&mut self, command: SupervisorCommand, mut process: S::Process) -> Step<S::Process> {
         let mut pending = Pending::default();
         let at_once = matches!(command, SupervisorCommand::Kill(_));
@@ -371,7 +349,7 @@ impl<S: Spawn> Supervisor<S> {
         Step::Rest
     }
 
-    /// Its record stays, so that the next launcher waits for it instead of starting another.
+    /// Its record is kept, so that the next launcher waits for it instead of starting another.
     fn unkillable(&self, pid: i32, mut pending: Pending) -> Step<S::Process> {
         let report = ErrorReport::of(&Unkillable(pid));
         self.fail(report.clone());
@@ -397,7 +375,8 @@ impl<S: Spawn> Supervisor<S> {
         });
     }
 
-    /// Ends the process: SIGTERM, the grace, SIGKILL. Commands that come meanwhile can only hasten it, or turn it into a stop.
+    /// Ends the process: SIGTERM, the grace period, SIGKILL. Commands in the meantime can only speed it up, or turn it
+    /// into a stop.
     async fn end(&mut self, process: &mut S::Process, at_once: bool, pending: &mut Pending) {
         self.enter(State::Stopping, |_| {});
         let grace = self.launch.as_ref().map_or(Duration::ZERO, |launch| launch.grace);
@@ -414,7 +393,7 @@ impl<S: Spawn> Supervisor<S> {
                             event = "etcd-killed",
                             pid,
                             grace_seconds = grace.as_secs(),
-                            "etcd did not end in time; killing it"
+                            "etcd did not exit in time; killing it"
                         );
                         break;
                     }
@@ -434,7 +413,6 @@ impl<S: Spawn> Supervisor<S> {
         let _ = tokio::time::timeout(grace, process.ended()).await;
     }
 
-    /// Waits before the next start.
     async fn back_off(&mut self, wait: Duration) -> Step<S::Process> {
         let over = tokio::time::sleep((self.pause)(wait));
         tokio::pin!(over);
@@ -465,7 +443,7 @@ impl<S: Spawn> Supervisor<S> {
     }
 }
 
-/// Commands that came while the child was being ended, and are answered when it is gone.
+/// Commands received while the child is being stopped, which are answered when it is gone.
 #[derive(Default)]
 struct Pending {
     replies: Vec<Reply>,
@@ -509,7 +487,7 @@ impl Pending {
     }
 }
 
-/// Whoever asked may not wait for the answer.
+/// The requester may not wait for the reply.
 fn answer(reply: Reply, result: Result<(), CommandError>) {
     let _ = reply.send(result);
 }

@@ -1,4 +1,4 @@
-//! The few lines that a start logs: what runs, on which data, and whether that is a new cluster or the one from before.
+//! The log lines of a start: versions, data, and whether it begins a new cluster or resumes one.
 
 use crate::cluster::record::ClusterRecord;
 use crate::config::Config;
@@ -6,7 +6,6 @@ use crate::etcd::installed::InstalledEtcd;
 use crate::etcd::settings::StartMode;
 use crate::launcher::preflight::Prepared;
 
-/// Logs the first two lines.
 pub(crate) fn log_start(config: &Config, config_file: &str, binary: &InstalledEtcd, prepared: &Prepared) {
     let commit = option_env!("QUORATE_COMMIT").and_then(|commit| commit.get(..12));
     let build = commit.map(|commit| format!(" ({commit})")).unwrap_or_default();
@@ -21,7 +20,7 @@ pub(crate) fn log_start(config: &Config, config_file: &str, binary: &InstalledEt
     let member = &prepared.identity.name;
     match (&prepared.identity.beginning, &prepared.remembered) {
         (StartMode::NewCluster { .. }, None) => {
-            tracing::warn!(event = "new-cluster", member, "there is no data here: starting a NEW, empty cluster");
+            tracing::warn!(event = "new-cluster", member, "there is no data: starting a NEW, empty cluster");
         }
         (StartMode::NewCluster { .. }, Some(before)) => {
             let (before, epoch) = (&before.cluster_id, prepared.epoch);
@@ -30,7 +29,7 @@ pub(crate) fn log_start(config: &Config, config_file: &str, binary: &InstalledEt
                 member,
                 before,
                 epoch,
-                "starting a NEW, empty cluster, as --new-cluster or an unfinished first start asks for"
+                "starting a NEW, empty cluster, as requested by --new-cluster or an unfinished first start"
             );
         }
         (StartMode::ExistingData, remembered) => {
@@ -45,7 +44,7 @@ pub(crate) fn log_start(config: &Config, config_file: &str, binary: &InstalledEt
                 members,
                 epoch,
                 last_run_by,
-                "resuming from the data that is here"
+                "resuming from the existing data"
             );
         }
     }

@@ -1,4 +1,4 @@
-//! Puts the services of a server together; etcd is not running yet.
+//! Creates the services of a server; etcd is not running yet.
 
 use std::sync::Arc;
 
@@ -31,7 +31,7 @@ use crate::server::snapshots::{self, Snapshots};
 use crate::server::state::ServerState;
 use crate::server::storage::StorageWatch;
 
-/// A server whose tasks run, and what its etcd is to be started with.
+/// A server with running tasks, and the arguments of its etcd.
 pub(super) struct Assembled {
     pub(super) launcher: Launcher,
     pub(super) launch: Launch,

@@ -1,4 +1,4 @@
-//! What a server tidies up once etcd is healthy: what is in use now is good.
+//! Cleanup once etcd is healthy on its data.
 
 use crate::datadir::DataDir;
 use crate::error::{AppError, ErrorReport};
@@ -7,7 +7,7 @@ use crate::log_failure;
 use crate::recovery::retired;
 use crate::text::format_bytes;
 
-/// Makes etcdctl ready for people, and removes what older executables unpacked and the oldest retired data.
+/// Unpacks etcdctl, and removes programs unpacked by older executables and the oldest retired data.
 pub(crate) fn after_start(data: &DataDir, keep: u32) {
     prune_unpacked(data);
     prune_retired(data, keep);
@@ -15,14 +15,14 @@ pub(crate) fn after_start(data: &DataDir, keep: u32) {
 
 fn prune_unpacked(data: &DataDir) {
     if let Err(error) = embedded::unpack("etcdctl", data) {
-        log_failure!(warn, ErrorReport::of(&error), "etcdctl could not be unpacked; it runs from memory");
+        log_failure!(warn, ErrorReport::of(&error), "cannot unpack etcdctl; running it from memory");
     }
     for path in embedded::prune(data) {
         tracing::info!(path = %path.display(), "removed an older unpacked etcd");
     }
 }
 
-/// Removes the oldest of the data that were set aside: what is in use now is healthy.
+/// Removes the oldest retired data, since the data in use is healthy.
 fn prune_retired(data: &DataDir, keep: u32) {
     match retired::delete_oldest(data, usize::try_from(keep).unwrap_or(usize::MAX)) {
         Ok(removed) => {
@@ -31,10 +31,10 @@ fn prune_retired(data: &DataDir, keep: u32) {
                     event = "old-data-removed",
                     path = %old.path.display(),
                     freed = format_bytes(old.bytes),
-                    "removed old data that a reset had set aside; etcd-old-retention is {keep}"
+                    "removed retired data; etcd-old-retention is {keep}"
                 );
             }
         }
-        Err(error) => log_failure!(warn, AppError::from(error).to_report(), "old data could not be removed"),
+        Err(error) => log_failure!(warn, AppError::from(error).to_report(), "cannot remove retired data"),
     }
 }

@@ -1,4 +1,4 @@
-//! How long the disk under the data takes to make a small write safe.
+//! Measures how long the disk under the data takes to sync a small write.
 
 use std::fs;
 use std::io::{self, Write as _};
@@ -7,16 +7,17 @@ use std::time::Duration;
 use crate::clock;
 use crate::durable::{self, DirHandle};
 
-/// etcd wants 99 of 100 within this (its documentation, "What does the etcd warning 'failed to send out heartbeat' mean").
+/// etcd's recommended 99th percentile (its documentation, "What does the etcd warning 'failed to send out heartbeat'
+/// mean").
 pub const SLOW: Duration = Duration::from_millis(10);
 
 const MAX_SAMPLES: usize = 100;
 const MIN_SAMPLES: usize = 5;
 /// Enough samples once this has passed …
 const BUDGET: Duration = Duration::from_millis(15);
-/// … and few are enough once this has: a start must not wait for a slow disk more than it has to.
+/// … and few samples are enough once this has passed: a start must not wait for a slow disk.
 const MAX_DURATION: Duration = Duration::from_secs(1);
-/// About what etcd writes for one small request.
+/// The approximate size of a write of etcd for a small request.
 const WRITE: [u8; 2048] = [0; 2048];
 
 /// The file that is written meanwhile.
@@ -25,7 +26,7 @@ const PROBE: &str = "fsync-probe";
 /// Measures in `dir`: the 99th percentile of write and fdatasync, from up to 100 samples.
 ///
 /// # Errors
-/// If the file cannot be written, which no etcd would survive either.
+/// If the file cannot be written, which etcd would not survive either.
 pub fn fsync_p99(dir: &DirHandle) -> Result<Duration, durable::WriteError> {
     let mut samples = Vec::with_capacity(MAX_SAMPLES);
     let measured = dir.write_with(PROBE, durable::PRIVATE_FILE, |file| {
@@ -43,7 +44,7 @@ pub fn fsync_p99(dir: &DirHandle) -> Result<Duration, durable::WriteError> {
     Ok(percentile_99(&mut samples))
 }
 
-/// Whether another sample is worth its time.
+/// Whether to take another sample.
 fn is_slow(samples: usize, elapsed: Duration) -> bool {
     match samples {
         0 => true,

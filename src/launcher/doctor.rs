@@ -1,7 +1,7 @@
-//! Everything that can be checked about a server on this node, without changing anything but a probe of the disk.
+//! Checks of the server on this node, which change nothing except for a probe file on the disk.
 //!
-//! Works with and without a running server; what only a running one knows comes from its status. Object storage and the
-//! configuration are checked by the caller.
+//! Works with and without a running server, whose status adds facts. The caller checks object storage and the
+//! configuration.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -29,13 +29,17 @@ use crate::shell;
 use crate::snapshot::list::{self, Status as SnapshotStatus};
 use crate::text::{age, format_bytes};
 
-/// Checks, in the order in which a start needs things.
+/// Runs the checks, in the order of a start.
 pub async fn examine(config: &Config, data: &DataDir, running: Option<&Status>) -> Vec<CheckRow> {
     let mut found = vec![server(data, running)];
     found.extend(running.into_iter().flat_map(problems));
     if !data.server().is_dir() {
-        let next = "is its disk mounted? Otherwise the first start makes it";
-        found.push(CheckRow::note("data", format!("there is no data directory {}", data.root().display()), next));
+        let next = "is its disk mounted? Otherwise the first start creates it";
+        found.push(CheckRow::note(
+            "data",
+            format!("the data directory {} does not exist", data.root().display()),
+            next,
+        ));
     }
     found.push(etcd_data(config, data, running).await);
     found.extend(modes(data));
@@ -105,7 +109,7 @@ async fn etcd_data(config: &Config, data: &DataDir, running: Option<&Status>) ->
         return CheckRow::ok("data", format!("etcd data is in {}", data.etcd().display()));
     }
     let newest = known::newest(config, data).await.newest;
-    // What a start would decide.
+    // The decision of a start.
     let decided = start::plan(&start::Observed {
         cluster: remembered,
         data: state,
@@ -123,7 +127,7 @@ async fn etcd_data(config: &Config, data: &DataDir, running: Option<&Status>) ->
     }
 }
 
-/// What holds secrets and others can read.
+/// Secrets that other users can read.
 fn modes(data: &DataDir) -> Vec<CheckRow> {
     let names = ["server-ca", "peer-ca", "server-client", "peer-server-client", "client", "launcher"];
     let mut secrets: Vec<PathBuf> = vec![data.token(), data.cluster()];
@@ -136,7 +140,7 @@ fn modes(data: &DataDir) -> Vec<CheckRow> {
     open.into_iter()
         .map(|path| {
             let next = format!("chmod o-rwx {}", command::shell_word(&path));
-            CheckRow::bad("modes", format!("other users can get at {}", path.display()), Some(next))
+            CheckRow::bad("modes", format!("other users can access {}", path.display()), Some(next))
         })
         .collect()
 }
@@ -152,7 +156,7 @@ fn disks(config: &Config, data: &DataDir) -> Vec<CheckRow> {
     let free = storage.data_disk.as_ref().and_then(|disk| disk.usage).map(|usage| usage.free);
     let assessed = health::assess(&Observed { storage, data_dir: data.root().to_path_buf(), ..Observed::default() });
     if assessed.problems.is_empty() {
-        let free = free.map_or_else(|| "not there yet".to_owned(), |free| format!("{} free", format_bytes(free)));
+        let free = free.map_or_else(|| "does not exist yet".to_owned(), |free| format!("{} free", format_bytes(free)));
         return vec![CheckRow::ok("disk", free)];
     }
     assessed.problems.into_iter().map(|problem| CheckRow::bad("disk", problem.message, problem.next)).collect()
@@ -165,13 +169,13 @@ fn file_system(data: &DataDir) -> CheckRow {
         FileSystem::Local => CheckRow::ok("file system", "local"),
         FileSystem::Network => CheckRow::bad(
             "file system",
-            format!("{shown} is on a network file system, where locks and fsync cannot be trusted"),
+            format!("{shown} is on a network file system, where locks and fsync are not reliable"),
             Some("move the data to a local disk".into()),
         ),
         FileSystem::Memory => CheckRow::note(
             "file system",
             format!("{shown} is in memory (tmpfs)"),
-            "move the data to a disk, if it is to survive a reboot",
+            "move the data to a disk to survive a reboot",
         ),
     }
 }
@@ -186,7 +190,7 @@ fn fsync(data: &DataDir) -> CheckRow {
         Err(failure) => of_failure("fsync", &failure),
         Ok(p99) if p99 > disk::SLOW => CheckRow::note(
             "fsync",
-            format!("99 of 100 take up to {:.1} ms, and etcd wants 10", p99.as_secs_f64() * 1000.0),
+            format!("99 of 100 take up to {:.1} ms; etcd recommends 10", p99.as_secs_f64() * 1000.0),
             "a faster disk; with several members raise etcd-heartbeat-interval and etcd-election-timeout",
         ),
         Ok(p99) => CheckRow::ok("fsync", format!("99 of 100 take up to {:.1} ms", p99.as_secs_f64() * 1000.0)),
@@ -198,9 +202,11 @@ fn clock(data: &DataDir) -> CheckRow {
     let next = Some("timedatectl; and timedatectl set-ntp true".to_owned());
     match crate::launcher::preflight::check_clock(data) {
         Err(error) => failed("clock", &error),
-        Ok(Some(behind)) => {
-            CheckRow::bad("clock", format!("it is {} s behind what was written here", behind.as_secs()), next)
-        }
+        Ok(Some(behind)) => CheckRow::bad(
+            "clock",
+            format!("it is {} s behind the newest file in the data directory", behind.as_secs()),
+            next,
+        ),
         Ok(None) => CheckRow::ok("clock", clock::rfc3339(now)),
     }
 }
@@ -224,7 +230,7 @@ async fn etcd_binary(config: &Config, data: &DataDir) -> CheckRow {
 
 fn certificates(data: &DataDir) -> CheckRow {
     if !data.certificate("server-ca").certificate.exists() {
-        return CheckRow::ok("certificates", "none yet: the first start makes them");
+        return CheckRow::ok("certificates", "none yet: the first start creates them");
     }
     match pki::expiries(data) {
         Err(error) => failed("certificates", &error),
@@ -252,15 +258,15 @@ fn snapshots(config: &Config, data: &DataDir, running: Option<&Status>) -> Vec<C
     let newest = newest_here.max(known);
     let has_data = running.is_some() || data.etcd_bolt().exists();
     if newest.is_none() && !has_data {
-        return vec![CheckRow::ok("snapshots", "none yet, and no data to take one of")];
+        return vec![CheckRow::ok("snapshots", "none yet, and no data")];
     }
     let local = DateTime::<Local>::from(now);
     let interval = config.snapshot.schedule.as_ref().and_then(|schedule| schedule.interval(&local));
     let started = running.and_then(|status| clock::parse_rfc3339(&status.launcher.started)).map(clock::unix_seconds);
-    // A server that was begun a moment ago has had no time for one.
+    // A new server has had no time for a snapshot.
     let is_young = newest.is_none() && started.is_some_and(|started| seconds.saturating_sub(started) < 600);
     let mut found = vec![if is_young {
-        CheckRow::note("snapshots", "there is none yet", save)
+        CheckRow::note("snapshots", "none yet", save)
     } else {
         finding::snapshot_age(newest.map(|at| seconds.saturating_sub(at)), interval, &save)
     }];
@@ -276,7 +282,7 @@ fn snapshots(config: &Config, data: &DataDir, running: Option<&Status>) -> Vec<C
     found
 }
 
-/// What the last drill found, if drills are scheduled.
+/// The result of the last drill, if drills are scheduled.
 fn drill(drills: &Drills) -> Option<CheckRow> {
     let last = drills.last.as_ref()?;
     let now = clock::unix_seconds(clock::now());
@@ -290,9 +296,9 @@ fn drill(drills: &Drills) -> Option<CheckRow> {
     Some(CheckRow::bad("drill", format!("failed {when}: {}: {why}", last.snapshot), Some(next)))
 }
 
-/// The findings about a configuration that cannot be used.
+/// The findings about an invalid configuration.
 #[must_use]
 pub fn of_failure(check: &'static str, failure: &AppError) -> CheckRow {
-    let told = failure.to_report();
-    CheckRow::bad(check, told.to_string().replace("\n  because: ", ": ").replace('\n', " "), told.next)
+    let report = failure.to_report();
+    CheckRow::bad(check, report.to_string().replace("\n  because: ", ": ").replace('\n', " "), report.next)
 }

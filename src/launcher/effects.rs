@@ -1,5 +1,5 @@
-//! Work of the launcher that blocks or takes a while. It runs beside the loop, one of each kind at a time, and its result comes back as an
-//! [`Effect`].
+//! Blocking or long work of the launcher. It runs outside the event loop, one of each kind at a time, and its result
+//! returns as an [`Effect`].
 
 use std::time::Duration;
 
@@ -17,17 +17,16 @@ use crate::log_failure;
 use crate::pki::{self, CaSource, CertificateStatus, EtcdState};
 use crate::server::state::ServerState;
 
-/// How long cancelled snapshots and drills may take to remove what they have written.
+/// The timeout of cancelled snapshots and drills for removing their files.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(15);
-/// How long removing the socket at the end may take.
+/// The timeout of removing the socket at the end.
 const REMOVE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What came of it.
 #[derive(Debug)]
 pub(crate) enum Effect {
-    /// No snapshot or drill runs any more, or it takes too long.
+    /// Snapshots and drills have ended, or timed out.
     WorkCancelled,
-    /// etcd does not run any more, or cannot be ended.
+    /// etcd has stopped, or cannot be killed.
     EtcdGone(Result<(), AppError>),
     /// Whether there was a reset flag.
     ResetFlag(Result<bool, WriteError>),
@@ -39,25 +38,22 @@ pub(crate) enum Effect {
     Recorded(Result<RecordOutcome, AppError>),
     /// The configuration was read.
     ConfigRead(Box<ReadConfig>),
-    /// Nothing that the launcher has to know.
+    /// No result for the launcher.
     Done,
-    /// A thread panicked.
     Lost(std::io::Error),
 }
 
-/// What is running.
 #[derive(Debug, Default)]
 pub(crate) struct Effects {
     running: JoinSet<Effect>,
     is_recording: bool,
-    /// To be recorded when the present recording has ended.
+    /// The next record to write, after the present one.
     next_record: Option<Box<(RecordInput, MemberFacts)>>,
     is_checking_certificates: bool,
     next_check: Option<Box<(DataDir, pki::Names)>>,
 }
 
 impl Effects {
-    /// The next result.
     pub(crate) async fn next(&mut self) -> Effect {
         let Some(ended) = self.running.join_next().await else { return std::future::pending().await };
         let effect = ended.unwrap_or_else(|lost| Effect::Lost(std::io::Error::other(lost)));
@@ -83,7 +79,7 @@ impl Effects {
         self.running.spawn_blocking(work);
     }
 
-    /// Waits until what was cancelled has removed what it wrote.
+    /// Waits until cancelled work has removed its files.
     pub(crate) fn wait_for_work(&mut self, state: &std::sync::Arc<ServerState>) {
         let state = state.clone();
         self.running.spawn(async move {
@@ -98,7 +94,7 @@ impl Effects {
         let handle = handle.clone();
         self.running.spawn(async move {
             if at_once {
-                // What is wrong then, the shutdown says, too.
+                // The shutdown reports errors, too.
                 let _ = handle.kill().await;
             }
             Effect::EtcdGone(handle.shut_down().await.map_err(AppError::from))
@@ -136,9 +132,9 @@ impl Effects {
         self.running.spawn(async move {
             let renamed = tokio::task::spawn_blocking(move || pki::token::ensure(&data, None)).await;
             if let Ok(Err(error)) = renamed {
-                log_failure!(error, ErrorReport::of(&error), "the token could not be made to name the new CA");
+                log_failure!(error, ErrorReport::of(&error), "cannot update the token for the new CA");
             }
-            // A stop that came first is no failure, and what keeps etcd from starting is in its state.
+            // A stop that came first is not a failure, and a failed start is in the state of etcd.
             let _ = handle.restart(None).await;
             Effect::Done
         });
@@ -171,7 +167,7 @@ impl Effects {
         });
     }
 
-    /// At the end: a disk that does not answer keeps nobody from ending.
+    /// At the end: a disk that does not respond must not prevent the exit.
     pub(crate) async fn remove_socket(&mut self, data: &DataDir) {
         let socket = data.socket();
         let removed = tokio::task::spawn_blocking(move || drop(durable::remove_file(&socket)));

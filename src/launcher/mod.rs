@@ -1,8 +1,9 @@
-//! `quorate server`: the composition root. Prepares the start, puts the services together, and runs until it is to stop.
+//! `quorate server`: the composition root. Prepares the start, creates the services, and runs the event loop until the
+//! end.
 //!
-//! This file reads top to bottom in the order in which things happen. `preflight` looks at the machine and the data before etcd
-//! starts; `tasks` has what runs in the background; `stop` decides how a stop goes on; `effects` has work that blocks or takes a while,
-//! whose results come back as events, so that the loop here serves signals and the watchdog whatever a disk does.
+//! This file reads top to bottom in the order of events. `preflight` checks the machine and the data before etcd
+//! starts; `tasks` runs the background tasks; `stop` is the state machine of a stop; `effects` runs blocking work,
+//! whose results return as events, so that the loop always serves signals and the watchdog, even if a disk hangs.
 
 mod announce;
 mod assemble;
@@ -49,13 +50,10 @@ use signals::{SignalAction, Signals};
 use stop::{Stop, StopAction, StopEvent};
 use tasks::Tasks;
 
-/// How often certificates are checked while running.
+/// The interval of certificate checks.
 const CERTIFICATE_INTERVAL: Duration = Duration::from_secs(3600);
 
-/// Runs the server until it is told to stop.
-///
-/// # Errors
-/// Whatever keeps it from starting, or from keeping etcd running.
+/// Runs the server until it is stopped.
 pub async fn run(config: Config, reloader: ConfigReloader) -> Result<(), AppError> {
     let begun = clock::monotonic();
     let mut signals = Signals::listen().map_err(system_error("listen for signals"))?;
@@ -88,11 +86,11 @@ pub async fn run(config: Config, reloader: ConfigReloader) -> Result<(), AppErro
     launcher.run(signals).await
 }
 
-/// Everything before etcd: nothing of the data directory is touched until the binary is known to be good.
+/// Everything before etcd: the data directory is not changed until the binary is checked.
 async fn prepare(config: &Config) -> Result<(DataDir, InstalledEtcd, Prepared), AppError> {
     let data = DataDir::new(&config.data_dir).with_etcd_user(config.etcd.user.clone());
     if !data.certificate("server-ca").key.exists() {
-        // Keys will have to be made; meanwhile etcd is asked for its version.
+        // Keys may have to be created; meanwhile the version of etcd is queried.
         tokio::task::spawn_blocking(pki::warm_up);
     }
     let found = installed::find(config, &data).await?;
@@ -104,14 +102,13 @@ async fn prepare(config: &Config) -> Result<(DataDir, InstalledEtcd, Prepared), 
     Ok((data, etcd, prepared))
 }
 
-/// A server that runs.
 struct Launcher {
     state: Arc<ServerState>,
     handle: Handle,
     tasks: Tasks,
     effects: Effects,
     stop: Stop,
-    /// Why the server does not go on, if it was not asked to stop.
+    /// The failure that ends the server, if it was not stopped by a signal.
     failure: Option<AppError>,
     health: watch::Receiver<Health>,
     storage: watch::Receiver<StorageFacts>,
@@ -119,14 +116,13 @@ struct Launcher {
     stopping: watch::Sender<bool>,
     snapshot_settings: watch::Sender<SnapshotConfig>,
     maintenance_settings: watch::Sender<MaintenanceConfig>,
-    /// As far as it changes while running; routes see the one of the start.
+    /// The present configuration; routes use that of the start.
     config: Config,
     reloader: ConfigReloader,
     /// The CAs that etcd has read.
     authorities: Vec<Vec<u8>>,
     watchdog: systemd::Watchdog,
     was_healthy: bool,
-    /// systemd was told so, too.
     is_ready: bool,
     problems: LoggedProblems,
     /// Why the cluster record could not be read the last time, as it was logged.
@@ -136,12 +132,12 @@ struct Launcher {
 }
 
 impl Launcher {
-    /// Serves signals, news of etcd and results of effects until the stop is done.
+    /// Handles signals, state changes of etcd and results of effects until the stop is complete.
     async fn run(mut self, mut signals: Signals) -> Result<(), AppError> {
         let mut child = self.handle.watch();
         child.mark_changed();
         let period = faults::tunable("QUORATE_TEST_CERTIFICATE_MS", CERTIFICATE_INTERVAL);
-        // They were checked a moment ago.
+        // They were just checked.
         let mut certificate_check = tokio::time::interval_at(tokio::time::Instant::now() + period, period);
         let mut watchdog = tokio::time::interval(self.watchdog.interval());
         let mut assessment = tokio::time::interval(condition::INTERVAL);
@@ -207,21 +203,21 @@ impl Launcher {
         self.stop.on(StopEvent::Signal(signal, clock::monotonic()))
     }
 
-    /// The server cannot go on: it stops in order, and ends with this failure.
+    /// The server cannot continue: it stops in order, and exits with this failure.
     fn fail(&mut self, failure: AppError) -> StopAction {
         log_failure!(error, failure.to_report(), event = "stopping", "the server cannot continue; stopping in order");
-        // The first one is the reason; what follows from it is not.
+        // The first failure is the reason, later ones are consequences.
         self.failure.get_or_insert(failure);
         self.stop.on(StopEvent::Failure)
     }
 
-    /// Does what the stop asks for. True when the server is to end.
+    /// Executes an action of the stop. True when the server must exit.
     fn carry_out(&mut self, action: StopAction) -> bool {
         match action {
             StopAction::None => {}
             StopAction::CancelWork => {
                 systemd::stopping();
-                // A snapshot that is being taken is cancelled, and removes what it has written.
+                // A snapshot in progress is cancelled, and removes its files.
                 let _ = self.stopping.send(true);
                 self.effects.wait_for_work(&self.state);
             }
@@ -245,18 +241,16 @@ impl Launcher {
                     Ok(true) => tracing::info!("the reset or restore is complete; the reset flag is removed"),
                     Ok(false) => {}
                     // Serving clients matters more than the flag.
-                    Err(error) => log_failure!(error, ErrorReport::of(&error), "the reset flag stays"),
+                    Err(error) => log_failure!(error, ErrorReport::of(&error), "cannot remove the reset flag"),
                 }
                 self.became_ready();
             }
             Effect::Certificates(checked) => {
                 match checked {
                     Ok(status) => self.certificates_checked(status),
-                    Err(failure) => log_failure!(
-                        error,
-                        failure.to_report(),
-                        "the certificates could not be checked; they are checked again later"
-                    ),
+                    Err(failure) => {
+                        log_failure!(error, failure.to_report(), "cannot check the certificates; retrying later")
+                    }
                 }
                 if !self.effects.is_checking_certificates() {
                     self.end_reload();
@@ -267,10 +261,10 @@ impl Launcher {
             }
             Effect::Recorded(Ok(outcome)) => self.recorded(outcome),
             Effect::Recorded(Err(failure)) => {
-                log_failure!(error, failure.to_report(), "the record of the cluster cannot be written");
+                log_failure!(error, failure.to_report(), "cannot write the record of the cluster");
             }
             Effect::ConfigRead(read) => self.config_read(*read),
-            Effect::Lost(why) => return self.fail(system_error("do work in the background")(why).into()),
+            Effect::Lost(why) => return self.fail(system_error("run a background thread")(why).into()),
             Effect::Done => {}
         }
         StopAction::None
@@ -296,7 +290,7 @@ impl Launcher {
     fn end_reload(&mut self) {
         let Some(outcome) = self.reloaded.take() else { return };
         tracing::info!(event = "reload-ended", "{outcome}");
-        // Before the first READY=1 a reload must not send it.
+        // A reload must not send the first READY=1.
         if self.is_ready {
             let line = self.ready_line();
             systemd::ready(&format!("{line}; {outcome}"));
@@ -317,7 +311,7 @@ impl Launcher {
             State::Starting => systemd::status("etcd is starting"),
             State::Backoff => {
                 let exit = status.last_exit.as_deref().unwrap_or("an unknown exit status");
-                systemd::status(&format!("etcd ended with {exit}; it will be started again"));
+                systemd::status(&format!("etcd exited with {exit}; restarting it soon"));
             }
             State::Stopping => systemd::status("etcd is stopping"),
             State::Stopped => {}
@@ -331,7 +325,7 @@ impl Launcher {
         StopAction::None
     }
 
-    /// The first healthy moment of each run of etcd, after what blocks was done.
+    /// When a run of etcd is healthy for the first time, after the blocking work.
     fn became_ready(&mut self) {
         let status = self.state.child.borrow().clone();
         if status.state != State::Running(Role::Voter) {
@@ -354,7 +348,7 @@ impl Launcher {
         }
     }
 
-    /// Keeps what systemd shows and what is recorded of the cluster up to date.
+    /// Updates the status in systemd and the record of the cluster.
     fn health_changed(&mut self, health: &Health) {
         let is_healthy = matches!(health, Health::Healthy(_));
         let state = self.state.child.borrow().state;

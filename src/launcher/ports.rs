@@ -1,4 +1,4 @@
-//! Are the ports free? Asked before the child starts, because etcd's own answer is a stack of log lines.
+//! Checks that the ports are free before the child starts, because etcd only reports a conflict in many log lines.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -9,18 +9,13 @@ use crate::error::{Code, Diagnostic};
 use crate::etcd::settings::Addresses;
 use crate::host;
 
-/// A port that cannot be listened on.
+/// A port that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PortError {
-    /// Somebody else has it.
     #[error("{address} ({option}) is taken{}", by(.holder.as_deref()))]
     Taken { address: SocketAddr, option: &'static str, holder: Option<String> },
-    /// Another quorate's etcd has it.
-    #[error(
-        "{address} ({option}) is used by {etcd}, which the running quorate server pid {launcher} keeps on {data_dir}"
-    )]
+    #[error("{address} ({option}) is in use by {etcd} of the running quorate server pid {launcher} on {data_dir}")]
     OfQuorate { address: SocketAddr, option: &'static str, etcd: String, launcher: i32, data_dir: String },
-    /// The system says no.
     #[error("cannot listen on {address} ({option})")]
     Refused { address: SocketAddr, option: &'static str, source: io::Error },
 }
@@ -50,7 +45,7 @@ impl Diagnostic for PortError {
                 format!("{stop}, or set another --{option}")
             }
             Self::OfQuorate { option, data_dir, .. } => format!(
-                "see how that server is: quorate status --data-dir {data_dir}; it may hold the only copy of its data. \
+                "check that server: quorate status --data-dir {data_dir}; it may have the only copy of its data. \
                  For another server on this machine set another --{option}"
             ),
             Self::Refused { option, .. } => format!("set another --{option} or --node-ip"),
@@ -58,7 +53,7 @@ impl Diagnostic for PortError {
     }
 }
 
-/// Checks every port that etcd will want, and takes the launcher's own.
+/// Checks every port of etcd, and binds that of the launcher.
 pub(crate) fn claim(config: &Config) -> Result<TcpListener, PortError> {
     let addresses = Addresses::of(config);
     let wanted = [
@@ -76,7 +71,7 @@ pub(crate) fn claim(config: &Config) -> Result<TcpListener, PortError> {
 }
 
 fn bind(address: SocketAddr, option: &'static str) -> Result<TcpListener, PortError> {
-    // The standard library sets SO_REUSEADDR, so connections of an earlier etcd that linger are no obstacle.
+    // The standard library sets SO_REUSEADDR, so lingering connections of an earlier etcd do not matter.
     TcpListener::bind(address).map_err(|source| match source.kind() {
         io::ErrorKind::AddrInUse => {
             let holder = host::listener_on(address);
@@ -90,7 +85,7 @@ fn bind(address: SocketAddr, option: &'static str) -> Result<TcpListener, PortEr
     })
 }
 
-/// Recognises an etcd that a quorate server runs, by its parent and by the data directory that it was started with.
+/// Recognises the etcd of a quorate server by its parent process and its data directory.
 fn of_quorate(address: SocketAddr, option: &'static str, pid: i32) -> Option<PortError> {
     let launcher = host::parent(pid)?;
     let is_quorate = |pid: i32| host::arguments(pid).iter().skip(1).any(|word| word == "server");

@@ -1,6 +1,7 @@
-//! Before the child starts: look, mend what can be mended, refuse what would do harm, warn of the rest.
+//! The checks before the child starts: fix what can be fixed, refuse what would do harm, warn about the rest.
 //!
-//! In this order: the lock, an orphan, owners and modes, what is remembered against what is there, the ports, the clock, space, the disk's speed, where the data lies, versions, certificates and token.
+//! In this order: lock, orphan, owners and modes, cluster record and data, ports, clock, space, disk latency, file
+//! systems, versions, certificates and token.
 
 use std::ffi::OsString;
 use std::net::TcpListener;
@@ -35,20 +36,20 @@ const CLOCK_TOLERANCE: Duration = Duration::from_secs(60);
 /// Before this the clock is certainly wrong: 2020-01-01.
 const NOT_BEFORE: Duration = Duration::from_secs(1_577_836_800);
 
-/// Why the machine is not fit for a start.
+/// Why a start is refused.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PreflightError {
-    /// Certificates made now would be valid at the wrong time.
-    #[error("the clock of this machine says {0}, which cannot be")]
+    /// Certificates issued now would have a wrong validity.
+    #[error("the clock of this machine shows {0}, which is impossible")]
     ClockWrong(String),
-    /// No room.
-    #[error("there are only {} free under {}, and etcd needs {} to start", crate::text::format_bytes(*free), path.display(), crate::text::format_bytes(*needed))]
+    #[error("only {} are free under {}, but etcd needs {} to start", crate::text::format_bytes(*free), path.display(), crate::text::format_bytes(*needed))]
     Space { free: u64, needed: u64, path: PathBuf },
-    /// Another cluster is meant than one of our own.
-    #[error("this server has no data and is to join the cluster of {0}, which this version of quorate cannot do yet")]
+    /// The server is configured to join another cluster.
+    #[error(
+        "this server has no data and should join the cluster of {0}, which this version of quorate does not support yet"
+    )]
     Join(String),
-    /// No randomness.
-    #[error("the system gives no random numbers")]
+    #[error("cannot get random numbers from the operating system")]
     Random(#[source] std::io::Error),
 }
 
@@ -65,23 +66,22 @@ impl Diagnostic for PreflightError {
     fn next_step(&self) -> Option<String> {
         match self {
             Self::ClockWrong(_) => Some("set it, for example with: timedatectl set-ntp true".into()),
-            Self::Space { path, .. } => Some(format!("see what takes the space: du -xsh {}/*", path.display())),
-            Self::Join(_) => Some("take `server` out of the configuration to begin a cluster of its own".into()),
+            Self::Space { path, .. } => Some(format!("see what uses the space: du -xsh {}/*", path.display())),
+            Self::Join(_) => Some("remove `server` from the configuration to begin a new cluster".into()),
             Self::Random(_) => None,
         }
     }
 }
 
-/// What the start needs to know.
+/// The facts for the start.
 pub(crate) struct Prepared {
     pub(crate) lock: lock::Lock,
     pub(crate) identity: Identity,
     pub(crate) epoch: u64,
-    /// What to remember of a cluster that is about to begin.
+    /// The record of a cluster that is about to begin.
     pub(crate) intended: Option<ClusterRecord>,
-    /// What `cluster.json` said before.
+    /// The previous content of `cluster.json`.
     pub(crate) remembered: Option<ClusterRecord>,
-    /// What was there before it.
     found: DataState,
     pub(crate) expiries: Vec<Expiry>,
     pub(crate) authorities: Vec<Vec<u8>>,
@@ -89,7 +89,7 @@ pub(crate) struct Prepared {
     pub(crate) metrics_listener: TcpListener,
 }
 
-/// Looks, mends, and refuses. `grace` is how long an orphan may take to end.
+/// Runs all checks. `grace` is the grace period of an orphan.
 pub(crate) async fn prepare(
     config: &Config,
     data: &DataDir,
@@ -98,14 +98,14 @@ pub(crate) async fn prepare(
 ) -> Result<Prepared, AppError> {
     data.prepare_for_lock()?.iter().for_each(log_fix);
     let lock = lock::take(data)?;
-    faults::point("server::locked").map_err(system_error("go on after the lock"))?;
-    // It would still have the ports, and could still make files.
+    faults::point("server::locked").map_err(system_error("continue after the lock"))?;
+    // It would still use the ports, and could still create files.
     orphan::clear(data, grace).await?;
     tighten_permissions(data, &config.snapshot.place(data))?;
-    // A restore would have gone on with it; whoever starts the server does not want one.
+    // A restore would have resumed it, but the server was started instead.
     if data.downloads().is_dir() {
         durable::remove_dir_all(&data.downloads())?;
-        tracing::info!(dir = %data.downloads().display(), "removed what an interrupted download left");
+        tracing::info!(dir = %data.downloads().display(), "removed leftovers of an interrupted download");
     }
     resume::resume(data)?;
     let remembered = crate::cluster::file::load(data)?;
@@ -131,7 +131,7 @@ pub(crate) async fn prepare(
         tracing::warn!(
             behind_s = behind.as_secs(),
             next = "check it with timedatectl, and set it with timedatectl set-ntp true",
-            "the clock of this machine is behind the data: certificates and the names of snapshots follow the clock"
+            "the clock of this machine is behind the data: certificates and snapshot names depend on it"
         );
     }
     let is_new = plan.beginning == start::Beginning::NewCluster;
@@ -186,7 +186,7 @@ pub(crate) fn tighten_permissions(data: &DataDir, snapshots: &Path) -> Result<()
     data.prepare()?.iter().for_each(log_fix);
     let removed = |dir: &Path, names: Vec<OsString>| {
         for name in names {
-            tracing::info!(file = %name.to_string_lossy(), dir = %dir.display(), "removed what an interrupted write left");
+            tracing::info!(file = %name.to_string_lossy(), dir = %dir.display(), "removed a leftover of an interrupted write");
         }
     };
     for dir in data.written_to(snapshots) {
@@ -198,20 +198,20 @@ pub(crate) fn tighten_permissions(data: &DataDir, snapshots: &Path) -> Result<()
     Ok(())
 }
 
-pub(crate) fn log_fix(mended: &PermissionFix) {
-    match mended {
+pub(crate) fn log_fix(fix: &PermissionFix) {
+    match fix {
         PermissionFix::ModeTightened(path) => {
             tracing::warn!(
                 event = "access-closed",
                 path = %path.display(),
-                "others could get in here; closed to them now"
+                "permissions were too open; fixed"
             );
         }
         PermissionFix::OwnerChanged(path) => {
             tracing::warn!(
                 event = "owner-changed",
                 path = %path.display(),
-                "handed over to the user that etcd runs as"
+                "changed the owner to the user that etcd runs as"
             );
         }
     }
@@ -235,7 +235,7 @@ fn check_space(data: &DataDir, is_new: bool) -> Result<(), PreflightError> {
     match space::assess(free, is_new) {
         FreeSpace::Enough => {}
         FreeSpace::Low => {
-            tracing::warn!(free = crate::text::format_bytes(free), path = %dir.display(), "there is little space left")
+            tracing::warn!(free = crate::text::format_bytes(free), path = %dir.display(), "little disk space left")
         }
         FreeSpace::TooLittle(needed) => return Err(PreflightError::Space { free, needed, path: dir }),
     }
@@ -260,45 +260,45 @@ fn check_file_systems(data: &DataDir) {
         tracing::warn!(
             event = "data-behind-link",
             path = %link.display(),
-            "this is a symbolic link; make sure that what it points to is mounted before quorate starts"
+            "this is a symbolic link; its target must be mounted before quorate starts"
         );
     }
     let dir = data.storage();
     match host::file_system(&dir) {
         FileSystem::Local => {}
         FileSystem::Network => {
-            tracing::warn!(path = %dir.display(), "the data is on a network file system, where locks and fsync cannot be trusted; etcd needs a local disk");
+            tracing::warn!(path = %dir.display(), "the data is on a network file system, where locks and fsync are not reliable; etcd needs a local disk");
         }
         FileSystem::Memory => {
             tracing::warn!(
                 event = "data-in-memory",
                 path = %dir.display(),
-                "the data is in memory (tmpfs) and is gone after a reboot"
+                "the data is in memory (tmpfs) and will be lost at a reboot"
             );
         }
     }
 }
 
-/// A new cluster begins in an empty directory: what is left of an old one there is kept beside it, whatever it may be.
+/// A new cluster begins in an empty directory: any old data there is moved to a retired directory.
 fn retire_incomplete(data: &DataDir, found: DataState) -> Result<(), DirError> {
     match found {
         DataState::NeverInitialized => {
             tracing::warn!(
                 event = "first-start-interrupted",
-                "db/etcd holds a log without a single committed entry and no data: a first start was interrupted"
+                "db/etcd contains a log without a committed entry and no data: a first start was interrupted"
             );
         }
-        DataState::MissingWal => tracing::warn!("db/etcd holds data without a log that etcd could resume from"),
+        DataState::MissingWal => tracing::warn!("db/etcd contains data without a log to resume from"),
         DataState::Absent | DataState::Present => return Ok(()),
     }
     let Some(place) = RecoveryDirs::of(data)? else { return Ok(()) };
-    if let Some(to) = place.set_aside(clock::unix_seconds(clock::now()))? {
-        tracing::warn!(event = "data-set-aside", to = %to.display(), "it is kept, and a new cluster begins");
+    if let Some(to) = place.retire(clock::unix_seconds(clock::now()))? {
+        tracing::warn!(event = "data-set-aside", to = %to.display(), "moved the old data; beginning a new cluster");
     }
     Ok(())
 }
 
-/// Makes `db/etcd` with the member's name and, for people, its flags. A new beginning is first written down as intended.
+/// Creates `db/etcd` with the member name and, for operators, its flags. A new cluster is recorded as intended before.
 pub(crate) fn write_identity(data: &DataDir, prepared: &Prepared, flags: &[String]) -> Result<(), AppError> {
     let identity = &prepared.identity;
     if let Some(intended) = &prepared.intended {
@@ -308,7 +308,7 @@ pub(crate) fn write_identity(data: &DataDir, prepared: &Prepared, flags: &[Strin
     data.prepare_etcd()?.iter().for_each(log_fix);
     let etcd = data.open_etcd()?.ok_or_else(|| DirError::Missing(data.etcd()))?;
     etcd.write_if_changed(DataDir::NAME_NAME, identity.name.as_bytes(), PRIVATE_FILE)?;
-    let head = "# Written by quorate at each start, for people to read; changing it changes nothing.\n";
+    let head = "# Written by quorate at each start, for reading only; changes have no effect.\n";
     let text = format!("{head}{}\n", flags.join("\n"));
     etcd.write_if_changed(DataDir::CONFIG_NAME, text.as_bytes(), PRIVATE_FILE)?;
     Ok(())

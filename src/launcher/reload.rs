@@ -1,6 +1,5 @@
-//! SIGHUP: reads the configuration anew, applies what a running server can take, and names what wants a restart.
-//!
-//! A configuration with a problem changes nothing.
+//! SIGHUP: reads the configuration again, applies the reloadable keys, and reports those that require a restart. An
+//! invalid configuration changes nothing.
 
 use crate::config::changes::compare;
 use crate::config::options::DEFAULT_CONFIG;
@@ -11,34 +10,31 @@ use crate::log_failure;
 use crate::logging::Control;
 use crate::snapshot::save::{self, SaveError};
 
-/// What is needed to read the configuration again.
+/// The inputs for reading the configuration again.
 #[derive(Debug)]
 pub struct ConfigReloader {
-    /// The command line and the environment, which stay.
+    /// The command line and the environment, which do not change.
     pub given: RawOptions,
-    /// What the server runs with.
     pub running: Resolved,
-    /// How it logs.
     pub logging: Control,
 }
 
-/// A configuration that was read again.
+/// A reloaded configuration.
 #[derive(Debug)]
 pub(crate) struct ReadConfig {
     loaded: Loaded,
-    /// Whether the directory that it names for snapshots can be used.
+    /// Whether its snapshot directory can be used.
     dir: Result<(), SaveError>,
 }
 
 impl ConfigReloader {
-    /// The configuration file, for people: what was named, or the default if it is there.
+    /// The configuration file, for messages: the given one, or the default if it exists.
     pub(crate) fn config_file(&self) -> String {
         let named = self.given.config.as_ref().map(|(path, _)| path.display().to_string());
         let usual = || std::path::Path::new(DEFAULT_CONFIG).exists().then(|| DEFAULT_CONFIG.to_owned());
         named.or_else(usual).unwrap_or_else(|| "none".into())
     }
 
-    /// Reads the configuration, which blocks.
     pub(crate) fn read(&self) -> impl FnOnce() -> ReadConfig + Send + 'static {
         let given = self.given.clone();
         move || {
@@ -48,7 +44,8 @@ impl ConfigReloader {
         }
     }
 
-    /// Compares what was read, applies it to the log and to `config`, and says what it did. The last word is for the service manager.
+    /// Compares the configurations, applies the changes to the log and to `config`, and logs them. Returns a summary
+    /// for the service manager.
     pub(crate) fn apply(&mut self, read: ReadConfig, config: &mut Config) -> String {
         let Loaded { config: wanted, resolved, warnings, .. } = read.loaded;
         for warning in warnings {
@@ -63,14 +60,14 @@ impl ConfigReloader {
                 tracing::error!(
                     code = errors.code().name(),
                     problems = errors.problems.len(),
-                    "the configuration was not reloaded; nothing has changed"
+                    "reload failed; the configuration is unchanged"
                 );
-                return "the configuration has a problem and was not reloaded".into();
+                return "the configuration is invalid and was not reloaded".into();
             }
         };
         if let Err(error) = read.dir {
-            log_failure!(error, ErrorReport::of(&error), "the configuration was not reloaded; nothing has changed");
-            return "the directory of snapshots cannot be used; the configuration was not reloaded".into();
+            log_failure!(error, ErrorReport::of(&error), "reload failed; the configuration is unchanged");
+            return "the snapshot directory cannot be used; the configuration was not reloaded".into();
         }
         let changes = compare(&self.running, &resolved);
         for change in &changes {
@@ -100,7 +97,7 @@ impl ConfigReloader {
             tracing::info!(
                 event = "setting-pending",
                 key = "etcd-log-level",
-                "etcd's own level of logging changes when quorate is restarted"
+                "the log level of etcd changes when quorate is restarted"
             );
         }
         match (changes.len(), waiting.as_slice()) {

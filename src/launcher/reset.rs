@@ -1,5 +1,5 @@
-//! `quorate server --cluster-reset`, with or without a snapshot, and `--undo-reset`, as one command: finds the snapshot, takes the lock,
-//! and does the recovery operation while it listens for signals.
+//! `quorate server --cluster-reset`, with or without a snapshot, and `--undo-reset`, as one command: locates the
+//! snapshot, acquires the lock, and runs the recovery operation while it handles signals.
 
 use crate::cluster::record::MemberIdentity;
 use crate::config::Config;
@@ -119,11 +119,7 @@ async fn find_snapshot(
 fn log_notice(notice: Notice<'_>) {
     match notice {
         Notice::Unseen(failure) => {
-            log_failure!(
-                warn,
-                failure.to_report(),
-                "object storage was not looked into; the snapshot on this node is taken"
-            );
+            log_failure!(warn, failure.to_report(), "cannot search object storage; using the snapshot on this node");
         }
         Notice::Considered(line) => tracing::warn!("{line}"),
         Notice::Chosen(line) => tracing::info!("{line}"),
@@ -185,7 +181,7 @@ async fn run_locked(
             let named = path.display().to_string();
             let report = operation.run(kind, Some(path), &expected).await;
             let report = report.map_err(|failure| failure.to_report().renamed(&named, &there.url()))?;
-            // What was restored is not needed any more; what could not be need not come again.
+            // The download is removed after a restore, and kept after a failure.
             let _ = durable::remove_dir_all(&downloads);
             Ok(RecoveryReport { from: Some(there.url().into()), ..report })
         }

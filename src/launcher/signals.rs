@@ -1,11 +1,11 @@
-//! The signals that a server heeds.
+//! The signals of a server.
 
 use std::io::{self, IsTerminal as _};
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// SIGTERM and SIGINT ask to stop, SIGHUP to read the configuration anew.
+/// SIGTERM and SIGINT stop the server, SIGHUP reloads the configuration.
 pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
@@ -13,17 +13,14 @@ pub(crate) struct Signals {
     had_terminal: bool,
 }
 
-/// What a signal asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SignalAction {
-    /// Stop; the signal's name.
     Stop(&'static str),
-    /// Read the configuration anew.
     Reload,
 }
 
 impl Signals {
-    /// From here on the signals are ours.
+    /// Starts handling the signals.
     pub(crate) fn listen() -> io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
@@ -33,27 +30,26 @@ impl Signals {
         })
     }
 
-    /// The next one.
     pub(crate) async fn next(&mut self) -> SignalAction {
         tokio::select! {
             _ = self.terminate.recv() => SignalAction::Stop("SIGTERM"),
             _ = self.interrupt.recv() => SignalAction::Stop("SIGINT"),
             _ = self.hang_up.recv() => {
-                // A terminal that was closed sends it too, and is then a terminal no more.
+                // A closed terminal sends it, too, and is not a terminal any more then.
                 if self.had_terminal && !io::stderr().is_terminal() { SignalAction::Stop("SIGHUP") } else { SignalAction::Reload }
             }
         }
     }
 }
 
-/// As PID 1 in a container: collects processes whose parents are gone.
+/// As PID 1 in a container: reaps orphaned processes.
 pub(crate) async fn reap_orphans(reap: fn() -> Vec<i32>) {
     let Ok(mut ended) = signal(SignalKind::child()) else { return };
     while ended.recv().await.is_some() {
-        // Several ends at once are one signal; a moment lets them gather.
+        // Several exits may cause one signal; wait a moment to collect them.
         tokio::time::sleep(Duration::from_millis(100)).await;
         for pid in reap() {
-            tracing::debug!(event = "process-reaped", pid, "reaped a process that had lost its parent");
+            tracing::debug!(event = "process-reaped", pid, "reaped an orphaned process");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! How a server stops: a state machine that is given what happens and says what to do.
+//! How a server stops: a state machine from events to actions.
 //!
 //! ```text
 //! Running ──stop──▶ Cancelling ──work is over──▶ StoppingEtcd ──etcd is gone──▶ Done
@@ -10,26 +10,24 @@
 
 use std::time::{Duration, Instant};
 
-/// A second signal of the same kind within this is the same one: timeout(1) and shells send it to the process and to its group.
+/// A second signal of the same kind within this time is ignored: timeout(1) and shells send it to the process and to
+/// its group.
 const SIGNAL_DEBOUNCE: Duration = Duration::from_millis(500);
 
-/// What happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum StopEvent {
     /// A signal that asks to stop.
     Signal(&'static str, Instant),
-    /// The server cannot go on: a task ended, or etcd cannot be kept running.
+    /// The server cannot continue: a task ended, or etcd cannot be kept running.
     Failure,
     /// Snapshots and drills that were running have ended, or took too long.
     WorkCancelled,
-    /// etcd does not run any more, or cannot be ended.
+    /// etcd has stopped, or cannot be killed.
     EtcdGone,
 }
 
-/// What to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum StopAction {
-    /// Nothing.
     None,
     /// Cancel what is running, and report when it has ended.
     CancelWork,
@@ -37,11 +35,9 @@ pub(crate) enum StopAction {
     StopEtcd,
     /// Kill etcd, and report when it is gone.
     KillEtcd,
-    /// End the server.
     Finish,
 }
 
-/// How far a stop is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Phase {
     #[default]
@@ -52,7 +48,6 @@ enum Phase {
     Done,
 }
 
-/// The stop of a server.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Stop {
     phase: Phase,
@@ -60,12 +55,12 @@ pub(crate) struct Stop {
 }
 
 impl Stop {
-    /// True from the first reason to stop on.
+    /// True since the first reason to stop.
     pub(crate) fn has_begun(&self) -> bool {
         self.phase != Phase::Running
     }
 
-    /// Takes note of what has happened, and says what to do.
+    /// Handles an event, and returns the action.
     pub(crate) fn on(&mut self, event: StopEvent) -> StopAction {
         let (phase, action) = match (self.phase, event) {
             (Phase::Running, StopEvent::Signal(signal, at)) => {
@@ -84,7 +79,7 @@ impl Stop {
         action
     }
 
-    /// The first signal of a failing server hastens nothing yet, so that one Ctrl-C does not kill.
+    /// The first signal of a failing server does not kill etcd yet, so that one Ctrl-C is harmless.
     fn is_same(&mut self, signal: &'static str, at: Instant) -> bool {
         let Some((first, first_at)) = self.first else {
             self.first = Some((signal, at));
@@ -128,7 +123,7 @@ mod tests {
                 "a failure and signals",
                 &[(Failure, CancelWork), (term(0), None), (term(600), KillEtcd), (EtcdGone, Finish)],
             ),
-            ("news that come too early", &[(EtcdGone, None), (WorkCancelled, None), (term(0), CancelWork)]),
+            ("events that are too early", &[(EtcdGone, None), (WorkCancelled, None), (term(0), CancelWork)]),
         ];
         for (name, events) in table {
             let mut stop = Stop::default();

@@ -1,4 +1,4 @@
-//! Talks to systemd, if it listens: ready, status, stopping, watchdog. Without `NOTIFY_SOCKET` each of these is nothing.
+//! Notifies systemd: ready, status, stopping, watchdog. Does nothing without `NOTIFY_SOCKET`.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ impl Watchdog {
         Self { timeout: sd_notify::watchdog_enabled() }
     }
 
-    /// How often the watchdog wants to hear of us; rarely if it does not.
+    /// The interval of watchdog notifications; long if there is no watchdog.
     pub(crate) fn interval(self) -> Duration {
         // Twice in the time that systemd waits, as sd_watchdog_enabled(3) advises.
         self.timeout.map_or(Duration::from_secs(3600), |timeout| (timeout / 2).max(Duration::from_millis(10)))
@@ -47,6 +47,6 @@ pub(crate) fn stopping() {
 
 fn send(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
-        tracing::warn!(%error, "systemd could not be told");
+        tracing::warn!(%error, "cannot notify systemd");
     }
 }

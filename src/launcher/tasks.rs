@@ -1,6 +1,6 @@
-//! The background tasks of a server: each runs as long as the server does, and one that ends ends the server in order.
+//! The background tasks of a server: each runs as long as the server, and if one ends, the server stops in order.
 //!
-//! Without this a status that nobody updates any more would be shown for ever. Each task is a fault-injection point, `task::NAME`.
+//! Otherwise an outdated status would be shown forever. Each task is a fault point, `task::NAME`.
 
 use std::collections::HashMap;
 
@@ -23,14 +23,10 @@ impl Diagnostic for TaskEnded {
     }
 
     fn next_step(&self) -> Option<String> {
-        Some(
-            "this is a fault of quorate: start the server again, and report it with journalctl -u quorate-server"
-                .into(),
-        )
+        Some("this is a bug of quorate: restart the server, and report it with journalctl -u quorate-server".into())
     }
 }
 
-/// The tasks that are running.
 #[derive(Debug, Default)]
 pub(crate) struct Tasks {
     set: JoinSet<()>,
@@ -48,7 +44,7 @@ impl Tasks {
         self.names.insert(started.id(), name);
     }
 
-    /// Waits until one of them ends, which none should.
+    /// Waits until one of them ends, which should not happen.
     pub(crate) async fn ended(&mut self) -> TaskEnded {
         let Some(ended) = self.set.join_next_with_id().await else { return std::future::pending().await };
         let (id, why) = match ended {
@@ -58,7 +54,6 @@ impl Tasks {
         TaskEnded { name: self.names.get(&id).copied().unwrap_or("unknown"), why }
     }
 
-    /// Ends all of them.
     pub(crate) async fn shut_down(&mut self) {
         self.set.shutdown().await;
     }

@@ -1,7 +1,7 @@
-//! Log lines that wait to be written, within a number of bytes.
+//! A queue of log lines, bounded in bytes, with a writer thread.
 //!
-//! A thread writes them. Whoever logs never waits: when standard error is not read, lines are dropped and counted. (The
-//! ready-made writers bound the number of lines only, and a line of etcd's may be 16 KiB.)
+//! Logging never blocks: if standard error is blocked, lines are dropped and counted. (The writers of tracing-appender
+//! only bound the number of lines, and a line of etcd may have 16 KiB.)
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -11,12 +11,12 @@ use std::time::Duration;
 
 /// Bytes that may wait.
 const MAX_QUEUED_BYTES: usize = 4 << 20;
-/// How long the last lines may take when the program ends.
+/// The timeout of writing the last lines when the program ends.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 
-/// Lines that were dropped because nobody read standard error.
+/// Lines that were dropped because standard error was blocked.
 #[must_use]
 pub fn dropped_lines() -> u64 {
     DROPPED.load(Ordering::Relaxed)
@@ -25,7 +25,7 @@ pub fn dropped_lines() -> u64 {
 #[derive(Debug, Default)]
 struct Waiting {
     lines: VecDeque<Vec<u8>>,
-    /// Of these, and of the one that is being written.
+    /// Bytes of these, and of the line being written.
     bytes: usize,
 }
 
@@ -45,11 +45,11 @@ impl Shared {
 #[derive(Clone, Debug)]
 pub struct Backlog(Arc<Shared>);
 
-/// Waits, a little, until everything is written when it is dropped.
+/// When dropped, waits briefly until everything is written.
 #[derive(Debug)]
 pub struct Guard(Arc<Shared>);
 
-/// Starts the thread that writes to `out`. It lives until the process ends; where the system gives no thread, all is dropped.
+/// Starts the thread that writes to `out`, which lives until the process ends; without a thread, all lines are dropped.
 #[must_use]
 pub fn start(mut out: impl Write + Send + 'static) -> (Backlog, Guard) {
     let shared = Arc::new(Shared::default());
@@ -62,7 +62,7 @@ pub fn start(mut out: impl Write + Send + 'static) -> (Backlog, Guard) {
             }
             let Some(line) = waiting.lines.pop_front() else { continue };
             drop(waiting);
-            // There is nowhere else to complain.
+            // Errors cannot be reported elsewhere.
             let _ = out.write_all(&line);
             theirs.lock().bytes -= line.len();
             theirs.changed.notify_all();
@@ -99,7 +99,7 @@ impl Drop for Guard {
 mod tests {
     use super::*;
 
-    /// Writes nothing until it is let.
+    /// Writes nothing until it is allowed.
     struct Gate(Arc<Mutex<Vec<u8>>>);
 
     impl Write for Gate {

@@ -1,8 +1,8 @@
-//! Log lines: text for people or JSON for machines, on standard error, never blocking the program.
+//! Logging: text or JSON on standard error, without blocking the program.
 //!
-//! Lines go through a bounded [`backlog`] to a thread that writes them; when nobody reads standard error, lines are dropped
-//! and counted instead of stopping the supervisor. An event's `fields` (a JSON object, from the child's own log line)
-//! are spread out among the other fields.
+//! Lines go through a bounded [`backlog`] to a writer thread; if standard error is blocked, lines are dropped and
+//! counted instead of blocking the supervisor. An event's `fields` (a JSON object, from the child's log line) are
+//! expanded into the other fields.
 
 pub mod backlog;
 pub mod events;
@@ -35,10 +35,7 @@ use crate::text::{escape_control, escape_json, json_line};
 /// The variable with filter directives such as `quorate=debug,etcd=warn`.
 pub const FILTER_VARIABLE: &str = options::LOG_VARIABLE;
 
-/// Starts logging. What is still waiting is written when the guard is dropped.
-///
-/// # Errors
-/// If `QUORATE_LOG` is no filter.
+/// Starts logging. Queued lines are written when the guard is dropped.
 pub fn start(format: LogFormat, debug: bool) -> Result<(Control, Guard), ConfigErrors> {
     let (filter, changing) = reload::Layer::new(filter(debug, environment::text(FILTER_VARIABLE))?);
     set_verbose(is_verbose(debug));
@@ -60,7 +57,7 @@ pub fn start(format: LogFormat, debug: bool) -> Result<(Control, Guard), ConfigE
     Ok((control, guard))
 }
 
-/// Changes how a running program logs.
+/// Changes the logging of the running program.
 #[derive(Clone, Debug)]
 pub struct Control {
     filter: reload::Handle<Targets, Registry>,
@@ -68,7 +65,7 @@ pub struct Control {
 }
 
 impl Control {
-    /// From here on, lines are written so.
+    /// Sets the format of lines from now on.
     pub fn set(&self, format: LogFormat, debug: bool) {
         self.is_json.store(format == LogFormat::Json, Ordering::Relaxed);
         set_verbose(is_verbose(debug));
@@ -79,7 +76,7 @@ impl Control {
     }
 }
 
-/// Who chooses lines wants all that are chosen.
+/// A filter selects all matching lines.
 fn is_verbose(debug: bool) -> bool {
     debug || environment::text(FILTER_VARIABLE).is_some_and(|text| !text.trim().is_empty())
 }
@@ -93,7 +90,6 @@ fn filter(debug: bool, directives: Option<&str>) -> Result<Targets, ConfigErrors
     }
 }
 
-/// How lines are written.
 #[allow(clippy::struct_field_names, reason = "each is a yes or no")]
 struct Lines {
     is_json: Arc<AtomicBool>,
@@ -101,7 +97,7 @@ struct Lines {
     is_colored: bool,
 }
 
-/// The level, in a color of its own on a terminal.
+/// The level, colored on a terminal.
 fn shown(level: Level, is_colored: bool) -> String {
     let text = format!("{level:>5}");
     if !is_colored {
@@ -117,7 +113,7 @@ fn shown(level: Level, is_colored: bool) -> String {
     style.apply_to(text).to_string()
 }
 
-/// What the journal takes for a level, see sd-daemon(3).
+/// The level prefix of the journal, see sd-daemon(3).
 fn journal_prefix(level: Level) -> &'static str {
     match level {
         Level::ERROR => "<3>",
@@ -214,7 +210,7 @@ fn is_plain(text: &str) -> bool {
 fn json(writer: &mut Writer<'_>, time: &str, level: Level, target: &str, found: Found) -> fmt::Result {
     let level = level.as_str().to_lowercase();
     let head = [("time", time), ("level", &level), ("message", &found.message), ("target", target)];
-    // A field of etcd's never hides one of ours.
+    // A field of etcd never hides one of quorate.
     let is_ours = |name: &str| head.iter().any(|(ours, _)| *ours == name);
     let fields: Vec<(String, Value)> = found
         .fields

@@ -102,7 +102,7 @@ mod tests {
         }
 
         #[test]
-        fn who_lives_longer_than_a_moment_is_never_given_up(lives in proptest::collection::vec(2u64..5000, 0..200)) {
+        fn a_child_that_lives_longer_than_a_moment_is_always_restarted(lives in proptest::collection::vec(2u64..5000, 0..200)) {
             let mut history = History::default();
             for lived in lives {
                 prop_assert!(history.exited(run_for(lived, 0), 0.5) != Next::GiveUp);

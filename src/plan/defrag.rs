@@ -137,7 +137,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn an_alarm_is_never_taken_back_at_the_quota_and_nothing_is_done_twice_in_a_row(
+        fn an_alarm_is_never_disarmed_at_the_quota_and_nothing_is_done_twice_in_a_row(
             size in 0u64..1 << 40, in_use in 0u64..1 << 40, quota in 1u64..1 << 40, is_alarmed: bool, threshold: Option<u64>,
         ) {
             let seen = DatabaseStats { size, in_use, quota, is_alarmed, members: 1, threshold, since_last: None };

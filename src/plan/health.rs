@@ -477,7 +477,7 @@ mod tests {
     }
 
     #[test]
-    fn one_disk_under_data_and_snapshots_is_told_of_once() {
+    fn one_disk_under_data_and_snapshots_is_reported_once() {
         let (condition, codes) = seen(|o| {
             o.storage.data_disk = disk(1, None, false);
             o.storage.snapshot_disk = disk(1, None, false);

@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_manifest_the_name_tells() {
+    fn without_a_manifest_the_name_decides() {
         let owner = Owner::new("new", [life("c1", "m1")], false);
         for (stem, taken_at, expected, base) in [
             ("before-upgrade-new-17", Some(17), Ownership::Own, Some("before-upgrade")),
@@ -158,7 +158,7 @@ mod tests {
             assert_eq!(owner.of(&origin), expected, "{stem}");
             assert_eq!(owner.base_of(&origin), base, "{stem}");
         }
-        let told = Origin { stem: "a-b-new-1", taken_at: Some(1), base: "a", node: "b-new", ..Origin::default() };
-        assert_eq!(owner.base_of(&told), Some("a"));
+        let described = Origin { stem: "a-b-new-1", taken_at: Some(1), base: "a", node: "b-new", ..Origin::default() };
+        assert_eq!(owner.base_of(&described), Some("a"));
     }
 }

@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn each_fault_is_mended_in_its_way() {
+    fn each_fault_has_its_remedy() {
         let wanted = names(&["a"]);
         let verdict = |leaf: &Leaf, day| decide(Some(leaf), true, &wanted, at(day));
         assert_eq!(verdict(&leaf(), 1), RenewalAction::Keep);

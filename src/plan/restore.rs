@@ -239,7 +239,7 @@ mod tests {
     /// The states between atomic renames: nothing moved, old data retired, new data in place; and the same in a
     /// rollback.
     #[test]
-    fn what_broke_off_goes_back_or_is_finished() {
+    fn an_interrupted_reset_is_rolled_back_or_finished() {
         let state = |had_old, old_is_aside, is_staged, has_current| Interrupted {
             phase: Phase::Prepared,
             had_old,

@@ -1,19 +1,19 @@
-//! What snapshots are called: `<base>-<node>-<unix seconds>`, with `.zst` or `.zip` behind it if they are packed.
+//! Names of snapshots: `<base>-<node>-<unix seconds>`, with `.zst` or `.zip` if compressed.
 
 use std::fmt;
 
 use crate::compression::Compression;
 
 const MAX_PREFIX_BYTES: usize = 128;
-/// Base name of a snapshot that a person asked for.
+/// Base name of on-demand snapshots.
 pub const ON_DEMAND: &str = "on-demand";
 
-/// A base name: `[A-Za-z0-9._:+-]{1,128}`, and no hidden file.
+/// A base name: `[A-Za-z0-9._:+-]{1,128}`, not beginning with a dot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamePrefix(String);
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{}` is not a name for a snapshot: letters, digits and . _ : + - only, at most {MAX_PREFIX_BYTES}, not beginning with a dot", crate::text::escape_control(.0))]
+#[error("`{}` is not a valid snapshot name: letters, digits and . _ : + - only, at most {MAX_PREFIX_BYTES}, not beginning with a dot", crate::text::escape_control(.0))]
 pub struct InvalidPrefix(String);
 
 impl std::str::FromStr for NamePrefix {
@@ -32,13 +32,13 @@ impl std::str::FromStr for NamePrefix {
 }
 
 impl NamePrefix {
-    /// Of the snapshots that are taken before a reset or restore.
+    /// Base name of snapshots taken before a reset or restore.
     #[must_use]
     pub fn pre_restore() -> Self {
         Self("pre-restore".to_owned())
     }
 
-    /// Of the snapshots of data that vanished while etcd was running.
+    /// Base name of snapshots of data that vanished while etcd was running.
     #[must_use]
     pub fn rescue() -> Self {
         Self("rescue".to_owned())
@@ -68,13 +68,13 @@ pub fn compose(base: &NamePrefix, node: &str, unix_seconds: u64, packing: Compre
     format!("{base}-{node}-{unix_seconds}{ending}")
 }
 
-/// The file name without what tells the packing: two snapshots never share one.
+/// The file name without the extension of the compression; unique per snapshot.
 #[must_use]
 pub fn stem(file_name: &str) -> &str {
     [".zst", ".zip"].iter().find_map(|ending| file_name.strip_suffix(ending)).unwrap_or(file_name)
 }
 
-/// The time in a file name, in seconds since 1970, if it ends like one of ours (or of k3s, or RKE2).
+/// The time in a file name, in seconds since 1970, if it has quorate's form (or that of k3s or RKE2).
 #[must_use]
 pub fn taken_at(file_name: &str) -> Option<u64> {
     let (_, digits) = stem(file_name).rsplit_once('-')?;

@@ -175,7 +175,7 @@ impl Diagnostic for StartRefusal {
             ),
             Self::DataIncomplete => {
                 "restore server/db/etcd from a backup, or, if an empty cluster is intended, start once with \
-                 --new-cluster: what is there is then kept beside it as server/db/etcd-old-…"
+                 --new-cluster: the old data is then moved to server/db/etcd-old-…"
                     .into()
             }
             Self::MemberMismatch { .. } => {
@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn a_first_start_that_broke_off_is_begun_again() {
+    fn an_interrupted_first_start_is_repeated() {
         let begun = plan(&observed(None, DataState::NeverInitialized)).unwrap();
         assert_eq!(begun.beginning, Beginning::NewCluster);
         let intention = begun.pending_record(None, Version::new(3, 5, 30));
@@ -349,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn snapshots_of_a_server_without_data_are_restored_or_given_up_on_purpose() {
+    fn snapshots_of_a_server_without_data_are_restored_or_discarded_on_purpose() {
         let newest = KnownSnapshot {
             name: "s-node-7".into(),
             place: "s3://b/f/".into(),
@@ -364,9 +364,9 @@ mod tests {
         assert!(next.contains("quorate server --data-dir=/d --cluster-reset --cluster-reset-restore-path=s-node-7"));
         let lost = plan(&with(Some(record("3.5.30")), DataState::Absent)).unwrap_err();
         assert!(lost.next_step().unwrap().contains("s-node-7, taken 12s ago, revision 431"), "{lost:?}");
-        let mut told = with(None, DataState::Absent);
-        told.new_cluster = true;
-        assert_eq!(plan(&told).unwrap().beginning, Beginning::NewCluster);
+        let mut requested = with(None, DataState::Absent);
+        requested.new_cluster = true;
+        assert_eq!(plan(&requested).unwrap().beginning, Beginning::NewCluster);
         let begun = plan(&observed(None, DataState::Absent)).unwrap().pending_record(None, Version::new(3, 5, 30));
         assert!(plan(&with(Some(begun), DataState::Absent)).is_ok(), "a continued first start");
         assert!(plan(&with(Some(record("3.5.30")), DataState::Present)).is_ok());
@@ -408,16 +408,16 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_remembered_cluster_without_data_begins_only_when_told(
-            torn: bool, told: bool, epoch in 0u64..1000,
+        fn a_remembered_cluster_without_data_begins_only_on_request(
+            torn: bool, requested: bool, epoch in 0u64..1000,
         ) {
             let mut cluster = record("3.5.30");
             cluster.epoch = epoch;
             let mut seen = observed(Some(cluster), if torn { DataState::MissingWal } else { DataState::Absent });
-            seen.new_cluster = told;
+            seen.new_cluster = requested;
             match plan(&seen) {
-                Ok(begun) => prop_assert!(told && begun.epoch == epoch + 1),
-                Err(refusal) => prop_assert!(!told && refusal.exit() == Exit::Refused),
+                Ok(begun) => prop_assert!(requested && begun.epoch == epoch + 1),
+                Err(refusal) => prop_assert!(!requested && refusal.exit() == Exit::Refused),
             }
         }
     }

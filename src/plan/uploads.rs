@@ -49,7 +49,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_waits_comes_first() {
+    fn waiting_clients_come_first() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let (now, turn) = (at(100), |is_waited_for, due: Option<u64>| QueueEntry { is_waited_for, due: due.map(at) });

@@ -1,8 +1,9 @@
-//! Builds a data directory that an etcd starts from: the database with other members in it, a log, and a raft snapshot.
+//! Builds a data directory for etcd: the database with new members, a log, and a Raft snapshot.
 //!
-//! What etcdutl does in five passes (etcd `etcdutl/snapshot`), in one: while one thread computes the hash of the snapshot, another copies
-//! it, changes the copy and walks through all of its pages. The database alone would also start an etcd, but whoever joined it would get
-//! the few entries of its log instead of the keys; with a log that begins behind a raft snapshot, the whole database is sent.
+//! Does in one pass what etcdutl does in five (etcd `etcdutl/snapshot`): while one thread computes the hash of the
+//! snapshot, another copies it, changes the copy and walks all of its pages. An etcd would also start from the database
+//! alone, but a joining member would get the few entries of its log instead of the keys; with a log that begins after a
+//! Raft snapshot, it gets the whole database.
 
 use std::fs::File;
 use std::io;
@@ -29,16 +30,13 @@ use crate::snapshot::inspect::{self, Inspection};
 use crate::snapshot::verify::VerifyError;
 use crate::version::Version;
 
-/// Bytes that are copied at a time, and after which is told how far it is.
+/// Bytes copied at a time, and between two progress reports.
 const CHUNK: usize = 4 << 20;
 
-/// Bytes that are needed beside the database: a segment of the log, and what is changed.
+/// Bytes needed in addition to the database: a segment of the log, and the changes.
 pub const EXTRA_BYTES: u64 = wal::SEGMENT_BYTES + (4 << 20);
 
-/// The version of the etcd that wrote a snapshot, as far as it tells; the oldest if it does not.
-///
-/// # Errors
-/// If it is damaged.
+/// The version of the etcd that wrote a snapshot; the oldest if unknown.
 pub fn etcd_version_of(snapshot: &SnapshotFile) -> Result<Version, VerifyError> {
     let wrong = |error: EditError| match error {
         EditError::Read(error) => VerifyError::of(error, &snapshot.path, None),
@@ -49,58 +47,45 @@ pub fn etcd_version_of(snapshot: &SnapshotFile) -> Result<Version, VerifyError> 
     Ok(before.written.unwrap_or(Version::OLDEST))
 }
 
-/// What is to be built.
 #[derive(Clone, Debug)]
 pub struct DataDirSpec {
-    /// The name of the member whose data they are.
+    /// The name of the member.
     pub name: String,
-    /// All voting members.
     pub membership: Membership,
-    /// The etcd that will run on them.
+    /// The version of etcd that will run on the data.
     pub target: Version,
-    /// By how much the revision is raised.
+    /// The revision bump.
     pub raise: u64,
-    /// The snapshot may hold no keys at all.
+    /// Accept a snapshot without keys.
     pub allow_empty: bool,
 }
 
-/// What was built.
 #[derive(Clone, Debug)]
 pub struct Built {
-    /// The revision that the snapshot had.
+    /// The revision of the snapshot.
     pub revision_before: i64,
-    /// What is in the database now.
+    /// The contents of the new database.
     pub inspection: Inspection,
-    /// Alarms that were taken out.
     pub cleared_alarms: Vec<String>,
-    /// Bytes of the database.
     pub size: u64,
-    /// Members that it knew before.
     pub members_before: usize,
-    /// What the operator should know.
     pub note: Option<String>,
 }
 
-/// Why it was not built.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
-    /// The snapshot is not good.
     #[error(transparent)]
     Snapshot(#[from] VerifyError),
-    /// It may not be.
     #[error(transparent)]
     Refused(#[from] RestoreRefusal),
-    /// It cannot be written.
     #[error(transparent)]
     Write(#[from] WriteError),
-    /// The member is none of the cluster.
+    /// The member is not in the cluster.
     #[error("{0} is not among the members")]
     NoSuchMember(String),
-    /// A thread was lost.
-    #[error("a thread of the restore was lost")]
+    #[error("internal error: a worker thread of the restore panicked")]
     WorkerPanicked,
-    /// Nobody wants it any more.
-    #[error("it was broken off")]
+    #[error("the restore was cancelled")]
     Cancelled,
 }
 
@@ -121,17 +106,17 @@ impl Diagnostic for BuildError {
             Self::Snapshot(error) => error.next_step(),
             Self::Refused(error) => error.next_step(),
             Self::Write(error) => error.next_step(),
-            Self::NoSuchMember(_) => Some("name it in --initial-cluster too".into()),
-            Self::WorkerPanicked | Self::Cancelled => Some("start it again".into()),
+            Self::NoSuchMember(_) => Some("add it to --initial-cluster".into()),
+            Self::WorkerPanicked | Self::Cancelled => Some("run the same command again".into()),
         }
     }
 }
 
-/// Builds it from `snapshot` in `dir`, which must not be there yet, and verifies the snapshot on the way. Everything is on the disk when
-/// it returns. `progress` is told how many bytes of the database are done, of how many.
+/// Builds it from `snapshot` in `dir`, which must not exist, and verifies the snapshot. Everything is durable when it
+/// returns. `progress` receives the bytes done, and the total.
 ///
 /// # Errors
-/// If the snapshot is not good or it cannot be written; `dir` is then to be thrown away.
+/// If the snapshot is not good or writing fails; discard `dir` then.
 pub fn build(
     snapshot: &SnapshotFile,
     dir: &Path,
@@ -166,7 +151,7 @@ pub fn build(
             Err(VerifyError::Corrupt { path, finding, hash_is_right }.into())
         }
         Ok(_) if hash_is_right == Some(false) => {
-            let finding = Corruption::new(snapshot.database_size, "the SHA-256 at its end is not that of the database");
+            let finding = Corruption::new(snapshot.database_size, "the trailing SHA-256 does not match the database");
             Err(VerifyError::Corrupt { path: snapshot.path.clone(), finding, hash_is_right: None }.into())
         }
         built => {
@@ -188,11 +173,8 @@ pub fn build_in_place(dir: &Path, spec: &DataDirSpec) -> Result<Built, BuildErro
     finish(&file, dir, spec, &path)
 }
 
-/// Takes the database out of the data directory `from` for one that is built in `dir`. An etcd ran on `from` as a user of its own: what
-/// is taken must be a regular file of that user's.
-///
-/// # Errors
-/// If it cannot be moved, or is something else.
+/// Moves the database of the data directory `from` to `dir`. An etcd ran on `from` as another user: the database must
+/// be a regular file of that user.
 pub fn take_database(from: &DirHandle, dir: &DirHandle) -> Result<(), DirError> {
     faults::point("restore::adopt").on("take over", from.path())?;
     prepare(&dir.proc_path())?;
@@ -202,7 +184,7 @@ pub fn take_database(from: &DirHandle, dir: &DirHandle) -> Result<(), DirError> 
     };
     let (from, to) = (snap(from)?, snap(dir)?);
     from.rename(DATABASE, &to, DATABASE)?;
-    // Where it is now nobody can exchange it any more.
+    // No other user can replace it in its new place.
     let missing = || DirError::Replaced(to.path().join(DATABASE));
     let found = to.stat(DATABASE)?.ok_or_else(missing)?;
     from.check_file(&to.path().join(DATABASE), &found)
@@ -237,7 +219,7 @@ fn copy(
     step("copy", "build", path)?;
     let size = snapshot.database_size;
     durable::reserve(file, size).map_err(|source| WriteError {
-        act: "reserve room for",
+        act: "preallocate",
         path: path.to_path_buf(),
         source,
     })?;
@@ -249,7 +231,7 @@ fn copy(
         let wanted = usize::try_from(size - at).unwrap_or(usize::MAX).min(CHUNK);
         match durable::copy_range(&snapshot.database, file, at, wanted) {
             Ok(0) => {
-                let finding = Corruption::new(at, "the file ends before it should");
+                let finding = Corruption::new(at, "the file is cut off");
                 return Err(VerifyError::Corrupt { path: snapshot.path.clone(), finding, hash_is_right: None }.into());
             }
             Ok(count) => at += count as u64,
@@ -266,7 +248,7 @@ fn copy(
 fn finish(file: &File, dir: &Path, spec: &DataDirSpec, origin: &Path) -> Result<Built, BuildError> {
     let path = bolt(dir);
     let found = |error: ReadError| VerifyError::of(error, origin, None);
-    // The disk takes what was copied while it is looked at.
+    // Writeback runs during the walk.
     std::thread::scope(|scope| {
         let early = scope.spawn(|| durable::sync(file, &path));
         let edited = edit(file, &path, spec, origin)?;
@@ -301,7 +283,7 @@ fn edit(file: &File, path: &Path, spec: &DataDirSpec, origin: &Path) -> Result<E
     let before = Before::of(file, &mut editor).map_err(found)?;
     let note = before.written.map(|written| plan::check_target(written, spec.target)).transpose()?.flatten();
     if editor.meta().freelist != NO_FREELIST {
-        // What is checked against the walk is gone afterwards.
+        // Alarms are removed, so they are read before.
         Database::open_newest(file).and_then(|database| database.reachable_pages()).map_err(unread)?;
     }
     let members = editor.bucket(b"members").map_err(found)?;
@@ -332,7 +314,7 @@ fn edit(file: &File, path: &Path, spec: &DataDirSpec, origin: &Path) -> Result<E
     }
     if spec.raise > 0 {
         let revision = keyspace::revision_key(raised);
-        // etcd goes on with this compaction when it starts, so that nobody can ask for what was before.
+        // etcd finishes this compaction when it starts, so that older revisions are not available.
         meta.insert(b"scheduledCompactRev".to_vec(), revision.to_vec());
         editor.append(b"key", &revision, b"").map_err(found)?;
     }
@@ -347,11 +329,10 @@ fn edit(file: &File, path: &Path, spec: &DataDirSpec, origin: &Path) -> Result<E
 
 struct Before {
     revision: i64,
-    /// The version of the etcd that wrote it, as far as it tells.
+    /// The version of the etcd that wrote it, as far as known.
     written: Option<Version>,
-    /// What the storage says.
     storage: Option<Version>,
-    /// What the cluster had agreed on.
+    /// The cluster version.
     cluster: Option<Version>,
 }
 
@@ -367,7 +348,7 @@ impl Before {
             .filter_map(|value| keyspace::revision(value).ok())
             .map(|(revision, _)| revision.main)
             .max();
-        // Storage says its version from 3.6 on, and has a term from 3.5 on (etcd `schema.UnsafeDetectSchemaVersion`).
+        // The storage version exists from 3.6 on, and the term from 3.5 on (etcd `schema.UnsafeDetectSchemaVersion`).
         let term = meta.get(&b"term"[..]).is_some_and(|term| term.iter().any(|byte| *byte != 0));
         let storage = version(meta.get(&b"storageVersion"[..])).or(term.then_some(Version::new(3, 5, 0)));
         let last = Database::open_newest(file)?.last_key(b"key")?;

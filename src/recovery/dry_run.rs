@@ -1,4 +1,4 @@
-//! `--dry-run`: what would be done, without touching anything.
+//! `--dry-run`: reports what would be done, without changing anything.
 
 use std::path::{Path, PathBuf};
 
@@ -46,7 +46,7 @@ impl Operation<'_> {
             (_, None) => self.dry_run_reset().await?,
         };
         if lock::is_taken(self.data) {
-            report.notes.push("a server runs on this data directory: it has to be stopped first".into());
+            report.notes.push("a server runs on this data directory: stop it first".into());
         }
         Ok(report)
     }

@@ -1,4 +1,4 @@
-//! Why a reset, restore or undoing of one was not done, and what is left of it.
+//! Why a reset, restore or undo failed, and the state it left.
 
 use std::path::PathBuf;
 
@@ -8,13 +8,10 @@ use crate::plan::command::Invocation;
 use crate::plan::start::KnownSnapshot;
 use crate::text::format_bytes;
 
-/// Why it was not done.
 #[derive(Debug, thiserror::Error)]
 pub enum ResetError {
-    /// There are no data.
     #[error("there is no etcd data in {}; nothing to reset", etcd.display())]
     NoData {
-        /// etcd's data directory.
         etcd: PathBuf,
         /// For the commands that are printed.
         invocation: Box<Invocation>,
@@ -24,57 +21,37 @@ pub enum ResetError {
     /// There are data without a log.
     #[error("{} holds etcd data, but no write-ahead log to resume from", .0.display())]
     MissingWal(PathBuf),
-    /// Nothing was set aside.
-    #[error("there is no earlier data to go back to: no etcd-old-… with a database in {}", .0.display())]
+    #[error("there is no earlier data to return to: no etcd-old-… with a database in {}", .0.display())]
     NoEarlierData(PathBuf),
-    /// There is no room.
-    #[error("the new data needs {}, and {} is free in {}", format_bytes(*needed), format_bytes(*free), dir.display())]
-    Space {
-        /// Bytes.
-        needed: u64,
-        /// Bytes.
-        free: u64,
-        /// Where.
-        dir: PathBuf,
-    },
-    /// The member cannot be one.
+    #[error("the new data needs {}, but only {} is free in {}", format_bytes(*needed), format_bytes(*free), dir.display())]
+    Space { needed: u64, free: u64, dir: PathBuf },
     #[error(transparent)]
     Membership(#[from] MembershipError),
     /// It failed before anything was changed.
-    #[error("the {act} was not done, and nothing was changed")]
+    #[error("the {act} failed, and nothing was changed")]
     Untouched {
-        /// What.
         act: &'static str,
-        /// Why.
         #[source]
         why: ErrorReport,
     },
-    /// It failed after that.
-    #[error("the {act} failed and was rolled back: everything is as it was before")]
+    #[error("the {act} failed and was rolled back: the previous data is in place")]
     RolledBack {
-        /// What.
         act: &'static str,
-        /// Why.
         #[source]
         why: ErrorReport,
     },
     /// It failed, and could not be undone now.
-    #[error("the {act} failed, and cannot be rolled back now: {why}")]
+    #[error("the {act} failed, and rolling it back failed, too: {why}")]
     NotRolledBack {
-        /// What.
         act: &'static str,
-        /// Why it failed.
         why: String,
-        /// Why it cannot be undone.
         #[source]
         source: ErrorReport,
     },
     /// The data are in place, and something after that failed.
-    #[error("the {act} is done, and its data is in place and good, but this could not be recorded")]
+    #[error("the {act} has completed with verified data in place, but this could not be recorded")]
     NotRecorded {
-        /// What.
         act: &'static str,
-        /// Why.
         #[source]
         source: ErrorReport,
     },
@@ -97,7 +74,7 @@ impl Diagnostic for ResetError {
 
     fn exit(&self) -> Exit {
         match self {
-            // Somebody exchanged the data: trying again is no remedy.
+            // Another program replaced the data: a retry does not help.
             Self::RolledBack { why, .. }
             | Self::NotRolledBack { source: why, .. }
             | Self::NotRecorded { source: why, .. }
@@ -121,12 +98,12 @@ impl Diagnostic for ResetError {
                 invocation.restore("PATH")
             ),
             Self::MissingWal(etcd) => format!(
-                "restore the newest snapshot (quorate etcd-snapshot ls), or what the database there holds: \
+                "restore the newest snapshot (quorate etcd-snapshot ls), or the database there without its log: \
                  --cluster-reset-restore-path={}/member/snap/db --skip-hash-check",
                 etcd.display()
             ),
             Self::NoEarlierData(_) => "quorate etcd-snapshot ls shows the snapshots that can be restored".into(),
-            Self::Space { dir, .. } => format!("see what takes the space: du -xsh {}/*", dir.display()),
+            Self::Space { dir, .. } => format!("see what uses the space: du -xsh {}/*", dir.display()),
             Self::Membership(_) => return None,
             Self::Untouched { why, .. } => return why.next_step(),
             Self::RolledBack { why, .. } => {

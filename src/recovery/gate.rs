@@ -11,10 +11,10 @@ use crate::recovery::expected::ExpectedCluster;
 use crate::recovery::isolated_etcd::{IsolatedEtcd, IsolatedEtcdError, Program, Running, health_timeout};
 use crate::recovery::journal::ExpectedData;
 
-/// Why the data are not given to clients.
+/// Why the data was rejected.
 #[derive(Debug, thiserror::Error)]
 pub enum GateError {
-    /// etcd does not run on them.
+    /// etcd does not run on the data.
     #[error("etcd does not run on the new data")]
     IsolatedEtcd(#[from] IsolatedEtcdError),
     /// It is not what was built.
@@ -51,7 +51,6 @@ impl Diagnostic for GateError {
     }
 }
 
-/// What is asked for.
 #[derive(Clone, Debug)]
 pub struct GateInput<'a> {
     /// Who this server is to be.
@@ -64,10 +63,8 @@ pub struct GateInput<'a> {
     pub size: u64,
 }
 
-/// What etcd said.
 #[derive(Clone, Debug)]
 pub struct GateReport {
-    /// About itself.
     pub member: MemberFacts,
     /// How long it took to be healthy.
     pub took: Duration,
@@ -75,10 +72,7 @@ pub struct GateReport {
     pub revision: i64,
 }
 
-/// Runs etcd, asks, and stops it again, whatever it said.
-///
-/// # Errors
-/// The first thing that is not as it should be.
+/// Runs etcd, checks it, and stops it in any case.
 pub async fn verify(
     isolated_etcd: &IsolatedEtcd<'_>,
     program: &Program,
@@ -101,10 +95,10 @@ async fn check(running: &mut Running, input: &GateInput<'_>, control: &JobContro
         .until(health_timeout(input.size), control, async |client: &mut EtcdClient| {
             match client.check(expected).await {
                 Ok(member) => Ok(member),
-                // Data that come back may be from before this server moved.
+                // Returning data may be from before a change of this server's address.
                 Err(NotHealthy::OtherAddress { member, is_alone: true, .. }) => {
                     let moved = client.update_peer_url(member, &expected.peer_url).await;
-                    Err(moved.map_or_else(|why| why.to_string(), |()| "its peer URL was put right a moment ago".into()))
+                    Err(moved.map_or_else(|why| why.to_string(), |()| "its peer URL was corrected a moment ago".into()))
                 }
                 Err(why) => Err(why.to_string()),
             }
@@ -126,7 +120,7 @@ async fn check(running: &mut Running, input: &GateInput<'_>, control: &JobContro
     }
     let mark = hex::encode(crate::random::random::<8>().map_err(GateError::System)?);
     let revision =
-        client.write_and_delete_probe(&format!("quorate/gate/{mark}")).await.map_err(failed("be written to"))?;
+        client.write_and_delete_probe(&format!("quorate/gate/{mark}")).await.map_err(failed("accept a write"))?;
     Ok(GateReport { member, took, revision })
 }
 

@@ -1,4 +1,4 @@
-//! An etcd that only we can reach: on loopback ports of the moment, trusting nobody but certificates that were made for it.
+//! An etcd that only this process can use: on temporary loopback ports, with certificates created for it.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
@@ -23,78 +23,54 @@ use crate::job::JobControl;
 use crate::pki::{self, CaSource, EtcdState, PkiError};
 use crate::version::Version;
 
-/// Between two looks: from this …
+/// The poll interval: from this …
 const POLL_MIN: Duration = Duration::from_millis(10);
-/// … growing to this.
 const POLL_MAX: Duration = Duration::from_secs(1);
-/// How often it is said what is waited for.
+/// The interval of log lines while waiting.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
-/// How long one request may take, in a database of any size.
+/// The timeout of a request, for any size of the database.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// The etcd to run.
 #[derive(Clone, Debug)]
 pub struct Program {
-    /// The executable.
     pub checked: PinnedExecutable,
-    /// Its version.
     pub version: Version,
-    /// How long it may take to end.
+    /// The timeout of stopping it.
     pub grace: Duration,
 }
 
 impl Program {
-    /// The etcd of this configuration, and what keeps it executable as long as it lives.
-    ///
-    /// # Errors
-    /// If there is none, or it is none that quorate knows.
+    /// The etcd of this configuration, and the guard that keeps it executable.
     pub async fn find(config: &Config, data: &DataDir) -> Result<(Self, InstalledEtcd), AppError> {
         let found = installed::find(config, data).await?;
         Ok((Self { checked: found.checked.clone(), version: found.version, grace: installed::stop_timeout() }, found))
     }
 }
 
-/// Why it does not run.
 #[derive(Debug, thiserror::Error)]
 pub enum IsolatedEtcdError {
-    /// The system refused something.
     #[error("cannot {act}")]
-    System {
-        /// What.
-        act: &'static str,
-        /// Why.
-        source: io::Error,
-    },
-    /// Its certificates could not be made.
+    System { act: &'static str, source: io::Error },
+    /// Its certificates could not be created.
     #[error(transparent)]
     Certificates(#[from] PkiError),
-    /// Its directory could not be made.
+    /// Its directory could not be created.
     #[error(transparent)]
     Place(#[from] DataDirError),
-    /// Something could not be written.
     #[error(transparent)]
     Write(#[from] WriteError),
-    /// It cannot be asked.
-    #[error("etcd cannot be asked")]
+    #[error("a request to etcd failed")]
     Client(#[from] ClientError),
-    /// It ended.
-    #[error("etcd ended by itself with {exit}; its last lines:{}", crate::etcd::supervisor::indented(lines))]
-    Ended {
-        /// How.
-        exit: String,
-        /// What it said.
-        lines: Vec<String>,
-    },
-    /// It took too long.
+    #[error("etcd exited unexpectedly with {exit}; its last lines:{}", crate::etcd::supervisor::indented(lines))]
+    Ended { exit: String, lines: Vec<String> },
     #[error("etcd was not healthy after {} s: {why}", after.as_secs())]
     Timeout {
-        /// How long it was waited for.
+        /// The time that it was given.
         after: Duration,
-        /// The last thing that was wrong.
+        /// The last error.
         why: String,
     },
-    /// Nobody wants it any more.
-    #[error("it was broken off")]
+    #[error("waiting for etcd was cancelled")]
     Cancelled,
 }
 
@@ -112,28 +88,21 @@ impl Diagnostic for IsolatedEtcdError {
     }
 }
 
-/// What it is started with.
 #[derive(Clone, Debug)]
 pub struct IsolatedEtcd<'a> {
-    /// The server's configuration.
     pub config: &'a Config,
     /// The server's data directory, where the child is recorded.
     pub data: &'a DataDir,
-    /// Where its certificates are made.
     pub trust: &'a Path,
-    /// etcd's data directory.
     pub dir: &'a Path,
-    /// The member's name.
     pub name: &'a str,
-    /// Bytes that the database may grow to.
+    /// The quota of the database, in bytes.
     pub quota: u64,
-    /// Forget all other members.
     pub force_new_cluster: bool,
-    /// Run with the lowest priority, as another etcd may be running.
+    /// Run with the lowest priority, since another etcd may be running.
     pub is_gentle: bool,
 }
 
-/// It runs.
 #[derive(Debug)]
 pub struct Running {
     owner: JoinHandle<()>,
@@ -143,10 +112,6 @@ pub struct Running {
 }
 
 impl IsolatedEtcd<'_> {
-    /// Starts it.
-    ///
-    /// # Errors
-    /// If it cannot be started.
     pub async fn start(&self, program: &Program) -> Result<Running, IsolatedEtcdError> {
         let system = |act| move |source| IsolatedEtcdError::System { act, source };
         let trust = DataDir::new(self.trust).with_etcd_user(self.config.etcd.user.clone());
@@ -192,23 +157,21 @@ fn loopback(port: u16) -> SocketAddr {
     SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
 }
 
-/// Two that nobody has now. Somebody may take one before etcd does; it then ends, and says so.
+/// Two ports that are free now. If another process takes one before etcd does, etcd exits with an error.
 fn free_ports() -> io::Result<[u16; 2]> {
     let listeners = [TcpListener::bind(loopback(0))?, TcpListener::bind(loopback(0))?];
     Ok([listeners[0].local_addr()?.port(), listeners[1].local_addr()?.port()])
 }
 
 impl Running {
-    /// Where its certificates are, and its URL.
+    /// The directory of its certificates, and its URL.
     #[must_use]
     pub fn address(&self) -> (&DataDir, &str) {
         (&self.trust, &self.url)
     }
 
-    /// Asks until it answers well. `ask` gives what it wants to know, or what is wrong still.
-    ///
-    /// # Errors
-    /// If it ends, is not well in time, or nobody wants it any more.
+    /// Polls until `ask` succeeds, which returns a result or the present problem. # Errors If it exits, does not become
+    /// healthy in time, or waiting is cancelled.
     pub async fn until<T>(
         &mut self,
         deadline: Duration,
@@ -216,12 +179,12 @@ impl Running {
         mut ask: impl AsyncFnMut(&mut EtcdClient) -> Result<T, String>,
     ) -> Result<T, IsolatedEtcdError> {
         let begun = clock::monotonic();
-        let (mut reminded, mut wait, mut why) = (begun, POLL_MIN, "it did not answer yet".to_owned());
+        let (mut reminded, mut wait, mut why) = (begun, POLL_MIN, "no answer yet".to_owned());
         let mut child = self.handle.watch();
         loop {
             let status = child.borrow_and_update().clone();
             if matches!(status.state, State::Backoff | State::Failed) {
-                let exit = status.last_exit.unwrap_or_else(|| "an unknown end".into());
+                let exit = status.last_exit.unwrap_or_else(|| "an unknown exit status".into());
                 return Err(IsolatedEtcdError::Ended { exit, lines: status.tail.lines() });
             }
             if status.state == State::Starting {
@@ -246,10 +209,6 @@ impl Running {
         }
     }
 
-    /// Ends it, in order.
-    ///
-    /// # Errors
-    /// If it does not end.
     pub async fn stop(self) -> Result<(), IsolatedEtcdError> {
         let failed = |why: io::Error| IsolatedEtcdError::System { act: "stop etcd", source: why };
         self.handle.shut_down().await.map_err(|why| failed(io::Error::other(why)))?;
@@ -257,19 +216,19 @@ impl Running {
     }
 }
 
-/// How long an etcd may take to be healthy on a database of so many bytes: generous, because a slow disk is no reason to give up.
+/// The timeout until etcd is healthy on a database of this size: generous, because a slow disk is not a failure.
 #[must_use]
 pub fn health_timeout(bytes: u64) -> Duration {
     Duration::from_secs(120 + bytes / (16 << 20))
 }
 
-/// Bytes that the database may grow to while it is tried: whether it is full is no question of whether it is whole.
+/// The quota during the test: a database at its quota can still be good.
 #[must_use]
 pub fn quota(bytes: u64) -> u64 {
     bytes.saturating_mul(2).saturating_add(1 << 30)
 }
 
-/// The directory under `work` where certificates for this are made.
+/// The directory under `work` for its certificates.
 #[must_use]
 pub fn trust(work: &Path) -> PathBuf {
     work.join("trust")

@@ -98,7 +98,7 @@ pub struct Journal {
     pub expected: Option<ExpectedData>,
 }
 
-/// The journal is there and cannot be read.
+/// The journal exists, but cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot read {}, the journal of a reset or restore that was interrupted", path.display())]
 pub struct JournalUnreadable {
@@ -170,10 +170,6 @@ impl Journal {
         Ok(Self { version: VERSION, ..serde_json::from_slice(text)? })
     }
 
-    /// Writes it.
-    ///
-    /// # Errors
-    /// If it cannot be written.
     pub fn write(&self, data: &DataDir) -> Result<(), WriteError> {
         let mut text = serde_json::to_vec_pretty(self).unwrap_or_default();
         text.push(b'\n');

@@ -1,4 +1,4 @@
-//! The snapshot that is taken of the data in use before others take their place.
+//! Takes a snapshot of the data in use before it is replaced.
 
 use crate::clock;
 use crate::cluster::record::ClusterRecord;
@@ -20,7 +20,7 @@ impl Operation<'_> {
     pub(crate) async fn save_pre_restore_snapshot(&self, before: Option<&ClusterRecord>, report: &mut RecoveryReport) {
         let data = self.data.clone();
         let known = before.cloned().unwrap_or_default();
-        let wish = SaveRequest {
+        let request = SaveRequest {
             dir: self.config.snapshot.place(self.data),
             base: NamePrefix::pre_restore(),
             node: self.config.node_name.clone(),
@@ -48,14 +48,14 @@ impl Operation<'_> {
                 report.pre_restore_snapshot = Some(dir.join(&manifest.name));
             }
             Ok(Err(why)) => report.notes.push(format!(
-                "no snapshot of the data in use was taken first ({}); the data themselves are kept",
+                "cannot take a snapshot of the data in use first ({}); the data itself is kept",
                 why.to_report().message
             )),
-            Err(why) => report.notes.push(format!("no snapshot of the data in use was taken first: {why}")),
+            Err(why) => report.notes.push(format!("cannot take a snapshot of the data in use first: {why}")),
         }
     }
 
-    /// As many are kept as data directories that were set aside.
+    /// As many are kept as retired data directories.
     pub(crate) async fn prune_pre_restore_snapshots(&self) {
         let local = Directory(self.config.snapshot.place(self.data));
         let policy = Policy { last: Some(self.config.etcd_old_retention), ..Policy::default() };
@@ -69,14 +69,14 @@ impl Operation<'_> {
         match pruned.await {
             Ok(Removed { gone, failed, .. }) => {
                 for name in gone {
-                    tracing::info!(name, "pruned; etcd-old-retention is for these, too");
+                    tracing::info!(name, "pruned a pre-restore snapshot; etcd-old-retention applies to these, too");
                 }
                 if let Some(failure) = failed {
-                    log_failure!(warn, failure.to_report(), "some older snapshots of this kind could not be pruned");
+                    log_failure!(warn, failure.to_report(), "cannot prune some older pre-restore snapshots");
                 }
             }
             Err(failure) => {
-                log_failure!(warn, failure.to_report(), "older snapshots of this kind could not be pruned");
+                log_failure!(warn, failure.to_report(), "cannot prune older pre-restore snapshots");
             }
         }
     }

@@ -1,8 +1,8 @@
-//! Lets etcd read a log to its end, in a copy, as the only member that is left (`--force-new-cluster`).
+//! Lets etcd apply a complete log, in a copy, as the only remaining member (`--force-new-cluster`).
 //!
-//! Never in place: an etcd that is forced there would tell members that are still alive that they were removed. And never with less than
-//! the log holds: etcd drops what this member did not know to be committed, although the majority may have acknowledged it to a client; so
-//! the copy's log is first made to say that all of it is.
+//! Never in place: a forced etcd would report to running members that they were removed. Never with a shorter log: etcd
+//! drops entries that this member did not know to be committed, although the majority may have acknowledged them to a
+//! client, so all entries in the log of the copy are marked as committed first.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -18,28 +18,20 @@ use crate::faults;
 use crate::job::JobControl;
 use crate::recovery::isolated_etcd::{IsolatedEtcd, IsolatedEtcdError, Program, health_timeout};
 
-/// Bytes that are copied at a time.
+/// Bytes copied at a time.
 const CHUNK: usize = 4 << 20;
 
-/// Why the log was not read to its end.
+/// Why the log could not be applied.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayError {
-    /// Something there cannot be read.
     #[error("cannot read {}", path.display())]
-    Read {
-        /// What.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// The copy cannot be written.
+    Read { path: PathBuf, source: io::Error },
     #[error(transparent)]
     Write(#[from] WriteError),
-    /// Something there is not what it should be, or is not followed.
+    /// A file there is not as expected.
     #[error(transparent)]
     Held(#[from] DirError),
-    /// There is no log.
-    #[error("there is no log in {}", .0.display())]
+    #[error("no write-ahead log in {}", .0.display())]
     WalMissing(PathBuf),
     /// etcd does not run on the copy.
     #[error("etcd cannot read the log of this member to its end")]
@@ -73,20 +65,20 @@ impl Diagnostic for ReplayError {
     }
 }
 
-/// What was found in the log.
+/// Facts about the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReplayInfo {
-    /// Entries that were in the log, and that this member did not know to be committed.
+    /// Number of entries that this member did not know to be committed.
     pub uncertain: u64,
 }
 
-/// Bytes that a copy of the data in use will take; 0 if they cannot be looked at.
+/// Size of a copy of the data in use, in bytes; 0 if it cannot be determined.
 #[must_use]
 pub fn size(data: &DataDir) -> u64 {
     data.open_member().ok().flatten().map_or(0, |member| size_of(&member))
 }
 
-/// Bytes of what etcd reads in a `member` directory.
+/// Size of the files that etcd reads in a `member` directory, in bytes.
 #[must_use]
 pub fn size_of(member: &DirHandle) -> u64 {
     let files = files(member).unwrap_or_default();
@@ -94,10 +86,7 @@ pub fn size_of(member: &DirHandle) -> u64 {
     files.iter().map(length).sum()
 }
 
-/// Copies `member` to `copy`, with a log of which all is committed.
-///
-/// # Errors
-/// If it cannot be read or written.
+/// Copies `member` to `copy`, with all entries of the log marked as committed.
 pub fn copy(member: &DirHandle, copy: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<ReplayInfo, ReplayError> {
     faults::point("restore::replay").on("copy", member.path())?;
     durable::create_dir_all(&copy.join("snap"), PRIVATE_DIR)?;
@@ -105,7 +94,7 @@ pub fn copy(member: &DirHandle, copy: &Path, progress: &mut dyn FnMut(u64, u64))
     let all = size_of(member);
     let mut done = 0;
     for (dir, name) in files(member)? {
-        // etcd may have removed it meanwhile only if it ran, which it does not.
+        // etcd is not running, so it cannot have removed it.
         let path = dir.path().join(&name);
         let source = dir.file(&name)?.ok_or_else(|| DirError::Replaced(path.clone()))?;
         let size = source.metadata().on("look at", &path)?.len();
@@ -129,7 +118,7 @@ pub fn copy(member: &DirHandle, copy: &Path, progress: &mut dyn FnMut(u64, u64))
     mark_all_committed(&copy.join("wal"))
 }
 
-/// What etcd reads when it starts: the database, the snapshots and the log.
+/// The files that etcd reads when it starts: database, snapshots and log.
 fn files(member: &DirHandle) -> Result<Vec<(DirHandle, OsString)>, DirError> {
     let is_wanted = |name: &OsString| {
         let name = name.to_string_lossy();
@@ -158,7 +147,7 @@ fn mark_all_committed(log: &Path) -> Result<ReplayInfo, ReplayError> {
     let file = durable::open_read_write(&last)?;
     let end = match WalTail::read(io::BufReader::new(&file)) {
         Ok(end) => end,
-        // etcd judges it, and says more.
+        // etcd checks it and reports more.
         Err(error) if error.kind() == ErrorKind::InvalidData => return Ok(ReplayInfo::default()),
         Err(source) => return Err(unreadable(&last)(source)),
     };
@@ -173,7 +162,7 @@ fn mark_all_committed(log: &Path) -> Result<ReplayInfo, ReplayError> {
     Ok(ReplayInfo { uncertain: newest - state.commit })
 }
 
-/// What is behind the end may be half a record.
+/// There may be a torn record after the end.
 fn replace_end(file: &File, path: &Path, at: u64, record: &[u8]) -> Result<(), ReplayError> {
     let found = file.metadata().map_err(|source| ReplayError::Read { path: path.to_path_buf(), source })?;
     durable::set_length(file, path, at)?;
@@ -193,7 +182,7 @@ pub async fn run(
     control: &JobControl,
 ) -> Result<(), ReplayError> {
     let mut running = trial.start(program).await?;
-    // A read that all agree on, and all are one, comes after everything before it.
+    // A linearizable read (of the single member) is ordered after all entries.
     let asked = running
         .until(health_timeout(bytes), control, async |client: &mut EtcdClient| {
             client.revision().await.map_err(|why| why.to_string())

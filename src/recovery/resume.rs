@@ -47,7 +47,7 @@ pub(crate) fn resume(data: &DataDir) -> Result<Resumed, AppError> {
         if has_work || data.restore().exists() {
             tracing::warn!(
                 event = "reset-discarded",
-                "a reset or restore was interrupted before anything was changed; what it had built is removed"
+                "a reset or restore was interrupted before anything was changed; removed its files"
             );
             swap::clean_up(data)?;
         }
@@ -112,7 +112,7 @@ pub(crate) fn roll_back(data: &DataDir, journal: &mut Journal) -> Result<Recover
     Ok(recovery)
 }
 
-/// Where a token lies that is to be the server's.
+/// The file with a new token of the server.
 pub(crate) fn staged_token(data: &DataDir) -> std::path::PathBuf {
     data.restore().join("token")
 }

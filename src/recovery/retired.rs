@@ -1,7 +1,7 @@
-//! The data directories that were set aside: which there are, how large they are, and which of them go.
+//! Retired data directories: lists, measures, marks and removes them.
 //!
-//! They belong to etcd's user, and may lie in a directory of that user's. So all of this is done on directories that are held open, and what
-//! is removed is removed by descriptor.
+//! They belong to etcd's user, and may be in a directory of that user, so all operations use open directories, and
+//! removal is by descriptor.
 
 use std::path::{Path, PathBuf};
 
@@ -14,19 +14,16 @@ use crate::faults;
 use crate::plan::restore::outdated;
 use crate::recovery::workspace::{RecoveryDirs, RetiredHandle};
 
-/// What is remembered of the cluster that the data are of, within the directory itself.
+/// The record of the data's cluster, in the directory itself.
 const RECORD: &str = "cluster.json";
-/// Larger than any, in bytes.
 const MAX_RECORD_BYTES: u64 = 1 << 20;
 
-/// Data that were set aside.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RetiredData {
-    /// Where.
     pub path: PathBuf,
-    /// When, in seconds since 1970.
+    /// The time in its name, in seconds since 1970.
     pub second: u64,
-    /// Bytes on the disk.
+    /// Size on disk in bytes.
     pub bytes: u64,
 }
 
@@ -38,8 +35,8 @@ pub fn list(data: &DataDir) -> Vec<RetiredData> {
     found
 }
 
-/// True if there is no database in a directory that is, or was, etcd's own or its `member`: then it is not worth going back to.
-/// What is there and is not as it should be counts as one, so that it is refused where it is opened.
+/// True if a data directory (or `member`) of etcd has no database, so it is useless for an undo. A database that is not
+/// as expected counts, so that opening it is refused later.
 fn lacks_database(dir: &DirHandle) -> bool {
     let below = |dir: &DirHandle, name: &str| match dir.stat(name) {
         Ok(None) => Some(None),
@@ -60,11 +57,11 @@ pub fn is_in_use(data: &DataDir) -> bool {
     data.open_member().ok().flatten().is_some_and(|member| !lacks_database(&member))
 }
 
-/// The directories in which data are set aside: `db`, and where `member` is renamed.
+/// The directories with retired data: `db`, and the one in which `member` is renamed.
 fn retired_dirs(data: &DataDir) -> Vec<(DirHandle, PathBuf)> {
-    let beside = RecoveryDirs::of(data).ok().flatten().filter(|place| place.is_inside);
-    let beside = beside.map(|place| (place.path().to_path_buf(), place.dir)).map(|(path, dir)| (dir, path));
-    data.open_db().ok().flatten().map(|db| (db, data.db())).into_iter().chain(beside).collect()
+    let inside = RecoveryDirs::of(data).ok().flatten().filter(|place| place.is_inside);
+    let inside = inside.map(|place| (place.path().to_path_buf(), place.dir)).map(|(path, dir)| (dir, path));
+    data.open_db().ok().flatten().map(|db| (db, data.db())).into_iter().chain(inside).collect()
 }
 
 fn in_dir(dir: &DirHandle, path: &Path) -> Vec<RetiredData> {
@@ -72,23 +69,20 @@ fn in_dir(dir: &DirHandle, path: &Path) -> Vec<RetiredData> {
     let aside = |name: &std::ffi::OsString| {
         let text = name.to_str()?;
         let second = text.strip_prefix("etcd-old-").or_else(|| text.strip_prefix("member-old-"))?.parse().ok()?;
-        // A link is none, and is not followed.
+        // Links are ignored.
         let held = dir.stat(name).ok()?.filter(std::fs::Metadata::is_dir).and_then(|_| dir.open_dir(name).ok()?)?;
         Some(RetiredData { path: path.join(name), second, bytes: held.size() })
     };
     names.iter().filter_map(aside).collect()
 }
 
-/// The newest data that were set aside where those in use are.
-///
-/// # Errors
-/// If they cannot be opened.
+/// The newest retired data next to the data in use.
 pub fn newest(data: &DataDir) -> Result<Option<(RetiredData, RetiredHandle)>, DirError> {
     let Some(place) = RecoveryDirs::of(data)? else { return Ok(None) };
     let aside = in_dir(&place.dir, place.path())
         .into_iter()
         .filter(|aside| aside.path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(place.aside())));
-    // What was set aside without a database is nothing to go back to.
+    // Retired data without a database is useless.
     let holds = |aside: &RetiredData| {
         let name = aside.path.file_name().unwrap_or_default();
         place.dir.open_dir(name).ok().flatten().is_none_or(|dir| !lacks_database(&dir))
@@ -98,17 +92,14 @@ pub fn newest(data: &DataDir) -> Result<Option<(RetiredData, RetiredHandle)>, Di
     Ok(RetiredHandle::of(&place, name)?.map(|held| (aside, held)))
 }
 
-/// Removes all but the newest `keep`. Gives what was removed.
-///
-/// # Errors
-/// The first one that cannot be removed.
+/// Removes all but the newest `keep`. Returns the removed ones.
 pub fn delete_oldest(data: &DataDir, keep: usize) -> Result<Vec<RetiredData>, DirError> {
     let dirs = retired_dirs(data);
     let found = dirs.iter().flat_map(|(dir, path)| {
         let aside = in_dir(dir, path);
         aside.into_iter().map(move |aside| (aside.second, (dir, aside)))
     });
-    // What holds no data takes the place of none that does.
+    // Directories without data do not count for `keep`.
     let is_full = |(dir, aside): &(&DirHandle, RetiredData)| {
         let name = aside.path.file_name().unwrap_or_default();
         dir.open_dir(name).ok().flatten().is_none_or(|aside| !lacks_database(&aside))
@@ -123,18 +114,12 @@ pub fn delete_oldest(data: &DataDir, keep: usize) -> Result<Vec<RetiredData>, Di
     Ok(removed)
 }
 
-/// Notes in data that were set aside which cluster they are of.
-///
-/// # Errors
-/// If it cannot be written.
+/// Writes the record of the cluster into retired data.
 pub fn write_record(dir: &DirHandle, record: &ClusterRecord) -> Result<(), DirError> {
     Ok(dir.write_file(RECORD, &record.to_json(), durable::PRIVATE_FILE)?)
 }
 
-/// What [`label`] noted.
-///
-/// # Errors
-/// If something else has its name, or it cannot be read.
+/// Reads the record.
 pub fn read_record(dir: &DirHandle) -> Result<Option<ClusterRecord>, DirError> {
     match dir.read(RECORD, MAX_RECORD_BYTES)?.map(|text| ClusterRecord::parse(&text)) {
         // It says what a start must not do.
@@ -145,10 +130,7 @@ pub fn read_record(dir: &DirHandle) -> Result<Option<ClusterRecord>, DirError> {
     }
 }
 
-/// Removes what [`label`] noted: the data are in use again.
-///
-/// # Errors
-/// If it cannot be removed.
+/// Removes the record: the data is in use again.
 pub fn remove_record(dir: &DirHandle) -> Result<(), DirError> {
     Ok(dir.remove_file(RECORD).map(drop)?)
 }

@@ -1,4 +1,4 @@
-//! Builds the new data beside those in use: from a snapshot, or from what an etcd makes of the log.
+//! Builds the new data next to the data in use: from a snapshot, or from the replayed log.
 
 use std::path::{Path, PathBuf};
 
@@ -29,7 +29,7 @@ use crate::snapshot::browse;
 use crate::snapshot::file::{self, SnapshotFile};
 use crate::snapshot::verify::VerifyError;
 
-/// The copy in which an etcd reads the log to its end.
+/// The copy in which an etcd applies the log.
 const REPLAY: &str = "replay";
 
 impl Operation<'_> {
@@ -73,7 +73,7 @@ impl Operation<'_> {
         if found == DataState::Present && !self.options.no_pre_restore_snapshot {
             self.save_pre_restore_snapshot(before.as_ref(), &mut report).await;
         }
-        // Before it is theirs: what is put in place later must still be this one.
+        // Before the owner changes: the same directory must be swapped in later.
         let member = work.enter(&[Work::BUILT, DataDir::MEMBER_NAME])?.id()?;
         faults::point("restore::give").on("hand over", &work.path(Work::BUILT))?;
         data.chown_to_etcd_user(&work.enter(&[Work::BUILT])?)?;
@@ -93,13 +93,13 @@ impl Operation<'_> {
         Ok(Prepared { journal, report, member })
     }
 
-    /// How many members the database in use knows, as far as it can be read.
+    /// The number of members in the present database, if readable.
     fn members_now(&self) -> usize {
         let members = self.data.bolt().ok().flatten().and_then(|file| browse::members(&file).ok());
         members.map_or(0, |members| members.len())
     }
 
-    /// What is reset must be there, and readable for this etcd.
+    /// The data to reset must exist, and be readable for this etcd.
     pub(crate) fn check_data(&self, found: DataState, before: Option<&ClusterRecord>) -> Result<(), AppError> {
         match found {
             DataState::Present => {}
@@ -123,7 +123,7 @@ impl Operation<'_> {
         Ok(opened)
     }
 
-    /// Bytes that are needed, and that are free.
+    /// Required and free bytes.
     fn check_room(&self, paths: &RecoveryPaths, snapshot: Option<&SnapshotFile>) -> Result<(u64, u64), ResetError> {
         let dir = paths.work.ancestors().find(|dir| dir.is_dir()).unwrap_or(Path::new("/")).to_path_buf();
         let needed =
@@ -140,7 +140,7 @@ impl Operation<'_> {
         if had_none {
             let tls = self.data.tls();
             report.notes.push(format!(
-                "this server had no certificates, so it made a CA of its own: clients need new ones, from {0} (server-ca.crt, client.crt, \
+                "this server had no certificates, so it created new CAs: clients need new certificates, from {0} (server-ca.crt, client.crt, \
                  client.key)",
                 tls.display()
             ));
@@ -152,8 +152,7 @@ impl Operation<'_> {
         let (token, is_of_another) = pki::token::given_or_new(self.data, given)?;
         if is_of_another {
             report.notes.push(
-                "the token that was given was of another CA; its password is kept, with the hash of this server's CA"
-                    .into(),
+                "the given token named another CA; its password is kept, with the hash of this server's CA".into(),
             );
         }
         Ok(Some(token))
@@ -210,7 +209,7 @@ impl Operation<'_> {
         let kept = kept.await??;
         if kept.uncertain > 0 {
             report.notes.push(format!(
-                "the end of the log ({}) was not known to this member to be committed, and is kept: clients may have been told that it was \
+                "the end of the log ({}) was not known to this member to be committed; it is kept, since it may have been acknowledged to clients \
                  written",
                 if kept.uncertain == 1 { "one entry".into() } else { format!("{} entries", kept.uncertain) }
             ));

@@ -1,7 +1,7 @@
-//! Puts new data in the place of those that are there, and back, by renames alone.
+//! Swaps new data in, and rolls back, with renames only.
 //!
-//! Usually `db/etcd` is renamed. Where it is a mount point or a link, `member` is renamed within what it leads to, so that the data
-//! stay on the disk that they were put on; the new ones are then built there too.
+//! Usually `db/etcd` is renamed. If it is a mount point or a link, `member` is renamed inside its target, so that the
+//! data stays on its disk; new data is built there, too.
 
 use std::path::PathBuf;
 
@@ -20,16 +20,15 @@ const SWAP: &str = "exchange the data at";
 /// Why the data were not exchanged.
 #[derive(Debug, thiserror::Error)]
 pub enum SwapError {
-    /// Something could not be renamed or removed.
+    /// A rename or removal failed.
     #[error(transparent)]
     Write(#[from] WriteError),
-    /// Something is not what it should be, or is not followed.
+    /// A file is not as expected.
     #[error(transparent)]
     Held(#[from] DirError),
-    /// The place for the work cannot be made.
+    /// The working directory cannot be created.
     #[error(transparent)]
     Place(#[from] DataDirError),
-    /// The journal says nothing.
     #[error(transparent)]
     Journal(#[from] JournalUnreadable),
     /// The cluster record cannot be replaced.
@@ -93,9 +92,9 @@ pub fn swap_in(data: &DataDir, journal: &Journal) -> Result<(), SwapError> {
     Ok(())
 }
 
-/// What there is of an exchange.
+/// The state of a swap.
 fn inspect(journal: &Journal, held: &SwappedDirs) -> Result<Interrupted, DirError> {
-    // Where etcd's user put something else on the way there is nothing of ours.
+    // If etcd's user replaced a directory of the path, none of our data is there.
     let is_staged = match held.staged() {
         Ok(Some((above, name))) => above.stat(name)?.is_some(),
         Err(DirError::System(error)) => return Err(error.into()),
@@ -110,10 +109,7 @@ fn inspect(journal: &Journal, held: &SwappedDirs) -> Result<Interrupted, DirErro
     })
 }
 
-/// Brings the data from before back, in whatever state the exchange is. It can be repeated.
-///
-/// # Errors
-/// If something cannot be renamed.
+/// Restores the previous data, in any state of the swap. Idempotent.
 pub fn roll_back(data: &DataDir, journal: &Journal) -> Result<Recovery, SwapError> {
     let held = SwappedDirs::of(data, journal)?;
     let found = inspect(journal, &held)?;
@@ -142,10 +138,7 @@ pub fn roll_back(data: &DataDir, journal: &Journal) -> Result<Recovery, SwapErro
     Ok(recovery)
 }
 
-/// Removes what was only needed meanwhile, the journal first: without it, what is left means nothing.
-///
-/// # Errors
-/// If it cannot be removed.
+/// Removes the working files, the journal first: without it, the rest is meaningless.
 pub fn clean_up(data: &DataDir) -> Result<(), SwapError> {
     step("tidy", SWAP, &data.restore())?;
     durable::remove_file(&data.restore_journal())?;

@@ -1,4 +1,4 @@
-//! `--undo-reset`: the newest data that were set aside come back, and those in use are set aside.
+//! `--undo-reset`: returns to the newest retired data, and retires the data in use.
 
 use std::fs::File;
 use std::path::PathBuf;

@@ -1,8 +1,8 @@
-//! Where the data in use lie, and the directories, held open, in which they are exchanged for others.
+//! The location of the data in use, and the open directories in which it is swapped.
 //!
-//! Usually `db/etcd` is renamed within `db`, which nobody but us can change. Where it is a mount point or a link, `member` is renamed within
-//! what it leads to. With an etcd user of its own that directory is that user's: everything there is done relative to it, no link in it
-//! is followed, and what is built there lies in a directory of ours.
+//! Usually `db/etcd` is renamed in `db`, which only we can change. If it is a mount point or a link, `member` is
+//! renamed inside its target. If etcd runs as another user, that directory belongs to that user: all operations are
+//! relative to its descriptor, no link in it is followed, and new data is built in a directory of ours.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -14,27 +14,24 @@ use crate::host;
 use crate::recovery::journal::Journal;
 use crate::recovery::paths::RecoveryPaths;
 
-/// Where new data are built when `member` is exchanged.
+/// The stage if `member` is swapped.
 const WORK: &str = "quorate-restore";
 
 /// The directory in which the data in use have their name.
 #[derive(Debug)]
 pub struct RecoveryDirs {
-    /// It, held open.
     pub dir: DirHandle,
     /// The name of the data in use.
     pub name: OsString,
-    /// True if `member` is exchanged, false if all of `db/etcd` is.
+    /// True if `member` is swapped, false if all of `db/etcd` is.
     pub is_inside: bool,
-    /// What `dir` is called in the journal.
+    /// The name of `dir` in the journal.
     path: PathBuf,
 }
 
 impl RecoveryDirs {
-    /// Finds it; `None` if there is no `db`.
-    ///
-    /// # Errors
-    /// If something on the way cannot be opened, or is a link that is not followed.
+    /// Finds it; `None` if there is no `db`. # Errors If a directory of the path cannot be opened, or is a link that
+    /// must not be followed.
     pub fn of(data: &DataDir) -> Result<Option<Self>, DirError> {
         let Some(db) = data.open_db()? else { return Ok(None) };
         let whole = |db| Self { dir: db, name: DataDir::ETCD_NAME.into(), is_inside: false, path: data.db() };
@@ -60,19 +57,19 @@ impl RecoveryDirs {
         Ok(Some(Self { dir: etcd, name: DataDir::MEMBER_NAME.into(), is_inside: true, path }))
     }
 
-    /// What `dir` is called in the journal and by `old`.
+    /// The name of `dir` in the journal and in `retired`.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// What data that are set aside here are called, before the second.
+    /// The name prefix of retired data, before the timestamp.
     #[must_use]
     pub fn aside(&self) -> &'static str {
         if self.is_inside { "member-old-" } else { "etcd-old-" }
     }
 
-    /// The first name from the second `now` on that nothing has.
+    /// The first free name from the second `now` on.
     fn free(&self, now: u64) -> Result<OsString, DirError> {
         for second in now..=u64::MAX {
             let name = OsString::from(format!("{}{second}", self.aside()));
@@ -87,11 +84,8 @@ impl RecoveryDirs {
         if self.is_inside { WORK } else { DataDir::RESTORE_NAME }
     }
 
-    /// Sets the data in use aside, whatever they are. Gives where they are then; `None` if there are none.
-    ///
-    /// # Errors
-    /// If they cannot be renamed.
-    pub fn set_aside(&self, now: u64) -> Result<Option<PathBuf>, DirError> {
+    /// Retires the data in use. Returns its new path; `None` if there is none.
+    pub fn retire(&self, now: u64) -> Result<Option<PathBuf>, DirError> {
         if self.dir.stat(&self.name)?.is_none() {
             return Ok(None);
         }
@@ -100,33 +94,23 @@ impl RecoveryDirs {
         Ok(Some(self.path.join(to)))
     }
 
-    /// True if there is something of an interrupted reset or restore.
-    ///
-    /// # Errors
-    /// If it cannot be looked at.
+    /// True if an interrupted reset or restore left files.
     pub fn has_work(&self) -> Result<bool, DirError> {
         Ok(self.dir.stat(self.work())?.is_some())
     }
 
-    /// Removes what was built.
-    ///
-    /// # Errors
-    /// If it cannot be removed.
     pub fn remove_work(&self) -> Result<(), DirError> {
         self.dir.remove_all(self.work()).map(drop)
     }
 
-    /// Makes the directory for what is built, with nothing in it, which etcd's user may pass through but not change.
-    ///
-    /// # Errors
-    /// If it cannot be made, or a link has its name.
+    /// Creates the empty stage, which etcd's user may traverse but not change.
     pub fn clear(&self, data: &DataDir) -> Result<Work, DataDirError> {
         let name = self.work();
         if self.dir.stat(name)?.is_some_and(|found| found.is_symlink()) {
             return Err(DirError::Link { path: self.path.join(name), owner: self.dir.uid() }.into());
         }
         if self.is_inside {
-            // The journal, certificates and a token never lie where etcd's user could exchange them.
+            // The journal, certificates and a token are never where etcd's user could replace them.
             data.prepare_dir(&data.restore())?;
         }
         self.dir.remove_all(name)?;
@@ -136,43 +120,38 @@ impl RecoveryDirs {
     }
 }
 
-/// The directory in which new data are built, held open.
+/// The stage, opened.
 #[derive(Debug)]
 pub struct Work {
-    /// It.
     pub dir: DirHandle,
-    /// Nobody but us can change the names on the way to it.
+    /// Only we can change the path to it.
     is_stable: bool,
     path: PathBuf,
 }
 
 impl Work {
-    /// What is built: etcd's `data-dir`, with `member` in it.
+    /// The new data: etcd's `data-dir`, with `member` in it.
     pub const BUILT: &str = "etcd";
 
-    /// A path of this process to what is below it, whatever etcd's user does to the names on the way.
+    /// A path for this process to its contents, which etcd's user cannot redirect.
     #[must_use]
     pub fn through(&self, name: &str) -> PathBuf {
         if self.is_stable { self.path.join(name) } else { self.dir.proc_path().join(name) }
     }
 
-    /// The path by which others get there.
+    /// The path for other processes.
     #[must_use]
     pub fn path(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
 
-    /// What a message calls by [`Self::through`], and what it should be called.
+    /// [`Self::through`] and the path to show in messages instead.
     #[must_use]
     pub fn names(&self) -> (String, String) {
         let text = |path: PathBuf| path.to_string_lossy().into_owned();
         (text(self.dir.proc_path()), text(self.path.clone()))
     }
 
-    /// Holds what is below it.
-    ///
-    /// # Errors
-    /// If it is not there, or is a link.
     pub fn enter(&self, names: &[&str]) -> Result<DirHandle, DirError> {
         let missing = || DirError::Replaced(names.iter().fold(self.path.clone(), |path, name| path.join(name)));
         self.dir.open_nested(names)?.ok_or_else(missing)
@@ -180,10 +159,7 @@ impl Work {
 }
 
 impl RecoveryPaths {
-    /// Where the data of `data` are exchanged, with the ones in use going to where the first free second from `now` on names.
-    ///
-    /// # Errors
-    /// As [`Place::of`].
+    /// The paths of a swap, retiring the data in use with the first free second from `now` on.
     pub fn of(data: &DataDir, now: u64) -> Result<Self, DirError> {
         let Some(place) = RecoveryDirs::of(data)? else {
             let staged = data.restore().join(Work::BUILT);
@@ -201,19 +177,18 @@ impl RecoveryPaths {
     }
 }
 
-/// The directories of an exchange that a journal tells of, held open, with the names in them.
+/// The open directories of a journaled swap, with the names in them.
 #[derive(Debug)]
 pub(crate) struct SwappedDirs {
-    /// Where the data in use, and those from before, have their names.
+    /// The parent directory of the data in use and of the previous data.
     pub(crate) place: DirHandle,
     pub(crate) current: OsString,
     pub(crate) old: Option<OsString>,
-    /// From `place` to the new data, the last one their own name.
+    /// The path components from `place` to the new data.
     staged: Vec<String>,
 }
 
 impl SwappedDirs {
-    /// Opens them.
     pub(crate) fn of(data: &DataDir, journal: &Journal) -> Result<Self, DirError> {
         let named = |path: &Path| path.file_name().map(OsStr::to_os_string);
         let wrong = || DirError::Replaced(data.restore_journal());
@@ -228,7 +203,7 @@ impl SwappedDirs {
         })
     }
 
-    /// The directory that the new data are in, and their name there; `None` if it is gone.
+    /// The parent directory of the new data, and their name; `None` if it is gone.
     pub(crate) fn staged(&self) -> Result<Option<(DirHandle, &str)>, DirError> {
         let Some((name, above)) = self.staged.split_last() else { return Ok(None) };
         let mut dir = Some(self.place.reopen()?);
@@ -244,10 +219,7 @@ impl SwappedDirs {
     }
 }
 
-/// Holds the new data where they were built, or the data that come back where they lie aside; `None` if they are not there.
-///
-/// # Errors
-/// If they cannot be opened.
+/// Opens the new data in the stage, or the returning data; `None` if they do not exist.
 pub fn staged(data: &DataDir, journal: &Journal) -> Result<Option<DirHandle>, DirError> {
     match SwappedDirs::of(data, journal)?.staged()? {
         Some((above, name)) => above.open_dir(name),
@@ -278,7 +250,7 @@ pub fn old(data: &DataDir, journal: &Journal) -> Result<Option<DirHandle>, DirEr
     held.old.as_ref().map_or(Ok(None), |old| held.place.open_dir(old))
 }
 
-/// Holds the directory at `path`, which is one of those that `data` are exchanged in.
+/// Opens the directory at `path`, which is one of the directories of a swap.
 fn place_of(data: &DataDir, path: &Path) -> Result<DirHandle, DirError> {
     let opened = DirHandle::open(path)?;
     let id = opened.id()?;
@@ -287,7 +259,7 @@ fn place_of(data: &DataDir, path: &Path) -> Result<DirHandle, DirError> {
             return Ok(held);
         }
     }
-    // Where a link at `member` leads to: it is followed only where etcd has no user of its own.
+    // The target of a link at `member`: followed only if etcd runs as our user.
     if opened.is_private() {
         Ok(opened)
     } else {
@@ -295,10 +267,7 @@ fn place_of(data: &DataDir, path: &Path) -> Result<DirHandle, DirError> {
     }
 }
 
-/// What is in place must be what was built or brought back: whoever owns the directory could have put something else there.
-///
-/// # Errors
-/// If it is not.
+/// The data in place must be the built or returned data: the owner of the directory could have replaced it.
 pub fn check_in_place(data: &DataDir, expected: (u64, u64)) -> Result<(), DirError> {
     match data.open_member()? {
         Some(member) if member.id()? == expected => Ok(()),
@@ -306,28 +275,21 @@ pub fn check_in_place(data: &DataDir, expected: (u64, u64)) -> Result<(), DirErr
     }
 }
 
-/// Data that were set aside, held open: a data directory of etcd's, or the `member` of one.
+/// Open retired data: a data directory of etcd, or its `member`.
 #[derive(Debug)]
 pub struct RetiredHandle {
-    /// It.
     pub dir: DirHandle,
     is_member: bool,
 }
 
 impl RetiredHandle {
-    /// Holds the directory `name` in `place`; `None` if it is gone.
-    ///
-    /// # Errors
-    /// If it is a link, or no directory.
+    /// Opens the directory `name` in `place`; `None` if it is gone.
     pub fn of(place: &RecoveryDirs, name: &OsStr) -> Result<Option<Self>, DirError> {
         let dir = place.dir.open_dir(name)?;
         Ok(dir.map(|dir| Self { dir, is_member: place.is_inside }))
     }
 
-    /// The `member` directory of it.
-    ///
-    /// # Errors
-    /// If it is not there, or a link that is not followed.
+    /// Its `member` directory. # Errors If it does not exist, or is a link that must not be followed.
     pub fn member(&self) -> Result<DirHandle, DirError> {
         if self.is_member {
             return self.dir.reopen();
@@ -336,10 +298,6 @@ impl RetiredHandle {
         self.dir.open_dir(DataDir::MEMBER_NAME)?.ok_or_else(missing)
     }
 
-    /// Its database.
-    ///
-    /// # Errors
-    /// If it is not there, or no regular file.
     pub fn bolt(&self) -> Result<File, DirError> {
         let member = self.member()?;
         datadir::database_name(&member)?.ok_or_else(|| DirError::Replaced(member.path().join("snap/db")))

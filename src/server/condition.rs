@@ -1,4 +1,4 @@
-//! How this server is: everything that is watched, assessed by `plan::health`; and what is logged when it changes.
+//! The condition of this server: all observations, assessed by `plan::health`; changes are logged.
 
 use std::time::Duration;
 
@@ -8,7 +8,6 @@ use crate::plan::health::{Assessment, Condition, EXIT_WINDOW, Observed, assess};
 use crate::server::health::Health;
 use crate::server::state::ServerState;
 
-/// Assesses what was seen last.
 #[must_use]
 pub fn assess_now(shared: &ServerState) -> Assessment {
     assess(&observe(shared))
@@ -44,22 +43,22 @@ fn not_serving(state: State, last_exit: Option<&str>, health: &Health) -> Option
     match (state, health) {
         (State::Backoff | State::Failed, _) => {
             let exit = last_exit.unwrap_or("an unknown exit status");
-            Some(format!("etcd exited unexpectedly, with {exit}; it is restarted soon"))
+            Some(format!("etcd exited unexpectedly, with {exit}; it will be restarted soon"))
         }
         (State::Running(_), Health::Healthy(_)) => None,
         (_, Health::Learner) => Some("this member is a learner and may not vote yet".into()),
         (State::Running(_), Health::Unhealthy(why)) => Some(why.clone()),
-        (State::Running(_), Health::Unknown) => Some("etcd has not been asked yet".into()),
+        (State::Running(_), Health::Unknown) => Some("etcd was not checked yet".into()),
         (state, _) => Some(format!("etcd is {}", state.word())),
     }
 }
 
-/// Remembers which problems were logged, so that each is logged once, and once more when it is over.
+/// Records which problems were logged, so that each is logged once, and once more when it is resolved.
 #[derive(Debug, Default)]
 pub struct LoggedProblems(Vec<Code>);
 
 impl LoggedProblems {
-    /// Logs what is new and what is over. What the health check logs itself is left out.
+    /// Logs new and resolved problems, except those that the health check logs.
     pub fn update(&mut self, found: &Assessment) {
         for problem in &found.problems {
             if problem.code == Code::EtcdNotServing || self.0.contains(&problem.code) {
@@ -74,12 +73,12 @@ impl LoggedProblems {
         }
         for code in self.0.iter().filter(|code| found.problems.iter().all(|problem| problem.code != **code)) {
             if *code != Code::EtcdNotServing {
-                tracing::info!(code = code.name(), "this problem is over");
+                tracing::info!(code = code.name(), "problem resolved");
             }
         }
         self.0 = found.problems.iter().map(|problem| problem.code).collect();
     }
 }
 
-/// How often the condition is assessed again for the log and the service manager.
+/// The interval of assessments for the log and the service manager.
 pub const INTERVAL: Duration = Duration::from_secs(3);

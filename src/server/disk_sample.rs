@@ -1,4 +1,4 @@
-//! What the status says of the disk under the data. A disk may not answer for minutes: at most one thread waits for it, and whoever asks
+//! The disk facts of the status. A disk may not respond for minutes: at most one thread waits for it, and a request
 //! meanwhile gets what was seen last.
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -33,7 +33,7 @@ pub struct DiskSampler {
 }
 
 impl DiskSampler {
-    /// What the disk says now; if it does not answer within a second, what it said last.
+    /// The present facts; if the disk does not respond within a second, the last ones.
     pub async fn sample(&self, data: &DataDir) -> Arc<DiskSample> {
         let _ = tokio::time::timeout(SAMPLE_TIMEOUT, self.refresh(data)).await;
         self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -42,7 +42,7 @@ impl DiskSampler {
     async fn refresh(&self, data: &DataDir) {
         let mut running = self.running.lock().await;
         let data = data.clone();
-        // One that did not answer before is waited for again: another thread would wait beside it.
+        // If the previous request is still blocked, wait for it: another thread would block, too.
         let task = running.get_or_insert_with(|| tokio::task::spawn_blocking(move || observe(&data)));
         let seen = task.await;
         *running = None;

@@ -1,4 +1,4 @@
-//! Watches the child's health: often until it is ready, then every few seconds.
+//! Polls the child's health: often until it is ready, then every few seconds.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,29 +15,23 @@ use crate::etcd::settings::Addresses;
 use crate::pki::Expiry;
 use crate::server::maintenance::Maintenance;
 
-/// Between checks of a child that is ready.
+/// The poll interval of a ready child.
 const POLL_HEALTHY: Duration = Duration::from_secs(5);
-/// Between checks of one that is not: from this …
+/// The poll interval of another child: from this …
 const POLL_MIN: Duration = Duration::from_millis(10);
-/// … growing to this.
 const POLL_MAX: Duration = Duration::from_secs(1);
-/// How often to say what a start waits for.
+/// The interval of log lines while a start waits.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
-/// The last thing known.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Health {
-    /// Nothing yet.
     Unknown,
-    /// Fine, and what it said.
     Healthy(MemberFacts),
-    /// The member is a learner: it receives the log, and serves nothing yet.
+    /// The member is a learner: it receives the log, but does not serve clients yet.
     Learner,
-    /// Not fine, and why.
     Unhealthy(String),
 }
 
-/// The one that asks.
 #[derive(Debug)]
 pub struct HealthMonitor {
     data: DataDir,
@@ -52,7 +46,7 @@ pub struct HealthMonitor {
 }
 
 impl HealthMonitor {
-    /// A prober, and where its findings appear.
+    /// A prober, and the receiver of its results.
     #[must_use]
     pub fn new(
         config: &Config,
@@ -77,7 +71,6 @@ impl HealthMonitor {
         (prober, seen)
     }
 
-    /// Asks until the server ends.
     pub async fn run(mut self) {
         loop {
             let status = self.child.borrow_and_update().clone();
@@ -92,7 +85,7 @@ impl HealthMonitor {
         }
     }
 
-    /// Looks after one life of the child; returns when it is over.
+    /// Polls one run of the child; returns when it ends.
     async fn wait_until_healthy(&mut self, generation: u64) {
         let begun = clock::monotonic();
         let mut reminded = begun;
@@ -119,14 +112,14 @@ impl HealthMonitor {
             } else {
                 wait = POLL_HEALTHY;
             }
-            // First what is known, then the word that depends on it.
+            // First the facts, then the health that depends on them.
             self.publish(health);
             if let Some(role) = role {
                 self.handle.report_healthy(generation, role).await;
             }
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
-                // etcd reads its certificate at each handshake; ours is read when a connection is made.
+                // etcd reads its certificate at each handshake; ours is read when a connection is created.
                 changed = self.certificates.changed() => if changed.is_ok() {
                     client = None;
                 },
@@ -137,7 +130,7 @@ impl HealthMonitor {
                 wait = POLL_MIN;
                 reminded = clock::monotonic();
             } else {
-                // A connection may be stuck on what went wrong.
+                // The connection may be broken.
                 if wait >= POLL_MAX {
                     client = None;
                 }
@@ -145,7 +138,7 @@ impl HealthMonitor {
         }
     }
 
-    /// One check. Also says whether this life is still worth asking.
+    /// One check. Also returns whether this run should be polled further.
     async fn check(&mut self, client: &mut Option<EtcdClient>) -> (Health, bool) {
         let connected = match client {
             Some(client) => client,
@@ -162,18 +155,18 @@ impl HealthMonitor {
                     event = "peer-url-changed",
                     found,
                     wanted,
-                    "this server's address has changed; telling etcd, whose only member it is"
+                    "this server's address has changed; updating the peer URL of the single member"
                 );
                 let why = match connected.update_peer_url(member, &wanted).await {
-                    Ok(()) => "the peer URL is being changed".to_owned(),
-                    Err(error) => format!("the peer URL could not be changed: {error}"),
+                    Ok(()) => "the peer URL is being updated".to_owned(),
+                    Err(error) => format!("updating the peer URL failed: {error}"),
                 };
                 (Health::Unhealthy(why), true)
             }
             Err(NotHealthy::Learner) => (Health::Learner, true),
             Err(why) => {
                 let why = if self.is_defragmenting.load(Ordering::Relaxed) {
-                    "etcd is being defragmented, and answers nobody until that is done".into()
+                    "etcd is being defragmented, and serves no requests meanwhile".into()
                 } else {
                     why.to_string()
                 };

@@ -1,5 +1,5 @@
-//! The database's space: defragmented when asked or when it nears its quota, history given up when asked, and the alarm of the quota
-//! taken back when there is room again. Never while a snapshot is taken.
+//! Database maintenance: defragments on request or near the quota, compacts on request, and disarms NOSPACE when there
+//! is space again. Never during a snapshot.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,43 +26,30 @@ use crate::snapshot::live::PinnedDatabase;
 use crate::snapshot::usage;
 use crate::text::format_bytes;
 
-/// How often the database is looked at.
+/// The interval of checks.
 const POLL_INTERVAL: Duration = Duration::from_secs(60);
-/// What stays free on the disk: etcd's log grows on it, too.
+/// Bytes that stay free on the disk: etcd's log grows there, too.
 const RESERVED_FREE_BYTES: u64 = 64 << 20;
-/// etcd's word for a database that has reached its quota.
+/// etcd's alarm for a database that has reached its quota.
 const NO_SPACE: &str = "NOSPACE";
-/// How long to wait until what was done is seen.
+/// How long to wait until the result is visible in the status.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Why the database's space was not seen to.
+/// Why maintenance failed.
 #[derive(Debug, thiserror::Error)]
 pub enum MaintenanceError {
-    /// A copy of what is in use is made on the same disk.
-    #[error("defragmenting needs {} on the disk of the data, and {} are free", format_bytes(*needed), format_bytes(*free))]
-    Space {
-        /// Bytes.
-        needed: u64,
-        /// Bytes.
-        free: u64,
-    },
-    /// etcd is not healthy.
-    #[error("the database's space cannot be seen to now: {0}")]
+    /// Defragmentation copies the pages in use to the same disk.
+    #[error("defragmentation needs {} on the disk of the data, but only {} are free", format_bytes(*needed), format_bytes(*free))]
+    Space { needed: u64, free: u64 },
+    #[error("cannot reclaim database space now: {0}")]
     NotReady(String),
-    /// The database cannot be looked into.
-    #[error("what is in use of the database could not be counted")]
+    /// The database cannot be read.
+    #[error("cannot measure the pages in use of the database")]
     Count(#[source] ReadError),
-    /// Told to stop.
-    #[error("the server was told to stop, and etcd with it; whether it had done what it was asked is not known")]
+    #[error("the server is stopping, and etcd with it; the outcome is unknown")]
     Stopping,
-    /// etcd did not.
-    #[error("etcd could not {act}")]
-    Etcd {
-        /// What.
-        act: &'static str,
-        /// Why.
-        source: ClientError,
-    },
+    #[error("etcd failed to {act}")]
+    Etcd { act: &'static str, source: ClientError },
 }
 
 impl Diagnostic for MaintenanceError {
@@ -82,39 +69,36 @@ impl Diagnostic for MaintenanceError {
                 "free some space there: older snapshots, for example (quorate etcd-snapshot ls)".into()
             }
             Self::NotReady(_) => "see quorate status".into(),
-            Self::Stopping => "try again when it runs: neither harms if it is done twice".into(),
+            Self::Stopping => "try again when it runs; repeating the command is safe".into(),
             Self::Count(_) => {
-                "quorate etcd-snapshot save, which checks all of it, and journalctl -u quorate-server -e".into()
+                "run quorate etcd-snapshot save, which checks the whole database, and see journalctl -u quorate-server -e".into()
             }
             Self::Etcd { .. } => "see quorate status, and journalctl -u quorate-server -e".into(),
         })
     }
 }
 
-/// The part of the server that sees to the database's space.
+/// The maintenance service of the server.
 #[derive(Debug)]
 pub struct Maintenance {
     /// The configuration, which a reload changes.
     pub settings: watch::Receiver<MaintenanceConfig>,
-    /// etcd answers nobody as long as this is true.
+    /// etcd serves no requests while this is true.
     pub is_defragmenting: Arc<AtomicBool>,
-    /// Makes the prober look at once.
+    /// Makes the prober check at once.
     pub look: Arc<Notify>,
     last: Mutex<Option<Instant>>,
     counted: Mutex<Option<Counted>>,
 }
 
-/// What was counted.
 #[derive(Clone, Copy, Debug)]
 struct Counted {
-    /// The compaction that was the last one then.
+    /// The last compaction at that time.
     after: Option<i64>,
-    /// Bytes.
     in_use: u64,
 }
 
 impl Maintenance {
-    /// Nothing was done yet.
     #[must_use]
     pub fn new(settings: watch::Receiver<MaintenanceConfig>) -> Self {
         Self {
@@ -142,7 +126,7 @@ impl Maintenance {
     }
 }
 
-/// As long as it lives, etcd is being defragmented.
+/// Exists while etcd is being defragmented.
 struct Defragmenting<'m>(&'m Maintenance);
 
 impl Drop for Defragmenting<'_> {
@@ -152,12 +136,12 @@ impl Drop for Defragmenting<'_> {
     }
 }
 
-/// Defragments. Once begun, after its turn has come, it goes on, also if nobody waits for it any more: etcd cannot be stopped doing it.
+/// Defragments. Once it has the lock and has begun, it continues even if the client disconnects: etcd cannot cancel it.
 ///
 /// # Errors
-/// If a snapshot is being taken and `wait` is false, etcd is not healthy, there is no room, or etcd fails.
+/// If a snapshot is being taken and `wait` is false, etcd is not healthy, there is not enough space, or etcd fails.
 pub async fn defragment(shared: Arc<ServerState>, wait: bool) -> Result<Defragmented, AppError> {
-    // Waiting for the turn can be given up.
+    // Waiting for the lock can be cancelled.
     let turn = lock(&shared, wait).await?;
     detach(Box::pin(async move {
         let _turn = turn;
@@ -166,21 +150,18 @@ pub async fn defragment(shared: Arc<ServerState>, wait: bool) -> Result<Defragme
     .await
 }
 
-/// Gives up history up to the present revision, and defragments. Goes on as [`defragment`] does.
-///
-/// # Errors
-/// As [`defragment`].
+/// Compacts up to the present revision, and defragments. Continues as [`defragment`] does.
 pub async fn compact_and_defrag(shared: Arc<ServerState>, wait: bool) -> Result<Reclaimed, AppError> {
     let turn = lock(&shared, wait).await?;
     detach(Box::pin(async move {
         let _turn = turn;
         let size = connect(&shared, Duration::from_secs(5)).await?.size().await;
-        let size = size.map_err(|source| MaintenanceError::Etcd { act: "say how large its database is", source })?;
+        let size = size.map_err(|source| MaintenanceError::Etcd { act: "report the size of its database", source })?;
         let mut client = connect(&shared, defrag::retry_after(size.file)).await?;
-        let failed = |source| MaintenanceError::Etcd { act: "give up its history", source };
+        let failed = |source| MaintenanceError::Etcd { act: "compact its history", source };
         let compact_revision = client.revision().await.map_err(failed)?;
         let is_compacted = client.compact(compact_revision).await.map_err(failed)?;
-        tracing::info!(compact_revision, "history before this revision was given up, as asked");
+        tracing::info!(compact_revision, "compacted up to this revision, as requested");
         Ok(Reclaimed { compact_revision, is_compacted, defragmented: try_to_defragment(&shared).await? })
     }))
     .await
@@ -202,22 +183,22 @@ async fn lock(shared: &ServerState, wait: bool) -> Result<OwnedMutexGuard<()>, A
     }
 }
 
-async fn connect(shared: &ServerState, patience: Duration) -> Result<EtcdClient, SnapshotRefused> {
+async fn connect(shared: &ServerState, timeout: Duration) -> Result<EtcdClient, SnapshotRefused> {
     let url = Addresses::local_client_url(&shared.config);
-    EtcdClient::connect_for(&shared.data, &url, patience).await.map_err(SnapshotRefused::Client)
+    EtcdClient::connect_for(&shared.data, &url, timeout).await.map_err(SnapshotRefused::Client)
 }
 
 async fn try_to_defragment(shared: &ServerState) -> Result<Defragmented, AppError> {
     let failed = |act| move |source| MaintenanceError::Etcd { act, source };
     let before = connect(shared, Duration::from_secs(5)).await?.size().await;
-    let before = before.map_err(failed("say how large its database is"))?;
+    let before = before.map_err(failed("report the size of its database"))?;
     let in_use = require_room(shared, before.in_use).await?;
     let before = Size { in_use, ..before };
     let mut client = connect(shared, defrag::retry_after(before.in_use)).await?;
     tracing::info!(
         size = format_bytes(before.file),
         in_use = format_bytes(before.in_use),
-        "defragmenting; etcd answers nobody meanwhile"
+        "defragmenting; etcd serves no requests meanwhile"
     );
     let begun = clock::monotonic();
     let defragmenting = shared.maintenance.begin_defragmentation();
@@ -225,7 +206,7 @@ async fn try_to_defragment(shared: &ServerState) -> Result<Defragmented, AppErro
     drop(defragmenting);
     done.map_err(failed("defragment its database"))?;
     let took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-    let after = client.size().await.map_err(failed("say how large its database is"))?;
+    let after = client.size().await.map_err(failed("report the size of its database"))?;
     tracing::info!(
         event = "defragmented",
         before = format_bytes(before.file),
@@ -235,7 +216,7 @@ async fn try_to_defragment(shared: &ServerState) -> Result<Defragmented, AppErro
     );
     let quota = shared.config.etcd.effective_quota();
     let is_disarmed = defrag::has_room(after.file, quota) && disarm(shared, &mut client).await?;
-    // So that who looks at the status now sees what was done.
+    // So that the status shows the result.
     shared.maintenance.look.notify_one();
     let mut health = shared.health.clone();
     let is_seen = |health: &Health| match health {
@@ -249,8 +230,8 @@ async fn try_to_defragment(shared: &ServerState) -> Result<Defragmented, AppErro
     Ok(Defragmented { before, after, took_ms, quota, is_disarmed })
 }
 
-/// Makes sure that a copy of what is in use fits on the disk. Says how much is in use: what etcd believes, or what was counted if that
-/// would not fit.
+/// Checks that a copy of the pages in use fits on the disk. Returns their size: etcd's figure, or the measured one if
+/// that would not fit.
 async fn require_room(shared: &ServerState, in_use: u64) -> Result<u64, AppError> {
     let needed = |in_use: u64| in_use.saturating_add(RESERVED_FREE_BYTES);
     let Some(free) = host::free_bytes(&shared.data.etcd()).filter(|free| *free < needed(in_use)) else {
@@ -261,7 +242,7 @@ async fn require_room(shared: &ServerState, in_use: u64) -> Result<u64, AppError
     if free < needed { Err(MaintenanceError::Space { needed, free }.into()) } else { Ok(counted) }
 }
 
-/// Looks into the live database, on a thread of its own.
+/// Reads the live database on a separate thread.
 async fn count_in_use<T: Send + 'static>(
     shared: &ServerState,
     work: impl FnOnce(&PinnedDatabase) -> Result<T, ReadError> + Send + 'static,
@@ -275,7 +256,7 @@ async fn count_in_use<T: Send + 'static>(
     Ok(read.await.map_err(|_| MaintenanceError::Stopping)???)
 }
 
-/// What is really in use, counted once after each compaction: nothing else frees much.
+/// The pages in use, measured once after each compaction: nothing else frees much.
 async fn count(shared: &ServerState) -> Result<u64, AppError> {
     let known = *shared.maintenance.counted();
     let counted = count_in_use(shared, move |live| {
@@ -292,18 +273,18 @@ async fn count(shared: &ServerState) -> Result<u64, AppError> {
 
 async fn disarm(shared: &ServerState, client: &mut EtcdClient) -> Result<bool, MaintenanceError> {
     let done = client.disarm_no_space().await;
-    let is_disarmed = done.map_err(|source| MaintenanceError::Etcd { act: "take its alarm back", source })?;
+    let is_disarmed = done.map_err(|source| MaintenanceError::Etcd { act: "disarm its alarm", source })?;
     if is_disarmed {
         tracing::info!(
             event = "alarm-cleared",
-            "the database is below its quota again; the alarm NOSPACE was taken back, and writes are taken"
+            "the database is below its quota again; the alarm NOSPACE was disarmed, and etcd accepts writes"
         );
         shared.maintenance.look.notify_one();
     }
     Ok(is_disarmed)
 }
 
-/// Sees to the database's space by itself, until the server ends.
+/// Maintains the database automatically until the server ends.
 pub async fn run(shared: Arc<ServerState>) {
     let period = faults::tunable("QUORATE_TEST_MAINTENANCE_MS", POLL_INTERVAL);
     let mut settings = shared.maintenance.settings.clone();
@@ -318,7 +299,7 @@ pub async fn run(shared: Arc<ServerState>) {
         let Some(seen) = observe(&shared, &config) else { continue };
         match apply(&shared, seen).await {
             Err(failure) if failure.exit() != Exit::Busy => {
-                log_failure!(error, failure.to_report(), "the database's space could not be seen to");
+                log_failure!(error, failure.to_report(), "database maintenance failed");
             }
             _ => {}
         }
@@ -336,7 +317,7 @@ async fn apply(shared: &Arc<ServerState>, mut seen: DatabaseStats) -> Result<(),
             event = "defragment-due",
             size = format_bytes(seen.size),
             quota = format_bytes(seen.quota),
-            "the database nears its quota, and most of it is free: it is defragmented"
+            "the database is near its quota and most of it is free; defragmenting it"
         ),
         DefragAction::Worth => {}
     }

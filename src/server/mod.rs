@@ -1,7 +1,10 @@
-//! The services of a running server: each owns what it needs and is asked by the launcher and the control API.
+//! The services of a running server, which the launcher and the control API use.
 //!
-//! `snapshots` saves, uploads, prunes and rehearses them; `maintenance` keeps the database small; `health` asks etcd, `storage` watches
-//! its files and disks, `condition` makes one answer of all that; `rescue` saves data that vanished under a running etcd.
+//!
+//!
+//! `snapshots` saves, uploads, prunes and drills; `maintenance` keeps the database small; `health` polls etcd,
+//! `storage` watches its files and disks, `condition` combines both; `rescue` saves data that vanished under a running
+//! etcd.
 
 pub mod condition;
 pub mod disk_sample;

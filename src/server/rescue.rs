@@ -1,8 +1,8 @@
-//! Data that vanishes under a running etcd is saved at once: etcd still has the files open, but ends by itself at its next
-//! look at its directory, within 30 seconds (`purgeFile` of go.etcd.io/etcd/client/pkg/v3/fileutil).
+//! Saves data that vanishes under a running etcd at once: etcd still has the files open, but exits at its next check of
+//! its directory, within 30 seconds (`purgeFile` of go.etcd.io/etcd/client/pkg/v3/fileutil).
 //!
-//! The snapshot goes where the configuration says, also to object storage. Nothing is done about data that was only moved:
-//! moving it back is better.
+//! The snapshot is stored as configured, including object storage. Data that was only moved is not saved: moving it
+//! back is better.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,10 +15,9 @@ use crate::plan::snapshot_name::NamePrefix;
 use crate::server::snapshots::{self, SaveOrder};
 use crate::server::state::ServerState;
 
-/// Between attempts.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
 
-/// Waits for data that vanishes, until the server ends.
+/// Waits for vanishing data, until the server ends.
 pub async fn run(shared: Arc<ServerState>, rescued: watch::Sender<Option<Rescued>>) {
     let mut storage = shared.storage.clone();
     let mut stopping = shared.snapshots.stopping.clone();
@@ -30,7 +29,7 @@ pub async fn run(shared: Arc<ServerState>, rescued: watch::Sender<Option<Rescued
                 Some(saved) => drop(rescued.send_replace(Some(saved))),
                 None => tokio::time::sleep(RETRY_AFTER).await,
             },
-            // It is back in its place, so what happens next is another case.
+            // It is back in its place, so the next event is a new case.
             (false, true) => drop(rescued.send_replace(None)),
             _ => tokio::select! {
                 changed = storage.changed() => if changed.is_err() { return },
@@ -54,9 +53,9 @@ async fn save(shared: &Arc<ServerState>) -> Option<Rescued> {
         wait: true,
         s3: [].into(),
     };
-    // What fails is logged there, with what to do.
+    // Failures are logged there with the next step.
     let saved = snapshots::save_and_upload(shared, order, |_, _, _| {}).await.ok()?;
-    let place: PathBuf = if saved.is_only_there { saved.manifest.name.clone().into() } else { saved.path };
-    tracing::warn!(snapshot = %place.display(), revision = saved.manifest.revision, "the data that vanished was saved");
+    let place: PathBuf = if saved.remote_only { saved.manifest.name.clone().into() } else { saved.path };
+    tracing::warn!(snapshot = %place.display(), revision = saved.manifest.revision, "saved the data that vanished");
     Some(Rescued { snapshot: place, revision: saved.manifest.revision })
 }

@@ -1,10 +1,10 @@
 //! Watches the files of a running server: that etcd's database and log are still where etcd opened them, that the disks
-//! have room, and that the server's own directory is still there.
+//! have space, and that the server's directory still exists.
 //!
-//! Looks every few seconds on a thread for blocking work, and reports a file system that does not answer instead of waiting
-//! for it. If the server's own directory was removed, it is made again with what commands need to reach this server (socket,
-//! certificates) and with what keeps the next start from silently beginning an empty cluster (`cluster.json`). Never touches
-//! etcd's data.
+//! Checks every few seconds on a thread for blocking work, and reports a file system that does not respond instead of
+//! waiting for it. If the server's directory was removed, it is created again with the files that commands need to
+//! reach this server (socket, certificates) and that keep the next start from silently beginning an empty cluster
+//! (`cluster.json`). Never touches etcd's data.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -28,18 +28,16 @@ use crate::host::open_files::{OpenFile, identity, open_files};
 use crate::log_failure;
 use crate::plan::health::{Disk, Presence, StorageFacts};
 
-/// Between looks.
 const INTERVAL: Duration = Duration::from_secs(3);
-/// etcd replaces files itself (a defragmentation, a new log segment): what is still so after this is not that.
+/// etcd replaces files itself (by a defragmentation or a new log segment), which is over after this time.
 const CONFIRM_AFTER: Duration = Duration::from_millis(300);
-/// A disk that takes longer than this for a few calls does not answer.
+/// The timeout after which a disk counts as not responding.
 const UNANSWERED: Duration = Duration::from_secs(10);
-/// A file that is put back may be this large, in bytes: certificates, a token, a small record.
+/// Maximum size of a file that is restored, in bytes: certificates, a token, a small record.
 const MAX_KEPT_BYTES: u64 = 64 << 10;
-/// At most so many files are kept to be put back.
+/// Maximum number of files that are kept for restoring.
 const MAX_KEPT_FILES: usize = 64;
 
-/// Watches, until the server ends.
 #[derive(Debug)]
 pub struct StorageWatch {
     data: DataDir,
@@ -50,7 +48,7 @@ pub struct StorageWatch {
 }
 
 impl StorageWatch {
-    /// A watch, and where its findings appear.
+    /// A watch, and the receiver of its results.
     #[must_use]
     pub fn new(
         data: &DataDir,
@@ -68,7 +66,6 @@ impl StorageWatch {
         (Self { data: data.clone(), snapshots, child, own, facts }, seen)
     }
 
-    /// Looks again and again.
     pub async fn run(self) {
         let interval = faults::tunable("QUORATE_TEST_STORAGE_MS", INTERVAL);
         loop {
@@ -76,7 +73,7 @@ impl StorageWatch {
             let (data, own) = (self.data.clone(), self.own.clone());
             let snapshots = self.snapshots.borrow().place(&self.data);
             let mut looking = tokio::task::spawn_blocking(move || {
-                // For tests of a task that is lost: nothing here fails otherwise.
+                // For tests of a panicked task: nothing here fails otherwise.
                 let _ = faults::point("server::storage_look");
                 own.check();
                 observe(&data, &snapshots, &status)
@@ -85,7 +82,7 @@ impl StorageWatch {
             let found = loop {
                 match tokio::time::timeout(UNANSWERED, &mut looking).await {
                     Ok(found) => break found,
-                    // The thread waits in the kernel; another one would wait beside it.
+                    // The thread is blocked in the kernel; another one would block, too.
                     Err(_) => self.facts.send_modify(|facts| facts.unanswered = Some(begun.elapsed())),
                 }
             };
@@ -117,16 +114,17 @@ fn observe(data: &DataDir, snapshots: &Path, status: &ChildStatus) -> StorageFac
     }
 }
 
-/// Of the database and of the newest segment of the log that the process has open.
+/// The database and the newest log segment that the process has open.
 fn presence(data: &DataDir, pid: i32) -> (Presence, Presence) {
     let Ok(open) = open_files(pid) else { return Default::default() };
-    // On a file system that was detached a path begins at its root, and the directory may have been renamed.
+    // On a detached file system a path begins at its root, and the directory may have been renamed.
     let database = open.iter().filter(|file| file.path.ends_with("snap/db")).max_by_key(|file| !file.is_deleted);
     let segments = open.iter().filter(|file| {
         file.path.extension().is_some_and(|ending| ending == "wal")
             && file.path.parent().is_some_and(|dir| dir.ends_with("wal"))
     });
-    // Names begin with a sequence number in hexadecimal digits of fixed length. Older ones are removed by etcd while it has them open.
+    // Names begin with a sequence number in hexadecimal digits of fixed length. etcd removes older ones while it has
+    // them open.
     let newest = segments.max_by_key(|file| file.path.file_name().map(std::ffi::OsStr::to_os_string));
     let wal = data.etcd_member().join("wal");
     let expected = |file: &OpenFile| file.path.file_name().map(|name| wal.join(name));
@@ -141,7 +139,7 @@ fn compare(open: &OpenFile, expected: &Path) -> Presence {
         Ok(found) if found == open.identity => Presence::Present,
         Ok(_) => Presence::Replaced,
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
-            // A path that leads to the open file is where it is now.
+            // A path to the open file is its present location.
             let is_there = !open.is_deleted && identity(&open.path).is_ok_and(|found| found == open.identity);
             if is_there { Presence::Moved(open.path.clone()) } else { Presence::Missing }
         }
@@ -149,48 +147,48 @@ fn compare(open: &OpenFile, expected: &Path) -> Presence {
     }
 }
 
-/// The server's own directory: its lock, and the small files that it cannot do without.
+/// The server's directory: its lock, and the small essential files.
 #[derive(Debug)]
 struct OwnFiles {
     data: DataDir,
     lock: Mutex<Lock>,
     kept: Mutex<Vec<(PathBuf, Vec<u8>, Access)>>,
-    /// The directory was removed once: what removes it may still be at work.
+    /// The directory was removed once, and may be removed again.
     was_lost: AtomicBool,
 }
 
 impl OwnFiles {
-    /// As long as the lock is where it was, remembers the files; if it is gone, puts them back.
+    /// Keeps copies of the files while the lock file is in place; restores them if it is gone.
     fn check(&self) {
         let mut lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if lock.is_in_place(&self.data) {
             let now = self.read();
-            // A file that cannot be read for a moment is not forgotten.
+            // The copy of a file that is temporarily unreadable is kept.
             kept.retain(|(path, ..)| now.iter().all(|(found, ..)| found != path));
             kept.extend(now);
             kept.truncate(MAX_KEPT_FILES);
             if self.was_lost.load(Ordering::Relaxed)
                 && let Err(error) = Self::write_missing(&kept)
             {
-                log_failure!(error, ErrorReport::of(&error), "the server's directory is not complete");
+                log_failure!(error, ErrorReport::of(&error), "the server's directory is incomplete");
             }
             return;
         }
         if self.data.lock().exists() {
-            // Somebody else's, or a copy: a second server there is kept out by the ports.
+            // Another server's directory, or a copy: the ports prevent a second server there.
             return;
         }
         let dir = self.data.root().display();
         tracing::error!(
             %dir,
-            "the data directory of this running server was removed or unmounted; making what commands need to reach the server"
+            "the data directory of this running server was removed or unmounted; restoring the files that commands need to reach the server"
         );
         self.was_lost.store(true, Ordering::Relaxed);
         match self.restore_files(&kept) {
             Ok(new) => *lock = new,
             Err(failure) => {
-                log_failure!(error, failure.to_report(), "the server's directory could not be restored");
+                log_failure!(error, failure.to_report(), "cannot restore the server's directory");
             }
         }
     }

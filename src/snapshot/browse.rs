@@ -1,4 +1,4 @@
-//! What keys a snapshot holds, at its revision or an earlier one that is still in it.
+//! Lists the keys of a snapshot, at its revision or an earlier one that it still contains.
 
 use std::collections::BTreeMap;
 
@@ -13,17 +13,17 @@ use crate::boltdb::walk::{CONTINUE, Flow, Visitor};
 use crate::snapshot::file::SnapshotFile;
 use crate::snapshot::inspect::marks::Marks;
 
-/// A key as it was at a revision.
+/// A key at a revision.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Value {
     pub create_revision: i64,
     pub mod_revision: i64,
     /// How often, since it was made.
     pub version: i64,
-    /// The lease that it is bound to; 0 for none.
+    /// The attached lease; 0 for none.
     pub lease: i64,
     pub length: u64,
-    /// Its value, or what was asked for instead.
+    /// Its value, or the digest or nothing, as requested.
     pub content: Content,
 }
 
@@ -35,7 +35,7 @@ pub enum Wanted {
     Value,
 }
 
-/// What is known of a value beside its length.
+/// A value: its length, and the requested part.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Content {
     Unread,
@@ -45,7 +45,7 @@ pub enum Content {
 }
 
 impl Content {
-    /// The value, if it was asked for.
+    /// The value, if requested.
     #[must_use]
     pub fn value(&self) -> Option<&[u8]> {
         match self {
@@ -55,20 +55,20 @@ impl Content {
     }
 }
 
-/// Why nothing can be said of a snapshot's keys.
+/// Why the keys of a snapshot cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum BrowseError {
     /// It is damaged, or cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// As etcd's error of that name.
+    /// Worded like etcd's error.
     #[error(
-        "required revision is a future revision: {wanted} was asked for, and the newest in the snapshot is {newest}"
+        "required revision is a future revision: {wanted} was requested, but the newest in the snapshot is {newest}"
     )]
     Future { wanted: i64, newest: i64 },
-    /// As etcd's error of that name.
+    /// Worded like etcd's error.
     #[error(
-        "required revision has been compacted: {wanted} was asked for, and the snapshot was compacted up to {compacted}"
+        "required revision has been compacted: {wanted} was requested, but the snapshot was compacted up to {compacted}"
     )]
     Compacted {
         wanted: i64,
@@ -105,7 +105,7 @@ pub enum Event {
     Deleted(i64),
 }
 
-/// The keys that begin with `prefix`, as they are at `revision`, or at the newest.
+/// The keys with `prefix` at `revision`, or at the newest.
 pub fn list_keys(
     snapshot: &SnapshotFile,
     prefix: &[u8],
@@ -125,7 +125,7 @@ pub fn list_keys(
     Ok(keys)
 }
 
-/// One key, as it is at `revision`, or at the newest.
+/// One key at `revision`, or at the newest.
 pub fn get(snapshot: &SnapshotFile, key: &[u8], revision: Option<i64>) -> Result<Option<Value>, BrowseError> {
     let mut found = None;
     each(snapshot, revision, |change| {
@@ -136,7 +136,7 @@ pub fn get(snapshot: &SnapshotFile, key: &[u8], revision: Option<i64>) -> Result
     Ok(found)
 }
 
-/// Everything that the snapshot still knows of a key up to `revision`, the oldest first.
+/// The history of a key up to `revision`, as far as the snapshot contains it, the oldest first.
 pub fn history(snapshot: &SnapshotFile, key: &[u8], revision: Option<i64>) -> Result<Vec<Event>, BrowseError> {
     let mut events = Vec::new();
     each(snapshot, revision, |change| {
@@ -156,11 +156,11 @@ pub fn history(snapshot: &SnapshotFile, key: &[u8], revision: Option<i64>) -> Re
 pub enum Difference {
     Added,
     Removed,
-    /// Both have it, with other values.
+    /// Both have it, with different values.
     Changed,
 }
 
-/// The keys whose values differ, in order; of both the same is known.
+/// The keys whose values differ, in order.
 #[must_use]
 pub fn differences(first: &BTreeMap<Vec<u8>, Value>, second: &BTreeMap<Vec<u8>, Value>) -> Vec<(Vec<u8>, Difference)> {
     let mut found: Vec<(Vec<u8>, Difference)> = first
@@ -190,7 +190,7 @@ impl Ord for Difference {
     }
 }
 
-/// The members that a database knows.
+/// The members in a database.
 pub fn members<I: ReadAt + ?Sized>(database: &I) -> Result<Vec<Member>, ReadError> {
     let database = Database::open_newest(database)?;
     let mut members = Members(Vec::new());
@@ -246,7 +246,7 @@ impl<S: FnMut(&Change<'_>)> Visitor for Changes<'_, S> {
         if change.record.revision.main > self.upto {
             return Ok(Flow::Break(()));
         }
-        // The record that only raises the revision is no key.
+        // The record that only bumps the revision is not a key.
         if !change.record.is_revision_bump() {
             (self.see)(&change);
         }
@@ -260,10 +260,10 @@ mod tests {
     use crate::boltdb::keyspace::{Record, Revision};
     use crate::checksum::crc32c;
 
-    /// code B14: two values of one length and one CRC-32C are not the same.
+    /// Two values with the same length and CRC-32C can differ.
     #[test]
     fn values_are_compared_by_more_than_their_checksum() {
-        // The polynomial of CRC-32C: added to a value it leaves the checksum as it is.
+        // The polynomial of CRC-32C: added to a value, it leaves the checksum unchanged.
         let same_checksum = (0x82f6_3b78_u64 << 1 | 1).to_le_bytes();
         let keys = |value: &[u8]| {
             let record = Record { revision: Revision { main: 2, sub: 0 }, is_tombstone: false, key: b"k" };

@@ -1,8 +1,8 @@
-//! Opens a snapshot in whatever it is packed: as it is, zip or zstd, told by content and never by name.
+//! Opens a snapshot in any compression: none, zip or zstd, detected by content and never by name.
 //!
-//! An archive holds exactly one database; an RKE1 `*.rkestate` beside it is ignored. Names inside an archive never become
-//! paths. What is packed is unpacked into a file without a name, beside the snapshot or in the system's temporary directory, within
-//! the space that is there and what the database's own head says, however much an archive claims to hold.
+//! An archive contains exactly one database; RKE1's `*.rkestate` in it is ignored. Names inside an archive never become
+//! paths. An archive is unpacked into an unnamed file, next to the snapshot or in the temporary directory, limited by
+//! the free space and by the size in the database's meta page, whatever size the archive claims.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -20,30 +20,30 @@ use crate::snapshot::list::{self, Listed, Status};
 use crate::snapshot::{manifest, zip_entries};
 use crate::text::format_bytes;
 
-/// Of the database, at the end of a snapshot.
+/// The SHA-256 of the database, at the end of a snapshot.
 pub const SHA256: u64 = 32;
-/// What stays free when something is unpacked.
+/// Bytes that stay free while an archive is unpacked.
 const RESERVED_FREE_BYTES: u64 = 64 << 20;
-/// A database may be so much longer than its head says, in bytes: etcd reserves space in its own file.
+/// Bytes that a database may be longer than its meta page says: etcd preallocates space in its file.
 const RESERVED: u64 = 128 << 20;
 
-/// A zstd frame may look back so far: 128 MiB, as a power of two.
+/// The maximum window of a zstd frame: 128 MiB, as a power of two.
 const MAX_WINDOW_LOG: u32 = 27;
 
-/// A zip archive of a snapshot has one or two.
+/// The maximum number of entries; a zip archive of a snapshot has one or two.
 const MAX_ENTRIES: u64 = 1000;
 
 /// Why a snapshot cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    #[error("there is no snapshot {}", .0.display())]
+    #[error("snapshot {} does not exist", .0.display())]
     NotFound(PathBuf),
     #[error("cannot read {}", path.display())]
     Read { path: PathBuf, source: io::Error },
-    /// It is packed in a way that cannot be unpacked.
+    /// It cannot be unpacked.
     #[error("{} is corrupt: {why}", path.display())]
     Archive { path: PathBuf, why: String },
-    /// It is shorter than its head says: most likely a copy that was not finished.
+    /// It is shorter than its meta page says: probably an unfinished copy.
     #[error("{} is truncated: it has {} of {}", path.display(), format_bytes(*has), format_bytes(*needed))]
     Truncated {
         path: PathBuf,
@@ -51,10 +51,10 @@ pub enum OpenError {
         /// Bytes that it must have.
         needed: u64,
     },
-    #[error("{} needs {} to be unpacked, and there are {} free in {}", path.display(), format_bytes(*needed), format_bytes(*free), dir.display())]
+    #[error("unpacking {} needs {}, but only {} are free in {}", path.display(), format_bytes(*needed), format_bytes(*free), dir.display())]
     Space {
         path: PathBuf,
-        /// Bytes; what it claims, or what it had when the room was over.
+        /// Bytes: the claimed size, or the size when the space was exhausted.
         needed: u64,
         free: u64,
         dir: PathBuf,
@@ -62,7 +62,7 @@ pub enum OpenError {
 }
 
 impl OpenError {
-    /// True if it says that the snapshot is damaged.
+    /// True if the snapshot is damaged.
     #[must_use]
     pub fn is_damage(&self) -> bool {
         matches!(self, Self::Archive { .. } | Self::Truncated { .. })
@@ -83,42 +83,42 @@ impl Diagnostic for OpenError {
 
     fn next_step(&self) -> Option<String> {
         Some(match self {
-            Self::NotFound(_) => "quorate etcd-snapshot ls shows what there is; anything with a / is a path".into(),
+            Self::NotFound(_) => "quorate etcd-snapshot ls shows all snapshots; anything with a / is a path".into(),
             Self::Read { source, .. } if source.kind() == ErrorKind::PermissionDenied => {
                 "run this as root, or as the user that owns it".into()
             }
             Self::Read { source, .. } if source.kind() == ErrorKind::InvalidInput => "name a file".into(),
-            Self::Read { .. } => "see dmesg for what the disk says".into(),
+            Self::Read { .. } => "check the kernel log (dmesg) for disk errors".into(),
             Self::Archive { path, .. } | Self::Truncated { path, .. } => other_snapshot_hint(path),
-            Self::Space { .. } => "free some space there, or set TMPDIR to where there is some".into(),
+            Self::Space { .. } => "free some space there, or set TMPDIR to a directory with more space".into(),
         })
     }
 }
 
-/// A snapshot that can be read anywhere.
+/// An open snapshot with random access.
 #[derive(Debug)]
 pub struct SnapshotFile {
     pub path: PathBuf,
-    /// Bytes as it is stored.
+    /// Size as stored, in bytes.
     pub stored_size: u64,
     pub packing: Compression,
     pub database: File,
-    /// Bytes of the database, without the hash at its end.
+    /// Size of the database without the trailing hash, in bytes.
     pub database_size: u64,
-    /// The hash at its end; a plain copy of `member/snap/db` has none.
+    /// The trailing hash; a raw copy of `member/snap/db` has none.
     pub trailer: Option<[u8; 32]>,
 }
 
-/// Opens and, if need be, unpacks it.
+/// Opens it, and unpacks it if necessary.
 pub fn open(path: &Path) -> Result<SnapshotFile, OpenError> {
     let read = |source: io::Error| match source.kind() {
         ErrorKind::NotFound => OpenError::NotFound(path.to_path_buf()),
         _ => OpenError::Read { path: path.to_path_buf(), source },
     };
-    // Before it is opened: opening a pipe would wait for its other end.
+    // Checked before it is opened: opening a pipe would block.
     let found = fs::metadata(path).map_err(read)?;
     if !found.is_file() {
-        return Err(read(io::Error::new(ErrorKind::InvalidInput, "it is not a regular file")));
+        return Err(read(io::Error::new(ErrorKind::InvalidInput, "not a regular file")));
     }
     let stored = host::open_file(path).map_err(read)?;
     let packing = Compression::of_file(&stored).map_err(read)?;
@@ -136,7 +136,7 @@ pub fn open(path: &Path) -> Result<SnapshotFile, OpenError> {
     Ok(SnapshotFile { path: path.to_path_buf(), stored_size: found.len(), packing, database, database_size, trailer })
 }
 
-/// What to do instead of restoring the snapshot at `path`.
+/// The next step if the snapshot at `path` cannot be restored.
 pub(super) fn other_snapshot_hint(path: &Path) -> String {
     let dir = path.parent().filter(|dir| dir.join(manifest::DIR).is_dir());
     let all = dir.and_then(|dir| list::list(dir).ok()).unwrap_or_default();
@@ -151,7 +151,7 @@ pub(super) fn other_snapshot_hint(path: &Path) -> String {
     }
 }
 
-/// etcd's own rule: pages are multiples of 512, and what is more is the hash (etcd `etcdutl/snapshot`, `hasChecksum`).
+/// etcd's own rule: pages are multiples of 512, and the rest is the hash (etcd `etcdutl/snapshot`, `hasChecksum`).
 fn has_trailer(size: u64) -> bool {
     size % 512 == SHA256
 }
@@ -165,7 +165,7 @@ fn read_trailer(file: &File, size: u64) -> io::Result<[u8; 32]> {
 /// The most bytes that a database can have that begins so.
 fn most_of(begun: &[u8]) -> u64 {
     let says = Meta::read(begun, 0).ok().and_then(|meta| meta.high_water_mark.checked_mul(u64::from(meta.page_size)));
-    // One without a head is not good, however long it is.
+    // One without a meta page is invalid, whatever its length.
     says.unwrap_or(0).saturating_add(RESERVED)
 }
 
@@ -178,9 +178,9 @@ struct Unpacking<'a> {
 
 impl<'a> Unpacking<'a> {
     fn new(path: &'a Path) -> Result<Self, OpenError> {
-        let beside = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_path_buf();
+        let parent = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_path_buf();
         let mut failed = None;
-        for dir in [beside, std::env::temp_dir()] {
+        for dir in [parent, std::env::temp_dir()] {
             match durable::anonymous(&dir) {
                 Ok(out) => {
                     let room = host::free_bytes(&dir).unwrap_or(u64::MAX).saturating_sub(RESERVED_FREE_BYTES);
@@ -189,7 +189,7 @@ impl<'a> Unpacking<'a> {
                 Err(error) => failed = Some(error.source),
             }
         }
-        let source = failed.unwrap_or_else(|| io::Error::other("there is no place to unpack it"));
+        let source = failed.unwrap_or_else(|| io::Error::other("no directory to unpack it in"));
         Err(OpenError::Read { path: path.to_path_buf(), source })
     }
 
@@ -206,30 +206,33 @@ impl<'a> Unpacking<'a> {
             let count = zip_entries::count(&stored);
             let count = count.map_err(|source| OpenError::Read { path: self.path.to_path_buf(), source })?;
             if count.is_some_and(|count| count > MAX_ENTRIES) {
-                return Err(self.corrupt("the archive holds more entries than any that is a snapshot"));
+                return Err(self.corrupt("the archive has too many entries for a snapshot"));
             }
-            let mut archive =
-                zip::ZipArchive::new(stored).map_err(|error| self.corrupt(format!("the archive: {error}")))?;
+            let mut archive = zip::ZipArchive::new(stored)
+                .map_err(|error| self.corrupt(format!("cannot read the archive: {error}")))?;
             if count != Some(archive.len() as u64) {
-                return Err(self.corrupt("the archive holds two entries of one name"));
+                return Err(self.corrupt("the archive has two entries of the same name"));
             }
             let index = self.only_database(&mut archive)?;
-            let entry = archive.by_index(index).map_err(|error| self.corrupt(format!("the archive: {error}")))?;
+            let entry =
+                archive.by_index(index).map_err(|error| self.corrupt(format!("cannot read the archive: {error}")))?;
             let declared = entry.size();
             return self.copy(entry, Some(declared));
         }
         let mut decoder = zstd::stream::Decoder::new(stored).map_err(|error| self.corrupt(error.to_string()))?;
-        // What zstd's own programs take, too; it is in memory while it is unpacked.
+        // The limit of the zstd tools, too; the window is in memory during unpacking.
         decoder.window_log_max(MAX_WINDOW_LOG).map_err(|error| self.corrupt(error.to_string()))?;
         self.copy(decoder, None)
     }
 
-    /// The one entry that is a database.
+    /// The entry that is the database.
     fn only_database(&self, archive: &mut zip::ZipArchive<File>) -> Result<usize, OpenError> {
         let mut found = Vec::new();
         let mut begins_at = u64::MAX;
         for index in 0..archive.len() {
-            let entry = archive.by_index_raw(index).map_err(|error| self.corrupt(format!("the archive: {error}")))?;
+            let entry = archive
+                .by_index_raw(index)
+                .map_err(|error| self.corrupt(format!("cannot read the archive: {error}")))?;
             begins_at = begins_at.min(entry.header_start());
             let is_state = entry.name_raw().ends_with(b".rkestate");
             if entry.is_file() && !is_state {
@@ -237,12 +240,14 @@ impl<'a> Unpacking<'a> {
             }
         }
         match found.as_slice() {
-            // Who reads it from its beginning on sees that one.
-            [_] if begins_at > 0 => Err(self.corrupt("the archive begins with an entry that it does not list")),
+            // A streaming reader sees that one.
+            [_] if begins_at > 0 => Err(self.corrupt("the archive begins with an entry that is not in its directory")),
             [only] => Ok(*only),
-            [] => Err(self.corrupt("the archive holds no database")),
-            _ => Err(self
-                .corrupt(format!("the archive holds {} files, and it is not told which is the database", found.len()))),
+            [] => Err(self.corrupt("the archive contains no database")),
+            _ => Err(self.corrupt(format!(
+                "the archive contains {} files, and it is unknown which is the database",
+                found.len()
+            ))),
         }
     }
 
@@ -259,7 +264,7 @@ impl<'a> Unpacking<'a> {
                 Ok(0) => break,
                 Ok(count) => count,
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(error) => return Err(self.corrupt(format!("it cannot be unpacked after {total} bytes: {error}"))),
+                Err(error) => return Err(self.corrupt(format!("unpacking failed after {total} bytes: {error}"))),
             };
             if begun.len() < HEADER + META {
                 begun.extend_from_slice(&buffer[..count]);
@@ -267,15 +272,13 @@ impl<'a> Unpacking<'a> {
             }
             total += count as u64;
             if total > most {
-                return Err(self.corrupt(format!(
-                    "the archive holds more than the {most} bytes that the database in it can have"
-                )));
+                return Err(
+                    self.corrupt(format!("the archive contains more than {most} bytes, the maximum for its database"))
+                );
             }
             if total > limit {
                 return Err(match declared {
-                    Some(declared) => {
-                        self.corrupt(format!("the archive says that it holds {declared} bytes, and holds more"))
-                    }
+                    Some(declared) => self.corrupt(format!("the archive declares {declared} bytes, but contains more")),
                     None => self.no_space(total),
                 });
             }
@@ -285,7 +288,7 @@ impl<'a> Unpacking<'a> {
             })?;
         }
         if declared.is_some_and(|declared| declared != total) {
-            return Err(self.corrupt(format!("the archive breaks off after {total} bytes")));
+            return Err(self.corrupt(format!("the archive is cut off after {total} bytes")));
         }
         Ok(self.out)
     }
@@ -296,7 +299,7 @@ mod tests {
     use super::super::manifest::{Manifest, Verification};
     use super::*;
 
-    /// ux F9: at three in the morning nobody can take another one.
+    /// The next step must work in an emergency: no new snapshot can be taken then.
     #[test]
     fn a_truncated_copy_is_called_so_and_the_newest_good_one_named() {
         let dir = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! Sums of files.
+//! Checksums of files.
 
 use std::fs::File;
 use std::io;
@@ -6,10 +6,10 @@ use std::os::unix::fs::FileExt as _;
 
 use aws_lc_rs::digest::Context;
 
-/// Bytes that are hashed at a time.
+/// Bytes hashed at a time.
 const CHUNK: usize = 1 << 18;
 
-/// Hashes the first `length` bytes. `goes_on` is told how many of them are done, and ends it.
+/// Hashes the first `length` bytes. `goes_on` receives the number of hashed bytes, and returns false to stop.
 pub fn feed(context: &mut Context, file: &File, length: u64, goes_on: impl Fn(u64) -> bool) -> io::Result<()> {
     let mut at = 0;
     for_each_chunk(file, length, |piece| {
@@ -19,7 +19,7 @@ pub fn feed(context: &mut Context, file: &File, length: u64, goes_on: impl Fn(u6
     })
 }
 
-/// Reads the first `length` bytes, a piece after the other, for as long as `take` says.
+/// Reads the first `length` bytes in chunks, until `take` returns false.
 pub fn for_each_chunk(file: &File, length: u64, mut take: impl FnMut(&[u8]) -> bool) -> io::Result<()> {
     let mut buffer = vec![0; CHUNK];
     let mut at = 0;

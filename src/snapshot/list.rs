@@ -1,4 +1,4 @@
-//! The snapshots of a directory, with what is known of each without looking into it.
+//! The snapshots of a directory, with the facts known without reading them.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -13,20 +13,20 @@ use crate::snapshot::dir;
 use crate::snapshot::manifest::{self, Manifest, ManifestState};
 
 const MAX_THREADS: usize = 4;
-/// Manifests that are not worth another thread.
+/// The number of manifests below which no thread is used.
 const FEW: usize = 256;
 
-/// What is known of a snapshot's health.
+/// The state of a snapshot, as far as known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
     Good,
     Unverified,
-    /// Verified once, and another size or time of change since.
+    /// Verified once, but its size or modification time has changed since.
     Changed,
     Corrupt,
-    /// Shorter than its own head says, or without one: a copy that was not finished, most likely.
+    /// Shorter than its meta page says, or without one: probably an unfinished copy.
     Partial,
-    /// There is a manifest that cannot be read: what it says of verifications and holds is not known.
+    /// Its manifest cannot be read: verifications and holds are unknown.
     Unreadable,
 }
 
@@ -47,18 +47,18 @@ impl Status {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listed {
     pub name: String,
-    /// Bytes as stored.
+    /// Size as stored, in bytes.
     pub size: u64,
-    /// Seconds since 1970: from the manifest, else the name, else the file's own time.
+    /// Seconds since 1970: from the manifest, else the name, else the modification time.
     pub created: u64,
-    /// What is known of its health.
+    /// Its state, as far as known.
     pub status: Status,
-    /// What was written down when it was taken.
+    /// Its manifest.
     pub manifest: Option<Manifest>,
 }
 
 impl Listed {
-    /// A snapshot of which no more is known than its manifest says.
+    /// A snapshot of which only the manifest is known.
     #[must_use]
     pub fn of_manifest(name: String, manifest: Manifest) -> Self {
         let created = clock::parse_rfc3339(&manifest.created).map(clock::unix_seconds).unwrap_or_default();
@@ -80,8 +80,8 @@ pub fn list(dir: &Path) -> Result<Vec<Listed>, WriteError> {
     Ok(all)
 }
 
-/// The revision of a snapshot that is not packed, from its head and the last page of its keys: for one without a manifest. Nothing
-/// is verified.
+/// The revision of an uncompressed snapshot without a manifest, from its meta page and the last page of its keys.
+/// Nothing is verified.
 #[must_use]
 pub fn read_details(path: &Path) -> Option<i64> {
     let file = File::open(path).ok()?;
@@ -89,7 +89,7 @@ pub fn read_details(path: &Path) -> Option<i64> {
     last.map_or(Some(1), |key| keyspace::revision(&key).ok().map(|(revision, _)| revision.main))
 }
 
-/// What is known of the snapshot `name` in `dir`; nothing if there is none, or none any more.
+/// The snapshot `name` in `dir`; `None` if it does not exist.
 #[must_use]
 pub fn one(dir: &Path, name: &OsStr) -> Option<Listed> {
     let found = fs::metadata(dir.join(name)).ok().filter(fs::Metadata::is_file)?;
@@ -105,7 +105,7 @@ pub fn one(dir: &Path, name: &OsStr) -> Option<Listed> {
     Some(Listed { size: found.len(), created: created(manifest.as_ref(), &name, &found), status, manifest, name })
 }
 
-/// What is known of the snapshot at `path`.
+/// The snapshot at `path`.
 #[must_use]
 pub fn at(path: &Path) -> Option<Listed> {
     one(path.parent()?, path.file_name()?)
@@ -117,7 +117,7 @@ fn created(manifest: Option<&Manifest>, name: &str, found: &fs::Metadata) -> u64
     written.or_else(|| crate::plan::snapshot_name::taken_at(name)).unwrap_or_else(modified)
 }
 
-/// What the last verification says; nothing if there was none.
+/// The result of the last verification; `None` if there was none.
 fn status_of(manifest: Option<&Manifest>, found: &fs::Metadata) -> Option<Status> {
     let verification = manifest.and_then(|manifest| manifest.verification.as_ref())?;
     Some(if verification.size != found.len() || verification.modified != manifest::modified(found) {
@@ -129,7 +129,7 @@ fn status_of(manifest: Option<&Manifest>, found: &fs::Metadata) -> Option<Status
     })
 }
 
-/// Whether it is less than a database, as far as its size and its head tell; of an archive they tell nothing.
+/// Whether it is cut off, judging by its size and meta page; unknown for archives.
 fn is_partial(path: &Path) -> bool {
     let Ok(file) = File::open(path) else { return false };
     let Ok(Compression::Raw) = Compression::of_file(&file) else { return false };

@@ -1,9 +1,9 @@
-//! The database of a running etcd as it is at one moment, read where it lies.
+//! The pinned database of a running etcd: its state at one moment, read directly from its file.
 //!
-//! As long as etcd's own snapshot is begun and not read to its end, etcd keeps a read transaction open, and no page that it reaches is
-//! used again (bbolt never writes into a page that a transaction may read). So the two heads that the snapshot begins with, and the
-//! pages of the file that they lead to, are the database of that moment, and none of it has to be sent through etcd. A small
-//! database is in the stream's buffers at once, which ends the transaction: it is received instead.
+//! While a snapshot stream of etcd is open and not read to its end, etcd keeps a read transaction open, and no page of
+//! it is reused (bbolt never writes into a page that a transaction may read). So the two meta pages at the beginning of
+//! the stream, and the pages of the file that they reference, are the database of that moment, without being sent by
+//! etcd. A small database fits into the stream's buffers, which ends the transaction: it is received instead.
 
 use std::fs::File;
 use std::io::{self, Write as _};
@@ -21,32 +21,32 @@ use crate::durable::{self, DirError, WriteError};
 use crate::error::{Code, Diagnostic};
 use crate::etcd::client::{ClientError, EtcdClient};
 
-/// etcd sends nothing for this long: it hangs.
+/// The inactivity timeout of the stream.
 const IDLE: Duration = Duration::from_secs(30);
-/// Up to this size, in bytes, a database is received: what waits in the buffers between etcd and us (2 MiB in the HTTP/2 stream's
-/// window, some KiB in etcd) does not keep its transaction open.
+/// The maximum size in bytes of a database that is received: buffers between etcd and us (2 MiB in the HTTP/2 stream
+/// window, some KiB in etcd) could end its transaction.
 pub const SMALL: u64 = 16 << 20;
-/// Two heads of the largest pages there are, in bytes.
+/// Two meta pages of the largest page size, in bytes.
 const META_PAGES_BYTES: usize = 2 * 65536;
 
-/// Why the live database cannot be looked at.
+/// Why the live database cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum PinnedDatabaseError {
-    /// etcd does not begin its snapshot, or breaks off.
-    #[error("etcd cannot be asked for its database")]
+    /// The snapshot stream failed.
+    #[error("cannot request the snapshot stream of etcd")]
     Stream(#[from] ClientError),
-    /// It did not begin like one.
-    #[error("etcd's database does not begin like one")]
+    /// The stream does not begin with a meta page.
+    #[error("the snapshot stream of etcd does not begin with a valid meta page")]
     MetaPage(#[source] Corruption),
     #[error("cannot read {}", path.display())]
     Read { path: PathBuf, source: io::Error },
-    /// It is no regular file, or reached through a link that is not followed.
+    /// The database is not a regular file, or its path has a link that is not followed.
     #[error(transparent)]
     Held(#[from] DirError),
-    /// Somebody put another file in its place, as a defragmentation does.
+    /// The file was replaced, as a defragmentation does.
     #[error("{} was replaced while it was read, as a defragmentation does", .0.display())]
     Replaced(PathBuf),
-    /// There is no place for a small one.
+    /// A small database cannot be stored.
     #[error(transparent)]
     Write(#[from] WriteError),
 }
@@ -66,7 +66,7 @@ impl Diagnostic for PinnedDatabaseError {
     fn next_step(&self) -> Option<String> {
         Some(match self {
             Self::Stream(_) | Self::MetaPage(_) => "see quorate status".into(),
-            Self::Read { .. } => "see dmesg for what the disk says".into(),
+            Self::Read { .. } => "check the kernel log (dmesg) for disk errors".into(),
             Self::Replaced(_) => "try again".into(),
             Self::Held(error) => return error.next_step(),
             Self::Write(error) => return error.next_step(),
@@ -77,11 +77,11 @@ impl Diagnostic for PinnedDatabaseError {
 pub struct PinnedDatabase {
     path: PathBuf,
     file: File,
-    /// What was sent of it, at least the first two pages; empty if the file itself is of that moment.
+    /// The received bytes, at least the first two pages; empty if the file itself is of that moment.
     begun: Vec<u8>,
     size: u64,
     page_size: u64,
-    /// What keeps etcd from using the pages again, and where its file is.
+    /// The open stream, which keeps etcd from reusing the pages, and the path of the file.
     held: Option<(SnapshotStreaming, DataDir)>,
 }
 
@@ -91,13 +91,13 @@ impl std::fmt::Debug for PinnedDatabase {
     }
 }
 
-/// Opens the file of the data in use.
+/// Opens the current database file.
 fn open(data: &DataDir) -> Result<File, PinnedDatabaseError> {
     let missing = || PinnedDatabaseError::Read { path: data.etcd_bolt(), source: io::ErrorKind::NotFound.into() };
     data.bolt()?.ok_or_else(missing)
 }
 
-/// The next message, within a time.
+/// The next message, with a timeout.
 pub(super) async fn next(stream: &mut SnapshotStreaming) -> Result<Option<etcd_client::SnapshotResponse>, ClientError> {
     match tokio::time::timeout(IDLE, stream.message()).await {
         Ok(message) => Ok(message?),
@@ -106,10 +106,10 @@ pub(super) async fn next(stream: &mut SnapshotStreaming) -> Result<Option<etcd_c
 }
 
 impl PinnedDatabase {
-    /// Holds the database of the etcd that `client` talks to, which runs on `data`.
+    /// Pins the database of the etcd behind `client`, which runs on `data`.
     ///
     /// # Errors
-    /// If etcd does not begin a snapshot, or its file cannot be read.
+    /// If etcd does not begin a snapshot stream, or its file cannot be read.
     pub async fn pin(client: &mut EtcdClient, data: &DataDir) -> Result<Self, PinnedDatabaseError> {
         let path = &data.etcd_bolt();
         let mut stream = client.snapshot().await?;
@@ -137,13 +137,12 @@ impl PinnedDatabase {
         Ok(live)
     }
 
-    /// The database of an etcd that does not run, as the newest good one of its two heads has it: the other one may have been torn when
-    /// etcd was killed.
+    /// The database of a stopped etcd, by its newest valid meta page: the other one may be torn if etcd was killed.
     pub fn open_offline(data: &DataDir) -> Result<Self, PinnedDatabaseError> {
         Self::of(open(data)?, &data.etcd_bolt())
     }
 
-    /// As [`Self::at_rest`], of the open file whose path is `path`.
+    /// Like [`Self::open_offline`], for the open file at `path`.
     pub fn of(file: File, path: &Path) -> Result<Self, PinnedDatabaseError> {
         let unreadable = |source| PinnedDatabaseError::Read { path: path.to_path_buf(), source };
         let meta = Database::open_newest(&file).map_err(|error| match error {
@@ -158,7 +157,7 @@ impl PinnedDatabase {
         let size = meta.high_water_mark.saturating_mul(page_size);
         let length = file.metadata().map_err(unreadable)?.len();
         if length < size {
-            let what = format!("the database has {length} bytes, and its head says {size}");
+            let what = format!("the database has {length} bytes, but its meta page says {size}");
             return Err(PinnedDatabaseError::MetaPage(Corruption::new(length, what)));
         }
         Ok(Self { path: path.to_path_buf(), file, begun, size, page_size, held: None })
@@ -192,13 +191,13 @@ impl PinnedDatabase {
         self.page_size
     }
 
-    /// True if etcd keeps the pages, so that they are read where etcd has them.
+    /// True if the pages are pinned, so that they can be read from etcd's file.
     #[must_use]
     pub fn is_pinned(&self) -> bool {
         self.held.is_some()
     }
 
-    /// What etcd sends of the same moment, with its SHA-256, for who wants to compare. Lets the database go.
+    /// The stream of the same moment, with its SHA-256, for comparison. Unpins the database.
     pub async fn received(self) -> Result<Vec<u8>, PinnedDatabaseError> {
         let mut all = self.begun;
         let Some((mut stream, _)) = self.held else { return Ok(all) };
@@ -208,7 +207,7 @@ impl PinnedDatabase {
         Ok(all)
     }
 
-    /// Makes sure that the file is still etcd's: what was read until now is the database then.
+    /// Checks that the file is still etcd's, so that everything read until now is valid.
     pub fn check(&self) -> Result<(), PinnedDatabaseError> {
         let Some((_, data)) = &self.held else { return Ok(()) };
         let unreadable = |source| PinnedDatabaseError::Read { path: self.path.clone(), source };
@@ -228,7 +227,7 @@ impl ReadAt for PinnedDatabase {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         ReadAt::read_exact_at(&self.file, buffer, offset)?;
-        // The file's own heads may be of a later moment.
+        // The meta pages in the file may be of a later moment.
         if let Some(heads) = usize::try_from(offset).ok().and_then(|at| self.begun.get(at..)) {
             let count = heads.len().min(buffer.len());
             buffer[..count].copy_from_slice(&heads[..count]);

@@ -1,6 +1,7 @@
-//! What is written down beside a snapshot: `.metadata/<file name>.json` in the snapshots' directory.
+//! The manifest of a snapshot: `.metadata/<file name>.json` in the snapshot directory.
 //!
-//! The fields are documented in `docs/snapshots.md`; they are added to, never renamed. What a newer quorate wrote is kept.
+//! The fields are documented in `docs/snapshots.md`; fields are added, never renamed. Fields of newer versions are
+//! kept.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -13,9 +14,9 @@ use serde_json::{Map, Value};
 use crate::cluster::record::MemberIdentity;
 use crate::durable::{self, OnPath as _, PRIVATE_DIR, PRIVATE_FILE, WriteError};
 
-/// The directory of the manifests, in that of the snapshots.
+/// The directory of manifests, in the snapshot directory.
 pub const DIR: &str = crate::datadir::DataDir::METADATA_NAME;
-/// A manifest may be this large, in bytes.
+/// Maximum size of a manifest, in bytes.
 const MAX_BYTES: u64 = 1 << 20;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,7 +27,7 @@ pub struct Manifest {
     pub base: String,
     /// `node-name` of the server that took it.
     pub node: String,
-    /// Bytes as stored.
+    /// Size as stored, in bytes.
     pub size: u64,
     /// RFC 3339.
     pub created: String,
@@ -34,23 +35,23 @@ pub struct Manifest {
     pub keys: u64,
     pub total_keys: u64,
     pub database_size: u64,
-    /// The etcd that it was taken from.
+    /// The version of the etcd that it was taken from.
     pub etcd_version: String,
     /// SHA-256 of the file as stored, hexadecimal.
     pub sha256: String,
-    /// HashKV, as a live member answers at the revision.
+    /// HashKV of a live member at the revision.
     pub hash_kv: u32,
     /// `zstd`, `zip`, or empty.
     pub compression: String,
     /// `on-demand` or `scheduled`.
     pub reason: String,
-    /// What the person who took it wrote on it.
+    /// Labels.
     pub labels: BTreeMap<String, String>,
     /// Hexadecimal.
     pub member_id: String,
     /// Hexadecimal.
     pub cluster_id: String,
-    /// The earlier lives of the data directory that it was taken from, the oldest first.
+    /// The lineage of the data directory that it was taken from, the oldest first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub lineage: Vec<MemberIdentity>,
     /// Alarms that were raised, such as `CORRUPT`.
@@ -60,7 +61,7 @@ pub struct Manifest {
     pub held: bool,
 }
 
-/// The result of a verification, and what the file was like then.
+/// The result of a verification, and size and modification time of the file then.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verification {
     /// `good` or `corrupt`.
@@ -76,16 +77,16 @@ pub struct Verification {
 
 pub const VERSION: u32 = 1;
 
-/// What is known of a snapshot only when all of it was read.
+/// Facts that require reading the whole snapshot.
 const OF_CONTENT: [&str; 7] = ["revision", "keys", "total_keys", "database_size", "etcd_version", "sha256", "hash_kv"];
-/// What is known only of a snapshot that quorate took.
+/// Facts known only for snapshots that quorate took.
 const OF_ORIGIN: [&str; 6] = ["base", "node", "etcd_version", "reason", "member_id", "cluster_id"];
 
-/// What there is of a manifest.
+/// The result of reading a manifest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ManifestState {
     Absent,
-    /// One was, and what it says (that the snapshot is held, for one) cannot be known.
+    /// It exists but is unreadable, so its content (for example a hold) is unknown.
     Unreadable,
     Read(Box<Manifest>),
 }
@@ -105,13 +106,13 @@ impl Manifest {
     #[must_use]
     pub fn find(dir: &Path, name: &str) -> ManifestState {
         match read_bytes(&path(dir, name)) {
-            // For a name that is too long, none can be written.
+            // A name that is too long cannot have a manifest.
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidFilename) => {
                 ManifestState::Absent
             }
             Err(_) => ManifestState::Unreadable,
             Ok(bytes) => match serde_json::from_slice::<Self>(&bytes) {
-                // One that was copied beside another file says nothing of that.
+                // A manifest that was copied for another file is ignored.
                 Ok(manifest) if manifest.name == name => ManifestState::Read(Box::new(manifest)),
                 Ok(manifest) if !manifest.name.is_empty() => ManifestState::Absent,
                 _ => ManifestState::Unreadable,
@@ -119,19 +120,19 @@ impl Manifest {
         }
     }
 
-    /// The life of the data that are in it.
+    /// The incarnation of its data.
     #[must_use]
     pub fn life(&self) -> MemberIdentity {
         MemberIdentity { cluster_id: self.cluster_id.clone(), member_id: self.member_id.clone() }
     }
 
-    /// All lives of the data directory, the last one the one that is in it.
+    /// The incarnations of the data directory, the last one being that of its data.
     #[must_use]
     pub fn write_lineage(&self) -> Vec<MemberIdentity> {
         self.lineage.iter().cloned().chain([self.life()]).collect()
     }
 
-    /// Writes it beside its snapshot in `dir`. What a newer quorate wrote there stays.
+    /// Writes it for its snapshot in `dir`. Fields of newer versions are kept.
     pub fn write(&self, dir: &Path) -> Result<(), WriteError> {
         durable::create_dir(&dir.join(DIR), PRIVATE_DIR)?;
         let path = path(dir, &self.name);
@@ -142,7 +143,7 @@ impl Manifest {
             fields.extend(ours);
         }
         if self.sha256.is_empty() {
-            // It was never read to its end, so that nothing of this is known.
+            // It was never read completely, so these are unknown.
             fields.retain(|name, _| !OF_CONTENT.contains(&name.as_str()));
         }
         fields.retain(|name, value| !(OF_ORIGIN.contains(&name.as_str()) && value == ""));
@@ -152,10 +153,10 @@ impl Manifest {
     }
 }
 
-/// Removes the manifest of a snapshot that is gone.
+/// Removes the manifest of a deleted snapshot.
 pub fn remove(dir: &Path, name: &str) -> Result<(), WriteError> {
     match durable::remove_file(&path(dir, name)) {
-        // One whose name would be too long was never written.
+        // A manifest with a name that is too long was never written.
         Err(error) if error.source.kind() == ErrorKind::InvalidFilename => Ok(()),
         done => done.map(|_| ()),
     }
@@ -201,7 +202,7 @@ mod tests {
         assert_eq!(orphans(dir.path()).unwrap(), ["a-1"]);
         fs::write(dir.path().join("a-1"), "").unwrap();
         assert!(orphans(dir.path()).unwrap().is_empty());
-        // Renamed by hand it is no longer that snapshot's.
+        // A manifest that was renamed by hand no longer belongs to the snapshot.
         fs::rename(path(dir.path(), "a-1"), path(dir.path(), "b-2")).unwrap();
         assert_eq!(Manifest::find(dir.path(), "b-2"), ManifestState::Absent);
         for broken in ["{broken", "", "{}", "[]", "{\"name\": 1}"] {
@@ -210,7 +211,7 @@ mod tests {
         }
         remove(dir.path(), "a-1").unwrap();
         remove(dir.path(), "a-1").unwrap();
-        // bugs F12: what is not known is not there, and not 0.
+        // Unknown values are absent, not 0.
         let found = Manifest { name: "a-1".into(), ..Manifest::default() };
         found.write(dir.path()).unwrap();
         assert_eq!(Manifest::find(dir.path(), "a-1"), ManifestState::Read(Box::new(found.clone())));

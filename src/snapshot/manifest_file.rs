@@ -1,4 +1,4 @@
-//! Writes down beside a snapshot what a verification found, so that `ls` can show it.
+//! Records the result of a verification in the manifest, so that `ls` can show it.
 
 use std::fs;
 use std::path::Path;
@@ -12,16 +12,16 @@ use crate::snapshot::verify::{Verified, VerifyError};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Written {
-    /// Nothing: it says nothing about the snapshot itself (it is gone, it cannot be read, there was no room to unpack it), or it is
-    /// no snapshot of the directory.
+    /// Nothing to record: the error is not about the snapshot itself (it is gone, cannot be read, or there was no space
+    /// to unpack it), or it is not a snapshot of the directory.
     Nothing,
     Result,
-    /// The result, and what is in the file: it is another one than its manifest spoke of.
+    /// The result and the facts about the file, which is another one than the manifest describes.
     Replaced,
 }
 
-/// Writes it into the manifest; one is made where there was none. `before` is what the file was like when it was begun with: of one that
-/// has changed meanwhile nothing is written.
+/// Writes it into the manifest, which is created if it is missing. `before` is the state of the file when the
+/// verification began: if it has changed meanwhile, nothing is recorded.
 pub fn write(path: &Path, before: &fs::Metadata, found: &Result<Verified, VerifyError>) -> Result<Written, WriteError> {
     let (status, finding) = match found {
         Ok(_) => ("good", None),
@@ -61,7 +61,7 @@ pub fn write(path: &Path, before: &fs::Metadata, found: &Result<Verified, Verify
         manifest.hash_kv = inspection.hash_kv;
         manifest.sha256.clone_from(&verified.sha256);
         manifest.compression = verified.packing.word().into();
-        // Which etcd it was taken from, only that etcd knows: the database has the version of the cluster.
+        // Only etcd itself knows its exact version: the database contains the cluster version.
         manifest.etcd_version = String::new();
     }
     manifest.write(dir)?;

@@ -1,7 +1,7 @@
-//! Snapshots: what they are called, what is in them, whether they are whole, and their life on disk.
+//! Snapshots: names, contents, verification, and files on disk and in object storage.
 //!
-//! `inspect` looks into a database, `file` opens a snapshot in any of its packings, `verify` says whether one is good;
-//! `live` reads the database of a running etcd, `usage` tells what takes the space in one.
+//! `save` takes one, `live` pins the database of a running etcd, `file` opens a snapshot in any compression, `inspect`
+//! checks a database, `verify` a whole snapshot, `usage` measures what uses space.
 
 pub mod browse;
 pub mod dir;

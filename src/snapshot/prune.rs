@@ -1,4 +1,4 @@
-//! Which snapshots of a place may be taken away: by name, or by a policy. Holds keep them.
+//! Which snapshots of a store may be deleted, by name or by policy. Held ones are kept.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, UNIX_EPOCH};
@@ -13,17 +13,17 @@ use crate::plan::snapshot_name::NamePrefix;
 use crate::snapshot::list::{Listed, Status};
 use crate::snapshot::manifest::{self, Manifest};
 
-/// Why nothing was taken away, or not everything.
+/// Why nothing, or not everything, was deleted.
 #[derive(Debug, thiserror::Error)]
 pub enum PruneError {
-    #[error("there is no snapshot {0}")]
+    #[error("snapshot {0} does not exist")]
     NotFound(String),
     #[error("{0} is held; nothing was deleted")]
     Held(String),
-    /// Nobody can tell whether somebody holds it.
-    #[error("the manifest of {0} cannot be read, so it may be held; nothing was deleted")]
+    /// It is unknown whether it is held.
+    #[error("cannot read the manifest of {0}, so it may be held; nothing was deleted")]
     Unreadable(String),
-    /// There would be no good one left.
+    /// No good one would be left.
     #[error("{0} is the last good snapshot here; nothing was deleted")]
     LastGood(String),
     /// It could not be removed, looked at or written.
@@ -44,9 +44,9 @@ impl Diagnostic for PruneError {
 
     fn next_step(&self) -> Option<String> {
         Some(match self {
-            Self::NotFound(_) => "quorate etcd-snapshot ls shows what there is; a name has no directories in it".into(),
+            Self::NotFound(_) => "quorate etcd-snapshot ls shows all snapshots; a name contains no directories".into(),
             Self::Held(name) => {
-                format!("if it may go: quorate etcd-snapshot release {}", crate::text::escape_control(name))
+                format!("if it may be deleted: quorate etcd-snapshot release {}", crate::text::escape_control(name))
             }
             Self::Unreadable(_) => "look at it, in .metadata beside the snapshot; --force deletes both".into(),
             Self::LastGood(_) => "take another one first, or say --force".into(),
@@ -55,7 +55,7 @@ impl Diagnostic for PruneError {
     }
 }
 
-/// Whether `found`, which are some of `all`, may be deleted. With `force` also the last good one.
+/// Whether `found`, a subset of `all`, may be deleted. With `force` even the last good one.
 pub fn check_deletable(all: &[Listed], found: &[Listed], force: bool) -> Result<(), PruneError> {
     if let Some(held) = found.iter().find(|listed| is_held(listed)) {
         return Err(PruneError::Held(held.name.clone()));
@@ -84,7 +84,7 @@ pub fn may_be_held(found: &[Listed]) -> Result<(), PruneError> {
     }
 }
 
-/// What can be written down of a snapshot that came without a manifest: whose it is, its name tells.
+/// A minimal manifest for a snapshot without one; its owner follows from its name.
 #[must_use]
 pub fn unknown(listed: &Listed) -> Manifest {
     let created = UNIX_EPOCH + Duration::from_secs(listed.created);
@@ -97,7 +97,7 @@ pub fn unknown(listed: &Listed) -> Manifest {
     }
 }
 
-/// What is known of where a snapshot comes from.
+/// The known origin of a snapshot.
 #[must_use]
 pub fn origin(listed: &Listed) -> Origin<'_> {
     let manifest = listed.manifest.as_ref();
@@ -112,7 +112,7 @@ pub fn origin(listed: &Listed) -> Origin<'_> {
     }
 }
 
-/// The snapshots among `all` that `owner` has taken under this base name.
+/// The snapshots among `all` that `owner` took with this base name.
 fn own<'a>(all: &'a [Listed], base: &NamePrefix, owner: &Owner) -> Vec<&'a Listed> {
     let base = base.to_string();
     let is_own = |listed: &&Listed| {
@@ -122,16 +122,16 @@ fn own<'a>(all: &'a [Listed], base: &NamePrefix, owner: &Owner) -> Vec<&'a Liste
     all.iter().filter(is_own).collect()
 }
 
-/// Snapshots of a base name whose owner has another name now, or that another owner of the name has taken.
+/// Snapshots of a base name taken under an earlier node name, or by another server with the same node name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OtherNodeSnapshots {
-    /// The owner's: how many of which earlier name.
+    /// Of the owner: the number for each earlier name.
     pub earlier: BTreeMap<String, usize>,
-    /// Not the owner's, although they have its name.
+    /// Of other servers with the same node name.
     pub namesakes: usize,
 }
 
-/// Counts those of `all` that are not to be told by their name alone.
+/// Counts those of `all` whose name alone would be misleading.
 #[must_use]
 pub fn renamed(all: &[Listed], base: &NamePrefix, owner: &Owner) -> OtherNodeSnapshots {
     let base = base.to_string();
@@ -148,7 +148,7 @@ pub fn renamed(all: &[Listed], base: &NamePrefix, owner: &Owner) -> OtherNodeSna
     found
 }
 
-/// Decides about the owner's snapshots of a base name among `all`, the newest first. Changes nothing.
+/// Applies the policy to the owner's snapshots of a base name among `all`, the newest first. Changes nothing.
 #[must_use]
 pub fn plan(
     all: &[Listed],
@@ -186,14 +186,14 @@ fn candidate(listed: &Listed) -> RetentionCandidate {
 fn suspicion(status: Status) -> Option<&'static str> {
     match status {
         Status::Good | Status::Unverified => None,
-        Status::Corrupt => Some("it is corrupt and does not count; delete it, or replace it by a good copy"),
-        Status::Changed => Some("it was changed since it was verified and does not count; verify it"),
-        Status::Partial => Some("it is partial (an unfinished copy) and does not count; delete it, or copy it again"),
-        Status::Unreadable => Some("its manifest cannot be read, so it may be held; see .metadata beside it"),
+        Status::Corrupt => Some("it is corrupt and ignored; delete it, or replace it with a good copy"),
+        Status::Changed => Some("it was changed since it was verified and is ignored; verify it"),
+        Status::Partial => Some("it is partial (an unfinished copy) and ignored; delete it, or copy it again"),
+        Status::Unreadable => Some("its manifest cannot be read, so it may be held; see .metadata next to it"),
     }
 }
 
-/// Those that [`plan`] wants gone.
+/// Those that [`plan`] drops.
 #[must_use]
 pub fn dropped(decided: &[(Listed, RetentionDecision)]) -> Vec<String> {
     let dropped = decided.iter().filter(|(_, verdict)| matches!(verdict, RetentionDecision::Drop(_)));

@@ -1,7 +1,9 @@
-//! Verifies a snapshot that can be read only once and in order, as one that comes from object storage: its SHA-256 as it is stored, the
-//! archive that it may be in, and the SHA-256 that etcd wrote at its end. The pages of the database are not walked: what etcd wrote is whole
-//! then, and whether it was good when it was written, the verification after the save has said.
-//! The archive is read by hand: the `zip` crate reads sizes that follow the data, as Go writes them, only where it can seek.
+//! Verifies a snapshot that can be read only once and in order, such as one from object storage: the SHA-256 as stored,
+//! the archive, and the trailing SHA-256 of etcd.
+//!
+//! The pages of the database are not walked: the file is intact then, and its structure was verified after the save.
+//! The archive is read by hand: the `zip` crate reads sizes that follow the data, as Go writes them, only where it can
+//! seek.
 
 use std::io::{self, BufRead, BufReader, ErrorKind, Read};
 
@@ -14,28 +16,28 @@ use crate::compression::Compression;
 use crate::snapshot::file::SHA256;
 use crate::text::format_bytes;
 
-/// A zip archive's parts begin so (APPNOTE.TXT 4.3.7, 4.3.9, 4.3.12).
+/// The signatures of a zip archive's parts (APPNOTE.TXT 4.3.7, 4.3.9, 4.3.12).
 const LOCAL: [u8; 4] = *b"PK\x03\x04";
 const DESCRIPTOR: [u8; 4] = *b"PK\x07\x08";
-/// Flags of an entry: encrypted, and sizes come after the data.
+/// Flags of an entry: encrypted, and sizes after the data.
 const ENCRYPTED: u16 = 1;
 const SIZES_FOLLOW: u16 = 1 << 3;
 
-/// A snapshot as it went by.
+/// The facts about a streamed snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Streamed {
-    /// Bytes as it is stored.
+    /// Size as stored, in bytes.
     pub stored_size: u64,
-    /// Of the file as it is stored, hexadecimal.
+    /// SHA-256 of the file as stored, hexadecimal.
     pub sha256: String,
     pub packing: Compression,
-    /// Bytes of the database, without the hash at its end.
+    /// Size of the database without the trailing hash, in bytes.
     pub database_size: u64,
 }
 
 #[derive(Debug, thiserror::Error)]
 pub enum StreamError {
-    #[error("it cannot be read to its end")]
+    #[error("reading it failed")]
     Read(#[source] io::Error),
     /// It is not what was saved.
     #[error("{0}")]
@@ -46,7 +48,7 @@ fn corrupt(what: impl Into<String>) -> StreamError {
     StreamError::Corrupt(what.into())
 }
 
-/// Hashes what is read through it, and remembers an error of what is below: to those above it looks like damage.
+/// Hashes what is read through it, and keeps an I/O error of the source, which would look like damage to the decoders.
 struct LimitedReader<R> {
     from: R,
     hash: Context,
@@ -102,13 +104,13 @@ fn check(stored: &mut impl BufRead) -> Result<(Compression, u64), StreamError> {
     Ok((compression, database_size))
 }
 
-/// Checks the hash at the end of a database. Gives its size, and the CRC-32 of all of it.
+/// Checks the trailing hash of a database. Returns its size, and the CRC-32 of the whole.
 fn database(mut from: impl Read) -> Result<(u64, u32), StreamError> {
     const END: usize = 32;
     let mut hash = Context::new(&digest::SHA256);
     let mut crc = Crc32::new();
     let mut buffer = vec![0; 1 << 18];
-    // The last bytes are held back: they may be the hash.
+    // The last bytes are held back, since they may be the hash.
     let (mut held, mut total) = (0, 0u64);
     let mut begun = Vec::with_capacity(HEADER + META);
     loop {
@@ -129,20 +131,20 @@ fn database(mut from: impl Read) -> Result<(u64, u32), StreamError> {
     }
     let needed = Meta::read(&begun, 0).ok().and_then(|head| head.length());
     if let Some(needed) = needed.filter(|needed| *needed > total) {
-        return Err(corrupt(format!("it is truncated: it has {} of {}", format_bytes(total), format_bytes(needed))));
+        return Err(corrupt(format!("truncated: it has {} of {}", format_bytes(total), format_bytes(needed))));
     }
     if total % 512 != SHA256 || held != END {
         return Err(corrupt(format!(
-            "what is in it has {total} bytes and no SHA-256 at its end, so nobody can tell whether it is what etcd wrote"
+            "the database in it has {total} bytes and no trailing SHA-256, so it cannot be verified"
         )));
     }
     if hash.finish().as_ref() != &buffer[..END] {
-        return Err(corrupt("the SHA-256 at its end is not that of the database"));
+        return Err(corrupt("the trailing SHA-256 does not match the database"));
     }
     Ok((total - SHA256, crc.value()))
 }
 
-/// The one entry that is a database; an RKE1 `*.rkestate` is passed over.
+/// The entry that is the database; RKE1's `*.rkestate` is skipped.
 fn zip(stored: &mut impl BufRead) -> Result<u64, StreamError> {
     let mut found = None;
     while let Some(entry) = Entry::read(stored)? {
@@ -150,7 +152,7 @@ fn zip(stored: &mut impl BufRead) -> Result<u64, StreamError> {
         let crc = if is_state {
             entry.content(stored, passed_over)?
         } else if found.is_some() {
-            return Err(corrupt("the archive holds several files, and it is not told which is the database"));
+            return Err(corrupt("the archive contains several files, and it is unknown which is the database"));
         } else {
             let (size, crc) = entry.content(stored, |content| database(content))?;
             found = Some(size);
@@ -158,15 +160,15 @@ fn zip(stored: &mut impl BufRead) -> Result<u64, StreamError> {
         };
         entry.end(stored, crc)?;
     }
-    found.ok_or_else(|| corrupt("the archive holds no database"))
+    found.ok_or_else(|| corrupt("the archive contains no database"))
 }
 
-/// Reads to the end of what is not wanted, for its CRC-32.
+/// Reads a skipped entry to its end, for its CRC-32.
 fn passed_over(content: &mut dyn Read) -> Result<u32, StreamError> {
     let mut crc = Crc32::new();
     let mut buffer = vec![0; 1 << 16];
     loop {
-        match content.read(&mut buffer).map_err(|error| corrupt(format!("the archive: {error}")))? {
+        match content.read(&mut buffer).map_err(|error| corrupt(format!("cannot read the archive: {error}")))? {
             0 => return Ok(crc.value()),
             count => crc.update(&buffer[..count]),
         }
@@ -182,10 +184,10 @@ struct Entry {
 }
 
 impl Entry {
-    /// The next local header; nothing where the directory of the archive begins.
+    /// The next local header; `None` where the archive directory begins.
     fn read(stored: &mut impl BufRead) -> Result<Option<Self>, StreamError> {
         let mut header = [0; 30];
-        let cut_off = |error: io::Error| corrupt(format!("the archive breaks off: {error}"));
+        let cut_off = |error: io::Error| corrupt(format!("the archive is cut off: {error}"));
         stored.read_exact(&mut header[..4]).map_err(cut_off)?;
         if header[..4] != LOCAL {
             return Ok(None);
@@ -218,16 +220,16 @@ impl Entry {
         match self.method {
             8 => read(&mut DeflateDecoder::new(stored)),
             0 if self.flags & SIZES_FOLLOW == 0 => read(&mut stored.take(self.size)),
-            0 => Err(corrupt("the archive does not say where what is stored in it ends")),
-            other => Err(corrupt(format!("the archive is packed by method {other}, which is not known here"))),
+            0 => Err(corrupt("the archive does not contain the size of a stored entry")),
+            other => Err(corrupt(format!("the archive uses the unsupported compression method {other}"))),
         }
     }
 
-    /// Passes over what follows the data, and compares the CRC-32.
+    /// Skips the data descriptor, and compares the CRC-32.
     fn end(&self, stored: &mut impl BufRead, crc: u32) -> Result<(), StreamError> {
         let mut expected = self.crc;
         if self.flags & SIZES_FOLLOW != 0 {
-            let cut_off = |error: io::Error| corrupt(format!("the archive breaks off: {error}"));
+            let cut_off = |error: io::Error| corrupt(format!("the archive is cut off: {error}"));
             let mut word = [0; 4];
             stored.read_exact(&mut word).map_err(cut_off)?;
             if word == DESCRIPTOR {
@@ -245,11 +247,11 @@ impl Entry {
         if expected == crc {
             return Ok(());
         }
-        Err(corrupt("the CRC-32 of the archive is not that of what is in it"))
+        Err(corrupt("the CRC-32 in the archive does not match its content"))
     }
 }
 
-/// The packed size, which is in the extra field of a large archive (APPNOTE.TXT 4.5.3).
+/// The compressed size, which is in the extra field of a large archive (APPNOTE.TXT 4.5.3).
 fn large_size(mut extra: &[u8], packed: u32, unpacked: u32) -> u64 {
     if packed != u32::MAX {
         return u64::from(packed);
@@ -273,7 +275,7 @@ mod tests {
     use super::*;
     use std::io::Write as _;
 
-    /// As etcd writes it: pages, and their SHA-256.
+    /// The format of etcd: pages, and their SHA-256.
     fn snapshot(pages: usize) -> Vec<u8> {
         let mut bytes: Vec<u8> = (0..pages * 4096).map(|at| (at / 7 % 251).to_le_bytes()[0]).collect();
         let hash = digest::digest(&digest::SHA256, &bytes);
@@ -302,7 +304,7 @@ mod tests {
             let sha256 = hex::encode(digest::digest(&digest::SHA256, &stored).as_ref());
             let expected = Streamed { stored_size: stored.len() as u64, sha256, packing, database_size: 409_600 };
             assert_eq!(found, expected);
-            // Cut off anywhere, or changed anywhere that matters, it is not good.
+            // Cut off or changed anywhere, it is not good.
             for at in [stored.len() / 3, stored.len() / 2, stored.len() * 2 / 3] {
                 assert!(verify(&stored[..at]).is_err(), "{packing:?} cut off at {at}");
                 let mut changed = stored.clone();
@@ -310,12 +312,12 @@ mod tests {
                 assert!(verify(&changed[..]).is_err(), "{packing:?} changed at {at}");
             }
         }
-        assert!(matches!(verify(&raw[..raw.len() - 32]), Err(StreamError::Corrupt(why)) if why.contains("no SHA-256")));
+        assert!(matches!(verify(&raw[..raw.len() - 32]), Err(StreamError::Corrupt(why)) if why.contains("no trailing SHA-256")));
         assert!(verify(&b""[..]).is_err());
     }
 
     #[test]
-    fn what_breaks_off_on_the_way_is_no_damage() {
+    fn an_interrupted_download_is_not_damage() {
         struct Breaks(u64);
         impl Read for Breaks {
             fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {

@@ -1,7 +1,7 @@
-//! What takes the space in a database: keys and their history, by prefix.
+//! What uses the space in a database: keys and their history, by prefix.
 //!
-//! Two walks: the first finds the newest record of each key, the second counts. Memory is bounded, as that of `inspect`: where there
-//! are more keys than fit, each share of them is counted for itself.
+//! Two walks: the first finds the newest record of each key, the second counts. Memory is bounded as in `inspect`: if
+//! there are more keys than fit, they are counted in shares.
 
 use std::collections::HashMap;
 
@@ -13,17 +13,17 @@ use crate::boltdb::walk::{CONTINUE, Flow, Visitor};
 use crate::snapshot::inspect::marks::Marks;
 use crate::snapshot::inspect::newest::{Keys, Limits, Newest, Share as OfKeys, Superseded};
 
-/// Prefixes that are counted at a time; of more, the smallest are counted together.
+/// Maximum number of prefixes; the smallest of more are counted together.
 const MAX_PREFIXES: usize = 8192;
-/// A prefix is not longer than this, in bytes.
+/// Maximum length of a prefix in bytes.
 const MAX_PREFIX_BYTES: usize = 64;
 
-/// What keys with a common prefix take.
+/// The space used by keys with a common prefix.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Share {
     pub keys: u64,
     pub key_bytes: u64,
-    /// Records: keys, their older values, and deletions.
+    /// Number of records: keys, their older values, and deletions.
     pub records: u64,
     pub bytes: u64,
 }
@@ -44,11 +44,11 @@ pub struct Usage {
     pub compact_revision: Option<i64>,
     pub total: Share,
     pub prefixes: Vec<(Vec<u8>, Share)>,
-    /// Prefixes that were too many and too small to be counted each.
+    /// The sum of the prefixes beyond the maximum.
     pub others: Share,
 }
 
-/// Looks at a database of `length` bytes.
+/// Measures a database of `length` bytes.
 pub fn measure<I: ReadAt + ?Sized>(image: &I, length: u64) -> Result<Usage, ReadError> {
     measure_within(image, length, Limits::USUAL)
 }
@@ -90,12 +90,12 @@ fn measure_within<I: ReadAt + ?Sized>(image: &I, length: u64, limits: Limits) ->
     Ok(usage)
 }
 
-/// The revision of the last compaction that was finished: a few pages are read.
+/// The revision of the last finished compaction; reads only a few pages.
 pub fn last_compaction<I: ReadAt + ?Sized>(image: &I, length: u64) -> Result<Option<i64>, ReadError> {
     Ok(Marks::read(&Database::open(image, length, Length::AtLeast)?)?.finished())
 }
 
-/// Bytes of the pages that hold something. etcd's own number may be that of the transaction before the last one.
+/// Bytes of the pages in use. etcd's own figure may lag one transaction behind.
 pub fn in_use<I: ReadAt + ?Sized>(image: &I, length: u64) -> Result<u64, ReadError> {
     let database = Database::open(image, length, Length::AtLeast)?;
     Ok(database.reachable_pages()?.count() * u64::from(database.meta().page_size))
@@ -121,7 +121,7 @@ impl Visitor for Finder<'_> {
 
     fn pair(&mut self, key: &[u8], value: &[u8], offset: u64) -> Result<Flow, Corruption> {
         let record = read(key, value, offset)?;
-        // Up to there a compaction has left only one record of each key.
+        // Up to this revision a compaction has left only one record of each key.
         if !self.marks.is_settled(record.revision.main) {
             self.newest.add(self.keys.hash(record.key), self.place, true, &mut self.superseded);
         }

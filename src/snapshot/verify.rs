@@ -1,6 +1,5 @@
-//! Is a snapshot good? The hash at its end, the structure of the database, and all that `inspect` looks at.
-//!
-//! The hash is computed in one thread while another walks the pages: what takes longest sets the pace.
+//! Verifies a snapshot: its trailing hash, the structure of the database, and everything that `inspect` checks. One
+//! thread computes the hash while another walks the pages.
 
 use std::fs::File;
 use std::io;
@@ -29,11 +28,11 @@ pub enum VerifyError {
         path: PathBuf,
         /// The first thing that is wrong.
         finding: Corruption,
-        /// What the hash at its end says.
+        /// The result of the trailing hash.
         hash_is_right: Option<bool>,
     },
-    /// A plain copy of `member/snap/db`.
-    #[error("{} has no SHA-256 at its end, so nobody can tell whether it is what etcd wrote", .0.display())]
+    /// A raw copy of `member/snap/db`.
+    #[error("{} has no trailing SHA-256, so it cannot be verified completely", .0.display())]
     NoHash(PathBuf),
     #[error("the verification was cancelled")]
     Cancelled,
@@ -43,7 +42,7 @@ pub enum VerifyError {
 }
 
 impl VerifyError {
-    /// What reading the database at `path` found; `hash_is_right` is what its hash says.
+    /// Converts an error of reading the database at `path`; `hash_is_right` is the result of its hash.
     pub(crate) fn of(error: ReadError, path: &Path, hash_is_right: Option<bool>) -> Self {
         let path = path.to_path_buf();
         match error {
@@ -56,8 +55,8 @@ impl VerifyError {
 
 fn hash_note(hash_is_right: Option<bool>) -> &'static str {
     match hash_is_right {
-        Some(true) => " (although the SHA-256 at its end is right: it was damaged before it was saved)",
-        Some(false) => " (and the SHA-256 at its end is not that of the database)",
+        Some(true) => " (although its SHA-256 is correct: it was damaged before it was saved)",
+        Some(false) => " (and its SHA-256 does not match the database)",
         None => "",
     }
 }
@@ -78,7 +77,7 @@ impl Diagnostic for VerifyError {
             Self::Open(error) => error.next_step(),
             Self::Corrupt { path, .. } => Some(file::other_snapshot_hint(path)),
             Self::NoHash(_) => {
-                Some("if it is a plain copy of member/snap/db: --skip-hash-check checks all the rest".into())
+                Some("if it is a raw copy of member/snap/db: --skip-hash-check checks everything else".into())
             }
             Self::Read { .. } => Some("see dmesg for what the disk says".into()),
             Self::Cancelled => Some("start it again".into()),
@@ -86,23 +85,23 @@ impl Diagnostic for VerifyError {
     }
 }
 
-/// A snapshot that was found good.
+/// A verified snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verified {
     pub path: PathBuf,
-    /// Bytes as it is stored.
+    /// Size as stored, in bytes.
     pub stored_size: u64,
     pub packing: Compression,
     pub database_size: u64,
-    /// SHA-256 of the file as it is stored, hexadecimal.
+    /// SHA-256 of the file as stored, hexadecimal.
     pub sha256: String,
     pub inspection: Inspection,
 }
 
-/// What is asked of a snapshot.
+/// The requirements for a snapshot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct VerifyOptions {
-    /// It may be a plain copy of `member/snap/db`, without a hash.
+    /// Accept a raw copy of `member/snap/db`, without a hash.
     pub skip_hash: bool,
 }
 
@@ -123,7 +122,7 @@ pub fn verify(
         let length = if snapshot.trailer.is_some() { Length::Exact } else { Length::AtLeast };
         let size = snapshot.database_size;
         let inspected = inspect::inspect(&snapshot.database, size, length, &mut |done, all| {
-            // The hash goes on beside it; the slower of the two is what is waited for.
+            // The hash is computed in parallel.
             let walked = size.saturating_mul(done) / all.max(1);
             let flow = progress(walked.min(hashed.load(Ordering::Relaxed)), size);
             is_cancelled.fetch_or(flow.is_break(), Ordering::Relaxed);
@@ -139,7 +138,7 @@ pub fn verify(
     let hash_is_right = snapshot.trailer.map(|trailer| hashes.database.as_ref() == trailer);
     let inspection = inspected.map_err(|error| VerifyError::of(error, path, hash_is_right))?;
     if hash_is_right == Some(false) {
-        let finding = Corruption::new(snapshot.database_size, "the SHA-256 at its end is not that of the database");
+        let finding = Corruption::new(snapshot.database_size, "the trailing SHA-256 does not match the database");
         return Err(VerifyError::Corrupt { path: path.to_path_buf(), finding, hash_is_right: None });
     }
     Ok(Verified {

@@ -1,7 +1,7 @@
-//! What a zip archive says at its end of how many entries it has.
+//! The number of entries of a zip archive, from its end record.
 //!
-//! A reader that keeps entries by their names shows one of two with the same name, and another reader the other one. So their number is
-//! read for itself (APPNOTE.TXT 4.3.16; of archives with more than 65,534 entries 4.3.14 and 4.3.15).
+//! Of two entries with the same name, one reader shows the first and another reader the second. So their number is read
+//! separately (APPNOTE.TXT 4.3.16; of archives with more than 65,534 entries 4.3.14 and 4.3.15).
 
 use std::fs::File;
 use std::io;
@@ -10,10 +10,10 @@ use std::os::unix::fs::FileExt as _;
 /// The end of an archive without its comment, and the longest comment.
 const END: usize = 22;
 const MAX_COMMENT_BYTES: u64 = 65535;
-/// What lies before the end of a large archive and says where its own end is.
+/// The locator of the end record of a large archive.
 const LOCATOR: usize = 20;
 
-/// How many entries there are; `None` if nothing says so.
+/// The number of entries; `None` if it is missing.
 pub fn count(file: &File) -> io::Result<Option<u64>> {
     let size = file.metadata()?.len();
     let from = size.saturating_sub(END as u64 + MAX_COMMENT_BYTES);

@@ -1,4 +1,4 @@
-//! `quorate etcd-snapshot get`, `history` and `diff`, and `ls FILE`: what is inside a snapshot, without restoring it.
+//! `quorate etcd-snapshot get`, `history` and `diff`, and `ls FILE`: browse a snapshot without restoring it.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use crate::snapshot::file::{self, SnapshotFile};
 use crate::snapshot::verify::VerifyError;
 use crate::text::{escape_control, format_bytes};
 
-/// The snapshot is read as it is; nothing is restored.
+/// Reads the snapshot without restoring it.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -26,7 +26,7 @@ pub(super) struct KeyArgs {
     snapshot: String,
     /// The key
     key: String,
-    /// Show the key as it was at this revision, if the snapshot still has it
+    /// Show the key at this revision, if the snapshot still has it
     #[arg(long, value_name = "REVISION")]
     rev: Option<i64>,
     /// Output format
@@ -44,7 +44,7 @@ pub(super) struct DiffArgs {
     /// The older one: its name, `latest`, a base name, a path (anything with a /), or `s3://BUCKET/KEY`
     #[arg(value_name = "A")]
     first: String,
-    /// The newer one, in the same ways
+    /// The newer one, in the same forms
     #[arg(value_name = "B")]
     second: String,
     /// Only keys with this prefix
@@ -70,11 +70,11 @@ impl Diagnostic for KeyNotFound {
     }
 
     fn next_step(&self) -> Option<String> {
-        Some("quorate etcd-snapshot ls NAME-OR-PATH [PREFIX] shows its keys, and history what became of one".into())
+        Some("quorate etcd-snapshot ls NAME-OR-PATH [PREFIX] shows its keys, and history the changes of one".into())
     }
 }
 
-/// What programs read of a key. Keys and values that are no text are hexadecimal.
+/// A key in JSON output. Keys and values that are not valid UTF-8 are hexadecimal.
 #[derive(Serialize)]
 struct Item {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -117,12 +117,12 @@ impl Item {
     }
 }
 
-/// For a terminal: nothing in it may move the cursor.
+/// For a terminal: control characters are escaped.
 fn shown(bytes: &[u8]) -> String {
     escape_control(&String::from_utf8_lossy(bytes))
 }
 
-/// What is open, and what keeps it there.
+/// The open snapshot, and the guard of a download.
 fn open(place: &SnapshotContext, named: &str) -> Result<(SnapshotFile, DownloadedSnapshot), AppError> {
     let got = place.get(named, None)?;
     Ok((file::open(&got.path)?, got))
@@ -137,7 +137,7 @@ fn failed(path: &Path) -> impl Fn(BrowseError) -> AppError + '_ {
     }
 }
 
-/// The snapshot does not know a revision.
+/// The snapshot does not contain the revision.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {why}", path.display())]
 struct RevisionUnavailable {
@@ -155,8 +155,8 @@ impl Diagnostic for RevisionUnavailable {
 
     fn next_step(&self) -> Option<String> {
         Some(match &self.why {
-            BrowseError::Future { newest, .. } => format!("leave out --rev, or give one up to {newest}"),
-            BrowseError::Compacted { compacted, .. } => format!("leave out --rev, or give one from {compacted} on"),
+            BrowseError::Future { newest, .. } => format!("omit --rev, or use one up to {newest}"),
+            BrowseError::Compacted { compacted, .. } => format!("omit --rev, or use one from {compacted} on"),
             BrowseError::Read(_) => return None,
         })
     }
@@ -168,7 +168,7 @@ pub(super) fn get(place: &SnapshotContext, args: &KeyArgs) -> Result<Exit, AppEr
     let missing = || KeyNotFound { snapshot: got.shown.clone(), key: escape_control(&args.key), revision: args.rev };
     let value = found.ok_or_else(missing)?;
     if !output::structured(&Item::of(args.key.as_bytes(), &value), args.output)? {
-        // As it is: it may be on its way into a file, or back into an etcd.
+        // Unchanged: it may go into a file, or back into an etcd.
         output::write_stdout(&[value.content.value().unwrap_or_default(), b"\n"].concat())?;
     }
     Ok(Exit::Done)

@@ -1,4 +1,4 @@
-//! Where the snapshots of this node are, whose they are, and which places a verb is about.
+//! The snapshot directory of this node, the owner of snapshots, and the stores that a subcommand works on.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -26,15 +26,15 @@ use crate::snapshot::store::locate::{Located, Notice, SnapshotLocator};
 use crate::snapshot::store::s3::Bucket;
 use crate::snapshot::store::s3::store::Remote;
 
-/// How long the launcher may take to say where its snapshots are.
+/// The timeout of the status request.
 pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The option for the access key.
 const ACCESS_KEY: &str = "etcd-s3-access-key";
-/// What a directory for a download is called, among temporary files.
+/// The label of a temporary directory for a download.
 const DOWNLOAD: &str = "quorate-download";
 
-/// A directory that is to have snapshots does not exist.
+/// The snapshot or data directory does not exist.
 #[derive(Debug, thiserror::Error)]
 #[error("the {what} {} does not exist", path.display())]
 struct NoDirectory {
@@ -48,11 +48,11 @@ impl Diagnostic for NoDirectory {
     }
 
     fn next_step(&self) -> Option<String> {
-        Some("name the right one with --data-dir or --dir; --s3 is for the snapshots in object storage alone".into())
+        Some("use --data-dir or --dir; --s3 works on object storage only".into())
     }
 }
 
-/// Which places; without either, this node and, if snapshots are uploaded, object storage.
+/// The stores; without either flag, this node and, if uploads are enabled, object storage.
 #[derive(Clone, Copy, Debug, Default, clap::Args)]
 pub(super) struct StoreSelection {
     /// Only snapshots on this node; with --s3, both
@@ -60,36 +60,36 @@ pub(super) struct StoreSelection {
     local: bool,
 }
 
-/// Where the snapshots of this node are, and whose they are.
+/// The snapshots of this node, and their owner.
 pub(super) struct SnapshotContext {
     pub(super) dir: PathBuf,
     /// Whose they are.
     pub(super) owner: Owner,
     pub(super) s3: S3Config,
     pub(super) data: DataDir,
-    /// What the command line says of `etcd-s3`.
+    /// `etcd-s3` on the command line.
     said: Option<bool>,
-    /// What else of object storage the command line says.
+    /// The other options of object storage on the command line.
     said_of_s3: BTreeMap<String, String>,
-    /// The etcd that the running server runs, if it is a file.
+    /// The etcd binary of the running server, if it is a file.
     pub(super) etcd: Option<PathBuf>,
     /// The access key comes from the environment of this command.
     has_key_of_environment: bool,
-    /// Who has credentials, if a server runs that may find them where we cannot look.
-    lender: Option<ServerCredentials>,
+    /// The credentials of the running server, if there is one.
+    provider: Option<ServerCredentials>,
 }
 
-/// A snapshot that is a file here, for as long as this is kept.
+/// A snapshot as a local file, while this exists.
 pub(super) struct DownloadedSnapshot {
     pub(super) path: PathBuf,
-    /// What was named, for people.
+    /// The given name, for messages.
     pub(super) shown: String,
-    /// What the bucket says of it, if it is from there.
+    /// Its entry in the bucket, if it is from there.
     pub(super) manifest: Option<Manifest>,
     _dir: Option<NewDir>,
 }
 
-/// There is nothing to connect to.
+/// No bucket is configured.
 #[derive(Debug, thiserror::Error)]
 #[error("no bucket is configured")]
 struct NoBucket;
@@ -100,12 +100,12 @@ impl Diagnostic for NoBucket {
     }
 
     fn next_step(&self) -> Option<String> {
-        Some("set etcd-s3-bucket, or say --s3-bucket".into())
+        Some("set etcd-s3-bucket, or use --s3-bucket".into())
     }
 }
 
-/// What the command line itself says of object storage, by option name. With `--s3`, keys in our environment count as said, as those of
-/// RKE2's command do.
+/// The options of object storage on the command line, by name. With `--s3`, keys in the environment have the same
+/// precedence, as in RKE2.
 pub(super) fn cli_overrides(given: &RawOptions) -> BTreeMap<String, String> {
     const KEYS: [(&str, &str); 3] = [
         (ACCESS_KEY, "AWS_ACCESS_KEY_ID"),
@@ -127,27 +127,28 @@ pub(super) fn cli_overrides(given: &RawOptions) -> BTreeMap<String, String> {
     said
 }
 
-/// What the running server knows of object storage, with what is said now.
+/// The options of the running server, merged with the command line.
 async fn server_settings(data: &DataDir, said: &BTreeMap<String, String>) -> Option<BTreeMap<String, String>> {
     let body = serde_json::to_vec(said).unwrap_or_default();
-    let mut told = None;
-    let asked = client::post(data, "/v1/s3", body, REQUEST_TIMEOUT, |line| told = serde_json::from_slice(line).ok());
+    let mut response = None;
+    let asked =
+        client::post(data, "/v1/s3", body, REQUEST_TIMEOUT, |line| response = serde_json::from_slice(line).ok());
     asked.await.ok()?;
-    told
+    response
 }
 
 impl SnapshotContext {
-    /// As the running server has them: its command line and environment may say something else than ours. Without one, as configured. What
-    /// our own command line says counts more than either.
+    /// The settings of the running server, whose command line and environment may differ from ours; without one, the
+    /// configuration. Our command line has precedence over both.
     pub(super) fn of(config: &Config, given: &RawOptions, dir: Option<PathBuf>) -> Result<Self, AppError> {
         let data = DataDir::new(&config.data_dir);
         let said = cli_overrides(given);
-        let mut lender = None;
+        let mut provider = None;
         let running = match block_on(server_status::fetch(&data, REQUEST_TIMEOUT))? {
             Err(error) if !matches!(error, ControlError::NotRunning(_)) => {
                 let why = AppError::from(error).to_report();
                 output::print_stderr(&format!(
-                    "quorate: warning: {}; what follows is by the configuration\n",
+                    "quorate: warning: {}; falling back to the local configuration\n",
                     why.message
                 ));
                 None
@@ -159,7 +160,7 @@ impl SnapshotContext {
             Some(status) => {
                 let s3 = match block_on(server_settings(&data, &said))? {
                     Some(theirs) => {
-                        lender = Some(ServerCredentials::new(&data, &said));
+                        provider = Some(ServerCredentials::new(&data, &said));
                         S3Config::default().with(&theirs)?
                     }
                     None => config.snapshot.s3.clone(),
@@ -182,7 +183,7 @@ impl SnapshotContext {
             said_of_s3: said,
             has_key_of_environment,
             etcd,
-            lender,
+            provider,
         })
     }
 
@@ -191,19 +192,19 @@ impl SnapshotContext {
         self.has_key_of_environment
     }
 
-    /// True if the command line says so much of an option of object storage.
+    /// True if the command line sets this option of object storage.
     pub(super) fn is_overridden(&self, option: &str) -> bool {
         self.said_of_s3.contains_key(option)
     }
 
-    /// Where one that is named may be.
+    /// Where to search for a named snapshot.
     pub(super) fn places(&self, which: StoreSelection) -> SnapshotLocator {
         let mut s3 = self.s3.clone();
         s3.is_asked = self.said == Some(true) && !which.local;
         s3.is_on &= !which.local || self.said == Some(true);
-        let tell: fn(Notice<'_>) = |notice| match notice {
+        let notify: fn(Notice<'_>) = |notice| match notice {
             Notice::Unseen(failure) => output::print_stderr(&format!(
-                "quorate: warning: object storage was not looked into, and the snapshot on this node is taken\n{}\n",
+                "quorate: warning: cannot search object storage; using the snapshot on this node\n{}\n",
                 failure
                     .to_report()
                     .because
@@ -217,21 +218,21 @@ impl SnapshotContext {
         SnapshotLocator {
             dirs: vec![self.dir.clone()],
             s3,
-            lender: self.credentials_provider(),
+            provider: self.credentials_provider(),
             owner: self.owner.clone(),
             data: self.data.clone(),
-            tell,
+            notify,
         }
     }
 
-    /// What an `s3://` URL names; nothing for anything else.
+    /// The object of an `s3://` URL; `None` for other names.
     pub(super) async fn at(&self, named: &str) -> Result<Option<(Remote, String)>, AppError> {
         let found = self.places(StoreSelection::default()).at(named).await?;
         Ok(found.map(|(bucket, name)| (Remote::new(bucket, &self.data), name.to_owned())))
     }
 
-    /// A snapshot, by name, path or `s3://` URL, as a file: one in object storage is downloaded into a directory that is gone afterwards.
-    /// It lies beside `near`, or among temporary files.
+    /// A snapshot, by name, path or `s3://` URL, as a file: one in object storage is downloaded into a temporary
+    /// directory next to `near`, or in the system's directory for temporary files.
     pub(super) fn get(&self, named: &str, near: Option<&Path>) -> Result<DownloadedSnapshot, AppError> {
         let places = self.places(StoreSelection::default());
         block_on(async {
@@ -267,10 +268,7 @@ impl SnapshotContext {
         })?
     }
 
-    /// This node, if it is meant.
-    ///
-    /// # Errors
-    /// If it is meant, and the directory is not there.
+    /// The local store, if selected. # Errors If it is selected, but the directory does not exist.
     pub(super) fn local(&self, which: StoreSelection) -> Result<Option<Directory>, AppError> {
         if !self.is_local(which) {
             return Ok(None);
@@ -278,7 +276,7 @@ impl SnapshotContext {
         let is_missing =
             |path: &Path| std::fs::metadata(path).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound);
         let root = self.data.root();
-        // The usual one is made with the first snapshot, or the first start.
+        // The default directory is created with the first snapshot, or at the first start.
         let is_made_later = self.dir == self.data.snapshots();
         if is_made_later && is_missing(root) {
             return Err(NoDirectory { what: "data directory", path: root.to_path_buf() }.into());
@@ -289,17 +287,17 @@ impl SnapshotContext {
         Ok(Some(Directory(self.dir.clone())))
     }
 
-    /// True if this node is meant.
+    /// True if this node is selected.
     pub(super) fn is_local(&self, which: StoreSelection) -> bool {
         which.local || self.said != Some(true)
     }
 
-    /// Object storage, if it is meant.
+    /// Object storage, if selected.
     pub(super) async fn remote(&self, which: StoreSelection) -> Result<Option<Remote>, AppError> {
         if self.is_remote(which) { self.bucket().await.map(Some) } else { Ok(None) }
     }
 
-    /// The settings of object storage, if it is meant, are complete.
+    /// Checks that the settings of object storage are complete, if it is selected.
     pub(super) fn check_remote(&self, which: StoreSelection) -> Result<(), AppError> {
         if self.is_remote(which) { self.target().map(drop) } else { Ok(()) }
     }
@@ -309,12 +307,12 @@ impl SnapshotContext {
     }
 
     fn credentials_provider(&self) -> Option<SharedCredentialsProvider> {
-        self.lender.clone().map(SharedCredentialsProvider::new)
+        self.provider.clone().map(SharedCredentialsProvider::new)
     }
 
-    /// True if a server runs, whose settings and credentials these are.
+    /// True if these are the settings and credentials of a running server.
     pub(super) fn is_of_server(&self) -> bool {
-        self.lender.is_some()
+        self.provider.is_some()
     }
 
     async fn bucket(&self) -> Result<Remote, AppError> {
@@ -322,7 +320,7 @@ impl SnapshotContext {
         Ok(Remote::new(bucket, &self.data))
     }
 
-    /// The bucket, whether it is meant or not; nobody is asked for credentials yet.
+    /// The bucket, even if not selected; credentials are not looked up yet.
     pub(super) async fn bucket_to_check(&self) -> Result<Bucket, AppError> {
         Ok(Bucket::prepare(self.target()?, self.credentials_provider()).await?)
     }

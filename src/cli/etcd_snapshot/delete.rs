@@ -42,7 +42,7 @@ pub(super) struct Names {
     which: StoreSelection,
 }
 
-/// What is to be done, for messages.
+/// The action, for messages.
 #[derive(Clone, Copy, Debug)]
 enum DeleteAction {
     Delete,
@@ -51,7 +51,7 @@ enum DeleteAction {
 }
 
 impl DeleteAction {
-    /// What was not done to any of them.
+    /// The participle, for "nothing was …".
     fn undone(self) -> &'static str {
         match self {
             Self::Delete => "deleted",
@@ -61,9 +61,9 @@ impl DeleteAction {
     }
 }
 
-/// One of the names is none of a snapshot.
+/// One of the names matches no snapshot.
 #[derive(Debug, thiserror::Error)]
-#[error("there is no snapshot {name} in {}; nothing was {}", places.join(", nor in "), act.undone())]
+#[error("snapshot {name} not found in {}; nothing was {}", places.join(", nor in "), act.undone())]
 struct SnapshotMissing {
     name: String,
     places: Vec<String>,
@@ -85,7 +85,7 @@ impl Diagnostic for SnapshotMissing {
     }
 }
 
-/// A place with what is in it, and what of that was named.
+/// A store with its snapshots, and the named ones among them.
 struct In<S> {
     store: S,
     all: Vec<Listed>,
@@ -97,7 +97,7 @@ impl<S: Store> In<S> {
         Ok(Self { all: store.list().await?, store, named: Vec::new() })
     }
 
-    /// Takes note of one that was named, if it is there.
+    /// Records a named snapshot, if it exists.
     fn take(&mut self, name: &str) -> bool {
         let Some(found) = self.all.iter().find(|listed| listed.name == name) else { return false };
         if !self.named.contains(found) {
@@ -107,16 +107,16 @@ impl<S: Store> In<S> {
     }
 }
 
-/// What was found of the names.
+/// The snapshots for the names.
 #[derive(Default)]
 struct Found {
     local: Option<In<Directory>>,
-    /// The bucket as configured, and those of URLs.
+    /// The configured bucket, and those of URLs.
     remote: Vec<In<Remote>>,
 }
 
 impl Found {
-    /// Each name must be in one of the places at least.
+    /// Each name must exist in at least one store.
     async fn of(place: &SnapshotContext, args: &Names, act: DeleteAction) -> Result<Self, AppError> {
         let mut found = Self::default();
         let is_url = |name: &String| name.starts_with("s3://");
@@ -194,7 +194,7 @@ impl Found {
         SnapshotMissing { name: escape_control(named), places, act, similar }
     }
 
-    /// Each place with what was named of it.
+    /// Each store with its named snapshots.
     fn all(&self) -> impl Iterator<Item = (&Vec<Listed>, &Vec<Listed>)> {
         let here = self.local.iter().map(|local| (&local.all, &local.named));
         here.chain(self.remote.iter().map(|remote| (&remote.all, &remote.named)))
@@ -204,7 +204,7 @@ impl Found {
 pub(super) fn delete(place: &SnapshotContext, args: &Delete) -> Result<Exit, AppError> {
     block_on(async {
         let found = Found::of(place, &args.names, DeleteAction::Delete).await?;
-        // All of it is looked at before any is deleted.
+        // All are checked before any is deleted.
         for (all, named) in found.all() {
             prune::check_deletable(all, named, args.force)?;
         }

@@ -1,5 +1,6 @@
-//! A snapshot in one place, as `ls -o json` and `save -o json` show it. The fields are documented in `docs/snapshots.md`; added to, never
-//! renamed. What is not known is `null`.
+//! A snapshot in one store, as in `ls -o json` and `save -o json`.
+//!
+//! The fields are documented in `docs/snapshots.md`; fields are added, never renamed. Unknown values are `null`.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -67,9 +68,9 @@ impl Item {
         }
     }
 
-    /// One that was saved a moment ago, or of which this was written down.
+    /// One that was just saved, or whose manifest is known.
     pub(super) fn of_manifest(manifest: Manifest, location: String) -> Self {
-        // What was never read whole has no hash, and zeros in the place of what is in it.
+        // A snapshot that was never read completely has no hash, and zeros for its contents.
         let was_read = !manifest.sha256.is_empty();
         let status = manifest.verification.as_ref().map_or_else(|| "unverified".into(), |found| found.status.clone());
         Self {

@@ -28,7 +28,7 @@ pub(super) struct Args {
     /// Only keys with this prefix
     #[arg(default_value = "", hide_default_value = true)]
     prefix: String,
-    /// The keys as they were at this revision, if the snapshot still has it
+    /// List the keys at this revision, if the snapshot still has it
     #[arg(long, value_name = "REVISION", requires = "snapshot")]
     rev: Option<i64>,
     #[command(flatten)]
@@ -39,7 +39,7 @@ pub(super) struct Args {
     /// Order of the list [default: the oldest first]
     #[arg(long, value_enum, value_name = "FIELD")]
     sort_by: Option<SortBy>,
-    /// Print no line with the names of the columns
+    /// Omit the header line
     #[arg(long)]
     no_headers: bool,
     /// Output format
@@ -47,7 +47,7 @@ pub(super) struct Args {
     output: Layout,
 }
 
-/// What `-o` takes here.
+/// The values of `-o`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 enum Layout {
     /// For people
@@ -63,9 +63,9 @@ enum Layout {
     Yaml,
 }
 
-/// Options that are for the list of snapshots, with a snapshot whose keys are listed.
+/// An option for the list of snapshots was given together with a snapshot.
 #[derive(Debug, thiserror::Error)]
-#[error("{0} is for the list of snapshots, not for the keys in one")]
+#[error("{0} applies to the list of snapshots, not to the keys in one")]
 struct NotForKeys(&'static str);
 
 impl Diagnostic for NotForKeys {
@@ -74,11 +74,11 @@ impl Diagnostic for NotForKeys {
     }
 
     fn next_step(&self) -> Option<String> {
-        Some("leave it out, or name no snapshot".into())
+        Some("omit it, or do not name a snapshot".into())
     }
 }
 
-/// What programs read: written as it is, since there may be thousands.
+/// JSON, written directly, since there may be thousands.
 #[derive(Serialize)]
 struct Items<'a> {
     items: &'a [Item],
@@ -126,7 +126,7 @@ fn text(items: &[Item], args: &Args) -> String {
     }
 }
 
-/// What is in each place, the oldest first. If one cannot be looked into, the other is shown all the same.
+/// The snapshots of each store, the oldest first. If one store fails, the other is still shown.
 async fn collect(place: &SnapshotContext, which: StoreSelection) -> (Vec<Item>, Vec<String>, Option<AppError>) {
     let (mut items, mut places, mut failed) = (Vec::new(), Vec::new(), None);
     match place.local(which) {

@@ -1,4 +1,4 @@
-//! `quorate etcd-snapshot`: what a person does with snapshots. A file a verb.
+//! `quorate etcd-snapshot`: one file for each subcommand.
 
 mod browse;
 mod context;
@@ -32,7 +32,7 @@ pub(super) struct Args {
     /// Snapshot directory to work on [default: etcd-snapshot-dir of the server or the configuration]
     #[arg(long, alias = "etcd-snapshot-dir", value_name = "DIR", global = true)]
     dir: Option<PathBuf>,
-    /// Print nothing but what was asked for, warnings and errors
+    /// Print only results, warnings and errors
     #[arg(long, short, global = true)]
     quiet: bool,
     #[command(flatten)]
@@ -72,9 +72,9 @@ enum Verb {
     Diff(browse::DiffArgs),
 }
 
-/// The working directory is not known.
+/// The working directory is unknown.
 #[derive(Debug, thiserror::Error)]
-#[error("--dir cannot be made an absolute path")]
+#[error("cannot make --dir absolute")]
 struct NoDirectory(#[source] std::io::Error);
 
 impl Diagnostic for NoDirectory {
@@ -89,7 +89,7 @@ impl Verb {
             Self::Save(_) | Self::Delete(_) | Self::Prune(_) | Self::Hold(_) | Self::Release(_) | Self::S3Check(_) => {
                 Intent::Write
             }
-            // Written is only where the command line says; from where is looked up, unless it is a path.
+            // Writes only to the path on the command line; the source is looked up, unless it is a path.
             Self::Restore(args) if args.is_of_path() => Intent::Read,
             Self::Restore(_) => Intent::Write,
             Self::Ls(_) | Self::Verify(_) | Self::Status(_) | Self::Get(_) | Self::History(_) | Self::Diff(_) => {
@@ -99,7 +99,7 @@ impl Verb {
     }
 }
 
-/// What `s3-check` finds, for `quorate doctor`.
+/// The results of `s3-check`, for `quorate doctor`.
 pub(super) fn s3_findings(config: &Config, given: &RawOptions) -> Result<Vec<CheckRow>, AppError> {
     s3_check::findings(&SnapshotContext::of(config, given, None)?)
 }
@@ -111,7 +111,7 @@ pub(super) fn run(given: &RawOptions, args: &Args) -> Result<Exit, AppError> {
     if args.quiet {
         output::be_quiet();
     }
-    // Relative to where the caller is, not to where the server is.
+    // Relative to the working directory of the command, not of the server.
     let dir = args.dir.as_deref().map(std::path::absolute).transpose().map_err(NoDirectory)?;
     let place = || SnapshotContext::of(&config, &given, dir.clone());
     match &args.verb {

@@ -15,8 +15,8 @@ use crate::snapshot::prune;
 use crate::snapshot::store::Store;
 use crate::text::{duration, escape_control};
 
-/// Only snapshots that this server took are deleted, under whatever node name, and only those of one base name. What any of the rules keeps
-/// stays, and so do the newest good one, those that are held, and those that are damaged.
+/// Deletes only snapshots that this server took (under any node name) with one base name. A snapshot is kept if any
+/// rule keeps it, if it is held or damaged, or if it is the newest good one.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -25,7 +25,7 @@ Examples:
   quorate etcd-snapshot prune --node old-host --name nightly --keep-within 30d
   quorate etcd-snapshot prune --s3 --s3-retention=30")]
 pub(super) struct Args {
-    /// Base name of the snapshots; that of scheduled ones is etcd-snapshot-name
+    /// Base name of the snapshots [scheduled ones have etcd-snapshot-name]
     #[arg(long, alias = "etcd-snapshot-name", default_value = ON_DEMAND)]
     name: String,
     /// Prune the snapshots of this node name instead of those of this server
@@ -103,7 +103,7 @@ pub(super) fn run(config: &Config, place: &SnapshotContext, args: &Args) -> Resu
     let now = clock::unix_seconds(clock::now());
     let (mut items, mut places, mut failed) = (Vec::new(), Vec::new(), None);
     let done = block_on(async {
-        // What is wrong with the settings of one place is told before anything is deleted in the other.
+        // Invalid settings of one store are reported before anything is deleted in the other.
         place.check_remote(args.which)?;
         if let Some(local) = place.local(args.which)? {
             places.push(local.place());
@@ -115,10 +115,10 @@ pub(super) fn run(config: &Config, place: &SnapshotContext, args: &Args) -> Resu
         if let Some(remote) = place.remote(args.which).await? {
             places.push(remote.place());
             let policy = if is_ruled { rules } else { config.snapshot.policy() };
-            // A count of the store's own is meant for the store; beside rules that were said here it is one more.
+            // etcd-s3-retention applies to the bucket, in addition to rules on the command line.
             let policy = match (place.s3.retention, place.is_overridden("etcd-s3-retention")) {
                 (Some(count), is_said) if is_said || !is_ruled => Policy { last: Some(count), ..policy },
-                // 0 keeps all, or leaves it to the other rules.
+                // 0 keeps all, or defers to the other rules.
                 (Some(_), _) if policy.last == Some(0) => policy,
                 (Some(count), _) => Policy { last: policy.last.max(Some(count)), ..policy },
                 (None, _) => policy,
@@ -130,7 +130,7 @@ pub(super) fn run(config: &Config, place: &SnapshotContext, args: &Args) -> Resu
         Ok::<_, AppError>(())
     })?;
     if !output::structured(&serde_json::json!({ "items": items }), args.output)? {
-        tell(&items, args.dry_run)?;
+        print_decisions(&items, args.dry_run)?;
         if items.is_empty() && done.is_ok() {
             let (node, places) = (&owner.node, places.join(", nor in "));
             output::note(&format!("quorate: there are no snapshots {base}-{node}-… in {places}\n"));
@@ -140,8 +140,8 @@ pub(super) fn run(config: &Config, place: &SnapshotContext, args: &Args) -> Resu
     failed.map_or(Ok(Exit::Done), Err)
 }
 
-/// What was done with each, or would be, and how many there are of each kind.
-fn tell(items: &[Decided], dry_run: bool) -> Result<(), AppError> {
+/// The action for each snapshot, and the totals.
+fn print_decisions(items: &[Decided], dry_run: bool) -> Result<(), AppError> {
     let line = |text: String| output::fitted(&text) + "\n";
     for item in items {
         let shown = escape_control(if item.location.starts_with("s3://") { &item.location } else { &item.name });
@@ -165,7 +165,7 @@ fn tell(items: &[Decided], dry_run: bool) -> Result<(), AppError> {
     Ok(output::print_result(&line)?)
 }
 
-/// Decides, and does it unless it is only to be said.
+/// Applies the policy; with a dry run, only reports.
 async fn one(
     store: &impl Store,
     base: &NamePrefix,
@@ -187,17 +187,17 @@ async fn one(
     let decided = prune::plan(&all, base, owner, policy, now);
     let dropped = prune::dropped(&decided);
     let removed = if dry_run || dropped.is_empty() { None } else { Some(store.remove(&dropped).await?) };
-    let fate = |name: &String| -> Option<(&'static str, String)> {
+    let outcome = |name: &String| -> Option<(&'static str, String)> {
         let removed = removed.as_ref()?;
         if let Some((_, why)) = removed.kept.iter().find(|(kept, _)| kept == name) {
             return Some(("locked", why.clone()));
         }
-        (!removed.gone.contains(name)).then(|| ("failed", "it could not be deleted".to_owned()))
+        (!removed.gone.contains(name)).then(|| ("failed", "could not be deleted".to_owned()))
     };
     let items = decided.into_iter().map(|(listed, verdict)| {
         let (action, reason) = match verdict {
             RetentionDecision::Keep(reason) => ("keep", reason),
-            RetentionDecision::Drop(reason) => fate(&listed.name).unwrap_or(("drop", reason)),
+            RetentionDecision::Drop(reason) => outcome(&listed.name).unwrap_or(("drop", reason)),
         };
         Decided { location: store.location(&listed.name), name: listed.name, action, reason }
     });

@@ -1,4 +1,4 @@
-//! `quorate etcd-snapshot restore`: a data directory for any etcd, as `etcdutl snapshot restore` makes one.
+//! `quorate etcd-snapshot restore`: builds a data directory for any etcd, like `etcdutl snapshot restore`.
 
 use std::path::{Path, PathBuf};
 
@@ -28,7 +28,7 @@ pub(super) struct Args {
     /// Its name, `latest`, a base name, a path (anything with a /), or `s3://BUCKET/KEY`
     #[arg(value_name = "SNAPSHOT")]
     snapshot: String,
-    /// Output directory; new, or without files of its own (lost+found and hidden files do not count)
+    /// Output directory; must not exist or must be empty (lost+found and hidden files are ignored)
     #[arg(long, value_name = "DIR")]
     data_dir_out: PathBuf,
     /// Name of the member that will run on it
@@ -52,7 +52,7 @@ pub(super) struct Args {
     /// Accept a raw copy of member/snap/db (no trailing hash)
     #[arg(long)]
     skip_hash_check: bool,
-    /// Restore a snapshot even if it holds no keys
+    /// Restore a snapshot even if it has no keys
     #[arg(long)]
     allow_empty: bool,
 }
@@ -70,22 +70,22 @@ fn version(text: &str) -> Result<Version, String> {
     if version.is_supported() { Ok(version) } else { Err("must be 3.4 to 3.7".into()) }
 }
 
-/// What does not go together.
+/// Conflicting arguments.
 #[derive(Debug, thiserror::Error)]
 enum RestoreArgsError {
     #[error("--initial-cluster: `{0}` is not NAME=URL")]
     Entry(String),
-    #[error("--initial-cluster: {0} is no URL such as http://10.0.0.1:2380")]
+    #[error("--initial-cluster: {0} is not a URL such as http://10.0.0.1:2380")]
     Url(String),
-    #[error("--initial-cluster does not name {0}")]
+    #[error("--initial-cluster does not contain {0}")]
     NoSuchMember(String),
     #[error("--initial-advertise-peer-urls are not those of {name} in --initial-cluster, which are {expected}")]
     OtherUrls { name: String, expected: String },
     #[error(transparent)]
     Membership(#[from] MembershipError),
-    #[error("{} is there and not empty", .0.display())]
+    #[error("{} exists and is not empty", .0.display())]
     NotEmpty(PathBuf),
-    #[error("it needs {}, and {} are free in {}", format_bytes(*needed), format_bytes(*free), dir.display())]
+    #[error("the restore needs {}, but only {} are free in {}", format_bytes(*needed), format_bytes(*free), dir.display())]
     Space { needed: u64, free: u64, dir: PathBuf },
 }
 
@@ -107,15 +107,15 @@ impl Diagnostic for RestoreArgsError {
     }
 }
 
-/// Where the data directory is put.
+/// The destination of the data directory.
 struct Output {
-    /// What the hidden directory that is built is called after.
+    /// The label of the hidden directory.
     draft: PathBuf,
-    /// The output directory, if it is there: it may be the root of a volume, which nothing can be renamed to.
+    /// An existing output directory: it may be a mount point, which cannot be replaced by a rename.
     present: Option<DirHandle>,
 }
 
-/// What the hidden directory in an output directory is called after.
+/// The label of the hidden directory in an output directory.
 const INSIDE: &str = "restore";
 
 impl Output {
@@ -131,7 +131,7 @@ impl Output {
         Ok(Self { draft: out.join(INSIDE), present: Some(present) })
     }
 
-    /// The directory that it is built in.
+    /// The directory in which it is built.
     fn dir(&self) -> &Path {
         self.draft.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
     }
@@ -142,7 +142,7 @@ impl Output {
 
     fn publish(&self, draft: NewDir) -> Result<(), AppError> {
         match &self.present {
-            // etcd takes a directory with `member` in it for its own, so that comes last.
+            // etcd treats a directory with `member` as its data, so `member` is renamed last.
             Some(present) => Ok(draft.publish_into(&["name", "member"], present)?),
             None => Ok(draft.publish(&self.draft)?),
         }
@@ -181,11 +181,11 @@ fn membership(args: &Args) -> Result<Membership, RestoreArgsError> {
 pub(super) fn run(place: &SnapshotContext, args: &Args) -> Result<Exit, AppError> {
     let membership = membership(args)?;
     let output = Output::of(&args.data_dir_out)?;
-    let (out, beside) = (&args.data_dir_out, output.dir());
-    for name in durable::sweep_named(beside, &output.label()) {
+    let (out, parent) = (&args.data_dir_out, output.dir());
+    for name in durable::sweep_named(parent, &output.label()) {
         output::print_stderr(&format!(
-            "quorate: removed {}, which an interrupted restore left\n",
-            escape_control(&beside.join(name).display().to_string())
+            "quorate: removed {}, left over from an interrupted restore\n",
+            escape_control(&parent.join(name).display().to_string())
         ));
     }
     let got = place.get(&args.snapshot, Some(&output.draft))?;
@@ -193,9 +193,9 @@ pub(super) fn run(place: &SnapshotContext, args: &Args) -> Result<Exit, AppError
     if snapshot.trailer.is_none() && !args.skip_hash_check {
         return Err(VerifyError::NoHash(snapshot.path).into());
     }
-    let (needed, free) = (snapshot.database_size + build::EXTRA_BYTES, host::free_bytes(beside).unwrap_or(u64::MAX));
+    let (needed, free) = (snapshot.database_size + build::EXTRA_BYTES, host::free_bytes(parent).unwrap_or(u64::MAX));
     if free < needed {
-        return Err(RestoreArgsError::Space { needed, free, dir: beside.to_path_buf() }.into());
+        return Err(RestoreArgsError::Space { needed, free, dir: parent.to_path_buf() }.into());
     }
     let target = match args.target_version {
         Some(target) => target,
@@ -213,10 +213,10 @@ pub(super) fn run(place: &SnapshotContext, args: &Args) -> Result<Exit, AppError
     let draft = durable::new_dir(&output.draft)?;
     interrupt::remove(draft.path());
     let mut progress = Progress::new("building");
-    // By descriptor: whoever owns the output directory cannot lead us out of it.
+    // By descriptor: the owner of the output directory cannot redirect us out of it.
     let through = draft.through();
-    let tell = &mut |done, all| progress.set(done, all);
-    let built = build::build(&snapshot, &through, &blueprint, &JobControl::default(), tell);
+    let notify = &mut |done, all| progress.set(done, all);
+    let built = build::build(&snapshot, &through, &blueprint, &JobControl::default(), notify);
     drop(progress);
     let (held, shown) = (through.display().to_string(), draft.path().display().to_string());
     let built = built.map_err(|error| AppError::from(error).to_report().renamed(&held, &shown))?;
@@ -231,7 +231,7 @@ pub(super) fn run(place: &SnapshotContext, args: &Args) -> Result<Exit, AppError
         format_bytes(built.size)
     ))?;
     if !built.cleared_alarms.is_empty() {
-        output::print_stderr(&format!("quorate: alarms in it are taken out: {}\n", built.cleared_alarms.join(", ")));
+        output::print_stderr(&format!("quorate: removed its alarms: {}\n", built.cleared_alarms.join(", ")));
     }
     Ok(Exit::Done)
 }

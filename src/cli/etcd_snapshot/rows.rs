@@ -1,4 +1,4 @@
-//! Snapshots as people see them in `ls`: a row each, with the places where it is.
+//! The table of `ls`: one row for each snapshot, with its locations.
 
 use std::fmt::Write as _;
 use std::time::{Duration, UNIX_EPOCH};
@@ -11,7 +11,7 @@ use crate::cli::table::{Column, table};
 use crate::clock;
 use crate::text::{age, escape_control, format_bytes};
 
-/// What `--sort-by` takes.
+/// The values of `--sort-by`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum SortBy {
     /// The newest first
@@ -31,12 +31,12 @@ pub(super) fn sort(items: &mut [Item], by: SortBy) {
     }
 }
 
-/// The same snapshot, in one place or in several.
+/// A snapshot, in one store or several.
 struct Row<'i> {
     items: Vec<&'i Item>,
 }
 
-/// Groups what is the same snapshot, in the order of the first of each.
+/// Groups copies of the same snapshot, in the order of their first occurrence.
 fn rows(items: &[Item]) -> Vec<Row<'_>> {
     let mut rows: Vec<Row<'_>> = Vec::new();
     let mut places = std::collections::HashMap::<&str, Vec<usize>>::new();
@@ -53,7 +53,7 @@ fn rows(items: &[Item]) -> Vec<Row<'_>> {
     rows
 }
 
-/// True if two with one name are the same, in two places, as far as is known.
+/// True if two with the same name in two stores are the same snapshot, as far as known.
 fn is_copy(one: &Item, other: &Item) -> bool {
     let is_same = match (&one.sha256, &other.sha256) {
         (Some(one), Some(other)) => one == other,
@@ -75,7 +75,7 @@ impl<'i> Row<'i> {
         self.items.iter().map(|item| place(item)).collect::<Vec<_>>().join(", ")
     }
 
-    /// One word for all places, or one for each.
+    /// One word for all stores, or one for each.
     fn status(&self) -> String {
         let first = &self.first().status;
         let mut words = if self.items.iter().all(|item| item.status == *first) {
@@ -121,11 +121,11 @@ pub(super) fn short(items: &[Item], with_head: bool, columns: Option<usize>, now
             ]
         })
         .collect();
-    // On a terminal that is too narrow for that the lines are broken by it.
+    // Lines wrap on a terminal that is too narrow.
     table(&HEAD, &rows, with_head, columns).or_else(|| table(&HEAD, &rows, with_head, None)).unwrap_or_default()
 }
 
-/// As [`short`] with all that is known, a row for each place; on a terminal that is too narrow for it, some lines for each snapshot.
+/// All facts, one row for each store; several lines for each snapshot on a terminal that is too narrow.
 pub(super) fn wide(items: &[Item], with_head: bool, columns: Option<usize>, now: u64) -> String {
     const HEAD: [Column; 9] = [
         Column::left("Name"),
@@ -158,7 +158,7 @@ pub(super) fn wide(items: &[Item], with_head: bool, columns: Option<usize>, now:
     table(&HEAD, &rows, with_head, columns).unwrap_or_else(|| records(items, columns.unwrap_or(output::WIDTH), now))
 }
 
-/// On a terminal in the local time, with its offset; for programs in UTC.
+/// Local time with its offset on a terminal, otherwise UTC.
 fn created(item: &Item, is_local: bool) -> String {
     if is_local { clock::local(UNIX_EPOCH + Duration::from_secs(item.taken_at)) } else { item.created.clone() }
 }
@@ -174,7 +174,7 @@ fn records(items: &[Item], columns: usize, now: u64) -> String {
             let _ = writeln!(text, "  {name:<10}{}", output::wrap_text(value, INDENT, columns));
         };
         for (index, item) in row.items.iter().enumerate() {
-            // The name stands above.
+            // The name is above.
             let place = item.location.strip_suffix(item.name.as_str()).unwrap_or(&item.location);
             let location = output::truncate_middle(&escape_control(place), columns.saturating_sub(INDENT));
             line(if index == 0 { "location" } else { "" }, &location);
@@ -264,11 +264,11 @@ mod tests {
         ];
         for text in [short(&items, true, Some(80), NOW), wide(&items, true, Some(80), NOW)] {
             assert!(text.lines().all(|line| output::width(line) <= 80), "{text}");
-            assert!(text.contains("1795296118.zip"), "the time is what tells two apart: {text}");
+            assert!(text.contains("1795296118.zip"), "the time distinguishes them: {text}");
         }
         let text = wide(&items, true, Some(80), NOW);
         assert!(text.contains("file:///") && text.contains("s3://"), "{text}");
-        // Not on a terminal: whole, in UTC, with the columns of RKE2's table.
+        // Not on a terminal: complete, in UTC, with the columns of RKE2's table.
         let text = wide(&items, true, None, NOW);
         assert!(text.starts_with("Name ") && text.contains(&format!("{BUCKET}/{long}")), "{text}");
         assert!(["Location", "Size", "Created"].iter().all(|name| text.lines().next().unwrap().contains(name)));

@@ -13,7 +13,7 @@ use crate::plan::finding::{self, CheckRow};
 use crate::snapshot::store::s3::check::{self, Step, StepResult};
 use crate::text::escape_control;
 
-/// Removes what it wrote. Exits 0 if everything that snapshots need works.
+/// Removes its test objects. Exits 0 if everything works that snapshots need.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -62,7 +62,7 @@ pub(super) fn run(place: &SnapshotContext, args: &Args) -> Result<Exit, AppError
     Ok(if is_good { Exit::Done } else { Exit::Failed })
 }
 
-/// The steps as findings: those that are good in one.
+/// The steps as findings; successful ones are combined.
 pub(super) fn findings(place: &SnapshotContext) -> Result<Vec<CheckRow>, AppError> {
     let steps = runtime()?.block_on(async {
         let bucket = place.bucket_to_check().await?;
@@ -82,14 +82,13 @@ pub(super) fn findings(place: &SnapshotContext) -> Result<Vec<CheckRow>, AppErro
     Ok(found)
 }
 
-/// Whose settings and environment these are: another environment may say something else.
+/// The source of settings and environment, which may differ between server and command.
 fn settings(place: &SnapshotContext) -> Step {
     let (what, verdict) = if place.is_of_server() {
-        ("those of the running server, with its credentials and its proxy", StepResult::Good)
+        ("from the running server, with its credentials and proxy", StepResult::Good)
     } else {
         (
-            "no server runs here: these are the configuration's, with credentials and proxy from the environment of \
-             this command; a server that systemd starts has its own",
+            "no server is running: from the configuration, with credentials and proxy from the environment of this command; a server that systemd starts has another environment",
             StepResult::Note,
         )
     };
@@ -113,8 +112,7 @@ fn table(steps: &[Step], place: &str, policy: &str, is_good: bool) -> String {
             let _ = writeln!(text, "{:<COLUMN$}next: {}", "", wrap_text(&escape_control(next), COLUMN, WIDTH));
         }
     }
-    let verdict = if is_good { "snapshots can be kept in" } else { "snapshots CANNOT be kept in" };
-    let _ =
-        writeln!(text, "\n{verdict} {}\n\nThe least that the key must be allowed:\n{policy}", escape_control(place));
+    let verdict = if is_good { "snapshots can be stored in" } else { "snapshots CANNOT be stored in" };
+    let _ = writeln!(text, "\n{verdict} {}\n\nMinimum permissions of the key:\n{policy}", escape_control(place));
     text
 }

@@ -15,12 +15,12 @@ use crate::error::{AppError, Exit};
 use crate::plan::snapshot_name::ON_DEMAND;
 use crate::text::{escape_control, format_bytes};
 
-/// What becomes of a snapshot whose command is interrupted.
-const IN_SAVING: &str = "the snapshot was cancelled; the server removes what it has written of it";
+/// Printed if the command is interrupted.
+const IN_SAVING: &str = "the snapshot was cancelled; the server removes its partial files";
 const IN_UPLOADING: &str =
-    "the snapshot is saved on this node, and the server goes on with its upload; see quorate status";
+    "the snapshot is saved on this node, and the server continues the upload; see quorate status";
 
-/// Exits 0 only when the file is complete, safe on disk, and verified.
+/// Exits 0 only when the file is complete, durable and verified.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -29,7 +29,7 @@ Examples:
   quorate etcd-snapshot save --dir /mnt/backup --snapshot-compress=zstd
   quorate etcd-snapshot save --s3 --s3-bucket backups --s3-folder prod")]
 pub(super) struct Args {
-    /// First part of the file name: letters, digits and . _ : + -
+    /// Base name, the first part of the file name: letters, digits and . _ : + -
     #[arg(long, default_value = ON_DEMAND)]
     name: String,
     /// Compress the snapshot with zstd, or as zip for tools that expect the format of RKE2
@@ -71,7 +71,7 @@ pub(super) fn run(config: &Config, given: &RawOptions, dir: Option<PathBuf>, arg
     interrupt::explain(IN_SAVING);
     let mut progress = Progress::new("saving");
     let look = "quorate etcd-snapshot ls";
-    let Saved { manifest, path, upload, is_only_there, took_ms } =
+    let Saved { manifest, path, upload, remote_only, took_ms } =
         call_server(config, "/v1/snapshots", &request, look, |what, done, all| {
             if !what.is_empty() && what != "saving" {
                 interrupt::explain(IN_UPLOADING);
@@ -84,12 +84,12 @@ pub(super) fn run(config: &Config, given: &RawOptions, dir: Option<PathBuf>, arg
     let there =
         upload.as_ref().and_then(|upload| upload.as_ref().ok()).map(|url| Item::of_manifest(manifest, url.clone()));
     let uploaded_to = there.as_ref().map(|there| there.location.clone());
-    let shown = there.as_ref().filter(|_| is_only_there).unwrap_or(&here).clone();
+    let shown = there.as_ref().filter(|_| remote_only).unwrap_or(&here).clone();
     let item = Item { uploaded_to, ..shown };
     if !output::structured(&item, args.output)? {
         let name = if is_elsewhere { path.display().to_string() } else { item.name.clone() };
         let uploaded = match &item.uploaded_to {
-            Some(url) if is_only_there => format!("; uploaded to {url}, and removed from this node (etcd-s3-only)"),
+            Some(url) if remote_only => format!("; uploaded to {url}, and removed from this node (etcd-s3-only)"),
             Some(url) => format!("; uploaded to {url}"),
             None => String::new(),
         };
@@ -99,7 +99,7 @@ pub(super) fn run(config: &Config, given: &RawOptions, dir: Option<PathBuf>, arg
         output::print_result(&format!("{}\n", output::fitted(&escape_control(&line))))?;
     }
     match upload {
-        Some(Err(told)) => Err(told.into()),
+        Some(Err(report)) => Err(report.into()),
         _ => Ok(Exit::Done),
     }
 }

@@ -1,4 +1,4 @@
-//! Credentials that the running server lends to a command: it may have found them where the command cannot look.
+//! Credentials that the running server shares with a command, which may not have access to their source.
 
 use std::collections::BTreeMap;
 
@@ -11,11 +11,11 @@ use crate::datadir::DataDir;
 use crate::error::ErrorReport;
 use crate::snapshot::store::s3::credentials::{CREDENTIALS_TIMEOUT, SharedCredentials};
 
-/// Asks the server, again when what it lent expires.
+/// Requests credentials from the server, and again when they expire.
 #[derive(Clone, Debug)]
 pub(super) struct ServerCredentials {
     data: DataDir,
-    /// What the command line says of the place, by option name.
+    /// The options of object storage on the command line, by name.
     said: ServerMessage,
 }
 
@@ -29,7 +29,7 @@ impl std::fmt::Debug for ServerMessage {
     }
 }
 
-/// It has none, or does not say.
+/// It has none, or returned an error.
 #[derive(Debug, thiserror::Error)]
 #[error("the running server has none: {0}")]
 struct NoCredentials(String);
@@ -53,12 +53,12 @@ impl ServerCredentials {
         );
         asked.await.map_err(CredentialsError::provider_error)?;
         match answer {
-            Some(Ok(lent)) => Ok(lent.source_label()),
-            Some(Err(mut told)) => {
-                let why = told.because.pop().unwrap_or(told.message);
+            Some(Ok(credentials)) => Ok(credentials.source_label()),
+            Some(Err(mut report)) => {
+                let why = report.because.pop().unwrap_or(report.message);
                 Err(CredentialsError::not_loaded(NoCredentials(why)))
             }
-            None => Err(CredentialsError::not_loaded(NoCredentials("it did not answer with any".into()))),
+            None => Err(CredentialsError::not_loaded(NoCredentials("the response contains none".into()))),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! `quorate etcd-snapshot status`: what `etcdutl snapshot status` prints, of a snapshot that was verified first.
+//! `quorate etcd-snapshot status`: like `etcdutl snapshot status`, but verifies the snapshot first.
 
 use std::fmt::Write as _;
 
@@ -11,7 +11,7 @@ use crate::snapshot::verify::{self, VerifyError, VerifyOptions};
 use crate::snapshot::{browse, file};
 use crate::text::{escape_control, format_bytes};
 
-/// Unlike etcdutl's command, this one verifies everything and does not change the file.
+/// Unlike etcdutl, verifies everything and does not change the file.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -53,7 +53,7 @@ pub(super) fn run(place: &SnapshotContext, args: &Args) -> Result<Exit, AppError
             })
         })
         .collect();
-    // The first five under etcdutl's own names.
+    // The first five have etcdutl's names.
     let item = serde_json::json!({
         "hash": inspection.status_hash,
         "revision": inspection.revision,
@@ -101,7 +101,7 @@ pub(super) fn run(place: &SnapshotContext, args: &Args) -> Result<Exit, AppError
         if hash_is_there {
             "its SHA-256, every page and every record".into()
         } else {
-            "every page and every record; it has no SHA-256".into()
+            "every page and every record (it has no SHA-256)".into()
         },
     );
     output::print_stdout(&text)?;

@@ -47,9 +47,9 @@ struct Item {
     total_keys: u64,
     hash: String,
     hash_kv: u32,
-    /// Of the server that it was taken from.
+    /// The etcd version of its server.
     etcd_version: Option<String>,
-    /// What the members had agreed on.
+    /// The cluster version.
     cluster_version: Option<String>,
     storage_version: Option<String>,
     members: usize,
@@ -126,13 +126,13 @@ impl Item {
     }
 }
 
-/// What cannot be done with a snapshot in object storage.
+/// An argument that does not apply to object storage.
 #[derive(Debug, thiserror::Error)]
 enum NotSupportedForRemote {
-    #[error("{0} is a path on this node, and --s3 means object storage")]
+    #[error("{0} is a path on this node, but --s3 means object storage")]
     Path(String),
     #[error(
-        "--against-live and --skip-hash-check are for snapshots on this node: those in object storage are streamed through"
+        "--against-live and --skip-hash-check require a snapshot on this node: those in object storage are streamed"
     )]
     Flags,
 }
@@ -144,15 +144,15 @@ impl Diagnostic for NotSupportedForRemote {
 
     fn next_step(&self) -> Option<String> {
         Some(match self {
-            Self::Path(_) => "say its name or URL as ls shows it, or --local too".into(),
-            Self::Flags => "leave them out, or verify the one on this node".into(),
+            Self::Path(_) => "use its name or URL as shown by ls, or add --local".into(),
+            Self::Flags => "omit them, or verify the copy on this node".into(),
         })
     }
 }
 
-/// There is nothing to verify: a scheduled command with a wrong path must not look like one that found all well.
+/// There is nothing to verify: a scheduled command with a wrong path must not look successful.
 #[derive(Debug, thiserror::Error)]
-#[error("there is no snapshot to verify in {0}")]
+#[error("no snapshots to verify in {0}")]
 struct NothingToVerify(String);
 
 impl Diagnostic for NothingToVerify {
@@ -161,7 +161,7 @@ impl Diagnostic for NothingToVerify {
     }
 
     fn next_step(&self) -> Option<String> {
-        Some("take one: quorate etcd-snapshot save; or name the right directory with --data-dir or --dir".into())
+        Some("take one: quorate etcd-snapshot save; or use --data-dir or --dir for another directory".into())
     }
 }
 
@@ -173,7 +173,7 @@ pub(super) fn run(config: &Config, place: &SnapshotContext, args: &Args) -> Resu
     let runtime = runtime()?;
     let mut outcome = Outcome::default();
     let mut places = Vec::new();
-    // A path needs no directory of snapshots.
+    // A path does not require a snapshot directory.
     let is_searched = args.all || args.names.iter().any(|name| !name.contains('/'));
     let local = if is_searched { place.local(args.which) } else { Ok(None) };
     let local = local.unwrap_or_else(|failure| {
@@ -220,26 +220,27 @@ pub(super) fn run(config: &Config, place: &SnapshotContext, args: &Args) -> Resu
     outcome.print(args)
 }
 
-/// What does not go together.
+/// Conflicting arguments.
 fn check_flags(place: &SnapshotContext, args: &Args) -> Result<(), AppError> {
-    let only_there = !place.is_local(args.which);
-    if let Some(name) = args.names.iter().find(|name| only_there && named::is_path(name)) {
+    let remote_only = !place.is_local(args.which);
+    if let Some(name) = args.names.iter().find(|name| remote_only && named::is_path(name)) {
         return Err(NotSupportedForRemote::Path(escape_control(name)).into());
     }
-    if only_there || args.names.iter().any(|name| name.starts_with("s3://")) {
+    if remote_only || args.names.iter().any(|name| name.starts_with("s3://")) {
         check_url_flags(args)?;
     }
     Ok(())
 }
 
-/// Flags that are not for what is in object storage.
+/// Flags that do not apply to object storage.
 fn check_url_flags(args: &Args) -> Result<(), AppError> {
     if args.against_live || args.skip_hash_check { Err(NotSupportedForRemote::Flags.into()) } else { Ok(()) }
 }
 
-/// The bucket, if names are looked for in it, with what is there. That it cannot be listed is said, and is a failure.
+/// The bucket with its snapshots, if names are searched there. A failure to list it is reported, and makes the command
+/// fail.
 async fn bucket(place: &SnapshotContext, args: &Args, outcome: &mut Outcome) -> (Option<Remote>, Vec<InBucket>) {
-    // URLs and paths say themselves where to look.
+    // URLs and paths are unambiguous.
     if !args.all && args.names.iter().all(|name| name.contains('/')) {
         return (None, Vec::new());
     }
@@ -274,11 +275,11 @@ fn one(config: &Config, place: &SnapshotContext, args: &Args, path: &Path) -> Re
         let name = escape_control(&name);
         match manifest_file::write(path, &before, &verified) {
             Ok(Written::Replaced) => output::print_stderr(&format!(
-                "quorate: warning: {name} is whole, but not the file that was saved under this name; its manifest says now what is in it\n"
+                "quorate: warning: {name} is good, but not the file that was saved under this name; its manifest was updated\n"
             )),
             Ok(Written::Nothing | Written::Result) => {}
             Err(error) => output::print_stderr(&format!(
-                "quorate: warning: what was found cannot be written down beside {name}: {}\n",
+                "quorate: warning: cannot update the manifest of {name}: {}\n",
                 error.source
             )),
         }

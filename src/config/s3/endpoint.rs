@@ -208,9 +208,9 @@ mod tests {
             assert_eq!(Endpoint::of(Some(text), false).unwrap().host, host, "{text}");
         }
         for (text, bucket, instead) in [
-            ("https://0a.r2.cloudflarestorage.com/backups", "backups", "write 0a.r2.cloudflarestorage.com"),
-            ("https://store/s3/backups/", "backups", "write store/s3"),
-            ("https://backups.s3.eu-west-1.amazonaws.com", "backups", "write s3.eu-west-1.amazonaws.com"),
+            ("https://0a.r2.cloudflarestorage.com/backups", "backups", "use 0a.r2.cloudflarestorage.com"),
+            ("https://store/s3/backups/", "backups", "use store/s3"),
+            ("https://backups.s3.eu-west-1.amazonaws.com", "backups", "use s3.eu-west-1.amazonaws.com"),
         ] {
             let error = Endpoint::of(Some(text), false).unwrap().without(bucket).unwrap_err();
             assert!(error.what.ends_with(instead), "{error}");

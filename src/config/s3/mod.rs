@@ -247,7 +247,7 @@ mod tests {
             );
         }
         for (texts, expected) in [
-            (&[("-endpoint", "https://x"), ("-insecure", "yes")][..], "keep one"),
+            (&[("-endpoint", "https://x"), ("-insecure", "yes")][..], "remove one"),
             (&[("-endpoint", "https://x/backups")], "contains the bucket `backups`"),
             (&[("-bucket", "a/b")], "is not a valid bucket name"),
             (&[("-folder", "a//b")], "single slashes"),

@@ -208,7 +208,7 @@ mod tests {
             ("a: b\nregoin: x", ":1: unknown name `a`"),
             ("region: a\nregoin: x", ":2: unknown name `regoin`; did you mean `etcd-s3-region`?"),
             ("region: a\nREGION: b", ":2: `etcd-s3-region` is given twice"),
-            ("etcd-s3-timeout: soon", ":1: `etcd-s3-timeout` must be a length of time"),
+            ("etcd-s3-timeout: soon", ":1: `etcd-s3-timeout` must be a duration"),
             ("apiVersion: v1\nkind: Secret\nstringData: {etcd-s3-bucket: x}", "a Kubernetes Secret"),
             ("stringData: {etcd-s3-bucket: x}", "a Kubernetes Secret"),
             ("bucket: [a]", "must be `name: value`"),

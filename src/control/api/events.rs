@@ -6,14 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::ErrorReport;
 
-/// A line of an answer.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Event<T> {
-    /// This is being done; so much of it is, of so much.
+    /// The present step, bytes done, and total.
     Progress(Cow<'static, str>, u64, u64),
-    /// It is done.
     Done(T),
-    /// It is not.
     Failed(ErrorReport),
 }

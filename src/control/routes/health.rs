@@ -1,4 +1,4 @@
-//! `/livez`: the launcher works. `/readyz`: etcd is healthy, so clients can be sent here.
+//! `/livez`: the launcher works. `/readyz`: the server can serve clients.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -10,12 +10,13 @@ use crate::plan::health::{Assessment, Condition};
 use crate::server::condition;
 use crate::server::state::ServerState;
 
-/// Always 200: answering is the proof.
+/// Always 200.
 pub async fn live() -> &'static str {
     "ok\n"
 }
 
-/// 200 while clients can be sent here: healthy, or degraded; else 503 and why. With `?verbose` all problems, a line each.
+/// 200 while clients can be served (healthy or degraded); else 503 with the reason. With `?verbose` all problems, one
+/// per line.
 pub async fn ready(State(shared): State<Arc<ServerState>>, RawQuery(query): RawQuery) -> (StatusCode, String) {
     let found = condition::assess_now(&shared);
     let status = if found.condition == Condition::Unhealthy { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };

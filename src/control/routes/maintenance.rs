@@ -1,4 +1,4 @@
-//! `POST /v1/defrag` and `POST /v1/free`: the database's space.
+//! `POST /v1/defrag` and `POST /v1/free`: database maintenance.
 
 use std::sync::Arc;
 
@@ -11,9 +11,9 @@ use crate::control::routes::stream::{self, OnDisconnect};
 use crate::server::maintenance::{self, MaintenanceError};
 use crate::server::state::ServerState;
 
-/// etcd cannot be stopped doing it.
+/// etcd cannot cancel it.
 const ON_DISCONNECT: OnDisconnect =
-    OnDisconnect { gone: "what etcd was asked to do goes on", stopping: Some(|| MaintenanceError::Stopping.into()) };
+    OnDisconnect { gone: "the operation in etcd continues", stopping: Some(|| MaintenanceError::Stopping.into()) };
 
 fn read(body: &Bytes) -> MaintenanceRequest {
     serde_json::from_slice(body).unwrap_or_default()
@@ -25,7 +25,6 @@ pub async fn defragment(State(shared): State<Arc<ServerState>>, body: Bytes) -> 
     stream::stream_response(shared, ON_DISCONNECT, |shared, _| maintenance::defragment(shared, wait))
 }
 
-/// Gives up history, and defragments.
 pub async fn free(State(shared): State<Arc<ServerState>>, body: Bytes) -> Response {
     let MaintenanceRequest { wait } = read(&body);
     stream::stream_response(shared, ON_DISCONNECT, |shared, _| maintenance::compact_and_defrag(shared, wait))

@@ -28,12 +28,11 @@ use crate::server::condition;
 use crate::server::health::Health;
 use crate::server::state::ServerState;
 
-/// etcd's own page must come within this; it takes milliseconds.
+/// The timeout of etcd's metrics page, which takes milliseconds.
 const SCRAPE_TIMEOUT: Duration = Duration::from_secs(2);
 
 type Labels = [(&'static str, String); 1];
 
-/// The metrics of this moment.
 pub async fn metrics(State(shared): State<Arc<ServerState>>) -> Response {
     let wal_fsync = wal_fsync_p99(&shared).await;
     let sample = shared.disk_sampler.sample(&shared.data).await;
@@ -55,10 +54,10 @@ fn registry(shared: &ServerState, wal_fsync: Option<f64>, drills_done: &Record) 
     for state in ChildState::ALL {
         states.get_or_create(&[("state", state.word().to_owned())]).set(i64::from(state == child.state));
     }
-    registry.register("child_state", "1 for the state that the etcd process is in", states);
+    registry.register("child_state", "1 for the present state of the etcd process", states);
     counter(&mut registry, "child_restarts", "Starts of etcd after the first", child.restarts());
     if let Some(after) = child.ready_after {
-        let help = "How long the last start of etcd took until it was ready";
+        let help = "Duration of the last start of etcd until it was ready";
         gauge(&mut registry, "child_ready", help, Some(Unit::Seconds), after.as_secs_f64());
     }
     counter(
@@ -70,7 +69,7 @@ fn registry(shared: &ServerState, wal_fsync: Option<f64>, drills_done: &Record) 
     counter(
         &mut registry,
         "log_lines_dropped",
-        "Lines of the log that were dropped because nobody read standard error",
+        "Lines of the log that were dropped because standard error was blocked",
         backlog::dropped_lines(),
     );
     let health = shared.health.borrow().clone();
@@ -80,7 +79,7 @@ fn registry(shared: &ServerState, wal_fsync: Option<f64>, drills_done: &Record) 
     for each in Condition::ALL {
         conditions.get_or_create(&[("condition", each.word().to_owned())]).set(i64::from(each == condition));
     }
-    registry.register("health", "1 for the condition that the server is in", conditions);
+    registry.register("health", "1 for the present condition of the server", conditions);
     disks(&mut registry, &shared.storage.borrow());
     if let Some(seconds) = wal_fsync {
         let help = "99 of 100 fsyncs of etcd's log took at most this long, since its start";
@@ -104,7 +103,7 @@ fn build_info(registry: &mut Registry, shared: &ServerState) {
 }
 
 fn member(registry: &mut Registry, health: &Health, is_healthy: bool) {
-    let help = "1 if clients can be served and what they write is kept: the condition is not unhealthy";
+    let help = "1 if clients can be served and their writes are kept: the condition is not unhealthy";
     gauge(registry, "etcd_healthy", help, None, f64::from(u8::from(is_healthy)));
     let has_leader = matches!(health, Health::Healthy(facts) if facts.leader_id != "0");
     gauge(registry, "etcd_has_leader", "1 if the cluster has a leader", None, f64::from(u8::from(has_leader)));
@@ -126,7 +125,7 @@ fn member(registry: &mut Registry, health: &Health, is_healthy: bool) {
     }
 }
 
-/// The room under etcd's data and under the snapshots.
+/// The free space under etcd's data and under the snapshots.
 fn disks(registry: &mut Registry, storage: &StorageFacts) {
     let (free, size, inodes, read_only) = (
         Family::<Labels, Gauge<f64, AtomicU64>>::default(),

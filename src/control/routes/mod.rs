@@ -1,4 +1,4 @@
-//! The routes of the control API, a file each.
+//! The routes of the control API, one file each.
 
 pub mod health;
 pub mod maintenance;

@@ -1,4 +1,5 @@
-//! `/v1/s3`: what this server was told and found of object storage, with its secrets, for commands of root on this node.
+//! `/v1/s3`: the settings and credentials of this server for object storage, including secrets, for commands of root on
+//! this node.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,30 +16,30 @@ use crate::snapshot::store::s3::{credentials, proxy};
 
 fn json(value: &impl serde::Serialize) -> Response {
     let mut body = serde_json::to_vec(value).unwrap_or_default();
-    // What is posted is answered in lines.
+    // POST requests return lines.
     body.push(b'\n');
     ([(CONTENT_TYPE, "application/json")], body).into_response()
 }
 
-/// Our own settings with what the request says, by option name.
+/// The settings of the server merged with the options of the request.
 fn with_more(shared: &ServerState, body: &[u8]) -> Result<S3Config, S3ConfigError> {
     let more: BTreeMap<String, String> = serde_json::from_slice(body).unwrap_or_default();
     shared.snapshots.settings.borrow().s3.with(&more)
 }
 
-/// Options by name; the proxy is the one that this server's environment says for such a place, unless one is configured.
+/// Options by name; the proxy is that of this server's environment, unless one is configured.
 pub async fn s3(State(shared): State<Arc<ServerState>>, body: Bytes) -> Response {
     let with_more = with_more(&shared, &body);
-    let mut told = with_more.as_ref().map(S3Config::revealed).unwrap_or_default();
+    let mut options = with_more.as_ref().map(S3Config::revealed).unwrap_or_default();
     if let Ok(target) = with_more.and_then(|s3| s3.target()) {
         told.insert("etcd-s3-proxy".into(), proxy::proxy_in_words(&target));
     }
-    json(&told)
+    json(&options)
 }
 
-/// Credentials that this server finds, for a place that the request describes by options; or why there are none.
-pub async fn lend(State(shared): State<Arc<ServerState>>, body: Bytes) -> Response {
-    let lent =
+/// The credentials of this server for the options in the request; or why there are none.
+pub async fn share_credentials(State(shared): State<Arc<ServerState>>, body: Bytes) -> Response {
+    let credentials =
         async { Ok::<_, AppError>(credentials::export_credentials(&with_more(&shared, &body)?.target()?).await?) };
-    json(&lent.await.map_err(|failure| failure.to_report()))
+    json(&credentials.await.map_err(|failure| failure.to_report()))
 }

@@ -1,6 +1,5 @@
-//! `POST /v1/snapshots`: takes a snapshot, and answers with the manifest and where it is.
-//!
-//! If the client disconnects, the snapshot is cancelled and leaves nothing; one that is saved already is uploaded all the same.
+//! `POST /v1/snapshots`: takes a snapshot, and returns its manifest and location. If the client disconnects, the
+//! snapshot is cancelled and leaves no files; one that is saved already is still uploaded.
 
 use std::sync::Arc;
 
@@ -16,16 +15,15 @@ use crate::plan::snapshot_name::InvalidPrefix;
 use crate::server::snapshots::{self, SaveOrder};
 use crate::server::state::ServerState;
 
-/// If the client disconnects, nobody wants the snapshot any more.
+/// If the client disconnects, the snapshot is cancelled.
 const ON_DISCONNECT: OnDisconnect =
-    OnDisconnect { gone: "a snapshot that is not saved yet is cancelled; an upload goes on", stopping: None };
+    OnDisconnect { gone: "a snapshot that is not saved yet is cancelled; an upload continues", stopping: None };
 
-/// Why a request is refused.
 #[derive(Debug, thiserror::Error)]
 enum RequestError {
     #[error(transparent)]
     Name(InvalidPrefix),
-    #[error("`{0}` is no way to compress a snapshot; there are zstd, zip and none")]
+    #[error("unknown compression `{0}`; use zstd, zip or none")]
     Compression(String),
 }
 
@@ -38,7 +36,6 @@ impl Diagnostic for RequestError {
     }
 }
 
-/// Takes a snapshot.
 pub async fn save(State(shared): State<Arc<ServerState>>, body: Bytes) -> Response {
     let Ok(request) = serde_json::from_slice::<SaveRequest>(&body) else {
         return (axum::http::StatusCode::BAD_REQUEST, "the request is malformed\n").into_response();
@@ -60,10 +57,10 @@ async fn take(shared: &Arc<ServerState>, request: SaveRequest, progress: Progres
         wait: request.wait,
         s3: request.s3,
     };
-    let tell = move |what: &'static str, done, all| {
+    let notify = move |what: &'static str, done, all| {
         progress.send_replace((what.into(), done, all));
     };
-    snapshots::save_and_upload(shared, order, tell).await
+    snapshots::save_and_upload(shared, order, notify).await
 }
 
 fn packing(asked: &str) -> Result<Compression, RequestError> {

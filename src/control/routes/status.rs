@@ -74,7 +74,7 @@ fn observe(shared: &ServerState, sample: &DiskSample) -> Status {
             ready_after_ms: child.ready_after.map(|after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX)),
             restarts: child.restarts(),
             last_exit: child.last_exit.clone(),
-            // They explain why etcd does not serve, and nothing else.
+            // They only explain why etcd does not serve.
             last_lines: if is_serving { Vec::new() } else { child.tail.lines() },
             dropped_lines: output::DROPPED_LINES.load(std::sync::atomic::Ordering::Relaxed),
         },

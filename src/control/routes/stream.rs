@@ -1,5 +1,5 @@
-//! Answers of work that takes a while: a line of JSON now and then with how far it is, and one at the end with the result or
-//! what went wrong.
+//! Streamed responses of long operations: JSON lines with the progress from time to time, and a last one with the
+//! result or error.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -16,25 +16,25 @@ use crate::control::api::events::Event;
 use crate::error::AppError;
 use crate::server::state::ServerState;
 
-/// How often the one who asked hears something.
+/// The interval of progress lines.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Where work says how far it is.
+/// The sender of progress.
 pub(super) type Progress = Arc<watch::Sender<(Cow<'static, str>, u64, u64)>>;
 
-/// What is told of work that nobody waits for to its end.
+/// What happens to the operation if the client disconnects or the server stops.
 #[derive(Clone, Copy)]
 pub(super) struct OnDisconnect {
-    /// To the log, if whoever asked has gone away.
+    /// Logged if the client disconnects.
     pub(super) gone: &'static str,
-    /// To whoever asked, if the server is told to stop; nothing if the work itself ends then, and says how.
+    /// Sent to the client if the server stops; `None` if the operation itself ends then with a result.
     pub(super) stopping: Option<fn() -> AppError>,
 }
 
-/// Answers with what becomes of `work`, which is dropped if whoever asked goes away or the server stops.
+/// Streams the progress and result of `work`, which is dropped if the client disconnects or the server stops.
 pub(super) fn stream_response<T, W>(
     shared: Arc<ServerState>,
-    fate: OnDisconnect,
+    on_disconnect: OnDisconnect,
     work: impl FnOnce(Arc<ServerState>, Progress) -> W,
 ) -> Response
 where
@@ -44,13 +44,13 @@ where
     let (sender, channel) = Channel::<Bytes, std::convert::Infallible>::new(16);
     let (progress, seen) = watch::channel((Cow::Borrowed(""), 0, 0));
     let work = work(shared.clone(), Arc::new(progress));
-    tokio::spawn(forward_events(shared, fate, work, seen, sender));
+    tokio::spawn(forward_events(shared, on_disconnect, work, seen, sender));
     Body::new(channel).into_response()
 }
 
 async fn forward_events<T: Serialize>(
     shared: Arc<ServerState>,
-    fate: OnDisconnect,
+    on_disconnect: OnDisconnect,
     work: impl Future<Output = Result<T, AppError>>,
     mut seen: watch::Receiver<(Cow<'static, str>, u64, u64)>,
     mut sender: Sender<Bytes>,
@@ -61,11 +61,11 @@ async fn forward_events<T: Serialize>(
         loop {
             tokio::select! {
                 done = &mut work => break done,
-                Some(stopping) = stopping(&shared, fate) => break Err(stopping()),
+                Some(stopping) = stopping(&shared, on_disconnect) => break Err(stopping()),
                 _ = news.tick() => {
                     let (what, done, all) = seen.borrow_and_update().clone();
                     if sender.send_data(line(&Event::<T>::Progress(what, done, all))).await.is_err() {
-                        tracing::info!("the client disconnected; {}", fate.gone);
+                        tracing::info!("client disconnected; {}", on_disconnect.gone);
                         return;
                     }
                 }
@@ -79,12 +79,12 @@ async fn forward_events<T: Serialize>(
     let _ = sender.send_data(line(&last)).await;
 }
 
-/// What to say when the server is told to stop.
-async fn stopping(shared: &ServerState, fate: OnDisconnect) -> Option<fn() -> AppError> {
-    if fate.stopping.is_some() {
+/// The error if the server is stopping.
+async fn stopping(shared: &ServerState, on_disconnect: OnDisconnect) -> Option<fn() -> AppError> {
+    if on_disconnect.stopping.is_some() {
         shared.snapshots.stopped().await;
     }
-    fate.stopping
+    on_disconnect.stopping
 }
 
 fn line<T: Serialize>(line: &Event<T>) -> Bytes {

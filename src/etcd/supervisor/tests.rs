@@ -7,7 +7,7 @@ use tokio::sync::Notify;
 
 use super::*;
 
-/// What the fake processes do, and what was done with them.
+/// The behaviour of the fake processes, and the record of calls.
 #[derive(Default)]
 struct Script {
     spawned: Mutex<Vec<Vec<String>>>,
@@ -123,7 +123,7 @@ async fn stopped_is_a_resting_state_and_only_a_shutdown_ends_the_supervisor() {
     child.handle.stop().await.unwrap();
     assert_eq!((child.state(), child.status.borrow().pid), (State::Stopped, None));
     assert!(!child.task.is_finished());
-    // Other arguments, while it rests and while it runs.
+    // New arguments, while it rests and while it runs.
     child.handle.start(launch(&["b"])).await.unwrap();
     child.handle.restart(Some(launch(&["c"]))).await.unwrap();
     child.handle.restart(None).await.unwrap();
@@ -183,16 +183,16 @@ async fn a_program_that_cannot_be_spawned_is_tried_again_like_one_that_ends() {
 }
 
 #[tokio::test]
-async fn a_kill_hastens_a_stop_and_a_stop_cancels_a_restart() {
+async fn a_kill_speeds_up_a_stop_and_a_stop_cancels_a_restart() {
     let child = Supervised::new();
     child.script.ignores_sigterm.store(true, Ordering::Relaxed);
-    // Far longer than the test may take: it is the kill that ends it.
+    // Far longer than the test may take: only the kill ends it.
     child.handle.start(Launch { grace: Duration::from_secs(3600), ..launch(&[]) }).await.unwrap();
     let (restarted, stopped, killed) =
         tokio::join!(biased; child.handle.restart(None), child.handle.stop(), child.handle.kill());
     assert_eq!((restarted, stopped, killed), (Err(CommandError::Superseded), Ok(()), Ok(())));
     assert_eq!((child.state(), child.starts()), (State::Stopped, 1));
-    // Without a kill the grace decides.
+    // Without a kill the grace period decides.
     child.handle.start(launch(&[])).await.unwrap();
     child.handle.stop().await.unwrap();
     assert_eq!(child.state(), State::Stopped);
@@ -209,7 +209,7 @@ async fn a_child_that_cannot_be_killed_is_said_to_be_there_still() {
 }
 
 #[tokio::test]
-async fn data_that_is_gone_is_not_begun_anew_after_an_exit() {
+async fn missing_data_is_not_started_again_after_an_exit() {
     let mut child = Supervised::new();
     let is_gone = Arc::new(AtomicBool::new(false));
     let seen = is_gone.clone();

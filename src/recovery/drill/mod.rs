@@ -1,8 +1,8 @@
-//! A rehearsal of a restore: data are built from a snapshot in a directory of their own, an etcd that nobody else can reach runs on them,
-//! what it serves is compared with the snapshot, and all of it is thrown away.
+//! A restore drill: builds data from a snapshot in a separate directory, runs an isolated etcd on it, compares its
+//! contents with the snapshot, and removes everything.
 //!
-//! The data in use are neither read nor touched, and an etcd that runs on them keeps the processor: building and the etcd of the drill have
-//! the lowest priority. `record` remembers what the last one found.
+//! The data in use is neither read nor changed, and its etcd has priority for the CPU: the drill runs with the lowest
+//! priority. `record` stores the result of the last one.
 
 pub mod record;
 
@@ -31,72 +31,53 @@ use crate::snapshot::verify::VerifyError;
 use crate::text::format_bytes;
 use crate::version::Version;
 
-/// What the directory of a drill is called, among hidden ones.
+/// The label of the hidden directory of a drill.
 const NAME: &str = "quorate-drill";
-/// The member that runs in it.
+/// The member name.
 const MEMBER: &str = "drill";
-/// Bytes that etcd writes beside the database: two segments of its log, and what it changes.
+/// Bytes that etcd writes in addition to the database: two segments of its log, and changes.
 const EXTRA_BYTES: u64 = build::EXTRA_BYTES + 2 * wal::SEGMENT_BYTES;
-/// Bytes that stay free on the disk, which may be that of the running etcd.
+/// Bytes that stay free on the disk, which the running etcd may use, too.
 const RESERVED_FREE_BYTES: u64 = 256 << 20;
 
-/// Why a snapshot did not pass.
+/// Why a drill failed.
 #[derive(Debug, thiserror::Error)]
 pub enum DrillError {
-    /// It cannot be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// Nobody can tell whether it is what etcd wrote.
+    /// It has no hash, so it cannot be verified.
     #[error(transparent)]
     Verify(#[from] VerifyError),
-    /// There is too little room to try it.
-    #[error("a drill needs {}, and {} are free in {}", format_bytes(*needed), format_bytes(*free), dir.display())]
-    Space {
-        /// Bytes.
-        needed: u64,
-        /// Bytes.
-        free: u64,
-        /// Where.
-        dir: PathBuf,
-    },
-    /// No data can be built from it.
-    #[error("no data directory can be built from the snapshot")]
+    /// There is too little space for a drill.
+    #[error("a drill needs {}, but only {} are free in {}", format_bytes(*needed), format_bytes(*free), dir.display())]
+    Space { needed: u64, free: u64, dir: PathBuf },
+    /// Building data from it failed.
+    #[error("cannot build a data directory from the snapshot")]
     Build(#[from] BuildError),
-    /// No etcd runs on what was built, or it serves something else.
-    #[error("the etcd of the drill does not serve the snapshot")]
+    /// The etcd on the built data fails, or serves other contents.
+    #[error("the etcd of the drill does not serve the contents of the snapshot")]
     Gate(#[from] GateError),
-    /// It is another one than was saved.
-    #[error("the snapshot is not the one that was saved: its {what} is {found}, and was {expected}")]
-    Differs {
-        /// What was compared.
-        what: &'static str,
-        /// What is in it.
-        found: String,
-        /// What its manifest says.
-        expected: String,
-    },
-    /// A directory for it cannot be made.
+    /// It differs from the one that was saved.
+    #[error("the snapshot differs from the one that was saved: its {what} is {found}, but was {expected}")]
+    Differs { what: &'static str, found: String, expected: String },
+    /// A directory for it cannot be created.
     #[error(transparent)]
     Place(#[from] DataDirError),
-    /// A directory for it cannot be held.
+    /// A directory for it cannot be opened.
     #[error(transparent)]
     Held(#[from] DirError),
-    /// Something cannot be written.
     #[error(transparent)]
     Write(#[from] WriteError),
-    /// The member cannot be made.
     #[error(transparent)]
     Member(#[from] MembershipError),
-    /// A thread, or random numbers.
-    #[error("the operating system refused a thread or random numbers")]
+    #[error("cannot get a thread or random numbers from the operating system")]
     System(#[source] std::io::Error),
-    /// Nobody wants it any more.
-    #[error("the drill was cancelled; nothing of it is left")]
+    #[error("the drill was cancelled; no files are left")]
     Cancelled,
 }
 
 impl DrillError {
-    /// True if it says nothing about the snapshot.
+    /// True if it is not about the snapshot itself.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         matches!(
@@ -134,7 +115,7 @@ impl Diagnostic for DrillError {
             Self::Place(error) => error.next_step(),
             Self::Held(error) => error.next_step(),
             Self::Write(error) => error.next_step(),
-            Self::Space { .. } => Some("free some space there, or name another place with --drill-dir".into()),
+            Self::Space { .. } => Some("free some space there, or set another directory with --drill-dir".into()),
             Self::Gate(_) | Self::Differs { .. } => Some(
                 "do not rely on this snapshot: take another one (quorate etcd-snapshot save), and drill that with --drill latest"
                     .into(),
@@ -144,29 +125,23 @@ impl Diagnostic for DrillError {
     }
 }
 
-/// What is tried, and where.
 #[derive(Clone, Debug)]
 pub struct Drill<'a> {
-    /// The server's configuration: settings of etcd's, and its user.
+    /// The server's configuration, for the settings and user of etcd.
     pub config: &'a Config,
-    /// The etcd that runs.
     pub program: &'a Program,
-    /// The directory in which there is room.
+    /// The directory for the files of the drill.
     pub dir: &'a Path,
-    /// The snapshot may be a plain copy of `member/snap/db`.
+    /// Accept a raw copy of `member/snap/db`.
     pub skip_hash: bool,
 }
 
-/// What was found of a snapshot that passed.
+/// The result of a successful drill.
 #[derive(Clone, Debug)]
 pub struct Passed {
-    /// The etcd that ran.
     pub etcd: Version,
-    /// Of the keyspace.
     pub revision: i64,
-    /// Keys at the revision.
     pub keys: u64,
-    /// As etcd computed it.
     pub hash_kv: u32,
     /// How long etcd took to be healthy.
     pub healthy_after: Duration,
@@ -175,10 +150,8 @@ pub struct Passed {
 }
 
 impl Drill<'_> {
-    /// Tries the snapshot at `path`, which is to be what `manifest` says. `progress` is told how many bytes were built, of how many.
-    ///
-    /// # Errors
-    /// The first thing that is not as it should be. Nothing is left of the drill then, either.
+    /// Drills the snapshot at `path`, which must match `manifest`. `progress` receives the bytes built, and the total.
+    /// # Errors The first failure. No files are left then, either.
     pub async fn run(
         &self,
         path: &Path,
@@ -194,7 +167,7 @@ impl Drill<'_> {
         self.check_room(snapshot.database_size)?;
         let _ = durable::sweep_named(self.dir, NAME);
         let work = durable::new_dir(&self.dir.join(NAME))?;
-        // A data directory like any other, with certificates of its own.
+        // A complete data directory, with separate certificates.
         let data = DataDir::new(work.path()).with_etcd_user(self.config.etcd.user.clone());
         data.prepare_for_lock()?;
         data.prepare()?;
@@ -246,7 +219,7 @@ impl Drill<'_> {
         if free < needed { Err(DrillError::Space { needed, free, dir: self.dir.to_path_buf() }) } else { Ok(()) }
     }
 
-    /// The revision is not raised: what etcd serves must be what is in the snapshot.
+    /// The revision is not bumped: etcd must serve the contents of the snapshot.
     fn spec(&self) -> Result<DataDirSpec, DrillError> {
         let token = format!("{NAME}-{}", hex::encode(crate::random::random::<8>().map_err(DrillError::System)?));
         let members = [(MEMBER.to_owned(), vec![Addresses::peer_url(self.config)])];
@@ -261,7 +234,7 @@ impl Drill<'_> {
     }
 }
 
-/// Builds in a thread of its own, of the lowest priority.
+/// Builds in a separate thread, with the lowest priority.
 async fn build_low_priority(
     snapshot: SnapshotFile,
     dir: PathBuf,
@@ -280,7 +253,7 @@ async fn build_low_priority(
     Ok(receiver.await.map_err(|_| DrillError::Build(BuildError::WorkerPanicked))??)
 }
 
-/// What is in it must be what was written down when it was saved.
+/// Its contents must match its manifest.
 fn compare_with_manifest(built: &Built, manifest: Option<&Manifest>) -> Result<(), DrillError> {
     let Some(manifest) = manifest.filter(|manifest| !manifest.sha256.is_empty()) else { return Ok(()) };
     let inspection = &built.inspection;

@@ -1,4 +1,5 @@
-//! `S/drill.json`: what the last drills of this server's snapshots found, whoever ran them. The fields are added to, never renamed.
+//! `S/drill.json`: the results of the last drills of this server's snapshots, by the server or a command. Fields are
+//! added, never renamed.
 
 use std::time::SystemTime;
 
@@ -10,19 +11,15 @@ use crate::durable::{self, PRIVATE_FILE, WriteError};
 use crate::error::ErrorReport;
 use crate::recovery::drill::Passed;
 
-/// What was found so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Record {
-    /// The last drill.
     pub last: Option<Outcome>,
     /// When one passed last; RFC 3339.
     pub last_success: Option<String>,
-    /// Drills that failed.
     pub failures: u64,
 }
 
-/// The outcome of a drill.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Outcome {
@@ -30,9 +27,7 @@ pub struct Outcome {
     pub snapshot: String,
     /// When it ended; RFC 3339.
     pub at: String,
-    /// It passed.
     pub passed: bool,
-    /// Why not.
     pub failure: Option<String>,
     /// The etcd that ran on it; empty if it failed.
     pub etcd_version: String,
@@ -54,7 +49,7 @@ impl Outcome {
         }
     }
 
-    /// One that failed, as it is reported.
+    /// A failed one, with its report.
     #[must_use]
     pub fn failed(snapshot: &str, report: &ErrorReport, at: SystemTime) -> Self {
         let causes: String = report.because.iter().map(|cause| format!(": {cause}")).collect();
@@ -64,14 +59,13 @@ impl Outcome {
 }
 
 impl Record {
-    /// Reads it; an empty one if there is none, or none that can be read.
+    /// Reads it; an empty one if it is missing or unreadable.
     #[must_use]
     pub fn read(data: &DataDir) -> Self {
         let bytes = crate::host::read_small(&data.drills());
         bytes.ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
     }
 
-    /// With one more outcome.
     #[must_use]
     pub fn with(mut self, outcome: Outcome) -> Self {
         if outcome.passed {
@@ -83,10 +77,6 @@ impl Record {
         self
     }
 
-    /// Writes it.
-    ///
-    /// # Errors
-    /// If it cannot be written.
     pub fn write(&self, data: &DataDir) -> Result<(), WriteError> {
         let mut text = serde_json::to_vec_pretty(self).unwrap_or_default();
         text.push(b'\n');

@@ -1,5 +1,4 @@
-//! `etcd-snapshot-drill-cron`: the newest good snapshot is restored where it harms nobody, on a schedule, so that it is known before it is
-//! needed whether it can be.
+//! `etcd-snapshot-drill-cron`: rehearses the restore of the newest good snapshot on a schedule.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -23,21 +22,21 @@ use crate::snapshot::list;
 use crate::snapshot::manifest::Manifest;
 use crate::snapshot::store::locate::{Located, Notice, SnapshotLocator};
 
-/// The longest sleep before the wall clock is looked at again.
+/// The maximum sleep between two readings of the wall clock.
 const POLL_INTERVAL: Duration = Duration::from_secs(30);
-/// The longest time that a drill may take, with the download of its snapshot: it is bound to end before the next day.
+/// The timeout of a drill, including the download: it must end before the next day.
 const DRILL_TIMEOUT: Duration = Duration::from_secs(6 * 3600);
-/// What a directory for a download is called, among hidden ones.
+/// The label of the hidden directory for a download.
 const DOWNLOAD: &str = "quorate-drill-download";
 
-/// Drills until the server ends. Begins once etcd was healthy for the first time.
+/// Runs the scheduled drills until the server ends, once etcd was healthy for the first time.
 pub async fn run(shared: Arc<ServerState>) {
     let mut health = shared.health.clone();
     if health.wait_for(|health| matches!(health, Health::Healthy(_))).await.is_err() {
         return;
     }
     let mut settings = shared.snapshots.settings.clone();
-    // A slot is attempted once, also if what came of it cannot be written down.
+    // A slot is attempted once, even if its result cannot be recorded.
     let mut attempted: Option<DateTime<Local>> = None;
     loop {
         let config = settings.borrow_and_update().clone();
@@ -73,16 +72,16 @@ pub async fn run(shared: Arc<ServerState>) {
 }
 
 async fn run_slot(shared: &Arc<ServerState>) {
-    let course = JobControl::default();
+    let job = JobControl::default();
     let _drilling = shared.snapshots.drilling.lock().await;
     let (snapshot, done) = {
-        let mut drilling = std::pin::pin!(drill_on_thread(shared, &course));
+        let mut drilling = std::pin::pin!(drill_on_thread(shared, &job));
         let mut late = std::pin::pin!(tokio::time::sleep(DRILL_TIMEOUT));
         loop {
             tokio::select! {
                 done = &mut drilling => break done,
-                () = shared.snapshots.stopped(), if !course.is_cancelled() => course.cancel(),
-                () = &mut late, if !course.is_cancelled() => course.cancel(),
+                () = shared.snapshots.stopped(), if !job.is_cancelled() => job.cancel(),
+                () = &mut late, if !job.is_cancelled() => job.cancel(),
             }
         }
     };
@@ -97,32 +96,32 @@ async fn run_slot(shared: &Arc<ServerState>) {
                 revision = passed.revision,
                 keys = passed.keys,
                 took_ms = passed.took.as_millis(),
-                "restore drill passed: an etcd runs on the snapshot and serves what is in it"
+                "restore drill passed: an etcd on the snapshot serves its contents"
             );
             Outcome::passed(&snapshot, &passed, clock::now())
         }
         Err(failure) => {
-            let told = failure.to_report();
-            log_failure!(error, told.clone(), snapshot, "restore drill failed");
+            let report = failure.to_report();
+            log_failure!(error, report.clone(), snapshot, "restore drill failed");
             if let Some(command) = shared.snapshots.settings.borrow().on_failure.clone() {
-                tokio::spawn(on_failure::run(command, told.clone(), shared.config.node_name.clone()));
+                tokio::spawn(on_failure::run(command, report.clone(), shared.config.node_name.clone()));
             }
-            Outcome::failed(&snapshot, &told, clock::now())
+            Outcome::failed(&snapshot, &report, clock::now())
         }
     };
     let written = Record::read(&shared.data).with(outcome).write(&shared.data);
     if let Err(error) = written {
-        log_failure!(error, ErrorReport::of(&error), "the result of a restore drill cannot be written down");
+        log_failure!(error, ErrorReport::of(&error), "cannot record the result of a restore drill");
     }
 }
 
-/// On a thread of its own, which may wait: what a drill asks its etcd cannot move between threads.
-async fn drill_on_thread(shared: &Arc<ServerState>, course: &JobControl) -> (String, Result<Passed, AppError>) {
-    let (shared, course) = (shared.clone(), course.clone());
+/// On a separate thread, which may block: the drill's client futures are not `Send`.
+async fn drill_on_thread(shared: &Arc<ServerState>, job: &JobControl) -> (String, Result<Passed, AppError>) {
+    let (shared, job) = (shared.clone(), job.clone());
     let runtime = tokio::runtime::Handle::current();
     let drilling = tokio::task::spawn_blocking(move || {
         let mut snapshot = LATEST.to_owned();
-        let done = runtime.block_on(drill(&shared, &course, &mut snapshot));
+        let done = runtime.block_on(drill(&shared, &job, &mut snapshot));
         (snapshot, done)
     });
     drilling.await.unwrap_or_else(|lost| {
@@ -131,11 +130,11 @@ async fn drill_on_thread(shared: &Arc<ServerState>, course: &JobControl) -> (Str
     })
 }
 
-/// Drills the newest good snapshot, on this node or in object storage; `name` becomes what it is called.
-async fn drill(shared: &Arc<ServerState>, course: &JobControl, name: &mut String) -> Result<Passed, AppError> {
-    let tell: fn(Notice<'_>) = |notice| match notice {
+/// Drills the newest good snapshot, on this node or in object storage; sets `name`.
+async fn drill(shared: &Arc<ServerState>, job: &JobControl, name: &mut String) -> Result<Passed, AppError> {
+    let notify: fn(Notice<'_>) = |notice| match notice {
         Notice::Unseen(failure) => {
-            log_failure!(warn, failure.to_report(), "object storage was not looked into for the drill");
+            log_failure!(warn, failure.to_report(), "cannot search object storage for the drill");
         }
         Notice::Considered(line) => tracing::warn!("{line}"),
         Notice::Chosen(line) => tracing::debug!("{line}"),
@@ -143,10 +142,10 @@ async fn drill(shared: &Arc<ServerState>, course: &JobControl, name: &mut String
     let places = SnapshotLocator {
         dirs: vec![dir(shared)],
         s3: shared.snapshots.settings.borrow().s3.clone(),
-        lender: None,
+        provider: None,
         owner: owner(shared),
         data: shared.data.clone(),
-        tell,
+        notify,
     };
     let near = shared.data.db();
     let mut download = None;
@@ -160,7 +159,7 @@ async fn drill(shared: &Arc<ServerState>, course: &JobControl, name: &mut String
             *name = there.url();
             let _ = crate::durable::sweep_named(&near, DOWNLOAD);
             let draft = crate::durable::new_dir(&near.join(DOWNLOAD))?;
-            let path = there.fetch(draft.path(), course, &mut |_, _| {}).await?;
+            let path = there.fetch(draft.path(), job, &mut |_, _| {}).await?;
             download = Some(draft);
             (path, there.manifest().cloned())
         }
@@ -168,7 +167,7 @@ async fn drill(shared: &Arc<ServerState>, course: &JobControl, name: &mut String
     let program =
         Program { checked: shared.binary.checked.clone(), version: shared.binary.version, grace: stop_timeout() };
     let drill = Drill { config: &shared.config, program: &program, dir: &near, skip_hash: false };
-    let passed = drill.run(&path, manifest.as_ref(), course, |_, _| {}).await;
+    let passed = drill.run(&path, manifest.as_ref(), job, |_, _| {}).await;
     drop(download);
     Ok(passed.map_err(|error| if error.is_cancelled() { DrillError::Cancelled } else { error })?)
 }

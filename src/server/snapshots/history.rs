@@ -1,4 +1,4 @@
-//! What became of the snapshots of this server, for status, metrics and the schedule.
+//! The history of this server's snapshots, for status, metrics and the schedule.
 
 use std::time::{Duration, SystemTime};
 
@@ -11,40 +11,37 @@ use crate::snapshot::list::{self, Status};
 use crate::snapshot::manifest::Manifest;
 use crate::snapshot::prune;
 
-/// What became of the snapshots.
 #[derive(Clone, Debug, Default)]
 pub struct History {
-    /// The newest good one in the directory, whoever took it.
+    /// The newest good one in the directory, of any server.
     pub last_good: Option<Manifest>,
     /// When the newest scheduled one of this node was taken.
     pub last_scheduled: Option<SystemTime>,
     /// When any of them was verified last, and found good; RFC 3339.
     pub last_verified: Option<String>,
-    /// Failures since the last success.
     pub failures: u64,
-    /// The last failure.
     pub last_failure: Option<String>,
     /// When the next scheduled one is due.
     pub next: Option<SystemTime>,
     /// When the next drill is due.
     pub next_drill: Option<SystemTime>,
-    /// Why the directory could not be listed when it was looked at last; what is said above is older then.
+    /// Why the directory could not be listed last time; the fields above are outdated then.
     pub unlisted: Option<String>,
 }
 
-/// Brings what is known of the directory up to date.
+/// Updates the facts about the directory.
 pub(crate) fn refresh_history(shared: &ServerState) {
     let mut listed = match list::list(&dir(shared)) {
         Ok(listed) => listed,
         Err(error) => {
             let report = ErrorReport::of(&error);
             let why = report.to_string();
-            log_failure!(error, report, "the snapshots cannot be listed; what was known of them is kept");
+            log_failure!(error, report, "cannot list the snapshots; keeping the previous list");
             shared.snapshots.note(|history| history.unlisted = Some(why));
             return;
         }
     };
-    // What a wrong clock wrote is not the newest of anything.
+    // Timestamps of a wrong clock are never the newest.
     let now = clock::unix_seconds(clock::now());
     listed.retain(|listed| listed.created <= now);
     let base = shared.snapshots.settings.borrow().base.to_string();
@@ -58,7 +55,7 @@ pub(crate) fn refresh_history(shared: &ServerState) {
         .max();
     let good =
         || listed.iter().filter(|listed| listed.status == Status::Good).filter_map(|listed| listed.manifest.as_ref());
-    // With etcd-s3-only nothing of it is here.
+    // With etcd-s3-only no local copy exists.
     let uploaded = shared.snapshots.uploads.last().map(|last| last.manifest);
     let last_scheduled = uploaded
         .as_ref()

@@ -1,7 +1,7 @@
-//! The newest good snapshot of this server, for a start that has no data and for those who are told to restore one.
+//! The newest good snapshot of this server, for a start without data and for messages that recommend a restore.
 //!
-//! Only what is listed counts, nothing is verified or downloaded; object storage is asked within a deadline, and a failure to
-//! ask it is told, never taken for "there are none".
+//! Only lists snapshots, verifies and downloads nothing; object storage has a timeout, and its failure is reported,
+//! never treated as "there are none".
 
 use std::time::Duration;
 
@@ -19,19 +19,18 @@ use crate::snapshot::store::s3::Bucket;
 use crate::snapshot::store::s3::store::Remote;
 use crate::text::age;
 
-/// How long object storage may take to list what it has.
+/// The timeout of listing object storage.
 const S3_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// What there is.
 #[derive(Debug, Default)]
 pub struct KnownSnapshots {
-    /// The newest one that is not known to be damaged.
+    /// The newest one not known to be damaged.
     pub newest: Option<KnownSnapshot>,
-    /// Why object storage could not be asked, if it was to be.
+    /// Why object storage could not be listed, if it failed.
     pub unseen: Option<AppError>,
 }
 
-/// Looks on this node, and in object storage if snapshots are uploaded there.
+/// Searches this node, and object storage if uploads are enabled.
 pub async fn newest(config: &Config, data: &DataDir) -> KnownSnapshots {
     let owner = crate::cluster::file::owner(data, &config.node_name, None);
     let dir = config.snapshot.place(data);
@@ -63,7 +62,7 @@ async fn in_bucket(config: &Config, data: &DataDir) -> Result<(Vec<Listed>, Stri
 fn choose(found: Vec<(Listed, String)>, owner: &Owner, now: u64) -> Option<KnownSnapshot> {
     let is_usable = |listed: &Listed| !matches!(listed.status, Status::Corrupt | Status::Partial);
     let own = found.into_iter().filter(|(listed, _)| owner.of(&prune::origin(listed)).is_own() && is_usable(listed));
-    // As `latest` has it: what was taken of data that a restore replaced comes last.
+    // Ordered as for `latest`: snapshots of data that a restore replaced come last.
     let is_no_safety_copy = |listed: &Listed| {
         owner.base_of(&prune::origin(listed)).is_none_or(|base| base != NamePrefix::pre_restore().to_string())
     };

@@ -1,5 +1,5 @@
-//! Snapshots of the running server, one at a time: asked for on the control socket, or by `schedule`. What became of them is kept
-//! here for status and metrics; `on_failure` runs the operator's command.
+//! Takes snapshots of the running server, one at a time: requested over the control socket, or by `schedule`. Keeps the
+//! history for status and metrics; `on_failure` runs the operator's command.
 
 pub mod drill;
 mod history;
@@ -38,31 +38,25 @@ pub use history::History;
 use history::refresh_history;
 use uploads::Uploads;
 
-/// What a scheduled snapshot is taken for.
+/// The reason of scheduled snapshots.
 const SCHEDULED: &str = "scheduled";
 
-/// How often it is looked how far an upload is.
+/// The interval of upload progress.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
 
-/// Why no snapshot is begun.
 #[derive(Debug, thiserror::Error)]
 pub enum SnapshotRefused {
-    /// One at a time.
     #[error("{0}")]
     Busy(&'static str),
-    /// etcd is not healthy.
-    #[error("no snapshot can be taken: {0}")]
+    #[error("cannot take a snapshot: {0}")]
     NotReady(String),
-    /// Told to stop.
-    #[error("the server was told to stop; the snapshot was broken off, and nothing of it is left")]
+    #[error("the server is stopping; the snapshot was cancelled, and no files are left")]
     Stopping,
-    /// It took longer than it may.
-    #[error("the snapshot took longer than etcd-snapshot-timeout ({} s) and was broken off; nothing of it is left", .0.as_secs())]
+    /// It timed out.
+    #[error("the snapshot took longer than etcd-snapshot-timeout ({} s) and was cancelled; no files are left", .0.as_secs())]
     TooLong(Duration),
-    /// Object storage takes too long.
     #[error("object storage did not answer within {} s", .0.as_secs())]
     StoreTimeout(Duration),
-    /// No connection.
     #[error("cannot reach etcd")]
     Client(#[source] ClientError),
 }
@@ -80,52 +74,49 @@ impl Diagnostic for SnapshotRefused {
 
     fn next_step(&self) -> Option<String> {
         Some(match self {
-            Self::TooLong(_) => "see quorate status, and give it more time if the database has grown".into(),
+            Self::TooLong(_) => "see quorate status, and raise etcd-snapshot-timeout if the database has grown".into(),
             Self::StoreTimeout(_) => "quorate etcd-snapshot s3-check".into(),
-            Self::Busy(_) => "try again, or --wait for it".into(),
+            Self::Busy(_) => "try again, or add --wait".into(),
             Self::NotReady(_) | Self::Client(_) => "see quorate status".into(),
             Self::Stopping => "try again when it runs".into(),
         })
     }
 }
 
-/// What to take.
 #[derive(Clone, Debug)]
 pub struct SaveOrder {
-    /// First part of the name.
     pub base: NamePrefix,
     /// Another directory than the configured one.
     pub dir: Option<PathBuf>,
-    /// Another packing than the configured one.
+    /// Another compression than the configured one.
     pub packing: Option<Compression>,
     /// `on-demand` or `scheduled`.
     pub reason: &'static str,
-    /// What to write on it.
     pub labels: BTreeMap<String, String>,
-    /// Wait while another one is being taken.
+    /// Wait if another one is being taken.
     pub wait: bool,
-    /// What was said of object storage for this one, by option name.
+    /// The options of object storage for this snapshot, by name.
     pub s3: BTreeMap<String, String>,
 }
 
-/// The part of the server that takes snapshots.
+/// The snapshot service of the server.
 #[derive(Debug)]
 pub struct Snapshots {
-    /// One at a time: a snapshot, or what must not happen during one.
+    /// The database lock: a snapshot, or an operation that must not overlap with one.
     pub saving: Arc<tokio::sync::Mutex<()>>,
     /// Held during a scheduled restore drill.
     pub drilling: tokio::sync::Mutex<()>,
     doing: Mutex<&'static str>,
-    /// True once the server was told to stop.
+    /// True once the server is stopping.
     pub stopping: watch::Receiver<bool>,
     /// The configuration, which a reload changes.
     pub settings: watch::Receiver<SnapshotConfig>,
-    /// How long saves took, by how they ended.
+    /// The duration of saves, by result.
     pub save_seconds: Family<SaveLabels, Histogram>,
     history: Mutex<History>,
-    /// The second of the newest name.
+    /// The timestamp of the newest name.
     last_named: AtomicU64,
-    /// Those that are to be uploaded.
+    /// The upload queue.
     pub uploads: Uploads,
 }
 
@@ -138,7 +129,6 @@ fn histogram() -> Histogram {
 }
 
 impl Snapshots {
-    /// Nothing was taken yet.
     #[must_use]
     pub fn new(stopping: watch::Receiver<bool>, settings: watch::Receiver<SnapshotConfig>, uploads: Uploads) -> Self {
         Self {
@@ -168,10 +158,7 @@ impl Snapshots {
         change(&mut self.history.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// Waits for the turn, or takes it if nobody else has it; `doing` is what others are told who do not wait.
-    ///
-    /// # Errors
-    /// What is being done.
+    /// Acquires the database lock; `doing` is reported to others that do not wait.
     pub async fn lock(&self, doing: &'static str, wait: bool) -> Result<OwnedMutexGuard<()>, SnapshotRefused> {
         let lock = || self.doing.lock().unwrap_or_else(PoisonError::into_inner);
         let turn = match self.saving.clone().try_lock_owned() {
@@ -186,19 +173,18 @@ impl Snapshots {
         Ok(turn)
     }
 
-    /// Returns when the server is told to stop.
+    /// Returns when the server is stopping.
     pub async fn stopped(&self) {
         let _ = self.stopping.clone().wait_for(|stopping| *stopping).await;
     }
 }
 
-/// Where the snapshots are.
 #[must_use]
 pub fn dir(shared: &ServerState) -> PathBuf {
     shared.snapshots.settings.borrow().place(&shared.data)
 }
 
-/// Whose snapshots those of this server are: also right after the first start, before the cluster is remembered.
+/// The owner of this server's snapshots: also right after the first start, before the cluster is recorded.
 fn owner(shared: &ServerState) -> Owner {
     let present = match &*shared.health.borrow() {
         Health::Healthy(facts) => {
@@ -209,10 +195,7 @@ fn owner(shared: &ServerState) -> Owner {
     crate::cluster::file::owner(&shared.data, &shared.config.node_name, present)
 }
 
-/// Takes one, and uploads it if that is configured, or was said. If only the upload fails, that is no failure of the snapshot.
-///
-/// # Errors
-/// Whatever keeps it from being whole, safe and good.
+/// Takes one, and uploads it if configured or requested. A failed upload is not a failure of the snapshot.
 pub async fn save_and_upload(
     shared: &Arc<ServerState>,
     order: SaveOrder,
@@ -221,14 +204,15 @@ pub async fn save_and_upload(
     let options = order.s3.clone();
     let s3 = shared.snapshots.settings.borrow().s3.with(&options)?;
     if s3.is_on && !options.is_empty() {
-        // A mistake of whoever asks is said before anything is done; one of the configuration's keeps nobody from a snapshot here.
+        // Invalid options in the request fail at once; an invalid configuration of object storage does not prevent a
+        // local snapshot.
         s3.target()?;
     }
     let (saving, begun) = (progress.clone(), clock::monotonic());
     let (manifest, path) = save_snapshot(shared, order, move |done, all| saving("saving", done, all)).await?;
     let took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
     if !s3.is_on {
-        return Ok(Saved { manifest, path, upload: None, is_only_there: false, took_ms });
+        return Ok(Saved { manifest, path, upload: None, remote_only: false, took_ms });
     }
     let uploads = &shared.snapshots.uploads;
     let dir = path.parent().unwrap_or(&path);
@@ -246,26 +230,23 @@ pub async fn save_and_upload(
             }
         },
     };
-    let is_only_there = s3.only && outcome.is_ok();
-    Ok(Saved { manifest, path, upload: Some(outcome), is_only_there, took_ms })
+    let remote_only = s3.only && outcome.is_ok();
+    Ok(Saved { manifest, path, upload: Some(outcome), remote_only, took_ms })
 }
 
-/// Takes one. Dropped before it is done, it is broken off, and leaves nothing; until it has ended it has the turn.
-///
-/// # Errors
-/// Whatever keeps it from being whole, safe and good.
+/// Takes one. Dropped before it is done, it is cancelled, and leaves no files; it holds the lock until it has ended.
 pub async fn save_snapshot(
     shared: &Arc<ServerState>,
     order: SaveOrder,
     progress: impl FnMut(u64, u64) + Send + 'static,
 ) -> Result<(Manifest, PathBuf), AppError> {
     let turn = shared.snapshots.lock("a snapshot is being taken already", order.wait).await?;
-    let course = JobControl::default();
-    let unwanted = CancelOnDrop(course.clone());
+    let job = JobControl::default();
+    let unwanted = CancelOnDrop(job.clone());
     let shared = shared.clone();
-    // On a task of its own, because whoever asked may go away, and what was begun has to be ended in order.
+    // On a separate task, because the client may disconnect, and a save must end in order.
     let taken = tokio::spawn(async move {
-        let done = save_exclusive(&shared, order, course, progress).await;
+        let done = save_exclusive(&shared, order, job, progress).await;
         drop(turn);
         done
     });
@@ -274,7 +255,7 @@ pub async fn save_snapshot(
     done
 }
 
-/// Breaks a save off if nobody waits for it any more.
+/// Cancels a save when its waiter is gone.
 struct CancelOnDrop(JobControl);
 
 impl Drop for CancelOnDrop {
@@ -286,15 +267,15 @@ impl Drop for CancelOnDrop {
 async fn save_exclusive(
     shared: &ServerState,
     order: SaveOrder,
-    course: JobControl,
+    job: JobControl,
     progress: impl FnMut(u64, u64),
 ) -> Result<(Manifest, PathBuf), AppError> {
     let begun = clock::monotonic();
     let limit = shared.snapshots.settings.borrow().timeout;
-    // What somebody does elsewhere says nothing about this node's own snapshots.
+    // Snapshots in other directories do not count for this node's history.
     let is_usual = order.dir.is_none();
     let (done, is_late) = {
-        let mut saving = std::pin::pin!(save(shared, order, &course, progress));
+        let mut saving = std::pin::pin!(save(shared, order, &job, progress));
         let mut why = None;
         let late = tokio::time::sleep(limit.unwrap_or(Duration::MAX / 4));
         let mut late = std::pin::pin!(late);
@@ -307,7 +288,7 @@ async fn save_exclusive(
                 () = shared.snapshots.stopped(), if why.is_none() => why = Some(SnapshotRefused::Stopping),
                 () = &mut late, if limit.is_some() && why.is_none() => why = limit.map(SnapshotRefused::TooLong),
             }
-            course.cancel();
+            job.cancel();
         }
     };
     match &done {
@@ -333,19 +314,19 @@ async fn save_exclusive(
             }
             tokio::task::block_in_place(|| refresh_history(shared));
         }
-        Err(_) if course.is_cancelled() && !is_late && !*shared.snapshots.stopping.borrow() => {
-            tracing::info!("the snapshot was cancelled, as its client disconnected; nothing of it is left");
+        Err(_) if job.is_cancelled() && !is_late && !*shared.snapshots.stopping.borrow() => {
+            tracing::info!("client disconnected; the snapshot was cancelled, and no files are left");
         }
         Err(failure) => {
-            let told = failure.to_report();
-            log_failure!(error, told.clone(), "no snapshot was saved");
+            let report = failure.to_report();
+            log_failure!(error, report.clone(), "the snapshot failed");
             shared.snapshots.durations(false).observe(begun.elapsed().as_secs_f64());
-            // Neither a mistake of the client's, nor that the server stops.
-            let is_failure = failure.exit() != Exit::Usage && (!course.is_cancelled() || is_late);
+            // Neither client errors nor a shutdown count.
+            let is_failure = failure.exit() != Exit::Usage && (!job.is_cancelled() || is_late);
             if is_usual && is_failure {
                 shared.snapshots.note(|history| {
                     history.failures += 1;
-                    history.last_failure = Some(told.to_string());
+                    history.last_failure = Some(report.to_string());
                 });
             }
         }
@@ -356,15 +337,15 @@ async fn save_exclusive(
 async fn save(
     shared: &ServerState,
     order: SaveOrder,
-    course: &JobControl,
+    job: &JobControl,
     progress: impl FnMut(u64, u64),
 ) -> Result<(Manifest, PathBuf), AppError> {
     let snapshots = &shared.snapshots;
-    // Where an operator says --dir, that is where it goes.
+    // With --dir, the snapshot goes there.
     if order.dir.is_none() {
         tokio::task::block_in_place(|| save::prepare_own_dir(&dir(shared)))?;
     }
-    let wish = SaveRequest {
+    let request = SaveRequest {
         dir: order.dir.unwrap_or_else(|| dir(shared)),
         base: order.base,
         node: shared.config.node_name.clone(),
@@ -378,28 +359,28 @@ async fn save(
             .unwrap_or_default(),
         live: snapshots.settings.borrow().copy.then(|| pinned_database(shared)),
         last_named: snapshots.last_named.load(Ordering::Relaxed),
-        course: course.clone(),
+        job: job.clone(),
     };
     let url = Addresses::local_client_url(&shared.config);
     let mut client = EtcdClient::connect(&shared.data, &url).await.map_err(SnapshotRefused::Client)?;
-    // No health check: an alarm is no obstacle, since this may be the last chance, and no leader is needed for it.
+    // No health check: neither an alarm nor a missing leader prevents a snapshot, which may be the last chance.
     let facts = client.source().await.map_err(|why| SnapshotRefused::NotReady(why.to_string()))?;
     if !facts.alarms.is_empty() {
         tracing::warn!(
             event = "snapshot-with-alarms",
             alarms = facts.alarms.join(", "),
-            "a snapshot is taken of an etcd that complains"
+            "taking a snapshot although etcd has active alarms"
         );
     }
-    let manifest = save::save(&wish, &mut client, &facts, progress).await?;
-    let path = wish.dir.join(&manifest.name);
+    let manifest = save::save(&request, &mut client, &facts, progress).await?;
+    let path = request.dir.join(&manifest.name);
     snapshots
         .last_named
         .fetch_max(crate::plan::snapshot_name::taken_at(&manifest.name).unwrap_or_default(), Ordering::Relaxed);
     Ok((manifest, path))
 }
 
-/// The database of the etcd that runs now.
+/// The database of the running etcd.
 fn pinned_database(shared: &ServerState) -> Source {
     let child = shared.child.clone();
     let generation = child.borrow().generation;

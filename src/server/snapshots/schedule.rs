@@ -1,7 +1,7 @@
-//! The scheduled snapshots, with retention after each.
+//! Scheduled snapshots, with retention after each.
 //!
-//! When a slot is due is decided by `plan::schedule`; tokio-cron-scheduler rings at the time. The wall clock is looked at again at
-//! least every half minute, so that a clock that jumps is noticed.
+//! `plan::schedule` decides when a slot is due; tokio-cron-scheduler wakes this task then. The wall clock is read again
+//! at least every half minute, so that clock jumps are noticed.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -27,12 +27,11 @@ use crate::snapshot::store::{Removed, Store as _};
 use crate::snapshot::{list, manifest, prune};
 use crate::text::duration;
 
-/// After a slot was taken.
 const PAUSE: Duration = Duration::from_secs(1);
-/// The longest sleep before the wall clock is looked at again.
+/// The maximum sleep between two readings of the wall clock.
 const POLL_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Takes the scheduled ones until the server ends. Begins once etcd was healthy for the first time.
+/// Takes scheduled snapshots until the server ends, once etcd was healthy for the first time.
 pub async fn run(shared: Arc<ServerState>) {
     let mut health = shared.health.clone();
     if health.wait_for(|health| matches!(health, Health::Healthy(_))).await.is_err() {
@@ -42,10 +41,10 @@ pub async fn run(shared: Arc<ServerState>) {
         sweep_manifests(&shared);
         announce_renamed(&shared);
     });
-    let bell = match Bell::new().await {
-        Ok(bell) => bell,
+    let timer = match Timer::new().await {
+        Ok(timer) => timer,
         Err(error) => {
-            tracing::error!(%error, "scheduled snapshots cannot be taken");
+            tracing::error!(%error, "cannot take scheduled snapshots");
             return;
         }
     };
@@ -54,11 +53,11 @@ pub async fn run(shared: Arc<ServerState>) {
     let mut seen = None;
     let mut announced = None;
     let mut announce_next = false;
-    // A slot is attempted once, also if the attempt fails.
+    // A slot is attempted once, even if the attempt fails.
     let mut attempted: Option<DateTime<Local>> = None;
     loop {
         let config = settings.borrow_and_update().clone();
-        // Commands on this node delete, verify and copy, too.
+        // Commands on this node also delete, verify and copy.
         let present = present(&shared, &config);
         if seen.as_ref() != Some(&present) {
             tokio::task::block_in_place(|| refresh_history(&shared));
@@ -75,7 +74,7 @@ pub async fn run(shared: Arc<ServerState>) {
                 tracing::warn!("scheduled snapshots are off: etcd-disable-snapshots");
             }
             tokio::select! {
-                () = bell.ring_in(look_again) => {}
+                () = timer.sleep(look_again) => {}
                 changed = settings.changed() => if changed.is_err() {
                     return;
                 },
@@ -90,8 +89,8 @@ pub async fn run(shared: Arc<ServerState>) {
                 attempted = Some(now);
                 tracing::info!(event = "snapshot-due", slot = slot.to_rfc3339(), "a scheduled snapshot is due");
                 run_slot(&shared, &config).await;
-                // Whatever the clock says, slots are not taken one upon the other.
-                bell.ring_in(PAUSE).await;
+                // Two slots never run in immediate succession, even if the clock jumps.
+                timer.sleep(PAUSE).await;
                 if *shared.snapshots.stopping.borrow() {
                     return;
                 }
@@ -104,14 +103,14 @@ pub async fn run(shared: Arc<ServerState>) {
                 }
                 let wait = next.duration_since(clock::now()).unwrap_or_default().min(look_again);
                 tokio::select! {
-                    () = bell.ring_in(wait) => {}
+                    () = timer.sleep(wait) => {}
                     changed = settings.changed() => if changed.is_err() {
                         return;
                     },
                 }
             }
             Due::Never => {
-                tracing::warn!("the schedule of snapshots never comes again");
+                tracing::warn!("the snapshot schedule has no future run; no more snapshots will be taken");
                 if settings.changed().await.is_err() {
                     return;
                 }
@@ -120,7 +119,7 @@ pub async fn run(shared: Arc<ServerState>) {
     }
 }
 
-/// When the next one is due, and what becomes of it.
+/// Logs when the next one is due, with retention and upload.
 fn log_next(config: &SnapshotConfig, schedule: &Schedule, next: SystemTime) {
     let at = DateTime::<Local>::from(next).format("%Y-%m-%d %H:%M:%S %:z").to_string();
     let keep = if config.retention == 0 { "all".to_owned() } else { config.retention.to_string() };
@@ -128,7 +127,7 @@ fn log_next(config: &SnapshotConfig, schedule: &Schedule, next: SystemTime) {
     tracing::info!(event = "snapshot-scheduled", at, schedule = %schedule, keep, s3, "next scheduled snapshot");
 }
 
-/// The line that RKE1's own service begins with.
+/// The first log line of RKE1's service.
 fn announce(config: &SnapshotConfig) {
     let Some(Schedule::Every(seconds)) = config.schedule.as_ref().filter(|_| config.is_rke1) else { return };
     let policy = config.policy();
@@ -141,7 +140,7 @@ fn announce(config: &SnapshotConfig) {
     );
 }
 
-/// What decides what there is to be seen: the directory, how it was left, and which snapshots are the scheduled ones.
+/// The settings that require a new listing: directory, retention and base name.
 fn present(shared: &ServerState, config: &SnapshotConfig) -> (PathBuf, NamePrefix, [Option<i128>; 2]) {
     let dir = dir(shared);
     let modified = |dir: &Path| std::fs::metadata(dir).ok().map(|dir| manifest::modified(&dir));
@@ -149,17 +148,17 @@ fn present(shared: &ServerState, config: &SnapshotConfig) -> (PathBuf, NamePrefi
     (dir, config.base.clone(), both)
 }
 
-/// What a snapshot left that was removed by hand.
+/// The manifest of a snapshot that was deleted by hand.
 fn sweep_manifests(shared: &ServerState) {
     let dir = dir(shared);
     for name in manifest::orphans(&dir).unwrap_or_default() {
         if manifest::remove(&dir, &name).is_ok() {
-            tracing::info!(name, "removed the manifest of a snapshot that is gone");
+            tracing::info!(name, "removed the manifest of a deleted snapshot");
         }
     }
 }
 
-/// After a change of `node-name`, or of the data under one: which snapshots count for retention, and which do not.
+/// After a change of `node-name` or of the data: which snapshots count for retention, and which do not.
 fn announce_renamed(shared: &ServerState) {
     let (dir, node) = (dir(shared), &shared.config.node_name);
     let base = shared.snapshots.settings.borrow().base.clone();
@@ -181,7 +180,7 @@ fn announce_renamed(shared: &ServerState) {
             count = renamed.namesakes,
             dir = %dir.display(),
             next = format!("quorate etcd-snapshot prune --name {base} --node {node}"),
-            "snapshots of a node with this node-name but other data are there; retention leaves them alone"
+            "there are snapshots of another server with this node-name; retention ignores them"
         );
     }
 }
@@ -193,7 +192,7 @@ async fn run_slot(shared: &Arc<ServerState>, config: &SnapshotConfig) {
         packing: None,
         reason: SCHEDULED,
         labels: BTreeMap::new(),
-        // Another one may be a person's, and ends soon; the slot is not lost to it.
+        // Another snapshot may be on demand, and ends soon; wait, so that the slot is not lost.
         wait: true,
         s3: BTreeMap::new(),
     };
@@ -205,8 +204,8 @@ async fn run_slot(shared: &Arc<ServerState>, config: &SnapshotConfig) {
         }
     };
     let Some(mut done) = attempt().await else { return };
-    // Room that older ones take can be made: then there is another try.
-    let is_full = done.as_ref().is_err_and(AppError::is_for_want_of_space);
+    // Pruning may free space: retry then.
+    let is_full = done.as_ref().is_err_and(AppError::is_out_of_space);
     let gone = if done.is_ok() || is_full { retain(shared, config).await } else { 0 };
     if is_full && gone > 0 {
         let Some(again) = attempt().await else { return };
@@ -223,22 +222,22 @@ async fn run_slot(shared: &Arc<ServerState>, config: &SnapshotConfig) {
         }
         Err(failure) => {
             if let Some(command) = config.on_failure.clone() {
-                // The next slot does not wait for it.
+                // The next slot does not wait for this.
                 tokio::spawn(on_failure::run(command, failure.to_report(), shared.config.node_name.clone()));
             }
         }
     }
 }
 
-/// The next slot does not wait for it.
+/// The next slot does not wait for this.
 fn upload(shared: &ServerState, name: &str, path: &Path) {
     let dir = path.parent().unwrap_or(path);
     if let Err(error) = shared.snapshots.uploads.submit(&shared.data, dir, name, BTreeMap::new()) {
-        log_failure!(error, ErrorReport::of(&error), "a snapshot is not uploaded");
+        log_failure!(error, ErrorReport::of(&error), "cannot upload a snapshot");
     }
 }
 
-/// Takes older ones away, and says how many.
+/// Prunes older ones, and returns how many.
 async fn retain(shared: &ServerState, config: &SnapshotConfig) -> usize {
     let local = Directory(dir(shared));
     let now = clock::unix_seconds(clock::now());
@@ -253,38 +252,37 @@ async fn retain(shared: &ServerState, config: &SnapshotConfig) -> usize {
                 tracing::info!(
                     event = "snapshot-deleted",
                     name,
-                    "an older snapshot was deleted, as no rule of retention keeps it"
+                    "deleted an older snapshot that no retention rule keeps"
                 );
             }
             if let Some(failure) = failed {
-                log_failure!(error, failure.to_report(), "some older snapshots could not be deleted");
+                log_failure!(error, failure.to_report(), "cannot delete some older snapshots");
             }
             gone.len()
         }
         Err(failure) => {
-            log_failure!(error, failure.to_report(), "older snapshots could not be deleted");
+            log_failure!(error, failure.to_report(), "cannot delete older snapshots");
             0
         }
     }
 }
 
-/// When this server's data began: the member's name is written once, at its first start.
+/// When this server's data was created: the member name is written once, at its first start.
 pub(crate) fn data_created_at(shared: &ServerState) -> DateTime<Local> {
     let written = std::fs::symlink_metadata(shared.data.etcd_name()).and_then(|found| found.modified());
     DateTime::<Local>::from(written.unwrap_or_else(|_| clock::now()))
 }
 
-/// Rings after a while.
-struct Bell(JobScheduler);
+struct Timer(JobScheduler);
 
-impl Bell {
+impl Timer {
     async fn new() -> Result<Self, JobSchedulerError> {
         let scheduler = JobScheduler::new().await?;
         scheduler.start().await?;
         Ok(Self(scheduler))
     }
 
-    async fn ring_in(&self, wait: Duration) {
+    async fn sleep(&self, wait: Duration) {
         let rung = Arc::new(Notify::new());
         let ring = rung.clone();
         let at = clock::monotonic() + wait;
@@ -297,12 +295,12 @@ impl Bell {
             Err(error) => Err(error),
         };
         let Ok(id) = id else {
-            // Without the bell there is still the clock.
+            // Without the scheduler the clock is still polled.
             return tokio::time::sleep(wait).await;
         };
-        // The bell has seconds and half a second's patience; nothing waits for it for ever.
+        // The scheduler has a resolution of seconds; add half a second as a timeout.
         if tokio::time::timeout(wait + Duration::from_secs(5), rung.notified()).await.is_err() {
-            // One that has rung is gone.
+            // A job that has run is removed.
             let _ = self.0.remove(&id).await;
         }
     }

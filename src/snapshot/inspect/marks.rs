@@ -1,4 +1,4 @@
-//! What the bucket `meta` says: how far history was compacted, and who wrote the database.
+//! The bucket `meta`: how far history was compacted, and which version wrote the database.
 
 use crate::boltdb::database::Database;
 use crate::boltdb::page::{Corruption, ReadError};
@@ -7,10 +7,10 @@ use crate::boltdb::walk::{CONTINUE, Flow, Visitor};
 use crate::boltdb::{keyspace, schema};
 use crate::snapshot::inspect::inspection::Inspection;
 
-/// Bytes of what `meta` says of anything.
+/// Maximum size of a value in `meta`, in bytes.
 const MAX_VALUE_BYTES: usize = 1 << 20;
 
-/// What is in the bucket `meta`.
+/// The content of the bucket `meta`.
 #[derive(Debug, Default)]
 pub(in crate::snapshot) struct Marks {
     scheduled_compaction: Option<i64>,
@@ -28,7 +28,7 @@ impl Marks {
         database.walk_bucket(b"meta", &mut marks)?;
         // Compactions are scheduled, then finished (etcd `server/storage/mvcc/kvstore_compaction.go`).
         if marks.finished_compaction > marks.scheduled_compaction {
-            return Err(marks.wrong("a compaction is finished that was not scheduled").into());
+            return Err(marks.wrong("a compaction was finished without being scheduled").into());
         }
         Ok(marks)
     }
@@ -37,37 +37,37 @@ impl Marks {
         Corruption::new(self.offset, what)
     }
 
-    /// History is gone up to here, or is about to be. One that was scheduled at 0 and not finished is none to etcd (`kvstore.go`,
-    /// `restore`).
+    /// History up to here is, or is being, compacted. etcd ignores a compaction that was scheduled at 0 and not
+    /// finished (`kvstore.go`, `restore`).
     pub(in crate::snapshot) fn compact(&self) -> Option<i64> {
         self.scheduled_compaction.filter(|scheduled| *scheduled > 0).max(self.finished_compaction)
     }
 
-    /// What the last compaction that was finished has freed is free.
+    /// The records removed by the last finished compaction are gone.
     pub(in crate::snapshot) fn finished(&self) -> Option<i64> {
         self.finished_compaction
     }
 
-    /// A compaction that was finished has left one record of each key up to there.
+    /// A finished compaction has left at most one record of each key up to there.
     pub(in crate::snapshot) fn is_settled(&self, revision: i64) -> bool {
         self.finished_compaction.is_some_and(|finished| revision <= finished)
     }
 
-    /// Written by an etcd whose decoder wants texts to be UTF-8.
+    /// Written by an etcd whose decoder requires UTF-8 strings.
     pub(in crate::snapshot) fn is_utf8(&self) -> bool {
         self.storage_minor.is_some_and(|minor| minor >= 7)
     }
 
-    /// Whether they fit to what else was `found`. `last` is the newest revision that left a record.
+    /// Checks consistency with the other contents. `last` is the newest revision with a record.
     pub(in crate::snapshot) fn check(&self, found: &Inspection, last: i64) -> Result<(), Corruption> {
         let cluster = found.cluster_version.as_ref().and_then(|version| schema::version(version.as_bytes()).ok());
         if let (Some(cluster), Some(storage)) = (cluster, self.storage_minor)
-            // One follows the other when a cluster is upgraded or downgraded by a minor.
+            // They may differ by one minor during an upgrade or downgrade.
             && cluster.abs_diff(storage) > 1
         {
-            return Err(self.wrong(format!("the storage is of etcd 3.{storage}, and the cluster of 3.{cluster}")));
+            return Err(self.wrong(format!("the storage version is 3.{storage}, but the cluster version 3.{cluster}")));
         }
-        // Up to 3.4.32 etcd forgets such a compaction when it starts, and goes back to an older revision (etcd#17780).
+        // Up to 3.4.32 etcd ignores such a compaction when it starts, and returns to an older revision (etcd#17780).
         let is_old = self.term == 0 && self.storage_minor.is_none();
         let newest = last.max(self.finished_compaction.unwrap_or(1));
         if let Some(scheduled) = self.scheduled_compaction.filter(|scheduled| is_old && *scheduled > newest) {
@@ -78,11 +78,11 @@ impl Marks {
         Ok(())
     }
 
-    /// A compaction after the newest record: its deletions were the newest ones, and nothing that it takes away can be left.
+    /// A compaction after the newest record: it removed newer deletions, so nothing else that it removes may be left.
     pub(in crate::snapshot) fn check_nothing_left(&self, last: i64, is_something_left: bool) -> Result<(), Corruption> {
         match self.scheduled_compaction {
             Some(scheduled) if scheduled > last && is_something_left => Err(self.wrong(format!(
-                "a compaction at {scheduled} has taken away the newest revisions after {last}, and not what is older"
+                "a compaction at {scheduled} has removed the revisions after {last}, but not older ones"
             ))),
             _ => Ok(()),
         }
@@ -99,7 +99,7 @@ impl Visitor for Marks {
         self.offset = offset;
         let named = |what: &str| Corruption::new(offset, format!("{}: {what}", String::from_utf8_lossy(key)));
         if value.len() > MAX_VALUE_BYTES {
-            return Err(named("it is larger than etcd ever writes it"));
+            return Err(named("larger than etcd writes it"));
         }
         match key {
             b"scheduledCompactRev" => self.scheduled_compaction = Some(keyspace::compaction(value).map_err(named)?),
@@ -111,7 +111,7 @@ impl Visitor for Marks {
                 let minor = schema::version(value).map_err(named)?;
                 // etcd writes it from 3.6 on.
                 if minor < 6 {
-                    return Err(named("no etcd of that version writes it"));
+                    return Err(named("not written by etcd of that version"));
                 }
                 self.storage_minor = Some(minor);
                 self.storage_version = Some(String::from_utf8_lossy(value).into_owned());

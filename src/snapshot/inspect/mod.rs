@@ -1,13 +1,13 @@
-//! What a database holds, and whether it can be what etcd wrote.
+//! Inspects a database: its contents, and whether etcd can have written them.
 //!
-//! One walk over all pages checks everything, computes the hash that `etcdutl snapshot status` prints, and finds the newest record of
-//! each key; another one, over the records up to the last compaction, computes HashKV, which a live member can be asked for. Memory is
-//! bounded whatever the database holds: what a walk takes (see `boltdb::walk`), [`Limits::USUAL`], a bit for each record, and a bit for
-//! each page. Where there are more keys than that, there are more walks.
+//! One walk over all pages checks everything, computes the hash that `etcdutl snapshot status` prints, and finds the
+//! newest record of each key; another one, over the records up to the last compaction, computes HashKV, which can be
+//! compared with a live member. Memory is bounded: that of a walk (see `boltdb::walk`), [`Limits::USUAL`], a bit for
+//! each record, and a bit for each page. More keys need more walks.
 //!
-//! Status hash (etcd `etcdutl/snapshot`, all versions): CRC-32C over each bucket's name and all its keys and values, in order.
-//! HashKV (etcd `server/storage/mvcc/hash.go`): CRC-32C over `key` and each record of the bucket `key`, without those that a
-//! compaction at the compact revision takes away.
+//! Status hash (etcd `etcdutl/snapshot`, all versions): CRC-32C over each bucket's name and all its keys and values, in
+//! order. HashKV (etcd `server/storage/mvcc/hash.go`): CRC-32C over `key` and each record of the bucket `key`, without
+//! those that a compaction at the compact revision removes.
 
 mod inspection;
 pub(super) mod marks;
@@ -30,17 +30,18 @@ use crate::checksum::crc32c_append;
 
 /// Of the bucket `key`, the bucket of records.
 const KEY: &[u8] = b"key";
-/// More members than any cluster has.
+/// Maximum number of members.
 const MAX_MEMBERS: usize = 1000;
-/// More kinds of alarms than etcd has.
+/// Maximum number of alarm types.
 const MAX_ALARMS: usize = 16;
-/// Bytes of a lease, a user, a role or a member.
+/// Maximum size of a lease, user, role or member, in bytes.
 const MAX_VALUE_BYTES: usize = 1 << 20;
 
 /// Is told how much is done, of how much; ends the work with `Break`.
 pub type ProgressCallback<'a> = dyn FnMut(u64, u64) -> ControlFlow<()> + 'a;
 
-/// Inspects a database of `length` bytes. `progress` is told how many pages were read, of how many, in both walks together.
+/// Inspects a database of `length` bytes. `progress` receives the number of pages read and the total, of both walks
+/// together.
 pub fn inspect<I: ReadAt + ?Sized>(
     image: &I,
     length: u64,
@@ -50,7 +51,7 @@ pub fn inspect<I: ReadAt + ?Sized>(
     inspect_within(image, length, wanted, Limits::USUAL, progress)
 }
 
-/// As [`inspect`], with these limits.
+/// Like [`inspect`], with these limits.
 pub(crate) fn inspect_within<I: ReadAt + ?Sized>(
     image: &I,
     length: u64,
@@ -61,7 +62,7 @@ pub(crate) fn inspect_within<I: ReadAt + ?Sized>(
     let database = Database::open(image, length, wanted)?;
     let buckets = database.top_level()?;
     if let Some(missing) = schema::BUCKETS.iter().find(|bucket| !buckets.contains_key(bucket.as_bytes())) {
-        return Err(Corruption::new(0, format!("there is no bucket `{missing}`, which every etcd makes")).into());
+        return Err(Corruption::new(0, format!("the bucket `{missing}` is missing, which every etcd creates")).into());
     }
     let marks = Marks::read(&database)?;
     let all_pages = database.meta().high_water_mark * 2;
@@ -76,8 +77,8 @@ pub(crate) fn inspect_within<I: ReadAt + ?Sized>(
     let pages = walked?;
     records.resolve();
     marks.check(&found, records.last())?;
-    let mut tell = |read| progress(pages.used_pages + read, all_pages);
-    let counted = records.count(&database, &marks, &keys, &mut tell)?;
+    let mut notify = |read| progress(pages.used_pages + read, all_pages);
+    let counted = records.count(&database, &marks, &keys, &mut notify)?;
     Ok(Inspection {
         revision: counted.revision,
         compact_revision: marks.compact(),
@@ -91,7 +92,7 @@ pub(crate) fn inspect_within<I: ReadAt + ?Sized>(
     })
 }
 
-/// `NOSPACE` or `CORRUPT`, of a key of the bucket `alarm`; nothing if it is malformed.
+/// Parses a key of the bucket `alarm`: `NOSPACE` or `CORRUPT`; `None` if it is malformed.
 pub(crate) fn alarm_name(key: &[u8]) -> Option<String> {
     Some(match schema::alarm(key).ok()? {
         1 => "NOSPACE".into(),
@@ -139,7 +140,7 @@ impl<'p> First<'p> {
 
     fn small(&mut self, key: &[u8], value: &[u8]) -> Result<(), &'static str> {
         if self.bucket != Bucket::Other && value.len() > MAX_VALUE_BYTES {
-            return Err("something that etcd keeps small is large");
+            return Err("a small etcd record is too large");
         }
         let found = &mut self.found;
         match self.bucket {
@@ -153,7 +154,7 @@ impl<'p> First<'p> {
                     found.alarms.push(name);
                 }
                 if found.alarms.len() > MAX_ALARMS {
-                    return Err("there are more kinds of alarms than etcd has");
+                    return Err("too many alarm types");
                 }
             }
             Bucket::Auth => found.auth_enabled |= schema::auth(key, value)?.unwrap_or(false),
@@ -167,7 +168,7 @@ impl<'p> First<'p> {
             Bucket::Members => {
                 found.members.push(schema::member(key, value)?.id);
                 if found.members.len() > MAX_MEMBERS {
-                    return Err("there are more members than any cluster has");
+                    return Err("too many members");
                 }
             }
             Bucket::Removed => drop(schema::member_id(key)?),

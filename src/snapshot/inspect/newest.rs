@@ -1,27 +1,28 @@
-//! Which record is the newest one of its key, in bounded memory.
+//! Finds the newest record of each key in bounded memory.
 //!
-//! [`Newest`] holds the newest record of each key of a share of all keys, told by a hash that nobody outside can foresee: 16 bytes a key.
-//! What does not fit into one share is for another walk through the database. [`Superseded`] keeps, in a bit a record, which ones are
-//! not the newest, and [`Once`] finds keys that are there twice where each must be there once, in 8 bytes a key.
+//! [`Newest`] keeps the newest record of each key of a share of all keys, by a keyed hash that an attacker cannot
+//! predict: 16 bytes per key. Keys that do not fit are left for another walk through the database. [`Superseded`] keeps
+//! one bit per record for those that are not the newest, and [`Once`] finds duplicate keys where each must be unique,
+//! in 8 bytes per key.
 
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 
-/// What may be held at a time.
+/// Memory limits.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Newest records, of 16 bytes each.
+    /// Maximum number of newest records, of 16 bytes each.
     pub newest: usize,
-    /// Keys that are there once, of 8 bytes each.
+    /// Maximum number of unique keys, of 8 bytes each.
     pub once: usize,
 }
 
 impl Limits {
-    /// 64 MiB each: enough for four million keys that were changed since the last compaction, and for eight million that were not, in
-    /// as many walks as are made anyhow.
+    /// 64 MiB each: enough for four million keys changed since the last compaction and eight million others without
+    /// additional walks.
     pub const USUAL: Self = Self { newest: 4 << 20, once: 8 << 20 };
 }
 
-/// Hashes keys: equal keys alike, and otherwise as nobody outside can foresee.
+/// A keyed hash of keys, which an attacker cannot predict.
 #[derive(Clone, Debug, Default)]
 pub struct Keys(RandomState);
 
@@ -39,14 +40,14 @@ impl Keys {
         let mut hasher = self.0.build_hasher();
         hasher.write(key);
         let high = hasher.finish();
-        // The inner state has 256 bits, so these do not follow from those.
+        // The inner state has 256 bits, so these are independent of the first 64.
         hasher.write_u8(0);
         let [low, second, ..] = hasher.finish().to_le_bytes();
         Hash { high, low: u16::from_le_bytes([low, second]) }
     }
 }
 
-/// The keys whose hashes begin within a range.
+/// A share of all keys: those with hashes in a range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Share {
     from: u64,
@@ -72,7 +73,7 @@ impl Share {
         self.width = (self.width / 2).max(1);
     }
 
-    /// What comes behind it, as wide; nothing after the last one.
+    /// The next share of the same width; `None` after the last one.
     #[must_use]
     pub fn next(self) -> Option<Self> {
         let from = self.from + self.width;
@@ -110,7 +111,7 @@ impl Superseded {
     }
 }
 
-/// Bits of an entry that are a place; one more says whether the key is there then.
+/// Bits of an entry for the position; one more for whether the key exists then.
 const PLACE_BITS: u32 = 47;
 
 /// The newest record of each key of a share.
@@ -119,9 +120,9 @@ pub struct Newest {
     entries: Vec<u128>,
     share: Share,
     capacity: usize,
-    /// When there are so many entries, those that are not the newest ones are taken out.
+    /// The number of entries that triggers removing superseded ones.
     tidy_at: usize,
-    /// Where the entries begin whose hashes begin with the same 16 bits.
+    /// The start of the entries whose hashes have the same first 16 bits.
     starts: Vec<u32>,
 }
 
@@ -131,7 +132,7 @@ impl Newest {
         Self { entries: Vec::new(), share, capacity, tidy_at: capacity.min(1 << 16), starts: Vec::new() }
     }
 
-    /// The keys that are in it. There are fewer once there is no room for all.
+    /// The share that it covers, which shrinks when the entries exceed the limit.
     #[must_use]
     pub fn share(&self) -> Share {
         self.share
@@ -144,7 +145,7 @@ impl Newest {
             | u128::from(is_alive)
     }
 
-    /// Adds a record that is newer than all before; those that are not the newest any more are marked, sooner or later.
+    /// Adds a record that is newer than all before; superseded ones are marked, perhaps later.
     pub fn add(&mut self, hash: Hash, place: u64, is_alive: bool, superseded: &mut Superseded) {
         if !self.share.has(hash) {
             return;
@@ -179,7 +180,7 @@ impl Newest {
         self.entries.truncate(kept);
     }
 
-    /// To be called when all were added, before anything is asked.
+    /// Call after all were added, before any query.
     pub fn resolve(&mut self, superseded: &mut Superseded) {
         self.keep_newest(superseded);
         self.starts = Vec::with_capacity((1 << 16) + 1);
@@ -222,7 +223,7 @@ fn place(entry: u128) -> u64 {
     u64::try_from(low >> 1).unwrap_or_default()
 }
 
-/// Keys of a share that must be there once.
+/// Keys of a share that must be unique.
 #[derive(Debug)]
 pub struct Once {
     hashes: Vec<u64>,
@@ -236,7 +237,7 @@ impl Once {
         Self { hashes: Vec::new(), share, capacity }
     }
 
-    /// The keys that are in it. There are fewer once there is no room for all.
+    /// The share that it covers, which shrinks when the entries exceed the limit.
     #[must_use]
     pub fn share(&self) -> Share {
         self.share
@@ -254,7 +255,7 @@ impl Once {
         self.hashes.push(hash.high);
     }
 
-    /// Hashes that were added twice, at most so many.
+    /// Hashes that were added twice, at most this many.
     #[must_use]
     pub fn twice(mut self, most: usize) -> Vec<u64> {
         self.hashes.sort_unstable();
@@ -270,7 +271,7 @@ mod tests {
     use std::collections::HashMap;
 
     proptest! {
-        /// In as many shares as it takes, it says what a map of everything says.
+        /// With any number of shares, the result is that of a map of all keys.
         #[test]
         fn shares_together_know_the_newest_record_of_each_key(
             changes in proptest::collection::vec((0u16..60, any::<bool>()), 0..400), capacity in 8usize..80,

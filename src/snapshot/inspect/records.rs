@@ -1,4 +1,4 @@
-//! The records of the bucket `key`: whether they can be what etcd wrote, how many keys there are, and HashKV.
+//! The records of the bucket `key`: their consistency, the number of keys, and HashKV.
 
 use std::ops::ControlFlow;
 
@@ -13,10 +13,10 @@ use crate::snapshot::inspect::newest::{Hash, Keys, Limits, Newest, Once, Share, 
 use crate::text::escape_control;
 
 const KEY: &[u8] = b"key";
-/// Keys that seem to be there twice and are looked at again.
+/// Maximum number of suspected duplicate keys to check again.
 const MAX_PASSES: usize = 16;
 
-/// A CRC-32C, and how many bytes it is over.
+/// A CRC-32C, and its number of bytes.
 #[derive(Clone, Copy, Debug, Default)]
 struct Sum {
     crc: u32,
@@ -32,30 +32,30 @@ impl Sum {
         Self { crc: crc32c_append(self.crc, bytes), length: self.length.wrapping_add(bytes.len() as u64) }
     }
 
-    /// Over the bytes of both, one after the other.
+    /// The checksum of both concatenated.
     fn then(self, other: Self) -> u32 {
         crc32c_combine(self.crc, other.crc, other.length)
     }
 }
 
-/// What the first walk finds in the bucket `key`.
+/// The results of the first walk over the bucket `key`.
 pub(super) struct Records {
-    /// Of the records after the last compaction that was finished.
+    /// The newest records after the last finished compaction.
     newest: Newest,
-    /// Of those before: each key is there once.
+    /// The keys before it, which must be unique.
     once: Once,
     superseded: Superseded,
     place: u64,
     /// Those up to the last compaction.
     old: u64,
     last: Revision,
-    /// Records up to the last compaction that was finished, and those of them that give a value to a key.
+    /// The number of records up to the last finished compaction, and of puts among them.
     settled: u64,
     settled_keys: u64,
     has_raise: bool,
-    /// The first deletion before the last compaction, if it was not taken away.
+    /// The first deletion before the last compaction that was not removed.
     early_deletion: Option<u64>,
-    /// HashKV of what is there up to the last compaction, with and without deletions, and of what is there after it.
+    /// HashKV of the records up to the last compaction, with and without deletions, and of those after it.
     old_all: Sum,
     old_puts: Sum,
     new: Sum,
@@ -70,7 +70,7 @@ impl Records {
             superseded: Superseded::default(),
             place: 0,
             old: 0,
-            // A keyspace begins with revision 1, and the first change makes it 2.
+            // A keyspace begins at revision 1, and the first change has revision 2.
             last: Revision { main: 1, sub: -1 },
             settled: 0,
             settled_keys: 0,
@@ -88,7 +88,7 @@ impl Records {
         self.last.main
     }
 
-    /// To be called when all were added.
+    /// Call after all were added.
     pub(super) fn resolve(&mut self) {
         self.newest.resolve(&mut self.superseded);
     }
@@ -108,7 +108,7 @@ impl Records {
         let is_settled = marks.is_settled(main);
         self.check_place(&record, is_old, compact, offset)?;
         if record.is_tombstone && is_settled && Some(main) != marks.finished() {
-            return Err(Corruption::new(offset, "a deletion is there that a finished compaction takes away"));
+            return Err(Corruption::new(offset, "there is a deletion that a finished compaction would have removed"));
         }
         let hash = keys.hash(record.key);
         if is_settled {
@@ -122,8 +122,9 @@ impl Records {
         Ok(())
     }
 
-    /// Each change leaves a record, and the changes of a transaction are counted from 0, so that after the compaction nothing is missing.
-    /// Only a restore that raises the revision jumps, to a record without a value at which it also compacts.
+    /// Each change leaves a record, and the changes of a transaction are counted from 0, so no revision after the
+    /// compaction may be missing. Only a restore that bumps the revision skips revisions, up to a record without a
+    /// value at which it also compacts.
     fn check_place(
         &self,
         record: &Record<'_>,
@@ -133,13 +134,13 @@ impl Records {
     ) -> Result<(), Corruption> {
         let (now, last) = (record.revision, self.last);
         if now <= last {
-            return Err(Corruption::new(offset, "a revision is there twice"));
+            return Err(Corruption::new(offset, "a revision occurs twice"));
         }
         if is_old {
             return Ok(());
         }
         if record.is_revision_bump() {
-            return Err(Corruption::new(offset, "a record has no value, and no restore left it"));
+            return Err(Corruption::new(offset, "a record has no value, but is not from a restore"));
         }
         let next = if now.main == last.main {
             Revision { main: last.main, sub: last.sub + 1 }
@@ -157,7 +158,7 @@ impl Records {
         if !is_old {
             self.new = add(self.new);
         } else if record.is_tombstone {
-            // One at the compact revision is in no hash (`hash.go`, `WriteKeyValue`).
+            // A deletion at the compact revision is not hashed (`hash.go`, `WriteKeyValue`).
             if compact != Some(record.revision.main) {
                 self.early_deletion.get_or_insert(offset);
                 self.old_all = add(self.old_all);
@@ -180,7 +181,7 @@ pub(super) struct Counted {
 }
 
 impl Records {
-    /// The walks after the first one: which records up to the last compaction are not the newest of their keys any more.
+    /// The walks after the first one: which records up to the last compaction are superseded.
     pub(super) fn count<I: ReadAt + ?Sized>(
         mut self,
         database: &Database<'_, I>,
@@ -237,8 +238,8 @@ impl Records {
         let is_something_left = self.early_deletion.is_some() || self.superseded.count() > 0;
         marks.check_nothing_left(self.last.main, is_something_left)?;
         let keys = self.settled_keys - gone + alive;
-        // To etcd the record that only raises the revision is a key without a name, which no client sees. Nothing is left out of the
-        // hash where no key is there at all.
+        // To etcd the record that only bumps the revision is a key with an empty name, which no client sees. Without
+        // any keys, the hash includes it.
         let old = if keys > 0 || self.has_raise { kept.unwrap_or(self.old_puts) } else { self.old_all };
         Ok(Counted { revision: self.last.main.max(marks.compact().unwrap_or(1)), keys, hash_kv: old.then(self.new) })
     }
@@ -248,14 +249,14 @@ impl Records {
 struct Again<'a> {
     marks: &'a Marks,
     keys: &'a Keys,
-    /// Of a share of the keys, what is newer than a finished compaction.
+    /// The newest records of a share of the keys after a finished compaction.
     newest: &'a Newest,
     next_newest: Option<Newest>,
     next_once: Option<Once>,
     superseded: Superseded,
-    /// Keys that had a value at the finished compaction, and got another one or none.
+    /// Keys that existed at the finished compaction and were changed or deleted later.
     gone: u64,
-    /// Over what is kept up to the last compaction.
+    /// The hash of the records kept up to the last compaction.
     hash: Option<Sum>,
     place: u64,
     progress: &'a mut dyn FnMut(u64) -> ControlFlow<()>,
@@ -306,7 +307,7 @@ impl Visitor for Again<'_> {
     }
 }
 
-/// Finds a key that is there twice up to a finished compaction, of those with these hashes.
+/// Finds a duplicate key up to a finished compaction, among those with these hashes.
 struct Twice<'a> {
     marks: &'a Marks,
     keys: &'a Keys,
@@ -331,7 +332,7 @@ impl Visitor for Twice<'_> {
         let key = (hash, record.key.len(), crc32c(record.key));
         if self.seen.contains(&key) {
             let shown: String = escape_control(&String::from_utf8_lossy(record.key)).chars().take(80).collect();
-            let what = format!("the key {shown} is there twice, and a finished compaction leaves only one");
+            let what = format!("the key {shown} occurs twice, but a finished compaction leaves only one");
             return Err(Corruption::new(offset, what));
         }
         self.seen.push(key);

@@ -10,7 +10,7 @@ use crate::boltdb::keyspace::revision_key;
 use crate::boltdb::protobuf::Message;
 use crate::boltdb::walk::CONTINUE;
 
-/// Databases of etcd 3.4 to 3.7, from which fuzzing begins, too.
+/// Databases of etcd 3.4 to 3.7, also the seeds for fuzzing.
 fn seeds() -> Vec<Vec<u8>> {
     let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/bolt");
     let mut paths: Vec<_> = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -30,7 +30,7 @@ fn databases_of_every_version_are_understood() {
         assert_eq!(inspection.etcd_version().as_deref(), Some(version));
         assert_eq!((inspection.revision, inspection.compact_revision), (8, Some(4)), "{version}");
         assert_eq!((inspection.keys, inspection.leases, inspection.members.len()), (2, 1, 1), "{version}");
-        // The same keys and values at the same revisions: the same hash, whatever the version.
+        // The same keys and values at the same revisions have the same hash in every version.
         assert_eq!(inspection.hash_kv, found[0].hash_kv, "{version}");
     }
 }
@@ -83,7 +83,7 @@ fn with_history(changes: &[(u8, bool)], marks: [Option<i64>; 2]) -> Changed {
     })
 }
 
-/// One of each kind of attack 2: with each of them etcd ends, panics, or serves something else than it holds.
+/// With each of these etcd exits, panics, or serves something else than was written.
 #[test]
 fn what_no_etcd_runs_on_is_not_good() {
     type Change = fn(&mut Editor<'_>);
@@ -125,7 +125,7 @@ fn what_no_etcd_runs_on_is_not_good() {
             put(editor, "meta", b"scheduledCompactRev", &revision_key(900));
             put(editor, "meta", b"finishedCompactRev", &revision_key(900));
         }),
-        ("a compaction that was finished and not scheduled", |editor| {
+        ("a compaction that was finished but not scheduled", |editor| {
             put(editor, "meta", b"finishedCompactRev", &revision_key(5));
         }),
     ];
@@ -149,11 +149,11 @@ fn a_database_without_its_buckets_is_not_good() {
             let mut renamed = seed.clone();
             renamed[at + word(at + 4) + word(at + 8) - 1] ^= 1;
             let found = look(&renamed).unwrap_err().to_string();
-            assert!(found.contains("there is no bucket") || found.contains("not in order"), "{found}");
+            assert!(found.contains("is missing") || found.contains("not in order"), "{found}");
         }
         let mut without = seed.clone();
         without[root + 10..root + 12].fill(0);
-        assert!(look(&without).unwrap_err().to_string().contains("there is no bucket"));
+        assert!(look(&without).unwrap_err().to_string().contains("is missing"));
     }
 }
 
@@ -192,7 +192,7 @@ fn an_empty_keyspace_is_good_and_known_to_be_empty() {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
-    /// However little may be held at a time, what is found is the same.
+    /// The result is the same with any memory limit.
     #[test]
     fn in_as_many_walks_as_it_takes_the_same_is_found(
         changes in proptest::collection::vec((0u8..60, any::<bool>()), 0..300), at in 0i64..300,

@@ -1,8 +1,8 @@
-//! Copies the database of a running etcd from where it lies, as long as etcd holds it still: at the speed of the disk, and without
-//! what lies in pages that nothing leads to any more, so that deleted secrets do not live on in snapshots.
+//! Copies the database of a running etcd directly from its file, while a read transaction pins it: at disk speed, and
+//! without unreferenced pages, so that deleted secrets do not survive in snapshots.
 //!
-//! First the pages that are reached are found, then they are copied, with zeros in the place of the others (bbolt never reads a free page
-//! before it has written it), and the SHA-256 is put behind. Whether they are a database is seen by what `inspect` finds.
+//! First the referenced pages are determined, then they are copied, with zeros in place of the others (bbolt never
+//! reads a free page before it has written it), and the SHA-256 is appended. `inspect` checks the result.
 
 use std::sync::mpsc::{self, SyncSender};
 
@@ -22,28 +22,28 @@ use crate::snapshot::live::{PinnedDatabase, PinnedDatabaseError};
 use crate::snapshot::save::sink::Sink;
 use crate::snapshot::save::space::DiskSpaceError;
 
-/// Bytes that are copied at a time: whole pages of any size.
+/// Bytes copied at a time, a multiple of every page size.
 const CHUNK: usize = 1 << 18;
-/// So many of them may wait for the hash, which takes longest.
+/// Chunks that may wait for the hash, which is the slowest step.
 const QUEUED_CHUNKS: usize = 8;
 
 #[derive(Debug, thiserror::Error)]
 pub enum CopyError {
-    /// The live file cannot be held or read.
+    /// The live file cannot be pinned or read.
     #[error(transparent)]
     Live(#[from] PinnedDatabaseError),
-    /// What is there is not whole.
-    #[error("the pages that etcd holds are not a whole database")]
+    /// The pinned pages are incomplete.
+    #[error("the pinned pages of etcd are not a complete database")]
     Damaged(#[from] ReadError),
-    /// It could not be written, or there is no room.
+    /// Writing failed, or there is no space.
     #[error(transparent)]
     Write(#[from] DiskSpaceError),
-    /// The one that held the pages still is gone.
-    #[error("etcd was started anew while its database was copied")]
+    /// The etcd that pinned the pages is gone.
+    #[error("etcd was restarted while its database was copied")]
     EtcdRestarted,
-    #[error("a thread of the copy was lost")]
+    #[error("internal error: a worker thread of the copy panicked")]
     WorkerPanicked,
-    #[error("the copy was broken off")]
+    #[error("the copy was cancelled")]
     Cancelled,
 }
 
@@ -60,12 +60,12 @@ impl Diagnostic for CopyError {
     }
 }
 
-/// Writes what `live` holds, and its SHA-256, to `sink`, and inspects it while the hash is still computed: what was written, where it
-/// can be read again, and otherwise what it was written from. Also gives the SHA-256 of all of it, hexadecimal.
+/// Writes the pinned database and its SHA-256 to `sink`, and inspects it while the hash is being computed: the written
+/// file if it can be read back, otherwise its source. Also returns the SHA-256 of the whole file in hexadecimal.
 ///
 /// # Errors
-/// If it is not whole, cannot be read or written, or was replaced meanwhile.
-pub fn copy(live: &PinnedDatabase, sink: &mut Sink, course: &JobControl) -> Result<(Inspection, String), CopyError> {
+/// If it is incomplete, cannot be read or written, or was replaced meanwhile.
+pub fn copy(live: &PinnedDatabase, sink: &mut Sink, job: &JobControl) -> Result<(Inspection, String), CopyError> {
     faults::point("snapshot::copy").map_err(|source| ReadError::Io { offset: 0, source })?;
     let reached = Database::open(live, live.size(), Length::Exact)?.reachable_pages()?;
     sink.begin(live.size() + SHA256)?;
@@ -78,10 +78,10 @@ pub fn copy(live: &PinnedDatabase, sink: &mut Sink, course: &JobControl) -> Resu
             }
             context
         });
-        write_pages(live, sink, &reached, course, &chunks)?;
+        write_pages(live, sink, &reached, job, &chunks)?;
         drop(chunks);
         let inspection = if let Some(file) = sink.file() {
-            // Until here it was the file that etcd holds still.
+            // Until here it was the file that etcd pins.
             live.check()?;
             inspect::inspect(file, live.size(), Length::Exact, &mut |_, _| CONTINUE)?
         } else {
@@ -101,13 +101,13 @@ fn write_pages(
     live: &PinnedDatabase,
     sink: &mut Sink,
     reached: &Pages,
-    course: &JobControl,
+    job: &JobControl,
     chunks: &SyncSender<Vec<u8>>,
 ) -> Result<(), CopyError> {
     let page_size = live.page_size();
     let mut at = 0;
     while at < live.size() {
-        if course.is_cancelled() {
+        if job.is_cancelled() {
             return Err(CopyError::Cancelled);
         }
         let wanted = usize::try_from(live.size() - at).unwrap_or(usize::MAX).min(CHUNK);
@@ -122,7 +122,7 @@ fn write_pages(
         }
         sink.write(&chunk)?;
         at += wanted as u64;
-        course.set_done(at);
+        job.set_done(at);
         chunks.send(chunk).map_err(|_| CopyError::WorkerPanicked)?;
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! Packs a snapshot while it is made, and makes sure that what comes out of it again is the same.
+//! Compresses a snapshot while it is written, and verifies that it decompresses to the same content.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -16,15 +16,15 @@ use crate::snapshot::save::error::SaveError;
 use crate::snapshot::save::request::{SaveRequest, step};
 use crate::snapshot::save::space::{DiskSpaceError, SpaceCheckedWriter};
 
-/// Bytes that a thread of zstd packs at a time.
+/// Bytes that a zstd thread compresses at a time.
 const ZSTD_JOB_BYTES: u32 = 1 << 20;
 
-/// A packed file that is being written.
+/// A compressed file that is being written.
 pub(super) struct Compressor {
     draft: NewFile,
     encoder: Encoder,
     packing: Compression,
-    /// Why no more is written: the encoders know only errors of files.
+    /// Why writing stopped: the encoders only know I/O errors.
     failure: Arc<Mutex<Option<DiskSpaceError>>>,
     content: Content,
 }
@@ -34,7 +34,7 @@ enum Encoder {
     Zip(Box<zip::ZipWriter<SpaceCheckedOutput>>),
 }
 
-/// What went in, or came out: enough to find what a disk or a library does wrong, at a tenth of what a SHA-256 costs.
+/// CRC of the input or output: enough to detect errors of a disk or library, at a tenth of the cost of SHA-256.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Content {
     bytes: u64,
@@ -48,7 +48,7 @@ impl Content {
     }
 }
 
-/// A packed file that is whole and safe.
+/// A complete, durable compressed file.
 pub(super) struct Compressed {
     pub(super) draft: NewFile,
     pub(super) stored_size: u64,
@@ -56,14 +56,16 @@ pub(super) struct Compressed {
 }
 
 impl Compressor {
-    /// For a content of so many bytes.
-    pub(super) fn begin(wish: &SaveRequest, bytes: u64) -> Result<Self, DiskSpaceError> {
-        let (draft, file) = NewFile::create(&wish.dir, &format!("{}-{}-packed", wish.base, wish.node), PRIVATE_FILE)?;
+    /// For content of this many bytes.
+    pub(super) fn begin(request: &SaveRequest, bytes: u64) -> Result<Self, DiskSpaceError> {
+        let (draft, file) =
+            NewFile::create(&request.dir, &format!("{}-{}-packed", request.base, request.node), PRIVATE_FILE)?;
         let failure = Arc::default();
-        let out = SpaceCheckedOutput { file, pace: SpaceCheckedWriter::new(&wish.dir), failure: Arc::clone(&failure) };
-        let begun = begin(wish, bytes, out);
+        let out =
+            SpaceCheckedOutput { file, pace: SpaceCheckedWriter::new(&request.dir), failure: Arc::clone(&failure) };
+        let begun = begin(request, bytes, out);
         let encoder = begun.map_err(|source| cannot_pack(draft.path(), source))?;
-        Ok(Self { draft, encoder, packing: wish.packing, failure, content: Content::default() })
+        Ok(Self { draft, encoder, packing: request.packing, failure, content: Content::default() })
     }
 
     pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), DiskSpaceError> {
@@ -75,20 +77,20 @@ impl Compressor {
         written.map_err(|source| why(&self.failure, self.draft.path(), source))
     }
 
-    /// Ends it, makes it safe, and reads it back.
-    pub(super) fn finish(self, wish: &SaveRequest) -> Result<Compressed, SaveError> {
+    /// Finishes it, syncs it, and reads it back.
+    pub(super) fn finish(self, request: &SaveRequest) -> Result<Compressed, SaveError> {
         let Self { draft, encoder, packing, failure, content } = self;
         let ended = match encoder {
             Encoder::Zstd(encoder) => encoder.finish(),
             Encoder::Zip(encoder) => encoder.finish().map_err(io::Error::other),
         };
         let out = ended.map_err(|source| why(&failure, draft.path(), source))?.file;
-        step(wish, "packed", draft.path())?;
+        step(request, "packed", draft.path())?;
         durable::sync(&out, draft.path())?;
-        step(wish, "packed_synced", draft.path())?;
+        step(request, "packed_synced", draft.path())?;
         let (found, sha256) = read_back(draft.path(), packing).map_err(SaveError::NotReadBack)?;
         if found != content {
-            return Err(SaveError::NotReadBack(io::Error::other("its content is not what was packed")));
+            return Err(SaveError::NotReadBack(io::Error::other("its content differs from the input")));
         }
         let stored_size = out.metadata().map_err(|source| cannot_pack(draft.path(), source))?.len();
         Ok(Compressed { draft, stored_size, sha256 })
@@ -96,7 +98,7 @@ impl Compressor {
 }
 
 fn cannot_pack(path: &Path, source: io::Error) -> DiskSpaceError {
-    WriteError { act: "pack into", path: path.to_path_buf(), source }.into()
+    WriteError { act: "compress into", path: path.to_path_buf(), source }.into()
 }
 
 fn why(failure: &Mutex<Option<DiskSpaceError>>, path: &Path, source: io::Error) -> DiskSpaceError {
@@ -104,8 +106,8 @@ fn why(failure: &Mutex<Option<DiskSpaceError>>, path: &Path, source: io::Error) 
     known.unwrap_or_else(|| cannot_pack(path, source))
 }
 
-fn begin(wish: &SaveRequest, bytes: u64, out: SpaceCheckedOutput) -> io::Result<Encoder> {
-    if wish.packing == Compression::Zip {
+fn begin(request: &SaveRequest, bytes: u64, out: SpaceCheckedOutput) -> io::Result<Encoder> {
+    if request.packing == Compression::Zip {
         let mut archive = zip::ZipWriter::new(out);
         let options = zip::write::SimpleFileOptions::default().large_file(bytes >= u64::from(u32::MAX));
         let inside = compose(&wish.base, &wish.node, clock::unix_seconds(clock::now()), Compression::Raw);
@@ -118,12 +120,12 @@ fn begin(wish: &SaveRequest, bytes: u64, out: SpaceCheckedOutput) -> io::Result<
     encoder.include_contentsize(true)?;
     let threads = std::thread::available_parallelism().map_or(1, |count| count.get().min(4));
     encoder.multithread(u32::try_from(threads).unwrap_or(1))?;
-    // Each thread has a job in memory and another one waiting.
+    // Each thread has one job in memory and one queued.
     encoder.set_parameter(zstd::stream::raw::CParameter::JobSize(ZSTD_JOB_BYTES))?;
     Ok(Encoder::Zstd(Box::new(encoder)))
 }
 
-/// Writes as long as there is room.
+/// Writes while there is space.
 struct SpaceCheckedOutput {
     file: File,
     pace: SpaceCheckedWriter,
@@ -136,7 +138,7 @@ impl Write for SpaceCheckedOutput {
             Ok(()) => Ok(bytes.len()),
             Err(why) => {
                 *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
-                Err(io::Error::other("the packed snapshot cannot be written"))
+                Err(io::Error::other("cannot write the compressed snapshot"))
             }
         }
     }
@@ -152,7 +154,7 @@ impl io::Seek for SpaceCheckedOutput {
     }
 }
 
-/// What comes out of it, and the SHA-256 of the file itself.
+/// The decompressed CRC, and the SHA-256 of the file.
 fn read_back(path: &Path, packing: Compression) -> io::Result<(Content, String)> {
     let path: PathBuf = path.to_path_buf();
     std::thread::scope(|scope| {
@@ -171,7 +173,7 @@ fn read_back(path: &Path, packing: Compression) -> io::Result<(Content, String)>
                 each_chunk(archive.by_index(0).map_err(io::Error::other)?, &mut add)?;
             }
         }
-        let hash = hash.join().map_err(|_| io::Error::other("a thread was lost"))??;
+        let hash = hash.join().map_err(|_| io::Error::other("a worker thread panicked"))??;
         Ok((content, hash))
     })
 }

@@ -1,4 +1,5 @@
-//! Where a snapshot goes while it is made: into a file as it is, into a packed one, or into both where the first is only looked at.
+//! The destination of a snapshot while it is written: an uncompressed file, a compressed one, or both if the first is
+//! needed only for inspection.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -11,7 +12,7 @@ use crate::snapshot::save::space::{DiskSpaceError, SpaceCheckedWriter};
 
 pub struct Sink {
     raw: Option<(File, SpaceCheckedWriter)>,
-    wish: Option<SaveRequest>,
+    request: Option<SaveRequest>,
     packer: Option<Compressor>,
     written: u64,
 }
@@ -25,23 +26,23 @@ impl std::fmt::Debug for Sink {
 impl Sink {
     #[must_use]
     pub fn raw(file: File, pace: SpaceCheckedWriter) -> Self {
-        Self { raw: Some((file, pace)), wish: None, packer: None, written: 0 }
+        Self { raw: Some((file, pace)), request: None, packer: None, written: 0 }
     }
 
-    /// As `wish` wants it packed, and beside it `raw`, if it has to be looked at.
-    pub(super) fn new(wish: &SaveRequest, raw: Option<File>) -> Self {
-        let raw = raw.map(|file| (file, SpaceCheckedWriter::new(&wish.dir)));
-        let wish = (wish.packing != Compression::Raw).then(|| wish.clone());
-        Self { raw, wish, packer: None, written: 0 }
+    /// Uses the compression of `request`, and also writes to `raw` if it must be inspected.
+    pub(super) fn new(request: &SaveRequest, raw: Option<File>) -> Self {
+        let raw = raw.map(|file| (file, SpaceCheckedWriter::new(&request.dir)));
+        let request = (request.packing != Compression::Raw).then(|| request.clone());
+        Self { raw, request, packer: None, written: 0 }
     }
 
-    /// Before the first byte: so many will come.
+    /// Call before the first byte, with the expected size.
     pub(super) fn begin(&mut self, bytes: u64) -> Result<(), DiskSpaceError> {
         if let Some((file, pace)) = &self.raw {
             pace.reserve(file, bytes)?;
         }
-        if let Some(wish) = &self.wish {
-            self.packer = Some(Compressor::begin(wish, bytes)?);
+        if let Some(request) = &self.request {
+            self.packer = Some(Compressor::begin(request, bytes)?);
         }
         Ok(())
     }

@@ -14,7 +14,7 @@ use crate::snapshot::store::{Removed, Store};
 pub struct Directory(pub PathBuf);
 
 impl Directory {
-    /// On a thread for it: there may be thousands, on a slow disk.
+    /// On a separate thread: there may be thousands, on a slow disk.
     async fn run_blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&std::path::Path) -> Result<T, PruneError> + Send + 'static,
@@ -45,7 +45,7 @@ impl Store for Directory {
                 let path = dir.join(&name);
                 let done = durable::remove_file(&path).and_then(|_| manifest::remove(dir, &name));
                 if let Err(error) = done {
-                    // One that stays keeps nobody from the others.
+                    // A failure does not stop the deletion of the others.
                     removed.failed.get_or_insert_with(|| error.into());
                 }
                 if std::fs::symlink_metadata(&path).is_err() {

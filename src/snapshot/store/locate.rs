@@ -1,7 +1,8 @@
-//! Which snapshot is meant: a path, a location as `ls` prints it (`file://…`, `s3://…`), a file name, `latest`, or a base name.
+//! Resolves the name of a snapshot: a path, a location as printed by `ls` (`file://…`, `s3://…`), a file name,
+//! `latest`, or a base name.
 //!
-//! What exists under the very name that was given wins. Otherwise `select` looks for the newest good one, and a name is also found without
-//! its ending. Whatever is not found is reported with every place that was looked into and the name that was probably meant.
+//! An exact match wins. Otherwise `select` looks for the newest good one, and a name also matches without its
+//! extension. If nothing is found, the error lists every searched location and the name that was probably meant.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -25,24 +26,21 @@ use crate::text::escape_control;
 
 /// Where a snapshot may be that is named.
 pub struct SnapshotLocator {
-    /// On this node; the first that has the name counts.
+    /// Directories on this node; the first match is used.
     pub dirs: Vec<PathBuf>,
     pub s3: S3Config,
-    /// Who we are there, unless keys are given.
-    pub lender: Option<SharedCredentialsProvider>,
-    /// Whose snapshots `latest` and base names mean.
+    /// Credentials for the store, unless keys are configured.
+    pub provider: Option<SharedCredentialsProvider>,
+    /// The owner of the snapshots that `latest` and base names refer to.
     pub owner: Owner,
-    /// The data directory, where what was read of a bucket is kept.
+    /// The data directory, for the cache of the bucket.
     pub data: DataDir,
-    pub tell: fn(Notice<'_>),
+    pub notify: fn(Notice<'_>),
 }
 
 impl SnapshotLocator {
-    /// Anything with a slash is a path, unless it begins with `s3://`; a bare name is one of the snapshots, on this node or in object
-    /// storage.
-    ///
-    /// # Errors
-    /// If there is none, or two, or the store does not say.
+    /// Anything with a slash is a path, unless it begins with `s3://`; a bare name is a snapshot on this node or in
+    /// object storage. # Errors If there is none, or two, or the store does not answer.
     pub async fn locate(&self, named: &str) -> Result<Located, AppError> {
         if let Some((bucket, name)) = self.at(named).await? {
             return self.locate_in(bucket, name).await;
@@ -83,14 +81,14 @@ impl SnapshotLocator {
             (None, Ok(Some(there))) => Ok(Located::Remote(Box::new(there))),
             (Some(path), Ok(None)) => Ok(Located::Local(path)),
             (Some(path), Err(failure)) => {
-                (self.tell)(Notice::Unseen(&failure));
+                (self.notify)(Notice::Unseen(&failure));
                 Ok(Located::Local(path))
             }
             (None, there) => self.choose(named, there.err()).await,
         }
     }
 
-    /// No file has that very name.
+    /// No exact match.
     async fn choose(&self, named: &str, mut unseen: Option<AppError>) -> Result<Located, AppError> {
         let mut known = Vec::new();
         for dir in &self.dirs {
@@ -107,10 +105,10 @@ impl SnapshotLocator {
         }
         match (select::newest(&self.owner, self.tell, &known, named).await, unseen) {
             (Ok(found), Some(failure)) => {
-                (self.tell)(Notice::Unseen(&failure));
+                (self.notify)(Notice::Unseen(&failure));
                 Ok(found)
             }
-            // What keeps us from the one place where it may be is worth more than that it is not in the other.
+            // The error of the store is more important than that the snapshot is not on this node.
             (Err(missing), Some(failure)) if missing.exit() == Exit::NotFound => Err(failure),
             (found, _) => found,
         }
@@ -135,10 +133,10 @@ impl SnapshotLocator {
         Ok(KnownSnapshots::in_bucket(remote.bucket, all))
     }
 
-    /// The bucket and the folder of an `s3://` URL, and the name in it; nothing for anything else.
+    /// The bucket and folder of an `s3://` URL, and the name in it; `None` for other names.
     ///
     /// # Errors
-    /// If object storage is not configured as it would have to be, or the URL is none of a snapshot.
+    /// If object storage is not configured, or the URL is not that of a snapshot.
     pub async fn at<'n>(&self, named: &'n str) -> Result<Option<(Bucket, &'n str)>, AppError> {
         let Some(rest) = named.strip_prefix("s3://") else { return Ok(None) };
         let no_key = || LocateError::NoKey(escape_control(named));
@@ -159,21 +157,21 @@ impl SnapshotLocator {
                 Target { folder: folder.to_owned(), ..self.s3.with(&more)?.target()? }
             }
         };
-        Ok(Bucket::connect(target, self.lender.clone()).await?)
+        Ok(Bucket::connect(target, self.provider.clone()).await?)
     }
 }
 
-/// A path as it was given, or as a `file://` URL.
+/// A plain path, or a `file://` URL.
 #[must_use]
 pub fn path_of(named: &str) -> &str {
     named.strip_prefix("file://").unwrap_or(named)
 }
 
-/// The path, if something is there.
+/// The path, if it exists.
 fn search_directory(path: &Path) -> Result<Option<PathBuf>, OpenError> {
     match std::fs::metadata(path) {
         Ok(_) => Ok(Some(path.to_path_buf())),
-        // A name that is too long is none that is there.
+        // A name that is too long does not exist.
         Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::InvalidFilename) => {
             Ok(None)
         }
@@ -181,15 +179,15 @@ fn search_directory(path: &Path) -> Result<Option<PathBuf>, OpenError> {
     }
 }
 
-/// Nothing is at a path; what is beside it may be what was meant.
+/// For a path that does not exist: a similar name in the same directory.
 fn missing_path(path: &Path) -> LocateError {
     let dir = path.parent().unwrap_or(Path::new("/"));
     let word = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let beside: Vec<String> = match crate::snapshot::dir::snapshots(dir) {
+    let siblings: Vec<String> = match crate::snapshot::dir::snapshots(dir) {
         Ok(paths) => paths.iter().filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned())).collect(),
         Err(_) => Vec::new(),
     };
-    let hint = select::similar_name(&word, beside.iter().map(String::as_str))
+    let hint = select::similar_name(&word, siblings.iter().map(String::as_str))
         .map(|name| format!("did you mean {}?", escape_control(&dir.join(name).display().to_string())));
     let places = vec![escape_control(&dir.display().to_string())];
     LocateError::NotFound { name: escape_control(&word), places, hint, list: LIST }

@@ -1,4 +1,4 @@
-//! A snapshot in object storage that was found: what is known of it, and how it comes here.
+//! A located snapshot in object storage: its known facts, and its download.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use crate::snapshot::store::s3::error::{S3Error, S3ErrorKind};
 use crate::snapshot::store::s3::{Bucket, listing, object};
 use crate::text::escape_control;
 
-/// How often it is told how far a download is.
+/// The interval of progress reports.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 
 #[derive(Debug)]
@@ -45,16 +45,16 @@ impl RemoteSnapshot {
             if is_same {
                 remote.crc64nvme = Some(described.object.crc64nvme);
             }
-            // Also of an object that changed since: it must still be that snapshot.
+            // Even if the object was rewritten: it must still be that snapshot.
             remote.sha256 =
                 Some(described.manifest.sha256.clone()).filter(|sha256| !sha256.is_empty()).or(remote.sha256);
-            remote.is_as_described = is_same;
+            remote.matches_manifest = is_same;
             manifest = Some(described.manifest);
         }
         Ok(Self { bucket, remote, name: name.to_owned(), manifest })
     }
 
-    /// What was written down of it, if it was.
+    /// Its manifest, if any.
     #[must_use]
     pub fn manifest(&self) -> Option<&Manifest> {
         self.manifest.as_ref()
@@ -65,18 +65,18 @@ impl RemoteSnapshot {
         self.bucket.url(&self.remote.key)
     }
 
-    /// Two places may have the same snapshot.
+    /// A copy on this node and one in object storage may be the same snapshot.
     pub(super) async fn is_the_same(&self, path: &Path) -> Result<(), AppError> {
         let known = path.parent().zip(path.file_name()).and_then(|(dir, name)| list::one(dir, name));
         let size = known.as_ref().map_or(0, |known| known.size);
-        // What is written down of a file counts for that file only while it is what it was.
+        // A manifest is valid only while the file is unchanged.
         let known = known.filter(|known| known.status == Status::Good);
         let ours =
             known.and_then(|known| known.manifest).map(|manifest| manifest.sha256).filter(|sha256| !sha256.is_empty());
         if size == self.remote.size {
             let (theirs, ours) = match &self.remote.sha256 {
                 Some(theirs) => (theirs.clone(), ours),
-                // Nothing tells but the snapshots themselves.
+                // Only the contents can be compared.
                 None => (self.streamed().await?, None),
             };
             let ours = if let Some(known) = ours {
@@ -93,7 +93,7 @@ impl RemoteSnapshot {
             .into())
     }
 
-    /// SHA-256 of all of it.
+    /// SHA-256 of the file.
     async fn streamed(&self) -> Result<String, AppError> {
         let mut stream = download::stream(&self.bucket, &self.remote).await?;
         let mut hash = Context::new(&digest::SHA256);
@@ -103,24 +103,26 @@ impl RemoteSnapshot {
         Ok(hex::encode(hash.finish().as_ref()))
     }
 
-    /// Makes sure that what came is the snapshot that its manifest speaks of, where its checksum did not tell.
+    /// Checks that the download matches its manifest, if no checksum was compared.
     async fn check(&self, path: &Path) -> Result<(), AppError> {
-        let Some(expected) = self.remote.sha256.clone().filter(|_| !self.remote.is_as_described) else { return Ok(()) };
+        let Some(expected) = self.remote.sha256.clone().filter(|_| !self.remote.matches_manifest) else {
+            return Ok(());
+        };
         let to = path.to_path_buf();
         let found = blocking(move || sha256_of(&to)).await?;
         let found = found.map_err(|source| OpenError::Read { path: path.to_path_buf(), source })?;
         if found == expected {
             return Ok(());
         }
-        let why = format!("its SHA-256 is {found}, and that of the snapshot was {expected}: it was replaced since");
-        Err(S3Error::new("trust what came from", self.url(), S3ErrorKind::ChecksumMismatch, why).into())
+        let why = format!("its SHA-256 is {found}, but that of the snapshot was {expected}: it was replaced since");
+        Err(S3Error::new("trust the download from", self.url(), S3ErrorKind::ChecksumMismatch, why).into())
     }
 
-    /// Gets it into `dir`, which may have what an earlier attempt got. `progress` is told how many bytes came, of how many.
+    /// Downloads it into `dir`, resuming an earlier attempt. `progress` receives the bytes done, and the total.
     pub async fn fetch(
         &self,
         dir: &Path,
-        course: &JobControl,
+        job: &JobControl,
         progress: &mut (dyn FnMut(u64, u64) + Send),
     ) -> Result<PathBuf, AppError> {
         durable::create_dir_all(dir, PRIVATE_DIR)?;
@@ -137,7 +139,7 @@ impl RemoteSnapshot {
                     progress(1, 1);
                     break;
                 }
-                () = course.cancelled() => return Err(LocateError::Cancelled.into()),
+                () = job.cancelled() => return Err(LocateError::Cancelled.into()),
                 () = tokio::time::sleep(PROGRESS_INTERVAL) => {
                     progress(done.load(Ordering::Relaxed), self.remote.size.max(1));
                 }
@@ -147,7 +149,7 @@ impl RemoteSnapshot {
             let _ = durable::remove_file(&to);
             return Err(failure);
         }
-        tracing::info!(took_ms = begun.elapsed().as_millis(), "the snapshot is here, as it was uploaded");
+        tracing::info!(took_ms = begun.elapsed().as_millis(), "the snapshot is downloaded and matches its checksum");
         Ok(to.clone())
     }
 }

@@ -1,4 +1,4 @@
-//! `latest`, base names, and names without their ending, among the snapshots of several places.
+//! Resolves `latest`, base names, and names without extension among the snapshots of several stores.
 
 use std::path::{Path, PathBuf};
 
@@ -25,7 +25,7 @@ pub(super) enum SearchedPlace {
     There(Box<Bucket>),
 }
 
-/// A place, with what is in it.
+/// A store with its snapshots.
 pub(super) struct KnownSnapshots {
     pub(super) place: SearchedPlace,
     pub(super) all: Vec<Listed>,
@@ -100,16 +100,16 @@ fn candidate(listed: &Listed, is_here: bool, owner: &Owner) -> SelectCandidate {
         life: manifest.map(crate::snapshot::manifest::Manifest::life).filter(|life| !life.cluster_id.is_empty()),
         health: match listed.status {
             Status::Good => CandidateHealth::Good,
-            Status::Unverified => CandidateHealth::Unknown("it was never verified"),
-            Status::Changed => CandidateHealth::Unknown("it was changed since it was verified"),
-            Status::Unreadable => CandidateHealth::Unknown("its manifest cannot be read"),
-            Status::Corrupt => CandidateHealth::Bad("it is corrupt"),
-            Status::Partial => CandidateHealth::Bad("it is partial (an unfinished copy)"),
+            Status::Unverified => CandidateHealth::Unknown("never verified"),
+            Status::Changed => CandidateHealth::Unknown("changed since it was verified"),
+            Status::Unreadable => CandidateHealth::Unknown("cannot read its manifest"),
+            Status::Corrupt => CandidateHealth::Bad("corrupt"),
+            Status::Partial => CandidateHealth::Bad("partial (an unfinished copy)"),
         },
     }
 }
 
-/// The newest good snapshot that `word` means.
+/// The newest good snapshot for `word`.
 pub(super) async fn newest(
     owner: &Owner,
     tell: fn(Notice<'_>),
@@ -163,18 +163,18 @@ pub(super) async fn newest(
     Err(LocateError::NotFound { name: escape_control(word), places: shown, hint, list }.into())
 }
 
-/// One whose name is `word` but for what tells the packing.
+/// One whose name is `word` with the extension of a compression.
 fn without_ending<'k>(origins: &[(&'k KnownSnapshots, usize)], word: &str) -> Option<(&'k KnownSnapshots, usize)> {
     origins.iter().copied().find(|(known, index)| crate::plan::snapshot_name::stem(&known.all[*index].name) == word)
 }
 
 fn hint(candidates: &[SelectCandidate], word: &str, owner: &Owner) -> Option<String> {
     if Path::new(word).is_file() {
-        return Some(format!("to use the file in this directory, name it ./{};", escape_control(word)));
+        return Some(format!("to use the file in this directory, write ./{};", escape_control(word)));
     }
     if word == LATEST && !candidates.is_empty() {
         let node = escape_control(&owner.node);
-        return Some(format!("none of the {} there was taken by this server ({node}): name one;", candidates.len()));
+        return Some(format!("none of the {} there was taken by this server ({node}): specify one;", candidates.len()));
     }
     let bases =
         candidates.iter().filter(|candidate| candidate.is_own).filter_map(|candidate| candidate.base.as_deref());
@@ -183,7 +183,7 @@ fn hint(candidates: &[SelectCandidate], word: &str, owner: &Owner) -> Option<Str
     similar.map(|name| format!("did you mean {}?", escape_control(name)))
 }
 
-/// What `word` was probably meant to be, of these names: one that is longer by an ending, or spelt similarly.
+/// The name that `word` was probably meant to be: with an additional extension, or spelt similarly.
 #[must_use]
 pub fn similar_name<'a>(word: &str, names: impl Iterator<Item = &'a str> + Clone) -> Option<&'a str> {
     names.clone().find(|name| crate::plan::snapshot_name::stem(name) == word).or_else(|| plan::similar(word, names))

@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 use crate::kit::{Cluster, Etcd, Node, Timed, Writer, eventually};
 
 #[test]
-fn servers_with_the_same_ports_run_side_by_side() {
+fn servers_with_the_same_ports_run_concurrently() {
     let _timed = Timed::start();
     let mut cluster = Cluster::independent(&Etcd::usual(), 3).with(|node| node.arg("--log-format=json"));
     cluster.start_ready();

@@ -161,7 +161,7 @@ impl Machine {
         ran.out
     }
 
-    /// In order, as an operator would. (systemd-nspawn can do it by itself only where it may make units.)
+    /// In order, as an operator would. (systemd-nspawn can do it automatically only where it may make units.)
     pub fn reboot(&mut self) {
         let _ = self.run("systemctl poweroff");
         eventually("the Debian to be down", || self.nspawn.try_wait().unwrap());

@@ -89,7 +89,7 @@ fn what_goes_wrong_is_said_and_nothing_is_installed() {
         assert_eq!(tree.run(UNTOUCHED).out, "", "{settings}");
     }
     tree.run("cd /root/quorate-* && ./install.sh --data-dir=/srv").exits(2, &["`--data-dir=/srv`"]);
-    // A download is checked against the list beside it; a list that does not fit is no success.
+    // A download is checked against the list next to it; a list that does not fit is no success.
     let address = "INSTALL_QUORATE_ARTIFACT=file://$(echo /dist/*.tar.gz)";
     // `t` ends the line's script after a replacement, so that the first digit always becomes another one.
     tree.run("cp /dist/SHA256SUMS /dist/kept && sed -i 's/^0/1/;t;s/^./0/' /dist/SHA256SUMS").succeeds();
@@ -125,7 +125,7 @@ fn a_read_only_bin_dir_is_named_or_avoided() {
 }
 
 #[test]
-fn uninstalling_removes_of_the_data_what_it_was_told_to() {
+fn uninstalling_removes_only_the_requested_data() {
     let _timed = Timed::start();
     let Some(tree) = Tree::new() else { return };
     tree.run(&format!("{UNPACK} && ./install.sh")).succeeds();
@@ -137,7 +137,7 @@ fn uninstalling_removes_of_the_data_what_it_was_told_to() {
     );
     tree.run(&fill).succeeds();
     let left = || tree.run(&format!("cd {data} && find . -type f | sort")).out;
-    // Without a terminal and without a word, everything stays.
+    // Without a terminal and silently, everything stays.
     let ran = tree.run("quorate-uninstall.sh");
     ran.succeeds();
     assert!(ran.err.contains("/var/lib/quorate"), "{}", ran.err);
@@ -145,7 +145,7 @@ fn uninstalling_removes_of_the_data_what_it_was_told_to() {
     let mine = "./data/photos/one.jpg\n./other\n";
     let rest = "./server/cluster.json\n./server/db/snapshots/one\n./server/token\n";
     assert_eq!(left(), format!("{unpacked}{mine}{rest}"));
-    // With a configuration that cannot be read nobody knows where the data is.
+    // With a configuration that cannot be read it is unknown where the data is.
     tree.run("cd /root/quorate-* && ./install.sh && echo 'nonsense: 1' >>/etc/quorate/config.yaml").succeeds();
     tree.run("quorate-uninstall.sh --yes").exits(4, &["QUORATE_DATA_DIR="]);
     assert_eq!(left(), format!("{unpacked}{mine}{rest}"));

@@ -37,7 +37,7 @@ fn an_installation_by_script_is_started_reloaded_killed_stopped_rebooted_and_rem
     reload(&machine);
     assert_eq!(machine.main_pid(), pid, "a reload is no restart");
 
-    // kill -9 of the launcher: systemd starts another, which never runs beside the old etcd.
+    // kill -9 of the launcher: systemd starts another, which never runs in parallel to the old etcd.
     machine.must(&format!("kill -9 {pid}"));
     eventually("another launcher", || (machine.main_pid() != pid && machine.run(STATUS).code == Some(0)).then_some(()));
     assert_eq!(machine.etcds().len(), 1);
@@ -63,7 +63,7 @@ fn an_installation_by_script_is_started_reloaded_killed_stopped_rebooted_and_rem
     eventually("health after the boot", || (machine.run(STATUS).code == Some(0)).then_some(()));
     assert_eq!(machine.must("quorate etcdctl get a --print-value-only"), "1\n");
 
-    // Removed without a word about the data, and installed again, it is as before.
+    // Removed silently about the data, and installed again, it is as before.
     machine.must("quorate-uninstall.sh");
     assert_eq!(machine.etcds(), Vec::<String>::new());
     machine.must("cd /root/quorate-* && ./install.sh");

@@ -251,7 +251,7 @@ pub fn http_get(port: u16, path: &str) -> (u16, String) {
     try_http_get((Ipv4Addr::LOCALHOST, port).into(), path).unwrap()
 }
 
-/// The same; `None` if nobody answers.
+/// The same; `None` without an answer.
 pub fn try_http_get(address: SocketAddr, path: &str) -> Option<(u16, String)> {
     let stream = TcpStream::connect_timeout(&address, Duration::from_secs(2)).ok()?;
     stream.set_read_timeout(Some(DEADLINE)).unwrap();

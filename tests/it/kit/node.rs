@@ -280,7 +280,7 @@ impl Node {
             if begun.elapsed() > DEADLINE {
                 let _ = kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM);
                 let _ = child.wait();
-                panic!("the server was to end by itself:\n{}", fs::read_to_string(&log).unwrap());
+                panic!("the server was to end automatically:\n{}", fs::read_to_string(&log).unwrap());
             }
             std::thread::sleep(POLL);
         };
@@ -394,8 +394,8 @@ impl Node {
         Access { host: self.host.address, namespace: other.host.namespace.clone(), ..self.access() }
     }
 
-    /// The directories that were set aside.
-    pub fn set_aside(&self) -> Vec<PathBuf> {
+    /// The directories that were retired.
+    pub fn retire(&self) -> Vec<PathBuf> {
         let found = fs::read_dir(self.server_dir().join("db")).unwrap().flatten().map(|entry| entry.path());
         found.filter(|path| path.file_name().unwrap().to_string_lossy().starts_with("etcd-old-")).collect()
     }

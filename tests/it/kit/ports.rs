@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::net::TcpListener;
 
-/// Five ports in a row that nobody uses, kept from other tests for as long as this lives.
+/// Five ports in a row that are free, kept from other tests for as long as this lives.
 #[derive(Debug)]
 pub struct Ports {
     pub base: u16,
@@ -12,7 +12,7 @@ pub struct Ports {
 
 impl Ports {
     pub fn claim() -> Self {
-        // Below the range that the kernel hands out by itself.
+        // Below the range that the kernel hands out automatically.
         const FIRST: u16 = 20_000;
         const BLOCKS: u16 = 1_200;
         let dir = std::env::temp_dir().join("quorate-test-ports");

@@ -26,7 +26,7 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 pub const ACCESS_KEY: &str = "QUORATETESTKEY";
-pub const SECRET_KEY: &str = "a secret/that+nobody=may see";
+pub const SECRET_KEY: &str = "a secret/that+none=may see";
 pub const BUCKET: &str = "backups";
 /// Where a bucket may be part of the host's name.
 pub const DOMAIN: &str = "s3.quorate.test";
@@ -57,7 +57,7 @@ impl Seen {
 pub enum Fault {
     /// This is answered, with an error's code and words, and further headers.
     Answer(u16, &'static str, &'static str, Vec<(&'static str, &'static str)>),
-    /// The connection is closed after so many bytes of the answer's body.
+    /// The connection is closed after this many bytes of the answer's body.
     CutOff(usize),
     /// The connection is closed before anything is answered.
     Close,
@@ -71,7 +71,7 @@ pub enum Fault {
     KeepLess,
     /// Of several objects to delete, this one is kept by a lock.
     Locked(String),
-    /// A page of a listing that says that there are more: with so many new objects on it, and after it the page of this name, or always
+    /// A page of a listing that says that there are more: with this many new objects on it, and after it the page of this name, or always
     /// another one.
     Page(usize, Option<&'static str>),
     /// What is answered has neither an ETag nor a checksum.
@@ -83,7 +83,7 @@ type When = Box<dyn Fn(&Seen) -> bool + Send>;
 struct Rule {
     when: When,
     fault: Fault,
-    /// How often, after so many that pass.
+    /// How often, after the first N that pass.
     times: usize,
     passing: usize,
 }
@@ -93,7 +93,7 @@ struct State {
     root: PathBuf,
     /// Keys that objects were encrypted with, by path: they are not kept, but asked for.
     customers: Mutex<HashMap<String, String>>,
-    /// From now on connections bring a byte a second after so many bytes, if that is not 0.
+    /// From now on connections bring a byte a second after this many bytes, if that is not 0.
     sips: AtomicUsize,
     seen: Mutex<Vec<Seen>>,
     rules: Mutex<Vec<Rule>>,
@@ -218,7 +218,7 @@ impl Store {
         self.state.rules.lock().unwrap().push(rule);
     }
 
-    /// What is sent from now on arrives a byte a second, after so many bytes on a connection.
+    /// What is sent from now on arrives a byte a second, after this many bytes on a connection.
     pub fn sip(&self, after: usize) {
         self.state.sips.store(after, Ordering::Relaxed);
     }

@@ -29,7 +29,7 @@ fn an_idle_child_that_is_killed_comes_back() {
 }
 
 #[test]
-fn a_child_that_ends_at_once_is_given_up_with_its_last_lines() {
+fn a_child_that_exits_at_once_fails_the_server_with_its_last_lines() {
     let _timed = Timed::start();
     let mut node = Node::with_binary(None).arg("--log-format=json").env("QUORATE_TEST_BACKOFF_MS", "10");
     node.etcd = Some(fake_etcd(node.dir.path(), "3.5.30", "echo 'the disk is on fire' >&2; exit 7"));
@@ -46,7 +46,7 @@ fn a_child_that_ends_at_once_is_given_up_with_its_last_lines() {
 }
 
 #[test]
-fn a_report_that_nobody_reads_keeps_nothing_from_ending() {
+fn an_unread_report_does_not_prevent_the_exit() {
     let _timed = Timed::start();
     let mut node = Node::with_binary(None);
     let flood = "head -c 200000 /dev/zero | tr '\\0' 'x' | fold -w 1000 >&2; exit 7";
@@ -88,7 +88,7 @@ fn a_binary_that_was_replaced_is_not_run_before_it_was_looked_at() {
     eventually("health", || (node.status().code == Some(0)).then_some(()));
     assert!(node.has_event("etcd-binary-replaced"));
     assert!(!node.dir.path().join("etcd.ran").exists());
-    // The next launcher finds it, whoever ended the last one.
+    // The next launcher finds it, no matter what ended the last one.
     let orphan = node.child_pid().unwrap();
     node.kill_launcher();
     node.run_server().fails(Code::EtcdUnsupported, &["3.9.0", "3.4", "3.7"]);
@@ -149,7 +149,7 @@ fn a_stopped_child_is_seen_and_can_still_be_stopped_in_order() {
     assert_eq!(code, 503);
     assert!(why.contains(Code::EtcdNotServing.name()), "{why}");
     assert_eq!(http_get(node.ports.metrics(), "/livez").0, 200);
-    assert!(is_running(pid), "it is ill, not dead: nobody restarts it");
+    assert!(is_running(pid), "it is ill, not dead: it is not restarted");
     node.stop();
     assert!(node.log_since_start().contains("closed etcd server"), "it was woken and ended in order");
 }
@@ -166,7 +166,7 @@ fn a_deaf_child_is_killed_after_the_grace() {
 }
 
 #[test]
-fn a_second_signal_hastens_the_end() {
+fn a_second_signal_kills_etcd_at_once() {
     let _timed = Timed::start();
     // Far longer than what the end is waited for.
     let mut node = Node::with_binary(None).env("QUORATE_TEST_GRACE_MS", "3600000");
@@ -352,7 +352,7 @@ fn a_flood_of_lines_is_thinned_and_a_deaf_reader_blocks_nothing() {
     assert!(lines < 60_000, "{lines} lines were passed on");
     node.stop();
 
-    // Nobody reads standard error: the pipe fills, the server goes on.
+    // Standard error is not read: the pipe fills, the server goes on.
     let mut command = node.server_command();
     let launcher = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let mut launcher = launcher;

@@ -1,4 +1,4 @@
-//! status, etcdctl, env: what people and scripts use beside the server.
+//! status, etcdctl, env: what people and scripts use in addition to the server.
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -108,7 +108,7 @@ fn an_unhealthy_table_fits_80_columns_and_says_why() {
 }
 
 #[test]
-fn a_launcher_that_hangs_keeps_nobody_from_etcd() {
+fn etcd_is_usable_while_the_launcher_hangs() {
     let _timed = Timed::start();
     let mut node = Node::new(&Etcd::usual());
     let etcd = Etcd::usual();

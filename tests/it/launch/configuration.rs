@@ -337,7 +337,7 @@ fn a_secret_that_others_can_read_is_pointed_out() {
     fs::set_permissions(node.config_path(), fs::Permissions::from_mode(0o644)).unwrap();
     let ran = node.run_server();
     ran.succeeds();
-    assert!(!ran.err.contains("chmod"), "without a secret anybody may read it: {}", ran.err);
+    assert!(!ran.err.contains("chmod"), "without a secret all users may read it: {}", ran.err);
 }
 
 #[test]

@@ -110,7 +110,7 @@ fn a_lost_data_directory_never_becomes_an_empty_cluster() {
     assert_eq!(node.etcdctl(&["get", "a", "--print-value-only"]), "1\n");
     node.stop();
 
-    // Told so, it begins anew, and remembers that it did; what was in the way is kept.
+    // On request it begins again, and remembers that it did; what was in the way is kept.
     fs::remove_dir_all(node.etcd_dir().join("member/wal")).unwrap();
     node.args.push("--new-cluster".into());
     node.start_ready();
@@ -118,14 +118,14 @@ fn a_lost_data_directory_never_becomes_an_empty_cluster() {
     assert_eq!(status["member"]["epoch"], 2);
     assert_ne!(status["member"]["cluster_id"], cluster.as_str());
     assert_eq!(node.etcdctl(&["get", "a", "--print-value-only"]), "");
-    assert_eq!(node.set_aside().len(), 1);
+    assert_eq!(node.retire().len(), 1);
     node.stop();
 }
 
 /// etcd that is ended in the first moments of a new cluster leaves a log without a single committed entry. Started again on
 /// it, etcd (seen with 3.5) has no voter and waits for ever.
 #[test]
-fn a_first_start_that_broke_off_before_the_first_commit_is_begun_again() {
+fn a_first_start_interrupted_before_the_first_commit_is_repeated() {
     let _timed = Timed::start();
     let mut node = Node::new(&Etcd::usual());
     let wal = node.etcd_dir().join("member/wal");
@@ -143,7 +143,7 @@ fn a_first_start_that_broke_off_before_the_first_commit_is_begun_again() {
     node.start_ready();
     assert!(node.has_event("first-start-interrupted"));
     assert_eq!(node.etcdctl(&["put", "a", "1"]), "OK\n");
-    let kept = node.set_aside();
+    let kept = node.retire();
     assert_eq!(kept.len(), 1, "its remains are kept, whatever they are");
     assert!(kept[0].join("member/wal/0000000000000000-0000000000000000.wal").exists());
     node.stop();
@@ -173,7 +173,7 @@ fn data_that_cannot_be_resumed_never_becomes_an_empty_cluster() {
     }
     fs::remove_file(&segment).unwrap();
     node.run_server().fails(Code::DataIncomplete, facts);
-    // Cut off before its first commit: the database tells that there was more.
+    // Cut off before its first commit: the database shows that there was more.
     fs::write(&segment, &log[..120]).unwrap();
     node.run_server().fails(Code::DataIncomplete, facts);
     fs::remove_dir_all(&wal).unwrap();
@@ -184,7 +184,7 @@ fn data_that_cannot_be_resumed_never_becomes_an_empty_cluster() {
     fs::create_dir(&wal).unwrap();
     fs::write(&segment, log).unwrap();
 
-    // The data of another member, with this server's memory of itself.
+    // The data of another member, with the cluster record of this server.
     fs::write(&record, &remembered).unwrap();
     let name = fs::read_to_string(node.etcd_dir().join("name")).unwrap();
     fs::write(node.etcd_dir().join("name"), "another-1234").unwrap();
@@ -193,11 +193,11 @@ fn data_that_cannot_be_resumed_never_becomes_an_empty_cluster() {
     node.start_ready();
     assert_eq!(node.etcdctl(&["get", "a", "--print-value-only"]), "1\n");
     node.stop();
-    assert_eq!(node.set_aside().len(), 0);
+    assert_eq!(node.retire().len(), 0);
 }
 
 #[test]
-fn a_new_beginning_that_breaks_off_is_gone_on_with_and_counted_once() {
+fn an_interrupted_new_cluster_is_continued_and_counted_once() {
     let _timed = Timed::start();
     let mut node = Node::new(&Etcd::usual());
     node.start_ready();
@@ -225,7 +225,7 @@ fn things_in_the_way_are_named() {
 }
 
 #[test]
-fn a_data_directory_that_is_a_mount_point_begins_anew_inside_it() {
+fn a_mounted_data_directory_gets_a_new_cluster_inside_it() {
     let _timed = Timed::start();
     let mut node = Node::new(&Etcd::usual()).arg("--new-cluster");
     let Some(mount) = Mount::tmpfs(&node.etcd_dir(), "size=400m,mode=755") else { return };
@@ -303,7 +303,7 @@ fn a_read_only_data_directory_is_said() {
 }
 
 #[test]
-fn directories_are_mended_or_refused() {
+fn directories_are_fixed_or_refused() {
     let _timed = Timed::start();
     let mut node = Node::new(&Etcd::usual());
     node.start_ready();
@@ -351,14 +351,14 @@ fn an_impossible_clock_is_refused() {
 }
 
 #[test]
-fn expired_and_broken_certificates_are_mended_or_explained() {
+fn expired_and_broken_certificates_are_fixed_or_explained() {
     let _timed = Timed::start();
     let mut node = Node::new(&Etcd::usual());
     node.start_ready();
     node.stop();
     let tls = node.server_dir().join("tls/etcd");
 
-    // A leaf cut short by a power loss, a key that is not its own, one that is gone: made good at the next start.
+    // A leaf cut short by a power loss, a key that is not its own, one that is gone: repaired at the next start.
     fs::write(tls.join("server-client.crt"), "-----BEGIN CERT").unwrap();
     fs::copy(tls.join("launcher.key"), tls.join("client.key")).unwrap();
     fs::remove_file(tls.join("peer-server-client.key")).unwrap();
@@ -366,7 +366,7 @@ fn expired_and_broken_certificates_are_mended_or_explained() {
     node.etcdctl(&["put", "a", "1"]);
     node.stop();
 
-    // A CA is never replaced by itself.
+    // A CA is never replaced automatically.
     let key = fs::read(tls.join("server-ca.key")).unwrap();
     fs::remove_file(tls.join("server-ca.key")).unwrap();
     node.run_server().fails(Code::CaKeyMissing, &["server-ca.key"]);
@@ -383,7 +383,7 @@ fn expired_and_broken_certificates_are_mended_or_explained() {
 }
 
 #[test]
-fn a_new_address_is_told_to_the_lone_member() {
+fn a_new_address_is_updated_in_the_single_member() {
     let _timed = Timed::start();
     let mut node = Node::new(&Etcd::usual());
     node.start_ready();

@@ -1,4 +1,4 @@
-//! Health tells the truth: what cannot be kept is not healthy, and what is printed as the next command saves it.
+//! Health reports the truth: what cannot be kept is not healthy, and what is printed as the next command saves it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -47,7 +47,7 @@ fn data_deleted_under_a_running_etcd_is_unhealthy_and_can_still_be_saved() {
     assert_eq!(node.status().code, Some(1));
     let (code, text) = http_get(node.ports.metrics(), "/readyz?verbose");
     assert!(code == 503 && text.contains("data-missing"), "{code} {text}");
-    let rescued = eventually("a snapshot by itself", || {
+    let rescued = eventually("a snapshot automatically", || {
         let next = node.status_json()["problems"][0]["next"].as_str()?.to_owned();
         let (_, path) = next.split_once("restore-path=")?;
         Some(PathBuf::from(path))
@@ -139,7 +139,7 @@ fn a_full_disk_is_unhealthy_and_etcds_last_words_are_shown() {
     assert!(metrics.contains(r#"quorate_health{condition="unhealthy"} 1"#), "{metrics}");
     // Large values until etcd ends of it: they need pages that the disk does not have.
     let value = "v".repeat(1 << 20);
-    let words = eventually("etcd to end for want of space", || {
+    let words = eventually("etcd to end for lack of space", || {
         let _ = node.quorate(&["etcdctl", "--", "put", "large", &value[..100_000]]);
         node.status_json()["etcd"]["last_exit"].as_str().map(str::to_owned)
     });

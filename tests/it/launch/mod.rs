@@ -1,4 +1,4 @@
-//! `quorate server` runs and looks after a real etcd: the launch tests.
+//! `quorate server` supervises a real etcd: the launch tests.
 
 mod child_life;
 mod command_line;

@@ -1,4 +1,4 @@
-//! What systemd, Prometheus and log collectors are told.
+//! What systemd, Prometheus and log collectors get.
 
 use std::fs;
 use std::net::TcpStream;
@@ -10,7 +10,7 @@ use quorate::error::Code;
 use crate::kit::{Etcd, Node, Timed, eventually, fake_etcd, http_get, http_get_over};
 
 #[test]
-fn systemd_is_told_of_ready_status_stopping_and_the_watchdog_is_fed() {
+fn systemd_gets_ready_status_stopping_and_watchdog() {
     let _timed = Timed::start();
     let mut node = Node::new(&Etcd::usual());
     let socket = node.dir.path().join("notify");
@@ -194,7 +194,7 @@ fn what_is_remembered_of_the_cluster_is_kept_up_to_date() {
     let etcd = Etcd::usual();
     let mut node = Node::new(&etcd);
     node.start_ready();
-    // Before etcd starts the file has only what is intended; the member is written down after the first healthy answer.
+    // Before etcd starts the file has only what is intended; the member is recorded after the first healthy answer.
     let read = || {
         let text = fs::read(node.server_dir().join("cluster.json")).ok()?;
         let record: serde_json::Value = serde_json::from_slice(&text).ok()?;

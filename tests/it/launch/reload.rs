@@ -1,4 +1,4 @@
-//! SIGHUP: the configuration is read anew while the server runs.
+//! SIGHUP: the configuration is read again while the server runs.
 
 use std::fs;
 
@@ -86,7 +86,7 @@ fn debug_can_be_switched_on_and_off() {
 }
 
 #[test]
-fn systemd_is_told_of_a_reload() {
+fn systemd_is_notified_of_a_reload() {
     let _timed = Timed::start();
     let mut node = Node::new(&Etcd::usual());
     let socket = node.dir.path().join("notify");

@@ -35,7 +35,7 @@ mod cases {
         assert_eq!(status["member"]["epoch"], 1);
         let member = status["member"]["id"].clone();
 
-        // Without a client certificate nobody gets in, neither by gRPC nor by the JSON gateway.
+        // Without a client certificate no client gets in, neither by gRPC nor by the JSON gateway.
         let refused = Command::new(etcd.dir.join("etcdctl"))
             .args([
                 "--endpoints",
@@ -51,7 +51,7 @@ mod cases {
             .unwrap();
         assert!(!refused.status.success());
 
-        // The checks that this version has are on, as etcd itself tells in its first lines.
+        // The checks that this version has are on, as etcd itself reports in its first lines.
         let flags = fs::read_to_string(node.etcd_dir().join("config")).unwrap();
         let expected: &[&str] = match etcd.minor {
             "3.4" => &["--experimental-initial-corrupt-check=true"],
@@ -185,7 +185,7 @@ mod cases {
         fs::write(tls.join("x"), &lacking).unwrap();
         fs::rename(tls.join("x"), tls.join("server-client.crt")).unwrap();
         node.wait_event("certificate-renewed", &["certificate=server-client", "why=\"node "]);
-        // By now a server that still used the short one would be refused by everybody.
+        // By now a server that still used the short one would be refused by all members.
         eventually("the end of the short one", || {
             (std::time::SystemTime::now() > ends + Duration::from_secs(1)).then_some(())
         });
@@ -206,7 +206,7 @@ mod cases {
         let (before, etcd_pid) = (fs::read_to_string(node.server_dir().join("token")).unwrap(), node.child_pid());
         let other = Node::new(etcd);
         let tls = |node: &Node| node.server_dir().join("tls/etcd");
-        // Another cluster's CA, as somebody would bring a company's.
+        // Another cluster's CA, as an operator would bring a company's.
         let mut other = other;
         other.start_ready();
         other.stop();

@@ -82,7 +82,7 @@ fn it_owns_its_data_and_reads_nothing_else() {
     assert_eq!(kit::etcds_on(&node.etcd_dir()).len(), 1);
     node.stop();
 
-    // Without the option the data is a stranger's: nobody's data is taken away unasked.
+    // Without the option the data is a stranger's: no data changes its owner without it.
     node.args.clear();
     node.run_server().fails(Code::WrongOwner, &[&uid.to_string(), "etcd-user", "chown -R 0"]);
 }
@@ -144,7 +144,7 @@ fn root_is_not_led_astray_by_others() {
     node.etcdctl(&["put", "a", "1"]);
     let member = node.status_json()["member"]["name"].clone();
     node.stop();
-    // A pipe that nobody writes into, and a link to what has no end.
+    // A pipe without a writer, and a link to what has no end.
     let (config, name) = (node.etcd_dir().join("config"), node.etcd_dir().join("name"));
     fs::remove_file(&config).unwrap();
     fs::remove_file(&name).unwrap();

@@ -163,13 +163,13 @@ fn a_disk_that_fills_up_on_the_way_changes_nothing() {
     }
 }
 
-/// A file that only root may read, for somebody who is not.
+/// A file that only root may read, for another user.
 #[test]
 fn a_snapshot_that_may_not_be_read_changes_nothing() {
     use std::os::unix::process::CommandExt as _;
     let _timed = Timed::start();
     if !nix::unistd::geteuid().is_root() {
-        return crate::kit::skip("only root can be somebody else");
+        return crate::kit::skip("only root can be another user");
     }
     let prepared = prepared();
     let node = &prepared.node;
@@ -218,7 +218,7 @@ fn flags_that_contradict_each_other_are_usage_errors() {
     assert!(!node.data_dir.exists());
 }
 
-/// A snapshot of a new cluster is good, and over data that somebody has it is most likely a mistake (attack 2).
+/// A snapshot of a new cluster is good, and over data in use it is most likely a mistake (attack 2).
 #[test]
 fn an_empty_snapshot_is_restored_only_when_that_is_asked_for() {
     let _timed = Timed::start();

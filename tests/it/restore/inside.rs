@@ -180,7 +180,7 @@ fn the_output_may_be_the_root_of_a_volume() {
         names.sort();
         names
     };
-    for (out, before) in [(volume.clone(), &[".keep", "lost+found"][..]), (node.dir.path().join("beside/out"), &[])] {
+    for (out, before) in [(volume.clone(), &[".keep", "lost+found"][..]), (node.dir.path().join("volume2/out"), &[])] {
         fs::create_dir_all(out.parent().unwrap()).unwrap();
         let is_volume = out == volume;
         let watched = if is_volume { out.clone() } else { out.parent().unwrap().to_path_buf() };

@@ -1,4 +1,4 @@
-//! Data directories that are links, mount points, or somebody else's.
+//! Data directories that are links, mount points, or of another user.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, symlink};
@@ -103,7 +103,7 @@ fn a_directory_that_is_bound_there_stays_so() {
 fn data_of_etcds_own_user_stay_that_users() {
     let _timed = Timed::start();
     if !nix::unistd::geteuid().is_root() {
-        return skip("only root can run etcd as somebody else");
+        return skip("only root can run etcd as another user");
     }
     let mut node = Node::new(&Etcd::usual()).config("etcd-user: nobody\n");
     for dir in [node.dir.path(), Path::new("/tmp")] {

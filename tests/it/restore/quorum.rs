@@ -68,7 +68,7 @@ fn members_that_are_alive_do_not_notice_the_reset_of_another() {
     node.start_ready();
     eventually("the two to serve", || third.access.put("after"));
     for member in [&second, &third] {
-        assert_eq!(member.access.members().as_ref(), Some(&names), "nobody was removed");
+        assert_eq!(member.access.members().as_ref(), Some(&names), "no member was removed");
     }
     assert_eq!(second.access.hash_kv(), third.access.hash_kv());
     assert_eq!(node.status_json()["member"]["members"], 1);
@@ -85,7 +85,7 @@ fn a_reset_of_a_server_that_runs_or_has_no_data_is_refused() {
     node.run_server_with(&["--cluster-reset"]).fails(Code::DataDirInUse, &["systemctl stop quorate-server"]);
     node.etcdctl(&["put", "a", "1"]);
     node.stop();
-    // By environment, and in the configuration: once, and then never again by itself.
+    // By environment, and in the configuration: once, and then never again automatically.
     node.env = vec![("QUORATE_CLUSTER_RESET".into(), "true".into())];
     restored(&node.run_server());
     node.run_server().fails(Code::ResetFlag, &["reset-flag"]);

@@ -12,7 +12,7 @@ use crate::matrix;
 matrix!(
     a_snapshot_is_restored,
     without_a_raise_everything_is_as_it_was,
-    watchers_and_caches_list_anew,
+    watchers_and_caches_list_again,
     leases_and_logins_are_kept
 );
 
@@ -38,7 +38,7 @@ mod cases {
             assert!(said(&ran).contains(fact), "{fact}: {}", ran.err);
         }
         left_nothing(&node);
-        let aside = node.set_aside();
+        let aside = node.retire();
         assert_eq!(aside.len(), 1);
         for (path, content) in &etcd_before {
             let there = aside[0].join(path.strip_prefix(node.etcd_dir()).unwrap());
@@ -88,7 +88,7 @@ mod cases {
         node.stop();
     }
 
-    pub fn watchers_and_caches_list_anew(etcd: &Etcd) {
+    pub fn watchers_and_caches_list_again(etcd: &Etcd) {
         let mut node = Node::new(etcd);
         node.start_ready();
         node.etcdctl(&["put", "a", "1"]);
@@ -114,7 +114,7 @@ mod cases {
             let mut stream = client.watch("a", Some(options)).await.unwrap();
             let answer = loop {
                 let message = tokio::time::timeout(crate::kit::DEADLINE, stream.message()).await.unwrap().unwrap();
-                let message = message.expect("the watch does not end without a word");
+                let message = message.expect("the watch does not end silently");
                 if message.canceled() || message.compact_revision() > 0 {
                     break message;
                 }
@@ -145,7 +145,7 @@ mod cases {
         node.stop();
         restored(&restore(&node, &name, &[]));
         node.start_ready();
-        // The certificates' common names are users of etcd's; without one nobody gets in, and with one as before.
+        // The certificates' common names are users of etcd: without one no client gets in, and with one as before.
         assert_eq!(node.etcdctl(&["get", "leased", "--print-value-only"]).trim(), "1");
         assert!(node.etcdctl(&["lease", "timetolive", &lease, "--keys"]).contains("leased"));
         assert!(node.etcdctl(&["user", "list"]).contains("etcd-client"));
@@ -197,7 +197,7 @@ fn snapshots_are_restored_by_other_versions() {
     }
 }
 
-/// Whoever joins afterwards gets all keys, not only what the young log holds.
+/// A client that joins afterwards gets all keys, not only what the young log holds.
 #[test]
 fn a_member_that_joins_afterwards_gets_everything() {
     let _timed = Timed::start();
@@ -242,7 +242,7 @@ fn what_is_packed_or_made_elsewhere_is_restored() {
     node.etcdctl(&["snapshot", "save", theirs.to_str().unwrap()]);
     files.push((theirs.to_str().unwrap().to_owned(), vec![]));
     node.stop();
-    // What somebody copied from a stopped etcd has no hash.
+    // What another program copied from a stopped etcd has no hash.
     let plain = node.dir.path().join("plain.db");
     fs::copy(node.etcd_dir().join("member/snap/db"), &plain).unwrap();
     let plain = plain.to_str().unwrap();
@@ -334,7 +334,7 @@ fn a_dry_run_says_it_all_and_touches_nothing() {
 }
 
 #[test]
-fn the_safety_net_is_left_out_if_asked_and_said_to_be_missing_if_it_is() {
+fn the_pre_restore_snapshot_is_omitted_on_request_and_reported_if_missing() {
     let _timed = Timed::start();
     let mut node = Node::new(&Etcd::usual()).config("server: https://10.0.0.5:9345\n");
     node.run_server().fails(Code::JoinNotSupported, &["https://10.0.0.5:9345", "`server`"]);

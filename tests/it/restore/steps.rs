@@ -162,9 +162,9 @@ fn the_way_back_fails_or_is_killed() {
     left_nothing(&node);
 }
 
-/// Told to stop in the middle of it, it goes back and says so.
+/// Stopped in the middle of it, it goes back and says so.
 #[test]
-fn told_to_stop_it_undoes_what_it_did() {
+fn a_signal_rolls_it_back() {
     let _timed = Timed::start();
     let template = Template::new();
     let path = format!("--cluster-reset-restore-path={}", template.name);
@@ -237,7 +237,7 @@ fn an_undoing_fails_or_is_killed() {
                 assert_eq!(found, if is_done { "a b" } else { "a" }, "{step} {fault}: {ran:#?}");
             }
             assert!(found == "a" || found == "a b", "{step} {fault}: {found}");
-            assert_eq!(node.set_aside().len(), 1, "{step} {fault}");
+            assert_eq!(node.retire().len(), 1, "{step} {fault}");
             node.stop();
             left_nothing(&node);
         }

@@ -19,7 +19,7 @@ const USER: &str = "nobody";
 
 fn ids() -> Option<(u32, u32)> {
     if !nix::unistd::geteuid().is_root() {
-        skip("only root can run etcd as somebody else");
+        skip("only root can run etcd as another user");
         return None;
     }
     let user = nix::unistd::User::from_name(USER).unwrap().unwrap();
@@ -101,7 +101,7 @@ fn swap(node: &Node, target: &Path) -> Vec<PathBuf> {
     names.retain(|name| name.is_dir() && !name.is_symlink());
     // What is further down first, so that the paths stay good.
     names.sort_by_key(|name| std::cmp::Reverse(name.components().count()));
-    // Each link leads to the same by another text, so that it can be told which directory it stands for.
+    // Each link leads to the same by another text, so that it is known which directory it stands for.
     let swapped = |(number, name): &(usize, PathBuf)| {
         let (name, text) = (name.display(), link_text(target, *number));
         as_user(&format!("mv {name} {name}.real{number} && ln -s {text} {name}"))
@@ -253,7 +253,7 @@ fn an_undoing_and_a_rotation_are_not_led_out_of_the_data() {
     rotates(&mut node);
 }
 
-/// What was set aside is removed, and nothing else.
+/// What was retired is removed, and nothing else.
 fn rotates(node: &mut Node) {
     let victim = Victim::new(node);
     let old = |node: &Node| {
@@ -398,10 +398,10 @@ fn pipes_devices_links_and_huge_files_are_refused_in_time() {
     };
     for put in [Put::Pipe, Put::Link, Put::Device, Put::Huge] {
         let is_huge = matches!(put, Put::Huge);
-        // In the data that were set aside.
+        // In the data that were retired.
         for name in ["cluster.json", "member/snap/db"] {
             let node = template.copy();
-            put.at(&node.set_aside()[0].join(name), owner);
+            put.at(&node.retire()[0].join(name), owner);
             for act in [&["--undo-reset", "--dry-run"][..], &["--undo-reset"]] {
                 let ran = within(&node, act);
                 // A database of 1 TiB of zeros is a broken one.

@@ -125,7 +125,7 @@ fn what_is_done_was_synced() {
         }
     }
     assert!(synced_at_least_once > 8, "{text}");
-    // What was only needed meanwhile is gone, and the log is nobody's data.
+    // What was only needed meanwhile is gone, and the log is not data.
     dirty.retain(|path, _| path.exists() && !is_only_for_people(path));
     assert_eq!(dirty, BTreeMap::new());
 }

@@ -1,4 +1,4 @@
-//! The way back, and the data that were set aside.
+//! The way back, and the data that were retired.
 
 use std::fs;
 
@@ -57,12 +57,12 @@ fn only_the_newest_old_data_are_kept_and_none_goes_before_its_successor_is_healt
         restored(&restore(&node, &name, &[]));
         fs::remove_file(node.server_dir().join("db/reset-flag")).unwrap();
     }
-    let aside = node.set_aside();
+    let aside = node.retire();
     assert_eq!(aside.len(), 3, "in the same second too, each has a name of its own");
     let nets = fs::read_dir(crate::restore::snapshot_dir(&node)).unwrap().flatten();
     assert_eq!(nets.filter(|entry| entry.file_name().to_string_lossy().starts_with("pre-restore-")).count(), 2);
     node.start_ready();
-    eventually("the oldest to go", || (node.set_aside().len() == 2).then_some(()));
+    eventually("the oldest to go", || (node.retire().len() == 2).then_some(()));
     node.wait_event("old-data-removed", &[]);
     let status = node.status_json();
     let old = status["old_data"].as_array().unwrap();
@@ -83,7 +83,7 @@ fn damaged_old_data_stay_where_they_are() {
     let name = save(&node);
     node.stop();
     restored(&restore(&node, &name, &[]));
-    let bolt = node.set_aside()[0].join("member/snap/db");
+    let bolt = node.retire()[0].join("member/snap/db");
     let good = fs::read(&bolt).unwrap();
     fs::write(&bolt, &good[..5000]).unwrap();
     let before = crate::restore::everything(&node.server_dir().join("db"));
@@ -116,7 +116,7 @@ fn a_restore_over_lost_data_promises_nothing_that_it_does_not_have() {
     node.run_server_with(&["--undo-reset"]).fails(Code::NoEarlierData, &[]);
     node.start_ready();
     assert_eq!(node.etcdctl(&["get", "--print-value-only", "a"]).trim(), "1");
-    // What that restore set aside does not hide what a later one does.
+    // What that restore retired does not hide what a later one does.
     node.stop();
     let ran = restore(&node, &name, &[]);
     restored(&ran);

@@ -35,7 +35,7 @@ fn a_good_store_passes_and_nothing_stays_there() {
     let table = node.quorate(&["etcd-snapshot", "s3-check"]);
     let said = table.succeeds();
     assert!(said.contains("s3://backups/prod/"), "{said}");
-    let checks = said.split("The least").next().unwrap();
+    let checks = said.split("Minimum permissions").next().unwrap();
     assert!(checks.lines().all(|line| line.chars().count() <= 80), "{checks}");
 }
 
@@ -58,12 +58,12 @@ fn each_thing_that_may_be_wrong_is_one_clear_message_with_the_fix() {
     let store = Store::start();
     let tls = Store::start_tls();
     let node = Node::new(&Etcd::usual()).config(&store.config());
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let closed_port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let tls_endpoint = format!("--s3-endpoint={}", tls.endpoint());
     let plain_to_tls = format!("--s3-endpoint=http://{}", tls.address);
     let tls_to_plain = format!("--s3-endpoint=https://{}", store.address);
-    let nobody_there = format!("--s3-endpoint=http://{nobody}");
-    let no_proxy = format!("--s3-proxy=http://{nobody}");
+    let closed_endpoint = format!("--s3-endpoint=http://{closed_port}");
+    let no_proxy = format!("--s3-proxy=http://{closed_port}");
     for (more, name, what, next) in [
         (&["--s3-secret-key=wrong"][..], "list", "", "etcd-s3-secret-key"),
         (&["--s3-access-key=UNKNOWNACCESSKEY"], "list", "", "etcd-s3-"),
@@ -71,7 +71,7 @@ fn each_thing_that_may_be_wrong_is_one_clear_message_with_the_fix() {
         (&[&tls_endpoint], "tls", "certificate", "etcd-s3-endpoint-ca"),
         (&[&plain_to_tls], "connection", "", "etcd-s3-endpoint"),
         (&[&tls_to_plain], "tls", "TLS", "etcd-s3-insecure"),
-        (&[&nobody_there], "connection", "refused", "etcd-s3-endpoint"),
+        (&[&closed_endpoint], "connection", "refused", "etcd-s3-endpoint"),
         (&["--s3-endpoint=no-such-host.invalid"], "connection", "", "etcd-s3-endpoint"),
         (&[&no_proxy], "proxy", "refused", "etcd-s3-proxy"),
     ] {
@@ -85,7 +85,7 @@ fn each_thing_that_may_be_wrong_is_one_clear_message_with_the_fix() {
         assert!(said.contains(&what.to_lowercase()), "{more:?}: {json:#}");
         assert!(bad[0]["next"].as_str().unwrap().contains(next), "{more:?}: {json:#}");
     }
-    // Believing anybody is possible, and said.
+    // Skipping verification is possible, and said.
     let (ran, json) = check(&node, &[&tls_endpoint, "--s3-skip-ssl-verify"]);
     ran.succeeds();
     assert_eq!(result(&json, "tls")["result"], "note", "{json:#}");

@@ -100,7 +100,7 @@ fn keys_that_were_replaced_are_found_without_a_restart() {
 }
 
 #[test]
-fn an_upload_in_parts_is_not_forgotten_while_it_cannot_be_taken_back() {
+fn a_multipart_upload_is_not_forgotten_while_it_cannot_be_aborted() {
     let _timed = Timed::start();
     let store = Store::start();
     let mut node = started(&store, "");
@@ -123,7 +123,7 @@ fn is_clean(store: &Store) -> Option<()> {
 }
 
 #[test]
-fn an_upload_in_parts_is_taken_back_also_if_its_snapshot_is_gone() {
+fn a_multipart_upload_is_aborted_even_if_its_snapshot_is_gone() {
     let _timed = Timed::start();
     let store = Store::start();
     let mut node = started(&store, "");
@@ -241,7 +241,7 @@ fn with_s3_only_what_is_held_stays_here() {
 }
 
 #[test]
-fn a_download_that_nobody_wants_any_more_leaves_nothing() {
+fn a_cancelled_download_leaves_nothing() {
     let _timed = Timed::start();
     let store = Store::start();
     let mut node = started(&store, "");
@@ -265,7 +265,7 @@ fn a_download_that_nobody_wants_any_more_leaves_nothing() {
         assert_eq!(looking.wait().unwrap().code(), Some(code));
         assert_eq!(fs::read_dir(&temporary).unwrap().count(), 0);
     }
-    // A restore that is told to stop while it looks, and the store says nothing.
+    // A restore that is stopped while it looks, and the store says nothing.
     store.inject(Fault::Silence, 0, usize::MAX, |_| true);
     let mut command = node.server_command();
     command.args(["--cluster-reset", &format!("--cluster-reset-restore-path={url}"), "--etcd-s3-timeout=1h"]);
@@ -280,7 +280,7 @@ fn a_download_that_nobody_wants_any_more_leaves_nothing() {
 }
 
 #[test]
-fn uploads_that_are_switched_off_keep_nobody_waiting() {
+fn disabled_uploads_do_not_block_a_client() {
     let _timed = Timed::start();
     let store = Store::start();
     let mut node = started(&store, "");
@@ -394,7 +394,7 @@ fn what_several_servers_find_is_not_lost_and_a_lost_index_is_rebuilt() {
     node.quorate(&["etcd-snapshot", "verify", "--s3", &second]).succeeds();
     let written = fs::read_to_string(&index).unwrap();
     assert!(written.contains("as the test wants it"), "{written}");
-    // Looked at anew, it is what it is now.
+    // Looked at again, it is what it is now.
     node.quorate(&["etcd-snapshot", "verify", "--s3", &first]).succeeds();
     assert_eq!(statuses(), ("good".into(), "good".into()));
     store.seen();

@@ -47,7 +47,7 @@ fn page(answer: impl Fn(&str) -> (u16, String) + Send + 'static) -> Page {
     Page { url, asked }
 }
 
-/// As instance and container roles are told.
+/// As instance and container roles get.
 fn role(expires_in: i64) -> String {
     let expires = chrono::Utc::now() + chrono::Duration::seconds(expires_in);
     json!({
@@ -66,8 +66,8 @@ fn keyless(store: &Store) -> Node {
 
 /// One of the checks of `s3-check -o json`.
 fn check(ran: &Ran, name: &str) -> serde_json::Value {
-    let told: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
-    told["items"].as_array().unwrap().iter().find(|item| item["check"] == name).unwrap().clone()
+    let report: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+    report["items"].as_array().unwrap().iter().find(|item| item["check"] == name).unwrap().clone()
 }
 
 /// Each way: the environment that it needs, and what `s3-check` calls it.
@@ -102,8 +102,8 @@ fn each_way_of_the_chain_is_found() {
         file("profile", &format!("[backup]\naws_access_key_id = {ACCESS_KEY}\naws_secret_access_key = {SECRET_KEY}\n"));
     works(&store, &[("AWS_SHARED_CREDENTIALS_FILE", &profile), ("AWS_PROFILE", "backup")], "from a profile");
     let script = file("script", "");
-    let told = json!({"Version": 1, "AccessKeyId": ACCESS_KEY, "SecretAccessKey": SECRET_KEY}).to_string();
-    fs::write(&script, format!("#!/bin/sh\necho '{told}'\n")).unwrap();
+    let report = json!({"Version": 1, "AccessKeyId": ACCESS_KEY, "SecretAccessKey": SECRET_KEY}).to_string();
+    fs::write(&script, format!("#!/bin/sh\necho '{report}'\n")).unwrap();
     fs::set_permissions(&script, fs::Permissions::from_mode(0o700)).unwrap();
     let process = file("process", &format!("[default]\ncredential_process = {script}\n"));
     works(&store, &[("AWS_CONFIG_FILE", &process)], "from a process");
@@ -174,7 +174,7 @@ fn a_command_uses_what_the_running_server_finds() {
         assert!(!ran.succeeds().contains(SECRET_KEY));
     }
     node.quorate_with(&without, &["etcd-snapshot", "ls", "--s3"]).succeeds();
-    // What the command line says counts more; keys beside --s3 are said with it.
+    // What the command line says counts more; keys together with --s3 are said with it.
     node.quorate_with(&wrong, &["etcd-snapshot", "ls", "--s3"])
         .fails(Code::S3UnknownAccessKey, &["etcd-s3-access-key"]);
     let said = ["--s3-access-key=another", "--s3-secret-key=one"];
@@ -193,7 +193,7 @@ fn a_command_uses_what_the_running_server_finds() {
 }
 
 #[test]
-fn whoever_has_credentials_and_says_nothing_is_not_the_store() {
+fn a_silent_credential_provider_is_not_the_store() {
     let _timed = Timed::start();
     let store = Store::start();
     let mut node = keyless(&store);
@@ -202,8 +202,8 @@ fn whoever_has_credentials_and_says_nothing_is_not_the_store() {
     fs::write(&config, "[default]\ncredential_process = /bin/sleep 3\n").unwrap();
     let env = [("AWS_CONFIG_FILE", config.to_str().unwrap()), ("QUORATE_TEST_CREDENTIALS_MS", "1000")];
     node.quorate_with(&env, &["etcd-snapshot", "ls", "--s3"]).fails(Code::S3NoCredentials, &["1 s"]);
-    let told = node.quorate_with(&env, &["etcd-snapshot", "s3-check", "-o", "json"]);
-    assert_eq!((told.code, &check(&told, "credentials")["result"]), (Some(1), &"BAD".into()));
+    let report = node.quorate_with(&env, &["etcd-snapshot", "s3-check", "-o", "json"]);
+    assert_eq!((report.code, &check(&report, "credentials")["result"]), (Some(1), &"BAD".into()));
     // The same of the server's.
     node.env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     node.start_ready();
@@ -232,7 +232,7 @@ fn a_role_is_asked_again_before_its_credentials_expire() {
         node.quorate(&["etcd-snapshot", "save"]).succeeds();
         (asked.load(Ordering::Relaxed) > before).then_some(())
     });
-    // Said to have expired in the middle of an upload, they are asked for anew, once.
+    // Said to have expired in the middle of an upload, they are asked for again, once.
     let before = asked.load(Ordering::Relaxed);
     store.inject(Fault::Answer(400, "ExpiredToken", "The provided token has expired.", vec![]), 0, 1, |seen| {
         seen.method == "PUT"
@@ -243,7 +243,7 @@ fn a_role_is_asked_again_before_its_credentials_expire() {
 }
 
 #[test]
-fn a_file_with_the_secrets_is_read_anew_and_must_be_closed_to_others() {
+fn a_file_with_secrets_is_read_again_and_must_be_private() {
     let _timed = Timed::start();
     let store = Store::start();
     let dir = tempfile::Builder::new().prefix("quorate-test-").tempdir().unwrap();

@@ -131,7 +131,7 @@ fn a_store_that_keeps_less_than_it_says_is_not_believed() {
 }
 
 #[test]
-fn what_a_store_tells_no_checksum_of_is_read_back() {
+fn an_object_without_a_checksum_is_read_back() {
     let _timed = Timed::start();
     let store = Store::start();
     // Encrypted with the store's key, its ETags are no MD5s: as if it was, here.
@@ -149,7 +149,7 @@ fn what_a_store_tells_no_checksum_of_is_read_back() {
 }
 
 #[test]
-fn what_stalls_is_given_up() {
+fn a_stalled_transfer_times_out() {
     let _timed = Timed::start();
     let store = Store::start();
     let mut node = started(&store, "");
@@ -157,13 +157,13 @@ fn what_stalls_is_given_up() {
     try_to_save(&node, &["--s3-timeout=1s"]).fails(Code::UploadPending, &[]);
     node.wait_code(Code::UploadPending, &["cause=s3-timeout"]);
     settled(&store, &node, 1);
-    // Told to slow down, it is not silence, however short the time-out.
+    // Asked to slow down, it is not silence, however short the time-out.
     store.inject(Fault::Answer(503, "SlowDown", "Please reduce your request rate.", vec![]), 0, usize::MAX, is_upload);
     try_to_save(&node, &["--s3-timeout=1s"]).fails(Code::UploadPending, &["SlowDown"]);
     node.wait_code(Code::UploadPending, &["cause=s3-throttled"]);
     store.heal();
     settled(&store, &node, 2);
-    // What arrives a byte a second does not get on either; what is slow, and gets on, may take its time.
+    // What arrives a byte a second makes no progress either; what is slow, but makes progress, may take its time.
     fill(&node, 200, plain);
     store.sip(100_000);
     let ran = try_to_save(&node, &["--s3-timeout=1s"]);
@@ -177,7 +177,7 @@ fn what_stalls_is_given_up() {
 }
 
 #[test]
-fn an_upload_that_is_killed_in_the_middle_is_taken_back_and_made_again() {
+fn a_killed_upload_is_aborted_and_repeated() {
     let _timed = Timed::start();
     let store = Store::start();
     let mut node = started(&store, "");
@@ -186,7 +186,7 @@ fn an_upload_that_is_killed_in_the_middle_is_taken_back_and_made_again() {
     node.start_ready();
     settled(&store, &node, 1);
     let aborted = store.seen().iter().any(|seen| seen.is("DELETE", "uploadId="));
-    assert!(aborted, "the upload that was begun is taken back");
+    assert!(aborted, "the upload that was begun is aborted");
     // Nothing of it is in the snapshots either.
     let left: Vec<_> = fs::read_dir(node.server_dir().join("db/snapshots")).unwrap().collect();
     assert_eq!(left.len(), 2, "a snapshot, and the manifests");
@@ -223,7 +223,7 @@ fn a_scheduled_upload_that_fails_runs_the_command() {
 }
 
 #[test]
-fn encryption_class_and_session_are_what_the_store_is_told() {
+fn encryption_class_and_session_are_sent_to_the_store() {
     let _timed = Timed::start();
     let store = Store::start();
     let dir = tempfile::Builder::new().prefix("quorate-test-").tempdir().unwrap();
@@ -231,7 +231,7 @@ fn encryption_class_and_session_are_what_the_store_is_told() {
     fs::write(&key, [7; 32]).unwrap();
     fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     let mut node = started(&store, "");
-    // This store knows none of it: what matters is what it is told.
+    // This store knows none of it: what matters is what it is reported.
     store.inject(Fault::Answer(400, "InvalidRequest", "as the test wants it", vec![]), 0, usize::MAX, is_upload);
     let customer = format!("--s3-sse=sse-c:{}", key.display());
     for (more, header, value) in [
@@ -249,12 +249,12 @@ fn encryption_class_and_session_are_what_the_store_is_told() {
     ] {
         store.seen();
         try_to_save(&node, more).fails(Code::UploadPending, &[]);
-        let told = store
+        let report = store
             .seen()
             .into_iter()
             .filter(is_upload)
             .any(|seen| seen.headers.get(header).is_some_and(|found| found == value));
-        assert!(told, "{more:?}: {header} is not {value}");
+        assert!(report, "{more:?}: {header} is not {value}");
     }
     assert!(!node.log().contains("t0k3n"));
     node.stop();
@@ -294,7 +294,7 @@ fn what_is_encrypted_with_a_key_of_ours_comes_back_with_it_and_without_it_not() 
 }
 
 #[test]
-fn told_to_stop_in_an_upload_the_server_says_so_and_goes_on_at_its_next_start() {
+fn an_upload_interrupted_by_a_stop_continues_at_the_next_start() {
     let _timed = Timed::start();
     let store = Store::start();
     let mut node = started(&store, "");
@@ -318,7 +318,7 @@ fn told_to_stop_in_an_upload_the_server_says_so_and_goes_on_at_its_next_start() 
 }
 
 #[test]
-fn a_mistake_in_the_configuration_keeps_nobody_from_a_snapshot_here() {
+fn an_invalid_s3_configuration_does_not_prevent_a_local_snapshot() {
     let _timed = Timed::start();
     let store = Store::start();
     let dir = tempfile::Builder::new().prefix("quorate-test-").tempdir().unwrap();
@@ -331,7 +331,7 @@ fn a_mistake_in_the_configuration_keeps_nobody_from_a_snapshot_here() {
     fs::write(&path, "storage-class: STANDARD\n").unwrap();
     fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     settled(&store, &node, 1);
-    // Of whoever asks, it is said before anything is done.
+    // In a request it is reported before anything is done.
     try_to_save(&node, &["--s3-bucket=Not/One"]).fails(Code::InvalidConfiguration, &["etcd-s3-bucket"]);
     assert_eq!(list(&node, &["--local"]).len(), 1);
     node.stop();

@@ -60,7 +60,7 @@ fn those_of_k3s_rke2_and_rke1_are_listed_verified_and_restored() {
     let path = item["location"].as_str().unwrap().strip_prefix("file://").unwrap().to_owned();
     let raw = fs::read(&path).unwrap();
     node.stop();
-    // k3s keeps what it was told about a snapshot in `.metadata/<name>`, and not in JSON of ours.
+    // k3s keeps what it knows about a snapshot in `.metadata/<name>`, and not in JSON of ours.
     let folder = store.path("prod/.metadata");
     fs::create_dir_all(&folder).unwrap();
     let names = ["etcd-snapshot-rke2-server-1-1700000000.zip", "2026-11-21T03:00:00Z_etcd.zip", "by-hand"];
@@ -92,7 +92,7 @@ fn those_of_k3s_rke2_and_rke1_are_listed_verified_and_restored() {
         assert_eq!(node.etcdctl(&["get", "a", "--print-value-only"]).trim(), "1");
         node.stop();
     }
-    // A damaged archive is told, and nothing is touched.
+    // A damaged archive is reported, and nothing is touched.
     let mut damaged = zip_of("x", &raw, &[]);
     damaged[200] ^= 1;
     fs::write(store.path("prod/damaged.zip"), &damaged).unwrap();

@@ -96,10 +96,10 @@ fn older_versions_and_locks_of_a_bucket_are_said() {
     moto.make("locked", "x-amz-bucket-object-lock-enabled: true\r\n");
     let mut node = Node::new(&Etcd::usual()).config(&moto.config("locked"));
     let ran = node.quorate(&["etcd-snapshot", "s3-check"]);
-    let told = ran.succeeds().split_whitespace().collect::<Vec<_>>().join(" ");
+    let report = ran.succeeds().split_whitespace().collect::<Vec<_>>().join(" ");
     // Its answer about versions has another name than S3's.
-    assert!(told.contains("versioning note ") && told.contains(" 200"), "{told}");
-    assert!(told.contains("lock note on"), "{told}");
+    assert!(report.contains("versioning note ") && report.contains(" 200"), "{report}");
+    assert!(report.contains("lock note on"), "{report}");
     node.start_ready();
     node.etcdctl(&["put", "a", "1"]);
     let names: Vec<String> = (0..3).map(|_| name_of(&save(&node, &[]))).collect();
@@ -117,7 +117,7 @@ fn older_versions_and_locks_of_a_bucket_are_said() {
 fn a_bucket_may_be_part_of_the_hosts_name() {
     let _timed = Timed::start();
     let store = Store::start();
-    // Nobody here knows the name; a proxy does.
+    // The name is unknown here; a proxy does.
     let (url, count) = proxy(Some(store.address));
     let config = store.config_without("-endpoint:");
     let more = format!("etcd-s3-endpoint: http://{DOMAIN}\netcd-s3-bucket-lookup-type: dns\netcd-s3-proxy: {url}\n");
@@ -136,7 +136,7 @@ fn a_bucket_may_be_part_of_the_hosts_name() {
     node.stop();
 }
 
-/// A proxy that tunnels (CONNECT) and forwards (absolute URLs), to one address or to whoever is named, and counts both.
+/// A proxy that tunnels (CONNECT) and forwards (absolute URLs), to one address or to the named host, and counts both.
 fn proxy(all: Option<SocketAddr>) -> (String, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -189,7 +189,7 @@ fn a_proxy_is_used_as_configured_or_as_the_environment_says() {
     let through = count.swap(0, Ordering::Relaxed);
     assert!(through > 0, "by the option");
     node.quorate(&["etcd-snapshot", "ls", "--s3", &said, "--s3-skip-ssl-verify"]).succeeds();
-    assert!(count.swap(0, Ordering::Relaxed) > 0, "by the option, believing anybody");
+    assert!(count.swap(0, Ordering::Relaxed) > 0, "by the option, without verification");
     let env = [("HTTPS_PROXY", url.as_str())];
     node.quorate_with(&env, &["etcd-snapshot", "ls", "--s3"]).succeeds();
     assert!(count.swap(0, Ordering::Relaxed) > 0, "by the environment");

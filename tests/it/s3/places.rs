@@ -61,7 +61,7 @@ fn verbs_work_on_both_places_and_on_each() {
     assert_eq!(ran.succeeds(), format!("s3://backups/prod/{first} deleted\n"));
     assert_eq!(store.objects("prod"), std::slice::from_ref(&second));
     node.quorate(&["etcd-snapshot", "delete", &first]).fails(Code::SnapshotNotFound, &[&first]);
-    // What somebody changes there is seen.
+    // What another program changes there is seen.
     let path = store.path(&format!("prod/{second}"));
     let mut content = fs::read(&path).unwrap();
     content[100] ^= 1;
@@ -116,8 +116,8 @@ fn what_is_inside_is_shown_of_those_in_the_bucket_too() {
     assert!(ran.err.starts_with("quorate: warning: ") && ran.err.contains(&store.address.to_string()), "{}", ran.err);
     node.stop();
     // Nothing stays anywhere.
-    let beside: Vec<_> = fs::read_dir(&temporary).unwrap().chain(fs::read_dir(node.dir.path()).unwrap()).collect();
-    assert!(!beside.iter().flatten().any(|entry| entry.file_name().to_string_lossy().starts_with('.')), "{beside:?}");
+    let entries: Vec<_> = fs::read_dir(&temporary).unwrap().chain(fs::read_dir(node.dir.path()).unwrap()).collect();
+    assert!(!entries.iter().flatten().any(|entry| entry.file_name().to_string_lossy().starts_with('.')), "{entries:?}");
 }
 
 #[test]
@@ -244,7 +244,7 @@ fn what_the_command_line_says_goes_before_the_servers_own_settings() {
     assert_eq!(store.objects("by/hand").len(), 2);
     let listed = list(&node, &with_secret);
     assert_eq!(listed.len(), 2);
-    // Nothing secret is where somebody sees it.
+    // Nothing secret is where others see it.
     let status = node.status().out;
     for text in [node.log(), status, node.quorate(&["server", "--print-config"]).out] {
         assert!(!text.contains(crate::kit::s3::SECRET_KEY), "{text}");
@@ -276,7 +276,7 @@ fn the_newest_good_one_is_found_wherever_it_is() {
         "{}",
         table.out
     );
-    // Only there.
+    // only in S3.
     run(&node, &["delete", "--local", &second]).succeeds();
     assert_eq!(
         (value(&node, "before-upgrade"), value(&node, "s3://backups/prod/latest")),

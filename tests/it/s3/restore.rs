@@ -1,4 +1,4 @@
-//! Restoring from the bucket: which snapshot is meant, what breaks off and goes on, and what must not be trusted.
+//! Restoring from the bucket: which snapshot is meant, what is interrupted and resumed, and what must not be trusted.
 
 use std::fs;
 
@@ -48,7 +48,7 @@ fn a_name_in_two_places_is_one_snapshot_or_a_question() {
     let other = fs::read(&path).unwrap();
     fs::write(store.path(&format!("prod/{name}")), [&other[..], &[0]].concat()).unwrap();
     restore(&node, &name, &[]).fails(Code::SnapshotAmbiguous, &["db/snapshots/", "s3://backups/prod/"]);
-    // Copied there by hand, nothing tells but the snapshot itself.
+    // Copied there by hand, nothing identifies it but the snapshot itself.
     let by_hand = path.with_file_name("by-hand");
     fs::write(&by_hand, &other).unwrap();
     fs::write(store.path("prod/by-hand"), &other).unwrap();
@@ -64,7 +64,7 @@ fn a_name_in_two_places_is_one_snapshot_or_a_question() {
 }
 
 #[test]
-fn a_download_that_breaks_off_goes_on_where_it_was() {
+fn an_interrupted_download_resumes() {
     let _timed = Timed::start();
     let store = Store::start();
     let (mut node, name) = saved(&store, "");
@@ -200,9 +200,9 @@ fn what_is_not_what_was_uploaded_is_not_restored() {
     node.stop();
 }
 
-/// ux F4: the whole data directory was lost, and a start silently began an empty cluster beside six snapshots of this server.
+/// ux F4: the whole data directory was lost, and a start silently began an empty cluster next to six snapshots of this server.
 #[test]
-fn a_server_without_data_does_not_begin_anew_beside_its_snapshots_in_the_bucket() {
+fn a_server_without_data_refuses_to_start_if_the_bucket_has_its_snapshots() {
     let _timed = Timed::start();
     let store = Store::start();
     let (mut node, name) = saved(&store, "");

@@ -1,4 +1,4 @@
-//! Snapshots that were made to take all memory or time: what they claim of themselves is not believed (attack 5).
+//! Snapshots that were made to take all memory or time: their claimed sizes are not trusted.
 
 use std::fs::{self, File};
 use std::io::{Seek as _, Write as _};
@@ -18,10 +18,10 @@ use crate::kit::{Ran, Timed, executable};
 /// What `docs/snapshots.md` says that a snapshot takes at most, whatever it holds.
 const BOUND_KIB: usize = 320 << 10;
 /// Milliseconds are right; a busy machine may need longer, and 16 TiB take for ever.
-const AT_ONCE: Duration = Duration::from_secs(10);
+const PROMPT: Duration = Duration::from_secs(10);
 const PAGE: usize = 4096;
 
-/// Runs quorate with so much memory that it can write to.
+/// Runs quorate with this much memory that it can write to.
 fn bounded(args: &[&str]) -> Ran {
     let mut command = Command::new("sh");
     command.arg("-c").arg(format!("ulimit -d {BOUND_KIB}; exec \"$@\"")).arg("sh").arg(executable()).args(args);
@@ -107,11 +107,11 @@ fn a_page_that_claims_terabytes_is_refused_at_once_and_hides_no_other() {
             assert!(ran.code == Some(1) && ran.has_next_step(), "{ran:#?}");
         }
     }
-    assert!(begun.elapsed() < AT_ONCE, "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < PROMPT, "{:?}", begun.elapsed());
     assert!(!dir.path().join("out").exists());
 }
 
-/// A database beside which there is a bucket with so many values of so many zeros, of which the disk has none.
+/// A database with a bucket with this many values of this many zeros, of which the disk has none.
 fn with_large_values(path: &Path, count: usize, length: usize) -> PathBuf {
     let mut bytes = seed();
     let mut buckets = Database::open_newest(&bytes[..]).unwrap().top_level().unwrap();

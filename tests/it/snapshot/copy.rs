@@ -41,7 +41,7 @@ mod cases {
         let lease = node.etcdctl(&["lease", "grant", "1000"]);
         let lease = lease.split_whitespace().nth(1).unwrap().to_owned();
         node.etcdctl(&["put", "leased", "x", "--lease", &lease]);
-        node.etcdctl(&["user", "add", "somebody:secret"]);
+        node.etcdctl(&["user", "add", "user:secret"]);
         // Many records, so that they have pages of their own.
         for number in 0..60 {
             let value = [SECRET, &[b'y'; 3000]].concat();
@@ -53,7 +53,7 @@ mod cases {
         node.etcdctl(&["put", "after", "1"]);
 
         let sent = node.dir.path().join("sent.db");
-        // etcd 3.6 writes down its storage version some seconds after its start, perhaps between the two.
+        // etcd 3.6 records its storage version some seconds after its start, perhaps between the two.
         let copied = eventually("a copy of the moment that etcd has sent", || {
             let _ = fs::remove_file(&sent);
             node.etcdctl(&["snapshot", "save", sent.to_str().unwrap()]);
@@ -76,7 +76,7 @@ fn list_revision(node: &Node) -> String {
 }
 
 #[test]
-fn if_it_cannot_be_copied_etcd_sends_it_and_a_copy_that_is_broken_off_leaves_nothing() {
+fn a_failed_copy_falls_back_to_the_stream_and_a_cancelled_copy_leaves_nothing() {
     let _timed = Timed::start();
     let mut node = Node::new(&Etcd::usual()).config(COPY).env("FAILPOINTS", "snapshot::copy=return");
     node.start_ready();
@@ -167,7 +167,7 @@ mod soak {
         while counts.copies < wanted {
             assert!(Instant::now() < deadline, "{counts:?}");
             let mut client = EtcdClient::connect(&data, &url).await.unwrap();
-            // Without a compaction in between, every other time, the live member can tell the hash of the same revision.
+            // Without a compaction in between, every other time, the live member can return the hash of the same revision.
             let calm = if counts.copies % 2 == 0 { Some(calm.lock().await) } else { None };
             let hostile = (counts.copies % 40 == 39).then(|| {
                 let (data, url) = (data.clone(), url.clone());

@@ -26,7 +26,7 @@ mod cases {
         let item = save(&node, &[]);
         node.etcdctl(&["put", "a", "3"]);
         let drill = |named: &str| node.quorate(&["etcd-snapshot", "verify", "--drill", named, "-o", "json"]);
-        // Beside the running etcd, which notices nothing.
+        // In parallel to the running etcd, which notices nothing.
         let pid = node.child_pid();
         let ran = drill("latest");
         let found: Value = serde_json::from_str::<Value>(ran.succeeds()).unwrap()["items"][0].clone();
@@ -38,8 +38,8 @@ mod cases {
         assert_eq!(node.child_pid(), pid, "the record of the running etcd is its own");
         assert_eq!(etcds_on(&node.etcd_dir()).len(), 1);
         assert_eq!(node.etcdctl(&["get", "a", "--print-value-only"]), "3\n");
-        let told = &node.status_json()["snapshots"]["drill"];
-        assert_eq!((&told["last"]["passed"], &told["failures"]), (&true.into(), &0.into()), "{told}");
+        let report = &node.status_json()["snapshots"]["drill"];
+        assert_eq!((&report["last"]["passed"], &report["failures"]), (&true.into(), &0.into()), "{report}");
         assert!(node.quorate(&["status"]).out.contains("drill        passed "));
         assert!(
             http_get(node.ports.metrics(), "/metrics")
@@ -73,15 +73,18 @@ fn a_snapshot_that_cannot_be_restored_fails_the_drill() {
     bytes[60] ^= 1;
     fs::write(&path, bytes).unwrap();
     run(&[path.to_str().unwrap()]).fails(Code::SnapshotCorrupt, &[path.to_str().unwrap()]);
-    let told = node.status_json()["snapshots"]["drill"].clone();
-    assert_eq!((&told["last"]["passed"], &told["failures"]), (&false.into(), &1.into()), "{told}");
-    assert!(told["last_success"].is_string() && told["last"]["failure"].as_str().unwrap().contains("byte 0"), "{told}");
+    let report = node.status_json()["snapshots"]["drill"].clone();
+    assert_eq!((&report["last"]["passed"], &report["failures"]), (&false.into(), &1.into()), "{report}");
+    assert!(
+        report["last_success"].is_string() && report["last"]["failure"].as_str().unwrap().contains("byte 0"),
+        "{report}"
+    );
     assert!(http_get(node.ports.metrics(), "/metrics").1.contains("quorate_snapshot_drill_failures_total 1"));
     // What is not this server's own says nothing about it.
     let copied = node.dir.path().join("copied.db");
     fs::copy(path_of(&good), &copied).unwrap();
     run(&[copied.to_str().unwrap()]).succeeds();
-    assert_eq!(node.status_json()["snapshots"]["drill"], told);
+    assert_eq!(node.status_json()["snapshots"]["drill"], report);
     run(&["no-such"]).fails(Code::SnapshotNotFound, &["no-such"]);
     run(&["--all"]).fails(Code::Usage, &["'--all'"]);
     // An etcd that does not run on it.
@@ -100,8 +103,8 @@ fn a_snapshot_that_cannot_be_restored_fails_the_drill() {
 #[test]
 fn the_newest_good_snapshot_is_drilled_on_schedule() {
     let _timed = Timed::start();
-    let told = tempfile::NamedTempFile::new().unwrap();
-    let failed = format!("etcd-snapshot-on-failure: 'echo \"$QUORATE_SNAPSHOT_ERROR\" >{}'\n", told.path().display());
+    let report = tempfile::NamedTempFile::new().unwrap();
+    let failed = format!("etcd-snapshot-on-failure: 'echo \"$QUORATE_SNAPSHOT_ERROR\" >{}'\n", report.path().display());
     let mut node = Node::new(&Etcd::usual()).config(&format!(
         "node-name: node\netcd-disable-snapshots: true\netcd-snapshot-drill-cron: '@every 1h'\n{failed}"
     ));
@@ -138,14 +141,14 @@ fn the_newest_good_snapshot_is_drilled_on_schedule() {
     node.start_ready();
     let failed = eventually("a drill that fails", || last(&node).filter(|last| last["passed"] == false));
     node.wait_code(Code::NoGoodSnapshot, &[]);
-    // The command is told the same.
+    // The command gets the same report.
     let failure = failed["failure"].as_str().unwrap();
-    eventually("the command", || fs::read_to_string(told.path()).unwrap().contains(failure).then_some(()));
+    eventually("the command", || fs::read_to_string(report.path()).unwrap().contains(failure).then_some(()));
     node.stop();
 }
 
 #[test]
-fn a_server_that_is_told_to_stop_leaves_nothing_of_a_drill() {
+fn a_stopping_server_leaves_no_files_of_a_drill() {
     let _timed = Timed::start();
     let mut node = Node::new(&Etcd::usual())
         .config("node-name: node\netcd-disable-snapshots: true\netcd-snapshot-drill-cron: '@every 1h'\n");

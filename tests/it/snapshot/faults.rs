@@ -41,7 +41,7 @@ mod cases {
     }
 }
 
-/// Whoever may write into the directory could exchange what is restored later.
+/// A client that may write into the directory could exchange what is restored later.
 #[test]
 fn a_directory_that_others_could_change_is_closed_or_refused() {
     use std::os::unix::fs::{PermissionsExt as _, chown};
@@ -71,7 +71,7 @@ fn a_directory_that_others_could_change_is_closed_or_refused() {
     }
 }
 
-/// The disk is filled by somebody else while the snapshot is written, and while it is packed.
+/// The disk is filled by another user while the snapshot is written, and while it is packed.
 #[test]
 fn a_disk_that_fills_up_meanwhile_leaves_nothing() {
     let _timed = Timed::start();
@@ -201,7 +201,7 @@ fn hostile_names_in_the_directory_harm_neither_terminal_nor_files() {
     assert_eq!(table.out.lines().count(), 1 + 1 + names.len() + 1, "a line each: {}", table.out);
     assert_eq!(list(&node).len(), 1 + names.len() + 1);
     let ran = node.quorate(&["etcd-snapshot", "verify", "--all"]);
-    // The link leads to something that is no snapshot; what has too long a name for a manifest is told.
+    // The link leads to something that is no snapshot; what has too long a name for a manifest is reported.
     ran.fails(Code::SnapshotUnhashed, &["link", "nnn"]);
     assert!(!ran.err.contains('\u{1b}') && !ran.out.contains('\u{1b}'), "{ran:?}");
     for name in ["two words", "new\nline", "\u{1b}[2Jred", &long] {
@@ -242,9 +242,9 @@ fn snapshots_of_a_wrong_clock_are_neither_overwritten_nor_pruned_nor_taken_for_t
     assert_eq!(left[0], items[3]);
 }
 
-/// While it is packed, which takes longest: whoever asked goes away, then the server is stopped.
+/// While it is packed, which takes longest: the client disconnects, then the server is stopped.
 #[test]
-fn what_is_broken_off_has_ended_and_left_nothing_when_it_says_so() {
+fn a_cancelled_snapshot_has_ended_and_left_nothing() {
     let _timed = Timed::start();
     let mut node = Node::new(&Etcd::usual())
         .env("FAILPOINTS", "snapshot::verified=sleep(1500)")
@@ -296,13 +296,13 @@ fn a_manifest_that_cannot_be_read_may_hold_and_what_is_not_whole_does_not_count(
     node.quorate(&["etcd-snapshot", "hold", name]).fails(Code::ManifestUnreadable, &[name]);
     node.quorate(&["etcd-snapshot", "prune", "--keep-last", "2"]).succeeds();
     let left: Vec<_> = list(&node).iter().map(|item| item["status"].clone()).collect();
-    assert_eq!(left, ["partial", "partial", "unreadable", "good", "good"], "partial ones take nobody's place");
+    assert_eq!(left, ["partial", "partial", "unreadable", "good", "good"], "partial ones do not count");
     node.quorate(&["etcd-snapshot", "delete", "--force", name]).succeeds();
     node.stop();
 }
 
 #[test]
-fn a_file_that_took_the_place_of_another_is_told_from_it() {
+fn a_replaced_file_is_detected() {
     let _timed = Timed::start();
     let mut node = Node::new(&Etcd::usual()).config("node-name: node\n");
     node.start_ready();

@@ -17,7 +17,7 @@ fn drafts(dir: &Path) -> Vec<PathBuf> {
 
 /// Two servers keep their snapshots in one directory. Where it is shared between containers, both may be process 1.
 #[test]
-fn nobody_removes_what_another_server_is_writing() {
+fn files_of_another_writing_server_are_never_removed() {
     let _timed = Timed::start();
     let dir = tempfile::tempdir().unwrap();
     let config = format!("etcd-snapshot-dir: {}\n", dir.path().display());
@@ -30,7 +30,7 @@ fn nobody_removes_what_another_server_is_writing() {
     eventually("the first one to write", || is_stopped().then_some(()));
     let [draft] = drafts(dir.path()).try_into().unwrap();
     let inode = fs::metadata(&draft).unwrap().ino();
-    // Left by somebody whose process id is in use again, for ever.
+    // Left by another process whose process id is in use again, for ever.
     for name in [".tmp-quorate-x-00112233-1-1", ".metadata/.tmp-quorate-x.json-00112233-1-1"] {
         fs::create_dir_all(dir.path().join(".metadata")).unwrap();
         fs::write(dir.path().join(name), "x").unwrap();
@@ -54,7 +54,7 @@ fn nobody_removes_what_another_server_is_writing() {
     other.stop();
 }
 
-/// In every directory that quorate writes to, whoever's process id is in the name.
+/// In every directory that quorate writes to, regardless of the process id is in the name.
 #[test]
 fn a_start_removes_what_was_left_everywhere() {
     let _timed = Timed::start();
@@ -113,16 +113,16 @@ fn a_name_that_cannot_be_made_durable_is_removed_or_named() {
     ran.fails(Code::WriteFailed, &[&name]);
     node.stop();
     fs::create_dir_all(node.server_dir().join("db/snapshots/.metadata")).unwrap();
-    // What replaces a file cannot be taken back: it is said.
+    // What replaces a file cannot be aborted: it is said.
     let hold = [("FAILPOINTS", "durable::fsync_dir=return(eio)")];
     let ran = node.quorate_with(&hold, &["etcd-snapshot", "hold", &name]);
     ran.fails(Code::WriteFailed, &[&format!("{name}.json")]);
     assert_eq!(list(&node)[0]["held"], true);
 }
 
-/// One that cannot be deleted keeps nobody from the others, and what is gone is told.
+/// One that cannot be deleted does not keep the others, and what is gone is reported.
 #[test]
-fn what_was_deleted_is_told_although_something_else_failed() {
+fn deletions_are_reported_although_something_else_failed() {
     let _timed = Timed::start();
     let mut node = Node::new(&Etcd::usual());
     node.start_ready();
@@ -132,11 +132,11 @@ fn what_was_deleted_is_told_although_something_else_failed() {
     let fault = [("FAILPOINTS", "durable::unlink=2*off->1*return(eio)->off")];
     let ran = node.quorate_with(&fault, &["etcd-snapshot", "prune", "--keep-last=1", "-o", "json"]);
     assert_eq!(ran.code, Some(1), "{ran:#?}");
-    let told = actions(&ran);
+    let report = actions(&ran);
     let left: Vec<String> = list(&node).iter().map(|item| item["name"].as_str().unwrap().to_owned()).collect();
     for name in &names {
-        let action = told.iter().find(|(told, _)| told == name).map(|(_, action)| action.as_str());
-        assert_eq!(action == Some("drop"), !left.contains(name), "{name}: {told:?}, left are {left:?}");
+        let action = report.iter().find(|(report, _)| report == name).map(|(_, action)| action.as_str());
+        assert_eq!(action == Some("drop"), !left.contains(name), "{name}: {report:?}, left are {left:?}");
     }
     assert_eq!(left.len(), 2, "the one that is kept, and the one that could not be deleted: {left:?}");
 }

@@ -76,8 +76,8 @@ fn a_snapshot_is_found_by_every_name_that_people_type() {
     run(&["verify", &stem.replace("before", "befroe")]).fails(Code::SnapshotNotFound, &["before-upgrade", "?"]);
     run(&["delete", &stem]).fails(Code::SnapshotNotFound, &[&format!("{stem}.zip?")]);
     run(&["get", "", "a"]).fails(Code::Usage, &["'<SNAPSHOT>'"]);
-    let nobody = format!("--dir={}", node.dir.path().display());
-    run(&["get", &nobody, "latest", "a"]).fails(Code::SnapshotNotFound, &["latest"]);
+    let empty_dir = format!("--dir={}", node.dir.path().display());
+    run(&["get", &empty_dir, "latest", "a"]).fails(Code::SnapshotNotFound, &["latest"]);
     // Nothing good of a base name.
     for item in [&old, &good] {
         damage(&path_of(item));
@@ -102,7 +102,7 @@ fn the_newest_good_one_is_restored_by_its_base_name() {
         node.run_server_with(&[&["--cluster-reset", &path], more].concat())
     };
     restore("before-upgarde", &[]).fails(Code::SnapshotNotFound, &["before-upgrade?"]);
-    assert!(node.set_aside().is_empty());
+    assert!(node.retire().is_empty());
     let ran = restore("before-upgrade", &["--dry-run"]);
     assert!(ran.succeeds().contains(&name_of(&first)), "{ran:?}");
     let ran = restore("before-upgrade", &[]);
@@ -120,7 +120,7 @@ fn the_newest_good_one_is_restored_by_its_base_name() {
     }
 }
 
-/// bugs F5: what this data directory took is its own under every name, and nobody else's is.
+/// bugs F5: what this data directory took is its own under every name, and no other snapshot is.
 #[test]
 fn retention_follows_the_data_and_not_the_name_of_the_node() {
     let _timed = Timed::start();
@@ -137,7 +137,7 @@ fn retention_follows_the_data_and_not_the_name_of_the_node() {
     node.start_ready();
     let late = name_of(&save(&node, &["--name=etcd-snapshot"]));
     node.stop();
-    // Another server in the same directory, which has the name that this one has given up.
+    // Another server in the same directory, which has the name that this one has dropped.
     let mut other =
         Node::new(&Etcd::usual()).arg("--node-name=old-host").arg("--new-cluster").config(&config("old-host"));
     other.start_ready();
@@ -158,7 +158,7 @@ fn retention_follows_the_data_and_not_the_name_of_the_node() {
     node.start_ready();
     node.wait_event("node-renamed", &["count=2", "old-host"]);
     assert_eq!(prune(&node, &[]), format!("{early} deleted\nkept 1, deleted 1\n"));
-    // Names of two nodes may be of one second, which tells nothing about which is newer.
+    // Names of two nodes may be of one second, which shows nothing about which is newer.
     let second_of = |name: &str| name.rsplit('-').next().unwrap().parse::<i64>().unwrap();
     let second = second_of(&late).max(second_of(&foreign));
     eventually("the next second", || (chrono::Utc::now().timestamp() > second).then_some(()));
@@ -169,7 +169,7 @@ fn retention_follows_the_data_and_not_the_name_of_the_node() {
     node.stop();
     // Of another node only when that is asked for.
     assert_eq!(prune(&node, &["--node=old-host"]), "kept 1, deleted 0\n", "the newest good one of a node stays");
-    assert!(prune(&node, &["--node=nobody"]).ends_with("kept 0, deleted 0\n"));
+    assert!(prune(&node, &["--node=other-node"]).ends_with("kept 0, deleted 0\n"));
     assert_eq!(list(&node).len(), 2);
 }
 

@@ -1,4 +1,4 @@
-//! `delete`, `prune`, `hold`, `release`, and what `verify` writes down.
+//! `delete`, `prune`, `hold`, `release`, and what `verify` records.
 
 use std::fs;
 use std::path::Path;
@@ -47,7 +47,7 @@ fn prune_and_delete_take_exactly_what_they_say() {
     let other_node = take("foo", "other", 1);
     let held = mine[0].clone();
     node.quorate(&["etcd-snapshot", "hold", &held]).succeeds();
-    // Copied in without a manifest: ours by its name, or nobody's.
+    // Copied in without a manifest: ours by its name, or of no server.
     fs::copy(dir.join(&mine[7]), dir.join("foo-node-1000")).unwrap();
     fs::copy(dir.join(&mine[7]), dir.join("foo-else")).unwrap();
     let before = names(&node);

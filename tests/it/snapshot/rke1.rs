@@ -1,4 +1,4 @@
-//! A `cluster.yml` of RKE1's, as its pages show it.
+//! A `cluster.yml` of RKE1, as in its documentation.
 
 use std::fs;
 

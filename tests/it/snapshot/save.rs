@@ -122,7 +122,7 @@ fn the_table_fits_and_knows_what_changed_since() {
     let items = list(&node);
     assert_eq!(items.len(), 2);
     assert_eq!((&items[0]["created"], &items[0]["status"]), (&"2023-11-14T22:13:20Z".into(), &"unverified".into()));
-    assert_eq!(items[0]["revision"], item["revision"], "its last page tells");
+    assert_eq!(items[0]["revision"], item["revision"], "from its last page");
     let mut bytes = fs::read(path_of(&item)).unwrap();
     let at = bytes.len() / 2;
     bytes[at] ^= 1;
@@ -243,7 +243,7 @@ fn a_save_that_fails_at_any_step_leaves_nothing() {
 }
 
 #[test]
-fn one_that_takes_longer_than_it_may_is_broken_off() {
+fn a_snapshot_that_exceeds_its_timeout_is_cancelled() {
     let _timed = Timed::start();
     // 100 messages of 32 KiB, 20 ms each.
     let mut node = Node::new(&Etcd::usual())
@@ -270,7 +270,7 @@ pub fn begin(node: &Node, args: &[&str]) -> Child {
 }
 
 #[test]
-fn only_one_runs_at_a_time_and_whoever_goes_away_leaves_nothing() {
+fn only_one_runs_at_a_time_and_a_disconnected_client_leaves_nothing() {
     let _timed = Timed::start();
     // Slow enough (20 ms for each 32 KiB) to be caught in the middle.
     let mut node = Node::new(&Etcd::usual()).env("FAILPOINTS", "snapshot::write=sleep(20)");
@@ -283,7 +283,7 @@ fn only_one_runs_at_a_time_and_whoever_goes_away_leaves_nothing() {
     eventually("a snapshot to be begun", || begun(&dir));
     node.quorate(&["etcd-snapshot", "save"]).fails(Code::Busy, &["--wait"]);
     let waiting = begin(&node, &["--wait", "--name=second"]);
-    // Interrupted: broken off, and the one that waits has its turn.
+    // Interrupted: cancelled, and the one that waits has its turn.
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(first.id().cast_signed()), Signal::SIGINT).unwrap();
     drop(first.wait_with_output());
     let second = kit::Ran::of(&waiting.wait_with_output().unwrap());

@@ -160,23 +160,23 @@ fn bad_settings_stop_the_start_and_a_reload_changes_the_schedule() {
 }
 
 #[test]
-fn a_failure_is_counted_told_and_acted_upon() {
+fn a_failure_is_counted_reported_and_acted_upon() {
     let _timed = Timed::start();
     let mut node = Node::new(&Etcd::usual());
     let dir = node.dir.path().join("small");
-    let told = node.dir.path().join("told");
+    let report = node.dir.path().join("report");
     let Some(mount) = Mount::tmpfs(&dir, "size=16m") else { return };
     let yaml = format!(
         "node-name: node\netcd-snapshot-dir: {}\netcd-snapshot-on-failure: 'echo \"$QUORATE_SNAPSHOT_NODE: $QUORATE_SNAPSHOT_ERROR\" >{}'\n",
         dir.display(),
-        told.display()
+        report.display()
     );
     fs::write(node.config_path(), yaml).unwrap();
     node.start_ready();
     node.stop();
     node.env = vec![("QUORATE_TEST_CLOCK_SHIFT".into(), (13 * 3600).to_string())];
     node.start_ready();
-    let said = eventually("the command to be run", || fs::read_to_string(&told).ok().filter(|said| !said.is_empty()));
+    let said = eventually("the command to be run", || fs::read_to_string(&report).ok().filter(|said| !said.is_empty()));
     assert!(said.starts_with("node: ") && said.contains(dir.to_str().unwrap()), "{said}");
     assert_eq!(node.status_json()["snapshots"]["failures"], 1);
     let table = node.quorate(&["status"]);

@@ -1,4 +1,4 @@
-//! The database's space: what takes it, what gives it back, and the way out when the quota is reached.
+//! The database's space: what uses it, what reclaims it, and the remedy when the quota is reached.
 
 use std::fs;
 
@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::kit::{Etcd, Mount, Node, Ran, Timed, eventually};
 use crate::snapshot::save::{begin, fill, interruptible};
 
-crate::matrix!(a_database_that_history_has_filled_is_emptied, near_the_quota_it_is_defragmented_by_itself);
+crate::matrix!(a_database_that_history_has_filled_is_emptied, near_the_quota_it_is_defragmented_automatically);
 
 /// Writes `times` values of 100 kB under one key; false if etcd refused one.
 fn write_history(node: &Node, key: &str, times: usize) -> bool {
@@ -79,13 +79,13 @@ mod cases {
     }
 
     /// Whatever etcd believes: 3.4 never learns what the compaction has freed, since nothing is written any more.
-    pub fn near_the_quota_it_is_defragmented_by_itself(etcd: &Etcd) {
+    pub fn near_the_quota_it_is_defragmented_automatically(etcd: &Etcd) {
         let config = "etcd-quota-backend-bytes: 20MiB\n";
         let mut node = Node::new(etcd).config(config).env("QUORATE_TEST_MAINTENANCE_MS", "100");
         node.start_ready();
         assert!(!write_history(&node, "one", 500), "there is a quota");
         eventually("the alarm", || has_alarm(&node).then_some(()));
-        assert!(!node.has_event("defragment-due"), "nothing is free before history is given up");
+        assert!(!node.has_event("defragment-due"), "nothing is free before history is discarded");
         let revision = space(&node)["revision"].to_string();
         node.etcdctl(&["compact", "--physical=true", &revision]);
         eventually("a healthy etcd", || (node.status().code == Some(0)).then_some(()));
@@ -119,7 +119,7 @@ fn keys_that_fill_the_quota_are_named_and_nothing_is_said_to_be_well() {
 }
 
 #[test]
-fn it_is_defragmented_by_itself_where_it_is_worth_it() {
+fn it_is_defragmented_automatically_where_it_is_worth_it() {
     let _timed = Timed::start();
     let mut node = Node::new(&Etcd::usual()).env("QUORATE_TEST_MAINTENANCE_MS", "100");
     node.start_ready();
@@ -163,7 +163,7 @@ fn nothing_is_defragmented_while_a_snapshot_is_taken() {
     for args in [&["defrag"][..], &["space", "--free"]] {
         node.quorate(args).fails(Code::Busy, &["--wait"]);
     }
-    // Who gives up waiting has asked for nothing.
+    // Who stops waiting has asked for nothing.
     let mut waiting = interruptible(&node);
     waiting.args(["space", "--free", "--wait", "--data-dir"]).arg(&node.data_dir);
     let mut waiting = waiting.spawn().unwrap();
@@ -175,7 +175,7 @@ fn nothing_is_defragmented_while_a_snapshot_is_taken() {
     let waited = node.quorate(&["defrag", "--wait"]);
     assert!(waited.succeeds().starts_with("defragmented in "), "{waited:?}");
     Ran::of(&saving.wait_with_output().unwrap()).succeeds();
-    assert_eq!(space(&node)["compact_revision"], Value::Null, "nothing was given up");
+    assert_eq!(space(&node)["compact_revision"], Value::Null, "nothing was discarded");
     node.stop();
     node.quorate(&["defrag"]).fails(Code::NotRunning, &[]);
     node.quorate(&["space"]).fails(Code::NotRunning, &[]);

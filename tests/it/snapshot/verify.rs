@@ -47,7 +47,7 @@ mod cases {
                 || node.quorate(&["etcd-snapshot", "verify", "-o", "json", "--against-live", path.to_str().unwrap()]);
             let item = super::item(&super::verify(&path, &[]));
             if item["compact_revision"] == item["revision"] {
-                // A member tells nothing of the revision that it compacted at.
+                // A member shows nothing of the revision that it compacted at.
                 let ran = against_live();
                 assert_eq!((ran.code, ran.error_code()), (Some(1), Some(Code::NotComparable)), "{what}: {ran:?}");
             } else {
@@ -187,7 +187,7 @@ fn every_kind_of_damage_is_found() {
     verify(&broken("zeroed", &cut), &["--skip-hash-check"]).fails(Code::SnapshotCorrupt, &["byte"]);
     verify(&dir.path().join("missing"), &[]).fails(Code::SnapshotNotFound, &["missing"]);
     verify(dir.path(), &[]).fails(Code::ReadFailed, &["regular file"]);
-    // Hash and structure are told apart: a right hash over wrong pages.
+    // Hash and structure get apart: a right hash over wrong pages.
     let mut wrong = bytes[..database].to_vec();
     wrong[5 * 4096] ^= 1;
     let digest = sha256(&wrong);

@@ -1,4 +1,4 @@
-//! `verify --drill`: whether a snapshot can be restored, found out by doing so where it harms nobody.
+//! `verify --drill`: tests whether a snapshot can be restored, without touching the data in use.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ use crate::snapshot::list::{self, Listed};
 use crate::snapshot::prune;
 use crate::text::escape_control;
 
-/// What `-o json` says of a snapshot that can be restored. Fields are added, never renamed.
+/// A successful drill in `-o json`. Fields are added, never renamed.
 #[derive(Debug, Serialize)]
 struct Item {
     path: String,
@@ -36,7 +36,7 @@ struct Item {
 }
 
 impl Item {
-    fn told(&self) -> String {
+    fn summary(&self) -> String {
         let mut text = output::fitted(&format!("{}: can be restored", escape_control(&self.path))) + "\n";
         for (name, value) in [
             ("etcd", format!("{}, healthy after {} ms", self.etcd_version, self.healthy_after_ms)),
@@ -52,16 +52,16 @@ impl Item {
 
 pub(super) fn run(config: &Config, place: &SnapshotContext, args: &Args) -> Result<Exit, AppError> {
     let dir = directory(place, args);
-    let course = JobControl::default();
+    let job = JobControl::default();
     let runtime = runtime()?;
-    // That of the running server, which may have been named on its command line.
+    // The etcd of the running server, which may be set on its command line.
     let mut config = config.clone();
     config.etcd.binary = config.etcd.binary.or_else(|| place.etcd.clone());
     let config = &config;
     let (program, _binary) = runtime.block_on(Program::find(config, &place.data))?;
     let mut outcome = Verified::default();
     for name in &args.names {
-        // Beside what is built from it: temporary directories may be small.
+        // Next to the built data, since temporary directories may be small.
         let got = match place.get(name, Some(&dir.join("quorate-download"))) {
             Ok(got) => got,
             Err(failure) => {
@@ -69,12 +69,12 @@ pub(super) fn run(config: &Config, place: &SnapshotContext, args: &Args) -> Resu
                 continue;
             }
         };
-        if course.is_cancelled() {
+        if job.is_cancelled() {
             break;
         }
-        interrupt::cancel_first(&course);
+        interrupt::cancel_first(&job);
         let drill = Drill { config, program: &program, dir: &dir, skip_hash: args.skip_hash_check };
-        let passed = one(&runtime, &drill, &got, &course);
+        let passed = one(&runtime, &drill, &got, &job);
         let is_cancelled = passed.as_ref().is_err_and(DrillError::is_cancelled);
         let passed = passed.map_err(|error| AppError::from(if is_cancelled { DrillError::Cancelled } else { error }));
         if !is_cancelled {
@@ -83,7 +83,7 @@ pub(super) fn run(config: &Config, place: &SnapshotContext, args: &Args) -> Resu
         match passed {
             Ok(passed) => {
                 let item = Item::of(&got.shown, &passed);
-                outcome.good(&item, item.told());
+                outcome.good(&item, item.summary());
             }
             Err(failure) => outcome.bad(&got.shown, &failure),
         }
@@ -106,7 +106,8 @@ impl Item {
     }
 }
 
-/// Where there is a disk that a restore would use; without a data directory, that of the snapshots, or for temporary files.
+/// On the disk that a restore would use; without a data directory, next to the snapshot, or in the directory for
+/// temporary files.
 fn directory(place: &SnapshotContext, args: &Args) -> PathBuf {
     let known = [place.data.db(), place.data.server(), place.data.root().to_path_buf(), place.dir.clone()];
     let usual = || known.into_iter().find(|dir| dir.is_dir()).unwrap_or_else(std::env::temp_dir);
@@ -117,12 +118,12 @@ fn one(
     runtime: &tokio::runtime::Runtime,
     drill: &Drill<'_>,
     got: &DownloadedSnapshot,
-    course: &JobControl,
+    job: &JobControl,
 ) -> Result<Passed, DrillError> {
     let mut progress = Progress::new("building data for the drill");
     let manifest = got.manifest.clone().or_else(|| list::at(&got.path).and_then(|listed| listed.manifest));
-    runtime.block_on(drill.run(&got.path, manifest.as_ref(), course, move |done, all| {
-        // The rest takes as long as etcd takes.
+    runtime.block_on(drill.run(&got.path, manifest.as_ref(), job, move |done, all| {
+        // The duration of the rest depends on etcd.
         if done < all { progress.set(done, all) } else { progress.set_of("running etcd on it", 0, 0) }
     }))
 }
@@ -146,9 +147,6 @@ fn remember(place: &SnapshotContext, got: &DownloadedSnapshot, passed: Result<&P
         Err(failure) => Outcome::failed(shown, &failure.to_report(), clock::now()),
     };
     if let Err(error) = Record::read(&place.data).with(outcome).write(&place.data) {
-        output::note(&format!(
-            "quorate: warning: the result cannot be written down for the status: {}\n",
-            error.source
-        ));
+        output::note(&format!("quorate: warning: cannot record the result for quorate status: {}\n", error.source));
     }
 }

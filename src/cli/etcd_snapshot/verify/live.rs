@@ -1,4 +1,4 @@
-//! `verify --against-live`: whether the running member has the same keys and values as a snapshot.
+//! `verify --against-live`: compares a snapshot with the running member.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,18 +11,18 @@ use crate::error::{AppError, Code, Diagnostic};
 use crate::etcd::client::{ClientError, EtcdClient, LiveHash};
 use crate::snapshot::verify::Verified;
 
-/// How long the launcher may take to say where its etcd is.
+/// The timeout of the status request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The live member cannot be compared with, or differs.
+/// The comparison failed, or found a difference.
 #[derive(Debug, thiserror::Error)]
 enum AgainstLive {
-    #[error("the live member cannot be asked")]
+    #[error("cannot query the live member")]
     Unreachable(#[source] ClientError),
-    #[error("{} cannot be compared with the live member: {why}", path.display())]
+    #[error("cannot compare {} with the live member: {why}", path.display())]
     Incomparable { path: PathBuf, why: String },
     #[error(
-        "{} is whole, but the live member has other keys or values at revision {revision}: HashKV {live}, not {ours}",
+        "{} is good, but the live member has other keys or values at revision {revision}: HashKV {live}, not {ours}",
         path.display()
     )]
     Differs { path: PathBuf, revision: i64, live: u32, ours: u32 },
@@ -50,10 +50,7 @@ impl Diagnostic for AgainstLive {
     }
 }
 
-/// Compares; true if both have the same.
-///
-/// # Errors
-/// If they have not, or that cannot be told.
+/// Compares both. # Errors If they differ, or cannot be compared.
 pub(super) fn compare(config: &Config, verified: &Verified) -> Result<bool, AppError> {
     let data = DataDir::new(&config.data_dir);
     let (revision, ours) = (verified.inspection.revision, verified.inspection.hash_kv);
@@ -71,16 +68,16 @@ pub(super) fn compare(config: &Config, verified: &Verified) -> Result<bool, AppE
         Err(error) => return Err(AgainstLive::Unreachable(error).into()),
     };
     let compacted = verified.inspection.compact_revision.unwrap_or(-1);
-    // From 3.5.5 on a member answers for revisions up to its last compaction with a hash from before that (etcd
+    // From 3.5.5 on a member returns, for revisions up to its last compaction, a hash from before it (etcd
     // server/storage/mvcc/hash.go, HashByRev).
     if revision <= compacted {
         let why = format!(
-            "nothing was changed after its last compaction, at {compacted}, and a member can tell only after that"
+            "nothing was changed after its last compaction at {compacted}, and a member can only be compared after that"
         );
         return Err(incomparable(why).into());
     }
     if compact_revision != compacted {
-        let why = format!("it has compacted up to {compact_revision}, and the snapshot was up to {compacted}");
+        let why = format!("it is compacted up to {compact_revision}, but the snapshot up to {compacted}");
         return Err(incomparable(why).into());
     }
     if hash != ours {

@@ -1,4 +1,4 @@
-//! What the names on the command line of `verify` mean: files of this node, and objects in a bucket.
+//! Resolves the names on the command line of `verify`: files on this node, and objects in a bucket.
 
 use std::path::PathBuf;
 
@@ -9,15 +9,15 @@ use crate::snapshot::store::locate::Located;
 
 /// A name that was given.
 pub(super) enum Named {
-    /// A file of this node.
+    /// A file on this node.
     File(PathBuf),
-    /// A name that is in the bucket as configured, and perhaps on this node, too.
+    /// A name in the configured bucket, and perhaps on this node, too.
     Everywhere(String),
     /// An object, by URL.
     Url(String),
 }
 
-/// Finds out what each name means; what is not found is said, and counts as bad. `is_in_bucket` knows what is there.
+/// Resolves each name; one that is not found is reported as missing. `is_in_bucket` is true for existing objects.
 pub(super) async fn resolve(
     place: &SnapshotContext,
     args: &Args,
@@ -42,7 +42,7 @@ pub(super) async fn resolve(
     resolved
 }
 
-/// True if a name is a path of this node.
+/// True if a name is a path on this node.
 pub(super) fn is_path(name: &str) -> bool {
     name.contains('/') && !name.starts_with("s3://")
 }

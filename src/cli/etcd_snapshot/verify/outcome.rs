@@ -1,4 +1,4 @@
-//! What came of verifying several snapshots.
+//! The results of verifying several snapshots.
 
 use serde::Serialize;
 
@@ -6,20 +6,20 @@ use crate::cli::etcd_snapshot::verify::arguments::Args;
 use crate::cli::output;
 use crate::error::{AppError, Exit};
 
-/// What came of all of them.
+/// The results of all snapshots.
 #[derive(Default)]
 pub(super) struct Outcome {
-    /// For programs: also what is not good.
+    /// For JSON: all results.
     pub(super) all: Vec<serde_json::Value>,
-    /// For people: what is good.
-    told: Vec<String>,
+    /// For the table: the good ones.
+    summaries: Vec<String>,
     worst: Option<Exit>,
 }
 
 impl Outcome {
-    pub(super) fn good(&mut self, item: &impl Serialize, told: String) {
+    pub(super) fn good(&mut self, item: &impl Serialize, summary: String) {
         self.all.push(serde_json::to_value(item).unwrap_or_default());
-        self.told.push(told);
+        self.summaries.push(summary);
     }
 
     /// `7 snapshots: 6 good, 1 failed`.
@@ -31,7 +31,8 @@ impl Outcome {
         format!("{}: {}\n", output::plural(self.all.len(), "snapshot"), counts.join(", "))
     }
 
-    /// All of them are looked at. The exit code is that of the first failure, but for 1: what is damaged is worse than what is missing.
+    /// All are verified. The exit code is that of the first failure, except that 1 has precedence: damaged is worse
+    /// than missing.
     pub(super) fn bad(&mut self, path: &str, failure: &AppError) {
         output::failure(failure);
         let status = match failure.exit() {
@@ -45,11 +46,11 @@ impl Outcome {
         self.worst = Some(if exit == Exit::Failed { exit } else { self.worst.unwrap_or(exit) });
     }
 
-    /// Prints the good ones, and how many there are of each kind.
+    /// Prints the good ones, and the totals.
     pub(super) fn print(&self, args: &Args) -> Result<Exit, AppError> {
         if !output::structured(&serde_json::json!({ "items": self.all }), args.output)? && !output::is_quiet() {
-            for told in &self.told {
-                output::print_stdout(told)?;
+            for summary in &self.summaries {
+                output::print_stdout(summary)?;
             }
             if self.all.len() > 1 || args.all {
                 output::print_stdout(&self.summary())?;

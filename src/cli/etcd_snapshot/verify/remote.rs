@@ -1,4 +1,4 @@
-//! `verify` of snapshots in object storage: streamed through, and stored nowhere.
+//! `verify` of snapshots in object storage, which are streamed and not stored.
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
@@ -17,7 +17,7 @@ use crate::snapshot::store::s3::{index, verify};
 use crate::snapshot::stream::Streamed;
 use crate::text::{escape_control, format_bytes};
 
-/// What `-o json` says of a snapshot in a bucket that is good. Fields are added, never renamed.
+/// A good snapshot in a bucket, in `-o json`. Fields are added, never renamed.
 #[derive(Debug, Serialize)]
 struct Item {
     path: String,
@@ -47,7 +47,7 @@ impl Item {
         }
     }
 
-    fn told(&self) -> String {
+    fn summary(&self) -> String {
         let packed = if self.compression.is_empty() { String::new() } else { format!(" as {}", self.compression) };
         let mut text = output::fitted(&format!("{}: good", escape_control(&self.path))) + "\n";
         let mut row = |name: &str, value: String| {
@@ -56,25 +56,25 @@ impl Item {
         row("size", format!("{}, database {}{packed}", format_bytes(self.size), format_bytes(self.database_size)));
         match (self.revision, self.keys) {
             (Some(revision), Some(keys)) => {
-                row("sha256", "is that of the snapshot that was verified on its node".into());
+                row("sha256", "matches the snapshot that was verified on its node".into());
                 row("revision", revision.to_string());
                 row("keys", keys.to_string());
             }
             _ => row(
                 "sha256",
-                "the one at its end is right; it has no manifest of ours, so its pages were never looked at".into(),
+                "the trailing one is correct; without a manifest of quorate, its pages were never verified".into(),
             ),
         }
         text
     }
 }
 
-/// All that are there.
+/// All snapshots.
 pub(super) async fn list(remote: &Remote) -> Result<Vec<InBucket>, AppError> {
     Ok(listing::list(&remote.bucket, remote.cache.as_deref()).await?)
 }
 
-/// What a URL names.
+/// One, by URL.
 pub(super) async fn named(place: &SnapshotContext, url: &str, outcome: &mut Outcome) -> Result<(), AppError> {
     let missing = || AppError::from(PruneError::NotFound(escape_control(url)));
     let (remote, name) = place.at(url).await?.ok_or_else(missing)?;
@@ -84,7 +84,7 @@ pub(super) async fn named(place: &SnapshotContext, url: &str, outcome: &mut Outc
     Ok(())
 }
 
-/// Some of those that are there.
+/// Some, by name.
 pub(super) async fn these(remote: &Remote, there: &[InBucket], found: Vec<&InBucket>, outcome: &mut Outcome) {
     let mut findings = Vec::new();
     for known in found {
@@ -98,7 +98,7 @@ pub(super) async fn these(remote: &Remote, there: &[InBucket], found: Vec<&InBuc
         match verified {
             Ok(streamed) => {
                 let item = Item::of(url, streamed, known);
-                outcome.good(&item, item.told());
+                outcome.good(&item, item.summary());
             }
             Err(error) => outcome.bad(&url, &error.into()),
         }
@@ -109,9 +109,6 @@ pub(super) async fn these(remote: &Remote, there: &[InBucket], found: Vec<&InBuc
     let present: HashSet<&str> = there.iter().map(|known| known.listed.name.as_str()).collect();
     let is_there = |name: &str| present.contains(name);
     if let Err(error) = index::record(&remote.bucket, remote.cache.as_deref(), &findings, is_there).await {
-        output::print_stderr(&format!(
-            "quorate: warning: what was found cannot be written down in the bucket: {}\n",
-            error.why()
-        ));
+        output::print_stderr(&format!("quorate: warning: cannot record the result in the bucket: {}\n", error.why()));
     }
 }

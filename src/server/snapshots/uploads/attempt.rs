@@ -18,7 +18,7 @@ use crate::snapshot::store::s3::error::{S3Error, S3ErrorKind};
 use crate::snapshot::store::s3::upload::{self, State, UploadRequest};
 use crate::snapshot::store::s3::{Bucket, listing, object};
 
-/// One attempt to upload a snapshot: where it is now, and what was written down of it.
+/// One attempt to upload a snapshot: its present path and its manifest.
 pub(crate) async fn attempt(
     shared: &Arc<ServerState>,
     config: &S3Config,
@@ -61,11 +61,11 @@ pub(crate) async fn attempt(
                     source: Box::new(AppError::from(error).to_report()),
                 });
             }
-            // Once, with credentials that were asked for anew.
+            // Retry once with new credentials.
             Err(error) if error.credentials_expired() && !is_new => is_new = true,
             Err(error) => {
                 if error.is_about_credentials() {
-                    // Where they come from is looked at anew the next time.
+                    // The credential chain is evaluated again next time.
                     *connected = None;
                 }
                 return Err(failed(error));
@@ -74,7 +74,7 @@ pub(crate) async fn attempt(
     }
 }
 
-/// The command that cancels an upload: what is gone is not uploaded.
+/// The command that cancels an upload: a deleted snapshot is not uploaded.
 fn cancel(shared: &ServerState, pending: &Pending) -> String {
     let command = format!("quorate etcd-snapshot delete --local {}", pending.name);
     if pending.dir == snapshots::dir(shared) {
@@ -83,7 +83,7 @@ fn cancel(shared: &ServerState, pending: &Pending) -> String {
     format!("{command} --dir {}", pending.dir.display())
 }
 
-/// What is to be uploaded must be what was saved.
+/// The file must be the saved snapshot.
 fn check_still_good(pending: &Pending) -> Result<Manifest, UploadError> {
     let listed = tokio::task::block_in_place(|| list::one(&pending.dir, pending.name.as_ref()));
     let Some(listed) = listed else {
@@ -97,22 +97,22 @@ fn check_still_good(pending: &Pending) -> Result<Manifest, UploadError> {
     }
 }
 
-/// Takes back what earlier attempts have begun in this bucket and not ended, for this snapshot or another. What cannot be taken back now is
-/// remembered, and is no reason not to try again.
+/// Aborts unfinished multipart uploads in this bucket, of any snapshot. Failures are recorded, and do not prevent the
+/// next attempt.
 pub(crate) async fn abort_stale_uploads(shared: &ServerState, bucket: &Bucket) {
     for begun in shared.snapshots.uploads.stale_uploads_in(&bucket.target().bucket) {
         match upload::abort(bucket, &begun.key, &begun.id).await {
             Ok(()) => forget(shared, &begun.id),
             Err(error) => {
-                log_failure!(warn, ErrorReport::of(&error), "an interrupted multipart upload cannot be aborted now");
-                // The others neither, most likely.
+                log_failure!(warn, ErrorReport::of(&error), "cannot abort an interrupted multipart upload now");
+                // The others would probably fail, too.
                 return;
             }
         }
     }
 }
 
-/// Nothing of an upload in parts is left.
+/// No multipart upload is left.
 fn forget(shared: &ServerState, id: &str) {
     shared.snapshots.uploads.record(&shared.data, |file| {
         file.pending.iter_mut().for_each(|pending| pending.begun.retain(|begun| begun.id != id));
@@ -143,7 +143,7 @@ async fn send(shared: &ServerState, bucket: &Bucket, pending: &Pending, manifest
     };
     uploads.progress.0.store(0, Ordering::Relaxed);
     uploads.progress.1.store(manifest.size, Ordering::Relaxed);
-    let tell = |id: &str, state: State| {
+    let notify = |id: &str, state: State| {
         if state == State::Over {
             return forget(shared, id);
         }
@@ -158,9 +158,9 @@ async fn send(shared: &ServerState, bucket: &Bucket, pending: &Pending, manifest
     if let Some(other) = upload::conflicting_object(bucket, &sending, &manifest.name).await {
         return Err(other);
     }
-    let sent = upload::upload(bucket, &sending, tell, &uploads.progress.0).await;
+    let sent = upload::upload(bucket, &sending, notify, &uploads.progress.0).await;
     if matches!(&sent, Err(error) if error.kind == S3ErrorKind::ChecksumMismatch) {
-        // What is not what was sent must not look like a snapshot.
+        // An object that does not match must not look like a snapshot.
         let _ = bucket.delete(std::slice::from_ref(&sending.key)).await;
     }
     listing::write_manifest(bucket, manifest, &sent?).await

@@ -1,7 +1,8 @@
-//! Snapshots on their way to object storage: one at a time, tried again until they are there or gone, across restarts.
+//! Uploads snapshots to object storage: one at a time, retried across restarts until they succeed or the snapshot is
+//! deleted.
 //!
-//! What is to be uploaded is written down (`server/uploads.json`, for root alone: options that were given for one upload may have secrets
-//! among them) before it is begun, and crossed out when the store has shown that it has it.
+//! Pending uploads are recorded (`server/uploads.json`, for root only: options of a single upload may include secrets)
+//! before they begin, and removed when the object is verified in the store.
 
 mod attempt;
 mod error;
@@ -30,12 +31,12 @@ use crate::snapshot::store::{Removed, Store as _};
 use crate::snapshot::{manifest, prune};
 use attempt::{abort_stale_uploads, attempt};
 
-/// Before something that is not due is looked at again.
+/// The maximum sleep while nothing is due.
 const POLL_INTERVAL: Duration = Duration::from_secs(30);
-/// Between attempts to take back what was left.
+/// The interval of attempts to abort stale multipart uploads.
 const CLEAN_UP_INTERVAL: Duration = Duration::from_secs(900);
 
-/// Uploads what is pending, until the server ends.
+/// Processes the upload queue until the server ends.
 pub async fn run(shared: Arc<ServerState>) {
     let mut settings = shared.snapshots.settings.clone();
     let mut connected: Option<(Target, Bucket)> = None;
@@ -57,7 +58,7 @@ pub async fn run(shared: Arc<ServerState>) {
         let turn = |pending: &&Pending| QueueEntry { is_waited_for: uploads.is_waited_for(pending), due: pending.due };
         if let Some(next) = uploads::next(&wanted.iter().map(turn).collect::<Vec<_>>(), now) {
             upload_one(&shared, &config, wanted[next].clone(), &mut connected).await;
-            // What it could not take back is taken back soon.
+            // A multipart upload that it could not abort is retried soon.
             tidied = tidied.filter(|_| !uploads.has_stale_uploads());
             continue;
         }
@@ -81,7 +82,7 @@ pub async fn run(shared: Arc<ServerState>) {
     }
 }
 
-/// Takes back what is left of uploads in parts, also if there is nothing to upload.
+/// Aborts stale multipart uploads, even if nothing is pending.
 async fn clean_up(shared: &ServerState, config: &S3Config, connected: &mut Option<(Target, Bucket)>) {
     if connected.is_none()
         && let Ok(target) = config.target()
@@ -94,7 +95,7 @@ async fn clean_up(shared: &ServerState, config: &S3Config, connected: &mut Optio
     }
 }
 
-/// One attempt, and what follows from it.
+/// One attempt, and its consequences.
 async fn upload_one(
     shared: &Arc<ServerState>,
     config: &S3Config,
@@ -122,11 +123,11 @@ async fn upload_one(
             let scheduled = manifest.reason == SCHEDULED;
             let base: Option<NamePrefix> = manifest.base.parse().ok();
             let last = Last { url: url.clone(), at: clock::rfc3339(clock::now()), manifest };
-            let is_only_there = config.with(&pending.options).is_ok_and(|config| config.only);
+            let remote_only = config.with(&pending.options).is_ok_and(|config| config.only);
             shared.snapshots.uploads.record(&shared.data, |file| {
                 file.complete(&pending);
                 file.uploaded(last);
-                if is_only_there {
+                if remote_only {
                     file.unwanted.push((pending.dir.clone(), pending.name.clone()));
                 }
             });
@@ -140,16 +141,16 @@ async fn upload_one(
         Err(error) => {
             let is_over = error.is_final();
             let cause = error.cause();
-            let told = AppError::from(error).to_report();
+            let report = AppError::from(error).to_report();
             let failures = pending.failures + 1;
             let first = faults::tunable("QUORATE_TEST_UPLOAD_MS", uploads::first_pause());
             let pause = uploads::pause(failures, first, crate::random::jitter());
             log_failure!(
                 error,
-                told.clone(),
+                report.clone(),
                 cause = cause.map(Code::name),
                 again_in_s = (!is_over).then_some(pause.as_secs()),
-                "a snapshot was not uploaded"
+                "cannot upload a snapshot"
             );
             let due = clock::monotonic() + pause;
             shared.snapshots.uploads.record(&shared.data, |file| {
@@ -157,27 +158,28 @@ async fn upload_one(
                     file.complete(&pending);
                 } else if let Some(entry) = file.pending.iter_mut().find(|other| other.is(&pending)) {
                     entry.failures = failures;
-                    entry.last_failure = Some(told.to_string());
+                    entry.last_failure = Some(report.to_string());
                     entry.due = Some(due);
                 }
             });
-            uploads.answer_waiters(&pending, &Err(told.clone()));
+            uploads.answer_waiters(&pending, &Err(report.clone()));
             let command = shared.snapshots.settings.borrow().on_failure.clone();
-            // Once, as it is tried again for as long as it takes; and when that is over.
+            // Once, since it is retried without limit; and when it cannot succeed any more.
             if let Some(command) = command.filter(|_| failures == 1 || is_over) {
-                tokio::spawn(on_failure::run(command, told, shared.config.node_name.clone()));
+                tokio::spawn(on_failure::run(command, report, shared.config.node_name.clone()));
             }
         }
     }
 }
 
-/// Removes from this node what was uploaded with `etcd-s3-only`: what was just uploaded, and what an earlier server did not come to.
+/// Deletes local copies of snapshots uploaded with `etcd-s3-only`, including those left over from an earlier run.
 async fn delete_local_copies(shared: &ServerState) {
     for unwanted in shared.snapshots.uploads.local_copies_to_delete() {
         let (dir, name) = unwanted.clone();
         let removed = tokio::task::spawn_blocking(move || {
             faults::point("snapshot::remove-uploaded").on("remove", &dir.join(&name))?;
-            // A directory without manifests may be one whose disk is not mounted; what cannot be read may be held.
+            // A directory without manifests may be an unmounted disk; a snapshot with an unreadable manifest may be
+            // held.
             let is_there = dir.join(manifest::DIR).is_dir();
             let listed = list::one(&dir, name.as_ref());
             if !is_there || listed.as_ref().is_some_and(|listed| listed.status == Status::Unreadable) {
@@ -196,13 +198,13 @@ async fn delete_local_copies(shared: &ServerState) {
             }
             Ok(Ok(false)) => tracing::warn!(
                 name = unwanted.1,
-                "etcd-s3-only: the uploaded snapshot, or its manifest, cannot be read on this node; it stays for now"
+                "etcd-s3-only: cannot read the local copy of the uploaded snapshot or its manifest; keeping it for now"
             ),
             Ok(Err(error)) => {
                 log_failure!(
                     error,
                     ErrorReport::of(&error),
-                    "etcd-s3-only: the uploaded snapshot stays on this node for now"
+                    "etcd-s3-only: cannot delete the local copy of the uploaded snapshot; keeping it for now"
                 );
             }
             Err(_) => {}
@@ -210,7 +212,7 @@ async fn delete_local_copies(shared: &ServerState) {
     }
 }
 
-/// Takes older scheduled ones of this node away from the bucket.
+/// Prunes older scheduled ones of this node in the bucket.
 async fn retain(shared: &ServerState, config: &S3Config, bucket: &Bucket, base: &NamePrefix) {
     let remote = Remote::new(bucket.clone(), &shared.data);
     let policy = shared.snapshots.settings.borrow().s3_policy(config);
@@ -219,7 +221,7 @@ async fn retain(shared: &ServerState, config: &S3Config, bucket: &Bucket, base: 
         let all = remote.list().await?;
         let unread = all.iter().filter(|listed| listed.status == Status::Unreadable).count();
         if unread > 0 {
-            tracing::warn!(unread, place = remote.place(), "snapshots whose manifests cannot be read there are kept");
+            tracing::warn!(unread, place = remote.place(), "keeping snapshots with unreadable manifests");
         }
         let owner = crate::server::snapshots::owner(shared);
         let namesakes = prune::renamed(&all, base, &owner).namesakes;
@@ -229,7 +231,7 @@ async fn retain(shared: &ServerState, config: &S3Config, bucket: &Bucket, base: 
                 count = namesakes,
                 place = remote.place(),
                 next = format!("quorate etcd-snapshot prune --s3 --name {base} --node {}", owner.node),
-                "snapshots of a node with this node-name but other data are there; retention leaves them alone"
+                "there are snapshots of another server with this node-name; retention ignores them"
             );
         }
         let dropped = prune::dropped(&prune::plan(&all, base, &owner, &policy, now));
@@ -245,23 +247,18 @@ async fn retain(shared: &ServerState, config: &S3Config, bucket: &Bucket, base: 
                     event = "snapshot-deleted",
                     name,
                     place = remote.place(),
-                    "an older snapshot was deleted, as no rule of retention keeps it"
+                    "deleted an older snapshot that no retention rule keeps"
                 );
             }
             if let Some(failure) = removed.failed {
-                log_failure!(
-                    error,
-                    failure.to_report(),
-                    place = remote.place(),
-                    "some older snapshots could not be deleted"
-                );
+                log_failure!(error, failure.to_report(), place = remote.place(), "cannot delete some older snapshots");
             }
             for (name, why) in removed.kept {
-                tracing::info!(name, place = remote.place(), why, "an older snapshot is kept by a lock");
+                tracing::info!(name, place = remote.place(), why, "an object lock keeps an older snapshot");
             }
         }
         Err(failure) => {
-            log_failure!(error, failure.to_report(), place = remote.place(), "older snapshots could not be deleted");
+            log_failure!(error, failure.to_report(), place = remote.place(), "cannot delete older snapshots");
         }
     }
 }

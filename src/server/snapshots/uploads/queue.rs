@@ -1,4 +1,4 @@
-//! What is to be uploaded, written down.
+//! The upload queue, stored in a file.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::ErrorKind;
@@ -20,70 +20,59 @@ use crate::log_failure;
 use crate::server::snapshots::{SaveLabels, histogram};
 use crate::snapshot::manifest::{self, Manifest};
 
-/// A snapshot that is to be uploaded.
+/// A pending snapshot.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Pending {
-    /// Its name.
     pub name: String,
-    /// Where it is.
     pub dir: PathBuf,
-    /// What was said for this one, by option name; with secrets.
+    /// Options for this upload, by name; includes secrets.
     #[serde(default)]
     pub(crate) options: BTreeMap<String, String>,
     /// RFC 3339.
     pub since: String,
-    /// Failures so far.
     #[serde(default)]
     pub failures: u32,
-    /// The last one.
     #[serde(default)]
     pub last_failure: Option<String>,
-    /// Uploads in parts that were begun and not ended.
+    /// Unfinished multipart uploads.
     #[serde(default)]
     pub(crate) begun: Vec<MultipartUpload>,
-    /// Not before.
     #[serde(skip)]
     pub(crate) due: Option<Instant>,
 }
 
 impl Pending {
-    /// True if the snapshot was deleted. A directory without manifests may be one whose disk is not mounted.
+    /// True if the snapshot was deleted. A directory without manifests may be an unmounted disk.
     pub(crate) fn is_gone(&self) -> bool {
         let path = self.dir.join(&self.name);
         let is_missing = std::fs::symlink_metadata(path).is_err_and(|error| error.kind() == ErrorKind::NotFound);
         is_missing && self.dir.join(manifest::DIR).is_dir()
     }
 
-    /// True for the same snapshot, however far its upload is.
+    /// True for the same snapshot, regardless of its progress.
     pub(crate) fn is(&self, other: &Self) -> bool {
         self.name == other.name && self.dir == other.dir
     }
 }
 
-/// An upload in parts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MultipartUpload {
-    /// In this bucket.
     pub bucket: String,
-    /// To this key.
     pub key: String,
-    /// The store's name for it.
     pub id: String,
 }
 
 /// The newest one that is in object storage.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Last {
-    /// Where.
     pub url: String,
-    /// When it was there; RFC 3339.
+    /// When it was uploaded; RFC 3339.
     pub at: String,
-    /// What was written on it.
     pub manifest: Manifest,
 }
 
 impl Last {
-    /// True if it was taken under a clock that was wrong.
+    /// True if it was dated by a wrong clock.
     fn is_ahead(&self) -> bool {
         clock::parse_rfc3339(&self.manifest.created).is_none_or(|created| created > clock::now())
     }
@@ -94,21 +83,21 @@ impl Last {
 pub(crate) struct File {
     pub(crate) pending: Vec<Pending>,
     pub(crate) last: Option<Last>,
-    /// Uploads in parts of snapshots that are not pending any more, which could not be taken back yet.
+    /// Multipart uploads of snapshots that are not pending any more, which could not be aborted yet.
     pub(crate) left: Vec<MultipartUpload>,
-    /// Uploaded with `etcd-s3-only`, and still to be removed from this node: directory and name.
+    /// Uploaded with `etcd-s3-only`, with a local copy still to delete: directory and name.
     pub(crate) unwanted: Vec<(PathBuf, String)>,
 }
 
 impl File {
-    /// A snapshot is not pending any more; what could not be taken back of it still is.
+    /// Removes a pending snapshot; its multipart uploads stay recorded until they are aborted.
     pub(crate) fn complete(&mut self, over: &Pending) {
         for entry in self.pending.extract_if(.., |entry| entry.is(over)) {
             self.left.extend(entry.begun);
         }
     }
 
-    /// Takes note of one that is there. One that waited for long is not the newest, and neither is one that a wrong clock dated ahead.
+    /// Records an uploaded one as the newest, unless it waited for long or was dated ahead by a wrong clock.
     pub(crate) fn uploaded(&mut self, last: Last) {
         if self.last.as_ref().is_none_or(|known| known.is_ahead() || known.manifest.created <= last.manifest.created) {
             self.last = Some(last);
@@ -116,23 +105,22 @@ impl File {
     }
 }
 
-/// The outcome of the first attempt, for whoever waits for it.
+/// The outcome of the first attempt, for the waiting client.
 pub type Outcome = Result<String, ErrorReport>;
 
-/// Who waits for the first attempt, by directory and name.
+/// The clients that wait for the first attempt, by directory and name.
 type Waiting = HashMap<(PathBuf, String), Vec<oneshot::Sender<Outcome>>>;
 
-/// Uploads of this server.
 #[derive(Debug)]
 pub struct Uploads {
     file: Mutex<File>,
     writing: Mutex<()>,
     waiting: Mutex<Waiting>,
     pub(crate) wake: Notify,
-    /// Bytes of the one that is under way, of how many.
+    /// Bytes done and total of the present upload.
     pub(crate) progress: (Arc<AtomicU64>, AtomicU64),
     under_way: Mutex<Option<(PathBuf, String)>>,
-    /// How long uploads took, by how they ended.
+    /// The duration of uploads, by result.
     pub seconds: Family<SaveLabels, Histogram>,
 }
 
@@ -151,7 +139,7 @@ impl Default for Uploads {
 }
 
 impl Uploads {
-    /// With what an earlier server left. What cannot be read is set aside, not lost.
+    /// Loads the file. An unreadable file is renamed, not lost.
     #[must_use]
     pub fn resumed(data: &DataDir) -> Self {
         let path = data.uploads();
@@ -160,11 +148,11 @@ impl Uploads {
             Ok(Ok(file)) => *uploads.file() = file,
             Ok(Err(error)) => {
                 let aside = path.with_extension("unreadable");
-                tracing::error!(%error, aside = %aside.display(), "what was to be uploaded cannot be read; it is set aside");
+                tracing::error!(%error, aside = %aside.display(), "the upload queue is unreadable; renamed it");
                 let _ = durable::rename(&path, &aside);
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => tracing::error!(%error, path = %path.display(), "what was to be uploaded cannot be read"),
+            Err(error) => tracing::error!(%error, path = %path.display(), "cannot read the upload queue"),
         }
         uploads
     }
@@ -173,43 +161,43 @@ impl Uploads {
         self.file.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What is still to be uploaded.
+    /// The pending snapshots.
     #[must_use]
     pub fn pending(&self) -> Vec<Pending> {
         self.file().pending.clone()
     }
 
-    /// What is still to be uploaded and was not deleted meanwhile, which takes it off the list at the next attempt.
+    /// The pending snapshots that still exist; deleted ones are removed at the next attempt.
     #[must_use]
     pub fn present(&self) -> Vec<Pending> {
         self.pending().into_iter().filter(|pending| !pending.is_gone()).collect()
     }
 
-    /// True if something of uploads in parts is still to be taken back.
+    /// True if there are multipart uploads to abort.
     pub(crate) fn has_stale_uploads(&self) -> bool {
         let file = self.file();
         !file.left.is_empty() || file.pending.iter().any(|pending| !pending.begun.is_empty())
     }
 
-    /// What could not be taken back yet, of this bucket.
+    /// The multipart uploads to abort in this bucket.
     pub(crate) fn stale_uploads_in(&self, bucket: &str) -> Vec<MultipartUpload> {
         let file = self.file();
         let all = file.pending.iter().flat_map(|pending| &pending.begun).chain(&file.left);
         all.filter(|begun| begun.bucket == bucket).cloned().collect()
     }
 
-    /// What is still to be removed from this node.
+    /// The local copies still to delete.
     pub(crate) fn local_copies_to_delete(&self) -> Vec<(PathBuf, String)> {
         self.file().unwanted.clone()
     }
 
-    /// The newest one that is there.
+    /// The newest uploaded one.
     #[must_use]
     pub fn last(&self) -> Option<Last> {
         self.file().last.clone().filter(|last| !last.is_ahead())
     }
 
-    /// What becomes of one that is waited for: bytes of it that are there, and of how many.
+    /// The progress of a snapshot that a client waits for: bytes done, and total.
     #[must_use]
     pub fn progress_of(&self, dir: &Path, name: &str) -> (&'static str, u64, u64) {
         let under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
@@ -221,7 +209,7 @@ impl Uploads {
         }
     }
 
-    /// Takes note of which one is being uploaded.
+    /// Records which one is being uploaded.
     pub(crate) fn begin(&self, pending: Option<&Pending>) {
         let key = pending.map(|pending| (pending.dir.clone(), pending.name.clone()));
         *self.under_way.lock().unwrap_or_else(PoisonError::into_inner) = key;
@@ -229,10 +217,10 @@ impl Uploads {
         self.progress.1.store(0, Ordering::Relaxed);
     }
 
-    /// Changes what is to be uploaded: on the disk first, then here. What cannot be written has not changed.
+    /// Changes the queue: on disk first, then in memory. If writing fails, nothing changes.
     fn change(&self, data: &DataDir, change: impl FnOnce(&mut File)) -> Result<(), WriteError> {
         tokio::task::block_in_place(|| {
-            // An older state must not be written over a newer one.
+            // An older state must not overwrite a newer one.
             let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
             let before = self.file().clone();
             let mut after = before.clone();
@@ -240,7 +228,7 @@ impl Uploads {
             let written = Self::write(data, &after);
             match &written {
                 Ok(()) => *self.file() = after,
-                // The fsync alone may have failed, with the new state in place.
+                // Perhaps only the fsync failed, with the new state in place.
                 Err(_) => drop(Self::write(data, &before)),
             }
             written
@@ -251,7 +239,7 @@ impl Uploads {
         durable::write_file(&data.uploads(), &serde_json::to_vec_pretty(file).unwrap_or_default(), PRIVATE_FILE)
     }
 
-    /// Takes note of what has happened, which is so whether it can be written down or not; that it cannot is said.
+    /// Records an event, in memory even if writing fails, which is logged.
     pub(crate) fn record(&self, data: &DataDir, change: impl FnOnce(&mut File)) {
         let written = tokio::task::block_in_place(|| {
             let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
@@ -263,14 +251,11 @@ impl Uploads {
             Self::write(data, &after)
         });
         if let Err(error) = written {
-            log_failure!(error, ErrorReport::of(&error), "what is to be uploaded cannot be written down");
+            log_failure!(error, ErrorReport::of(&error), "cannot write the upload queue");
         }
     }
 
-    /// Writes down that a snapshot is to be uploaded. What is given back tells how the first attempt ended.
-    ///
-    /// # Errors
-    /// If it cannot be written down.
+    /// Adds a snapshot to the queue. Returns a receiver for the outcome of the first attempt.
     pub fn submit(
         &self,
         data: &DataDir,
@@ -290,7 +275,7 @@ impl Uploads {
         };
         let (sender, receiver) = oneshot::channel();
         let key = (pending.dir.clone(), pending.name.clone());
-        // Before it is seen: an attempt may begin at once.
+        // Before it is visible: an attempt may begin at once.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).entry(key.clone()).or_default().push(sender);
         if let Err(error) = self.change(data, |file| file.pending.push(pending)) {
             drop(receiver);
@@ -305,7 +290,6 @@ impl Uploads {
         Ok(receiver)
     }
 
-    /// Those that somebody waits for.
     pub(crate) fn is_waited_for(&self, pending: &Pending) -> bool {
         let key = (pending.dir.clone(), pending.name.clone());
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&key)
@@ -324,9 +308,9 @@ impl Uploads {
 mod tests {
     use super::*;
 
-    /// It says that nothing was queued: then nothing is, here, on the disk, or among those that somebody waits for.
+    /// If it fails, nothing is queued, in memory, on disk or among the waiting clients.
     #[tokio::test(flavor = "multi_thread")]
-    async fn what_cannot_be_written_down_is_not_queued() {
+    async fn what_cannot_be_recorded_is_not_queued() {
         let dir = tempfile::tempdir().unwrap();
         let data = DataDir::new(dir.path());
         let submit = |uploads: &Uploads, name: &str| uploads.submit(&data, dir.path(), name, BTreeMap::new());
@@ -336,7 +320,7 @@ mod tests {
 
         durable::create_dir(&data.server(), 0o700).unwrap();
         let waiting = submit(&uploads, "one").unwrap();
-        // Nothing can take the place of a directory.
+        // A directory cannot be replaced by a file.
         durable::remove_file(&data.uploads()).unwrap();
         durable::create_dir(&data.uploads(), 0o700).unwrap();
         assert!(submit(&uploads, "two").is_err());

@@ -1,4 +1,4 @@
-//! The body of an upload, which can be sent again, and shows whether it gets on.
+//! The body of an upload, which can be sent again, and shows its progress.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -11,19 +11,19 @@ use hyper::body::{Body, Bytes, Frame, SizeHint};
 
 use crate::clock;
 
-/// Bytes that are given out at a time.
+/// Bytes per chunk.
 const CHUNK: usize = 64 << 10;
-/// What the system may have taken and not sent yet, in bytes.
+/// Bytes that the system may have buffered without sending them.
 const BUFFERED_BYTES: u64 = 4 << 20;
-/// The slowest that those may be on their way, in bytes a second.
+/// The minimum speed for those, in bytes per second.
 const MIN_BYTES_PER_SECOND: u64 = 64 << 10;
 const CHECK_INTERVAL: Duration = Duration::from_millis(200);
 
 #[derive(Debug, Default)]
 pub(super) struct Progress {
-    /// One more with each piece that is taken.
+    /// Incremented with each chunk.
     moves: AtomicU64,
-    /// Bytes of the present attempt that were not taken yet.
+    /// Remaining bytes of the present attempt.
     left: AtomicU64,
 }
 
@@ -65,7 +65,7 @@ pub(super) fn of(bytes: &Bytes, progress: &Arc<Progress>) -> ByteStream {
     }))
 }
 
-/// Waits for what is sent with such a body; nothing if it does not get on for `timeout`.
+/// Waits for a request with such a body; `None` if it makes no progress for `timeout`.
 pub(super) async fn with_stall_timeout<T>(
     sent: impl Future<Output = T>,
     progress: &Progress,

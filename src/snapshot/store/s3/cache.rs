@@ -1,6 +1,6 @@
-//! What was read of a bucket before, so that it need not be read again: manifests and the index by key and `ETag`.
+//! A cache of manifests and the index of a bucket, by key and `ETag`.
 //!
-//! A file of this node's, which may be lost at any time.
+//! A local file, which may be lost at any time.
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -13,12 +13,12 @@ use crate::snapshot::store::s3::findings::Index;
 
 const VERSION: u32 = 1;
 
-/// What was read, by key: its `ETag`, and what was in it.
+/// By key: `ETag` and content.
 #[derive(Debug, Default)]
 pub(super) struct Cache {
     path: Option<PathBuf>,
     known: BTreeMap<String, (String, Value)>,
-    /// All that was ever read and found by this node of what is there.
+    /// All findings that this node has read or made about existing snapshots.
     index: Index,
     is_changed: bool,
 }
@@ -32,7 +32,7 @@ struct File {
 }
 
 impl Cache {
-    /// Reads it; without a path nothing is kept.
+    /// Reads it; without a path nothing is stored.
     pub(super) fn open(path: Option<&Path>) -> Self {
         let read = path.and_then(|path| std::fs::read(path).ok());
         let file = read.and_then(|bytes| serde_json::from_slice::<File>(&bytes).ok());
@@ -41,7 +41,7 @@ impl Cache {
         Self { path: path.map(Path::to_path_buf), known, index, is_changed: false }
     }
 
-    /// What is known of an object that has this `ETag` now.
+    /// The cached content of an object with this `ETag`.
     pub(super) fn get(&self, key: &str, etag: &str) -> Option<&Value> {
         self.known.get(key).filter(|(known, _)| known == etag).map(|(_, value)| value)
     }
@@ -61,21 +61,21 @@ impl Cache {
         self.index = index;
     }
 
-    /// Forgets what belongs to objects that are not there.
+    /// Drops entries of objects that do not exist any more.
     pub(super) fn forget(&mut self, present: &HashSet<&str>) {
         let before = self.known.len();
         self.known.retain(|key, _| present.contains(key.as_str()));
         self.is_changed |= self.known.len() != before;
     }
 
-    /// Writes it down. That this may fail costs only time.
+    /// Stores it. A failure only costs time.
     pub(super) fn save(self) {
         let Some(path) = self.path.filter(|_| self.is_changed) else { return };
         let file = File { version: VERSION, known: self.known, index: self.index };
         let bytes = serde_json::to_vec(&file).unwrap_or_default();
         let written = path.parent().map_or(Ok(false), |dir| durable::create_dir(dir, PRIVATE_DIR));
         if let Err(error) = written.and_then(|_| durable::write_file(&path, &bytes, PRIVATE_FILE)) {
-            tracing::debug!(%error, "what was read of the store is not kept");
+            tracing::debug!(%error, "cannot write the cache of the bucket");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Tries everything that snapshots need of a store, before they need it, and removes what it wrote.
+//! Tests every operation of a store that snapshots need, and removes what it wrote.
 
 use std::time::{Duration, SystemTime};
 
@@ -12,7 +12,7 @@ use crate::snapshot::store::s3::object::head;
 use crate::snapshot::store::s3::upload;
 use crate::snapshot::store::s3::{Bucket, Object, md5_of, with_customer_key, with_storage_class};
 
-/// What was tried, and how it went.
+/// A tested operation, and its result.
 #[derive(Clone, Debug)]
 pub struct Step {
     pub name: &'static str,
@@ -25,18 +25,18 @@ pub struct Step {
 pub enum StepResult {
     Good,
     Note,
-    /// Snapshots cannot be kept there so.
+    /// Snapshots cannot be stored there.
     Bad,
 }
 
-/// A part but the last is not smaller (Amazon S3 user guide, "multipart upload limits").
+/// The minimum size of a part except the last (Amazon S3 user guide, "multipart upload limits").
 const PART: usize = 5 << 20;
 const CHECK: &str = ".quorate-check-";
-/// What is as old, in seconds, is no check's that still runs.
+/// Test objects of this age in seconds belong to no running check.
 const LEFTOVER_AGE_SECONDS: u64 = 3600;
-/// Clocks that are this far apart are worth a word.
+/// A clock difference from here on is noted.
 const CLOCK_SKEW_WARN: Duration = Duration::from_secs(60);
-/// Clocks that are farther apart than this keep requests from being accepted (Amazon S3 API reference, `RequestTimeTooSkewed`).
+/// Requests are rejected from this clock difference on (Amazon S3 API reference, `RequestTimeTooSkewed`).
 const CLOCK_SKEW_LIMIT: Duration = Duration::from_secs(900);
 
 struct Check<'b> {
@@ -44,10 +44,10 @@ struct Check<'b> {
     steps: Vec<Step>,
 }
 
-/// Tries everything in order. Ends early where nothing that follows could work.
+/// Runs all steps in order. Stops early if no later step could work.
 pub async fn check(bucket: &Bucket) -> Vec<Step> {
     let mut check = Check { bucket, steps: Vec::new() };
-    // Others may check at the same moment.
+    // Other checks may run at the same time.
     let random = u64::from_le_bytes(crate::random::random::<8>().unwrap_or_default());
     let (now, prefix) = (clock::unix_seconds(clock::now()), bucket.target().prefix());
     let key = format!("{prefix}{CHECK}{now}-{random:016x}");
@@ -56,7 +56,7 @@ pub async fn check(bucket: &Bucket) -> Vec<Step> {
     let is_written = check.steps.iter().any(|step| step.name == "put" && step.verdict == StepResult::Good);
     if is_written {
         match bucket.delete(&written).await {
-            Ok(refused) if refused.is_empty() => check.good("delete", "what was written is gone again"),
+            Ok(refused) if refused.is_empty() => check.good("delete", "the test objects are deleted"),
             Ok(refused) => {
                 for (key, error) in refused {
                     let what = format!("{} stays: {}", bucket.url(&key), error.why());
@@ -65,7 +65,7 @@ pub async fn check(bucket: &Bucket) -> Vec<Step> {
                         "delete",
                         what,
                         verdict,
-                        Some("retention needs s3:DeleteObject; a lock keeps snapshots for its time".into()),
+                        Some("retention needs s3:DeleteObject; an object lock keeps snapshots until it expires".into()),
                     );
                 }
             }
@@ -93,7 +93,7 @@ impl Check<'_> {
         self.add(name, error.why(), StepResult::Bad, error.next_step());
     }
 
-    /// Nothing that follows could work if it is bad.
+    /// No later step could work if this failed.
     fn must<T>(&mut self, name: &'static str, done: Result<T, S3Error>) -> Option<T> {
         done.map_err(|error| self.bad(name, &error)).ok()
     }
@@ -110,15 +110,15 @@ impl Check<'_> {
         let count = listed.len();
         self.good("list", format!("{count} {} in the folder", if count == 1 { "object" } else { "objects" }));
         self.sweep(&listed).await;
-        let content = b"quorate tries this store".to_vec();
+        let content = b"quorate tests this store".to_vec();
         let put = bucket.write(key, content.clone(), "text/plain").await;
         self.must("put", put)?;
         self.good("put", format!("a test object was written: {CHECK}…"));
         let read = bucket.read(key).await;
         match self.must("get", read)? {
-            Some(read) if read == content => self.good("get", "what was written came back"),
+            Some(read) if read == content => self.good("get", "the content is as written"),
             _ => {
-                let why = "what came back is not what was written";
+                let why = "the content differs from what was written";
                 self.bad("get", &S3Error::new("trust", bucket.url(key), S3ErrorKind::ChecksumMismatch, why));
                 return None;
             }
@@ -127,9 +127,9 @@ impl Check<'_> {
         let read = bucket.read(key).await;
         match (self.must("overwrite", again), self.must("overwrite", read)) {
             (Some(_), Some(Some(read))) if read == b"again" => {
-                self.good("overwrite", "the newer content is what is read");
+                self.good("overwrite", "the newer content is read back");
             }
-            (Some(_), Some(_)) => self.note("overwrite", "an older content is still read for a while"),
+            (Some(_), Some(_)) => self.note("overwrite", "the older content is still read for a while"),
             _ => {}
         }
         self.multipart(&format!("{key}-parts")).await;
@@ -137,7 +137,7 @@ impl Check<'_> {
         Some(())
     }
 
-    /// What checks left that were killed. If it stays, that is what it did before.
+    /// Leftovers of killed checks. Failures are ignored.
     async fn sweep(&self, listed: &[Object]) {
         let ours = format!("{}{CHECK}", self.bucket.target().prefix());
         let old = clock::unix_seconds(clock::now()).saturating_sub(LEFTOVER_AGE_SECONDS);
@@ -163,13 +163,13 @@ impl Check<'_> {
                 addresses.truncate(4);
                 self.good("dns", format!("{host} is {}", addresses.join(", ")));
             }
-            // Behind a proxy names need not be known here.
-            Ok(Err(error)) => self.note("dns", format!("there is no address for {host} here: {error}")),
-            Err(_) => self.note("dns", format!("the address of {host} was not told in time")),
+            // Behind a proxy, names need not resolve here.
+            Ok(Err(error)) => self.note("dns", format!("cannot resolve {host}: {error}")),
+            Err(_) => self.note("dns", format!("resolving {host} timed out")),
         }
     }
 
-    /// The bucket itself: TLS, who we are, region, and the store's clock.
+    /// The bucket itself: TLS, credentials, region, and the store's clock.
     async fn reach(&mut self) -> Option<()> {
         let (bucket, target) = (self.bucket, self.bucket.target());
         let clock_of = std::sync::Arc::new(std::sync::Mutex::new(None));
@@ -179,9 +179,9 @@ impl Check<'_> {
         let request = request.interceptor(DateSeen(seen));
         let done = request.send().await.map_err(|error| bucket.fail("reach", "", &error));
         let tls = match (target.is_plain, target.skip_verify) {
-            (true, _) => ("plain HTTP: whoever is on the way can read and change snapshots", StepResult::Note),
-            (_, true) => ("the certificate is not looked at: whoever answers is believed", StepResult::Note),
-            _ => ("the certificate is trusted", StepResult::Good),
+            (true, _) => ("plain HTTP: snapshots can be read and changed in transit", StepResult::Note),
+            (_, true) => ("the certificate is not verified", StepResult::Note),
+            _ => ("the certificate is valid", StepResult::Good),
         };
         let is_reached = !matches!(&done, Err(error) if matches!(error.kind, S3ErrorKind::Unreachable | S3ErrorKind::Timeout | S3ErrorKind::Tls | S3ErrorKind::Proxy));
         if is_reached {
@@ -194,14 +194,14 @@ impl Check<'_> {
         match done {
             Ok(found) => {
                 let region = found.bucket_region().unwrap_or(&target.region).to_owned();
-                self.good("bucket", format!("{} is there, region {region}", target.bucket));
+                self.good("bucket", format!("{} exists, region {region}", target.bucket));
             }
-            // Some stores, and some policies, do not answer this; the list that follows tells.
+            // Some stores and policies do not allow this request; the following list does.
             Err(error) if matches!(error.kind, S3ErrorKind::Denied | S3ErrorKind::Unsupported | S3ErrorKind::Other) => {
-                self.note("bucket", format!("it is not told whether it is there: {}", error.why()));
+                self.note("bucket", format!("cannot check whether it exists: {}", error.why()));
             }
             Err(error) if error.kind == S3ErrorKind::NoObject => {
-                let why = format!("there is no bucket {}", target.bucket);
+                let why = format!("bucket {} does not exist", target.bucket);
                 self.bad("bucket", &S3Error::new("reach", target.to_string(), S3ErrorKind::NoBucket, why));
                 return None;
             }
@@ -223,15 +223,15 @@ impl Check<'_> {
     fn offset(&mut self, ours: SystemTime, theirs: SystemTime) {
         let apart = theirs.duration_since(ours).or_else(|error| Ok::<_, ()>(error.duration())).unwrap_or_default();
         if apart < CLOCK_SKEW_WARN {
-            self.good("clock", format!("less than {} s from the store's", apart.as_secs() + 1));
+            self.good("clock", format!("differs by less than {} s from the store's", apart.as_secs() + 1));
         } else {
-            let what = format!("this machine's clock and the store's are {} s apart", apart.as_secs());
+            let what = format!("this machine's clock and the store's differ by {} s", apart.as_secs());
             self.add(
                 "clock",
                 what,
                 if apart < CLOCK_SKEW_LIMIT { StepResult::Note } else { StepResult::Bad },
                 Some(format!(
-                    "set the clock right (timedatectl): from {} s on requests are refused",
+                    "set the clock (timedatectl): requests are rejected from {} s on",
                     CLOCK_SKEW_LIMIT.as_secs()
                 )),
             );
@@ -271,16 +271,16 @@ impl Check<'_> {
         };
         match done.await {
             Ok(found) if found.content_length() != Some(i64::try_from(PART + 1).unwrap_or(0)) => {
-                let why = "the store has less than was uploaded";
+                let why = "the store has fewer bytes than were uploaded";
                 self.bad("multipart", &S3Error::new("trust", bucket.url(key), S3ErrorKind::ChecksumMismatch, why));
             }
             Ok(found) => {
-                self.good("multipart", "an upload in parts works");
+                self.good("multipart", "multipart uploads work");
                 let kept = match (found.checksum_crc64_nvme(), found.checksum_crc32_c(), found.e_tag()) {
-                    (Some(_), _, _) => "CRC-64/NVME of each object, which uploads are compared with",
-                    (_, Some(_), _) => "CRC-32C, which uploads are compared with where it is of the whole",
+                    (Some(_), _, _) => "CRC-64/NVME of each object, which is compared after uploads",
+                    (_, Some(_), _) => "CRC-32C, which is compared after uploads if it covers the whole object",
                     (_, _, Some(etag)) if etag.contains('-') => {
-                        "none but ETags; uploads are compared with those, or read back"
+                        "only ETags, which are compared after uploads; other uploads are read back"
                     }
                     _ => "none; uploads are read back",
                 };
@@ -290,46 +290,46 @@ impl Check<'_> {
         }
     }
 
-    /// Whether old versions pile up, and whether a lock keeps what retention would delete.
+    /// Whether old versions accumulate, and whether an object lock prevents retention.
     async fn state(&mut self) {
         let (bucket, target) = (self.bucket, self.bucket.target());
         match bucket.client.get_bucket_versioning().bucket(&target.bucket).send().await {
             Ok(found) => match found.status().map(aws_sdk_s3::types::BucketVersioningStatus::as_str) {
                 Some("Enabled") => self.note(
                     "versioning",
-                    "on: what is deleted stays as an older version until a lifecycle rule of the bucket removes it",
+                    "on: deleted snapshots stay as older versions until a lifecycle rule of the bucket removes them",
                 ),
-                _ => self.good("versioning", "off: what is deleted is gone"),
+                _ => self.good("versioning", "off: deletions are final"),
             },
             Err(error) => {
-                let why = bucket.fail("ask about versions in", "", &error);
-                self.note("versioning", format!("it is not told: {}", why.why()));
+                let why = bucket.fail("read the versioning of", "", &error);
+                self.note("versioning", format!("unknown: {}", why.why()));
             }
         }
         match bucket.client.get_object_lock_configuration().bucket(&target.bucket).send().await {
             Ok(found) => {
                 let is_on = found.object_lock_configuration().and_then(|lock| lock.object_lock_enabled()).is_some();
-                self.note("lock", if is_on { "on: retention may not be able to delete, and says so" } else { "off" });
+                self.note("lock", if is_on { "on: retention may be unable to delete, and reports it" } else { "off" });
             }
             Err(error) => {
-                let why = bucket.fail("ask about locks in", "", &error);
+                let why = bucket.fail("read the object lock of", "", &error);
                 let is_off = why.why().contains("ObjectLockConfigurationNotFound");
                 if is_off {
                     self.good("lock", "off");
                 } else {
-                    self.note("lock", format!("it is not told: {}", why.why()));
+                    self.note("lock", format!("unknown: {}", why.why()));
                 }
             }
         }
     }
 }
 
-/// Enough of an access key to know it by.
+/// A recognisable part of an access key.
 fn shortened(key: &str) -> String {
     if key.len() <= 8 { "a key".to_owned() } else { format!("{}…{}", &key[..4], &key[key.len() - 4..]) }
 }
 
-/// Sees the `Date` of an answer, good or bad.
+/// Records the `Date` header of any response.
 #[derive(Debug)]
 struct DateSeen(std::sync::Arc<std::sync::Mutex<Option<SystemTime>>>);
 
@@ -355,7 +355,7 @@ impl aws_sdk_s3::config::Intercept for DateSeen {
     }
 }
 
-/// The least that a key must be allowed, as AWS writes it.
+/// The minimum policy for the key, in AWS syntax.
 #[must_use]
 pub fn policy(bucket: &str, prefix: &str, has_kms: bool) -> String {
     let mut statements = vec![

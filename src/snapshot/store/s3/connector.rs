@@ -1,6 +1,6 @@
-//! How the store is reached: TLS with the certificates that were given, through a proxy or not.
+//! Connections to the store: TLS with the configured certificates, directly or through a proxy.
 //!
-//! The AWS SDK's own connector does all of it but `etcd-s3-skip-ssl-verify`, for which there is a small one here.
+//! Uses the connector of the AWS SDK, except for `etcd-s3-skip-ssl-verify`, for which there is a small one here.
 
 use std::sync::Arc;
 
@@ -29,18 +29,18 @@ use crate::config::s3::Target;
 use crate::snapshot::store::s3::error::{S3Error, S3ErrorKind};
 use crate::snapshot::store::s3::proxy::proxy;
 
-/// Where instance and container roles are asked for: never through a proxy.
+/// The metadata addresses of instance and container roles: never through a proxy.
 const METADATA_ADDRESSES: &str =
     "169.254.169.254,169.254.170.2,169.254.170.23,fd00:ec2::254,fd00:ec2::23,localhost,127.0.0.1,::1";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RequestTarget {
     Store,
-    /// Those who have credentials: near ones without a proxy.
+    /// Credential providers; link-local ones without a proxy.
     Credentials,
 }
 
-/// A client for the store, or for where credentials come from.
+/// An HTTP client for the store, or for credential providers.
 pub(super) fn client(target: &Target, asked: RequestTarget) -> Result<SharedHttpClient, S3Error> {
     let proxy = proxy(target);
     if asked == RequestTarget::Store && target.skip_verify && !target.is_plain {
@@ -74,7 +74,7 @@ pub(super) fn client(target: &Target, asked: RequestTarget) -> Result<SharedHttp
     }))
 }
 
-/// A small machine may have none, and a store with a CA of its own needs none.
+/// A small machine may have no system roots, and a store with a private CA needs none.
 fn has_system_roots() -> bool {
     !rustls_native_certs::load_native_certs().certs.is_empty()
 }
@@ -131,7 +131,7 @@ where
     }
 }
 
-/// Asks nobody for a name. That whoever it is holds the key of what was shown is still checked.
+/// Does not verify the server certificate. The signature of the handshake is still checked.
 #[derive(Debug)]
 struct NoVerification(Arc<CryptoProvider>);
 

@@ -1,6 +1,7 @@
-//! Who we are: keys that were given, or those that AWS' own tools would find in this process' environment.
+//! Credentials: configured keys, or the AWS credential chain in the environment of this process.
 //!
-//! A command finds something else in its environment than the server does that systemd started; the server therefore lends it what it has.
+//! A command has another environment than the server that systemd started, so the server shares its credentials with
+//! commands.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -19,16 +20,16 @@ use crate::faults;
 use crate::snapshot::store::s3::connector::{self, RequestTarget};
 use crate::snapshot::store::s3::error::{S3Error, S3ErrorKind, deepest};
 
-/// Whoever has them may take a moment: a process, a role, a server far away. So long they are waited for.
+/// The timeout of credential providers (a process, a role, a remote server).
 pub const CREDENTIALS_TIMEOUT: Duration = Duration::from_secs(60);
-/// The name of keys that were given.
+/// The provider name of configured keys.
 const ACCESS_KEY_OPTION: &str = "etcd-s3-access-key";
 
-/// Where they came from, if the SDK does not know.
+/// Their origin, if the SDK does not know it.
 #[derive(Clone, Debug)]
 struct CredentialSource(String);
 
-/// Credentials that one process of ours gives to another, as root, on its socket.
+/// Credentials that the server shares with a command over the control socket, as root.
 #[derive(Serialize, Deserialize)]
 pub struct SharedCredentials {
     access_key: String,
@@ -43,31 +44,31 @@ impl SharedCredentials {
     #[must_use]
     pub fn source_label(self) -> Credentials {
         let expires = self.expires.map(|seconds| UNIX_EPOCH + Duration::from_secs(seconds));
-        let mut taken = Credentials::new(self.access_key, self.secret_key, self.session_token, expires, "lent");
-        taken.set_property(CredentialSource(format!("{}, as the running server finds it", self.source)));
+        let mut taken = Credentials::new(self.access_key, self.secret_key, self.session_token, expires, "shared");
+        taken.set_property(CredentialSource(format!("{}, from the running server", self.source)));
         taken
     }
 }
 
-/// Whoever has credentials, with a deadline of their own: who waits for them must not blame the store.
+/// A credential provider with a separate timeout, so that its delay is not attributed to the store.
 #[derive(Clone, Debug)]
 pub struct CachedCredentials {
     from: SharedCredentialsProvider,
-    /// What was found when the bucket was connected to, until it is first used.
+    /// Credentials found when the bucket was opened, until their first use.
     found: Arc<Mutex<Option<Credentials>>>,
 }
 
 impl CachedCredentials {
-    /// Given ones, or those that `lender` has, or whoever finds them.
-    pub async fn new(target: &Target, lender: Option<SharedCredentialsProvider>) -> Result<Self, S3Error> {
+    /// Configured ones, those of `provider`, or those of the credential chain.
+    pub async fn new(target: &Target, provider: Option<SharedCredentialsProvider>) -> Result<Self, S3Error> {
         let from = if let Some(keys) = &target.keys {
             let token = keys.session_token.as_ref().map(|token| token.reveal().to_owned());
             let (access_key, secret_key) = (keys.access_key.reveal(), keys.secret_key.reveal());
             let mut given = Credentials::new(access_key, secret_key, token, None, ACCESS_KEY_OPTION);
             given.set_property(CredentialSource(keys.source.to_owned()));
             SharedCredentialsProvider::new(given)
-        } else if let Some(lender) = lender {
-            lender
+        } else if let Some(provider) = provider {
+            provider
         } else {
             let around =
                 ProviderConfig::default().with_http_client(connector::client(target, RequestTarget::Credentials)?);
@@ -78,10 +79,10 @@ impl CachedCredentials {
     }
 
     async fn ask(&self) -> provider::Result {
-        let patience = faults::tunable("QUORATE_TEST_CREDENTIALS_MS", CREDENTIALS_TIMEOUT);
-        match tokio::time::timeout(patience, self.from.provide_credentials()).await {
+        let timeout = faults::tunable("QUORATE_TEST_CREDENTIALS_MS", CREDENTIALS_TIMEOUT);
+        match tokio::time::timeout(timeout, self.from.provide_credentials()).await {
             Ok(found) => found,
-            Err(_) => Err(CredentialsError::provider_timed_out(patience)),
+            Err(_) => Err(CredentialsError::provider_timed_out(timeout)),
         }
     }
 
@@ -93,15 +94,15 @@ impl CachedCredentials {
         }
     }
 
-    /// What they are now, and where they came from.
+    /// The present credentials, and their origin.
     pub async fn find(&self, target: &Target) -> Result<(Credentials, String), S3Error> {
         let found = self.ask().await.map_err(|error| {
             let why = match &error {
                 CredentialsError::ProviderTimedOut(late) => {
                     let seconds = late.timeout_duration().as_secs();
-                    format!("no credentials were found: whoever has them did not answer within {seconds} s")
+                    format!("no credentials: the provider did not answer within {seconds} s")
                 }
-                _ => format!("no credentials were found: {}", deepest(&error)),
+                _ => format!("no credentials: {}", deepest(&error)),
             };
             S3Error::new("find credentials for", target.to_string(), S3ErrorKind::NoCredentials, why)
         })?;
@@ -121,14 +122,14 @@ impl ProvideCredentials for CachedCredentials {
     }
 }
 
-/// What another process of ours may use for a while.
+/// Credentials to share with a command for a while.
 pub async fn export_credentials(target: &Target) -> Result<SharedCredentials, S3Error> {
     let (found, source) = CachedCredentials::new(target, None).await?.find(target).await?;
     Ok(SharedCredentials {
         access_key: found.access_key_id().to_owned(),
         secret_key: found.secret_access_key().to_owned(),
         session_token: found.session_token().map(str::to_owned),
-        // What is looked for anew may be newer than what was there at the start.
+        // Looked up again, since they may be newer than those at the start.
         expires: Some(clock::unix_seconds(found.expiry().unwrap_or_else(soon))),
         source,
     })
@@ -138,11 +139,11 @@ fn soon() -> SystemTime {
     clock::now() + Duration::from_secs(3600)
 }
 
-/// The SDK's names for where credentials came from.
+/// Descriptions of the SDK's provider names.
 fn source_of(found: &Credentials) -> String {
-    // The SDK tells the name of the provider only so.
-    let told = format!("{found:?}");
-    let name = told.split_once("provider_name: \"").and_then(|(_, rest)| rest.split_once('"'));
+    // The only way to get the provider name from the SDK.
+    let debug = format!("{found:?}");
+    let name = debug.split_once("provider_name: \"").and_then(|(_, rest)| rest.split_once('"'));
     match name.map_or("", |(name, _)| name) {
         ACCESS_KEY_OPTION => ACCESS_KEY_OPTION.into(),
         "EnvironmentVariable" | "Environment" | "environment" => "the environment (AWS_ACCESS_KEY_ID)".into(),
@@ -151,7 +152,7 @@ fn source_of(found: &Credentials) -> String {
         "CredentialProcess" => "a process (credential_process)".into(),
         "EcsContainer" => "the container's role".into(),
         "IMDSv2" | "Ec2InstanceMetadata" => "the instance's role (IMDSv2)".into(),
-        "" => "an unknown place".into(),
+        "" => "an unknown provider".into(),
         other => other.to_owned(),
     }
 }

@@ -1,4 +1,4 @@
-//! Gets objects from the store: into a file, several parts at a time and going on where it was broken off, or as a stream.
+//! Downloads objects: into a file, with concurrent parts and resumable, or as a stream.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -24,25 +24,25 @@ use crate::snapshot::store::s3::error::{S3Error, S3ErrorKind, deepest};
 use crate::snapshot::store::s3::{Bucket, object, with_customer_key};
 use crate::text::format_bytes;
 
-/// A part that was broken off is asked for so often, each time from where it was.
+/// Maximum attempts for an interrupted part, each resuming at the last byte.
 const ATTEMPTS: u32 = 5;
-/// Bytes that an attempt must have brought to count as one that gets on.
+/// Bytes that an attempt must transfer to count as progress.
 const PROGRESS: u64 = 256 << 10;
-/// After a part was broken off.
+/// The pause after an interrupted part.
 const PAUSE: Duration = Duration::from_millis(300);
-/// What was received is made safe, and written down, after so many parts: so much may have to be received again.
+/// Parts between two syncs of data and record; at most these are downloaded again.
 const PARTS_PER_SYNC: usize = 8;
-/// What stays free on the disk.
+/// Bytes that stay free on the disk.
 const RESERVED_FREE_BYTES: u64 = 64 << 20;
-/// Bytes that a stream must bring in each length of the time-out.
+/// Bytes that a stream must transfer in each timeout interval.
 const MIN_BYTES: u64 = 4096;
 
-/// Why a snapshot did not arrive.
+/// Why a download failed.
 #[derive(Debug, thiserror::Error)]
 pub enum DownloadError {
     #[error(transparent)]
     S3(#[from] S3Error),
-    #[error("the download needs {}, and {} are free in {}", format_bytes(*needed), format_bytes(*free), dir.display())]
+    #[error("the download needs {}, but only {} are free in {}", format_bytes(*needed), format_bytes(*free), dir.display())]
     Space { needed: u64, free: u64, dir: PathBuf },
     #[error(transparent)]
     Write(#[from] WriteError),
@@ -60,31 +60,33 @@ impl Diagnostic for DownloadError {
     fn next_step(&self) -> Option<String> {
         match self {
             Self::S3(error) => error.next_step(),
-            Self::Space { .. } => Some("free some space there, and say the same again: it goes on where it was".into()),
+            Self::Space { .. } => {
+                Some("free some space there and run the same command again; the download resumes".into())
+            }
             Self::Write(error) if is_disk_full(&error.source) => {
-                Some("free some space there, and say the same again: it goes on where it was".into())
+                Some("free some space there and run the same command again; the download resumes".into())
             }
             Self::Write(error) => error.next_step(),
         }
     }
 }
 
-/// What is to be got, and what it was like when it was looked at.
+/// The object to download, and its properties when it was listed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RemoteObject {
     pub key: String,
     pub size: u64,
     pub etag: String,
-    /// CRC-64/NVME of all of it, base64, if the store or the manifest says.
+    /// CRC-64/NVME of the object in base64, if the store or the manifest has it.
     pub crc64nvme: Option<String>,
-    /// SHA-256 of all of it, hexadecimal, if its manifest says.
+    /// SHA-256 of the object in hexadecimal, if its manifest has it.
     pub sha256: Option<String>,
-    /// It is the very object that its manifest was written for.
-    pub is_as_described: bool,
+    /// It is the object for which its manifest was written.
+    pub matches_manifest: bool,
     pub metadata: HashMap<String, String>,
 }
 
-/// What is known of an object that is to be got.
+/// The expected properties of an object to download.
 pub async fn head(bucket: &Bucket, key: &str) -> Result<RemoteObject, S3Error> {
     let found = match object::head(bucket, key).await {
         Ok(found) => found,
@@ -101,19 +103,19 @@ pub async fn head(bucket: &Bucket, key: &str) -> Result<RemoteObject, S3Error> {
     })
 }
 
-/// How far a download is: written beside it now and then.
+/// The state of a download, stored next to it from time to time.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Record {
     url: String,
     etag: String,
     size: u64,
     part_size: u64,
-    /// Of each part that is there and safe, its CRC-64/NVME.
+    /// The CRC-64/NVME of each durable part.
     parts: Vec<Option<u64>>,
 }
 
-/// Gets it into the file `to`, whose directory must be there. What an earlier attempt has of the same object is kept. Nothing is at `to`
-/// before all of it is, and its checksum is right.
+/// Downloads it into the file `to`, whose directory must exist. Resumes an earlier attempt for the same object. `to` is
+/// created only when the download is complete and its checksum matches.
 pub async fn download(
     bucket: &Bucket,
     remote: &RemoteObject,
@@ -121,7 +123,7 @@ pub async fn download(
     done: &Arc<AtomicU64>,
 ) -> Result<(), DownloadError> {
     let parts = Parts::of(remote.size);
-    let (partial, beside) = partial(to);
+    let (partial, record_path) = partial(to);
     let record = Record {
         url: bucket.url(&remote.key),
         etag: remote.etag.clone(),
@@ -129,7 +131,7 @@ pub async fn download(
         part_size: parts.size,
         parts: vec![None; usize::try_from(parts.count).unwrap_or(0)],
     };
-    let (file, record) = resume_or_restart(to, (&partial, &beside), record, parts).await?;
+    let (file, record) = resume_or_restart(to, (&partial, &record_path), record, parts).await?;
     let here: u64 = missing(&record, true).map(|index| parts.range(index).1).sum();
     done.store(here, Ordering::Relaxed);
     let dir = to.parent().unwrap_or(Path::new("."));
@@ -140,19 +142,19 @@ pub async fn download(
     }
     let record = Arc::new(Mutex::new(record));
     let file = Arc::new(file);
-    let fetched = fetch_all(bucket, remote, parts, (&file, &partial), (&record, &beside), done).await;
+    let fetched = fetch_all(bucket, remote, parts, (&file, &partial), (&record, &record_path), done).await;
     let record = record.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    // Whatever came is kept for the next attempt.
-    save_progress(&file, &partial, &beside, &record)?;
+    // Received data is kept for the next attempt.
+    save_progress(&file, &partial, &record_path, &record)?;
     fetched?;
     if let Some(wanted) = &remote.crc64nvme {
         let ours = combined_checksum(&record, parts);
         if ours != *wanted {
-            let _ = durable::remove_file(&beside);
+            let _ = durable::remove_file(&record_path);
             let _ = durable::remove_file(&partial);
-            let why = format!("its CRC-64/NVME is {ours}, and should be {wanted}");
+            let why = format!("its CRC-64/NVME is {ours}, but should be {wanted}");
             return Err(S3Error::new(
-                "trust what came from",
+                "trust the download from",
                 bucket.url(&remote.key),
                 S3ErrorKind::ChecksumMismatch,
                 why,
@@ -160,22 +162,23 @@ pub async fn download(
             .into());
         }
     }
-    // The record stays beside it: if what follows fails, it need not come again.
+    // The record is kept: if a later step fails, no data is downloaded again.
     durable::rename(&partial, to)?;
     Ok(())
 }
 
-/// As [`go_on`], also from a download that was complete. It is read again then: what made the next step fail may have been its disk.
+/// Like [`resume`], even for a complete download, which is read again then: the failure of a later step may have been
+/// caused by the disk.
 async fn resume_or_restart(
     to: &Path,
-    (partial, beside): (&Path, &Path),
+    (partial, record_path): (&Path, &Path),
     fresh: Record,
     parts: Parts,
 ) -> Result<(File, Record), DownloadError> {
     if to.is_file() {
         durable::rename(to, partial)?;
     }
-    let (file, record) = resume(partial, beside, fresh.clone())?;
+    let (file, record) = resume(partial, record_path, fresh.clone())?;
     if missing(&record, false).next().is_some() {
         return Ok((file, record));
     }
@@ -188,19 +191,19 @@ async fn resume_or_restart(
         })?;
         Ok::<_, io::Error>(base64::encode(sum.finalize().to_be_bytes()))
     });
-    let summed = summed.await.map_err(|_| unreadable(partial)(io::Error::other("a thread was lost")))?;
+    let summed = summed.await.map_err(|_| unreadable(partial)(io::Error::other("a worker thread panicked")))?;
     if summed.is_ok_and(|summed| summed == combined_checksum(&record, parts)) {
         return Ok((file, record));
     }
-    durable::remove_file(beside)?;
-    Ok(resume(partial, beside, fresh)?)
+    durable::remove_file(record_path)?;
+    Ok(resume(partial, record_path, fresh)?)
 }
 
 fn unreadable(path: &Path) -> impl Fn(io::Error) -> WriteError + '_ {
     move |source| WriteError { act: "read", path: path.to_path_buf(), source }
 }
 
-/// What is there of it, and how far it is.
+/// The partial file and its state.
 fn partial(to: &Path) -> (PathBuf, PathBuf) {
     let name = to.file_name().unwrap_or_default().to_string_lossy();
     (to.with_file_name(format!("{name}.partial")), to.with_file_name(format!("{name}.partial.json")))
@@ -210,9 +213,9 @@ fn missing(record: &Record, is_there: bool) -> impl Iterator<Item = u64> + '_ {
     (0u64..).zip(&record.parts).filter(move |(_, part)| part.is_some() == is_there).map(|(index, _)| index)
 }
 
-/// Opens what an earlier attempt left of the same object, or begins anew.
-fn resume(partial: &Path, beside: &Path, fresh: Record) -> Result<(File, Record), WriteError> {
-    let before = std::fs::read(beside).ok().and_then(|bytes| serde_json::from_slice::<Record>(&bytes).ok());
+/// Resumes an earlier attempt for the same object, or starts again.
+fn resume(partial: &Path, record_path: &Path, fresh: Record) -> Result<(File, Record), WriteError> {
+    let before = std::fs::read(record_path).ok().and_then(|bytes| serde_json::from_slice::<Record>(&bytes).ok());
     let is_same = |before: &Record| {
         (&before.url, &before.etag, before.size, before.part_size, before.parts.len())
             == (&fresh.url, &fresh.etag, fresh.size, fresh.part_size, fresh.parts.len())
@@ -222,15 +225,15 @@ fn resume(partial: &Path, beside: &Path, fresh: Record) -> Result<(File, Record)
     {
         return Ok((file, before));
     }
-    durable::remove_file(beside)?;
+    durable::remove_file(record_path)?;
     durable::remove_file(partial)?;
     Ok((durable::create(partial, PRIVATE_FILE)?, fresh))
 }
 
-/// First the data, then the word that they are there.
-fn save_progress(file: &File, partial: &Path, beside: &Path, record: &Record) -> Result<(), WriteError> {
+/// First the data, then the record of it.
+fn save_progress(file: &File, partial: &Path, record_path: &Path, record: &Record) -> Result<(), WriteError> {
     durable::sync(file, partial)?;
-    durable::write_file(beside, &serde_json::to_vec(record).unwrap_or_default(), PRIVATE_FILE)
+    durable::write_file(record_path, &serde_json::to_vec(record).unwrap_or_default(), PRIVATE_FILE)
 }
 
 fn saved_progress(
@@ -245,7 +248,7 @@ async fn fetch_all(
     remote: &RemoteObject,
     parts: Parts,
     (file, partial): (&Arc<File>, &Path),
-    (record, beside): (&Arc<Mutex<Record>>, &Path),
+    (record, record_path): (&Arc<Mutex<Record>>, &Path),
     done: &Arc<AtomicU64>,
 ) -> Result<(), DownloadError> {
     let lock = || record.lock().unwrap_or_else(PoisonError::into_inner);
@@ -253,7 +256,7 @@ async fn fetch_all(
     wanted.reverse();
     let mut under_way = JoinSet::new();
     let mut since = 0;
-    let gone = || S3Error::new("download", bucket.url(&remote.key), S3ErrorKind::Other, "a task was lost");
+    let gone = || S3Error::new("download", bucket.url(&remote.key), S3ErrorKind::Other, "a worker task panicked");
     let mut keeping = None;
     loop {
         while under_way.len() < parts.concurrency
@@ -281,17 +284,17 @@ async fn fetch_all(
         if since >= PARTS_PER_SYNC {
             since = 0;
             let record = lock().clone();
-            let (file, partial, beside) = (file.clone(), partial.to_path_buf(), beside.to_path_buf());
-            // Beside the parts that come next; one at a time.
+            let (file, partial, record_path) = (file.clone(), partial.to_path_buf(), record_path.to_path_buf());
+            // Concurrently with the next parts; one at a time.
             if let Some(keeping) = keeping.take() {
                 saved_progress(keeping.await, &gone)?;
             }
-            keeping = Some(tokio::task::spawn_blocking(move || save_progress(&file, &partial, &beside, &record)));
+            keeping = Some(tokio::task::spawn_blocking(move || save_progress(&file, &partial, &record_path, &record)));
         }
     }
 }
 
-/// One part; what breaks off is asked for again from where it was. Gives its CRC-64/NVME.
+/// Downloads one part, resuming after interruptions. Returns its CRC-64/NVME.
 async fn fetch(
     bucket: &Bucket,
     remote: &RemoteObject,
@@ -316,14 +319,14 @@ async fn fetch(
                         done.fetch_add(chunk.len() as u64, Ordering::Relaxed);
                     }
                     Ok(None) if at < length => {
-                        let why = "the store ended before all of it was there";
+                        let why = "the response of the store was cut off";
                         break S3Error::new("download", bucket.url(&remote.key), S3ErrorKind::Unreachable, why);
                     }
                     Ok(None) => return Ok(sum.finalize()),
                     Err(error) => break error,
                 }
             },
-            // The SDK has tried that several times.
+            // The SDK has retried this already.
             Err(error) => return Err(error.into()),
         };
         attempt = if at - before >= PROGRESS { 1 } else { attempt + 1 };
@@ -347,17 +350,17 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// What comes next; nothing at the end.
+    /// The next chunk; `None` at the end.
     pub async fn next(&mut self) -> Result<Option<Bytes>, S3Error> {
         let silent = |url: &str, what: &str| S3Error::new("download", url, S3ErrorKind::Timeout, what);
         match tokio::time::timeout(self.timeout, self.body.try_next()).await {
-            Err(_) => Err(silent(&self.url, "nothing came for a while")),
+            Err(_) => Err(silent(&self.url, "no data received for a while")),
             Ok(Err(error)) => Err(S3Error::new("download", &*self.url, S3ErrorKind::Unreachable, deepest(&error))),
             Ok(Ok(chunk)) => {
                 self.came += chunk.as_ref().map_or(0, |chunk| chunk.len() as u64);
                 if self.since.elapsed() >= self.timeout {
                     if self.came < MIN_BYTES && chunk.is_some() {
-                        return Err(silent(&self.url, "hardly anything comes"));
+                        return Err(silent(&self.url, "the transfer is too slow"));
                     }
                     (self.came, self.since) = (0, crate::clock::monotonic());
                 }
@@ -367,7 +370,7 @@ impl Stream {
     }
 }
 
-/// Asks for a part of exactly that object.
+/// Requests a part of exactly this version of the object.
 async fn receive(bucket: &Bucket, remote: &RemoteObject, start: u64, length: u64) -> Result<Stream, S3Error> {
     let request = bucket.client.get_object().bucket(&bucket.target.bucket).key(&remote.key);
     let request =
@@ -402,7 +405,7 @@ pub async fn stream(bucket: &Bucket, remote: &RemoteObject) -> Result<Stream, S3
     receive(bucket, remote, 0, remote.size).await
 }
 
-/// Reads all of an object only for its CRC-64/NVME.
+/// Reads an object completely to compute its CRC-64/NVME.
 pub(super) async fn checksum_of(bucket: &Bucket, key: &str, size: u64) -> Result<String, S3Error> {
     let remote = RemoteObject { key: key.to_owned(), size, ..RemoteObject::default() };
     let mut stream = stream(bucket, &remote).await?;

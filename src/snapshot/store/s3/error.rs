@@ -1,4 +1,4 @@
-//! What a store, or the way to it, says when something fails, in words that name the fix.
+//! Errors of a store or of the connection to it, with the next step.
 
 use std::error::Error;
 use std::fmt::{self, Display};
@@ -12,43 +12,43 @@ use crate::error::{Code, Diagnostic, causes};
 use crate::snapshot::store::s3::proxy;
 use crate::text::escape_control;
 
-/// What kind of failure it is: what decides about the exit code, the next step, and whether it is worth trying again.
+/// The kind of a failure: decides the exit code, the next step, and whether to retry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum S3ErrorKind {
-    /// No way there: no such name, nobody listens, the connection broke.
+    /// Unknown host name, connection refused or interrupted.
     Unreachable,
     Timeout,
-    /// The two did not agree on TLS, or the certificate is not trusted.
+    /// The TLS handshake failed, or the certificate is not trusted.
     Tls,
-    /// The proxy does not let us through.
+    /// The proxy refused the connection.
     Proxy,
     NoCredentials,
-    /// The store knows who asks, and says no.
+    /// The credentials are valid, but lack the permission.
     Denied,
-    /// The store does not know who asks.
+    /// The access key is unknown.
     UnknownKey,
-    /// The secret is not that of the access key.
+    /// The secret key does not match the access key.
     WrongSecret,
     Expired,
-    /// The two clocks are too far apart.
+    /// The clocks differ too much.
     ClockSkewed,
     NoBucket,
     NoObject,
-    /// The bucket is in another region, which is known or not.
+    /// The bucket is in another region, which may be known.
     OtherRegion(Option<String>),
-    /// It is kept by a lock.
+    /// An object lock protects it.
     Locked,
-    /// Archived: it has to be brought back first.
+    /// Archived: it must be restored from the archive first.
     Archived,
-    /// Too much at a time, or the store is unwell.
+    /// Throttled, or a server error.
     Throttled,
-    /// What was stored or came back is not what was sent.
+    /// The stored or received data differs from what was sent.
     ChecksumMismatch,
     Replaced,
     NameConflict,
-    /// What was to be uploaded is not what was verified.
+    /// The file to upload differs from the verified one.
     SourceChanged,
-    /// What it sends has no end.
+    /// The response exceeds all limits.
     InvalidResponse,
     Unsupported,
     Other,
@@ -101,7 +101,7 @@ impl S3Error {
         Self::new("connect to", "the store", S3ErrorKind::Tls, why)
     }
 
-    /// What the SDK says of a request.
+    /// Converts an SDK error.
     pub(super) fn of<E>(
         target: &Target,
         act: impl Into<String>,
@@ -121,7 +121,7 @@ impl S3Error {
         matches!(self.kind, S3ErrorKind::Expired)
     }
 
-    /// True if other objects of the same store may well be read.
+    /// True if other objects of the same store may be readable.
     #[must_use]
     pub fn is_of_one_object(&self) -> bool {
         matches!(
@@ -135,7 +135,7 @@ impl S3Error {
         )
     }
 
-    /// True if it may be that other credentials are there now, which were not looked for.
+    /// True if there may be new credentials that were not looked up yet.
     #[must_use]
     pub fn is_about_credentials(&self) -> bool {
         matches!(
@@ -187,28 +187,28 @@ impl Diagnostic for S3Error {
             S3ErrorKind::Unreachable | S3ErrorKind::Timeout => {
                 "check etcd-s3-endpoint and the network (curl -v, from this node), then: quorate etcd-snapshot s3-check".into()
             }
-            S3ErrorKind::Tls => "name the CA of the store with etcd-s3-endpoint-ca; if the store speaks plain HTTP, say etcd-s3-insecure".into(),
-            S3ErrorKind::Proxy => "check etcd-s3-proxy (none switches it off), HTTPS_PROXY and NO_PROXY".into(),
+            S3ErrorKind::Tls => "set etcd-s3-endpoint-ca to the CA of the store; if the store uses plain HTTP, set etcd-s3-insecure".into(),
+            S3ErrorKind::Proxy => "check etcd-s3-proxy (none disables it), HTTPS_PROXY and NO_PROXY".into(),
             S3ErrorKind::NoCredentials => {
-                "set etcd-s3-access-key and etcd-s3-secret-key (in etcd-s3-config-file), or give this machine a role".into()
+                "set etcd-s3-access-key and etcd-s3-secret-key (in etcd-s3-config-file), or assign a role to this machine".into()
             }
-            S3ErrorKind::Denied => "the key needs the rights that quorate etcd-snapshot s3-check prints".into(),
+            S3ErrorKind::Denied => "the key needs the permissions that quorate etcd-snapshot s3-check prints".into(),
             S3ErrorKind::UnknownKey => "check etcd-s3-access-key: the store does not know it".into(),
             S3ErrorKind::WrongSecret => "check etcd-s3-secret-key, and that etcd-s3-region is the bucket's".into(),
-            S3ErrorKind::Expired => "get new credentials; a role, or etcd-s3-config-file kept up to date, does that by itself".into(),
-            S3ErrorKind::ClockSkewed => "set this machine's clock right (timedatectl), and keep it so".into(),
-            S3ErrorKind::NoBucket => "check etcd-s3-bucket; the bucket has to be made first".into(),
-            S3ErrorKind::NoObject => "quorate etcd-snapshot ls --s3 shows what there is".into(),
+            S3ErrorKind::Expired => "get new credentials; a role does that automatically, and etcd-s3-config-file is read again at each use".into(),
+            S3ErrorKind::ClockSkewed => "set this machine's clock, and keep it synchronized (timedatectl set-ntp true)".into(),
+            S3ErrorKind::NoBucket => "check etcd-s3-bucket; the bucket must exist".into(),
+            S3ErrorKind::NoObject => "quorate etcd-snapshot ls --s3 shows all snapshots".into(),
             S3ErrorKind::OtherRegion(Some(region)) => format!("set etcd-s3-region to {region}"),
             S3ErrorKind::OtherRegion(None) => "set etcd-s3-region to the bucket's region, and etcd-s3-endpoint to one there".into(),
-            S3ErrorKind::Locked => "wait until its lock has passed".into(),
-            S3ErrorKind::Archived => "have the store bring it back from its archive first".into(),
+            S3ErrorKind::Locked => "wait until its object lock expires".into(),
+            S3ErrorKind::Archived => "restore it from the archive of the store first".into(),
             S3ErrorKind::Throttled => "try again in a while".into(),
             S3ErrorKind::ChecksumMismatch => "do not trust this copy; try again, and see quorate etcd-snapshot s3-check".into(),
             S3ErrorKind::NameConflict => "quorate etcd-snapshot ls --s3 shows it".into(),
-            S3ErrorKind::SourceChanged => "quorate etcd-snapshot verify, and take another one".into(),
-            S3ErrorKind::Replaced => "quorate etcd-snapshot ls --s3, and say which is meant".into(),
-            S3ErrorKind::Unsupported | S3ErrorKind::InvalidResponse | S3ErrorKind::Other => "see what quorate etcd-snapshot s3-check says".into(),
+            S3ErrorKind::SourceChanged => "run quorate etcd-snapshot verify, and use another snapshot".into(),
+            S3ErrorKind::Replaced => "run quorate etcd-snapshot ls --s3, and specify one".into(),
+            S3ErrorKind::Unsupported | S3ErrorKind::InvalidResponse | S3ErrorKind::Other => "run quorate etcd-snapshot s3-check".into(),
         })
     }
 }
@@ -266,7 +266,7 @@ fn answered(
         ("PreconditionFailed" | "ConditionalRequestConflict", _) | (_, 412) => S3ErrorKind::Replaced,
         ("BadDigest" | "InvalidDigest" | "XAmzContentSHA256Mismatch", _) => S3ErrorKind::ChecksumMismatch,
         (_, 407) => S3ErrorKind::Proxy,
-        // A HEAD has no body, and so no code. Another region's bucket says which it is, all the same.
+        // A HEAD response has no body, and so no code. A bucket in another region still names the region in a header.
         ("NoSuchKey" | "NoSuchVersion" | "" | "NotFound", 404) => S3ErrorKind::NoObject,
         (_, 400 | 403) if region.as_deref().is_some_and(|region| region != target.region) => {
             S3ErrorKind::OtherRegion(region.clone())
@@ -277,7 +277,7 @@ fn answered(
     };
     let what = match (code, said) {
         ("", "") if raw.status().is_success() => {
-            format!("{} answered {status}, and what is not understood", target.host)
+            format!("{} answered {status} with an invalid response", target.host)
         }
         ("", "") => format!("{} answered {status}", target.host),
         (code, "") => format!("{} answered {status}, {code}", target.host),
@@ -285,11 +285,11 @@ fn answered(
     };
     let more = match &kind {
         S3ErrorKind::OtherRegion(Some(region)) => {
-            format!("; the bucket is in {region}, and etcd-s3-region is {}", target.region)
+            format!("; the bucket is in {region}, but etcd-s3-region is {}", target.region)
         }
-        S3ErrorKind::ClockSkewed => "; this machine's clock and the store's are too far apart".into(),
+        S3ErrorKind::ClockSkewed => "; this machine's clock and the store's differ too much".into(),
         S3ErrorKind::Other if status == 400 && target.is_plain => {
-            "; it may want TLS, and etcd-s3-insecure is set".into()
+            "; it may require TLS, but etcd-s3-insecure is set".into()
         }
         _ => String::new(),
     };
@@ -302,14 +302,14 @@ fn expected_region(said: &str) -> Option<String> {
     rest.split_once('\'').and_then(|(region, _)| region_name(region))
 }
 
-/// A region, if it can be one: it is printed as what to set, and a store, or who passes for one, could say anything.
+/// A region, if it is valid: it is printed as a value to set, and comes from an untrusted response.
 fn region_name(text: &str) -> Option<String> {
     let is_fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     let is_name = (1..=63).contains(&text.len()) && text.chars().all(is_fine);
     (is_name && text.starts_with(|c: char| c.is_ascii_alphanumeric())).then(|| text.to_owned())
 }
 
-/// Words that stores use where a lock, and not a missing right, keeps an object.
+/// Words that stores use if an object lock, not a missing permission, protects an object.
 pub(super) fn is_lock(said: &str) -> bool {
     let said = said.to_lowercase();
     ["object lock", "worm protected", "legal hold", "object is locked", "retention period"]
@@ -317,7 +317,7 @@ pub(super) fn is_lock(said: &str) -> bool {
         .any(|word| said.contains(word))
 }
 
-/// Lines joined into one, such as the SDK's list of all the places where it looked for credentials.
+/// Joins lines, such as the SDK's list of credential providers.
 fn one_line(text: &str) -> String {
     let mut joined = String::with_capacity(text.len());
     for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
@@ -331,26 +331,26 @@ fn one_line(text: &str) -> String {
     joined
 }
 
-/// What is at the bottom of an error.
+/// The last cause of an error.
 pub(super) fn deepest(error: &(dyn Error + 'static)) -> String {
     causes(error).last().map_or_else(|| error.to_string(), ToString::to_string)
 }
 
-/// Nobody said anything: the way there, or what was needed for it.
+/// No response: a failure of the connection or of its prerequisites.
 fn transport_error<E: Error + 'static>(target: &Target, error: &SdkError<E, HttpResponse>) -> (S3ErrorKind, String) {
     let all: String = causes(error).map(|cause| format!("{}\n", cause.to_string().to_lowercase())).collect();
     let said = deepest(error);
     let context = DisplayErrorContext(error).to_string().to_lowercase();
     let host = &target.host;
     if ["credential", "loading identity", "no providers in chain"].iter().any(|word| context.contains(word)) {
-        return (S3ErrorKind::NoCredentials, format!("no credentials were found: {said}"));
+        return (S3ErrorKind::NoCredentials, format!("no credentials: {said}"));
     }
     if ["certificate", "unknownissuer", "tls", "handshake", "invalidcontenttype", "corrupt message"]
         .iter()
         .any(|word| all.contains(word))
     {
         let more = if all.contains("corrupt message") || all.contains("invalidcontenttype") {
-            format!("; {host} does not seem to speak TLS")
+            format!("; {host} does not seem to use TLS")
         } else {
             String::new()
         };
@@ -358,19 +358,16 @@ fn transport_error<E: Error + 'static>(target: &Target, error: &SdkError<E, Http
     }
     let through = proxy::proxy_host(target).filter(|_| all.contains("connect"));
     if let Some(proxy) = through {
-        return (
-            S3ErrorKind::Proxy,
-            format!("the proxy {proxy} cannot be reached, or does not let us through to {host}: {said}"),
-        );
+        return (S3ErrorKind::Proxy, format!("cannot connect through the proxy {proxy} to {host}: {said}"));
     }
     if all.contains("proxy") || all.contains("tunnel") {
-        return (S3ErrorKind::Proxy, format!("the proxy does not let us through to {host}: {said}"));
+        return (S3ErrorKind::Proxy, format!("the proxy refused the connection to {host}: {said}"));
     }
     if all.contains("timed out") || all.contains("timeout") || all.contains("minimum throughput") {
-        return (S3ErrorKind::Timeout, format!("{host} did not answer in time, or not fast enough: {said}"));
+        return (S3ErrorKind::Timeout, format!("{host} did not answer in time: {said}"));
     }
     if all.contains("dns") || all.contains("lookup") || all.contains("name or service") {
-        return (S3ErrorKind::Unreachable, format!("there is no address for {host}: {said}"));
+        return (S3ErrorKind::Unreachable, format!("cannot resolve {host}: {said}"));
     }
     (S3ErrorKind::Unreachable, format!("the connection to {host} failed: {said}"))
 }
@@ -380,9 +377,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_chain_of_credentials_is_told_in_one_line() {
+    fn a_chain_of_credentials_is_one_line() {
         let said = "no providers in chain. Attempted:\n  Environment: not set\n  Profile: no file\n";
-        let error = S3Error::new("find credentials for", "s3://backups/", S3ErrorKind::NoCredentials, said);
+        let error = S3Error::new("get credentials for", "s3://backups/", S3ErrorKind::NoCredentials, said);
         assert_eq!(error.why(), "no providers in chain. Attempted: Environment: not set; Profile: no file");
     }
 }

@@ -1,8 +1,8 @@
-//! What verifications found of the snapshots in a bucket: one object for all, `.metadata/.index.json`.
+//! The results of verifications of the snapshots in a bucket: one object for all, `.metadata/.index.json`.
 //!
-//! Several servers may write it at the same time: each writes only over what it has read, where the store can tell (`If-Match`), and reads
-//! again otherwise. Each also remembers beside its cache what it has read and found, so that an index that was lost, or written over by
-//! a store that cannot tell, is rebuilt with the next finding.
+//! Several servers may write it at the same time: each replaces only the version that it has read, if the store
+//! supports `If-Match`, and reads it again otherwise. Each also keeps all findings in its cache, so that an index that
+//! was lost, or overwritten by a store without `If-Match`, is rebuilt with the next finding.
 
 use std::path::Path;
 use std::time::Duration;
@@ -13,14 +13,14 @@ use crate::snapshot::store::s3::error::{S3Error, S3ErrorKind};
 use crate::snapshot::store::s3::findings::VerificationRecord;
 use crate::snapshot::store::s3::{Bucket, Condition, JSON, METADATA};
 
-/// Not to be taken for a manifest: no snapshot's name begins with a dot.
+/// Cannot be a manifest: no snapshot name begins with a dot.
 pub(super) const NAME: &str = ".index.json";
-/// Others may be as quick so often.
+/// Maximum attempts in case of conflicts.
 const ATTEMPTS: u32 = 8;
-/// The longest first pause between them; the others are longer.
+/// The maximum first pause between attempts; later ones are longer.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Writes down what was found. `is_there` knows which snapshots there are, `cache` is a file with what is remembered here.
+/// Records a result. `is_there` is true for existing snapshots, `cache` is the local cache file.
 pub async fn record(
     bucket: &Bucket,
     cache: Option<&Path>,
@@ -43,7 +43,7 @@ pub async fn record(
         index.forget(&is_there);
         let bytes = serde_json::to_vec(&index).unwrap_or_default();
         match bucket.write_if(&key, bytes, JSON, &condition).await {
-            // Somebody else was quicker.
+            // Another server was faster.
             Err(error) if error.kind == S3ErrorKind::Replaced && attempt < ATTEMPTS => {
                 tokio::time::sleep(uploads::pause(attempt, PAUSE, crate::random::jitter())).await;
                 attempt += 1;

@@ -1,8 +1,8 @@
-//! What is in a bucket's folder: snapshots with their manifests, what later verifications found, and holds.
+//! Lists the snapshots in a bucket with their manifests, later verifications, and holds.
 //!
-//! Two listings tell everything: that of the snapshots, and that of `.metadata/`. Manifests never change, so they are read once and kept in a
-//! cache by key and `ETag`; so is the index, which has what verifications found (`index`). A hold is an object of its own, `.metadata/<name>.held`:
-//! several servers can set and lift holds at the same time, and a lost index loses none.
+//! Two listings suffice: the snapshots, and `.metadata/`. Manifests never change, so they are read once and cached by
+//! key and `ETag`, as is the index of verifications (`index`). A hold is a separate object, `.metadata/<name>.held`:
+//! several servers can hold and release concurrently, and a lost index loses no hold.
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -20,16 +20,16 @@ use crate::snapshot::store::s3::object::Uploaded;
 use crate::snapshot::store::s3::{Bucket, JSON, METADATA, Object, index};
 
 const HELD_SUFFIX: &str = ".held";
-/// Manifests that are read at a time.
+/// Maximum number of manifests read concurrently.
 const CONCURRENT_READS: usize = 16;
-/// What is read of manifests at most, in bytes: thousands of them have less.
+/// Maximum total size of manifests, in bytes: thousands of them have less.
 const MAX_BYTES: usize = 128 << 20;
 
-/// A manifest as it lies in a bucket: what is known of the snapshot, and under `object` what is known of its object.
+/// A manifest in a bucket: the facts about the snapshot and, under `object`, about its object.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RemoteManifest {
     pub manifest: Manifest,
-    /// What was there after its upload.
+    /// The object after its upload.
     pub object: Uploaded,
 }
 
@@ -52,32 +52,33 @@ impl RemoteManifest {
 pub struct InBucket {
     pub listed: Listed,
     pub object: Object,
-    /// CRC-64/NVME of it, base64, if the manifest says and is of this object.
+    /// CRC-64/NVME in base64, if the manifest has it and belongs to this object.
     pub crc64nvme: Option<String>,
 }
 
-/// All snapshots, the oldest first. `cache` is a file for what was read before.
+/// All snapshots, the oldest first. `cache` is the cache file.
 pub async fn list(bucket: &Bucket, cache: Option<&Path>) -> Result<Vec<InBucket>, S3Error> {
     let prefix = bucket.target().prefix();
     let metadata = format!("{prefix}{METADATA}");
-    let (objects, beside) = tokio::try_join!(bucket.list(&prefix, true), bucket.list(&metadata, true))?;
+    let (objects, metadata_objects) = tokio::try_join!(bucket.list(&prefix, true), bucket.list(&metadata, true))?;
     let mut cache = Cache::open(cache);
-    let beside: HashMap<&str, &Object> =
-        beside.iter().filter_map(|object| Some((object.key.strip_prefix(&metadata)?, object))).collect();
+    let metadata_objects: HashMap<&str, &Object> =
+        metadata_objects.iter().filter_map(|object| Some((object.key.strip_prefix(&metadata)?, object))).collect();
     let named: Vec<(&str, &Object)> = objects
         .iter()
         .filter_map(|object| Some((object.key.strip_prefix(&prefix)?, object)))
         .filter(|(name, _)| !name.is_empty() && !name.starts_with('.'))
         .collect();
-    let manifest_object = |name: &str| beside.get(format!("{name}.json").as_str()).copied();
-    let wanted = named.iter().filter_map(|(name, _)| manifest_object(name)).chain(beside.get(index::NAME).copied());
+    let manifest_object = |name: &str| metadata_objects.get(format!("{name}.json").as_str()).copied();
+    let wanted =
+        named.iter().filter_map(|(name, _)| manifest_object(name)).chain(metadata_objects.get(index::NAME).copied());
     let missing: Vec<Object> =
         wanted.filter(|object| cache.get(&object.key, &object.version()).is_none()).cloned().collect();
     let mut unread = HashSet::new();
     for (object, value) in read_all(bucket, missing).await? {
         match value {
             Some(value) => cache.put(object.key.clone(), object.version(), value),
-            // It may be read the next time.
+            // It may be readable the next time.
             None => drop(unread.insert(object.key)),
         }
     }
@@ -86,7 +87,7 @@ pub async fn list(bucket: &Bucket, cache: Option<&Path>) -> Result<Vec<InBucket>
         value.or_else(|| unread.contains(&object.key).then_some(Value::Null))
     };
     let mut index = cache.index().clone();
-    let written = beside.get(index::NAME).and_then(|object| serde_json::from_value(known(object)?).ok());
+    let written = metadata_objects.get(index::NAME).and_then(|object| serde_json::from_value(known(object)?).ok());
     index.merge(written.unwrap_or_default());
     let names: HashSet<&str> = named.iter().map(|(name, _)| *name).collect();
     index.forget(|name| names.contains(name));
@@ -94,7 +95,7 @@ pub async fn list(bucket: &Bucket, cache: Option<&Path>) -> Result<Vec<InBucket>
         .iter()
         .map(|(name, object)| {
             let manifest = manifest_object(name).and_then(known);
-            let is_held = beside.contains_key(format!("{name}{HELD_SUFFIX}").as_str());
+            let is_held = metadata_objects.contains_key(format!("{name}{HELD_SUFFIX}").as_str());
             one(name, object, manifest, index.of(name, &object.version()), is_held)
         })
         .collect();
@@ -102,7 +103,7 @@ pub async fn list(bucket: &Bucket, cache: Option<&Path>) -> Result<Vec<InBucket>
         (left.listed.created, &left.listed.name).cmp(&(right.listed.created, &right.listed.name))
     });
     cache.remember(index);
-    cache.forget(&beside.values().map(|object| object.key.as_str()).collect::<HashSet<_>>());
+    cache.forget(&metadata_objects.values().map(|object| object.key.as_str()).collect::<HashSet<_>>());
     cache.save();
     Ok(all)
 }
@@ -130,7 +131,7 @@ fn one(name: &str, object: &Object, manifest: Option<Value>, found: Option<&Veri
         let verification = found.cloned().or(read.manifest.verification);
         Manifest { held: is_held, verification, ..read.manifest }
     });
-    // A hold needs no manifest of the one who took the snapshot.
+    // A hold does not require a manifest.
     let manifest = manifest.or_else(|| {
         is_held.then(|| Manifest {
             name: name.to_owned(),
@@ -150,8 +151,8 @@ fn one(name: &str, object: &Object, manifest: Option<Value>, found: Option<&Veri
     }
 }
 
-/// Reads small objects, several at a time. What is gone meanwhile is left out, what is no JSON is null, and what cannot be read now has no
-/// value.
+/// Reads small objects concurrently. Objects deleted meanwhile are left out, invalid JSON becomes null, and unreadable
+/// ones have no value.
 async fn read_all(bucket: &Bucket, mut wanted: Vec<Object>) -> Result<Vec<(Object, Option<Value>)>, S3Error> {
     let mut read = Vec::with_capacity(wanted.len());
     let mut under_way = JoinSet::new();
@@ -162,14 +163,14 @@ async fn read_all(bucket: &Bucket, mut wanted: Vec<Object>) -> Result<Vec<(Objec
             && let Some(object) = wanted.pop()
         {
             if collected > MAX_BYTES {
-                // It is there, and not known: nobody takes it away for that.
+                // It exists, but is not readable: never delete the snapshot for that.
                 read.push((object, None));
                 continue;
             }
             let (bucket, key) = (bucket.clone(), object.key.clone());
             let task = under_way.spawn(async move {
                 match bucket.read(&key).await {
-                    // What keeps one manifest from being read keeps nobody from the others.
+                    // A failure of one manifest does not affect the others.
                     Err(error) if error.is_of_one_object() => Ok(Some(None)),
                     read => read.map(|bytes| bytes.map(Some)),
                 }
@@ -179,7 +180,7 @@ async fn read_all(bucket: &Bucket, mut wanted: Vec<Object>) -> Result<Vec<(Objec
         let Some(done) = under_way.join_next_with_id().await else { return Ok(read) };
         let (id, done) = match done {
             Ok((id, done)) => (id, done?),
-            // A lost task has read nothing of something that is there.
+            // A panicked task counts as an unreadable object.
             Err(lost) => (lost.id(), Some(None)),
         };
         let (Some(object), Some(bytes)) = (by_task.remove(&id), done) else { continue };
@@ -188,7 +189,7 @@ async fn read_all(bucket: &Bucket, mut wanted: Vec<Object>) -> Result<Vec<(Objec
     }
 }
 
-/// Writes down what there is now, after an upload.
+/// Writes the manifest after an upload.
 pub async fn write_manifest(bucket: &Bucket, manifest: &Manifest, uploaded: &Uploaded) -> Result<(), S3Error> {
     let key = bucket.manifest_key(&manifest.name);
     let manifest = Manifest { held: false, ..manifest.clone() };

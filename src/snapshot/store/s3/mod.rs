@@ -1,10 +1,9 @@
-//! Snapshots in a bucket of object storage that speaks S3.
+//! Snapshots in a bucket of S3-compatible object storage.
 //!
-//! A snapshot is an object `<folder>/<name>`; its manifest is another one, `<folder>/.metadata/<name>.json`, written after the snapshot was
-//! verified there, and never changed. What becomes known later, that a snapshot was verified again or is held, lies in objects of its own
-//! (`listing`, `index`). k3s and RKE2 keep snapshots in the same place, so theirs are seen, too.
-//!
-//! `connector` reaches the store, `credentials` says who we are, `error` says what it answered, `upload` and `download` move snapshots, `listing` tells what is there.
+//! A snapshot is an object `<folder>/<name>`; its manifest is `<folder>/.metadata/<name>.json`, written after the
+//! upload was verified, and never changed. Later verifications and holds are separate objects (`listing`, `index`). k3s
+//! and RKE2 use the same layout, so their snapshots are listed, too. `connector` connects, `credentials` authenticates,
+//! `error` classifies failures, `upload` and `download` transfer snapshots, `listing` lists them.
 
 mod body;
 mod cache;
@@ -44,20 +43,20 @@ use credentials::CachedCredentials;
 use error::{S3Error, S3ErrorKind};
 
 pub const METADATA: &str = ".metadata/";
-/// Attempts for each request: of faults that pass, most have by then.
+/// Attempts for each request: most transient faults have passed by then.
 const ATTEMPTS: u32 = 4;
 const BACKOFF: Duration = Duration::from_secs(10);
 const CONNECT: Duration = Duration::from_secs(10);
-/// The slowest that a part may be on its way, in bytes a second.
+/// The minimum speed of a part, in bytes per second.
 const MIN_BYTES_PER_SECOND: u64 = 32 << 10;
 /// Keys in one request to delete (Amazon S3 API reference, `DeleteObjects`).
 const BATCH: usize = 1000;
-/// What a manifest and the index are.
+/// The content type of manifests and the index.
 const JSON: &str = "application/json";
-/// A manifest or an index is not larger, in bytes.
+/// Maximum size of a manifest or index, in bytes.
 const MAX_OBJECT_BYTES: usize = 32 << 20;
 
-/// A bucket that can be asked.
+/// A bucket with its client.
 #[derive(Clone, Debug)]
 pub struct Bucket {
     client: Client,
@@ -65,12 +64,12 @@ pub struct Bucket {
     credentials: CachedCredentials,
 }
 
-/// An object, as a listing shows it.
+/// An object in a listing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Object {
     pub key: String,
     pub size: u64,
-    /// What changes with it, without quotes; empty where the store does not list it.
+    /// The `ETag` without quotes; empty if the store does not list it.
     pub etag: String,
     /// Seconds since 1970.
     pub modified: u64,
@@ -79,20 +78,20 @@ pub struct Object {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Condition {
     None,
-    /// If this `ETag` is still that of what is there.
+    /// Only if the object still has this `ETag`.
     Still(String),
     Missing,
 }
 
 impl Object {
-    /// What changes with it, as well as a listing tells.
+    /// The version of the object, as far as a listing shows it.
     #[must_use]
     pub fn version(&self) -> String {
         if self.etag.is_empty() { format!("{}@{}", self.size, self.modified) } else { self.etag.clone() }
     }
 }
 
-/// Headers for a key that the store does not keep.
+/// Headers of SSE-C.
 macro_rules! with_customer_key {
     ($request:expr, $target:expr) => {{
         let request = $request;
@@ -105,7 +104,7 @@ macro_rules! with_customer_key {
     }};
 }
 
-/// How an object is to be stored.
+/// The storage class and encryption of an object.
 macro_rules! with_encryption {
     ($request:expr, $target:expr) => {{
         let (encryption, key) = crate::snapshot::store::s3::encryption($target);
@@ -114,7 +113,7 @@ macro_rules! with_encryption {
     }};
 }
 
-/// The same for a snapshot, which may be kept where it is cheap; what is written about it is read often.
+/// The same for a snapshot, which may have a cheap storage class; manifests are read often.
 macro_rules! with_storage_class {
     ($request:expr, $target:expr) => {{
         let class = $target.storage_class.as_deref().map(aws_sdk_s3::types::StorageClass::from);
@@ -139,26 +138,26 @@ fn encryption(target: &Target) -> (Option<ServerSideEncryption>, Option<String>)
     }
 }
 
-/// As `Content-MD5` wants it.
+/// In the format of `Content-MD5`.
 fn md5_of(bytes: &[u8]) -> String {
     base64::encode(Md5::digest(bytes))
 }
 
 impl Bucket {
-    /// Prepares everything that a request needs, and finds out who we are: without keys in `target` `lender` says it, or else the
-    /// environment does. The store itself is not asked yet.
+    /// Prepares a client with credentials: the keys in `target`, those of `provider`, or the credential chain. Sends
+    /// nothing to the store yet.
     ///
     /// # Errors
     /// If TLS cannot be set up as configured, or there are no credentials.
-    pub async fn connect(target: Target, lender: Option<SharedCredentialsProvider>) -> Result<Self, S3Error> {
-        let bucket = Self::prepare(target, lender).await?;
+    pub async fn connect(target: Target, provider: Option<SharedCredentialsProvider>) -> Result<Self, S3Error> {
+        let bucket = Self::prepare(target, provider).await?;
         bucket.credentials.find(&bucket.target).await?;
         Ok(bucket)
     }
 
-    /// The same, and nobody is asked for credentials yet.
-    pub async fn prepare(target: Target, lender: Option<SharedCredentialsProvider>) -> Result<Self, S3Error> {
-        let credentials = CachedCredentials::new(&target, lender).await?;
+    /// The same, without looking up credentials yet.
+    pub async fn prepare(target: Target, provider: Option<SharedCredentialsProvider>) -> Result<Self, S3Error> {
+        let credentials = CachedCredentials::new(&target, provider).await?;
         let http = connector::client(&target, RequestTarget::Store)?;
         let timeouts = TimeoutConfig::builder()
             .connect_timeout(target.timeout.min(CONNECT))
@@ -168,11 +167,11 @@ impl Bucket {
             .behavior_version(BehaviorVersion::latest())
             .http_client(http)
             .credentials_provider(credentials.clone())
-            // What waits for credentials has a deadline of its own.
+            // Looking up credentials has a separate timeout.
             .identity_cache(IdentityCache::lazy().load_timeout(credentials::CREDENTIALS_TIMEOUT * 2).build())
             .region(Region::new(target.region.clone()))
             .force_path_style(is_path_style(&target))
-            // Many stores refuse the trailers with checksums that the SDK sends otherwise; ours go their own way (`upload`).
+            // Many stores reject the checksum trailers that the SDK would send; `upload` compares checksums instead.
             .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
             .stalled_stream_protection(
@@ -208,7 +207,7 @@ impl Bucket {
         format!("s3://{}/{key}", self.target.bucket)
     }
 
-    /// Who we are: the access key, and where it came from.
+    /// The access key, and its origin.
     pub async fn identity(&self) -> Result<(String, String), S3Error> {
         let (found, source) = self.credentials.find(&self.target).await?;
         Ok((found.access_key_id().to_owned(), source))
@@ -226,18 +225,14 @@ impl Bucket {
         S3Error::of(&self.target, act, self.url(key), error)
     }
 
-    /// A small object; nothing if there is none.
-    ///
-    /// # Errors
-    /// If it cannot be read, or is larger than what is ours.
+    /// A small object; `None` if it does not exist. # Errors If it cannot be read, or is larger than any object of
+    /// quorate.
     pub async fn read(&self, key: &str) -> Result<Option<Vec<u8>>, S3Error> {
         Ok(self.read_version(key).await?.map(|(bytes, _)| bytes))
     }
 
-    /// The same, with its `ETag`; empty where the store does not tell.
-    ///
-    /// # Errors
-    /// If it cannot be read, or is larger than what is ours.
+    /// The same, with its `ETag`, which is empty if the store does not send it. # Errors If it cannot be read, or is
+    /// larger than any object of quorate.
     pub async fn read_version(&self, key: &str) -> Result<Option<(Vec<u8>, String)>, S3Error> {
         let request = with_customer_key!(self.client.get_object().bucket(&self.target.bucket).key(key), &self.target);
         let found = match request.send().await {
@@ -258,7 +253,7 @@ impl Bucket {
                         "read",
                         self.url(key),
                         S3ErrorKind::Other,
-                        "it is larger than anything of ours",
+                        "it is larger than any object of quorate",
                     ));
                 }
                 Ok(Ok(None)) => return Ok(Some((bytes, etag))),
@@ -266,7 +261,12 @@ impl Bucket {
                     return Err(S3Error::new("read", self.url(key), S3ErrorKind::Unreachable, error.to_string()));
                 }
                 Err(_) => {
-                    return Err(S3Error::new("read", self.url(key), S3ErrorKind::Timeout, "nothing came for a while"));
+                    return Err(S3Error::new(
+                        "read",
+                        self.url(key),
+                        S3ErrorKind::Timeout,
+                        "no data received for a while",
+                    ));
                 }
             }
         }
@@ -276,10 +276,10 @@ impl Bucket {
         self.write_if(key, bytes, content_type, &Condition::None).await
     }
 
-    /// The same, if what is there is what was there before. A store that cannot tell writes it all the same.
+    /// The same, if the object is unchanged. A store without support for this condition writes unconditionally.
     ///
     /// # Errors
-    /// If the store does not take it; [`Kind::Replaced`] if something else is there.
+    /// If the store rejects it; [`S3ErrorKind::Replaced`] if the object has changed.
     pub async fn write_if(
         &self,
         key: &str,
@@ -308,7 +308,7 @@ impl Bucket {
         done.map(|put| unquoted(put.e_tag())).map_err(|error| self.fail("write", key, &error))
     }
 
-    /// Deletes objects, a thousand in each request. Gives those that were not deleted, with why.
+    /// Deletes objects, a thousand in each request. Returns those that were not deleted, with the reason.
     pub async fn delete(&self, keys: &[String]) -> Result<Vec<(String, S3Error)>, S3Error> {
         let mut refused = Vec::new();
         for batch in keys.chunks(BATCH) {
@@ -317,7 +317,7 @@ impl Bucket {
             let wanted = wanted.map_err(|error| {
                 S3Error::new("delete from", self.target.to_string(), S3ErrorKind::Other, error.to_string())
             })?;
-            // Older stores know no other checksum, and refuse a request without one.
+            // Older stores support no other checksum, and reject requests without one.
             let request = self.client.delete_objects().bucket(&self.target.bucket).delete(wanted).customize();
             let request = request.mutate_request(|request| {
                 if let Some(md5) = request.body().bytes().map(md5_of) {
@@ -338,7 +338,7 @@ impl Bucket {
             for error in done.errors() {
                 let (code, said) = (error.code().unwrap_or_default(), error.message().unwrap_or_default());
                 let kind = match code {
-                    // It is gone, as was wanted.
+                    // It is gone, as requested.
                     "NoSuchKey" => continue,
                     _ if error::is_lock(said) || code.contains("Lock") => S3ErrorKind::Locked,
                     "AccessDenied" => S3ErrorKind::Denied,
@@ -351,7 +351,7 @@ impl Bucket {
         Ok(refused)
     }
 
-    /// For stores that cannot delete several at once.
+    /// For stores without multi-object delete.
     async fn delete_each(&self, keys: &[String]) -> Result<Vec<(String, S3Error)>, S3Error> {
         let mut refused = Vec::new();
         for (number, key) in keys.iter().enumerate() {
@@ -367,7 +367,7 @@ impl Bucket {
                 Err(error) => {
                     refused.push((key.clone(), error));
                     let untried = |key: &String| {
-                        let why = "not tried, because another request failed";
+                        let why = "not attempted, because another request failed";
                         (key.clone(), S3Error::new("delete", self.url(key), S3ErrorKind::Other, why))
                     };
                     refused.extend(keys[number + 1..].iter().map(untried));
@@ -378,7 +378,7 @@ impl Bucket {
         Ok(refused)
     }
 
-    /// A question without a body is answered without a word: whether the object is not there, or the bucket.
+    /// The response to a HEAD has no body: it does not show whether the object or the bucket is missing.
     pub(super) async fn why_missing(&self, error: S3Error) -> S3Error {
         if error.kind != S3ErrorKind::NoObject {
             return error;
@@ -386,7 +386,7 @@ impl Bucket {
         let asked = self.client.head_bucket().bucket(&self.target.bucket).send().await;
         match asked.map_err(|error| self.fail("reach", "", &error)) {
             Err(missing) if matches!(missing.kind, S3ErrorKind::NoObject | S3ErrorKind::NoBucket) => {
-                let why = format!("there is no bucket {}", self.target.bucket);
+                let why = format!("bucket {} does not exist", self.target.bucket);
                 S3Error::new("reach", self.target.to_string(), S3ErrorKind::NoBucket, why)
             }
             Err(other) if matches!(other.kind, S3ErrorKind::OtherRegion(_)) => other,
@@ -394,7 +394,7 @@ impl Bucket {
         }
     }
 
-    /// How long a request may take that moves so many bytes.
+    /// The timeout of a request that transfers this many bytes.
     fn request_timeout(&self, bytes: u64) -> Duration {
         self.target.timeout + Duration::from_secs(bytes / MIN_BYTES_PER_SECOND)
     }
@@ -404,7 +404,7 @@ fn unquoted(etag: Option<&str>) -> String {
     etag.unwrap_or_default().trim_matches('"').to_owned()
 }
 
-/// `auto` is what works: AWS wants the bucket in the host's name (where the certificate is good for it), Alibaba too, others in the path.
+/// `auto`: AWS (if the certificate matches) and Alibaba require the bucket in the host name, others in the path.
 fn is_path_style(target: &Target) -> bool {
     let wants_dns =
         target.endpoint.is_none() || target.host.contains("amazonaws.com") || target.host.contains("aliyuncs.com");

@@ -1,21 +1,21 @@
-//! Lists a folder of a bucket, page by page, and ends whatever the store answers.
+//! Lists a folder of a bucket page by page, and ends with any answers of the store.
 //!
-//! A store that sends a token again, or pages with nothing on them, or pages without end, would keep a command waiting for ever while what
-//! it collects grows (seen with crafted stores). All of that is bounded.
+//! A store that repeats tokens, or sends empty or endless pages, could otherwise keep a command waiting forever with
+//! growing memory (seen with crafted stores). All of that is bounded.
 
 use std::collections::HashSet;
 
 use crate::snapshot::store::s3::error::{S3Error, S3ErrorKind};
 use crate::snapshot::store::s3::{Bucket, Object, unquoted};
 
-/// A thousand objects on each (Amazon S3 API reference, `ListObjectsV2`): more than anybody keeps snapshots.
+/// A thousand objects on each (Amazon S3 API reference, `ListObjectsV2`): more than any plausible number of snapshots.
 const MAX_PAGES: usize = 1_000;
-/// Keys and tags that are collected, in bytes.
+/// Maximum total size of collected keys and tags, in bytes.
 const MAX_BYTES: usize = 64 << 20;
-/// Pages without anything on them, one after the other: S3 allows them, and no store has many.
+/// Maximum number of empty pages in a row: S3 allows them, but no store sends many.
 const MAX_EMPTY_PAGES: usize = 10;
 
-/// What was seen of a listing.
+/// The state of a listing.
 #[derive(Debug, Default)]
 struct Listing {
     tokens: HashSet<String>,
@@ -24,28 +24,28 @@ struct Listing {
 }
 
 impl Listing {
-    /// Another page came, with so many entries and bytes on it, and says by `next` where the one after it begins.
+    /// Records a page with this many entries and bytes, and its continuation token `next`.
     fn has_more(&mut self, entries: usize, bytes: usize, next: &str) -> Result<(), &'static str> {
         self.empty = if entries == 0 { self.empty + 1 } else { 0 };
         self.bytes += bytes + next.len();
         if self.bytes > MAX_BYTES || self.tokens.len() >= MAX_PAGES {
-            return Err("it lists more than anybody keeps snapshots: is etcd-s3-folder the right one?");
+            return Err("it lists too many objects: is etcd-s3-folder correct?");
         }
         if self.empty > MAX_EMPTY_PAGES {
-            return Err("it sends page after page with nothing on it");
+            return Err("it sends only empty pages");
         }
         if !self.tokens.insert(next.to_owned()) {
-            return Err("it sends the same page again and again");
+            return Err("it repeats the same page");
         }
         Ok(())
     }
 }
 
 impl Bucket {
-    /// All objects whose keys begin so, up to the next slash if `within` is true.
+    /// All objects with this key prefix, up to the next slash if `within` is true.
     ///
     /// # Errors
-    /// If the store does not list them, or does not come to an end with it.
+    /// If the store does not list them, or the listing does not end.
     pub async fn list(&self, prefix: &str, within: bool) -> Result<Vec<Object>, S3Error> {
         let mut objects = Vec::new();
         let (mut listing, mut token) = (Listing::default(), None);
@@ -56,7 +56,7 @@ impl Bucket {
             let mut bytes = 0;
             for object in page.contents() {
                 let (Some(key), Some(size)) = (object.key(), object.size()) else { continue };
-                // Some stores take the beginning of a key for more than it is.
+                // Some stores ignore the exact prefix.
                 if !key.starts_with(prefix) {
                     continue;
                 }

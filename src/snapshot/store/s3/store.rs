@@ -1,4 +1,4 @@
-//! A bucket as a place for snapshots.
+//! A bucket as a store of snapshots.
 
 use std::path::PathBuf;
 
@@ -11,7 +11,7 @@ use crate::snapshot::store::s3::error::{S3Error, S3ErrorKind};
 use crate::snapshot::store::s3::{BATCH, Bucket, listing};
 use crate::snapshot::store::{Removed, Store};
 
-/// A bucket, and where to keep what was read of it.
+/// A bucket, and its cache.
 #[derive(Clone, Debug)]
 pub struct Remote {
     pub bucket: Bucket,
@@ -19,7 +19,7 @@ pub struct Remote {
 }
 
 impl Remote {
-    /// A bucket; what was read of it is kept under `data`.
+    /// A bucket, with its cache under `data`.
     #[must_use]
     pub fn new(bucket: Bucket, data: &DataDir) -> Self {
         let target = bucket.target();
@@ -30,14 +30,14 @@ impl Remote {
 }
 
 impl Remote {
-    /// Removes as many as one request takes.
+    /// Deletes as many as one request accepts.
     async fn remove_batch(&self, names: &[String], removed: &mut Removed) -> Result<(), S3Error> {
         let keys: Vec<String> = names.iter().map(|name| self.bucket.key(name)).collect();
         let refused = self.bucket.delete(&keys).await?;
         let mut manifests = Vec::new();
         for (name, key) in names.iter().zip(&keys) {
             match refused.iter().find(|(refused, _)| refused == key) {
-                // What is said of a snapshot that stays, stays.
+                // The manifest of a snapshot that was not deleted is kept.
                 None => {
                     manifests.push(self.bucket.manifest_key(name));
                     removed.gone.push(name.clone());
@@ -77,7 +77,7 @@ impl Store for Remote {
             match self.remove_batch(batch, &mut removed).await {
                 Ok(()) => {}
                 Err(error) if removed.gone.is_empty() && removed.kept.is_empty() => return Err(error.into()),
-                // What is gone is gone, and is told.
+                // Reports those that were deleted.
                 Err(error) => {
                     removed.failed.get_or_insert_with(|| error.into());
                     break;

@@ -1,8 +1,8 @@
-//! Sends a file to the store, and believes that it is there only when the store has shown it.
+//! Uploads a file, and reports success only after verifying the object in the store.
 //!
-//! Each part goes with its MD5, which every store checks. Afterwards the store is asked what it has: its size, and its CRC-64/NVME or
-//! CRC-32C of the whole where it keeps one, else its `ETag` where that is made of MD5s; where it tells nothing, the object is read back.
-//! (Amazon S3 user guide, "Checking object integrity".)
+//! Each part is sent with its MD5, which every store checks. Afterwards size and checksum of the object are compared:
+//! CRC-64/NVME or CRC-32C of the whole object if the store has one, else its `ETag` if it is made of MD5s; otherwise
+//! the object is read back. (Amazon S3 user guide, "Checking object integrity".)
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -40,9 +40,9 @@ use crate::snapshot::store::s3::{
 #[derive(Clone, Debug)]
 pub struct UploadRequest {
     pub path: PathBuf,
-    /// Its size, in bytes, when it was last looked at.
+    /// Its size in bytes, when it was last checked.
     pub size: u64,
-    /// SHA-256 of it, hexadecimal, when it was last verified; empty if that is not known.
+    /// Its SHA-256 in hexadecimal, when it was last verified; empty if unknown.
     pub sha256: String,
     pub key: String,
     /// Such as `application/zip`.
@@ -52,12 +52,12 @@ pub struct UploadRequest {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// Parts of it may lie in the store.
-    Begun,
+    /// Parts of it may be left in the store.
+    Created,
     Over,
 }
 
-/// What was read of the file, as it was sent.
+/// Checksums of the file, as it was sent.
 #[derive(Debug)]
 struct Sums {
     crc64: Crc,
@@ -84,7 +84,7 @@ impl Sums {
         base64::encode(self.crc64.finalize().to_be_bytes())
     }
 
-    /// The `ETag` of an object that was sent so, where a store makes it as S3 first did.
+    /// The expected `ETag`, if the store computes it from MD5s.
     fn etag(&self, is_in_parts: bool) -> String {
         match (&self.md5s[..], is_in_parts) {
             ([one], false) => hex::encode(one),
@@ -100,41 +100,39 @@ struct Part {
     md5: String,
 }
 
-/// Another snapshot that has the name: it must not be written over. One that cannot be looked at is left to the upload, which says what is
-/// wrong.
+/// Another snapshot with this name, which must not be overwritten. If it cannot be checked, the upload will report the
+/// error.
 pub async fn conflicting_object(bucket: &Bucket, sending: &UploadRequest, name: &str) -> Option<S3Error> {
     let found = head(bucket, &sending.key).await.ok()?;
     let written = found.metadata().and_then(|metadata| metadata.get(SHA256)).cloned();
     let theirs = match written {
         Some(theirs) => Some(theirs),
-        // Some stores keep no metadata.
+        // Some stores do not keep metadata.
         None => listing::read_manifest(bucket, name).await.ok()?.map(|described| described.manifest.sha256),
     };
     let is_same = match theirs.filter(|sha256| !sha256.is_empty()) {
         Some(theirs) => theirs == sending.sha256,
-        // Most likely what an upload has left that was broken off before its manifest was written.
+        // Probably left by an upload that was interrupted before its manifest was written.
         None => found.content_length().and_then(|size| u64::try_from(size).ok()) == Some(sending.size),
     };
-    let why = "another snapshot has this name there, and is not written over";
+    let why = "another snapshot with this name exists there, and is not overwritten";
     (!is_same).then(|| S3Error::new("upload", bucket.url(&sending.key), S3ErrorKind::NameConflict, why))
 }
 
-/// Sends it. `tell` is told the name of an upload in parts when it is begun, so that it can be taken back if we are not there any more to
-/// do so, and again when nothing of it can be left; `done` counts bytes.
-///
-/// # Errors
-/// If the file cannot be read, the store does not take it, or does not have what was sent. Nothing is left of an upload in parts then.
+/// Uploads it. `notify` receives the ID of a multipart upload when it is created, so that it can be aborted after a
+/// crash, and is called again when no parts can be left; `done` counts bytes. # Errors If the file cannot be read, the
+/// store rejects it, or verification fails. A multipart upload is aborted then.
 pub async fn upload(
     bucket: &Bucket,
     sending: &UploadRequest,
-    tell: impl Fn(&str, State),
+    notify: impl Fn(&str, State),
     done: &Arc<AtomicU64>,
 ) -> Result<Uploaded, S3Error> {
     let parts = Parts::of(sending.size);
     let (sums, is_in_parts) = if parts.count == 1 {
         (put_whole(bucket, sending, done).await?, false)
     } else {
-        (put_multipart(bucket, sending, parts, tell, done).await?, true)
+        (put_multipart(bucket, sending, parts, notify, done).await?, true)
     };
     verify(bucket, sending, &sums, is_in_parts).await
 }
@@ -160,14 +158,14 @@ async fn put_whole(bucket: &Bucket, sending: &UploadRequest, done: &Arc<AtomicU6
     Ok(sums)
 }
 
-/// What was read must be what was verified: nothing else is ever called a snapshot there.
+/// The uploaded bytes must be those that were verified.
 async fn read_through(bucket: &Bucket, sending: &UploadRequest, reader: Reader) -> Result<Sums, S3Error> {
     let sums = reader.await.unwrap_or_else(|_| Err(worker_panicked(bucket, sending)))?;
     if sending.sha256.is_empty() || sums.sha256 == sending.sha256 {
         return Ok(sums);
     }
     let why = format!(
-        "{} is not what it was when it was verified: its SHA-256 is {}, and was {}",
+        "{} was changed since it was verified: its SHA-256 is {}, but was {}",
         sending.path.display(),
         sums.sha256,
         sending.sha256
@@ -175,7 +173,7 @@ async fn read_through(bucket: &Bucket, sending: &UploadRequest, reader: Reader) 
     Err(S3Error::new("upload", bucket.url(&sending.key), S3ErrorKind::SourceChanged, why))
 }
 
-/// Sends a request with a body, and again if it stalls: the SDK tries again only what was answered, or broke off.
+/// Sends a request with a body, and retries if it stalls: the SDK retries only failed responses and connections.
 async fn send_with_retries<T, E, S>(
     bucket: &Bucket,
     act: &str,
@@ -193,33 +191,33 @@ where
         if let Some(done) = body::with_stall_timeout(sent, &progress, bytes.len() as u64, bucket.target.timeout).await {
             return done.map_err(|error| bucket.fail(act, key, &error));
         }
-        tracing::debug!(key, "an upload does not get on; it is sent again");
+        tracing::debug!(key, "an upload has stalled; retrying");
     }
     let why = format!("{} did not answer in time", bucket.target.host);
     Err(S3Error::new(act, bucket.url(key), S3ErrorKind::Timeout, why))
 }
 
-/// What gets on may take as long as it takes.
+/// There is no limit while it makes progress.
 fn without_timeout(timeout: Duration) -> aws_sdk_s3::config::Builder {
-    // A pause between attempts must not be taken for silence.
+    // A pause between attempts is not a stall.
     let backoff = BACKOFF.min(timeout * 2 / 3);
-    // Parts that are sent side by side share the store's bad moments.
+    // Concurrent parts share transient faults of the store.
     let retry = RetryConfig::standard().with_max_attempts(2 * ATTEMPTS).with_max_backoff(backoff);
     let timeouts = TimeoutConfig::builder().disable_operation_attempt_timeout().build();
     aws_sdk_s3::Config::builder().timeout_config(timeouts).retry_config(retry)
 }
 
-fn with_timeout(patience: Duration) -> aws_sdk_s3::config::Builder {
-    aws_sdk_s3::Config::builder().timeout_config(TimeoutConfig::builder().operation_attempt_timeout(patience).build())
+fn with_timeout(timeout: Duration) -> aws_sdk_s3::config::Builder {
+    aws_sdk_s3::Config::builder().timeout_config(TimeoutConfig::builder().operation_attempt_timeout(timeout).build())
 }
 
 fn worker_panicked(bucket: &Bucket, sending: &UploadRequest) -> S3Error {
-    S3Error::new("upload", bucket.url(&sending.key), S3ErrorKind::Other, "a thread was lost")
+    S3Error::new("upload", bucket.url(&sending.key), S3ErrorKind::Other, "a worker thread panicked")
 }
 
 type Reader = tokio::task::JoinHandle<Result<Sums, S3Error>>;
 
-/// A thread that hashes what it is sent, and gives the SHA-256 of it.
+/// A thread that computes the SHA-256 of the chunks sent to it.
 fn hasher() -> std::io::Result<(SyncSender<Bytes>, JoinHandle<String>)> {
     let (sender, parts) = sync_channel::<Bytes>(1);
     let thread = std::thread::Builder::new().name("hash".into()).spawn(move || {
@@ -232,22 +230,17 @@ fn hasher() -> std::io::Result<(SyncSender<Bytes>, JoinHandle<String>)> {
     Ok((sender, thread))
 }
 
-/// Reads the file, a part after the other, a few ahead of those who send them.
+/// Reads the file part by part, a few parts ahead of the senders.
 fn read(bucket: &Bucket, sending: &UploadRequest, parts: Parts) -> (Parts, mpsc::Receiver<Part>, Reader) {
     let (sender, receiver) = mpsc::channel(1);
     let (path, url) = (sending.path.clone(), bucket.url(&sending.key));
     let reader = tokio::task::spawn_blocking(move || {
         let failed = |error: std::io::Error| {
-            S3Error::new(
-                "upload",
-                url.clone(),
-                S3ErrorKind::Other,
-                format!("{} cannot be read: {error}", path.display()),
-            )
+            S3Error::new("upload", url.clone(), S3ErrorKind::Other, format!("cannot read {}: {error}", path.display()))
         };
         let file = File::open(&path).map_err(failed)?;
         let mut sums = Sums::new();
-        // The slowest of the sums has a thread of its own.
+        // SHA-256, the slowest checksum, has a separate thread.
         let (to_hash, hashing) = hasher().map_err(failed)?;
         for index in 0..parts.count {
             let (start, length) = parts.range(index);
@@ -262,7 +255,7 @@ fn read(bucket: &Bucket, sending: &UploadRequest, parts: Parts) -> (Parts, mpsc:
             }
         }
         drop(to_hash);
-        sums.sha256 = hashing.join().map_err(|_| failed(std::io::Error::other("a thread was lost")))?;
+        sums.sha256 = hashing.join().map_err(|_| failed(std::io::Error::other("a worker thread panicked")))?;
         Ok(sums)
     });
     (parts, receiver, reader)
@@ -272,7 +265,7 @@ async fn put_multipart(
     bucket: &Bucket,
     sending: &UploadRequest,
     parts: Parts,
-    tell: impl Fn(&str, State),
+    notify: impl Fn(&str, State),
     done: &Arc<AtomicU64>,
 ) -> Result<Sums, S3Error> {
     let request = bucket.client.create_multipart_upload().bucket(&bucket.target.bucket).key(&sending.key);
@@ -280,15 +273,15 @@ async fn put_multipart(
     let request = with_storage_class!(request, &bucket.target);
     let created = request.send().await.map_err(|error| bucket.fail("begin to upload", &sending.key, &error))?;
     let id = created.upload_id().unwrap_or_default().to_owned();
-    tell(&id, State::Begun);
+    notify(&id, State::Created);
     let sent = send_parts(bucket, sending, parts, &id, done).await;
     let completed = match sent {
         Ok((sums, completed)) => complete(bucket, sending, &id, completed).await.map(|()| sums),
         Err(error) => Err(error),
     };
-    // What failed matters more than that this does, too: it is tried again before the next attempt.
+    // The original error is more important; the abort is retried before the next attempt.
     if completed.is_ok() || abort(bucket, &sending.key, &id).await.is_ok() {
-        tell(&id, State::Over);
+        notify(&id, State::Over);
     }
     completed
 }
@@ -346,16 +339,16 @@ async fn complete(
     let all = CompletedMultipartUpload::builder().set_parts(Some(parts)).build();
     let request = bucket.client.complete_multipart_upload().bucket(&bucket.target.bucket).key(&sending.key);
     let request = with_customer_key!(request.upload_id(id).multipart_upload(all), &bucket.target);
-    // The store puts the parts together, which takes it a while.
+    // The store assembles the parts, which takes a while.
     let request = request.customize().config_override(with_timeout(bucket.request_timeout(sending.size / 64)));
     request.send().await.map_err(|error| bucket.fail("complete the upload of", &sending.key, &error))?;
     Ok(())
 }
 
-/// Takes back an upload in parts that was not completed. One that is not there any more is fine.
+/// Aborts a multipart upload. One that does not exist any more is fine.
 pub async fn abort(bucket: &Bucket, key: &str, id: &str) -> Result<(), S3Error> {
     let request = bucket.client.abort_multipart_upload().bucket(&bucket.target.bucket).key(key).upload_id(id);
-    match request.send().await.map_err(|error| bucket.fail("take back the upload of", key, &error)) {
+    match request.send().await.map_err(|error| bucket.fail("abort the upload of", key, &error)) {
         Err(error) if error.why().contains("NoSuchUpload") || error.kind == S3ErrorKind::NoObject => Ok(()),
         done => done.map(|_| ()),
     }
@@ -364,21 +357,17 @@ pub async fn abort(bucket: &Bucket, key: &str, id: &str) -> Result<(), S3Error> 
 async fn verify(bucket: &Bucket, sending: &UploadRequest, sums: &Sums, is_in_parts: bool) -> Result<Uploaded, S3Error> {
     let found = head(bucket, &sending.key).await?;
     let differs = |why: String| {
-        S3Error::new("trust what was uploaded to", bucket.url(&sending.key), S3ErrorKind::ChecksumMismatch, why)
+        S3Error::new("verify the upload to", bucket.url(&sending.key), S3ErrorKind::ChecksumMismatch, why)
     };
     let size = found.content_length().and_then(|size| u64::try_from(size).ok()).unwrap_or(0);
     if size != sending.size {
-        return Err(differs(format!("{} bytes were sent, and the store has {size}", sending.size)));
+        return Err(differs(format!("{} bytes were sent, but the store has {size}", sending.size)));
     }
     let etag = unquoted(found.e_tag());
     let crc64nvme = sums.crc64();
     let good = |by: &str| Ok(Uploaded { etag: etag.clone(), crc64nvme: crc64nvme.clone(), verified_by: by.into() });
     let compared = |theirs: &str, ours: &str, name: &str| {
-        if theirs == ours {
-            good(name)
-        } else {
-            Err(differs(format!("its {name} is {theirs}, and that of what was sent is {ours}")))
-        }
+        if theirs == ours { good(name) } else { Err(differs(format!("its {name} is {theirs}, but should be {ours}"))) }
     };
     let is_of_all = found.checksum_type() != Some(&ChecksumType::Composite);
     if let Some(theirs) = found.checksum_crc64_nvme().filter(|_| is_of_all) {
@@ -387,7 +376,7 @@ async fn verify(bucket: &Bucket, sending: &UploadRequest, sums: &Sums, is_in_par
     if let Some(theirs) = found.checksum_crc32_c().filter(|_| is_of_all && !is_in_parts) {
         return compared(theirs, &base64::encode(sums.crc32c.to_be_bytes()), "CRC-32C");
     }
-    // One that is another may be made of something else than MD5s.
+    // A different `ETag` may not be made of MD5s.
     if etag == sums.etag(is_in_parts) {
         return good("MD5");
     }

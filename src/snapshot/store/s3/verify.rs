@@ -1,4 +1,4 @@
-//! Is a snapshot in a bucket good? It is streamed through, and stored nowhere.
+//! Verifies a snapshot in a bucket by streaming it, without storing it.
 
 use std::io::{self, Read};
 
@@ -15,17 +15,17 @@ use crate::snapshot::store::s3::findings::VerificationRecord;
 use crate::snapshot::store::s3::listing::InBucket;
 use crate::snapshot::stream::{self, StreamError, Streamed};
 
-/// Pieces that wait to be read.
+/// Maximum number of queued chunks.
 const QUEUED_CHUNKS: usize = 16;
 
-/// Why it is not good, or not known to be.
+/// Why it is not good, or could not be verified.
 #[derive(Debug, thiserror::Error)]
 pub enum RemoteVerifyError {
     #[error(transparent)]
     S3(#[from] S3Error),
     #[error("{url} is corrupt: {what}")]
     Corrupt { url: String, what: String },
-    #[error("a thread was lost")]
+    #[error("internal error: a worker thread panicked")]
     WorkerPanicked,
 }
 
@@ -42,14 +42,14 @@ impl Diagnostic for RemoteVerifyError {
         match self {
             Self::S3(error) => error.next_step(),
             Self::Corrupt { .. } => {
-                Some("do not restore it; if it is on a node, too, upload that one or take another".into())
+                Some("do not restore it; if a node has it, too, upload that copy, or take another snapshot".into())
             }
             Self::WorkerPanicked => Some("try again".into()),
         }
     }
 }
 
-/// Reads what a channel brings; an error of the way is told by the one who sends.
+/// Reads from a channel; the sender reports errors of the connection.
 struct ChannelReader {
     from: mpsc::Receiver<Result<Bytes, ()>>,
     rest: Bytes,
@@ -60,7 +60,7 @@ impl Read for ChannelReader {
         while self.rest.is_empty() {
             match self.from.blocking_recv() {
                 Some(Ok(bytes)) => self.rest = bytes,
-                Some(Err(())) => return Err(io::Error::other("it broke off")),
+                Some(Err(())) => return Err(io::Error::other("the download failed")),
                 None => return Ok(0),
             }
         }
@@ -70,7 +70,7 @@ impl Read for ChannelReader {
     }
 }
 
-/// Verifies one. `progress` is told how many bytes came.
+/// Verifies one. `progress` receives the number of bytes done.
 pub async fn verify(
     bucket: &Bucket,
     found: &InBucket,
@@ -119,12 +119,12 @@ pub async fn verify(
     let expected =
         found.listed.manifest.as_ref().map(|manifest| manifest.sha256.as_str()).filter(|text| !text.is_empty());
     if expected.is_some_and(|expected| expected != streamed.sha256) {
-        return Err(corrupt(format!("its SHA-256 is {}, and its manifest has another", streamed.sha256)));
+        return Err(corrupt(format!("its SHA-256 is {}, but its manifest has another", streamed.sha256)));
     }
     Ok(streamed)
 }
 
-/// What to write down of a verification, if it says something about the snapshot.
+/// The result to record, if it is about the snapshot itself.
 #[must_use]
 pub fn finding(found: &InBucket, verified: &Result<Streamed, RemoteVerifyError>) -> Option<VerificationRecord> {
     let (status, finding) = match verified {

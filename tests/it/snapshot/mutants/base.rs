@@ -65,7 +65,7 @@ async fn fill(client: &mut Client) {
         }
     }
     let several = [TxnOp::put("t/1", "1", None), TxnOp::put("t/2", "2", None), TxnOp::delete("k/003", None)];
-    let always = Compare::version("nobody", CompareOp::Equal, 0);
+    let always = Compare::version("missing", CompareOp::Equal, 0);
     client.txn(Txn::new().when([always]).and_then(several)).await.unwrap();
     client.put("large", "l".repeat(9000), None).await.unwrap();
     for name in ["reader", "writer"] {

@@ -183,7 +183,7 @@ fn table(bytes: &mut [u8], random: &mut Random, change: fn(&mut Random, &mut [u8
 fn root(bytes: &mut [u8], random: &mut Random, change: fn(&mut Random, &mut [u8])) {
     let root = Database::open_newest(&*bytes).unwrap().meta().root;
     let at = usize::try_from(root).unwrap() * PAGE;
-    // What lies behind the last element is nothing to anybody.
+    // What lies behind the last element is ignored.
     let used = bytes[at..at + PAGE].iter().rposition(|byte| *byte != 0).unwrap_or(16);
     change(random, &mut bytes[at..=at + used]);
 }

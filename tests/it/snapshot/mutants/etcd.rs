@@ -22,7 +22,7 @@ pub struct Answer {
     pub compact_revision: i64,
 }
 
-/// It is killed when nobody needs it any more.
+/// It is killed when it is not needed any more.
 pub struct Running {
     child: Child,
     pub url: String,

@@ -33,12 +33,12 @@ use crate::kit::{Etcd, Ports};
 /// Mutants that are tried at a time.
 const WORKERS: usize = 3;
 
-/// What came of a mutant.
+/// The result of a mutant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Outcome {
     /// quorate refuses it, and so does etcd or its restore.
     RefusedByBoth,
-    /// quorate refuses it, and etcd runs on it: it serves something that nobody has checked.
+    /// quorate refuses it, and etcd runs on it: it serves something that was not verified.
     RefusedByQuorate,
     /// It is good, and etcd serves what quorate says.
     Agrees,
@@ -48,7 +48,7 @@ enum Outcome {
     Differs,
 }
 
-struct Tried {
+struct Attempt {
     outcome: Outcome,
     why: String,
 }
@@ -86,7 +86,7 @@ fn mutants_that_no_etcd_runs_on_are_never_good() {
                     *table.lock().unwrap().entry((kind.name, tried.outcome)).or_default() += 1;
                     if matches!(tried.outcome, Outcome::Refused | Outcome::Differs) {
                         let path = keep(index, base, &mutant);
-                        let told = format!(
+                        let report = format!(
                             "{} of {}: {:?}: {} ({})",
                             kind.name,
                             base.name,
@@ -94,8 +94,8 @@ fn mutants_that_no_etcd_runs_on_are_never_good() {
                             tried.why,
                             path.display()
                         );
-                        println!("{told}");
-                        wrong.lock().unwrap().push(told);
+                        println!("{report}");
+                        wrong.lock().unwrap().push(report);
                     }
                 }
             });
@@ -122,7 +122,7 @@ fn keep(index: usize, base: &Base, mutant: &[u8]) -> PathBuf {
     path
 }
 
-fn try_one(base: &Base, bytes: &[u8], ports: &Ports) -> Tried {
+fn try_one(base: &Base, bytes: &[u8], ports: &Ports) -> Attempt {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("mutant");
     fs::write(&path, bytes).unwrap();
@@ -132,16 +132,16 @@ fn try_one(base: &Base, bytes: &[u8], ports: &Ports) -> Tried {
             let restored = etcd::restore(&base.etcd, &path, &theirs, ports);
             let ran = restored.and_then(|()| etcd::run(&base.etcd, &theirs, ports).map(|_| ()));
             match ran {
-                Err(why) => Tried { outcome: Outcome::RefusedByBoth, why },
-                Ok(()) => Tried { outcome: Outcome::RefusedByQuorate, why: error.to_string() },
+                Err(why) => Attempt { outcome: Outcome::RefusedByBoth, why },
+                Ok(()) => Attempt { outcome: Outcome::RefusedByQuorate, why: error.to_string() },
             }
         }
         Ok(verified) => try_good(base, &path, dir.path(), &verified.inspection, ports),
     }
 }
 
-fn try_good(base: &Base, path: &Path, dir: &Path, inspection: &Inspection, ports: &Ports) -> Tried {
-    let refused = |why: String| Tried { outcome: Outcome::Refused, why };
+fn try_good(base: &Base, path: &Path, dir: &Path, inspection: &Inspection, ports: &Ports) -> Attempt {
+    let refused = |why: String| Attempt { outcome: Outcome::Refused, why };
     let (etcd, ours) = match restored_by_quorate(&base.etcd, path, &dir.join("ours"), ports) {
         Ok(ours) => (base.etcd.clone(), ours),
         // What it says of its version was changed: then it is restored with that one.
@@ -166,8 +166,8 @@ fn try_good(base: &Base, path: &Path, dir: &Path, inspection: &Inspection, ports
     };
     match etcd::run(&etcd, &ours, ports) {
         Err(why) => refused(why),
-        Ok(answer) if answer == expected => Tried { outcome: Outcome::Agrees, why: String::new() },
-        Ok(answer) => Tried { outcome: Outcome::Differs, why: format!("quorate says {expected:?}, etcd {answer:?}") },
+        Ok(answer) if answer == expected => Attempt { outcome: Outcome::Agrees, why: String::new() },
+        Ok(answer) => Attempt { outcome: Outcome::Differs, why: format!("quorate says {expected:?}, etcd {answer:?}") },
     }
 }
 
