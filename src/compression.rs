@@ -1,18 +1,15 @@
-//! How a snapshot is compressed, told by a word in the configuration or by the first bytes of a file.
+//! The compression of a snapshot: from the configuration, or detected by the first bytes of a file.
 
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 
-/// How a snapshot is compressed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Compression {
-    /// Not at all.
     #[default]
     Raw,
     /// In a zip archive, as RKE2 does.
     Zip,
-    /// In zstd frames.
     Zstd,
 }
 
@@ -23,7 +20,6 @@ impl Compression {
         [Self::Zip, Self::Zstd].into_iter().find(|compression| compression.word() == name)
     }
 
-    /// The word for it; empty for none.
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
@@ -45,9 +41,6 @@ impl Compression {
     }
 
     /// As [`Self::detect`], of an open file.
-    ///
-    /// # Errors
-    /// If it cannot be read.
     pub fn of_file(file: &File) -> io::Result<Self> {
         let mut head = [0; 4];
         let count = file.read_at(&mut head, 0)?;

@@ -185,7 +185,6 @@ impl DataDir {
         self.db().join("snapshots")
     }
 
-    /// The upload queue.
     #[must_use]
     pub fn uploads(&self) -> PathBuf {
         self.server().join("uploads.json")

@@ -15,7 +15,6 @@ pub fn all() -> &'static BTreeMap<OsString, OsString> {
     AT_START.get_or_init(|| std::env::vars_os().collect())
 }
 
-/// The value of a variable.
 #[must_use]
 pub fn value(name: impl AsRef<OsStr>) -> Option<&'static OsStr> {
     all().get(name.as_ref()).map(OsString::as_os_str)

@@ -24,7 +24,6 @@ pub const RKE1_SNAPSHOTS: &str = "/opt/rke/etcd-snapshots";
 /// The facts about this host that complete and validate a configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostFacts {
-    /// The kernel's host name, unchanged.
     pub hostname: String,
     /// Every address of every interface that is up.
     pub addresses: Vec<IpAddr>,
@@ -78,12 +77,10 @@ fn default_address() -> Option<IpAddr> {
     None
 }
 
-/// A user of this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct User {
     pub name: String,
     pub uid: u32,
-    /// The user's primary group id.
     pub gid: u32,
 }
 
@@ -183,7 +180,7 @@ pub fn stderr_is_journal() -> bool {
     crate::environment::text("JOURNAL_STREAM").is_some_and(|stream| stream == ours)
 }
 
-/// The process that listens on a TCP port in a way that keeps us from binding `address`, where visible.
+/// The process whose listening TCP socket prevents binding `address`, where visible.
 #[must_use]
 pub fn listener_on(address: SocketAddr) -> Option<i32> {
     let clashes = |local: &SocketAddr| {

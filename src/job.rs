@@ -36,8 +36,8 @@ pub(crate) async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work).await.map_err(|_| WorkerPanicked)
 }
 
-/// How far a save is, and whether it is still wanted. All of its threads look at it, so that a save that was broken off has really
-/// ended, and left nothing, when it says so.
+/// Progress and cancellation of a save. All of its threads check it, so that a cancelled save has ended, and left
+/// nothing, when it returns.
 #[derive(Clone, Debug)]
 pub struct JobControl {
     done: Arc<AtomicU64>,

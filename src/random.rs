@@ -9,15 +9,12 @@ pub fn random<const LENGTH: usize>() -> std::io::Result<[u8; LENGTH]> {
     if count == LENGTH { Ok(bytes) } else { Err(std::io::Error::other("too few random bytes")) }
 }
 
-/// Eight random hexadecimal digits.
-///
-/// # Errors
-/// As [`random`].
 pub fn random_digits() -> std::io::Result<String> {
     random::<4>().map(|bytes| format!("{:08x}", u32::from_be_bytes(bytes)))
 }
 
-/// A number from 0 to 1, to spread what would happen at the same time. Without randomness it is spread less, which is no failure.
+/// A random number from 0 to 1, to spread events that would coincide. Without randomness they are spread less, which is
+/// not an error.
 #[must_use]
 pub fn jitter() -> f64 {
     let bytes = random::<4>().unwrap_or_default();

@@ -22,7 +22,7 @@ fuzz_target!(|bytes: &[u8]| {
     let target = Version::new(3, 4 + u32::from(bytes.first().copied().unwrap_or(0) % 4), 0);
     let blueprint = DataDirSpec { name: "n".into(), membership, target, raise: 1000, allow_empty: true };
     let out = dir.path().join("out");
-    if build::build(&opened, &out, &blueprint, &Course::default(), &mut |_, _| std::ops::ControlFlow::Continue(())).is_ok() {
+    if build::build(&opened, &out, &blueprint, &JobControl::default(), &mut |_, _| std::ops::ControlFlow::Continue(())).is_ok() {
         let built = verify::verify(&out.join("member/snap/db"), Demands { skip_hash: true }, &mut |_, _| std::ops::ControlFlow::Continue(()));
         assert!(built.is_ok(), "what was built is not whole: {built:?}");
     }

@@ -44,7 +44,6 @@ pub struct Editor<'f> {
     database: Database<'f, File>,
     buckets: BTreeMap<Vec<u8>, Vec<u8>>,
     changed: BTreeMap<Vec<u8>, Pairs>,
-    /// Pages to append.
     appended: Vec<u8>,
 }
 
@@ -108,9 +107,6 @@ impl<'f> Editor<'f> {
     }
 
     /// Writes the changes and sets the length of the file to that of the meta page. Does not sync.
-    ///
-    /// # Errors
-    /// If it cannot be written; discard the file then.
     pub fn write(mut self, path: &Path) -> Result<Meta, EditError> {
         for (name, pairs) in std::mem::take(&mut self.changed) {
             let pairs: Vec<Pair<'_>> = pairs.iter().map(|(key, value)| Pair { key, value, is_bucket: false }).collect();

@@ -35,7 +35,6 @@ impl Record<'_> {
         self.key.is_empty()
     }
 
-    /// Whether it is a put.
     #[must_use]
     pub const fn is_put(&self) -> bool {
         !self.is_tombstone && !self.is_revision_bump()
@@ -103,7 +102,6 @@ impl<'a> KeyValue<'a> {
     }
 }
 
-/// Parses and checks a record.
 pub fn record<'a>(bolt_key: &[u8], value: &'a [u8]) -> Result<Record<'a>, &'static str> {
     change(bolt_key, value).map(|change| change.record)
 }

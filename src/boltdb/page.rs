@@ -29,7 +29,6 @@ pub const NO_FREELIST: u64 = u64::MAX;
 /// bbolt takes the page size of the operating system that created the file.
 pub const PAGE_SIZES: [u32; 7] = [1024, 2048, 4096, 8192, 16384, 32768, 65536];
 
-/// Damage in a database.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Corruption {
     /// Offset in the file, in bytes.
@@ -51,7 +50,6 @@ impl fmt::Display for Corruption {
 
 impl std::error::Error for Corruption {}
 
-/// Why reading a database failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     #[error(transparent)]
@@ -243,7 +241,6 @@ pub(super) fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
 pub(super) mod tests {
     use super::*;
 
-    /// A valid meta page.
     pub fn meta(id: u64, transaction: u64, high_water_mark: u64, root: u64) -> Vec<u8> {
         let meta = Meta { page_size: 4096, root, sequence: 0, freelist: NO_FREELIST, high_water_mark, transaction };
         meta.page(id)

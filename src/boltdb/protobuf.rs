@@ -1,7 +1,6 @@
 //! The part of the protobuf wire format that etcd's files use: messages of numbers and bytes (protobuf.dev,
 //! "Encoding").
 
-/// Not a valid message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Malformed;
 

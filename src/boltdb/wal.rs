@@ -42,7 +42,6 @@ pub const MAX_SEGMENT_BYTES: u64 = SEGMENT_BYTES + MAX_RECORD_BYTES;
 pub enum SegmentState {
     /// Empty. etcd never leaves that: it renames a log into place with its first records in it.
     Blank,
-    /// Records, but no committed entry.
     Uncommitted,
     Committed,
 }
@@ -182,7 +181,6 @@ pub fn new_log(member: u64, membership: &Membership) -> Vec<u8> {
 pub struct WalTail {
     /// Bytes up to the end of its last whole record.
     pub at: u64,
-    /// The last hard state.
     pub state: Option<HardState>,
     /// The index of the last entry, if any.
     pub last_entry: Option<u64>,

@@ -37,7 +37,7 @@ pub(super) struct Args {
     shell: Shell,
 }
 
-/// Answers a shell that asks, and ends the process then.
+/// Prints the candidates if a shell requests them, and exits then.
 pub(super) fn answer(command: fn() -> Command) {
     CompleteEnv::with_factory(move || with_snapshot_names(command())).var(VARIABLE).complete();
 }
@@ -54,7 +54,7 @@ pub(super) fn run(args: &Args) -> Result<Exit, AppError> {
     Ok(Exit::Done)
 }
 
-/// The command line, with the names of snapshots where a snapshot is wanted.
+/// The clap command, with snapshot names as candidates.
 fn with_snapshot_names(command: Command) -> Command {
     let is_snapshot = |arg: &Arg| {
         let words = arg.get_value_names().unwrap_or_default();

@@ -102,7 +102,7 @@ fn table(found: &[CheckRow], bad: usize) -> String {
     text
 }
 
-/// A failure to check something at all is a finding, too.
+/// A check that fails to run is a finding, too.
 fn s3_failed(failure: &AppError, config: &Config) -> CheckRow {
     let mut finding = doctor::of_failure("s3", failure);
     finding.next = finding.next.or_else(|| Some(config.invocation.command("etcd-snapshot s3-check")));

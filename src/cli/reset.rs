@@ -29,7 +29,7 @@ impl Diagnostic for FlagsRequireReset {
     }
 }
 
-/// A bar for each thing that takes long.
+/// A bar for each long step.
 pub(super) fn progress() -> ProgressReporter {
     let shown: Mutex<Option<(&'static str, Progress)>> = Mutex::new(None);
     Arc::new(move |what, done, all| {
@@ -96,7 +96,7 @@ fn print_done(report: &RecoveryReport) -> String {
     if report.is_verified {
         let these = if act == OperationKind::Undo { "this data" } else { "the new data" };
         line(format!(
-            "It was verified: an etcd that no client reaches ran on {these}{}, and was stopped again.",
+            "It was verified: an isolated etcd ran on {these}{}, and was stopped again.",
             if act == OperationKind::Undo { "" } else { ", held every key, and took a write" }
         ));
     }

@@ -3,12 +3,12 @@
 use crate::cli::output;
 use crate::error::AppError;
 
-/// A small runtime for a verb that asks a question or two.
+/// A small runtime for a command with few requests.
 pub(super) fn block_on<T>(asked: impl Future<Output = T>) -> Result<T, AppError> {
     Ok(runtime()?.block_on(asked))
 }
 
-/// For several that go over the same connections.
+/// For concurrent requests over the same connections.
 pub(super) fn runtime() -> Result<tokio::runtime::Runtime, AppError> {
     Ok(tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(output::RuntimeError)?)
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::boltdb::page::ReadError;
-use crate::cli::defrag::told;
+use crate::cli::defrag::summary;
 use crate::cli::locate::{Intent, locate};
 use crate::cli::output::{self, Format, WIDTH, truncate, wrap_text};
 use crate::cli::request::call_server;

@@ -38,11 +38,8 @@ impl Diagnostic for ClusterRecordUnreadable {
 
 /// etcd is healthy on the data of another cluster than the recorded one.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "the data in db/etcd is of cluster {found}, and this server was in cluster {recorded}: somebody has put other data there"
-)]
+#[error("the data in db/etcd is of cluster {found}, but this server was in cluster {recorded}: the data was replaced")]
 pub struct WrongCluster {
-    /// The recorded cluster id.
     pub recorded: String,
     /// The cluster id that etcd reports.
     pub found: String,
@@ -68,7 +65,6 @@ pub enum RecordWriteError {
     /// What is there cannot be read, and is not replaced.
     #[error(transparent)]
     Unreadable(#[from] ClusterRecordUnreadable),
-    /// It cannot be written.
     #[error(transparent)]
     Write(#[from] WriteError),
 }
@@ -92,11 +88,9 @@ impl Diagnostic for RecordWriteError {
 /// What became of the record when etcd was healthy.
 #[derive(Debug)]
 pub enum RecordOutcome {
-    /// It says the same.
     Unchanged,
     /// It was written; with the number of members, if that has changed.
     Saved {
-        /// Members now, learners included.
         new_member_count: Option<usize>,
     },
     /// etcd serves another cluster. Nothing was written; etcd must be stopped.
@@ -124,9 +118,6 @@ pub fn load(data: &DataDir) -> Result<Option<ClusterRecord>, ClusterRecordUnread
 }
 
 /// Records what a healthy member says, if it has changed.
-///
-/// # Errors
-/// If the file cannot be written.
 pub fn save_if_changed(input: &RecordInput, facts: &MemberFacts) -> Result<RecordOutcome, WriteError> {
     let before = match load(&input.data) {
         Ok(before) => before,
@@ -160,9 +151,6 @@ pub fn save_if_changed(input: &RecordInput, facts: &MemberFacts) -> Result<Recor
 }
 
 /// Whether the cluster that etcd serves is the recorded one. A record that cannot be read says nothing against it.
-///
-/// # Errors
-/// If another one is recorded.
 pub fn check(data: &DataDir, cluster_id: &str) -> Result<(), WrongCluster> {
     compare(data, load(data).ok().flatten().as_ref(), cluster_id)
 }

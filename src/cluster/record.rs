@@ -25,9 +25,7 @@ const SEEN_INTERVAL: u64 = 24 * 3600;
 /// The identity of a data directory, from one reset, restore or new cluster to the next. Hexadecimal.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct MemberIdentity {
-    /// etcd's cluster id.
     pub cluster_id: String,
-    /// etcd's member id.
     pub member_id: String,
 }
 
@@ -66,17 +64,14 @@ pub struct ServerRecord {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "RecordFile", into = "RecordFile")]
 pub struct ClusterRecord {
-    /// etcd's cluster id, hexadecimal; empty as long as the cluster is only intended.
+    /// etcd's cluster ID, hexadecimal; empty while the cluster is only intended.
     pub cluster_id: String,
     /// Incremented by every reset, restore and `--new-cluster`.
     pub epoch: u64,
-    /// This server's member id, hexadecimal.
     pub member_id: String,
-    /// This server's member name.
     pub member_name: String,
     /// All servers when the cluster was last seen, learners included.
     pub servers: Vec<ServerRecord>,
-    /// The etcd that ran last.
     pub etcd_version: Option<Version>,
     /// The operation over several servers that this one took part in last.
     pub operation: Option<String>,
@@ -91,18 +86,13 @@ pub struct ClusterRecord {
 /// Why a record is not used.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
-    /// The file cannot be read.
     #[error(transparent)]
     Read(#[from] io::Error),
     /// It is not JSON, or lacks a field.
     #[error(transparent)]
     Malformed(#[from] serde_json::Error),
-    /// A newer quorate wrote it.
     #[error("it has version {found}, and this quorate reads up to version {VERSION}")]
-    NewerVersion {
-        /// The version of the file.
-        found: u32,
-    },
+    NewerVersion { found: u32 },
 }
 
 /// The fields of the file, in version 1 and 2.
@@ -190,9 +180,6 @@ impl From<ClusterRecord> for RecordFile {
 
 impl ClusterRecord {
     /// Parses the content of a file.
-    ///
-    /// # Errors
-    /// If it is malformed, or has a newer version.
     pub fn parse(text: &[u8]) -> Result<Self, RecordError> {
         #[derive(Deserialize)]
         struct VersionField {
@@ -206,7 +193,6 @@ impl ClusterRecord {
         }
     }
 
-    /// The content of a file.
     #[must_use]
     pub fn to_json(&self) -> Vec<u8> {
         let mut text = serde_json::to_vec_pretty(self).unwrap_or_default();
@@ -215,9 +201,6 @@ impl ClusterRecord {
     }
 
     /// Reads the file at `path`; `None` if there is none.
-    ///
-    /// # Errors
-    /// If it is there and cannot be used.
     pub fn read(path: &Path) -> Result<Option<Self>, RecordError> {
         match host::read_small(path) {
             Ok(text) => Self::parse(&text).map(Some),
@@ -227,9 +210,6 @@ impl ClusterRecord {
     }
 
     /// Replaces the file at `path`. The caller has read what was there.
-    ///
-    /// # Errors
-    /// If it cannot be written.
     pub fn write(&self, path: &Path) -> Result<(), WriteError> {
         durable::write_file(path, &self.to_json(), PRIVATE_FILE)
     }

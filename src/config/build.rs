@@ -208,7 +208,7 @@ fn etcd_args(builder: &mut Builder<'_>) -> Vec<EtcdArg> {
             builder.problem(origin, format!("`etcd-arg`: `{}` is controlled by quorate: {instead}", arg.key));
         } else if arg.key.chars().chain(arg.value.chars()).any(char::is_control) {
             let shown = crate::text::escape_control(&arg.key);
-            builder.problem(origin, format!("`etcd-arg`: `{shown}` has a control character in it"));
+            builder.problem(origin, format!("`etcd-arg`: `{shown}` contains a control character"));
         } else if args.iter().any(|other| other.key == arg.key) {
             builder.problem(origin, format!("`etcd-arg`: `{}` is given twice", arg.key));
         } else {

@@ -7,7 +7,6 @@ use crate::config::raw::RawOptions;
 use crate::config::{options, recheck};
 use crate::error::{Code, Diagnostic};
 
-/// All problems of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigErrors {
     pub problems: Vec<Problem>,

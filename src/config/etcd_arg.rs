@@ -1,6 +1,6 @@
 //! A setting that is passed through to etcd.
 
-/// One `etcd-arg` entry: a setting of etcd's by the name of its flag, without dashes.
+/// One `etcd-arg` entry: an etcd setting by the name of its flag, without dashes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EtcdArg {
     pub key: String,

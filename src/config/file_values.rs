@@ -20,7 +20,6 @@ pub(super) struct Rke1Values {
     pub(super) origin: Origin,
     /// The retention is RKE's default, which belongs to RKE's schedule.
     pub(super) is_retention_default: bool,
-    /// Its meaning, for the log.
     pub(super) retention_note: Option<Problem>,
 }
 

@@ -163,7 +163,7 @@ pub(super) fn message(names: &[String]) -> String {
         .collect();
     let shown = shown.join(", ");
     match names.len() {
-        1 => format!("1 key is about Kubernetes and means nothing here; remove it: {shown}"),
+        1 => format!("1 key is for Kubernetes and has no effect here; remove it: {shown}"),
         count => format!("{count} keys are for Kubernetes and have no effect here; remove them: {shown}"),
     }
 }

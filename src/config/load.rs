@@ -20,7 +20,6 @@ pub struct Loaded {
     pub tentative: Option<Config>,
     /// Each option's text and origin, even if others have problems.
     pub resolved: Resolved,
-    /// Remarks that are not errors.
     pub warnings: Vec<Problem>,
 }
 

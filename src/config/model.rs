@@ -44,7 +44,6 @@ pub struct EtcdConfig {
     pub quota_backend_bytes: u64,
 }
 
-/// Scheduling and retention of snapshots.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SnapshotConfig {
     /// The snapshot directory, if not under the data directory.
@@ -57,21 +56,17 @@ pub struct SnapshotConfig {
     pub schedule: Option<Schedule>,
     /// The base name of scheduled snapshots.
     pub base: NamePrefix,
-    /// The schedule of restore drills.
     pub drill: Option<Schedule>,
     /// The shell command to run when a scheduled snapshot or drill fails.
     pub on_failure: Option<String>,
     /// Copy large databases directly from disk.
     pub copy: bool,
-    /// The timeout of a snapshot.
     pub timeout: Option<Duration>,
-    /// Object storage for uploads.
     pub s3: S3Config,
     /// The schedule comes from RKE1's `cluster.yml`: log RKE1's lines, too, which other programs may wait for.
     pub is_rke1: bool,
 }
 
-/// Automatic defragmentation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MaintenanceConfig {
     pub auto_defrag: bool,
@@ -120,7 +115,6 @@ impl EtcdConfig {
     }
 }
 
-/// etcd's default quota, in bytes.
 const ETCD_DEFAULT_QUOTA: u64 = 2 << 30;
 
 /// Heartbeat interval of a cluster of several members, unless configured, in milliseconds.

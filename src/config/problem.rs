@@ -21,7 +21,6 @@ impl Origin {
         self.clone()
     }
 
-    /// The higher one has precedence.
     #[must_use]
     pub fn rank(&self) -> u8 {
         match self {
@@ -45,7 +44,6 @@ impl fmt::Display for Origin {
     }
 }
 
-/// One problem of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     pub origin: Origin,

@@ -17,7 +17,6 @@ pub struct RawOptions {
     pub options: BTreeMap<&'static str, (Vec<String>, Origin)>,
     /// `QUORATE_LOG`.
     pub log_filter: Option<String>,
-    /// Values that are not text.
     pub problems: Vec<Problem>,
 }
 
@@ -67,7 +66,7 @@ pub(super) fn check(spec: &Spec, text: &str, origin: &Origin, problems: &mut Vec
         let shown = if spec.secret { "***" } else { text };
         let message = match text.trim() {
             "" => format!("`{}` {requirement}, and is empty", spec.name),
-            // Which part of it is wrong is said already, and another may be a password.
+            // The wrong part is reported already, and another part may be a password.
             _ if spec.kind == Kind::Endpoint => format!("`{}` {requirement}", spec.name),
             _ => format!("`{}` {requirement}, not `{}`", spec.name, crate::text::escape_control(shown)),
         };

@@ -40,7 +40,6 @@ pub(super) fn group(name: &str) -> Option<&'static [&'static str]> {
     GROUPS.into_iter().find(|group| group.contains(&name))
 }
 
-/// True for retention options.
 pub(super) fn is_retention(name: &str) -> bool {
     name == RETENTION || name == POLICY
 }
@@ -107,7 +106,6 @@ const S3_BACKUP: Place = Place {
 /// A nested mapping whose keys may be misplaced one level too high.
 const BELOW: [&Place; 2] = [&BACKUP, &S3_BACKUP];
 
-/// A text with its line.
 pub(super) type WithLine<T> = (T, usize);
 
 /// What a `cluster.yml` comes to.
@@ -116,7 +114,6 @@ pub(super) struct Translated {
     pub(super) values: Vec<(&'static str, WithLine<String>)>,
     pub(super) notes: Vec<WithLine<String>>,
     pub(super) problems: Vec<WithLine<String>>,
-    /// Retention is not set.
     pub(super) is_retention_default: bool,
     pub(super) retention_note: Option<WithLine<String>>,
 }

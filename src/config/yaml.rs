@@ -188,7 +188,7 @@ fn unquoted(text: &str, line: usize) -> Option<SyntaxError> {
         let end = value.find(" #").into_iter().chain(value.find([',', ']']).filter(|_| is_in_list)).min();
         let value = value[..end.unwrap_or(value.len())].trim_end();
         let quoted = crate::text::escape_control(&value.replace('\'', "''"));
-        // A password that begins so is not for a log.
+        // A secret must not be logged.
         let key = content.split(':').next().unwrap_or_default().to_lowercase();
         let is_secret = ["token", "secret", "key", "password", "proxy"].iter().any(|word| key.contains(word));
         let quoted = if is_secret { "…".to_owned() } else { quoted };

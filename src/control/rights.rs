@@ -9,7 +9,6 @@ use axum::routing::{MethodRouter, get, post};
 use super::routes;
 use crate::server::state::ServerState;
 
-/// Who reaches a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Listener {
     /// The Unix socket in the data directory: only the owner of the data can open it.
@@ -20,7 +19,6 @@ pub enum Listener {
     Monitoring,
 }
 
-/// What a route needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Right {
     /// None: it shows only what local users may know, and changes nothing.
@@ -58,7 +56,6 @@ fn table() -> [Route; 9] {
     ]
 }
 
-/// The routes of this listener.
 pub fn router(listener: Listener, state: &Arc<ServerState>) -> Router {
     let served = table().into_iter().filter(|(_, right, _)| listener.serves(*right));
     served.fold(Router::new(), |router, (path, _, handler)| router.route(path, handler)).with_state(state.clone())

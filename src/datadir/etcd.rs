@@ -28,14 +28,14 @@ pub fn database_name(member: &DirHandle) -> Result<Option<File>, DirError> {
     }
 }
 
-/// Longer than any member name, in bytes.
+/// Maximum length of a member name file, in bytes.
 const MAX_NAME_BYTES: u64 = 1024;
 
 impl DataDir {
-    /// The member name that was written beside etcd's data; `None` if there is none that can be read.
+    /// The member name stored next to etcd's data; `None` if it is missing or unreadable.
     #[must_use]
     pub fn member_name(&self) -> Option<String> {
-        // Where etcd runs as a user of its own, that user could put anything there.
+        // If etcd runs as another user, that user could put anything there.
         let bytes = self.open_etcd().ok()??.read(Self::NAME_NAME, MAX_NAME_BYTES).ok()??;
         String::from_utf8(bytes).ok().map(|name| name.trim().to_owned()).filter(|name| !name.is_empty())
     }

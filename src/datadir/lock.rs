@@ -28,10 +28,8 @@ struct Holder {
 /// Why the lock is not ours.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
-    /// Another launcher has it.
     #[error("the data directory {} is in use by {holder}", path.display())]
     InUse {
-        /// The data directory.
         path: PathBuf,
         /// The holder, as far as known from the file.
         holder: String,
@@ -70,10 +68,6 @@ impl Lock {
     }
 }
 
-/// Takes the lock.
-///
-/// # Errors
-/// If another process has it, or the file cannot be written.
 pub fn take(data: &DataDir) -> Result<Lock, LockError> {
     let path = data.lock();
     let mut lock = durable::open_lock(&path)?;
@@ -87,7 +81,6 @@ pub fn take(data: &DataDir) -> Result<Lock, LockError> {
     Ok(Lock(lock))
 }
 
-/// Whether a process has it.
 #[must_use]
 pub fn is_taken(data: &DataDir) -> bool {
     let Ok(file) = host::open_regular(&data.lock()) else { return false };

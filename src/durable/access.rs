@@ -1,14 +1,11 @@
 //! Who may do what with a file, and whose files are trusted.
 
-/// Mode of private files.
 pub const PRIVATE_FILE: u32 = 0o600;
 
-/// Mode of private directories.
 pub const PRIVATE_DIR: u32 = 0o700;
 
 pub const EXECUTABLE: u32 = 0o755;
 
-/// The permissions of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Access {
     pub mode: u32,

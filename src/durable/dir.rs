@@ -1,6 +1,6 @@
 //! Directories and the names in them: made, renamed and removed so that it survives a power loss.
 
-#![allow(clippy::disallowed_methods, reason = "this is the seam that the ban points to")]
+#![allow(clippy::disallowed_methods, reason = "the ban points to this module")]
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
@@ -19,9 +19,6 @@ pub fn sync_dirs(dirs: &[&Path]) -> Result<(), WriteError> {
 }
 
 /// Creates a directory with `mode` and makes its entry durable. True if it was created, false if it existed.
-///
-/// # Errors
-/// If it cannot be created, or another file has the name.
 pub fn create_dir(path: &Path, mode: u32) -> Result<bool, WriteError> {
     if path.is_dir() {
         return Ok(false);

@@ -1,6 +1,6 @@
 //! Files: replaced whole and durably, or opened to be written in place by a caller that knows what a torn file means.
 
-#![allow(clippy::disallowed_methods, reason = "this is the seam that the ban points to")]
+#![allow(clippy::disallowed_methods, reason = "the ban points to this module")]
 
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};

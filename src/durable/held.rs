@@ -112,7 +112,6 @@ impl DirHandle {
         self.uid
     }
 
-    /// Its present path, without links.
     pub fn real_path(&self) -> Result<PathBuf, DirError> {
         Ok(std::fs::read_link(self.proc_path()).on("look at", &self.path)?)
     }
@@ -133,7 +132,6 @@ impl DirHandle {
         &self.file
     }
 
-    /// Its identity: device and inode.
     pub fn id(&self) -> Result<(u64, u64), DirError> {
         let found = self.file.metadata().on("look at", &self.path)?;
         Ok((found.dev(), found.ino()))
@@ -188,7 +186,6 @@ impl DirHandle {
         Err(DirError::Link { path: path.to_path_buf(), owner })
     }
 
-    /// The same directory, opened again.
     pub fn reopen(&self) -> Result<Self, DirError> {
         let file = self.file.try_clone().on("open", &self.path)?;
         Ok(Self { file, path: self.path.clone(), ..*self })
@@ -261,8 +258,6 @@ impl DirHandle {
         if size > limit { Err(DirError::Large { path, size, limit }) } else { Ok(Some(bytes)) }
     }
 
-    /// Its entries, sorted.
-    ///
     /// # Errors
     /// If it cannot be read, or has more than [`MAX_ENTRIES`].
     pub fn names(&self) -> Result<Vec<OsString>, DirError> {

@@ -1,6 +1,6 @@
 //! Ranges of large open files: copied, written back, reserved.
 
-#![allow(clippy::disallowed_methods, reason = "this is the seam that the ban points to")]
+#![allow(clippy::disallowed_methods, reason = "the ban points to this module")]
 
 use std::fs::File;
 use std::io;

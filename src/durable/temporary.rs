@@ -36,7 +36,7 @@ fn name(label: &OsStr) -> OsString {
     let mut name = OsString::from(PREFIX);
     let label = label.as_bytes();
     name.push(OsStr::from_bytes(&label[..label.len().min(MAX_LABEL_BYTES)]));
-    // Without randomness it can be guessed, and is no less ours for that.
+    // Without randomness the name can be guessed, which is harmless.
     let random = u32::from_le_bytes(crate::random::random::<4>().unwrap_or_default());
     let (count, Origin { machine, boot }) = (COUNT.fetch_add(1, Ordering::Relaxed), this_process());
     name.push(format!("-{random:08x}-{count}-{machine}.{boot}-{}", std::process::id()));

@@ -373,7 +373,7 @@ codes! {
         "Correct `--initial-cluster` and the related options.";
     JournalUnreadable "journal-unreadable" Refused
         "The journal of an interrupted reset or restore cannot be read.",
-        "Look at `server/db/etcd` and the newest `etcd-old-…`, and follow the message.";
+        "Check `server/db/etcd` and the newest `etcd-old-…`, and follow the message.";
     OperationUndecided "operation-undecided" Refused
         "A restore over several servers has begun on this one and is not decided: either data could be the wrong ones.",
         "Finish or undo it on the server that coordinates it.";
@@ -462,7 +462,7 @@ codes! {
         "Run `quorate etcd-snapshot ls --s3`, and specify one.";
     S3SourceChanged "s3-source-changed" Failed
         "The file to upload differs from the verified one.",
-        "Run `quorate etcd-snapshot verify`, and save another one.";
+        "Run Run `quorate etcd-snapshot verify`, and save another one.";
     S3Unsupported "s3-unsupported" Failed
         "The object store does not support this request, or its response is not valid S3.",
         "Run `quorate etcd-snapshot s3-check`.";
@@ -474,7 +474,7 @@ codes! {
         "Fix the printed cause; the message shows the command that cancels the upload.";
     UploadRefused "upload-refused" Failed
         "The snapshot is not uploaded, because it was changed since it was saved, or its name is in use in the bucket.",
-        "Run `quorate etcd-snapshot verify`, and save another one.";
+        "Run Run `quorate etcd-snapshot verify`, and save another one.";
     UploadSourceMissing "upload-source-missing" Failed
         "The snapshot to upload does not exist any more, or its disk does not respond.",
         "`quorate etcd-snapshot ls`; check that its disk is mounted.";

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock;
 use crate::text::{is_control, json_line};
 
-/// An error that knows its code, how it ends the program, and what to do about it.
+/// An error with a code, an exit code and a next step.
 pub trait Diagnostic: Error + Send + Sync + 'static {
     /// Its stable code. A wrapper has the code of the wrapped error.
     fn code(&self) -> Code;

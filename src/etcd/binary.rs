@@ -168,9 +168,9 @@ fn find(
     if let Some(unpacked) = unpacked {
         return Ok(Program { path: unpacked.path, source: BinarySource::Embedded, _memory: unpacked.memory });
     }
-    let beside_us = std::env::current_exe().ok().and_then(|exe| exe.parent().map(Path::to_path_buf));
+    let own_dir = std::env::current_exe().ok().and_then(|exe| exe.parent().map(Path::to_path_buf));
     let path = environment::value("PATH").unwrap_or_default();
-    let places = beside_asked
+    let places = configured_dir
         .map(|dir| (dir.to_path_buf(), BinarySource::Asked))
         .into_iter()
         .chain(own_dir.map(|dir| (dir, BinarySource::Adjacent)))

@@ -9,7 +9,6 @@ use super::output::Tail;
 use super::supervisor::Launch;
 use crate::error::{Code, Diagnostic, ErrorReport};
 
-/// Maximum number of queued commands.
 const QUEUED_COMMANDS: usize = 16;
 
 /// Maximum number of recorded unexpected exits.
@@ -117,7 +116,6 @@ impl State {
     }
 }
 
-/// The status of the child.
 #[derive(Clone, Debug)]
 pub struct ChildStatus {
     pub state: State,
@@ -128,7 +126,6 @@ pub struct ChildStatus {
     pub started: Option<SystemTime>,
     /// Time from the start of this process until it was healthy.
     pub ready_after: Option<Duration>,
-    /// Its last unexpected exit.
     pub last_exit: Option<String>,
     /// The times of the last unexpected exits.
     pub exits: Vec<Instant>,

@@ -98,9 +98,7 @@ pub struct ListedMember {
     pub id: String,
     /// Empty until the member has started.
     pub name: String,
-    /// Its peer URLs.
     pub peer_urls: Vec<String>,
-    /// It may not vote yet.
     pub is_learner: bool,
 }
 
@@ -115,7 +113,7 @@ impl ListedMember {
     }
 }
 
-/// What a member answers to `HashKV`.
+/// The response to `HashKV`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LiveHash {
     pub hash: u32,

@@ -169,7 +169,7 @@ pub fn spawn_registered(command: Command) -> io::Result<(tokio::process::Child, 
     Ok((child, Registered { pid }))
 }
 
-/// Says that a child was waited for.
+/// Marks a child as waited for.
 pub fn forget(pid: i32) {
     own_children().remove(&pid);
 }
@@ -183,7 +183,7 @@ pub fn reap_adopted() -> Vec<i32> {
     zombies
 }
 
-/// Our children that have ended and that nobody waits for.
+/// Our children that have exited and have no waiter.
 fn adopted_zombies(known: &BTreeSet<i32>) -> Vec<i32> {
     let us = nix::unistd::getpid();
     let Ok(processes) = procfs::process::all_processes() else { return Vec::new() };

@@ -36,7 +36,6 @@ pub struct Launch {
     pub user: Option<User>,
     pub args: Vec<String>,
     pub data: DataDir,
-    /// The grace period after SIGTERM.
     pub grace: Duration,
     /// Checked before a restart after etcd was healthy; `None` for temporary data.
     pub restart_check: Option<RestartCheck>,

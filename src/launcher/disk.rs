@@ -44,7 +44,6 @@ pub fn fsync_p99(dir: &DirHandle) -> Result<Duration, durable::WriteError> {
     Ok(percentile_99(&mut samples))
 }
 
-/// Whether to take another sample.
 fn is_slow(samples: usize, elapsed: Duration) -> bool {
     match samples {
         0 => true,

@@ -36,9 +36,7 @@ pub(crate) enum Effect {
     Certificates(Result<CertificateStatus, AppError>),
     /// What became of the cluster record.
     Recorded(Result<RecordOutcome, AppError>),
-    /// The configuration was read.
     ConfigRead(Box<ReadConfig>),
-    /// No result for the launcher.
     Done,
     Lost(std::io::Error),
 }

@@ -50,7 +50,6 @@ use signals::{SignalAction, Signals};
 use stop::{Stop, StopAction, StopEvent};
 use tasks::Tasks;
 
-/// The interval of certificate checks.
 const CERTIFICATE_INTERVAL: Duration = Duration::from_secs(3600);
 
 /// Runs the server until it is stopped.
@@ -127,7 +126,7 @@ struct Launcher {
     problems: LoggedProblems,
     /// Why the cluster record could not be read the last time, as it was logged.
     record_failure: Option<String>,
-    /// What came of reading the configuration, until the certificates follow.
+    /// The loaded configuration, until the certificates follow.
     reloaded: Option<String>,
 }
 
@@ -299,7 +298,7 @@ impl Launcher {
 
     fn child_changed(&mut self, status: &ChildStatus) -> StopAction {
         match status.state {
-            // Only a member that votes ends a reset and is worth recording.
+            // Only a voting member completes a reset and is recorded.
             State::Running(Role::Voter) => {
                 let cluster_id = match &*self.health.borrow() {
                     Health::Healthy(facts) => Some(facts.cluster_id.clone()),
@@ -375,7 +374,7 @@ impl Launcher {
             RecordOutcome::Saved { new_member_count: Some(members) } if members > 1 && self.state.started_alone => {
                 tracing::warn!(
                     members,
-                    "this server is no longer the only member; restart it, so that etcd gets the timing of a cluster"
+                    "this server is no longer the only member; restart it, so that etcd uses the timing of a cluster"
                 );
             }
             RecordOutcome::Unreadable(error) => {

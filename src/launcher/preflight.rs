@@ -31,12 +31,11 @@ use crate::recovery::workspace::RecoveryDirs;
 use crate::server::snapshots::known::{self, KnownSnapshots};
 use crate::version::Version;
 
-/// A clock that is set back by no more than this is no matter.
+/// The tolerated difference of a clock that was set back.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(60);
 /// Before this the clock is certainly wrong: 2020-01-01.
 const NOT_BEFORE: Duration = Duration::from_secs(1_577_836_800);
 
-/// Why a start is refused.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PreflightError {
     /// Certificates issued now would have a wrong validity.
@@ -73,7 +72,6 @@ impl Diagnostic for PreflightError {
     }
 }
 
-/// The facts for the start.
 pub(crate) struct Prepared {
     pub(crate) lock: lock::Lock,
     pub(crate) identity: Identity,
@@ -217,7 +215,7 @@ pub(crate) fn log_fix(fix: &PermissionFix) {
     }
 }
 
-/// How far the clock is behind what was written here, if it is.
+/// How far the clock is behind the newest file, if it is.
 pub(crate) fn check_clock(data: &DataDir) -> Result<Option<Duration>, PreflightError> {
     let now = clock::now();
     if now < SystemTime::UNIX_EPOCH + NOT_BEFORE {

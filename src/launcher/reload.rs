@@ -19,7 +19,6 @@ pub struct ConfigReloader {
     pub logging: Control,
 }
 
-/// A reloaded configuration.
 #[derive(Debug)]
 pub(crate) struct ReadConfig {
     loaded: Loaded,

@@ -28,10 +28,7 @@ use crate::snapshot::list;
 use crate::snapshot::store::locate::{Located, Notice, SnapshotLocator};
 use std::path::PathBuf;
 
-/// Does what is asked for, or says what would be done.
-///
-/// # Errors
-/// Whatever keeps it from being done; the data are then as they were.
+/// Runs the operation, or a dry run. # Errors Any failure; the data is unchanged or rolled back then.
 pub async fn run(
     config: &Config,
     options: &ResetOptions,
@@ -44,7 +41,7 @@ pub async fn run(
         tokio::select! {
             done = &mut acting => return done,
             asked = signals.next() => if let Signal::Stop(signal) = asked {
-                tracing::warn!(signal, "signal received: cancelling, and rolling back what was changed");
+                tracing::warn!(signal, "signal received: cancelling and rolling back");
                 control.cancel();
             }
         }
@@ -66,10 +63,7 @@ async fn reset(
     };
     let (program, binary) = Program::find(config, data).await?;
     if config.server.is_some() {
-        tracing::info!(
-            event = "server-ignored",
-            "`server` is ignored: what is reset or restored is a cluster of its own"
-        );
+        tracing::info!(event = "server-ignored", "`server` is ignored: a reset or restore creates a separate cluster");
     }
     let is_without_data = kind == OperationKind::Reset && data_state(data)? != DataState::Present;
     let newest = if is_without_data { known::newest(config, data).await.newest } else { None };
@@ -104,10 +98,10 @@ async fn find_snapshot(
     let locator = SnapshotLocator {
         dirs: vec![config.snapshot.place(data), PathBuf::from(host::RKE1_SNAPSHOTS)],
         s3: config.snapshot.s3.clone(),
-        lender: None,
+        provider: None,
         owner: crate::cluster::file::owner(data, &config.node_name, None),
         data: data.clone(),
-        tell: log_notice,
+        notify: log_notice,
     };
     tracing::info!(snapshot = named, "looking for the snapshot");
     tokio::select! {
@@ -126,8 +120,8 @@ fn log_notice(notice: Notice<'_>) {
     }
 }
 
-/// The identities that the data in the snapshot had. Of another node's snapshot only the data are taken over, not what else that node has
-/// in a shared bucket.
+/// The identities that the data in the snapshot had. From a snapshot of another node only the data is used, not the
+/// ownership of its other snapshots in a shared bucket.
 fn lineage(found: &Located, node: &str) -> Vec<MemberIdentity> {
     let manifest = match found {
         Located::Local(path) => list::at(path).and_then(|listed| listed.manifest),
@@ -188,7 +182,7 @@ async fn run_locked(
     }
 }
 
-/// This server alone, in a cluster with a token that nobody else has: members of the one before can never mix with it.
+/// This server alone, in a cluster with a unique token: members of the previous one can never join it.
 fn expected_alone(config: &Config, data: &DataDir) -> Result<ExpectedCluster, AppError> {
     let digits = || random_digits().map_err(system_error("get random numbers"));
     // An unreadable record is refused when the operation is prepared.

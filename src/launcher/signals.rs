@@ -20,7 +20,6 @@ pub(crate) enum SignalAction {
 }
 
 impl Signals {
-    /// Starts handling the signals.
     pub(crate) fn listen() -> io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,

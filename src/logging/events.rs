@@ -49,17 +49,17 @@ pub const EVENTS: &[(&str, &str)] = &[
     ("drill-passed", "A restore drill passed."),
     ("defragment-due", "The database is near its quota, most of it is free, and it is defragmented."),
     ("defragmented", "The database was defragmented."),
-    ("alarm-cleared", "The alarm NOSPACE was cleared, and etcd takes writes again."),
-    ("reset-discarded", "An interrupted reset or restore had not changed anything; what it had built is removed."),
-    ("reset-finished", "An interrupted reset or restore is finished: its data was in place and good."),
-    ("reset-undone", "An interrupted reset or restore was rolled back: the data from before is in place again."),
-    ("reset-not-begun", "An interrupted reset or restore had not exchanged the data."),
+    ("alarm-cleared", "The alarm NOSPACE was disarmed, and etcd accepts writes again."),
+    ("reset-discarded", "An interrupted reset or restore had not changed anything; its files were removed."),
+    ("reset-finished", "An interrupted reset or restore was finished: its data was in place and verified."),
+    ("reset-undone", "An interrupted reset or restore was rolled back: the previous data is in place again."),
+    ("reset-not-begun", "An interrupted reset or restore had not swapped the data."),
     (
         "operation-prepared",
         "A restore over several servers is prepared here and not decided; the data from before is in use.",
     ),
     ("reset-checking", "A dry run or an undo verifies a snapshot or data, before anything is changed."),
-    ("old-data-removed", "Data that a reset had moved away was deleted, as `etcd-old-retention` says."),
+    ("old-data-removed", "Retired data was deleted according to `etcd-old-retention`."),
 ];
 
 #[cfg(test)]

@@ -69,7 +69,7 @@ impl Control {
     pub fn set(&self, format: LogFormat, debug: bool) {
         self.is_json.store(format == LogFormat::Json, Ordering::Relaxed);
         set_verbose(is_verbose(debug));
-        // The variable was read at the start, and is the same now.
+        // The variable was read at the start, and does not change.
         if let Ok(filter) = filter(debug, environment::text(FILTER_VARIABLE)) {
             let _ = self.filter.reload(filter);
         }

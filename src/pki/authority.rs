@@ -29,7 +29,6 @@ pub enum CaSource<'a> {
     Received(&'a ReceivedCa),
 }
 
-/// A CA of another server.
 #[derive(Clone, Debug)]
 pub struct ReceivedCa {
     /// PEM, one certificate or several.
@@ -38,12 +37,11 @@ pub struct ReceivedCa {
     pub key: Secret,
 }
 
-/// A CA that can sign, and the other CAs that are trusted beside it while one takes the place of another.
+/// A CA that can sign, and the other CAs that are trusted in addition while CAs are rotated.
 pub struct CertificateAuthority {
     issuer: Issuer<'static, KeyPair>,
     /// The certificate that the key belongs to.
     signing: Vec<u8>,
-    /// All certificates of the bundle.
     trusted: Vec<Vec<u8>>,
     not_after: SystemTime,
 }
@@ -103,7 +101,7 @@ impl CertificateAuthority {
         let key = KeyPair::from_pem(key).map_err(|error| unusable(&format!("the key: {error}")))?;
         let trusted = certificates(certificate);
         if trusted.is_empty() {
-            return Err(unusable("there is no PEM certificate in it"));
+            return Err(unusable("no PEM certificate found"));
         }
         let mut signing = None;
         for der in &trusted {

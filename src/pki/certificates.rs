@@ -14,7 +14,6 @@ use crate::plan::renewal::{self, EtcdState, ObservedLeaf, RenewalStep};
 /// The CAs, by the names of their files.
 const AUTHORITIES: [&str; 2] = ["server-ca", "peer-ca"];
 
-/// A certificate and its expiry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Expiry {
     /// `server-ca`, `server-client`, …

@@ -71,7 +71,7 @@ impl Diagnostic for PkiError {
     fn next_step(&self) -> Option<String> {
         match self {
             Self::Write(error) => error.next_step(),
-            Self::CaMissing(path) => Some(format!("bring back {} and its key from a backup", path.display())),
+            Self::CaMissing(path) => Some(format!("restore {} and its key from a backup", path.display())),
             Self::CaForeign(path) => {
                 let tls = path.parent().unwrap_or(path).display();
                 Some(format!("if nothing of the old cluster is needed: mv {tls} {tls}-old, and start again"))

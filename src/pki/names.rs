@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-/// Every server certificate has them.
 const LOOPBACK: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
 
 /// The names that go into the server and peer certificates.
@@ -18,7 +17,6 @@ impl Names {
         Self(all)
     }
 
-    /// All of them.
     #[must_use]
     pub fn all(&self) -> &BTreeSet<String> {
         &self.0

@@ -11,7 +11,6 @@ pub const FAST_EXIT_WINDOW: Duration = Duration::from_secs(1);
 /// The supervisor stops trying after this many failed starts in a row.
 pub const MAX_FAST_EXITS: u32 = 5;
 
-/// The history of the children.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct History {
     exits: u32,

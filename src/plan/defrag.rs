@@ -15,7 +15,6 @@ pub const MIN_INTERVAL_WHEN_FULL: Duration = Duration::from_secs(300);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DatabaseStats {
     pub size: u64,
-    /// Bytes of it in use.
     pub in_use: u64,
     /// The quota in bytes; 0 if there is no limit.
     pub quota: u64,

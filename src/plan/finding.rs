@@ -9,7 +9,6 @@ use crate::text::age::short;
 pub enum CheckResult {
     Ok,
     Note,
-    /// Fails already, or will fail.
     Bad,
 }
 
@@ -34,7 +33,6 @@ impl CheckRow {
         Self { check, result: CheckResult::Note, what: what.into(), next: Some(next.into()) }
     }
 
-    /// Fails already, or will fail.
     #[must_use]
     pub fn bad(check: &'static str, what: impl Into<String>, next: Option<String>) -> Self {
         Self { check, result: CheckResult::Bad, what: what.into(), next }

@@ -133,7 +133,7 @@ pub struct Observed {
     /// Why the snapshot directory cannot be listed.
     pub snapshots_unlisted: Option<String>,
     pub storage: StorageFacts,
-    /// Where data that vanished was saved.
+    /// The snapshot of data that vanished.
     pub rescued: Option<Rescued>,
     pub etcd_dir: PathBuf,
     /// `--data-dir`.

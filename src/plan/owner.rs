@@ -26,12 +26,9 @@ pub struct Origin<'a> {
     pub stem: &'a str,
     /// The seconds at the end of the name.
     pub taken_at: Option<u64>,
-    /// Base name from its manifest.
     pub base: &'a str,
     pub node: &'a str,
-    /// Cluster ID from its manifest.
     pub cluster_id: &'a str,
-    /// Member ID from its manifest.
     pub member_id: &'a str,
 }
 

@@ -7,7 +7,6 @@ const MIN_PART_BYTES: u64 = 8 << 20;
 const MAX_PARTS: u64 = 9_000;
 /// Bytes in memory at a time.
 const MEMORY_BUDGET: u64 = 48 << 20;
-/// Maximum number of concurrent parts.
 const MAX_CONCURRENCY: u64 = 4;
 
 /// How an object of a given size is split.
@@ -17,7 +16,6 @@ pub struct Parts {
     /// Bytes of each but the last.
     pub size: u64,
     pub count: u64,
-    /// Number of concurrent parts.
     pub concurrency: usize,
 }
 

@@ -21,7 +21,6 @@ pub struct Leaf {
 pub struct ObservedLeaf {
     /// The certificate, if there is a readable one.
     pub leaf: Option<Leaf>,
-    /// There is a readable key.
     pub has_key: bool,
     /// The names and addresses that it must have.
     pub wanted: BTreeSet<String>,
@@ -30,16 +29,14 @@ pub struct ObservedLeaf {
 /// Whether etcd is running on the certificates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EtcdState {
-    /// Nothing uses them: anything may be made.
+    /// etcd does not run: keys may be replaced.
     Stopped,
-    /// etcd runs: keys stay.
     Running,
 }
 
 /// What is done with one leaf.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RenewalStep {
-    /// Nothing.
     Keep,
     /// It is issued with the key that is there, or a new one if there is none, for this reason.
     Issue(String),

@@ -16,7 +16,6 @@ pub enum RestoreRefusal {
     /// This etcd is too old for it.
     #[error("the snapshot was written by etcd {written}, and etcd {binary} may not be able to read it")]
     NeedsOtherEtcd { written: String, binary: Version },
-    /// The bumped revision would overflow.
     #[error("the revision {revision} cannot be bumped by {by}")]
     RevisionOverflow { revision: i64, by: u64 },
     #[error("the snapshot has no keys: etcd would be empty after the restore")]
@@ -82,7 +81,7 @@ pub fn bumped(revision: i64, by: u64) -> Result<i64, RestoreRefusal> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Phase {
-    /// The new data lie beside those in use; the swap may have begun.
+    /// The new data is next to the data in use; the swap may have begun.
     #[serde(alias = "trying")]
     Prepared,
     /// The new data are in place, those from before aside.
@@ -95,7 +94,6 @@ pub enum Phase {
 }
 
 impl Phase {
-    /// What the journal calls it.
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
@@ -112,16 +110,15 @@ impl Phase {
 pub enum Interruption {
     /// The data from before come back.
     RollBack,
-    /// The rest is recorded.
     Finish,
-    /// The new data stay beside those in use, which are started.
+    /// The new data is kept next to the data in use, which is started.
     Keep,
-    /// Nothing is started: either data could be the wrong ones.
+    /// Nothing is started: either data could be wrong.
     Wait,
 }
 
-/// Decides. A server alone decides for itself what nobody else knows of; what is a part of an operation over several servers is decided
-/// by its coordinator.
+/// Decides. A single server decides about its own operations; the coordinator decides about an operation of several
+/// servers.
 #[must_use]
 pub fn on_interruption(phase: Phase, is_coordinated: bool) -> Interruption {
     match (phase, is_coordinated) {
@@ -138,7 +135,6 @@ pub fn on_interruption(phase: Phase, is_coordinated: bool) -> Interruption {
 pub struct Interrupted {
     pub phase: Phase,
     pub had_old: bool,
-    /// The old data is retired.
     pub old_is_aside: bool,
     /// The new data is still in the stage.
     pub is_staged: bool,

@@ -99,7 +99,6 @@ pub struct RetentionCandidate {
     pub created: u64,
     /// The same in the local calendar.
     pub local: LocalTime,
-    /// Verified, and unchanged since.
     pub is_good: bool,
     /// Why it neither counts nor is dropped: damaged, incomplete, changed or unknown.
     pub suspect: Option<&'static str>,

@@ -41,7 +41,6 @@ impl fmt::Display for Schedule {
     }
 }
 
-/// Not a schedule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotASchedule {
     #[error("must be a schedule such as `0 */12 * * *` (minute hour day month weekday), `@hourly` or `@every 5m`")]
@@ -57,7 +56,6 @@ pub enum NotASchedule {
     Never,
 }
 
-/// The minimum interval.
 const MIN_INTERVAL_SECONDS: u64 = 60;
 /// The search for a first run starts this many years before the last year of croner: every existing date occurs within
 /// eight years, and a search from today would cover three thousand.

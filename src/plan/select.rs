@@ -8,17 +8,15 @@ use crate::cluster::record::MemberIdentity;
 /// The word for the newest good snapshot, of whatever base name.
 pub const LATEST: &str = "latest";
 
-/// What is known of a snapshot's health.
+/// The state of a snapshot, as far as known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CandidateHealth {
-    /// Verified, and unchanged since.
     Good,
     Unknown(&'static str),
     /// It cannot be restored, with the reason.
     Bad(&'static str),
 }
 
-/// A candidate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SelectCandidate {
     pub name: String,

@@ -5,7 +5,6 @@ use std::fmt;
 use crate::compression::Compression;
 
 const MAX_PREFIX_BYTES: usize = 128;
-/// Base name of on-demand snapshots.
 pub const ON_DEMAND: &str = "on-demand";
 
 /// A base name: `[A-Za-z0-9._:+-]{1,128}`, not beginning with a dot.

@@ -4,7 +4,6 @@
 pub const NEW_CLUSTER_BYTES: u64 = 160 << 20;
 /// Below this even a resumed etcd cannot write another page.
 pub const RESUME_BYTES: u64 = 8 << 20;
-/// Below this the server warns.
 pub const LOW_SPACE_BYTES: u64 = 1 << 30;
 
 /// The assessment of the free space.

@@ -27,10 +27,8 @@ pub struct KnownSnapshot {
     pub name: String,
     /// The directory or bucket that it is in.
     pub place: String,
-    /// Its age, for messages.
     pub taken: String,
     pub revision: Option<i64>,
-    /// Verified, and unchanged since.
     pub is_verified: bool,
 }
 

@@ -49,20 +49,16 @@ pub fn etcd_version_of(snapshot: &SnapshotFile) -> Result<Version, VerifyError> 
 
 #[derive(Clone, Debug)]
 pub struct DataDirSpec {
-    /// The name of the member.
     pub name: String,
     pub membership: Membership,
     /// The version of etcd that will run on the data.
     pub target: Version,
-    /// The revision bump.
     pub raise: u64,
-    /// Accept a snapshot without keys.
     pub allow_empty: bool,
 }
 
 #[derive(Clone, Debug)]
 pub struct Built {
-    /// The revision of the snapshot.
     pub revision_before: i64,
     /// The contents of the new database.
     pub inspection: Inspection,
@@ -332,7 +328,6 @@ struct Before {
     /// The version of the etcd that wrote it, as far as known.
     written: Option<Version>,
     storage: Option<Version>,
-    /// The cluster version.
     cluster: Option<Version>,
 }
 

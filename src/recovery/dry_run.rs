@@ -23,7 +23,7 @@ use crate::snapshot::store::locate::RemoteSnapshot;
 use crate::snapshot::verify::{self, VerifyError, VerifyOptions};
 use crate::version::Version;
 
-/// What a directory for the download of a dry run is called, among temporary files.
+/// The label of the temporary directory for the download of a dry run.
 const DOWNLOAD_DIR: &str = "quorate-dry-run";
 
 impl Operation<'_> {
@@ -37,7 +37,7 @@ impl Operation<'_> {
             self.check_flag()?;
         }
         if kind == OperationKind::Reset && lock::is_taken(self.data) {
-            // What a running etcd is writing cannot be looked at.
+            // Data that a running etcd is writing cannot be checked.
             lock::take(self.data)?;
         }
         let mut report = match (kind, snapshot) {
@@ -92,7 +92,7 @@ impl Operation<'_> {
         let inspection = inspected.await??;
         let needed = replay::size(self.data);
         let mut report = self.common(OperationKind::Reset, needed, &inspection, inspection.revision)?;
-        report.notes.push("what the log holds beyond the database is not counted here; it is kept".into());
+        report.notes.push("log entries after the database are kept, but not counted here".into());
         Ok(report)
     }
 

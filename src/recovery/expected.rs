@@ -6,25 +6,20 @@ use crate::cluster::record::{ClusterRecord, ServerRecord};
 /// A voting member of the new cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExpectedMember {
-    /// Its member name.
     pub name: String,
-    /// Its peer URLs.
     pub peer_urls: Vec<String>,
 }
 
 /// The new cluster, of which this server is a member.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExpectedCluster {
-    /// This server's member name.
     pub own_name: String,
-    /// All members, this server included.
     pub members: Vec<ExpectedMember>,
     /// What makes its ids, and so its cluster, different from every other one.
     pub token: String,
 }
 
 impl ExpectedCluster {
-    /// This server alone.
     #[must_use]
     pub fn alone(own_name: String, peer_url: String, token: String) -> Self {
         let own = ExpectedMember { name: own_name.clone(), peer_urls: vec![peer_url] };
@@ -40,10 +35,6 @@ impl ExpectedCluster {
         Self { own_name: record.member_name.clone(), members, token: String::new() }
     }
 
-    /// What etcd makes of it.
-    ///
-    /// # Errors
-    /// If there can be no such cluster.
     pub fn membership(&self) -> Result<Membership, MembershipError> {
         let members: Vec<_> = self.members.iter().map(|one| (one.name.clone(), one.peer_urls.clone())).collect();
         Membership::new(&members, &self.token)

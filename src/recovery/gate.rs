@@ -11,7 +11,6 @@ use crate::recovery::expected::ExpectedCluster;
 use crate::recovery::isolated_etcd::{IsolatedEtcd, IsolatedEtcdError, Program, Running, health_timeout};
 use crate::recovery::journal::ExpectedData;
 
-/// Why the data was rejected.
 #[derive(Debug, thiserror::Error)]
 pub enum GateError {
     /// etcd does not run on the data.
@@ -55,11 +54,8 @@ impl Diagnostic for GateError {
 pub struct GateInput<'a> {
     /// Who this server is to be.
     pub own: Expected,
-    /// All members.
     pub expected: &'a ExpectedCluster,
-    /// What it should hold, if that is known.
     pub data: Option<&'a ExpectedData>,
-    /// Bytes of the database.
     pub size: u64,
 }
 

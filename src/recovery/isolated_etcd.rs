@@ -35,7 +35,6 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(120);
 pub struct Program {
     pub checked: PinnedExecutable,
     pub version: Version,
-    /// The timeout of stopping it.
     pub grace: Duration,
 }
 
@@ -67,7 +66,6 @@ pub enum IsolatedEtcdError {
     Timeout {
         /// The time that it was given.
         after: Duration,
-        /// The last error.
         why: String,
     },
     #[error("waiting for etcd was cancelled")]

@@ -20,7 +20,6 @@ use crate::snapshot::inspect::Inspection;
 /// The version of the file that is written.
 const VERSION: u32 = 2;
 
-/// Which operation it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OperationKind {
@@ -33,7 +32,6 @@ pub enum OperationKind {
 }
 
 impl OperationKind {
-    /// What messages call it.
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
@@ -47,13 +45,9 @@ impl OperationKind {
 /// What etcd must report about the data that were built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExpectedData {
-    /// The revision of the keyspace.
     pub revision: i64,
-    /// Keys at that revision.
     pub keys: u64,
-    /// The answer to HashKV.
     pub hash_kv: u32,
-    /// Bytes of the database file.
     pub size: u64,
 }
 
@@ -65,18 +59,14 @@ impl ExpectedData {
     }
 }
 
-/// The content of the journal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Journal {
-    /// The version of this form.
     pub version: u32,
-    /// Which operation it is.
     #[serde(alias = "act")]
     pub kind: OperationKind,
     /// The operation over several servers that this is a part of. Its coordinator decides what becomes of it.
     #[serde(default)]
     pub operation: Option<String>,
-    /// How far it is.
     pub phase: Phase,
     /// When it was started (RFC 3339).
     #[serde(alias = "begun")]
@@ -89,7 +79,6 @@ pub struct Journal {
     pub old: Option<PathBuf>,
     /// The directory for everything that is only needed meanwhile.
     pub work: PathBuf,
-    /// The cluster record from before.
     pub before: Option<ClusterRecord>,
     /// The cluster record once it is committed, with all members of the new cluster.
     pub after: ClusterRecord,
@@ -114,7 +103,7 @@ impl Diagnostic for JournalUnreadable {
     fn next_step(&self) -> Option<String> {
         let dir = self.path.parent().unwrap_or(&self.path).display();
         Some(format!(
-            "the data in use are db/etcd; those from before are the newest db/etcd-old-…. See which of them is whole (quorate \
+            "the data in use is db/etcd; the previous data is the newest db/etcd-old-…. Check which of them is good (quorate \
              etcd-snapshot verify --skip-hash-check DIR/member/snap/db), put it in the place of db/etcd, and mv {dir} {dir}-broken; if \
              that changes the data in use, mv server/cluster.json away, too"
         ))

@@ -1,10 +1,11 @@
-//! From a snapshot, or from what is left of a cluster, to data that an etcd runs on; until they are verified, there is a way back.
+//! Reset and restore: from a snapshot, or from the remaining data of a cluster, to data that an etcd runs on; rolled
+//! back unless it is verified.
 //!
-//! `operation` has the steps: prepare, swap, verify, commit, roll back. `stage` and `undo` prepare: `build` makes a new data directory
-//! beside the one in use, `replay` has an etcd read the log to its end in a copy first. `swap` puts it in place by renames in the
-//! directories that `workspace` holds open, `gate` runs an `isolated_etcd` on it that no client can reach and compares it with what was
-//! built. The `journal` records each step, and `resume` finishes or rolls back what was interrupted. `retired` knows the data that were set
-//! aside, `drill` tries a snapshot without touching anything. What may be done is decided in `plan::restore`.
+//! `operation` has the steps: prepare, swap, verify, commit, roll back. `stage` and `undo` prepare: `build` creates a
+//! new data directory next to the one in use, `replay` applies a log in a copy first. `swap` replaces the data by
+//! renames in the open directories of `workspace`, `gate` runs an `isolated_etcd` on it and compares its contents. The
+//! `journal` records each step, and `resume` finishes or rolls back an interrupted operation. `retired` manages old
+//! data, `drill` rehearses a restore without changing anything. `plan::restore` makes the decisions.
 
 pub mod build;
 pub mod drill;

@@ -28,7 +28,8 @@ use crate::recovery::journal::{Journal, OperationKind};
 use crate::recovery::report::{ProgressReporter, RecoveryReport, ResetOptions};
 use crate::recovery::{resume, retired, swap, workspace};
 
-/// Bytes that etcd writes beside its database when it starts: the next segment of its log, and what it is about to write.
+/// Bytes that etcd writes in addition to its database when it starts: the next segment of its log, and the first
+/// writes.
 pub(crate) const RESERVED_FREE_BYTES: u64 = 2 * wal::SEGMENT_BYTES;
 
 /// Device and inode of a directory.
@@ -50,11 +51,11 @@ pub(crate) struct Operation<'a> {
     pub(crate) lineage: Vec<MemberIdentity>,
     /// The `member` directory that is in place before the swap; known once it is prepared.
     pub(crate) replaced: Option<DirId>,
-    /// Keeps one that is in memory executable.
+    /// Keeps an etcd in memory executable.
     pub(crate) _binary: InstalledEtcd,
 }
 
-/// New data lie beside those in use, and the journal says so.
+/// New data is next to the data in use, as recorded in the journal.
 #[derive(Debug)]
 pub(crate) struct Prepared {
     pub(crate) journal: Journal,
@@ -73,9 +74,6 @@ pub(crate) struct Verified(Prepared);
 
 impl Prepared {
     /// Takes up an operation from its journal, whichever steps of it were done; `None` if there is none, or its new data are gone.
-    ///
-    /// # Errors
-    /// If the journal or the data cannot be read.
     #[cfg_attr(not(test), expect(dead_code, reason = "for the coordinator of an operation over several servers"))]
     pub(crate) fn load(data: &DataDir) -> Result<Option<Self>, AppError> {
         let Some(journal) = Journal::read(data)? else { return Ok(None) };
@@ -118,7 +116,8 @@ impl Operation<'_> {
         }
     }
 
-    /// Puts the new data beside those in use: builds them, or finds those that come back. Nothing else is changed, whether it fails or not.
+    /// Prepares the new data next to the data in use: builds it, or locates the returning data. Changes nothing else,
+    /// even if it fails.
     pub(crate) async fn prepare(
         &mut self,
         kind: OperationKind,
@@ -127,7 +126,7 @@ impl Operation<'_> {
     ) -> Result<Prepared, AppError> {
         let prepared = match kind {
             OperationKind::Undo => self.prepare_undo().await,
-            OperationKind::Reset | OperationKind::Restore => self.build_beside(kind, snapshot, expected).await,
+            OperationKind::Reset | OperationKind::Restore => self.build_new_data(kind, snapshot, expected).await,
         };
         let recorded = prepared.and_then(|mut prepared| {
             self.replaced = self.data.open_member()?.map(|member| member.id()).transpose()?;
@@ -136,7 +135,7 @@ impl Operation<'_> {
             Ok(prepared)
         });
         if recorded.is_err() {
-            // Swept at the next start if this does not work; the first failure is the one that matters.
+            // Swept at the next start if this fails; the first failure is reported.
             let _ = swap::clean_up(self.data);
         }
         recorded
@@ -161,8 +160,8 @@ impl Operation<'_> {
         Ok(Swapped(prepared))
     }
 
-    /// Runs an etcd on the new data before anybody else can reach them. Of a cluster of several members, one alone never serves: those
-    /// are verified together, by whoever coordinates them.
+    /// Verifies the new data with an isolated etcd. A single member of several cannot serve alone: the coordinator
+    /// verifies those together.
     pub(crate) async fn verify(&self, Swapped(mut prepared): Swapped) -> Result<Verified, AppError> {
         if prepared.journal.phase == Phase::Swapped {
             let expected = ExpectedCluster::of_record(&prepared.journal.after);
@@ -199,7 +198,7 @@ impl Operation<'_> {
             return Ok(swap::clean_up(self.data)?);
         };
         resume::roll_back(self.data, &mut journal)?;
-        // Whoever owns the directory could have exchanged the data there.
+        // The owner of the directory could have replaced the data there.
         Ok(self.replaced.map_or(Ok(()), |replaced| workspace::check_in_place(self.data, replaced))?)
     }
 
@@ -216,19 +215,19 @@ impl Operation<'_> {
             force_new_cluster: false,
             is_gentle: false,
         };
-        tracing::info!("the new data are in place; an etcd runs on them now, which no client can reach");
+        tracing::info!("the new data is in place; verifying it with an isolated etcd");
         let own = Expected { name: journal.after.member_name.clone(), peer_url: Addresses::peer_url(self.config) };
         let input = GateInput { own, expected, data: journal.expected.as_ref(), size };
         let answer = gate::verify(&isolated_etcd, &self.program, &input, self.control).await?;
         tracing::info!(
             healthy_after_ms = answer.took.as_millis(),
             revision = answer.revision,
-            "etcd is healthy on the new data, holds what was built, and was written to"
+            "etcd is healthy on the new data, has the built contents, and accepted a write"
         );
         Ok(answer.revision)
     }
 
-    /// Bytes of the database in use.
+    /// Size of the present database in bytes.
     fn size_in_use(&self) -> u64 {
         let found = self.data.bolt().ok().flatten().and_then(|bolt| bolt.metadata().ok());
         found.map_or(0, |found| found.len())

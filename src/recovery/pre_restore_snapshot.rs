@@ -30,7 +30,7 @@ impl Operation<'_> {
             lineage: known.lineage.clone(),
             live: None,
             last_named: 0,
-            course: self.control.clone(),
+            job: self.control.clone(),
         };
         let facts = client::MemberSource {
             member_id: known.member_id,
@@ -39,12 +39,16 @@ impl Operation<'_> {
             db_size: 0,
             alarms: Vec::new(),
         };
-        let dir = wish.dir.clone();
+        let dir = request.dir.clone();
         (self.progress)("saving the data in use", 0, 0);
-        let saved = blocking(move || save::save_offline(&wish, &data, &facts)).await;
+        let saved = blocking(move || save::save_offline(&request, &data, &facts)).await;
         match saved {
             Ok(Ok(manifest)) => {
-                tracing::info!(name = manifest.name, revision = manifest.revision, "the data in use were saved first");
+                tracing::info!(
+                    name = manifest.name,
+                    revision = manifest.revision,
+                    "saved a snapshot of the data in use first"
+                );
                 report.pre_restore_snapshot = Some(dir.join(&manifest.name));
             }
             Ok(Err(why)) => report.notes.push(format!(

@@ -18,7 +18,6 @@ use crate::faults;
 use crate::job::JobControl;
 use crate::recovery::isolated_etcd::{IsolatedEtcd, IsolatedEtcdError, Program, health_timeout};
 
-/// Bytes copied at a time.
 const CHUNK: usize = 4 << 20;
 
 /// Why the log could not be applied.
@@ -65,7 +64,6 @@ impl Diagnostic for ReplayError {
     }
 }
 
-/// Facts about the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReplayInfo {
     /// Number of entries that this member did not know to be committed.

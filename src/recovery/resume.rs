@@ -14,7 +14,6 @@ use crate::recovery::workspace::{self, RecoveryDirs};
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the operation {operation} over several servers is {} here, and not decided", phase.word())]
 pub struct OperationUndecided {
-    /// Its id.
     pub operation: String,
     /// How far it is on this server.
     pub phase: Phase,
@@ -35,14 +34,14 @@ impl Diagnostic for OperationUndecided {
 pub(crate) enum Resumed {
     /// Nothing is left of any: there was none, or it is finished or rolled back now.
     Clear,
-    /// New data lie beside those in use, and stay for the operation with this id. The data in use can be started.
+    /// New data is next to the data in use, and is kept for the operation with this ID. The data in use can be started.
     Prepared(OperationUndecided),
 }
 
 /// Finishes or rolls back an operation that was interrupted. To be called with the lock held and no etcd running.
 pub(crate) fn resume(data: &DataDir) -> Result<Resumed, AppError> {
     let Some(mut journal) = Journal::read(data)? else {
-        // What is there without a journal was being built.
+        // Without a journal, only the stage exists.
         let has_work = RecoveryDirs::of(data)?.map_or(Ok(false), |dirs| dirs.has_work())?;
         if has_work || data.restore().exists() {
             tracing::warn!(
@@ -164,7 +163,7 @@ mod tests {
 
     const OPERATION: &str = "operation-1";
 
-    /// A data directory in which `old` is in use and `new` lies beside it, with a journal.
+    /// A data directory in which `old` is in use and `new` is next to it, with a journal.
     fn prepared(operation: Option<&str>) -> (TempDir, DataDir, Journal) {
         let root = tempfile::tempdir().unwrap();
         let data = DataDir::new(root.path());

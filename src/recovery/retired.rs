@@ -23,7 +23,6 @@ pub struct RetiredData {
     pub path: PathBuf,
     /// The time in its name, in seconds since 1970.
     pub second: u64,
-    /// Size on disk in bytes.
     pub bytes: u64,
 }
 
@@ -119,7 +118,6 @@ pub fn write_record(dir: &DirHandle, record: &ClusterRecord) -> Result<(), DirEr
     Ok(dir.write_file(RECORD, &record.to_json(), durable::PRIVATE_FILE)?)
 }
 
-/// Reads the record.
 pub fn read_record(dir: &DirHandle) -> Result<Option<ClusterRecord>, DirError> {
     match dir.read(RECORD, MAX_RECORD_BYTES)?.map(|text| ClusterRecord::parse(&text)) {
         // It says what a start must not do.

@@ -33,8 +33,8 @@ use crate::snapshot::verify::VerifyError;
 const REPLAY: &str = "replay";
 
 impl Operation<'_> {
-    /// Builds the new data beside those in use.
-    pub(crate) async fn build_beside(
+    /// Builds the new data next to the data in use.
+    pub(crate) async fn build_new_data(
         &mut self,
         kind: OperationKind,
         snapshot: Option<PathBuf>,
@@ -69,7 +69,7 @@ impl Operation<'_> {
         };
         let (held, shown) = work.names();
         let built = built.map_err(|failure| failure.to_report().renamed(&held, &shown))?;
-        // Only now: what cannot be restored leaves nothing behind, however often it is tried.
+        // Only now: a snapshot that cannot be restored leaves no files behind.
         if found == DataState::Present && !self.options.no_pre_restore_snapshot {
             self.save_pre_restore_snapshot(before.as_ref(), &mut report).await;
         }
@@ -123,7 +123,6 @@ impl Operation<'_> {
         Ok(opened)
     }
 
-    /// Required and free bytes.
     fn check_room(&self, paths: &RecoveryPaths, snapshot: Option<&SnapshotFile>) -> Result<(u64, u64), ResetError> {
         let dir = paths.work.ancestors().find(|dir| dir.is_dir()).unwrap_or(Path::new("/")).to_path_buf();
         let needed =
@@ -132,7 +131,7 @@ impl Operation<'_> {
         if free < needed { Err(ResetError::Space { needed, free, dir }) } else { Ok((needed, free)) }
     }
 
-    /// CAs and token: those that are there stay. A token that was given is the server's once all is done.
+    /// CAs and token: existing ones are kept. A given token becomes the server's token at the end.
     async fn read_secrets(&self, report: &mut RecoveryReport) -> Result<Option<String>, AppError> {
         let had_none = !self.data.certificate("server-ca").certificate.exists();
         let (data, names) = (self.data.clone(), self.config.certificate_names());
@@ -203,9 +202,10 @@ impl Operation<'_> {
     /// Lets an etcd read the log to its end in a copy, and builds from what comes out.
     async fn replay(&self, work: &Work, spec: &DataDirSpec, report: &mut RecoveryReport) -> Result<Built, AppError> {
         let member = self.data.open_member()?.ok_or_else(|| DirError::Missing(self.data.etcd_member()))?;
-        let (copy, tell) = (work.through(REPLAY).join(DataDir::MEMBER_NAME), self.progress.clone());
-        let kept =
-            blocking(move || replay::copy(&member, &copy, &mut |done, all| tell("copying the data in use", done, all)));
+        let (copy, notify) = (work.through(REPLAY).join(DataDir::MEMBER_NAME), self.progress.clone());
+        let kept = blocking(move || {
+            replay::copy(&member, &copy, &mut |done, all| notify("copying the data in use", done, all))
+        });
         let kept = kept.await??;
         if kept.uncertain > 0 {
             report.notes.push(format!(
@@ -227,7 +227,7 @@ impl Operation<'_> {
             force_new_cluster: true,
             is_gentle: false,
         };
-        tracing::info!("an etcd reads the log of this member to its end, in a copy");
+        tracing::info!("an etcd applies the log of this member in a copy");
         replay::run(&isolated_etcd, &self.program, bytes, self.control).await?;
         let built = work.dir.make_dir(Work::BUILT, PRIVATE_DIR)?;
         build::take_database(&work.enter(&[REPLAY])?, &built)?;

@@ -20,7 +20,6 @@ const SWAP: &str = "exchange the data at";
 /// Why the data were not exchanged.
 #[derive(Debug, thiserror::Error)]
 pub enum SwapError {
-    /// A rename or removal failed.
     #[error(transparent)]
     Write(#[from] WriteError),
     /// A file is not as expected.
@@ -34,14 +33,8 @@ pub enum SwapError {
     /// The cluster record cannot be replaced.
     #[error(transparent)]
     Record(#[from] RecordWriteError),
-    /// Data are where none should be.
-    #[error("{} is there, and was not when the {act} was interrupted", path.display())]
-    PathInTheWay {
-        /// What.
-        path: PathBuf,
-        /// What was interrupted.
-        act: &'static str,
-    },
+    #[error("{} exists, but did not when the {act} was interrupted", path.display())]
+    PathInTheWay { path: PathBuf, act: &'static str },
 }
 
 impl Diagnostic for SwapError {
@@ -74,7 +67,7 @@ impl Diagnostic for SwapError {
 /// If it cannot be renamed; [`back`] then undoes it.
 pub fn swap_in(data: &DataDir, journal: &Journal) -> Result<(), SwapError> {
     let held = SwappedDirs::of(data, journal)?;
-    // Held before anything is renamed: what etcd's user does to the names on the way changes nothing any more.
+    // Opened before any rename, so that etcd's user cannot redirect the path.
     let staged = held.staged()?;
     let found = inspect(journal, &held)?;
     if !found.is_staged && found.has_current && found.had_old == found.old_is_aside {
@@ -92,7 +85,6 @@ pub fn swap_in(data: &DataDir, journal: &Journal) -> Result<(), SwapError> {
     Ok(())
 }
 
-/// The state of a swap.
 fn inspect(journal: &Journal, held: &SwappedDirs) -> Result<Interrupted, DirError> {
     // If etcd's user replaced a directory of the path, none of our data is there.
     let is_staged = match held.staged() {
@@ -122,7 +114,7 @@ pub fn roll_back(data: &DataDir, journal: &Journal) -> Result<Recovery, SwapErro
             step("new_back", SWAP, &journal.current)?;
             match held.staged() {
                 Ok(Some((above, name))) => held.place.rename(&held.current, &above, name)?,
-                // What was built is removed afterwards anyway; what an undoing took out of its place has it in the same directory.
+                // New data is removed afterwards anyway; data of an undo returns to its place in the same directory.
                 Ok(None) | Err(_) if journal.kind != OperationKind::Undo => {
                     held.place.remove_all(&held.current)?;
                 }

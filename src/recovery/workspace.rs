@@ -17,7 +17,7 @@ use crate::recovery::paths::RecoveryPaths;
 /// The stage if `member` is swapped.
 const WORK: &str = "quorate-restore";
 
-/// The directory in which the data in use have their name.
+/// The parent directory of the data in use.
 #[derive(Debug)]
 pub struct RecoveryDirs {
     pub dir: DirHandle,
@@ -120,7 +120,6 @@ impl RecoveryDirs {
     }
 }
 
-/// The stage, opened.
 #[derive(Debug)]
 pub struct Work {
     pub dir: DirHandle,
@@ -139,7 +138,6 @@ impl Work {
         if self.is_stable { self.path.join(name) } else { self.dir.proc_path().join(name) }
     }
 
-    /// The path for other processes.
     #[must_use]
     pub fn path(&self, name: &str) -> PathBuf {
         self.path.join(name)
@@ -228,9 +226,6 @@ pub fn staged(data: &DataDir, journal: &Journal) -> Result<Option<DirHandle>, Di
 }
 
 /// Holds the `member` directory of the new data, whether they are in place or not; `None` if they are nowhere.
-///
-/// # Errors
-/// If it cannot be opened.
 pub fn new_member(data: &DataDir, journal: &Journal) -> Result<Option<DirHandle>, DirError> {
     match staged(data, journal)? {
         Some(staged) if staged.path().ends_with(DataDir::MEMBER_NAME) || journal.current == data.etcd_member() => {
@@ -241,10 +236,7 @@ pub fn new_member(data: &DataDir, journal: &Journal) -> Result<Option<DirHandle>
     }
 }
 
-/// Holds the data from before where they were put; `None` if there are none.
-///
-/// # Errors
-/// If they cannot be opened.
+/// Opens the previous data where it was moved; `None` if there is none.
 pub fn old(data: &DataDir, journal: &Journal) -> Result<Option<DirHandle>, DirError> {
     let held = SwappedDirs::of(data, journal)?;
     held.old.as_ref().map_or(Ok(None), |old| held.place.open_dir(old))

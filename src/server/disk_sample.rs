@@ -14,14 +14,11 @@ use crate::recovery::retired::{self, RetiredData};
 /// How long a request waits for the disk.
 const SAMPLE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What was seen.
 #[derive(Clone, Debug, Default)]
 pub struct DiskSample {
-    /// Bytes free under the data.
     pub free: Option<u64>,
     /// Data that resets and restores replaced, the newest first.
     pub old_data: Vec<RetiredData>,
-    /// What restore drills found.
     pub drills: Record,
 }
 

@@ -26,7 +26,6 @@ use crate::snapshot::live::PinnedDatabase;
 use crate::snapshot::usage;
 use crate::text::format_bytes;
 
-/// The interval of checks.
 const POLL_INTERVAL: Duration = Duration::from_secs(60);
 /// Bytes that stay free on the disk: etcd's log grows there, too.
 const RESERVED_FREE_BYTES: u64 = 64 << 20;
@@ -35,7 +34,6 @@ const NO_SPACE: &str = "NOSPACE";
 /// How long to wait until the result is visible in the status.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Why maintenance failed.
 #[derive(Debug, thiserror::Error)]
 pub enum MaintenanceError {
     /// Defragmentation copies the pages in use to the same disk.
@@ -43,7 +41,6 @@ pub enum MaintenanceError {
     Space { needed: u64, free: u64 },
     #[error("cannot reclaim database space now: {0}")]
     NotReady(String),
-    /// The database cannot be read.
     #[error("cannot measure the pages in use of the database")]
     Count(#[source] ReadError),
     #[error("the server is stopping, and etcd with it; the outcome is unknown")]

@@ -35,7 +35,6 @@ pub struct ServerState {
     /// The snapshot of data that vanished.
     pub rescued: watch::Receiver<Option<Rescued>>,
     pub snapshots: Snapshots,
-    /// The maintenance service.
     pub maintenance: Maintenance,
     /// What the status says of the disk.
     pub disk_sampler: DiskSampler,

@@ -13,7 +13,6 @@ use crate::boltdb::walk::{CONTINUE, Flow, Visitor};
 use crate::snapshot::file::SnapshotFile;
 use crate::snapshot::inspect::marks::Marks;
 
-/// A key at a revision.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Value {
     pub create_revision: i64,
@@ -45,7 +44,6 @@ pub enum Content {
 }
 
 impl Content {
-    /// The value, if requested.
     #[must_use]
     pub fn value(&self) -> Option<&[u8]> {
         match self {
@@ -61,12 +59,10 @@ pub enum BrowseError {
     /// It is damaged, or cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// Worded like etcd's error.
     #[error(
         "required revision is a future revision: {wanted} was requested, but the newest in the snapshot is {newest}"
     )]
     Future { wanted: i64, newest: i64 },
-    /// Worded like etcd's error.
     #[error(
         "required revision has been compacted: {wanted} was requested, but the snapshot was compacted up to {compacted}"
     )]
@@ -190,7 +186,6 @@ impl Ord for Difference {
     }
 }
 
-/// The members in a database.
 pub fn members<I: ReadAt + ?Sized>(database: &I) -> Result<Vec<Member>, ReadError> {
     let database = Database::open_newest(database)?;
     let mut members = Members(Vec::new());

@@ -40,7 +40,6 @@ pub enum OpenError {
     NotFound(PathBuf),
     #[error("cannot read {}", path.display())]
     Read { path: PathBuf, source: io::Error },
-    /// It cannot be unpacked.
     #[error("{} is corrupt: {why}", path.display())]
     Archive { path: PathBuf, why: String },
     /// It is shorter than its meta page says: probably an unfinished copy.
@@ -99,7 +98,6 @@ impl Diagnostic for OpenError {
 #[derive(Debug)]
 pub struct SnapshotFile {
     pub path: PathBuf,
-    /// Size as stored, in bytes.
     pub stored_size: u64,
     pub packing: Compression,
     pub database: File,
@@ -162,7 +160,7 @@ fn read_trailer(file: &File, size: u64) -> io::Result<[u8; 32]> {
     Ok(trailer)
 }
 
-/// The most bytes that a database can have that begins so.
+/// The maximum size of a database with this beginning, in bytes.
 fn most_of(begun: &[u8]) -> u64 {
     let says = Meta::read(begun, 0).ok().and_then(|meta| meta.high_water_mark.checked_mul(u64::from(meta.page_size)));
     // One without a meta page is invalid, whatever its length.

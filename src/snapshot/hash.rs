@@ -6,7 +6,6 @@ use std::os::unix::fs::FileExt as _;
 
 use aws_lc_rs::digest::Context;
 
-/// Bytes hashed at a time.
 const CHUNK: usize = 1 << 18;
 
 /// Hashes the first `length` bytes. `goes_on` receives the number of hashed bytes, and returns false to stop.

@@ -47,13 +47,11 @@ impl Status {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listed {
     pub name: String,
-    /// Size as stored, in bytes.
     pub size: u64,
     /// Seconds since 1970: from the manifest, else the name, else the modification time.
     pub created: u64,
     /// Its state, as far as known.
     pub status: Status,
-    /// Its manifest.
     pub manifest: Option<Manifest>,
 }
 

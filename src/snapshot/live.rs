@@ -32,7 +32,6 @@ const META_PAGES_BYTES: usize = 2 * 65536;
 /// Why the live database cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum PinnedDatabaseError {
-    /// The snapshot stream failed.
     #[error("cannot request the snapshot stream of etcd")]
     Stream(#[from] ClientError),
     /// The stream does not begin with a meta page.
@@ -91,7 +90,6 @@ impl std::fmt::Debug for PinnedDatabase {
     }
 }
 
-/// Opens the current database file.
 fn open(data: &DataDir) -> Result<File, PinnedDatabaseError> {
     let missing = || PinnedDatabaseError::Read { path: data.etcd_bolt(), source: io::ErrorKind::NotFound.into() };
     data.bolt()?.ok_or_else(missing)

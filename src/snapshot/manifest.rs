@@ -27,7 +27,6 @@ pub struct Manifest {
     pub base: String,
     /// `node-name` of the server that took it.
     pub node: String,
-    /// Size as stored, in bytes.
     pub size: u64,
     /// RFC 3339.
     pub created: String,
@@ -45,7 +44,6 @@ pub struct Manifest {
     pub compression: String,
     /// `on-demand` or `scheduled`.
     pub reason: String,
-    /// Labels.
     pub labels: BTreeMap<String, String>,
     /// Hexadecimal.
     pub member_id: String,
@@ -120,7 +118,6 @@ impl Manifest {
         }
     }
 
-    /// The incarnation of its data.
     #[must_use]
     pub fn life(&self) -> MemberIdentity {
         MemberIdentity { cluster_id: self.cluster_id.clone(), member_id: self.member_id.clone() }

@@ -187,8 +187,8 @@ fn suspicion(status: Status) -> Option<&'static str> {
     match status {
         Status::Good | Status::Unverified => None,
         Status::Corrupt => Some("it is corrupt and ignored; delete it, or replace it with a good copy"),
-        Status::Changed => Some("it was changed since it was verified and is ignored; verify it"),
-        Status::Partial => Some("it is partial (an unfinished copy) and ignored; delete it, or copy it again"),
+        Status::Changed => Some("changed since it was verified and is ignored; verify it"),
+        Status::Partial => Some("partial (an unfinished copy) and ignored; delete it, or copy it again"),
         Status::Unreadable => Some("its manifest cannot be read, so it may be held; see .metadata next to it"),
     }
 }

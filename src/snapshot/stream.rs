@@ -26,7 +26,6 @@ const SIZES_FOLLOW: u16 = 1 << 3;
 /// The facts about a streamed snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Streamed {
-    /// Size as stored, in bytes.
     pub stored_size: u64,
     /// SHA-256 of the file as stored, hexadecimal.
     pub sha256: String,
@@ -118,7 +117,7 @@ fn database(mut from: impl Read) -> Result<(u64, u32), StreamError> {
             Ok(0) => break,
             Ok(count) => count,
             Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-            Err(error) => return Err(corrupt(format!("it cannot be unpacked after {total} bytes: {error}"))),
+            Err(error) => return Err(corrupt(format!("unpacking failed after {total} bytes: {error}"))),
         };
         crc.update(&buffer[held..held + count]);
         begun.extend(buffer[held..held + count].iter().take(HEADER + META - begun.len()));
@@ -312,7 +311,9 @@ mod tests {
                 assert!(verify(&changed[..]).is_err(), "{packing:?} changed at {at}");
             }
         }
-        assert!(matches!(verify(&raw[..raw.len() - 32]), Err(StreamError::Corrupt(why)) if why.contains("no trailing SHA-256")));
+        assert!(
+            matches!(verify(&raw[..raw.len() - 32]), Err(StreamError::Corrupt(why)) if why.contains("no trailing SHA-256"))
+        );
         assert!(verify(&b""[..]).is_err());
     }
 

@@ -36,7 +36,6 @@ pub enum VerifyError {
     NoHash(PathBuf),
     #[error("the verification was cancelled")]
     Cancelled,
-    /// It cannot be read to its end.
     #[error("cannot read {}", path.display())]
     Read { path: PathBuf, source: io::Error },
 }
@@ -79,17 +78,15 @@ impl Diagnostic for VerifyError {
             Self::NoHash(_) => {
                 Some("if it is a raw copy of member/snap/db: --skip-hash-check checks everything else".into())
             }
-            Self::Read { .. } => Some("see dmesg for what the disk says".into()),
+            Self::Read { .. } => Some("check the kernel log (dmesg) for disk errors".into()),
             Self::Cancelled => Some("start it again".into()),
         }
     }
 }
 
-/// A verified snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verified {
     pub path: PathBuf,
-    /// Size as stored, in bytes.
     pub stored_size: u64,
     pub packing: Compression,
     pub database_size: u64,
@@ -98,14 +95,13 @@ pub struct Verified {
     pub inspection: Inspection,
 }
 
-/// The requirements for a snapshot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct VerifyOptions {
     /// Accept a raw copy of `member/snap/db`, without a hash.
     pub skip_hash: bool,
 }
 
-/// Verifies the snapshot at `path`. `progress` is told how much is done, of how much, in bytes, and can end it.
+/// Verifies the snapshot at `path`. `progress` receives the bytes done, and the total, and can end it.
 pub fn verify(
     path: &Path,
     demands: VerifyOptions,
@@ -133,8 +129,7 @@ pub fn verify(
     if matches!(inspected, Err(ReadError::Cancelled)) {
         return Err(VerifyError::Cancelled);
     }
-    let hashes =
-        hashes.unwrap_or_else(|_| Err(io::Error::other("the hash could not be computed"))).map_err(unreadable)?;
+    let hashes = hashes.unwrap_or_else(|_| Err(io::Error::other("cannot compute the hash"))).map_err(unreadable)?;
     let hash_is_right = snapshot.trailer.map(|trailer| hashes.database.as_ref() == trailer);
     let inspection = inspected.map_err(|error| VerifyError::of(error, path, hash_is_right))?;
     if hash_is_right == Some(false) {

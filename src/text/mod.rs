@@ -1,18 +1,18 @@
-//! Formatting that several modules need.
+//! Formatting that several modules use.
 
 pub mod age;
 pub mod duration;
 
 use serde_json::Value;
 
-/// One JSON object on a line of its own, with its fields in the order given.
+/// One JSON object on one line, with its fields in the given order.
 #[must_use]
 pub fn json_line<'a>(fields: impl IntoIterator<Item = (&'a str, Value)>) -> String {
     let fields = fields.into_iter().map(|(name, value)| format!("{}:{value}", Value::from(name)));
     escape_json(&format!("{{{}}}\n", fields.collect::<Vec<_>>().join(",")))
 }
 
-/// JSON in which characters that are not seen, or change the order of others, are escaped: the same values, safe on a terminal.
+/// JSON with invisible and reordering characters escaped: the same values, safe on a terminal.
 #[must_use]
 pub fn escape_json(json: &str) -> String {
     let mut text = String::with_capacity(json.len());
@@ -20,7 +20,7 @@ pub fn escape_json(json: &str) -> String {
         if c == '\n' || !is_control(c) {
             text.push(c);
         } else {
-            // They are in strings only, where serde_json has escaped the ASCII ones already.
+            // They occur only in strings, where serde_json has escaped the ASCII ones already.
             let mut units = [0; 2];
             text.extend(c.encode_utf16(&mut units).iter().map(|unit| format!("\\u{unit:04x}")));
         }
@@ -28,15 +28,15 @@ pub fn escape_json(json: &str) -> String {
     text
 }
 
-/// Text from outside, safe to print on a terminal: control characters, and those that are not seen or change the order of others, become
+/// Makes external text safe for a terminal: control characters, invisible characters and those that reorder text become
 /// `?`.
 #[must_use]
 pub fn escape_control(text: &str) -> String {
     text.chars().map(|c| if is_control(c) { '?' } else { c }).collect()
 }
 
-/// Control characters (`Cc` of Unicode), format characters (`Cf`: direction, joiners, tags, soft hyphen), and the separators of lines and
-/// paragraphs: who prints them shows something else than what is there.
+/// Control characters (`Cc` of Unicode), format characters (`Cf`: direction, joiners, tags, soft hyphen), and line and
+/// paragraph separators: printing them shows something else than the text contains.
 #[must_use]
 pub fn is_control(c: char) -> bool {
     c.is_control()
@@ -46,7 +46,7 @@ pub fn is_control(c: char) -> bool {
             | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e007f}')
 }
 
-/// `1.5 GiB`, `300 MiB`, `12 B`: for people.
+/// `1.5 GiB`, `300 MiB`, `12 B`.
 #[must_use]
 #[allow(clippy::cast_precision_loss, reason = "two digits are shown")]
 pub fn format_bytes(bytes: u64) -> String {

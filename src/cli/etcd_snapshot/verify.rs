@@ -32,7 +32,7 @@ pub(super) use arguments::Args;
 use named::Named;
 use outcome::Outcome;
 
-/// What `-o json` says of a snapshot that is good. Fields are added, never renamed.
+/// A good snapshot in `-o json`. Fields are added, never renamed.
 #[derive(Debug, Serialize)]
 struct Item {
     path: String,

@@ -21,7 +21,7 @@ pub(super) struct Endpoint {
     rest: String,
 }
 
-/// Whether `text` can be where a store is.
+/// Whether `text` is a valid endpoint.
 pub(in crate::config) fn check_endpoint(text: &str) -> Result<(), String> {
     Endpoint::of(Some(text), false).map(drop).map_err(|error| error.what)
 }
@@ -117,7 +117,6 @@ const REGIONS: &[(&str, &str)] = &[
     ("cos.", ".myqcloud.com"),
 ];
 
-/// Stores with a single region.
 const WITHOUT_REGIONS: &[&str] = &[".r2.cloudflarestorage.com", "storage.googleapis.com"];
 
 fn region_of(host: &str) -> Option<&str> {

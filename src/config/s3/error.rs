@@ -2,7 +2,6 @@
 
 use crate::error::{Code, Diagnostic};
 
-/// An invalid option.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{option}`: {what}")]
 pub struct S3ConfigError {

@@ -64,7 +64,6 @@ pub struct Target {
     /// Configured credentials; otherwise the AWS credential chain is used.
     pub keys: Option<Keys>,
     pub proxy: Proxy,
-    /// The inactivity timeout.
     pub timeout: Duration,
     pub encryption: Option<Encryption>,
     /// Such as `STANDARD_IA`.

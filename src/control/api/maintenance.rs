@@ -22,10 +22,8 @@ pub struct Defragmented {
     pub is_disarmed: bool,
 }
 
-/// The result of a compaction.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reclaimed {
-    /// The compact revision.
     pub compact_revision: i64,
     /// False if it was compacted up to there already.
     pub is_compacted: bool,

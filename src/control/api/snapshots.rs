@@ -29,7 +29,7 @@ pub struct Saved {
     pub path: PathBuf,
     /// Its URL in object storage, or why the upload failed.
     pub upload: Option<Result<String, ErrorReport>>,
-    #[serde(rename = "is_only_there")]
+    #[serde(rename = "remote_only")]
     pub remote_only: bool,
     /// Milliseconds until it was saved locally.
     #[serde(default)]

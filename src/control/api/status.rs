@@ -59,7 +59,6 @@ pub struct Child {
     /// Milliseconds from its start to being ready.
     pub ready_after_ms: Option<u64>,
     pub restarts: u64,
-    /// Its last unexpected exit.
     pub last_exit: Option<String>,
     /// Its last lines, while it is not healthy.
     pub last_lines: Vec<String>,
@@ -128,7 +127,6 @@ pub struct Drills {
 pub struct ObjectStorage {
     /// `s3://bucket/folder/`; empty if unknown.
     pub place: String,
-    /// Pending uploads, the oldest first.
     pub pending: Vec<PendingUpload>,
     /// The newest uploaded one, with its URL as the name.
     pub last: Option<LastGood>,
@@ -136,7 +134,6 @@ pub struct ObjectStorage {
     pub last_at: Option<String>,
 }
 
-/// A pending upload.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct PendingUpload {
     pub name: String,

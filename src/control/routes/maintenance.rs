@@ -11,7 +11,6 @@ use crate::control::routes::stream::{self, OnDisconnect};
 use crate::server::maintenance::{self, MaintenanceError};
 use crate::server::state::ServerState;
 
-/// etcd cannot cancel it.
 const ON_DISCONNECT: OnDisconnect =
     OnDisconnect { gone: "the operation in etcd continues", stopping: Some(|| MaintenanceError::Stopping.into()) };
 

@@ -32,7 +32,7 @@ pub async fn s3(State(shared): State<Arc<ServerState>>, body: Bytes) -> Response
     let with_more = with_more(&shared, &body);
     let mut options = with_more.as_ref().map(S3Config::revealed).unwrap_or_default();
     if let Ok(target) = with_more.and_then(|s3| s3.target()) {
-        told.insert("etcd-s3-proxy".into(), proxy::proxy_in_words(&target));
+        options.insert("etcd-s3-proxy".into(), proxy::proxy_in_words(&target));
     }
     json(&options)
 }

@@ -16,16 +16,13 @@ use crate::control::api::events::Event;
 use crate::error::AppError;
 use crate::server::state::ServerState;
 
-/// The interval of progress lines.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
 
-/// The sender of progress.
 pub(super) type Progress = Arc<watch::Sender<(Cow<'static, str>, u64, u64)>>;
 
 /// What happens to the operation if the client disconnects or the server stops.
 #[derive(Clone, Copy)]
 pub(super) struct OnDisconnect {
-    /// Logged if the client disconnects.
     pub(super) gone: &'static str,
     /// Sent to the client if the server stops; `None` if the operation itself ends then with a result.
     pub(super) stopping: Option<fn() -> AppError>,

@@ -33,14 +33,12 @@ use crate::version::Version;
 
 /// The label of the hidden directory of a drill.
 const NAME: &str = "quorate-drill";
-/// The member name.
 const MEMBER: &str = "drill";
 /// Bytes that etcd writes in addition to the database: two segments of its log, and changes.
 const EXTRA_BYTES: u64 = build::EXTRA_BYTES + 2 * wal::SEGMENT_BYTES;
 /// Bytes that stay free on the disk, which the running etcd may use, too.
 const RESERVED_FREE_BYTES: u64 = 256 << 20;
 
-/// Why a drill failed.
 #[derive(Debug, thiserror::Error)]
 pub enum DrillError {
     #[error(transparent)]
@@ -51,7 +49,6 @@ pub enum DrillError {
     /// There is too little space for a drill.
     #[error("a drill needs {}, but only {} are free in {}", format_bytes(*needed), format_bytes(*free), dir.display())]
     Space { needed: u64, free: u64, dir: PathBuf },
-    /// Building data from it failed.
     #[error("cannot build a data directory from the snapshot")]
     Build(#[from] BuildError),
     /// The etcd on the built data fails, or serves other contents.

@@ -38,10 +38,8 @@ pub use history::History;
 use history::refresh_history;
 use uploads::Uploads;
 
-/// The reason of scheduled snapshots.
 const SCHEDULED: &str = "scheduled";
 
-/// The interval of upload progress.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
 
 #[derive(Debug, thiserror::Error)]
@@ -52,7 +50,6 @@ pub enum SnapshotRefused {
     NotReady(String),
     #[error("the server is stopping; the snapshot was cancelled, and no files are left")]
     Stopping,
-    /// It timed out.
     #[error("the snapshot took longer than etcd-snapshot-timeout ({} s) and was cancelled; no files are left", .0.as_secs())]
     TooLong(Duration),
     #[error("object storage did not answer within {} s", .0.as_secs())]
@@ -116,7 +113,6 @@ pub struct Snapshots {
     history: Mutex<History>,
     /// The timestamp of the newest name.
     last_named: AtomicU64,
-    /// The upload queue.
     pub uploads: Uploads,
 }
 

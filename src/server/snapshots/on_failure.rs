@@ -14,7 +14,7 @@ pub(crate) async fn run(command: String, report: ErrorReport, node: String) {
     operator_environment(&mut shell);
     std::os::unix::process::CommandExt::process_group(&mut shell, 0);
     shell.args(["-c", &command]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    shell.env("QUORATE_SNAPSHOT_ERROR", told.to_string()).env("QUORATE_SNAPSHOT_NODE", &node);
+    shell.env("QUORATE_SNAPSHOT_ERROR", report.to_string()).env("QUORATE_SNAPSHOT_NODE", &node);
     let (mut child, _registered) = match spawn_registered(shell) {
         Ok(spawned) => spawned,
         Err(error) => return tracing::error!(%error, "etcd-snapshot-on-failure cannot be run"),

@@ -30,14 +30,12 @@ use crate::checksum::crc32c_append;
 
 /// Of the bucket `key`, the bucket of records.
 const KEY: &[u8] = b"key";
-/// Maximum number of members.
 const MAX_MEMBERS: usize = 1000;
-/// Maximum number of alarm types.
 const MAX_ALARMS: usize = 16;
 /// Maximum size of a lease, user, role or member, in bytes.
 const MAX_VALUE_BYTES: usize = 1 << 20;
 
-/// Is told how much is done, of how much; ends the work with `Break`.
+/// Receives the amount done, and the total; ends the work with `Break`.
 pub type ProgressCallback<'a> = dyn FnMut(u64, u64) -> ControlFlow<()> + 'a;
 
 /// Inspects a database of `length` bytes. `progress` receives the number of pages read and the total, of both walks
@@ -67,8 +65,8 @@ pub(crate) fn inspect_within<I: ReadAt + ?Sized>(
     let marks = Marks::read(&database)?;
     let all_pages = database.meta().high_water_mark * 2;
     let keys = Keys::default();
-    let mut tell = |pages| progress(pages, all_pages);
-    let mut first = First::new(&marks, &keys, limits, &mut tell);
+    let mut notify = |pages| progress(pages, all_pages);
+    let mut first = First::new(&marks, &keys, limits, &mut notify);
     let walked = database.walk(&mut first);
     let First { found, mut records, is_cancelled, .. } = first;
     if is_cancelled {

@@ -7,7 +7,6 @@
 
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 
-/// Memory limits.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Maximum number of newest records, of 16 bytes each.

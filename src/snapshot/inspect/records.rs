@@ -32,7 +32,6 @@ impl Sum {
         Self { crc: crc32c_append(self.crc, bytes), length: self.length.wrapping_add(bytes.len() as u64) }
     }
 
-    /// The checksum of both concatenated.
     fn then(self, other: Self) -> u32 {
         crc32c_combine(self.crc, other.crc, other.length)
     }
@@ -88,7 +87,6 @@ impl Records {
         self.last.main
     }
 
-    /// Call after all were added.
     pub(super) fn resolve(&mut self) {
         self.newest.resolve(&mut self.superseded);
     }

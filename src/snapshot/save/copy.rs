@@ -32,7 +32,6 @@ pub enum CopyError {
     /// The live file cannot be pinned or read.
     #[error(transparent)]
     Live(#[from] PinnedDatabaseError),
-    /// The pinned pages are incomplete.
     #[error("the pinned pages of etcd are not a complete database")]
     Damaged(#[from] ReadError),
     /// Writing failed, or there is no space.

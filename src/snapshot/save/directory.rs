@@ -6,8 +6,8 @@ use crate::durable::{self, OnPath as _, PRIVATE_DIR};
 use crate::host::{self, FileSystem};
 use crate::snapshot::save::error::SaveError;
 
-/// Makes sure that there is a directory for snapshots. It is made if the one above it is there: more would hide a disk that is
-/// not mounted, or a typing error.
+/// Ensures that the snapshot directory exists. Creates it if its parent exists: creating more would hide an unmounted
+/// disk or a typo.
 pub fn prepare_dir(dir: &Path) -> Result<(), SaveError> {
     let place = |why| SaveError::Unusable { dir: dir.to_path_buf(), why };
     if dir.is_dir() {
@@ -17,21 +17,21 @@ pub fn prepare_dir(dir: &Path) -> Result<(), SaveError> {
         return Err(place("it is not a directory"));
     }
     if dir.is_symlink() {
-        return Err(place("it is a symbolic link to something that is not there"));
+        return Err(place("it is a symbolic link to a target that does not exist"));
     }
     if !dir.parent().is_some_and(Path::is_dir) {
-        return Err(place("neither it nor the directory above it is there"));
+        return Err(place("neither it nor its parent directory exists"));
     }
     durable::create_dir(dir, PRIVATE_DIR)?;
     Ok(())
 }
 
-/// As [`prepare_dir`], for the directory that snapshots of this server are kept in: nobody else may exchange them there. It must be ours or
-/// root's. If everybody may write into it (and no sticky bit keeps them from what is not theirs) it is closed to them. On a network file
-/// system, which may show root's directories as another user's, both are left as they are.
+/// Like [`prepare_dir`], for the snapshot directory of this server, where no other user may replace files: it must
+/// belong to us or root. If it is writable for all users (without the sticky bit), the mode is fixed. On a network file
+/// system, which may map root to another user, neither is checked.
 ///
 /// # Errors
-/// As [`prepare_dir`]; or if it is another user's, or cannot be closed.
+/// Like [`prepare_dir`]; or if it belongs to another user, or its mode cannot be fixed.
 pub fn prepare_own_dir(dir: &Path) -> Result<(), SaveError> {
     use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
     prepare_dir(dir)?;
@@ -49,9 +49,9 @@ pub fn prepare_own_dir(dir: &Path) -> Result<(), SaveError> {
         return Ok(());
     }
     if found.uid() != us {
-        return Err(exposed("it is writable for everybody".into()));
+        return Err(exposed("it is writable for all users".into()));
     }
     durable::set_mode(dir, mode & 0o7775)?;
-    tracing::warn!(path = %dir.display(), "everybody could write into the snapshot directory; closed to others now");
+    tracing::warn!(path = %dir.display(), "the snapshot directory was writable for all users; mode fixed");
     Ok(())
 }

@@ -12,48 +12,48 @@ use crate::text::format_bytes;
 
 #[derive(Debug, thiserror::Error)]
 pub enum SaveError {
-    /// There is no room, or no way to write it.
+    /// There is no space, or writing failed.
     #[error(transparent)]
-    Pace(#[from] DiskSpaceError),
-    #[error("etcd's snapshot broke off after {}", format_bytes(*after))]
+    DiskSpace(#[from] DiskSpaceError),
+    #[error("the snapshot stream of etcd failed after {}", format_bytes(*after))]
     Stream { after: u64, source: ClientError },
-    /// What came is not what etcd sent.
-    #[error("what etcd sent does not have the SHA-256 that etcd gives for it")]
+    /// The received bytes do not match etcd's hash.
+    #[error("the snapshot from etcd does not match the SHA-256 that etcd sent")]
     Hash,
     /// etcd ended the stream too early.
-    #[error("etcd's snapshot ended after {}, without its SHA-256", format_bytes(*.0))]
+    #[error("the snapshot stream of etcd ended after {}, without its SHA-256", format_bytes(*.0))]
     Truncated(u64),
     /// What was saved is not good.
-    #[error("the snapshot was not kept, because what etcd sent is not good")]
+    #[error("the snapshot was discarded, because the database from etcd is corrupt")]
     Invalid(#[source] VerifyError),
-    /// What was packed is not what was to be packed.
-    #[error("the packed snapshot is not what was to be packed")]
+    /// The compressed file does not decompress to the input.
+    #[error("the compressed snapshot does not match its source")]
     NotReadBack(#[source] io::Error),
-    /// The place for it cannot be used.
-    #[error("snapshots cannot be kept in {}: {why}", dir.display())]
+    /// The snapshot directory cannot be used.
+    #[error("cannot keep snapshots in {}: {why}", dir.display())]
     Unusable { dir: PathBuf, why: &'static str },
-    /// Others could exchange what is kept there.
-    #[error("snapshots are not kept in {}: {why}, who could exchange what is restored later", dir.display())]
+    /// Other users could replace snapshots there.
+    #[error("refusing to keep snapshots in {}: {why}, who could replace what is restored later", dir.display())]
     Exposed { dir: PathBuf, why: String },
     #[error(transparent)]
     Write(#[from] WriteError),
-    /// It failed at the end, and what was made cannot be removed.
-    #[error("the snapshot failed, and {} could not be removed", path.display())]
+    /// It failed at the end, and its file cannot be removed.
+    #[error("the snapshot failed, and removing {} failed, too", path.display())]
     Leftover {
         path: PathBuf,
         #[source]
         why: Box<SaveError>,
     },
-    #[error("the snapshot was broken off, and nothing of it is left")]
+    #[error("the snapshot was cancelled; no files are left")]
     Cancelled,
-    #[error("a thread of the snapshot was lost")]
+    #[error("internal error: a worker thread of the snapshot panicked")]
     WorkerPanicked,
 }
 
 impl Diagnostic for SaveError {
     fn code(&self) -> Code {
         match self {
-            Self::Pace(error) => error.code(),
+            Self::DiskSpace(error) => error.code(),
             Self::Stream { .. } | Self::Truncated(_) | Self::Hash => Code::SnapshotStreamFailed,
             Self::Invalid(_) => Code::SnapshotCorrupt,
             Self::NotReadBack(_) => Code::SnapshotNotReadBack,
@@ -68,30 +68,30 @@ impl Diagnostic for SaveError {
 
     fn is_out_of_space(&self) -> bool {
         match self {
-            Self::Pace(DiskSpaceError::Space { .. }) => true,
-            Self::Pace(DiskSpaceError::Write(error)) | Self::Write(error) => is_disk_full(&error.source),
+            Self::DiskSpace(DiskSpaceError::Space { .. }) => true,
+            Self::DiskSpace(DiskSpaceError::Write(error)) | Self::Write(error) => is_disk_full(&error.source),
             _ => false,
         }
     }
 
     fn next_step(&self) -> Option<String> {
         match self {
-            Self::Pace(error) => error.next_step(),
+            Self::DiskSpace(error) => error.next_step(),
             Self::Stream { .. } | Self::Truncated(_) | Self::Hash | Self::WorkerPanicked | Self::Cancelled => {
                 Some("see quorate status, and try again".into())
             }
             Self::Invalid(_) => {
                 Some("this member's data may be damaged: quorate status, and journalctl -u quorate-server".into())
             }
-            Self::NotReadBack(_) => Some("see dmesg for what the disk says, and try again".into()),
+            Self::NotReadBack(_) => Some("check the kernel log (dmesg) for disk errors, and try again".into()),
             Self::Exposed { dir, .. } => {
                 let us = nix::unistd::geteuid();
                 Some(format!("chown {us} {0} && chmod go-w {0}, or choose another etcd-snapshot-dir", dir.display()))
             }
             Self::Leftover { path, .. } => {
-                Some(format!("see dmesg for what the disk says; then: rm {}", path.display()))
+                Some(format!("check the kernel log (dmesg) for disk errors; then: rm {}", path.display()))
             }
-            Self::Unusable { .. } => Some("make the directory, or choose another one".into()),
+            Self::Unusable { .. } => Some("create the directory, or choose another one".into()),
             Self::Write(error) => error.next_step(),
         }
     }

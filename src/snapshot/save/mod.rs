@@ -1,8 +1,8 @@
-//! Takes a snapshot: from etcd's stream to a file that is whole, safe and verified, or to nothing at all.
+//! Takes a snapshot: a complete, durable and verified file, or nothing.
 //!
-//! The database goes to a hidden file: received from etcd (`receive`), or copied from where it lies (`copy`). The file is fsynced,
-//! verified as `verify` does, packed if that is asked for (`pack`), given its name, and described by a manifest. Whatever breaks
-//! off before the name removes the hidden file.
+//! The database goes into a hidden file: received from etcd (`receive`), or copied from etcd's file (`copy`). The file
+//! is fsynced, verified as by `verify`, compressed if requested (`pack`), renamed, and described by a manifest. Any
+//! failure before the rename removes the hidden file.
 
 pub mod copy;
 mod directory;
@@ -42,161 +42,161 @@ use request::step;
 use sink::Sink;
 use space::check_space;
 
-/// How often it is told how far a copy is.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Saves. `progress` is told how many bytes of the database are there, of how many.
+/// Saves a snapshot. `progress` receives the number of bytes done, and the total.
 ///
 /// # Errors
-/// Whatever keeps the snapshot from being whole, safe and good; nothing of it is left then.
+/// Any failure to produce a complete, durable and good snapshot; no files are left then.
 pub async fn save(
-    wish: &SaveRequest,
+    request: &SaveRequest,
     client: &mut EtcdClient,
     facts: &client::MemberSource,
     mut progress: impl FnMut(u64, u64),
 ) -> Result<Manifest, AppError> {
-    let place = wish.dir.clone();
+    let place = request.dir.clone();
     blocking(move || {
         prepare_dir(&place)?;
-        // What a save left that was killed, wherever it was told to save.
+        // The leftovers of a killed save, in any directory.
         for dir in [place.join(manifest::DIR), place] {
             for name in durable::sweep(&dir) {
-                tracing::info!(file = %name.to_string_lossy(), dir = %dir.display(), "removed what an interrupted save left");
+                tracing::info!(file = %name.to_string_lossy(), dir = %dir.display(), "removed leftovers of an interrupted save");
             }
         }
         Ok(())
     })
     .await?;
     let expected = facts.db_size;
-    check_space(&wish.dir, expected)?;
+    check_space(&request.dir, expected)?;
     let begun = clock::now();
-    let copied = match &wish.live {
-        Some(source) if expected > live::SMALL => copied(wish, client, source, expected, &mut progress).await?,
+    let copied = match &request.live {
+        Some(source) if expected > live::SMALL => copied(request, client, source, expected, &mut progress).await?,
         _ => None,
     };
     let made = match copied {
         Some(made) => made,
-        None => streamed(wish, client, expected, &mut progress).await?,
+        None => streamed(request, client, expected, &mut progress).await?,
     };
-    let (wish, facts) = (wish.clone(), facts.clone());
-    Ok(blocking(move || complete(&wish, &facts, made, begun)).await?)
+    let (request, facts) = (request.clone(), facts.clone());
+    Ok(blocking(move || complete(&request, &facts, made, begun)).await?)
 }
 
-/// The database and its hash are written; whether they are safe and good is not known yet.
+/// The database and its hash are written, but not yet synced and verified.
 struct UnfinishedSnapshot {
-    /// The file as it is, if there is one.
+    /// The uncompressed file, if there is one.
     raw: Option<NewFile>,
     sink: Sink,
-    /// Of all of it as it is, hexadecimal.
+    /// SHA-256 of the uncompressed file, hexadecimal.
     sha256: String,
     inspection: Option<Inspection>,
 }
 
-/// As [`save`], of the database of an etcd that does not run.
-pub fn save_offline(wish: &SaveRequest, data: &DataDir, facts: &client::MemberSource) -> Result<Manifest, AppError> {
-    prepare_dir(&wish.dir)?;
+/// Like [`save`], for the database of a stopped etcd.
+pub fn save_offline(request: &SaveRequest, data: &DataDir, facts: &client::MemberSource) -> Result<Manifest, AppError> {
+    prepare_dir(&request.dir)?;
     let held = PinnedDatabase::open_offline(data)?;
-    check_space(&wish.dir, held.size())?;
+    check_space(&request.dir, held.size())?;
     let begun = clock::now();
-    let (raw, mut sink) = open_outputs(wish, false)?;
-    let (inspection, sha256) = copy::copy(&held, &mut sink, &wish.course)?;
-    Ok(complete(wish, facts, UnfinishedSnapshot { raw, sink, sha256, inspection: Some(inspection) }, begun)?)
+    let (raw, mut sink) = open_outputs(request, false)?;
+    let (inspection, sha256) = copy::copy(&held, &mut sink, &request.job)?;
+    Ok(complete(request, facts, UnfinishedSnapshot { raw, sink, sha256, inspection: Some(inspection) }, begun)?)
 }
 
-/// Makes it safe, gives it its name, and describes it.
+/// Syncs it, renames it, and writes its manifest.
 fn complete(
-    wish: &SaveRequest,
+    request: &SaveRequest,
     facts: &client::MemberSource,
     made: UnfinishedSnapshot,
     begun: SystemTime,
 ) -> Result<Manifest, SaveError> {
-    let (draft, verified) = finish(wish, made)?;
-    let named = publish(wish, draft, begun)?;
-    write_manifest(wish, facts, &verified, &named, begun).map_err(|why| {
-        // What is said to have failed must not look as if it had not; the first failure is the one that matters.
+    let (draft, verified) = finish(request, made)?;
+    let named = publish(request, draft, begun)?;
+    write_manifest(request, facts, &verified, &named, begun).map_err(|why| {
+        // A failed save must not leave a file that looks like a good one; the first failure is reported.
         let _ = durable::remove_file(&named);
         let name = named.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let _ = manifest::remove(&wish.dir, &name);
+        let _ = manifest::remove(&request.dir, &name);
         if named.exists() { SaveError::Leftover { path: named.clone(), why: Box::new(why) } } else { why }
     })
 }
 
 async fn streamed(
-    wish: &SaveRequest,
+    request: &SaveRequest,
     client: &mut EtcdClient,
     expected: u64,
     progress: &mut impl FnMut(u64, u64),
 ) -> Result<UnfinishedSnapshot, SaveError> {
-    let (raw, sink) = open_outputs(wish, true)?;
-    let (sink, sha256) = receive::receive(client, sink, &wish.course, expected, progress).await?;
+    let (raw, sink) = open_outputs(request, true)?;
+    let (sink, sha256) = receive::receive(client, sink, &request.job, expected, progress).await?;
     Ok(UnfinishedSnapshot { raw, sink, sha256, inspection: None })
 }
 
-/// Copies the database from where it lies. Nothing if that cannot be done, or what was copied is not good: etcd may still send it.
+/// Copies the database directly from etcd's file. `None` if that fails, or the copy is not good: the stream may still
+/// work.
 async fn copied(
-    wish: &SaveRequest,
+    request: &SaveRequest,
     client: &mut EtcdClient,
     source: &Source,
     expected: u64,
     progress: &mut impl FnMut(u64, u64),
 ) -> Result<Option<UnfinishedSnapshot>, SaveError> {
-    let give_up = |why: AppError| {
+    let fail = |why: AppError| {
         tracing::warn!(
             event = "snapshot-streamed",
             because = %why.to_report(),
-            "the database cannot be copied where it lies; etcd is asked to send it"
+            "direct copy failed; falling back to the snapshot stream of etcd"
         );
         Ok(None)
     };
     let held = match PinnedDatabase::pin(client, &source.data).await {
         Ok(held) => held,
-        Err(why) => return give_up(why.into()),
+        Err(why) => return fail(why.into()),
     };
-    let (raw, mut sink) = open_outputs(wish, false)?;
-    let course = wish.course.clone();
+    let (raw, mut sink) = open_outputs(request, false)?;
+    let job = request.job.clone();
     let copying = spawn_low_priority({
-        let course = course.clone();
-        move || copy::copy(&held, &mut sink, &course).map(|found| (sink, found))
+        let job = job.clone();
+        move || copy::copy(&held, &mut sink, &job).map(|found| (sink, found))
     });
     let mut copying = std::pin::pin!(copying);
     let done = loop {
         match tokio::time::timeout(PROGRESS_INTERVAL, &mut copying).await {
             Ok(done) => break done.unwrap_or(Err(CopyError::Cancelled)),
-            Err(_) => progress(course.done(), expected.max(course.done())),
+            Err(_) => progress(job.done(), expected.max(job.done())),
         }
     };
     match done {
         Ok((sink, (inspection, sha256))) if (source.is_same)() => {
             Ok(Some(UnfinishedSnapshot { raw, sink, sha256, inspection: Some(inspection) }))
         }
-        // Somebody else sending it changes nothing about that.
+        // The stream would not help then.
         Err(CopyError::Write(error)) => Err(error.into()),
         Err(CopyError::Cancelled) => Err(SaveError::Cancelled),
-        Ok(_) => give_up(CopyError::EtcdRestarted.into()),
-        Err(why) => give_up(why.into()),
+        Ok(_) => fail(CopyError::EtcdRestarted.into()),
+        Err(why) => fail(why.into()),
     }
 }
 
-/// A file for it as it is, if it is kept so or has to be looked at, and where it is written to.
-fn open_outputs(wish: &SaveRequest, is_looked_at: bool) -> Result<(Option<NewFile>, Sink), WriteError> {
-    if wish.packing != Compression::Raw && !is_looked_at {
-        return Ok((None, Sink::new(wish, None)));
+/// An uncompressed file, if it is kept or needed for inspection, and the sink.
+fn open_outputs(request: &SaveRequest, needs_inspection: bool) -> Result<(Option<NewFile>, Sink), WriteError> {
+    if request.packing != Compression::Raw && !needs_inspection {
+        return Ok((None, Sink::new(request, None)));
     }
-    let (draft, file) = NewFile::create(&wish.dir, &format!("{}-{}", wish.base, wish.node), PRIVATE_FILE)?;
-    Ok((Some(draft), Sink::new(wish, Some(file))))
+    let (draft, file) = NewFile::create(&request.dir, &format!("{}-{}", request.base, request.node), PRIVATE_FILE)?;
+    Ok((Some(draft), Sink::new(request, Some(file))))
 }
 
-/// What is written is made safe, and found good if that was not seen to yet. Its hash was computed when it was written.
-fn finish(wish: &SaveRequest, made: UnfinishedSnapshot) -> Result<(NewFile, Verified), SaveError> {
+/// Syncs the file, and inspects it if that was not done yet. Its hash was computed while it was written.
+fn finish(request: &SaveRequest, made: UnfinishedSnapshot) -> Result<(NewFile, Verified), SaveError> {
     let UnfinishedSnapshot { raw, mut sink, sha256, inspection } = made;
-    let path = raw.as_ref().map_or(wish.dir.as_path(), NewFile::path);
-    step(wish, "received", path)?;
+    let path = raw.as_ref().map_or(request.dir.as_path(), NewFile::path);
+    step(request, "received", path)?;
     let database_size = sink.written() - SHA256;
     let packer = sink.take_compressor();
-    // Side by side: what is inspected is the same, whether the disk has all of it already or not, and both must be well.
+    // Concurrently: the inspected content is the same before and after the sync, and both must succeed.
     let (stored, inspected) = std::thread::scope(|scope| {
         let storing = scope.spawn(|| match (packer, sink.file()) {
-            (Some(packer), _) => packer.finish(wish).map(Some),
+            (Some(packer), _) => packer.finish(request).map(Some),
             (None, Some(file)) => Ok(durable::sync(file, path).map(|()| None)?),
             (None, None) => Err(SaveError::WorkerPanicked),
         });
@@ -208,16 +208,16 @@ fn finish(wish: &SaveRequest, made: UnfinishedSnapshot) -> Result<(NewFile, Veri
         (storing.join().unwrap_or(Err(SaveError::WorkerPanicked)), inspected)
     });
     let stored = stored?;
-    step(wish, "synced", path)?;
+    step(request, "synced", path)?;
     let inspection = inspected?;
-    step(wish, "verified", path)?;
+    step(request, "verified", path)?;
     let (draft, stored_size, sha256) = match (stored, raw) {
         (Some(packed), _) => (packed.draft, packed.stored_size, packed.sha256),
         (None, Some(raw)) => (raw, sink.written(), sha256),
         (None, None) => return Err(SaveError::WorkerPanicked),
     };
     let path = draft.path().to_path_buf();
-    Ok((draft, Verified { path, stored_size, packing: wish.packing, database_size, sha256, inspection }))
+    Ok((draft, Verified { path, stored_size, packing: request.packing, database_size, sha256, inspection }))
 }
 
 fn needs_inspection(file: &File, size: u64, path: &Path) -> Result<Inspection, SaveError> {

@@ -48,7 +48,6 @@ impl Content {
     }
 }
 
-/// A complete, durable compressed file.
 pub(super) struct Compressed {
     pub(super) draft: NewFile,
     pub(super) stored_size: u64,
@@ -110,7 +109,7 @@ fn begin(request: &SaveRequest, bytes: u64, out: SpaceCheckedOutput) -> io::Resu
     if request.packing == Compression::Zip {
         let mut archive = zip::ZipWriter::new(out);
         let options = zip::write::SimpleFileOptions::default().large_file(bytes >= u64::from(u32::MAX));
-        let inside = compose(&wish.base, &wish.node, clock::unix_seconds(clock::now()), Compression::Raw);
+        let inside = compose(&request.base, &request.node, clock::unix_seconds(clock::now()), Compression::Raw);
         archive.start_file(inside, options).map_err(io::Error::other)?;
         return Ok(Encoder::Zip(Box::new(archive)));
     }
@@ -125,7 +124,6 @@ fn begin(request: &SaveRequest, bytes: u64, out: SpaceCheckedOutput) -> io::Resu
     Ok(Encoder::Zstd(Box::new(encoder)))
 }
 
-/// Writes while there is space.
 struct SpaceCheckedOutput {
     file: File,
     pace: SpaceCheckedWriter,

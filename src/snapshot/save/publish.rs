@@ -13,21 +13,22 @@ use crate::snapshot::save::error::SaveError;
 use crate::snapshot::save::request::{SaveRequest, step};
 use crate::snapshot::verify::Verified;
 
-/// A name this far ahead, in seconds, comes from a clock that was wrong.
+/// A name this many seconds in the future comes from a wrong clock.
 const MAX_CLOCK_AHEAD_SECONDS: u64 = 60;
 
-/// Gives the draft its name: that of the second in which it was begun, or of the next one that nobody has.
-pub(super) fn publish(wish: &SaveRequest, draft: NewFile, begun: SystemTime) -> Result<PathBuf, SaveError> {
-    step(wish, "named", draft.path())?;
+/// Renames the draft: to the name with its start time, or the next free second.
+pub(super) fn publish(request: &SaveRequest, draft: NewFile, begun: SystemTime) -> Result<PathBuf, SaveError> {
+    step(request, "named", draft.path())?;
     let now = clock::unix_seconds(begun);
-    let mut second = if wish.last_named < now + MAX_CLOCK_AHEAD_SECONDS { now.max(wish.last_named + 1) } else { now };
+    let mut second =
+        if request.last_named < now + MAX_CLOCK_AHEAD_SECONDS { now.max(request.last_named + 1) } else { now };
     let mut draft = draft;
     loop {
         let is_taken = [Compression::Raw, Compression::Zstd, Compression::Zip]
             .iter()
-            .any(|packing| wish.dir.join(compose(&wish.base, &wish.node, second, *packing)).exists());
+            .any(|packing| request.dir.join(compose(&request.base, &request.node, second, *packing)).exists());
         if !is_taken {
-            let path = wish.dir.join(compose(&wish.base, &wish.node, second, wish.packing));
+            let path = request.dir.join(compose(&request.base, &request.node, second, request.packing));
             match draft.publish(&path)? {
                 None => return Ok(path),
                 Some(again) => draft = again,
@@ -38,7 +39,7 @@ pub(super) fn publish(wish: &SaveRequest, draft: NewFile, begun: SystemTime) -> 
 }
 
 pub(super) fn write_manifest(
-    wish: &SaveRequest,
+    request: &SaveRequest,
     facts: &client::MemberSource,
     verified: &Verified,
     path: &Path,
@@ -50,8 +51,8 @@ pub(super) fn write_manifest(
     let manifest = Manifest {
         version: manifest::VERSION,
         name: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
-        base: wish.base.to_string(),
-        node: wish.node.clone(),
+        base: request.base.to_string(),
+        node: request.node.clone(),
         size: verified.stored_size,
         created: clock::rfc3339(begun),
         revision: inspection.revision,
@@ -62,11 +63,11 @@ pub(super) fn write_manifest(
         sha256: verified.sha256.clone(),
         hash_kv: inspection.hash_kv,
         compression: verified.packing.word().into(),
-        reason: wish.reason.into(),
-        labels: wish.labels.clone(),
+        reason: request.reason.into(),
+        labels: request.labels.clone(),
         member_id: facts.member_id.clone(),
         cluster_id: facts.cluster_id.clone(),
-        lineage: wish.lineage.clone(),
+        lineage: request.lineage.clone(),
         alarms: facts.alarms.clone(),
         verification: Some(Verification {
             status: "good".into(),
@@ -77,7 +78,7 @@ pub(super) fn write_manifest(
         }),
         held: false,
     };
-    step(wish, "described", path)?;
-    manifest.write(&wish.dir)?;
+    step(request, "described", path)?;
+    manifest.write(&request.dir)?;
     Ok(manifest)
 }

@@ -1,4 +1,5 @@
-//! Receives etcd's snapshot: through a bounded queue to a file, its hash compared with the one that etcd sends last.
+//! Receives the snapshot stream of etcd through a bounded queue into a file, and compares its hash with the one that
+//! etcd sends last.
 
 use aws_lc_rs::digest::{self, Context};
 use tokio::sync::mpsc;
@@ -13,11 +14,11 @@ use crate::snapshot::save::sink::Sink;
 /// Messages of the stream (32 KiB each) that wait for the disk.
 const QUEUED_CHUNKS: usize = 32;
 
-/// Writes the stream to `sink`, and gives it back with the SHA-256 of all of it, hexadecimal.
+/// Writes the stream to `sink`, and returns it with the SHA-256 of the whole file in hexadecimal.
 pub(super) async fn receive(
     client: &mut EtcdClient,
     sink: Sink,
-    course: &JobControl,
+    job: &JobControl,
     expected: u64,
     progress: &mut impl FnMut(u64, u64),
 ) -> Result<(Sink, String), SaveError> {
@@ -32,14 +33,14 @@ pub(super) async fn receive(
         received += message.blob().len() as u64;
         progress(received, (received + message.remaining_bytes()).max(expected));
         if queue.send(message.blob().to_vec()).await.is_err() {
-            // The writer has ended, and says why.
+            // The writer has ended with the reason.
             break;
         }
         next = tokio::select! {
             message = live::next(&mut stream) => message.map_err(broken(received))?,
-            () = course.cancelled() => {
+            () = job.cancelled() => {
                 drop(queue);
-                // The file is closed when the writer has ended.
+                // The file is closed when the writer ends.
                 let _ = writer.await;
                 return Err(SaveError::Cancelled);
             }

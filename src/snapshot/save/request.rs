@@ -22,20 +22,20 @@ pub struct SaveRequest {
     /// `on-demand` or `scheduled`.
     pub reason: &'static str,
     pub labels: BTreeMap<String, String>,
-    /// The earlier lives of the data directory.
+    /// The lineage of the data directory.
     pub lineage: Vec<MemberIdentity>,
-    /// The database of the running etcd, if it is to be copied there instead of being sent by etcd.
+    /// The data directory of the running etcd, for a direct copy.
     pub live: Option<Source>,
-    /// The second of the newest name that was given, which a bucket may have when it is free here; 0 if there is none.
+    /// The timestamp of the newest name in use, since a bucket may have names that are free locally; 0 if there is
+    /// none.
     pub last_named: u64,
-    /// How far it is, and whether it is still wanted.
-    pub course: JobControl,
+    pub job: JobControl,
 }
 
 #[derive(Clone)]
 pub struct Source {
     pub data: DataDir,
-    /// Whether it is still the same etcd: what another one does with the file is not what the first one held still.
+    /// Whether it is still the same etcd process: another one does not pin the pages.
     pub is_same: Arc<dyn Fn() -> bool + Send + Sync>,
 }
 
@@ -45,9 +45,9 @@ impl std::fmt::Debug for Source {
     }
 }
 
-/// A named step: where tests inject faults, and where a save that nobody wants any more ends.
-pub(super) fn step(wish: &SaveRequest, name: &'static str, path: &Path) -> Result<(), SaveError> {
-    if wish.course.is_cancelled() {
+/// A named step, where tests inject faults and a cancelled save ends.
+pub(super) fn step(request: &SaveRequest, name: &'static str, path: &Path) -> Result<(), SaveError> {
+    if request.job.is_cancelled() {
         return Err(SaveError::Cancelled);
     }
     faults::point(&format!("snapshot::{name}")).on("save", path)?;

@@ -9,24 +9,19 @@ use crate::error::{Code, Diagnostic};
 use crate::host;
 use crate::text::format_bytes;
 
-/// After so many bytes it is looked how much room is left.
+/// Bytes between two checks of the free space.
 const RESERVE_STEP: u64 = 32 << 20;
 
-/// So many bytes are handed to the disk at a time, and at most twice as many are on their way.
+/// Bytes per writeback request; at most twice as many are in flight.
 const WRITEBACK: u64 = 1 << 20;
 
-/// What stays free: etcd's log grows on the same disk, most likely.
+/// Bytes that stay free: etcd's log probably grows on the same disk.
 const RESERVED_FREE_BYTES: u64 = 96 << 20;
 
 #[derive(Debug, thiserror::Error)]
 pub enum DiskSpaceError {
     #[error("a snapshot needs {}, but only {} are free in {}", format_bytes(*needed), format_bytes(*free), dir.display())]
-    Space {
-        /// Bytes, including the reserve.
-        needed: u64,
-        free: u64,
-        dir: PathBuf,
-    },
+    Space { needed: u64, free: u64, dir: PathBuf },
     #[error(transparent)]
     Write(#[from] WriteError),
 }
@@ -81,7 +76,6 @@ impl SpaceCheckedWriter {
         Self { dir: dir.to_path_buf(), unchecked: 0, written: 0, handed_over: 0, on_its_way: 0..0 }
     }
 
-    /// Preallocates all of it.
     pub(super) fn reserve(&self, file: &File, bytes: u64) -> Result<(), DiskSpaceError> {
         Ok(durable::reserve(file, bytes).map_err(|error| self.explain(error))?)
     }
@@ -90,8 +84,6 @@ impl SpaceCheckedWriter {
         WriteError { act: "write a snapshot into", path: self.dir.clone(), source }
     }
 
-    /// # Errors
-    /// If writing fails, or there is not enough space.
     pub(super) fn write(&mut self, file: &mut File, bytes: &[u8]) -> Result<(), DiskSpaceError> {
         file.write_all(bytes).map_err(|error| self.explain(error))?;
         self.unchecked += bytes.len() as u64;

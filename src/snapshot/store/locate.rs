@@ -24,7 +24,7 @@ pub use crate::snapshot::store::select::similar_name;
 use crate::snapshot::store::select::{self, KnownSnapshots};
 use crate::text::escape_control;
 
-/// Where a snapshot may be that is named.
+/// Where to search for a snapshot.
 pub struct SnapshotLocator {
     /// Directories on this node; the first match is used.
     pub dirs: Vec<PathBuf>,
@@ -63,7 +63,7 @@ impl SnapshotLocator {
             looked => return Ok(Located::Remote(Box::new(looked?))),
         }
         let known = [self.in_bucket(bucket).await?];
-        select::newest(&self.owner, self.tell, &known, name).await
+        select::newest(&self.owner, self.notify, &known, name).await
     }
 
     /// On this node and in object storage.
@@ -88,7 +88,6 @@ impl SnapshotLocator {
         }
     }
 
-    /// No exact match.
     async fn choose(&self, named: &str, mut unseen: Option<AppError>) -> Result<Located, AppError> {
         let mut known = Vec::new();
         for dir in &self.dirs {
@@ -103,7 +102,7 @@ impl SnapshotLocator {
                 Err(_) => unseen = Some(LocateError::Timeout.into()),
             }
         }
-        match (select::newest(&self.owner, self.tell, &known, named).await, unseen) {
+        match (select::newest(&self.owner, self.notify, &known, named).await, unseen) {
             (Ok(found), Some(failure)) => {
                 (self.notify)(Notice::Unseen(&failure));
                 Ok(found)
@@ -167,7 +166,6 @@ pub fn path_of(named: &str) -> &str {
     named.strip_prefix("file://").unwrap_or(named)
 }
 
-/// The path, if it exists.
 fn search_directory(path: &Path) -> Result<Option<PathBuf>, OpenError> {
     match std::fs::metadata(path) {
         Ok(_) => Ok(Some(path.to_path_buf())),

@@ -11,7 +11,7 @@ pub(super) const LIST: &str = "quorate etcd-snapshot ls";
 /// The same in object storage alone.
 pub(super) const LIST_S3: &str = "quorate etcd-snapshot ls --s3";
 
-/// A snapshot that is here is not kept waiting longer for what the store has to say.
+/// The timeout of the store if there is a local snapshot.
 pub(super) const SEARCH_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Why a snapshot is not found.
@@ -19,19 +19,18 @@ pub(super) const SEARCH_TIMEOUT: Duration = Duration::from_secs(20);
 pub(super) enum LocateError {
     #[error("two different snapshots are called {name}: {} and {there}", here.display())]
     Ambiguous { name: String, here: PathBuf, there: String },
-    /// The store takes its time, and it does not matter that much.
+    /// The store is slow, and not essential.
     #[error("object storage did not answer within {} s", SEARCH_TIMEOUT.as_secs())]
     Timeout,
-    /// Somebody does not want it any more.
     #[error("cancelled")]
     Cancelled,
     /// A URL without a key in it.
-    #[error("{0} names no snapshot: the form is s3://BUCKET/KEY")]
+    #[error("{0} is not the URL of a snapshot: the form is s3://BUCKET/KEY")]
     NoKey(String),
-    #[error("there is no snapshot {name} in {}", places.join(", nor in "))]
+    #[error("snapshot {name} not found in {}", places.join(", nor in "))]
     NotFound { name: String, places: Vec<String>, hint: Option<String>, list: &'static str },
-    /// There are some, and none can be used.
-    #[error("no good snapshot is meant by {name} in {}: {}", places.join(", nor in "), why.join("; "))]
+    /// There are candidates, but none is good.
+    #[error("{name} matches no good snapshot in {}: {}", places.join(", nor in "), why.join("; "))]
     NoneGood { name: String, places: Vec<String>, why: Vec<String>, list: &'static str },
 }
 
@@ -49,8 +48,8 @@ impl Diagnostic for LocateError {
 
     fn next_step(&self) -> Option<String> {
         Some(match self {
-            Self::Ambiguous { here, there, .. } => format!("name one of them: {} or {there}", here.display()),
-            Self::NoKey(url) => format!("name one in it, such as {}/{LATEST}", url.trim_end_matches('/')),
+            Self::Ambiguous { here, there, .. } => format!("specify one of them: {} or {there}", here.display()),
+            Self::NoKey(url) => format!("specify one in it, such as {}/{LATEST}", url.trim_end_matches('/')),
             Self::NotFound { hint: Some(hint), list, .. } => format!("{hint} {list} shows all"),
             Self::NotFound { hint: None, list, .. } => format!("{list} shows all; anything with a / is a path"),
             Self::NoneGood { list, .. } => format!("{list} shows all; name one of them to use it nevertheless"),

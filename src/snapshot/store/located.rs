@@ -1,15 +1,15 @@
-//! A snapshot that was found, and what people are told on the way.
+//! A located snapshot, and the messages of the search.
 
 use std::path::PathBuf;
 
 use crate::error::AppError;
 use crate::snapshot::store::remote::RemoteSnapshot;
 
-/// What people are told while a snapshot is looked for.
+/// Messages for the user during the search.
 pub enum Notice<'a> {
-    /// Object storage could not be looked into, and that does not matter: this is why.
+    /// Object storage could not be searched, which is not fatal; with the reason.
     Unseen(&'a AppError),
-    /// This one is passed over, or verified first.
+    /// A candidate is skipped, or verified first.
     Considered(String),
     Chosen(String),
 }

@@ -11,7 +11,6 @@ mod select;
 use crate::error::AppError;
 use crate::snapshot::list::Listed;
 
-/// The result of deleting snapshots.
 #[derive(Debug, Default)]
 pub struct Removed {
     pub gone: Vec<String>,

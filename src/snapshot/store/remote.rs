@@ -23,7 +23,6 @@ use crate::snapshot::store::s3::error::{S3Error, S3ErrorKind};
 use crate::snapshot::store::s3::{Bucket, listing, object};
 use crate::text::escape_control;
 
-/// The interval of progress reports.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 
 #[derive(Debug)]
@@ -38,7 +37,7 @@ impl RemoteSnapshot {
     pub(super) async fn head(bucket: Bucket, name: &str) -> Result<Self, S3Error> {
         let mut manifest = None;
         let mut remote = download::head(&bucket, &bucket.key(name)).await?;
-        // What was written on the object itself goes with it wherever it is copied.
+        // The metadata of the object itself is copied with it.
         remote.sha256 = remote.metadata.get(object::SHA256).filter(|sha256| !sha256.is_empty()).cloned();
         if let Some(described) = listing::read_manifest(&bucket, name).await? {
             let is_same = described.object.etag == remote.etag && !described.object.crc64nvme.is_empty();
@@ -54,7 +53,6 @@ impl RemoteSnapshot {
         Ok(Self { bucket, remote, name: name.to_owned(), manifest })
     }
 
-    /// Its manifest, if any.
     #[must_use]
     pub fn manifest(&self) -> Option<&Manifest> {
         self.manifest.as_ref()

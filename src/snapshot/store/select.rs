@@ -25,7 +25,6 @@ pub(super) enum SearchedPlace {
     There(Box<Bucket>),
 }
 
-/// A store with its snapshots.
 pub(super) struct KnownSnapshots {
     pub(super) place: SearchedPlace,
     pub(super) all: Vec<Listed>,
@@ -112,7 +111,7 @@ fn candidate(listed: &Listed, is_here: bool, owner: &Owner) -> SelectCandidate {
 /// The newest good snapshot for `word`.
 pub(super) async fn newest(
     owner: &Owner,
-    tell: fn(Notice<'_>),
+    notify: fn(Notice<'_>),
     known: &[KnownSnapshots],
     word: &str,
 ) -> Result<Located, AppError> {
@@ -132,14 +131,14 @@ pub(super) async fn newest(
             Attempt::Skip(index, why) => (index, Some(why.to_owned())),
             Attempt::Verify(index, why) => {
                 let (known, at) = origins[index];
-                tell(Notice::Considered(format!("{why}, verifying it: {}", known.location(at))));
+                notify(Notice::Considered(format!("{why}, verifying it: {}", known.location(at))));
                 (index, known.verify(at).await?)
             }
         };
         let (known, at) = origins[index];
         if let Some(problem) = problem {
             let line = format!("{}: {}", known.location(at), escape_control(&problem));
-            tell(Notice::Considered(format!("passed over: {line}")));
+            notify(Notice::Considered(format!("passed over: {line}")));
             why.push(line);
             continue;
         }
@@ -147,7 +146,7 @@ pub(super) async fn newest(
         let revision = candidate.revision.map_or_else(String::new, |revision| format!(", revision {revision}"));
         let taken = age::ago(candidate.created, now);
         let word = escape_control(word);
-        tell(Notice::Chosen(format!("{word} is {}, taken {taken}{revision}", known.location(at))));
+        notify(Notice::Chosen(format!("{word} is {}, taken {taken}{revision}", known.location(at))));
         return known.found(at).await;
     }
     let shown: Vec<String> = known.iter().map(KnownSnapshots::shown).collect();
@@ -156,7 +155,7 @@ pub(super) async fn newest(
         return Err(LocateError::NoneGood { name: escape_control(word), places: shown, why, list }.into());
     }
     if let Some((known, at)) = without_ending(&origins, word) {
-        tell(Notice::Chosen(format!("{} is {}", escape_control(word), known.location(at))));
+        notify(Notice::Chosen(format!("{} is {}", escape_control(word), known.location(at))));
         return known.found(at).await;
     }
     let hint = hint(&candidates, word, owner);

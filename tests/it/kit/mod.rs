@@ -205,7 +205,8 @@ impl Mount {
         None
     }
 
-    /// An ext4 of so many MiB in the file `image`, which can be frozen; `None`, and said, where that is not possible.
+    /// An ext4 of this many MiB in the file `image`, which can be frozen; `None`, and reported, if that is not
+    /// possible.
     pub fn ext4(at: &Path, image: &Path, mib: u64) -> Option<Self> {
         fs::create_dir_all(at).unwrap();
         File::create(image).unwrap().set_len(mib << 20).unwrap();
@@ -219,7 +220,7 @@ impl Mount {
         None
     }
 
-    /// From now on, until the result is dropped, whoever writes there waits, as on a disk that does not answer.
+    /// Until the result is dropped, all writes there block, as on a disk that does not respond.
     pub fn freeze(&self) -> Frozen<'_> {
         assert!(Command::new("fsfreeze").arg("-f").arg(&self.path).status().unwrap().success());
         Frozen(self)
@@ -231,7 +232,7 @@ impl Mount {
     }
 }
 
-/// A file system on which nobody can write.
+/// A file system that blocks all writes.
 pub struct Frozen<'a>(&'a Mount);
 
 impl Drop for Frozen<'_> {

@@ -31,7 +31,7 @@ fn a_frozen_disk_freezes_neither_signals_nor_routes() {
             assert_eq!(http_get(node.ports.metrics(), "/livez").0, 200);
             assert!(node.status().code.is_some_and(|code| code <= 1));
             http_get(node.ports.metrics(), "/metrics");
-            assert!(asked.elapsed() < Duration::from_secs(20), "only a hang takes so long");
+            assert!(asked.elapsed() < Duration::from_secs(20), "only a hang takes this long");
         }
         writing.join().unwrap();
     });

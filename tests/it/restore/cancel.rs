@@ -9,7 +9,7 @@ use super::steps::Template;
 use super::{everything, keys, left_nothing, restored};
 use crate::kit::{Node, Timed};
 
-/// Each progress report of a check takes so long that all of it would take minutes.
+/// Each progress report of a check is so slow that all of it would take minutes.
 const SLOW: &str = "restore::check=sleep(1000)";
 /// One report, and the end of the process.
 const SOON: Duration = Duration::from_secs(6);

@@ -21,10 +21,10 @@ pub(in crate::cli::etcd_snapshot) struct Args {
     /// All snapshots
     #[arg(long, conflicts_with = "names")]
     pub(super) all: bool,
-    /// Rehearse a restore: build data from the snapshot, run an isolated etcd on it, compare, and throw all of it away
+    /// Rehearse a restore: build data from the snapshot, run an isolated etcd on it, compare, and remove all of it
     #[arg(long, conflicts_with_all = ["all", "against_live"])]
     pub(super) drill: bool,
-    /// Where --drill builds [default: under the data directory, if there is one]
+    /// Directory for the files of --drill [default: under the data directory, if there is one]
     #[arg(long, value_name = "DIR", requires = "drill")]
     pub(super) drill_dir: Option<PathBuf>,
     #[command(flatten)]

@@ -112,7 +112,6 @@ pub(crate) async fn abort_stale_uploads(shared: &ServerState, bucket: &Bucket) {
     }
 }
 
-/// No multipart upload is left.
 fn forget(shared: &ServerState, id: &str) {
     shared.snapshots.uploads.record(&shared.data, |file| {
         file.pending.iter_mut().for_each(|pending| pending.begun.retain(|begun| begun.id != id));

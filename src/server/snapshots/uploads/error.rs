@@ -28,12 +28,10 @@ pub enum UploadError {
     NameConflict { name: String, source: Box<ErrorReport> },
     #[error("the snapshot {0} was not uploaded, because it does not exist any more")]
     NotFound(String),
-    /// It cannot be read now.
     #[error("the snapshot {0} was not uploaded, because it cannot be read now")]
     Unavailable(String),
     #[error("the snapshot {0} is saved on this node, but not uploaded: etcd-s3 is off now")]
     Disabled(String),
-    /// The server is stopping.
     #[error("the server stopped before the snapshot was uploaded; the next start continues the upload")]
     Stopping,
 }
@@ -49,7 +47,6 @@ impl UploadError {
         }
     }
 
-    /// Further attempts cannot succeed.
     pub(crate) fn is_final(&self) -> bool {
         matches!(self, Self::NotGood { .. } | Self::Corrupt { .. } | Self::NameConflict { .. } | Self::NotFound(_))
     }
@@ -72,7 +69,7 @@ impl Diagnostic for UploadError {
                 format!("{fix}; the upload is retried until it succeeds. To cancel it: {cancel}")
             }
             Self::NotGood { .. } | Self::Corrupt { .. } => {
-                "run quorate etcd-snapshot verify, and take another one".into()
+                "run run quorate etcd-snapshot verify, and use another snapshot".into()
             }
             Self::NameConflict { .. } => "quorate etcd-snapshot save takes another one, under another name".into(),
             Self::NotFound(_) => "quorate etcd-snapshot ls".into(),

@@ -95,7 +95,6 @@ async fn clean_up(shared: &ServerState, config: &S3Config, connected: &mut Optio
     }
 }
 
-/// One attempt, and its consequences.
 async fn upload_one(
     shared: &Arc<ServerState>,
     config: &S3Config,

@@ -20,7 +20,6 @@ use crate::log_failure;
 use crate::server::snapshots::{SaveLabels, histogram};
 use crate::snapshot::manifest::{self, Manifest};
 
-/// A pending snapshot.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Pending {
     pub name: String,
@@ -34,7 +33,6 @@ pub struct Pending {
     pub failures: u32,
     #[serde(default)]
     pub last_failure: Option<String>,
-    /// Unfinished multipart uploads.
     #[serde(default)]
     pub(crate) begun: Vec<MultipartUpload>,
     #[serde(skip)]
@@ -161,7 +159,6 @@ impl Uploads {
         self.file.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The pending snapshots.
     #[must_use]
     pub fn pending(&self) -> Vec<Pending> {
         self.file().pending.clone()
@@ -191,7 +188,6 @@ impl Uploads {
         self.file().unwanted.clone()
     }
 
-    /// The newest uploaded one.
     #[must_use]
     pub fn last(&self) -> Option<Last> {
         self.file().last.clone().filter(|last| !last.is_ahead())

@@ -11,7 +11,6 @@ use hyper::body::{Body, Bytes, Frame, SizeHint};
 
 use crate::clock;
 
-/// Bytes per chunk.
 const CHUNK: usize = 64 << 10;
 /// Bytes that the system may have buffered without sending them.
 const BUFFERED_BYTES: u64 = 4 << 20;
@@ -21,7 +20,6 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(200);
 
 #[derive(Debug, Default)]
 pub(super) struct Progress {
-    /// Incremented with each chunk.
     moves: AtomicU64,
     /// Remaining bytes of the present attempt.
     left: AtomicU64,

@@ -25,7 +25,6 @@ pub struct Step {
 pub enum StepResult {
     Good,
     Note,
-    /// Snapshots cannot be stored there.
     Bad,
 }
 

@@ -37,7 +37,6 @@ const RESERVED_FREE_BYTES: u64 = 64 << 20;
 /// Bytes that a stream must transfer in each timeout interval.
 const MIN_BYTES: u64 = 4096;
 
-/// Why a download failed.
 #[derive(Debug, thiserror::Error)]
 pub enum DownloadError {
     #[error(transparent)]

@@ -20,27 +20,22 @@ pub enum S3ErrorKind {
     Timeout,
     /// The TLS handshake failed, or the certificate is not trusted.
     Tls,
-    /// The proxy refused the connection.
     Proxy,
     NoCredentials,
     /// The credentials are valid, but lack the permission.
     Denied,
-    /// The access key is unknown.
     UnknownKey,
     /// The secret key does not match the access key.
     WrongSecret,
     Expired,
-    /// The clocks differ too much.
     ClockSkewed,
     NoBucket,
     NoObject,
     /// The bucket is in another region, which may be known.
     OtherRegion(Option<String>),
-    /// An object lock protects it.
     Locked,
     /// Archived: it must be restored from the archive first.
     Archived,
-    /// Throttled, or a server error.
     Throttled,
     /// The stored or received data differs from what was sent.
     ChecksumMismatch,
@@ -48,7 +43,6 @@ pub enum S3ErrorKind {
     NameConflict,
     /// The file to upload differs from the verified one.
     SourceChanged,
-    /// The response exceeds all limits.
     InvalidResponse,
     Unsupported,
     Other,
@@ -101,7 +95,6 @@ impl S3Error {
         Self::new("connect to", "the store", S3ErrorKind::Tls, why)
     }
 
-    /// Converts an SDK error.
     pub(super) fn of<E>(
         target: &Target,
         act: impl Into<String>,

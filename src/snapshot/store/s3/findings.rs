@@ -8,14 +8,13 @@ use serde::{Deserialize, Serialize};
 use crate::clock;
 use crate::snapshot::manifest::Verification;
 
-/// What was found of a snapshot that is not listed is kept so long: it may have come since the listing.
+/// Findings about unlisted snapshots are kept for this time: the snapshot may be newer than the listing.
 const FORGET_AFTER: Duration = Duration::from_secs(86_400);
 
-/// What was found of a snapshot.
 #[derive(Clone, Debug)]
 pub struct VerificationRecord {
     pub name: String,
-    /// Which version of the object was looked at.
+    /// The version of the verified object.
     pub version: String,
     pub verification: Verification,
 }
@@ -23,7 +22,7 @@ pub struct VerificationRecord {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub(super) struct Index {
-    /// By name: which version of the object was verified, and what was found.
+    /// By name: the version of the verified object, and the result.
     verified: BTreeMap<String, (String, Verification)>,
 }
 
@@ -32,12 +31,12 @@ fn at(verification: &Verification) -> Option<std::time::SystemTime> {
 }
 
 impl Index {
-    /// What was found of this version of an object.
+    /// The result for this version of an object.
     pub(super) fn of(&self, name: &str, version: &str) -> Option<&Verification> {
         self.verified.get(name).filter(|(known, _)| known == version).map(|(_, verification)| verification)
     }
 
-    /// With what another one has; of two findings, the later.
+    /// Merged with another index; the later result wins.
     pub(super) fn merge(&mut self, other: Self) {
         for (name, (version, verification)) in other.verified {
             self.add(VerificationRecord { name, version, verification });
@@ -51,7 +50,6 @@ impl Index {
         }
     }
 
-    /// Forgets what was found of snapshots that are gone.
     pub(super) fn forget(&mut self, is_there: impl Fn(&str) -> bool) {
         let now = clock::now();
         let is_old = |found: &Verification| {

@@ -29,7 +29,6 @@ const MAX_BYTES: usize = 128 << 20;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RemoteManifest {
     pub manifest: Manifest,
-    /// The object after its upload.
     pub object: Uploaded,
 }
 

@@ -56,7 +56,6 @@ const JSON: &str = "application/json";
 /// Maximum size of a manifest or index, in bytes.
 const MAX_OBJECT_BYTES: usize = 32 << 20;
 
-/// A bucket with its client.
 #[derive(Clone, Debug)]
 pub struct Bucket {
     client: Client,
@@ -64,7 +63,6 @@ pub struct Bucket {
     credentials: CachedCredentials,
 }
 
-/// An object in a listing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Object {
     pub key: String,
@@ -91,7 +89,6 @@ impl Object {
     }
 }
 
-/// Headers of SSE-C.
 macro_rules! with_customer_key {
     ($request:expr, $target:expr) => {{
         let request = $request;
@@ -351,7 +348,6 @@ impl Bucket {
         Ok(refused)
     }
 
-    /// For stores without multi-object delete.
     async fn delete_each(&self, keys: &[String]) -> Result<Vec<(String, S3Error)>, S3Error> {
         let mut refused = Vec::new();
         for (number, key) in keys.iter().enumerate() {

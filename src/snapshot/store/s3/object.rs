@@ -7,21 +7,20 @@ use serde::{Deserialize, Serialize};
 use crate::snapshot::store::s3::error::S3Error;
 use crate::snapshot::store::s3::{Bucket, with_customer_key};
 
-/// Where the SHA-256 of a snapshot is written on its object.
+/// The metadata key for the SHA-256 of a snapshot.
 pub const SHA256: &str = "quorate-sha256";
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Uploaded {
-    /// What changes with the object, without quotes.
+    /// The `ETag` without quotes.
     pub etag: String,
-    /// CRC-64/NVME of all of it, base64 as the store writes it.
+    /// CRC-64/NVME of the object, in base64.
     pub crc64nvme: String,
-    /// What showed that it is what was sent.
     pub verified_by: String,
 }
 
-/// What the store has of a key.
+/// The object as the store has it.
 pub(super) async fn head(bucket: &Bucket, key: &str) -> Result<HeadObjectOutput, S3Error> {
     let request = bucket.client.head_object().bucket(&bucket.target.bucket).key(key);
     let request = with_customer_key!(request.checksum_mode(ChecksumMode::Enabled), &bucket.target);

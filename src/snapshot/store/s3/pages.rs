@@ -15,7 +15,6 @@ const MAX_BYTES: usize = 64 << 20;
 /// Maximum number of empty pages in a row: S3 allows them, but no store sends many.
 const MAX_EMPTY_PAGES: usize = 10;
 
-/// The state of a listing.
 #[derive(Debug, Default)]
 struct Listing {
     tokens: HashSet<String>,

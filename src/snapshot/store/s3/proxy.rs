@@ -5,7 +5,7 @@ use hyper_util::client::proxy::matcher::{Intercept, Matcher};
 
 use crate::config::s3::{Proxy, Target};
 
-/// As `etcd-s3-proxy` wants it: a URL with what it has of secrets, or `none`.
+/// The value of `etcd-s3-proxy`: a URL including secrets, or `none`.
 #[must_use]
 pub fn proxy_in_words(target: &Target) -> String {
     let Some(way) = proxy(target) else { return "none".into() };
@@ -18,7 +18,7 @@ pub fn proxy_in_words(target: &Target) -> String {
     }
 }
 
-/// The host of the proxy, for people.
+/// The host of the proxy, for messages.
 pub(super) fn proxy_host(target: &Target) -> Option<String> {
     proxy(target)?.uri().authority().map(|authority| authority.host().to_owned() + &port_of(authority.port_u16()))
 }

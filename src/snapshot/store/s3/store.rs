@@ -11,7 +11,6 @@ use crate::snapshot::store::s3::error::{S3Error, S3ErrorKind};
 use crate::snapshot::store::s3::{BATCH, Bucket, listing};
 use crate::snapshot::store::{Removed, Store};
 
-/// A bucket, and its cache.
 #[derive(Clone, Debug)]
 pub struct Remote {
     pub bucket: Bucket,

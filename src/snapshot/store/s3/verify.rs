@@ -15,7 +15,6 @@ use crate::snapshot::store::s3::findings::VerificationRecord;
 use crate::snapshot::store::s3::listing::InBucket;
 use crate::snapshot::stream::{self, StreamError, Streamed};
 
-/// Maximum number of queued chunks.
 const QUEUED_CHUNKS: usize = 16;
 
 /// Why it is not good, or could not be verified.
