@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::{oneshot, watch};
 
-/// Of 19; the server has 0 (see nice(2)).
+/// The nice value, at most 19; the server has 0 (see nice(2)).
 const NICE: i32 = 10;
 
 /// Runs `work` on a separate thread. The returned receiver fails if the thread could not be created, or panicked.
@@ -27,9 +27,6 @@ pub(super) fn spawn_low_priority<T: Send + 'static>(work: impl FnOnce() -> T + S
 pub struct WorkerPanicked;
 
 /// Runs blocking `work` on a thread for it, off the event loop.
-///
-/// # Errors
-/// If it panics.
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, WorkerPanicked> {

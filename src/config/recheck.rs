@@ -31,7 +31,6 @@ pub(super) fn command(given: &RawOptions) -> String {
     format!("{}quorate server --print-config{}", variables.concat(), flags.concat())
 }
 
-/// One-time actions are not repeated.
 const ONCE: [&str; 2] = [options::NEW_CLUSTER.name, options::CLUSTER_RESET.name];
 
 /// How to invoke commands for the same server. Variables are repeated as flags: the reader of the message does not have

@@ -158,10 +158,7 @@ pub fn build(
     }
 }
 
-/// As [`build`], of a database that lies in `dir` already, as an etcd left it.
-///
-/// # Errors
-/// As [`build`].
+/// Like [`build`], from a database of a stopped etcd that is in `dir` already.
 pub fn build_in_place(dir: &Path, spec: &DataDirSpec) -> Result<Built, BuildError> {
     prepare(dir)?;
     let path = bolt(dir);
@@ -240,7 +237,7 @@ fn copy(
     Ok(())
 }
 
-/// Changes the database, walks through it, writes what belongs beside it, and makes all of it safe.
+/// Changes the database, walks it, writes the other files, and syncs everything.
 fn finish(file: &File, dir: &Path, spec: &DataDirSpec, origin: &Path) -> Result<Built, BuildError> {
     let path = bolt(dir);
     let found = |error: ReadError| VerifyError::of(error, origin, None);
@@ -268,7 +265,7 @@ struct Edited {
     note: Option<String>,
 }
 
-/// The members, where the log begins, what the target version wants, and the raised revision.
+/// Sets the members, the consistent index, the fields of the target version, and the bumped revision.
 fn edit(file: &File, path: &Path, spec: &DataDirSpec, origin: &Path) -> Result<Edited, BuildError> {
     let found = |error: EditError| match error {
         EditError::Read(error) => BuildError::Snapshot(VerifyError::of(error, origin, None)),
@@ -305,7 +302,7 @@ fn edit(file: &File, path: &Path, spec: &DataDirSpec, origin: &Path) -> Result<E
     if spec.target.minor < 6 {
         meta.remove(&b"storageVersion"[..]);
     } else if before.storage.is_some_and(|storage| storage.minor > spec.target.minor) {
-        // What is stored is the same from 3.6 on; an etcd refuses a version that it does not know.
+        // The storage format is the same from 3.6 on; an etcd rejects an unknown storage version.
         meta.insert(b"storageVersion".to_vec(), format!("{}.0", spec.target.minor_text()).into_bytes());
     }
     if spec.raise > 0 {

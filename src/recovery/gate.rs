@@ -17,25 +17,11 @@ pub enum GateError {
     #[error("etcd does not run on the new data")]
     IsolatedEtcd(#[from] IsolatedEtcdError),
     /// It is not what was built.
-    #[error("etcd does not have what was built: {what} is {found}, and should be {expected}")]
-    Differs {
-        /// What was compared.
-        what: &'static str,
-        /// What etcd has.
-        found: String,
-        /// What it should have.
-        expected: String,
-    },
-    /// It cannot be asked, or written to.
-    #[error("etcd answers, and cannot {act}")]
-    Client {
-        /// What.
-        act: &'static str,
-        /// Why not.
-        source: ClientError,
-    },
-    /// The system gives no random numbers.
-    #[error("the system gives no random numbers, or a test wants this to fail")]
+    #[error("etcd does not have the built contents: {what} is {found}, but should be {expected}")]
+    Differs { what: &'static str, found: String, expected: String },
+    #[error("etcd is running, but failed to {act}")]
+    Client { act: &'static str, source: ClientError },
+    #[error("cannot get random numbers from the operating system")]
     System(#[source] std::io::Error),
 }
 
@@ -77,7 +63,7 @@ pub async fn verify(
 ) -> Result<GateReport, GateError> {
     let mut running = isolated_etcd.start(program).await?;
     let checked = check(&mut running, input, control).await;
-    // The first thing that went wrong is the one that counts.
+    // The first error is reported.
     let stopped = running.stop().await;
     let answer = checked?;
     stopped?;

@@ -33,7 +33,7 @@ pub enum ReplayError {
     #[error("no write-ahead log in {}", .0.display())]
     WalMissing(PathBuf),
     /// etcd does not run on the copy.
-    #[error("etcd cannot read the log of this member to its end")]
+    #[error("etcd cannot apply the log of this member")]
     IsolatedEtcd(#[from] IsolatedEtcdError),
 }
 
@@ -52,10 +52,10 @@ impl Diagnostic for ReplayError {
         match self {
             Self::Write(error) => error.next_step(),
             Self::Held(error) => error.next_step(),
-            Self::Read { .. } => Some("see dmesg for what the disk says".into()),
-            // What the log would have added is lost then; what the database holds is not.
+            Self::Read { .. } => Some("check the kernel log (dmesg) for disk errors".into()),
+            // The entries of the log are lost then, but not the database.
             Self::WalMissing(_) | Self::IsolatedEtcd(IsolatedEtcdError::Ended { .. }) => Some(
-                "restore the newest snapshot (quorate etcd-snapshot ls), or what the database of this member holds without its log: \
+                "restore the newest snapshot (quorate etcd-snapshot ls), or the database of this member without its log: \
                  --cluster-reset-restore-path=…/server/db/etcd/member/snap/db --skip-hash-check"
                     .into(),
             ),
@@ -169,10 +169,7 @@ fn replace_end(file: &File, path: &Path, at: u64, record: &[u8]) -> Result<(), R
     Ok(())
 }
 
-/// Runs an etcd on the copy, of so many bytes, until it has applied all of its log.
-///
-/// # Errors
-/// If it does not come to its end.
+/// Runs an etcd on the copy of this size until it has applied its log.
 pub async fn run(
     trial: &IsolatedEtcd<'_>,
     program: &Program,

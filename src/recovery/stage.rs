@@ -189,17 +189,17 @@ impl Operation<'_> {
     }
 
     async fn build(&self, snapshot: SnapshotFile, work: &Work, spec: &DataDirSpec) -> Result<Built, AppError> {
-        let (dir, spec, control, tell) =
+        let (dir, spec, control, notify) =
             (work.through(Work::BUILT), spec.clone(), self.control.clone(), self.progress.clone());
         let built = blocking(move || {
             build::build(&snapshot, &dir, &spec, &control, &mut |done, all| {
-                tell("building the new data", done, all);
+                notify("building the new data", done, all);
             })
         });
         Ok(built.await??)
     }
 
-    /// Lets an etcd read the log to its end in a copy, and builds from what comes out.
+    /// Lets an etcd apply the log in a copy, and builds from the result.
     async fn replay(&self, work: &Work, spec: &DataDirSpec, report: &mut RecoveryReport) -> Result<Built, AppError> {
         let member = self.data.open_member()?.ok_or_else(|| DirError::Missing(self.data.etcd_member()))?;
         let (copy, notify) = (work.through(REPLAY).join(DataDir::MEMBER_NAME), self.progress.clone());

@@ -6,9 +6,6 @@ use crate::durable::{OnPath as _, WriteError};
 use crate::faults;
 
 /// Passes the step `restore::NAME` of doing `act` at `path`.
-///
-/// # Errors
-/// Only those that a test injects.
 pub(super) fn step(name: &str, act: &'static str, path: &Path) -> Result<(), WriteError> {
     faults::point(&format!("restore::{name}")).on(act, path)
 }

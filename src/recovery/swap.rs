@@ -17,7 +17,6 @@ use crate::recovery::workspace::{RecoveryDirs, SwappedDirs};
 /// What a step of it does to a path, for messages.
 const SWAP: &str = "exchange the data at";
 
-/// Why the data were not exchanged.
 #[derive(Debug, thiserror::Error)]
 pub enum SwapError {
     #[error(transparent)]

@@ -26,7 +26,7 @@ pub enum PruneError {
     /// No good one would be left.
     #[error("{0} is the last good snapshot here; nothing was deleted")]
     LastGood(String),
-    /// It could not be removed, looked at or written.
+    /// It could not be removed, read or written.
     #[error(transparent)]
     Write(#[from] WriteError),
 }
@@ -48,8 +48,8 @@ impl Diagnostic for PruneError {
             Self::Held(name) => {
                 format!("if it may be deleted: quorate etcd-snapshot release {}", crate::text::escape_control(name))
             }
-            Self::Unreadable(_) => "look at it, in .metadata beside the snapshot; --force deletes both".into(),
-            Self::LastGood(_) => "take another one first, or say --force".into(),
+            Self::Unreadable(_) => "check it, in .metadata next to the snapshot; --force deletes both".into(),
+            Self::LastGood(_) => "take another one first, or add --force".into(),
             Self::Write(error) => return error.next_step(),
         })
     }

@@ -243,7 +243,7 @@ async fn build_low_priority(
     let building = move || {
         host::lower_priority();
         let built = build::build(&snapshot, &dir, &spec, &control, &mut progress);
-        // Nobody waits any more: the directory is removed by whoever made it.
+        // The waiter is gone: the owner of the directory removes it.
         let _ = sender.send(built);
     };
     std::thread::Builder::new().name("quorate-drill".into()).spawn(building).map_err(DrillError::System)?;

@@ -51,8 +51,10 @@ impl Diagnostic for LocateError {
             Self::Ambiguous { here, there, .. } => format!("specify one of them: {} or {there}", here.display()),
             Self::NoKey(url) => format!("specify one in it, such as {}/{LATEST}", url.trim_end_matches('/')),
             Self::NotFound { hint: Some(hint), list, .. } => format!("{hint} {list} shows all"),
-            Self::NotFound { hint: None, list, .. } => format!("{list} shows all; anything with a / is a path"),
-            Self::NoneGood { list, .. } => format!("{list} shows all; name one of them to use it nevertheless"),
+            Self::NotFound { hint: None, list, .. } => {
+                format!("{list} shows all snapshots; anything with a / is a path")
+            }
+            Self::NoneGood { list, .. } => format!("{list} shows all snapshots; specify one of them to use it anyway"),
             Self::Timeout | Self::Cancelled => "try again".into(),
         })
     }

@@ -68,7 +68,7 @@ impl KnownSnapshots {
         })
     }
 
-    /// Verifies one, wherever it is; what is wrong with it, if anything is.
+    /// Verifies one in any store; returns the problem, if any.
     async fn verify(&self, index: usize) -> Result<Option<String>, AppError> {
         match &self.place {
             SearchedPlace::Here(dir) => {
