@@ -22,12 +22,16 @@ use crate::etcd::settings::{Setting, settings};
 use crate::etcd::supervisor::{Launch, Supervisor};
 use crate::faults;
 use crate::server::condition::LoggedProblems;
+use crate::server::context::Context;
+use crate::server::database_lock::DatabaseLock;
 use crate::server::disk_sample::DiskSampler;
+use crate::server::health::Defragmentation;
 use crate::server::health::HealthMonitor;
-use crate::server::maintenance::{self, Maintenance};
+use crate::server::maintenance::{self as service_maintenance, MaintenanceService};
 use crate::server::rescue;
-use crate::server::snapshots::uploads::Uploads;
-use crate::server::snapshots::{self, Snapshots};
+use crate::server::snapshots::service::SnapshotService;
+use crate::server::snapshots::uploads::queue::Uploads;
+use crate::server::snapshots::{drill, schedule, uploads as upload_queue};
 use crate::server::state::ServerState;
 use crate::server::storage::StorageWatch;
 
@@ -60,21 +64,21 @@ pub(super) fn assemble(
     };
     let (certificates, certificates_seen) = watch::channel(prepared.expiries);
     let (maintenance_settings, maintenance_seen) = watch::channel(config.maintenance.clone());
-    let maintenance = Maintenance::new(maintenance_seen);
+    let defragmentation = Arc::<Defragmentation>::default();
     let (monitor, health) = HealthMonitor::new(
         &config,
         &data,
         &prepared.identity.name,
         handle.clone(),
         certificates_seen.clone(),
-        &maintenance,
+        defragmentation.clone(),
     );
     let listeners = control::Listeners::bind(&data, prepared.metrics_listener)?;
     let (stopping, stopping_seen) = watch::channel(false);
     let (snapshot_settings, snapshot_seen) = watch::channel(config.snapshot.clone());
     let (storage_watch, storage) = StorageWatch::new(&data, prepared.lock, snapshot_seen.clone(), handle.watch());
     let (rescued, rescued_seen) = watch::channel(None);
-    let state = Arc::new(ServerState {
+    let context = Arc::new(Context {
         started: clock::now(),
         started_alone: prepared.identity.is_alone,
         member_name: prepared.identity.name,
@@ -82,24 +86,32 @@ pub(super) fn assemble(
         fsync_p99: prepared.fsync_p99,
         child: handle.watch(),
         health: health.clone(),
-        certificates: certificates_seen,
-        storage: storage.clone(),
-        rescued: rescued_seen,
-        disk_sampler: DiskSampler::default(),
-        snapshots: Snapshots::new(stopping_seen, snapshot_seen, Uploads::resumed(&data)),
-        maintenance,
+        stopping: stopping_seen,
         binary,
         data,
         config: config.clone(),
+    });
+    let lock = Arc::<DatabaseLock>::default();
+    let uploads = Uploads::resumed(&context.data);
+    let snapshots = Arc::new(SnapshotService::new(context.clone(), lock.clone(), snapshot_seen, uploads));
+    let maintenance = Arc::new(MaintenanceService::new(context.clone(), lock, defragmentation, maintenance_seen));
+    let state = Arc::new(ServerState {
+        context,
+        snapshots: snapshots.clone(),
+        maintenance: maintenance.clone(),
+        storage: storage.clone(),
+        rescued: rescued_seen,
+        disk_sampler: DiskSampler::default(),
+        certificates: certificates_seen,
     });
 
     let mut tasks = Tasks::default();
     tasks.spawn("supervisor", supervisor.run());
     tasks.spawn("control", control::serve(listeners, state.clone()));
-    tasks.spawn("schedule", snapshots::schedule::run(state.clone()));
-    tasks.spawn("uploads", snapshots::uploads::run(state.clone()));
-    tasks.spawn("drill", snapshots::drill::run(state.clone()));
-    tasks.spawn("maintenance", maintenance::run(state.clone()));
+    tasks.spawn("schedule", schedule::run(snapshots.clone()));
+    tasks.spawn("uploads", upload_queue::run(snapshots.clone()));
+    tasks.spawn("drill", drill::run(snapshots));
+    tasks.spawn("maintenance", service_maintenance::run(maintenance));
     tasks.spawn("rescue", rescue::run(state.clone(), rescued));
     tasks.spawn("health", monitor.run());
     tasks.spawn("storage", storage_watch.run());

@@ -81,7 +81,7 @@ impl Effects {
     pub(crate) fn wait_for_work(&mut self, state: &std::sync::Arc<ServerState>) {
         let state = state.clone();
         self.running.spawn(async move {
-            let (saving, drilling) = (state.snapshots.saving.lock(), state.snapshots.drilling.lock());
+            let (saving, drilling) = (state.snapshots.lock.idle(), state.snapshots.drilling.lock());
             let _ = tokio::time::timeout(CANCEL_TIMEOUT, async { tokio::join!(saving, drilling) }).await;
             Effect::WorkCancelled
         });
@@ -139,7 +139,7 @@ impl Effects {
     }
 
     pub(crate) fn record(&mut self, state: &ServerState, facts: MemberFacts) {
-        let input = state.record_input();
+        let input = state.context.record_input();
         if self.is_recording {
             self.next_record = Some(Box::new((input, facts)));
         } else {

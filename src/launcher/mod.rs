@@ -168,7 +168,7 @@ impl Launcher {
                 effect = self.effects.next() => self.on_effect(effect),
                 ended = self.tasks.ended(), if !self.stop.has_begun() => self.fail(ended.into()),
                 _ = certificate_check.tick() => {
-                    self.effects.check_certificates(&self.state.data, self.config.certificate_names());
+                    self.effects.check_certificates(&self.state.context.data, self.config.certificate_names());
                     StopAction::None
                 }
                 _ = watchdog.tick() => {
@@ -185,7 +185,7 @@ impl Launcher {
             }
         }
         self.tasks.shut_down().await;
-        self.effects.remove_socket(&self.state.data).await;
+        self.effects.remove_socket(&self.state.context.data).await;
         match self.failure {
             Some(failure) => Err(failure),
             None => {
@@ -279,7 +279,7 @@ impl Launcher {
 
     fn config_read(&mut self, read: reload::ReadConfig) {
         let outcome = self.reloader.apply(read, &mut self.config);
-        self.effects.check_certificates(&self.state.data, self.config.certificate_names());
+        self.effects.check_certificates(&self.state.context.data, self.config.certificate_names());
         let _ = self.snapshot_settings.send(self.config.snapshot.clone());
         let _ = self.maintenance_settings.send(self.config.maintenance.clone());
         self.reloaded = Some(outcome);
@@ -304,7 +304,7 @@ impl Launcher {
                     Health::Healthy(facts) => Some(facts.cluster_id.clone()),
                     _ => None,
                 };
-                self.effects.remove_reset_flag(&self.state.data, cluster_id);
+                self.effects.remove_reset_flag(&self.state.context.data, cluster_id);
             }
             State::Running(Role::Learner) => systemd::status("etcd is a learner: it receives the data of the cluster"),
             State::Starting => systemd::status("etcd is starting"),
@@ -326,31 +326,31 @@ impl Launcher {
 
     /// When a run of etcd is healthy for the first time, after the blocking work.
     fn became_ready(&mut self) {
-        let status = self.state.child.borrow().clone();
+        let status = self.state.context.child.borrow().clone();
         if status.state != State::Running(Role::Voter) {
             return;
         }
         let health = self.health.borrow().clone();
         self.health_changed(&health);
-        let client_url = Addresses::client_url(&self.state.config);
+        let client_url = Addresses::client_url(&self.state.context.config);
         tracing::info!(
             event = "etcd-ready",
-            etcd = %self.state.binary.version,
-            member = self.state.member_name,
+            etcd = %self.state.context.binary.version,
+            member = self.state.context.member_name,
             took_ms = status.ready_after.unwrap_or_default().as_millis(),
             "etcd is ready; clients connect to {client_url}"
         );
         systemd::ready(&self.ready_line());
         if !self.is_ready {
             self.is_ready = true;
-            self.effects.clean_up(&self.state.data, self.state.config.etcd_old_retention);
+            self.effects.clean_up(&self.state.context.data, self.state.context.config.etcd_old_retention);
         }
     }
 
     /// Updates the status in systemd and the record of the cluster.
     fn health_changed(&mut self, health: &Health) {
         let is_healthy = matches!(health, Health::Healthy(_));
-        let state = self.state.child.borrow().state;
+        let state = self.state.context.child.borrow().state;
         if let Health::Unhealthy(why) = health
             && state.is_alive()
         {
@@ -371,7 +371,9 @@ impl Launcher {
     fn recorded(&mut self, outcome: RecordOutcome) {
         let logged = self.record_failure.take();
         match outcome {
-            RecordOutcome::Saved { new_member_count: Some(members) } if members > 1 && self.state.started_alone => {
+            RecordOutcome::Saved { new_member_count: Some(members) }
+                if members > 1 && self.state.context.started_alone =>
+            {
                 tracing::warn!(
                     members,
                     "this server is no longer the only member; restart it, so that etcd uses the timing of a cluster"
@@ -390,8 +392,8 @@ impl Launcher {
     }
 
     fn ready_line(&self) -> String {
-        let url = Addresses::client_url(&self.state.config);
-        format!("etcd {} is ready at {url}", self.state.binary.version)
+        let url = Addresses::client_url(&self.state.context.config);
+        format!("etcd {} is ready at {url}", self.state.context.binary.version)
     }
 
     fn certificates_checked(&mut self, status: CertificateStatus) {
@@ -405,7 +407,7 @@ impl Launcher {
                 "the CA files changed on disk; restarting etcd, so that it trusts them"
             );
             self.authorities = status.authorities;
-            self.effects.restart_for_new_ca(&self.state.data, &self.handle);
+            self.effects.restart_for_new_ca(&self.state.context.data, &self.handle);
         }
     }
 }

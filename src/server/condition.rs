@@ -14,8 +14,8 @@ pub fn assess_now(shared: &ServerState) -> Assessment {
 }
 
 fn observe(shared: &ServerState) -> Observed {
-    let child = shared.child.borrow().clone();
-    let health = shared.health.borrow().clone();
+    let child = shared.context.child.borrow().clone();
+    let health = shared.context.health.borrow().clone();
     let history = shared.snapshots.history();
     let (alarms, db_size) = match &health {
         Health::Healthy(facts) => (facts.alarms.clone(), u64::try_from(facts.db_size).unwrap_or(0)),
@@ -25,7 +25,7 @@ fn observe(shared: &ServerState) -> Observed {
         not_serving: not_serving(child.state, child.last_exit.as_deref(), &health),
         alarms,
         db_size,
-        db_quota: shared.config.etcd.effective_quota(),
+        db_quota: shared.context.config.etcd.effective_quota(),
         recent_exits: child.exits.iter().filter(|at| at.elapsed() < EXIT_WINDOW).count(),
         last_exit: child.last_exit,
         snapshot_failures: history.failures,
@@ -33,9 +33,9 @@ fn observe(shared: &ServerState) -> Observed {
         snapshots_unlisted: history.unlisted,
         storage: shared.storage.borrow().clone(),
         rescued: shared.rescued.borrow().clone(),
-        etcd_dir: shared.data.etcd(),
-        data_dir: shared.data.root().to_path_buf(),
-        invocation: shared.config.invocation.clone(),
+        etcd_dir: shared.context.data.etcd(),
+        data_dir: shared.context.data.root().to_path_buf(),
+        invocation: shared.context.config.invocation.clone(),
     }
 }
 

@@ -13,7 +13,6 @@ use crate::etcd::child::{ChildStatus, Handle, Role, State};
 use crate::etcd::client::{EtcdClient, Expected, MemberFacts, NotHealthy};
 use crate::etcd::settings::Addresses;
 use crate::pki::Expiry;
-use crate::server::maintenance::Maintenance;
 
 /// The poll interval of a ready child.
 const POLL_HEALTHY: Duration = Duration::from_secs(5);
@@ -32,6 +31,15 @@ pub enum Health {
     Unhealthy(String),
 }
 
+/// A defragmentation of this member, as the health monitor sees it.
+#[derive(Debug, Default)]
+pub struct Defragmentation {
+    /// etcd serves no requests while this is true.
+    pub is_running: AtomicBool,
+    /// Makes the monitor check at once.
+    pub check_now: Notify,
+}
+
 #[derive(Debug)]
 pub struct HealthMonitor {
     data: DataDir,
@@ -40,8 +48,7 @@ pub struct HealthMonitor {
     handle: Handle,
     child: watch::Receiver<ChildStatus>,
     certificates: watch::Receiver<Vec<Expiry>>,
-    is_defragmenting: Arc<AtomicBool>,
-    look: Arc<Notify>,
+    defragmentation: Arc<Defragmentation>,
     health: watch::Sender<Health>,
 }
 
@@ -54,7 +61,7 @@ impl HealthMonitor {
         member_name: &str,
         handle: Handle,
         certificates: watch::Receiver<Vec<Expiry>>,
-        maintenance: &Maintenance,
+        defragmentation: Arc<Defragmentation>,
     ) -> (Self, watch::Receiver<Health>) {
         let (health, seen) = watch::channel(Health::Unknown);
         let prober = Self {
@@ -64,8 +71,7 @@ impl HealthMonitor {
             child: handle.watch(),
             handle,
             certificates,
-            is_defragmenting: maintenance.is_defragmenting.clone(),
-            look: maintenance.look.clone(),
+            defragmentation,
             health,
         };
         (prober, seen)
@@ -123,7 +129,7 @@ impl HealthMonitor {
                 changed = self.certificates.changed() => if changed.is_ok() {
                     client = None;
                 },
-                () = self.look.notified() => {}
+                () = self.defragmentation.check_now.notified() => {}
                 () = Self::ends(&mut self.child, generation) => return,
             }
             if is_healthy {
@@ -165,7 +171,7 @@ impl HealthMonitor {
             }
             Err(NotHealthy::Learner) => (Health::Learner, true),
             Err(why) => {
-                let why = if self.is_defragmenting.load(Ordering::Relaxed) {
+                let why = if self.defragmentation.is_running.load(Ordering::Relaxed) {
                     "etcd is being defragmented, and serves no requests meanwhile".into()
                 } else {
                     why.to_string()

@@ -2,11 +2,11 @@
 //! is space again. Never during a snapshot.
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Notify, OwnedMutexGuard, watch};
+use tokio::sync::watch;
 
 use crate::boltdb::page::ReadError;
 use crate::clock;
@@ -19,9 +19,11 @@ use crate::faults;
 use crate::host;
 use crate::log_failure;
 use crate::plan::defrag::{self, DatabaseStats, DefragAction};
+use crate::server::context::Context;
+use crate::server::database_lock::{DatabaseGuard, DatabaseLock};
+use crate::server::health::Defragmentation;
 use crate::server::health::Health;
-use crate::server::snapshots::SnapshotRefused;
-use crate::server::state::ServerState;
+use crate::server::snapshots::request::SnapshotRefused;
 use crate::snapshot::live::PinnedDatabase;
 use crate::snapshot::usage;
 use crate::text::format_bytes;
@@ -77,13 +79,13 @@ impl Diagnostic for MaintenanceError {
 
 /// The maintenance service of the server.
 #[derive(Debug)]
-pub struct Maintenance {
+pub struct MaintenanceService {
+    pub context: Arc<Context>,
+    lock: Arc<DatabaseLock>,
     /// The configuration, which a reload changes.
     pub settings: watch::Receiver<MaintenanceConfig>,
-    /// etcd serves no requests while this is true.
-    pub is_defragmenting: Arc<AtomicBool>,
-    /// Makes the prober check at once.
-    pub look: Arc<Notify>,
+    /// Shared with the health monitor.
+    pub defragmentation: Arc<Defragmentation>,
     last: Mutex<Option<Instant>>,
     counted: Mutex<Option<Counted>>,
 }
@@ -95,16 +97,15 @@ struct Counted {
     in_use: u64,
 }
 
-impl Maintenance {
+impl MaintenanceService {
     #[must_use]
-    pub fn new(settings: watch::Receiver<MaintenanceConfig>) -> Self {
-        Self {
-            settings,
-            is_defragmenting: Arc::default(),
-            look: Arc::default(),
-            last: Mutex::default(),
-            counted: Mutex::default(),
-        }
+    pub fn new(
+        context: Arc<Context>,
+        lock: Arc<DatabaseLock>,
+        defragmentation: Arc<Defragmentation>,
+        settings: watch::Receiver<MaintenanceConfig>,
+    ) -> Self {
+        Self { settings, defragmentation, context, lock, last: Mutex::default(), counted: Mutex::default() }
     }
 
     fn since_last(&self) -> Option<Duration> {
@@ -118,18 +119,18 @@ impl Maintenance {
     fn begin_defragmentation(&self) -> Defragmenting<'_> {
         *self.counted() = None;
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(clock::monotonic());
-        self.is_defragmenting.store(true, Ordering::Relaxed);
+        self.defragmentation.is_running.store(true, Ordering::Relaxed);
         Defragmenting(self)
     }
 }
 
 /// Exists while etcd is being defragmented.
-struct Defragmenting<'m>(&'m Maintenance);
+struct Defragmenting<'m>(&'m MaintenanceService);
 
 impl Drop for Defragmenting<'_> {
     fn drop(&mut self) {
-        self.0.is_defragmenting.store(false, Ordering::Relaxed);
-        self.0.look.notify_one();
+        self.0.defragmentation.is_running.store(false, Ordering::Relaxed);
+        self.0.defragmentation.check_now.notify_one();
     }
 }
 
@@ -137,29 +138,29 @@ impl Drop for Defragmenting<'_> {
 ///
 /// # Errors
 /// If a snapshot is being taken and `wait` is false, etcd is not healthy, there is not enough space, or etcd fails.
-pub async fn defragment(shared: Arc<ServerState>, wait: bool) -> Result<Defragmented, AppError> {
+pub async fn defragment(service: Arc<MaintenanceService>, wait: bool) -> Result<Defragmented, AppError> {
     // Waiting for the lock can be cancelled.
-    let turn = lock(&shared, wait).await?;
+    let turn = lock(&service, wait).await?;
     detach(Box::pin(async move {
         let _turn = turn;
-        try_to_defragment(&shared).await
+        try_to_defragment(&service).await
     }))
     .await
 }
 
 /// Compacts up to the present revision, and defragments. Continues as [`defragment`] does.
-pub async fn compact_and_defrag(shared: Arc<ServerState>, wait: bool) -> Result<Reclaimed, AppError> {
-    let turn = lock(&shared, wait).await?;
+pub async fn compact_and_defrag(service: Arc<MaintenanceService>, wait: bool) -> Result<Reclaimed, AppError> {
+    let turn = lock(&service, wait).await?;
     detach(Box::pin(async move {
         let _turn = turn;
-        let size = connect(&shared, Duration::from_secs(5)).await?.size().await;
+        let size = connect(&service, Duration::from_secs(5)).await?.size().await;
         let size = size.map_err(|source| MaintenanceError::Etcd { act: "report the size of its database", source })?;
-        let mut client = connect(&shared, defrag::retry_after(size.file)).await?;
+        let mut client = connect(&service, defrag::retry_after(size.file)).await?;
         let failed = |source| MaintenanceError::Etcd { act: "compact its history", source };
         let compact_revision = client.revision().await.map_err(failed)?;
         let is_compacted = client.compact(compact_revision).await.map_err(failed)?;
         tracing::info!(compact_revision, "compacted up to this revision, as requested");
-        Ok(Reclaimed { compact_revision, is_compacted, defragmented: try_to_defragment(&shared).await? })
+        Ok(Reclaimed { compact_revision, is_compacted, defragmented: try_to_defragment(&service).await? })
     }))
     .await
 }
@@ -170,9 +171,9 @@ async fn detach<T: Send + 'static>(
     tokio::spawn(work).await.unwrap_or_else(|_| Err(MaintenanceError::Stopping.into()))
 }
 
-async fn lock(shared: &ServerState, wait: bool) -> Result<OwnedMutexGuard<()>, AppError> {
-    let turn = shared.snapshots.lock("the database is being defragmented", wait).await?;
-    match &*shared.health.borrow() {
+async fn lock(service: &MaintenanceService, wait: bool) -> Result<DatabaseGuard, AppError> {
+    let turn = service.lock.acquire("the database is being defragmented", wait).await?;
+    match &*service.context.health.borrow() {
         Health::Healthy(_) => Ok(turn),
         Health::Unhealthy(why) => Err(MaintenanceError::NotReady(why.clone()).into()),
         Health::Unknown => Err(MaintenanceError::NotReady("etcd is starting".into()).into()),
@@ -180,25 +181,25 @@ async fn lock(shared: &ServerState, wait: bool) -> Result<OwnedMutexGuard<()>, A
     }
 }
 
-async fn connect(shared: &ServerState, timeout: Duration) -> Result<EtcdClient, SnapshotRefused> {
-    let url = Addresses::local_client_url(&shared.config);
-    EtcdClient::connect_for(&shared.data, &url, timeout).await.map_err(SnapshotRefused::Client)
+async fn connect(service: &MaintenanceService, timeout: Duration) -> Result<EtcdClient, SnapshotRefused> {
+    let url = Addresses::local_client_url(&service.context.config);
+    EtcdClient::connect_for(&service.context.data, &url, timeout).await.map_err(SnapshotRefused::Client)
 }
 
-async fn try_to_defragment(shared: &ServerState) -> Result<Defragmented, AppError> {
+async fn try_to_defragment(service: &MaintenanceService) -> Result<Defragmented, AppError> {
     let failed = |act| move |source| MaintenanceError::Etcd { act, source };
-    let before = connect(shared, Duration::from_secs(5)).await?.size().await;
+    let before = connect(service, Duration::from_secs(5)).await?.size().await;
     let before = before.map_err(failed("report the size of its database"))?;
-    let in_use = require_room(shared, before.in_use).await?;
+    let in_use = require_room(service, before.in_use).await?;
     let before = Size { in_use, ..before };
-    let mut client = connect(shared, defrag::retry_after(before.in_use)).await?;
+    let mut client = connect(service, defrag::retry_after(before.in_use)).await?;
     tracing::info!(
         size = format_bytes(before.file),
         in_use = format_bytes(before.in_use),
         "defragmenting; etcd serves no requests meanwhile"
     );
     let begun = clock::monotonic();
-    let defragmenting = shared.maintenance.begin_defragmentation();
+    let defragmenting = service.begin_defragmentation();
     let done = client.defragment().await;
     drop(defragmenting);
     done.map_err(failed("defragment its database"))?;
@@ -211,11 +212,11 @@ async fn try_to_defragment(shared: &ServerState) -> Result<Defragmented, AppErro
         took_ms,
         "defragmented"
     );
-    let quota = shared.config.etcd.effective_quota();
-    let is_disarmed = defrag::has_room(after.file, quota) && disarm(shared, &mut client).await?;
+    let quota = service.context.config.etcd.effective_quota();
+    let is_disarmed = defrag::has_room(after.file, quota) && disarm(service, &mut client).await?;
     // So that the status shows the result.
-    shared.maintenance.look.notify_one();
-    let mut health = shared.health.clone();
+    service.defragmentation.check_now.notify_one();
+    let mut health = service.context.health.clone();
     let is_seen = |health: &Health| match health {
         Health::Healthy(facts) => {
             let has_alarm = facts.alarms.iter().any(|alarm| alarm == NO_SPACE);
@@ -229,23 +230,23 @@ async fn try_to_defragment(shared: &ServerState) -> Result<Defragmented, AppErro
 
 /// Checks that a copy of the pages in use fits on the disk. Returns their size: etcd's figure, or the measured one if
 /// that would not fit.
-async fn require_room(shared: &ServerState, in_use: u64) -> Result<u64, AppError> {
+async fn require_room(service: &MaintenanceService, in_use: u64) -> Result<u64, AppError> {
     let needed = |in_use: u64| in_use.saturating_add(RESERVED_FREE_BYTES);
-    let Some(free) = host::free_bytes(&shared.data.etcd()).filter(|free| *free < needed(in_use)) else {
+    let Some(free) = host::free_bytes(&service.context.data.etcd()).filter(|free| *free < needed(in_use)) else {
         return Ok(in_use);
     };
-    let counted = count_in_use(shared, |live| usage::in_use(live, live.size())).await?;
+    let counted = count_in_use(service, |live| usage::in_use(live, live.size())).await?;
     let needed = needed(counted);
     if free < needed { Err(MaintenanceError::Space { needed, free }.into()) } else { Ok(counted) }
 }
 
 /// Reads the live database on a separate thread.
 async fn count_in_use<T: Send + 'static>(
-    shared: &ServerState,
+    service: &MaintenanceService,
     work: impl FnOnce(&PinnedDatabase) -> Result<T, ReadError> + Send + 'static,
 ) -> Result<T, AppError> {
-    let mut client = connect(shared, Duration::from_secs(5)).await?;
-    let live = PinnedDatabase::pin(&mut client, &shared.data).await?;
+    let mut client = connect(service, Duration::from_secs(5)).await?;
+    let live = PinnedDatabase::pin(&mut client, &service.context.data).await?;
     let read = tokio::task::spawn_blocking(move || {
         let found = work(&live).map_err(MaintenanceError::Count);
         live.check().map(|()| found)
@@ -254,9 +255,9 @@ async fn count_in_use<T: Send + 'static>(
 }
 
 /// The pages in use, measured once after each compaction: nothing else frees much.
-async fn count(shared: &ServerState) -> Result<u64, AppError> {
-    let known = *shared.maintenance.counted();
-    let counted = count_in_use(shared, move |live| {
+async fn count(service: &MaintenanceService) -> Result<u64, AppError> {
+    let known = *service.counted();
+    let counted = count_in_use(service, move |live| {
         let compaction = usage::last_compaction(live, live.size())?;
         match known.filter(|known| known.after == compaction) {
             Some(known) => Ok(known),
@@ -264,11 +265,11 @@ async fn count(shared: &ServerState) -> Result<u64, AppError> {
         }
     })
     .await?;
-    *shared.maintenance.counted() = Some(counted);
+    *service.counted() = Some(counted);
     Ok(counted.in_use)
 }
 
-async fn disarm(shared: &ServerState, client: &mut EtcdClient) -> Result<bool, MaintenanceError> {
+async fn disarm(service: &MaintenanceService, client: &mut EtcdClient) -> Result<bool, MaintenanceError> {
     let done = client.disarm_no_space().await;
     let is_disarmed = done.map_err(|source| MaintenanceError::Etcd { act: "disarm its alarm", source })?;
     if is_disarmed {
@@ -276,15 +277,15 @@ async fn disarm(shared: &ServerState, client: &mut EtcdClient) -> Result<bool, M
             event = "alarm-cleared",
             "the database is below its quota again; the alarm NOSPACE was disarmed, and etcd accepts writes"
         );
-        shared.maintenance.look.notify_one();
+        service.defragmentation.check_now.notify_one();
     }
     Ok(is_disarmed)
 }
 
 /// Maintains the database automatically until the server ends.
-pub async fn run(shared: Arc<ServerState>) {
+pub async fn run(service: Arc<MaintenanceService>) {
     let period = faults::tunable("QUORATE_TEST_MAINTENANCE_MS", POLL_INTERVAL);
-    let mut settings = shared.maintenance.settings.clone();
+    let mut settings = service.settings.clone();
     loop {
         tokio::select! {
             () = tokio::time::sleep(period) => {}
@@ -293,8 +294,8 @@ pub async fn run(shared: Arc<ServerState>) {
             },
         }
         let config = settings.borrow_and_update().clone();
-        let Some(seen) = observe(&shared, &config) else { continue };
-        match apply(&shared, seen).await {
+        let Some(seen) = observe(&service, &config) else { continue };
+        match apply(&service, seen).await {
             Err(failure) if failure.exit() != Exit::Busy => {
                 log_failure!(error, failure.to_report(), "database maintenance failed");
             }
@@ -303,13 +304,13 @@ pub async fn run(shared: Arc<ServerState>) {
     }
 }
 
-async fn apply(shared: &Arc<ServerState>, mut seen: DatabaseStats) -> Result<(), AppError> {
+async fn apply(service: &Arc<MaintenanceService>, mut seen: DatabaseStats) -> Result<(), AppError> {
     if defrag::should_count(&seen) {
-        seen.in_use = count(shared).await?;
+        seen.in_use = count(service).await?;
     }
     match defrag::decide(&seen) {
         DefragAction::Nothing => return Ok(()),
-        DefragAction::Disarm => return disarm_if_possible(shared).await,
+        DefragAction::Disarm => return disarm_if_possible(service).await,
         DefragAction::NearQuota => tracing::warn!(
             event = "defragment-due",
             size = format_bytes(seen.size),
@@ -318,26 +319,26 @@ async fn apply(shared: &Arc<ServerState>, mut seen: DatabaseStats) -> Result<(),
         ),
         DefragAction::Worth => {}
     }
-    defragment(shared.clone(), false).await.map(drop)
+    defragment(service.clone(), false).await.map(drop)
 }
 
-async fn disarm_if_possible(shared: &ServerState) -> Result<(), AppError> {
-    let mut client = connect(shared, Duration::from_secs(5)).await?;
-    disarm(shared, &mut client).await?;
+async fn disarm_if_possible(service: &MaintenanceService) -> Result<(), AppError> {
+    let mut client = connect(service, Duration::from_secs(5)).await?;
+    disarm(service, &mut client).await?;
     Ok(())
 }
 
-fn observe(shared: &ServerState, config: &MaintenanceConfig) -> Option<DatabaseStats> {
-    let health = shared.health.borrow();
+fn observe(service: &MaintenanceService, config: &MaintenanceConfig) -> Option<DatabaseStats> {
+    let health = service.context.health.borrow();
     let Health::Healthy(facts) = &*health else { return None };
     let bytes = |number: i64| u64::try_from(number).unwrap_or(0);
     config.auto_defrag.then(|| DatabaseStats {
         size: bytes(facts.db_size),
         in_use: bytes(facts.db_in_use),
-        quota: shared.config.etcd.effective_quota(),
+        quota: service.context.config.etcd.effective_quota(),
         is_alarmed: facts.alarms.iter().any(|alarm| alarm == NO_SPACE),
         members: facts.members,
         threshold: config.defrag_threshold,
-        since_last: shared.maintenance.since_last(),
+        since_last: service.since_last(),
     })
 }

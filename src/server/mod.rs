@@ -7,6 +7,8 @@
 //! etcd.
 
 pub mod condition;
+pub mod context;
+pub mod database_lock;
 pub mod disk_sample;
 pub mod health;
 pub mod maintenance;

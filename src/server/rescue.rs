@@ -12,7 +12,8 @@ use tokio::sync::watch;
 
 use crate::plan::health::{Presence, Rescued, StorageFacts};
 use crate::plan::snapshot_name::NamePrefix;
-use crate::server::snapshots::{self, SaveOrder};
+use crate::server::snapshots::request::SaveOrder;
+use crate::server::snapshots::save;
 use crate::server::state::ServerState;
 
 const RETRY_AFTER: Duration = Duration::from_secs(2);
@@ -20,7 +21,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(2);
 /// Waits for vanishing data, until the server ends.
 pub async fn run(shared: Arc<ServerState>, rescued: watch::Sender<Option<Rescued>>) {
     let mut storage = shared.storage.clone();
-    let mut stopping = shared.snapshots.stopping.clone();
+    let mut stopping = shared.context.stopping.clone();
     loop {
         let is_gone = is_gone(&storage.borrow_and_update());
         let is_saved = rescued.borrow().is_some();
@@ -54,7 +55,7 @@ async fn save(shared: &Arc<ServerState>) -> Option<Rescued> {
         s3: [].into(),
     };
     // Failures are logged there with the next step.
-    let saved = snapshots::save_and_upload(shared, order, |_, _, _| {}).await.ok()?;
+    let saved = save::save_and_upload(&shared.snapshots, order, |_, _, _| {}).await.ok()?;
     let place: PathBuf = if saved.remote_only { saved.manifest.name.clone().into() } else { saved.path };
     tracing::warn!(snapshot = %place.display(), revision = saved.manifest.revision, "saved the data that vanished");
     Some(Rescued { snapshot: place, revision: saved.manifest.revision })

@@ -35,7 +35,7 @@ type Labels = [(&'static str, String); 1];
 
 pub async fn metrics(State(shared): State<Arc<ServerState>>) -> Response {
     let wal_fsync = wal_fsync_p99(&shared).await;
-    let sample = shared.disk_sampler.sample(&shared.data).await;
+    let sample = shared.disk_sampler.sample(&shared.context.data).await;
     let mut text = String::new();
     match encode(&mut text, &registry(&shared, wal_fsync, &sample.drills)) {
         Ok(()) => {
@@ -47,7 +47,7 @@ pub async fn metrics(State(shared): State<Arc<ServerState>>) -> Response {
 
 fn registry(shared: &ServerState, wal_fsync: Option<f64>, drills_done: &Record) -> Registry {
     let mut registry = Registry::with_prefix("quorate");
-    let child = shared.child.borrow().clone();
+    let child = shared.context.child.borrow().clone();
     build_info(&mut registry, shared);
 
     let states = Family::<Labels, Gauge>::default();
@@ -72,7 +72,7 @@ fn registry(shared: &ServerState, wal_fsync: Option<f64>, drills_done: &Record) 
         "Lines of the log that were dropped because standard error was blocked",
         backlog::dropped_lines(),
     );
-    let health = shared.health.borrow().clone();
+    let health = shared.context.health.borrow().clone();
     let condition = condition::assess_now(shared).condition;
     member(&mut registry, &health, condition != Condition::Unhealthy);
     let conditions = Family::<Labels, Gauge>::default();
@@ -97,7 +97,8 @@ fn registry(shared: &ServerState, wal_fsync: Option<f64>, drills_done: &Record) 
 
 fn build_info(registry: &mut Registry, shared: &ServerState) {
     let info = Family::<[(&'static str, String); 2], Gauge>::default();
-    let labels = [("version", env!("CARGO_PKG_VERSION").to_owned()), ("etcd", shared.binary.version.to_string())];
+    let labels =
+        [("version", env!("CARGO_PKG_VERSION").to_owned()), ("etcd", shared.context.binary.version.to_string())];
     info.get_or_create(&labels).set(1);
     registry.register("build_info", "Versions, as labels", info);
 }
@@ -249,7 +250,7 @@ fn counter(registry: &mut Registry, name: &str, help: &str, value: u64) {
 
 /// From the histogram on etcd's own metrics page.
 async fn wal_fsync_p99(shared: &ServerState) -> Option<f64> {
-    let address = Addresses::of(&shared.config).metrics.first().copied()?;
+    let address = Addresses::of(&shared.context.config).metrics.first().copied()?;
     let stream = tokio::time::timeout(SCRAPE_TIMEOUT, TcpStream::connect(address)).await.ok()?.ok()?;
     let (status, body) = request(stream, "/metrics", SCRAPE_TIMEOUT).await.ok()?;
     (status == StatusCode::OK)

@@ -12,7 +12,8 @@ use crate::control::api::snapshots::{SaveRequest, Saved};
 use crate::control::routes::stream::{self, OnDisconnect, Progress};
 use crate::error::{AppError, Code, Diagnostic};
 use crate::plan::snapshot_name::InvalidPrefix;
-use crate::server::snapshots::{self, SaveOrder};
+use crate::server::snapshots::request::SaveOrder;
+use crate::server::snapshots::save;
 use crate::server::state::ServerState;
 
 /// If the client disconnects, the snapshot is cancelled.
@@ -60,7 +61,7 @@ async fn take(shared: &Arc<ServerState>, request: SaveRequest, progress: Progres
     let notify = move |what: &'static str, done, all| {
         progress.send_replace((what.into(), done, all));
     };
-    snapshots::save_and_upload(shared, order, notify).await
+    save::save_and_upload(&shared.snapshots, order, notify).await
 }
 
 fn packing(asked: &str) -> Result<Compression, RequestError> {

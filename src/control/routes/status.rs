@@ -24,7 +24,7 @@ use crate::server::{self, condition};
 
 /// JSON of [`Status`].
 pub async fn status(State(shared): State<Arc<ServerState>>) -> Response {
-    let sample = shared.disk_sampler.sample(&shared.data).await;
+    let sample = shared.disk_sampler.sample(&shared.context.data).await;
     let body = serde_json::to_vec(&observe(&shared, &sample)).unwrap_or_default();
     ([(CONTENT_TYPE, "application/json")], body).into_response()
 }
@@ -32,20 +32,20 @@ pub async fn status(State(shared): State<Arc<ServerState>>) -> Response {
 fn observe(shared: &ServerState, sample: &DiskSample) -> Status {
     let Assessment { condition, problems } = condition::assess_now(shared);
     let is_serving = problems.iter().all(|problem| problem.code != Code::EtcdNotServing);
-    let child = shared.child.borrow().clone();
-    let member = match &*shared.health.borrow() {
+    let child = shared.context.child.borrow().clone();
+    let member = match &*shared.context.health.borrow() {
         Health::Healthy(facts) if matches!(child.state, ChildState::Running(_)) => Some(Member {
-            name: shared.member_name.clone(),
+            name: shared.context.member_name.clone(),
             id: facts.member_id.clone(),
             cluster_id: facts.cluster_id.clone(),
-            epoch: shared.epoch,
+            epoch: shared.context.epoch,
             members: facts.members,
             is_leader: facts.is_leader,
             leader_id: facts.leader_id.clone(),
             revision: facts.revision,
             db_size: facts.db_size,
             db_in_use: facts.db_in_use,
-            db_quota: shared.config.etcd.effective_quota(),
+            db_quota: shared.context.config.etcd.effective_quota(),
             alarms: facts.alarms.clone(),
         }),
         _ => None,
@@ -55,21 +55,21 @@ fn observe(shared: &ServerState, sample: &DiskSample) -> Status {
         healthy: condition == Condition::Healthy,
         health: condition,
         reason: problems.first().map(|problem| problem.message.clone()),
-        node: shared.config.node_name.clone(),
-        client_url: Addresses::client_url(&shared.config),
-        local_client_url: Addresses::local_client_url(&shared.config),
-        peer_url: Addresses::peer_url(&shared.config),
-        data_dir: shared.data.root().display().to_string(),
+        node: shared.context.config.node_name.clone(),
+        client_url: Addresses::client_url(&shared.context.config),
+        local_client_url: Addresses::local_client_url(&shared.context.config),
+        peer_url: Addresses::peer_url(&shared.context.config),
+        data_dir: shared.context.data.root().display().to_string(),
         launcher: Launcher {
             version: env!("CARGO_PKG_VERSION").into(),
             pid: std::process::id(),
-            started: clock::rfc3339(shared.started),
+            started: clock::rfc3339(shared.context.started),
         },
         etcd: Child {
             state: child.state.word().into(),
             pid: child.pid,
-            version: shared.binary.version.to_string(),
-            binary: shared.binary.checked.path().display().to_string(),
+            version: shared.context.binary.version.to_string(),
+            binary: shared.context.binary.checked.path().display().to_string(),
             started: child.started.map(clock::rfc3339),
             ready_after_ms: child.ready_after.map(|after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX)),
             restarts: child.restarts(),
@@ -83,7 +83,7 @@ fn observe(shared: &ServerState, sample: &DiskSample) -> Status {
         certificates: certificates(shared),
         disk: Disk {
             free: sample.free,
-            fsync_p99_ms: shared.fsync_p99.map(|p99| (p99.as_secs_f64() * 100_000.0).round() / 100.0),
+            fsync_p99_ms: shared.context.fsync_p99.map(|p99| (p99.as_secs_f64() * 100_000.0).round() / 100.0),
         },
         problems,
     }
@@ -92,7 +92,7 @@ fn observe(shared: &ServerState, sample: &DiskSample) -> Status {
 fn snapshots(shared: &ServerState, drills_done: &Record) -> Snapshots {
     let history = shared.snapshots.history();
     Snapshots {
-        dir: server::snapshots::dir(shared).display().to_string(),
+        dir: server::snapshots::service::dir(&shared.snapshots).display().to_string(),
         last_good: history.last_good.map(|manifest| LastGood {
             name: manifest.name,
             created: manifest.created,

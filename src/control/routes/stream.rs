@@ -79,7 +79,7 @@ async fn forward_events<T: Serialize>(
 /// The error if the server is stopping.
 async fn stopping(shared: &ServerState, on_disconnect: OnDisconnect) -> Option<fn() -> AppError> {
     if on_disconnect.stopping.is_some() {
-        shared.snapshots.stopped().await;
+        shared.context.stopped().await;
     }
     on_disconnect.stopping
 }

@@ -16,8 +16,9 @@ use crate::recovery::drill::record::{Outcome, Record};
 use crate::recovery::drill::{Drill, DrillError, Passed};
 use crate::recovery::isolated_etcd::Program;
 use crate::server::health::Health;
-use crate::server::snapshots::{dir, on_failure, owner, schedule};
-use crate::server::state::ServerState;
+use crate::server::snapshots::service::SnapshotService;
+use crate::server::snapshots::service::{dir, owner};
+use crate::server::snapshots::{on_failure, schedule};
 use crate::snapshot::list;
 use crate::snapshot::manifest::Manifest;
 use crate::snapshot::store::locate::{Located, Notice, SnapshotLocator};
@@ -30,40 +31,43 @@ const DRILL_TIMEOUT: Duration = Duration::from_secs(6 * 3600);
 const DOWNLOAD: &str = "quorate-drill-download";
 
 /// Runs the scheduled drills until the server ends, once etcd was healthy for the first time.
-pub async fn run(shared: Arc<ServerState>) {
-    let mut health = shared.health.clone();
+pub async fn run(service: Arc<SnapshotService>) {
+    let mut health = service.context.health.clone();
     if health.wait_for(|health| matches!(health, Health::Healthy(_))).await.is_err() {
         return;
     }
-    let mut settings = shared.snapshots.settings.clone();
+    let mut settings = service.settings.clone();
     // A slot is attempted once, even if its result cannot be recorded.
     let mut attempted: Option<DateTime<Local>> = None;
     loop {
         let config = settings.borrow_and_update().clone();
         let now = DateTime::<Local>::from(clock::now());
-        let known = Record::read(&shared.data).last.and_then(|last| clock::parse_rfc3339(&last.at)).map(DateTime::from);
+        let known = Record::read(&service.context.data)
+            .last
+            .and_then(|last| clock::parse_rfc3339(&last.at))
+            .map(DateTime::from);
         let last = newest(&now, [attempted, known].into_iter().flatten());
         let due = config
             .drill
             .as_ref()
-            .map(|schedule| schedule.due(&now, last.as_ref(), &schedule::data_created_at(&shared)));
+            .map(|schedule| schedule.due(&now, last.as_ref(), &schedule::data_created_at(&service)));
         let next = match due {
-            Some(Due::Now(_)) if *shared.snapshots.stopping.borrow() => return,
+            Some(Due::Now(_)) if *service.context.stopping.borrow() => return,
             Some(Due::Now(slot)) => {
                 attempted = Some(now);
                 tracing::info!(event = "drill-due", slot = slot.to_rfc3339(), "a restore drill is due");
-                run_slot(&shared).await;
+                run_slot(&service).await;
                 continue;
             }
             Some(Due::At(next)) => Some(SystemTime::from(next)),
             Some(Due::Never) | None => None,
         };
-        shared.snapshots.note(|history| history.next_drill = next);
+        service.note(|history| history.next_drill = next);
         let wait =
             next.map_or(POLL_INTERVAL, |next| next.duration_since(clock::now()).unwrap_or_default().min(POLL_INTERVAL));
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
-            () = shared.snapshots.stopped() => return,
+            () = service.context.stopped() => return,
             changed = settings.changed() => if changed.is_err() {
                 return;
             },
@@ -71,21 +75,21 @@ pub async fn run(shared: Arc<ServerState>) {
     }
 }
 
-async fn run_slot(shared: &Arc<ServerState>) {
+async fn run_slot(service: &Arc<SnapshotService>) {
     let job = JobControl::default();
-    let _drilling = shared.snapshots.drilling.lock().await;
+    let _drilling = service.drilling.lock().await;
     let (snapshot, done) = {
-        let mut drilling = std::pin::pin!(drill_on_thread(shared, &job));
+        let mut drilling = std::pin::pin!(drill_on_thread(service, &job));
         let mut late = std::pin::pin!(tokio::time::sleep(DRILL_TIMEOUT));
         loop {
             tokio::select! {
                 done = &mut drilling => break done,
-                () = shared.snapshots.stopped(), if !job.is_cancelled() => job.cancel(),
+                () = service.context.stopped(), if !job.is_cancelled() => job.cancel(),
                 () = &mut late, if !job.is_cancelled() => job.cancel(),
             }
         }
     };
-    if *shared.snapshots.stopping.borrow() {
+    if *service.context.stopping.borrow() {
         return;
     }
     let outcome = match done {
@@ -103,25 +107,25 @@ async fn run_slot(shared: &Arc<ServerState>) {
         Err(failure) => {
             let report = failure.to_report();
             log_failure!(error, report.clone(), snapshot, "restore drill failed");
-            if let Some(command) = shared.snapshots.settings.borrow().on_failure.clone() {
-                tokio::spawn(on_failure::run(command, report.clone(), shared.config.node_name.clone()));
+            if let Some(command) = service.settings.borrow().on_failure.clone() {
+                tokio::spawn(on_failure::run(command, report.clone(), service.context.config.node_name.clone()));
             }
             Outcome::failed(&snapshot, &report, clock::now())
         }
     };
-    let written = Record::read(&shared.data).with(outcome).write(&shared.data);
+    let written = Record::read(&service.context.data).with(outcome).write(&service.context.data);
     if let Err(error) = written {
         log_failure!(error, ErrorReport::of(&error), "cannot record the result of a restore drill");
     }
 }
 
 /// On a separate thread, which may block: the drill's client futures are not `Send`.
-async fn drill_on_thread(shared: &Arc<ServerState>, job: &JobControl) -> (String, Result<Passed, AppError>) {
-    let (shared, job) = (shared.clone(), job.clone());
+async fn drill_on_thread(service: &Arc<SnapshotService>, job: &JobControl) -> (String, Result<Passed, AppError>) {
+    let (service, job) = (service.clone(), job.clone());
     let runtime = tokio::runtime::Handle::current();
     let drilling = tokio::task::spawn_blocking(move || {
         let mut snapshot = LATEST.to_owned();
-        let done = runtime.block_on(drill(&shared, &job, &mut snapshot));
+        let done = runtime.block_on(drill(&service, &job, &mut snapshot));
         (snapshot, done)
     });
     drilling.await.unwrap_or_else(|lost| {
@@ -131,7 +135,7 @@ async fn drill_on_thread(shared: &Arc<ServerState>, job: &JobControl) -> (String
 }
 
 /// Drills the newest good snapshot, on this node or in object storage; sets `name`.
-async fn drill(shared: &Arc<ServerState>, job: &JobControl, name: &mut String) -> Result<Passed, AppError> {
+async fn drill(service: &Arc<SnapshotService>, job: &JobControl, name: &mut String) -> Result<Passed, AppError> {
     let notify: fn(Notice<'_>) = |notice| match notice {
         Notice::Unseen(failure) => {
             log_failure!(warn, failure.to_report(), "cannot search object storage for the drill");
@@ -140,14 +144,14 @@ async fn drill(shared: &Arc<ServerState>, job: &JobControl, name: &mut String) -
         Notice::Chosen(line) => tracing::debug!("{line}"),
     };
     let places = SnapshotLocator {
-        dirs: vec![dir(shared)],
-        s3: shared.snapshots.settings.borrow().s3.clone(),
+        dirs: vec![dir(service)],
+        s3: service.settings.borrow().s3.clone(),
         provider: None,
-        owner: owner(shared),
-        data: shared.data.clone(),
+        owner: owner(service),
+        data: service.context.data.clone(),
         notify,
     };
-    let near = shared.data.db();
+    let near = service.context.data.db();
     let mut download = None;
     let (path, manifest): (_, Option<Manifest>) = match places.locate(LATEST).await? {
         Located::Local(path) => {
@@ -164,9 +168,12 @@ async fn drill(shared: &Arc<ServerState>, job: &JobControl, name: &mut String) -
             (path, there.manifest().cloned())
         }
     };
-    let program =
-        Program { checked: shared.binary.checked.clone(), version: shared.binary.version, grace: stop_timeout() };
-    let drill = Drill { config: &shared.config, program: &program, dir: &near, skip_hash: false };
+    let program = Program {
+        checked: service.context.binary.checked.clone(),
+        version: service.context.binary.version,
+        grace: stop_timeout(),
+    };
+    let drill = Drill { config: &service.context.config, program: &program, dir: &near, skip_hash: false };
     let passed = drill.run(&path, manifest.as_ref(), job, |_, _| {}).await;
     drop(download);
     Ok(passed.map_err(|error| if error.is_cancelled() { DrillError::Cancelled } else { error })?)

@@ -55,7 +55,7 @@ async fn in_bucket(config: &Config, data: &DataDir) -> Result<(Vec<Listed>, Stri
     };
     match tokio::time::timeout(S3_TIMEOUT, listing).await {
         Ok(listed) => listed,
-        Err(_) => Err(super::SnapshotRefused::StoreTimeout(S3_TIMEOUT).into()),
+        Err(_) => Err(crate::server::snapshots::request::SnapshotRefused::StoreTimeout(S3_TIMEOUT).into()),
     }
 }
 

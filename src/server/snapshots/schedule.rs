@@ -20,8 +20,11 @@ use crate::log_failure;
 use crate::plan::schedule::{Due, Schedule, newest};
 use crate::plan::snapshot_name::NamePrefix;
 use crate::server::health::Health;
-use crate::server::snapshots::{SCHEDULED, SaveOrder, dir, on_failure, owner, refresh_history, save_snapshot};
-use crate::server::state::ServerState;
+use crate::server::snapshots::on_failure;
+use crate::server::snapshots::request::SaveOrder;
+use crate::server::snapshots::save::save_snapshot;
+use crate::server::snapshots::service::SnapshotService;
+use crate::server::snapshots::service::{SCHEDULED, dir, owner, refresh_history};
 use crate::snapshot::store::local::Directory;
 use crate::snapshot::store::{Removed, Store as _};
 use crate::snapshot::{list, manifest, prune};
@@ -32,14 +35,14 @@ const PAUSE: Duration = Duration::from_secs(1);
 const POLL_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Takes scheduled snapshots until the server ends, once etcd was healthy for the first time.
-pub async fn run(shared: Arc<ServerState>) {
-    let mut health = shared.health.clone();
+pub async fn run(service: Arc<SnapshotService>) {
+    let mut health = service.context.health.clone();
     if health.wait_for(|health| matches!(health, Health::Healthy(_))).await.is_err() {
         return;
     }
     tokio::task::block_in_place(|| {
-        sweep_manifests(&shared);
-        announce_renamed(&shared);
+        sweep_manifests(&service);
+        announce_renamed(&service);
     });
     let timer = match Timer::new().await {
         Ok(timer) => timer,
@@ -49,7 +52,7 @@ pub async fn run(shared: Arc<ServerState>) {
         }
     };
     let look_again = faults::tunable("QUORATE_TEST_LOOK_MS", POLL_INTERVAL);
-    let mut settings = shared.snapshots.settings.clone();
+    let mut settings = service.settings.clone();
     let mut seen = None;
     let mut announced = None;
     let mut announce_next = false;
@@ -58,9 +61,9 @@ pub async fn run(shared: Arc<ServerState>) {
     loop {
         let config = settings.borrow_and_update().clone();
         // Commands on this node also delete, verify and copy.
-        let present = present(&shared, &config);
+        let present = present(&service, &config);
         if seen.as_ref() != Some(&present) {
-            tokio::task::block_in_place(|| refresh_history(&shared));
+            tokio::task::block_in_place(|| refresh_history(&service));
             seen = Some(present);
         }
         if announced.as_ref() != Some(&config) {
@@ -69,7 +72,7 @@ pub async fn run(shared: Arc<ServerState>) {
             announce_next = true;
         }
         let Some(schedule) = &config.schedule else {
-            shared.snapshots.note(|history| history.next = None);
+            service.note(|history| history.next = None);
             if std::mem::take(&mut announce_next) {
                 tracing::warn!("scheduled snapshots are off: etcd-disable-snapshots");
             }
@@ -82,22 +85,22 @@ pub async fn run(shared: Arc<ServerState>) {
             continue;
         };
         let now = DateTime::<Local>::from(clock::now());
-        let known = shared.snapshots.history().last_scheduled.map(DateTime::from);
+        let known = service.history().last_scheduled.map(DateTime::from);
         let last = newest(&now, [attempted, known].into_iter().flatten());
-        match schedule.due(&now, last.as_ref(), &data_created_at(&shared)) {
+        match schedule.due(&now, last.as_ref(), &data_created_at(&service)) {
             Due::Now(slot) => {
                 attempted = Some(now);
                 tracing::info!(event = "snapshot-due", slot = slot.to_rfc3339(), "a scheduled snapshot is due");
-                run_slot(&shared, &config).await;
+                run_slot(&service, &config).await;
                 // Two slots never run in immediate succession, even if the clock jumps.
                 timer.sleep(PAUSE).await;
-                if *shared.snapshots.stopping.borrow() {
+                if *service.context.stopping.borrow() {
                     return;
                 }
             }
             Due::At(next) => {
                 let next = SystemTime::from(next);
-                shared.snapshots.note(|history| history.next = Some(next));
+                service.note(|history| history.next = Some(next));
                 if std::mem::take(&mut announce_next) {
                     log_next(&config, schedule, next);
                 }
@@ -141,16 +144,16 @@ fn announce(config: &SnapshotConfig) {
 }
 
 /// The settings that require a new listing: directory, retention and base name.
-fn present(shared: &ServerState, config: &SnapshotConfig) -> (PathBuf, NamePrefix, [Option<i128>; 2]) {
-    let dir = dir(shared);
+fn present(service: &SnapshotService, config: &SnapshotConfig) -> (PathBuf, NamePrefix, [Option<i128>; 2]) {
+    let dir = dir(service);
     let modified = |dir: &Path| std::fs::metadata(dir).ok().map(|dir| manifest::modified(&dir));
     let both = [modified(&dir), modified(&dir.join(manifest::DIR))];
     (dir, config.base.clone(), both)
 }
 
 /// The manifest of a snapshot that was deleted by hand.
-fn sweep_manifests(shared: &ServerState) {
-    let dir = dir(shared);
+fn sweep_manifests(service: &SnapshotService) {
+    let dir = dir(service);
     for name in manifest::orphans(&dir).unwrap_or_default() {
         if manifest::remove(&dir, &name).is_ok() {
             tracing::info!(name, "removed the manifest of a deleted snapshot");
@@ -159,10 +162,10 @@ fn sweep_manifests(shared: &ServerState) {
 }
 
 /// After a change of `node-name` or of the data: which snapshots count for retention, and which do not.
-fn announce_renamed(shared: &ServerState) {
-    let (dir, node) = (dir(shared), &shared.config.node_name);
-    let base = shared.snapshots.settings.borrow().base.clone();
-    let renamed = prune::renamed(&list::list(&dir).unwrap_or_default(), &base, &owner(shared));
+fn announce_renamed(service: &SnapshotService) {
+    let (dir, node) = (dir(service), &service.context.config.node_name);
+    let base = service.settings.borrow().base.clone();
+    let renamed = prune::renamed(&list::list(&dir).unwrap_or_default(), &base, &owner(service));
     if !renamed.earlier.is_empty() {
         let count: usize = renamed.earlier.values().sum();
         let names = renamed.earlier.into_keys().collect::<Vec<_>>().join(", ");
@@ -185,7 +188,7 @@ fn announce_renamed(shared: &ServerState) {
     }
 }
 
-async fn run_slot(shared: &Arc<ServerState>, config: &SnapshotConfig) {
+async fn run_slot(service: &Arc<SnapshotService>, config: &SnapshotConfig) {
     let order = SaveOrder {
         base: config.base.clone(),
         dir: None,
@@ -199,14 +202,14 @@ async fn run_slot(shared: &Arc<ServerState>, config: &SnapshotConfig) {
     let begun = clock::monotonic();
     let attempt = || async {
         tokio::select! {
-            done = save_snapshot(shared, order.clone(), |_, _| {}) => Some(done),
-            () = shared.snapshots.stopped() => None,
+            done = save_snapshot(service, order.clone(), |_, _| {}) => Some(done),
+            () = service.context.stopped() => None,
         }
     };
     let Some(mut done) = attempt().await else { return };
     // Pruning may free space: retry then.
     let is_full = done.as_ref().is_err_and(AppError::is_out_of_space);
-    let gone = if done.is_ok() || is_full { retain(shared, config).await } else { 0 };
+    let gone = if done.is_ok() || is_full { retain(service, config).await } else { 0 };
     if is_full && gone > 0 {
         let Some(again) = attempt().await else { return };
         done = again;
@@ -217,33 +220,33 @@ async fn run_slot(shared: &Arc<ServerState>, config: &SnapshotConfig) {
                 tracing::info!(name = manifest.name, runtime = ?begun.elapsed(), "Created backup");
             }
             if config.s3.is_on {
-                upload(shared, &manifest.name, &path);
+                upload(service, &manifest.name, &path);
             }
         }
         Err(failure) => {
             if let Some(command) = config.on_failure.clone() {
                 // The next slot does not wait for this.
-                tokio::spawn(on_failure::run(command, failure.to_report(), shared.config.node_name.clone()));
+                tokio::spawn(on_failure::run(command, failure.to_report(), service.context.config.node_name.clone()));
             }
         }
     }
 }
 
 /// The next slot does not wait for this.
-fn upload(shared: &ServerState, name: &str, path: &Path) {
+fn upload(service: &SnapshotService, name: &str, path: &Path) {
     let dir = path.parent().unwrap_or(path);
-    if let Err(error) = shared.snapshots.uploads.submit(&shared.data, dir, name, BTreeMap::new()) {
+    if let Err(error) = service.uploads.submit(&service.context.data, dir, name, BTreeMap::new()) {
         log_failure!(error, ErrorReport::of(&error), "cannot upload a snapshot");
     }
 }
 
 /// Prunes older ones, and returns how many.
-async fn retain(shared: &ServerState, config: &SnapshotConfig) -> usize {
-    let local = Directory(dir(shared));
+async fn retain(service: &SnapshotService, config: &SnapshotConfig) -> usize {
+    let local = Directory(dir(service));
     let now = clock::unix_seconds(clock::now());
     let gone = async {
         let all = local.list().await?;
-        let decided = prune::plan(&all, &config.base, &owner(shared), &config.policy(), now);
+        let decided = prune::plan(&all, &config.base, &owner(service), &config.policy(), now);
         local.remove(&prune::dropped(&decided)).await
     };
     match gone.await {
@@ -268,8 +271,8 @@ async fn retain(shared: &ServerState, config: &SnapshotConfig) -> usize {
 }
 
 /// When this server's data was created: the member name is written once, at its first start.
-pub(crate) fn data_created_at(shared: &ServerState) -> DateTime<Local> {
-    let written = std::fs::symlink_metadata(shared.data.etcd_name()).and_then(|found| found.modified());
+pub(crate) fn data_created_at(service: &SnapshotService) -> DateTime<Local> {
+    let written = std::fs::symlink_metadata(service.context.data.etcd_name()).and_then(|found| found.modified());
     DateTime::<Local>::from(written.unwrap_or_else(|_| clock::now()))
 }
 

@@ -8,10 +8,9 @@ use crate::compression::Compression;
 use crate::config::s3::{S3Config, Target};
 use crate::error::{AppError, ErrorReport};
 use crate::log_failure;
-use crate::server::snapshots;
+use crate::server::snapshots::service::{self, SnapshotService};
 use crate::server::snapshots::uploads::error::UploadError;
 use crate::server::snapshots::uploads::queue::{MultipartUpload, Pending};
-use crate::server::state::ServerState;
 use crate::snapshot::list::{self, Status};
 use crate::snapshot::manifest::Manifest;
 use crate::snapshot::store::s3::error::{S3Error, S3ErrorKind};
@@ -20,7 +19,7 @@ use crate::snapshot::store::s3::{Bucket, listing, object};
 
 /// One attempt to upload a snapshot: its present path and its manifest.
 pub(crate) async fn attempt(
-    shared: &Arc<ServerState>,
+    service: &Arc<SnapshotService>,
     config: &S3Config,
     pending: &Pending,
     connected: &mut Option<(Target, Bucket)>,
@@ -29,7 +28,7 @@ pub(crate) async fn attempt(
     let failed = |place: &str, failure: AppError| UploadError::Failed {
         name: pending.name.clone(),
         place: place.to_owned(),
-        cancel: cancel(shared, pending),
+        cancel: cancel(service, pending),
         source: Box::new(failure.to_report()),
     };
     let target = config.with(&pending.options).and_then(|config| config.target());
@@ -46,8 +45,8 @@ pub(crate) async fn attempt(
                 bucket
             }
         };
-        abort_stale_uploads(shared, &bucket).await;
-        match send(shared, &bucket, pending, &manifest).await {
+        abort_stale_uploads(service, &bucket).await;
+        match send(service, &bucket, pending, &manifest).await {
             Ok(()) => return Ok((bucket.url(&bucket.key(&pending.name)), manifest)),
             Err(error) if error.kind == S3ErrorKind::NameConflict => {
                 return Err(UploadError::NameConflict {
@@ -75,9 +74,9 @@ pub(crate) async fn attempt(
 }
 
 /// The command that cancels an upload: a deleted snapshot is not uploaded.
-fn cancel(shared: &ServerState, pending: &Pending) -> String {
+fn cancel(service: &SnapshotService, pending: &Pending) -> String {
     let command = format!("quorate etcd-snapshot delete --local {}", pending.name);
-    if pending.dir == snapshots::dir(shared) {
+    if pending.dir == service::dir(service) {
         return command;
     }
     format!("{command} --dir {}", pending.dir.display())
@@ -99,10 +98,10 @@ fn check_still_good(pending: &Pending) -> Result<Manifest, UploadError> {
 
 /// Aborts unfinished multipart uploads in this bucket, of any snapshot. Failures are recorded, and do not prevent the
 /// next attempt.
-pub(crate) async fn abort_stale_uploads(shared: &ServerState, bucket: &Bucket) {
-    for begun in shared.snapshots.uploads.stale_uploads_in(&bucket.target().bucket) {
+pub(crate) async fn abort_stale_uploads(service: &SnapshotService, bucket: &Bucket) {
+    for begun in service.uploads.stale_uploads_in(&bucket.target().bucket) {
         match upload::abort(bucket, &begun.key, &begun.id).await {
-            Ok(()) => forget(shared, &begun.id),
+            Ok(()) => forget(service, &begun.id),
             Err(error) => {
                 log_failure!(warn, ErrorReport::of(&error), "cannot abort an interrupted multipart upload now");
                 // The others would probably fail, too.
@@ -112,15 +111,20 @@ pub(crate) async fn abort_stale_uploads(shared: &ServerState, bucket: &Bucket) {
     }
 }
 
-fn forget(shared: &ServerState, id: &str) {
-    shared.snapshots.uploads.record(&shared.data, |file| {
+fn forget(service: &SnapshotService, id: &str) {
+    service.uploads.record(&service.context.data, |file| {
         file.pending.iter_mut().for_each(|pending| pending.begun.retain(|begun| begun.id != id));
         file.left.retain(|begun| begun.id != id);
     });
 }
 
-async fn send(shared: &ServerState, bucket: &Bucket, pending: &Pending, manifest: &Manifest) -> Result<(), S3Error> {
-    let uploads = &shared.snapshots.uploads;
+async fn send(
+    service: &SnapshotService,
+    bucket: &Bucket,
+    pending: &Pending,
+    manifest: &Manifest,
+) -> Result<(), S3Error> {
+    let uploads = &service.uploads;
     let sending = UploadRequest {
         path: pending.dir.join(&pending.name),
         size: manifest.size,
@@ -144,11 +148,11 @@ async fn send(shared: &ServerState, bucket: &Bucket, pending: &Pending, manifest
     uploads.progress.1.store(manifest.size, Ordering::Relaxed);
     let notify = |id: &str, state: State| {
         if state == State::Over {
-            return forget(shared, id);
+            return forget(service, id);
         }
         let begun =
             MultipartUpload { bucket: bucket.target().bucket.clone(), key: sending.key.clone(), id: id.to_owned() };
-        shared.snapshots.uploads.record(&shared.data, |file| {
+        service.uploads.record(&service.context.data, |file| {
             if let Some(entry) = file.pending.iter_mut().find(|other| other.is(pending)) {
                 entry.begun.push(begun);
             }

@@ -5,11 +5,8 @@
 //! before they begin, and removed when the object is verified in the store.
 
 mod attempt;
-mod error;
-mod queue;
-
-pub use error::UploadError;
-pub use queue::{Last, MultipartUpload, Outcome, Pending, Uploads};
+pub mod error;
+pub mod queue;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,8 +19,11 @@ use crate::faults;
 use crate::log_failure;
 use crate::plan::snapshot_name::NamePrefix;
 use crate::plan::uploads::{self, QueueEntry};
-use crate::server::snapshots::{SCHEDULED, on_failure};
-use crate::server::state::ServerState;
+use crate::server::snapshots::on_failure;
+use crate::server::snapshots::service::SCHEDULED;
+use crate::server::snapshots::service::SnapshotService;
+use crate::server::snapshots::uploads::error::UploadError;
+use crate::server::snapshots::uploads::queue::{Last, Pending};
 use crate::snapshot::list::{self, Status};
 use crate::snapshot::store::s3::Bucket;
 use crate::snapshot::store::s3::store::Remote;
@@ -37,15 +37,15 @@ const POLL_INTERVAL: Duration = Duration::from_secs(30);
 const CLEAN_UP_INTERVAL: Duration = Duration::from_secs(900);
 
 /// Processes the upload queue until the server ends.
-pub async fn run(shared: Arc<ServerState>) {
-    let mut settings = shared.snapshots.settings.clone();
+pub async fn run(service: Arc<SnapshotService>) {
+    let mut settings = service.settings.clone();
     let mut connected: Option<(Target, Bucket)> = None;
     let tidy_every = faults::tunable("QUORATE_TEST_UPLOAD_MS", CLEAN_UP_INTERVAL);
     let mut tidied: Option<Instant> = None;
     loop {
         let config = settings.borrow_and_update().s3.clone();
         let now = clock::monotonic();
-        let uploads = &shared.snapshots.uploads;
+        let uploads = &service.uploads;
         let wanted = |pending: &Pending| config.is_on || !pending.options.is_empty();
         let all = uploads.pending();
         for unwanted in all.iter().filter(|pending| !wanted(pending) && uploads.is_waited_for(pending)) {
@@ -57,7 +57,7 @@ pub async fn run(shared: Arc<ServerState>) {
         let wanted: Vec<&Pending> = all.iter().filter(|pending| wanted(pending)).collect();
         let turn = |pending: &&Pending| QueueEntry { is_waited_for: uploads.is_waited_for(pending), due: pending.due };
         if let Some(next) = uploads::next(&wanted.iter().map(turn).collect::<Vec<_>>(), now) {
-            upload_one(&shared, &config, wanted[next].clone(), &mut connected).await;
+            upload_one(&service, &config, wanted[next].clone(), &mut connected).await;
             // A multipart upload that it could not abort is retried soon.
             tidied = tidied.filter(|_| !uploads.has_stale_uploads());
             continue;
@@ -65,9 +65,9 @@ pub async fn run(shared: Arc<ServerState>) {
         if tidied.is_none_or(|at| at.elapsed() >= tidy_every) {
             tidied = Some(clock::monotonic());
             if uploads.has_stale_uploads() {
-                clean_up(&shared, &config, &mut connected).await;
+                clean_up(&service, &config, &mut connected).await;
             }
-            delete_local_copies(&shared).await;
+            delete_local_copies(&service).await;
         }
         let next = wanted.iter().filter_map(|pending| pending.due).min();
         let wait =
@@ -83,7 +83,7 @@ pub async fn run(shared: Arc<ServerState>) {
 }
 
 /// Aborts stale multipart uploads, even if nothing is pending.
-async fn clean_up(shared: &ServerState, config: &S3Config, connected: &mut Option<(Target, Bucket)>) {
+async fn clean_up(service: &SnapshotService, config: &S3Config, connected: &mut Option<(Target, Bucket)>) {
     if connected.is_none()
         && let Ok(target) = config.target()
         && let Ok(bucket) = Bucket::connect(target.clone(), None).await
@@ -91,20 +91,20 @@ async fn clean_up(shared: &ServerState, config: &S3Config, connected: &mut Optio
         *connected = Some((target, bucket));
     }
     if let Some((_, bucket)) = connected {
-        abort_stale_uploads(shared, bucket).await;
+        abort_stale_uploads(service, bucket).await;
     }
 }
 
 async fn upload_one(
-    shared: &Arc<ServerState>,
+    service: &Arc<SnapshotService>,
     config: &S3Config,
     pending: Pending,
     connected: &mut Option<(Target, Bucket)>,
 ) {
-    let uploads = &shared.snapshots.uploads;
+    let uploads = &service.uploads;
     let begun = clock::monotonic();
     uploads.begin(Some(&pending));
-    let done = attempt(shared, config, &pending, connected).await;
+    let done = attempt(service, config, &pending, connected).await;
     let took = begun.elapsed();
     let label = if done.is_ok() { "success" } else { "error" };
     uploads.seconds.get_or_create(&[("status", label)]).observe(took.as_secs_f64());
@@ -123,18 +123,18 @@ async fn upload_one(
             let base: Option<NamePrefix> = manifest.base.parse().ok();
             let last = Last { url: url.clone(), at: clock::rfc3339(clock::now()), manifest };
             let remote_only = config.with(&pending.options).is_ok_and(|config| config.only);
-            shared.snapshots.uploads.record(&shared.data, |file| {
+            service.uploads.record(&service.context.data, |file| {
                 file.complete(&pending);
                 file.uploaded(last);
                 if remote_only {
                     file.unwanted.push((pending.dir.clone(), pending.name.clone()));
                 }
             });
-            delete_local_copies(shared).await;
+            delete_local_copies(service).await;
             uploads.answer_waiters(&pending, &Ok(url));
             if let (true, Some(base), Some((_, bucket))) = (scheduled && pending.options.is_empty(), base, &*connected)
             {
-                retain(shared, config, bucket, &base).await;
+                retain(service, config, bucket, &base).await;
             }
         }
         Err(error) => {
@@ -152,7 +152,7 @@ async fn upload_one(
                 "cannot upload a snapshot"
             );
             let due = clock::monotonic() + pause;
-            shared.snapshots.uploads.record(&shared.data, |file| {
+            service.uploads.record(&service.context.data, |file| {
                 if is_over {
                     file.complete(&pending);
                 } else if let Some(entry) = file.pending.iter_mut().find(|other| other.is(&pending)) {
@@ -162,18 +162,18 @@ async fn upload_one(
                 }
             });
             uploads.answer_waiters(&pending, &Err(report.clone()));
-            let command = shared.snapshots.settings.borrow().on_failure.clone();
+            let command = service.settings.borrow().on_failure.clone();
             // Once, since it is retried without limit; and when it cannot succeed any more.
             if let Some(command) = command.filter(|_| failures == 1 || is_over) {
-                tokio::spawn(on_failure::run(command, report, shared.config.node_name.clone()));
+                tokio::spawn(on_failure::run(command, report, service.context.config.node_name.clone()));
             }
         }
     }
 }
 
 /// Deletes local copies of snapshots uploaded with `etcd-s3-only`, including those left over from an earlier run.
-async fn delete_local_copies(shared: &ServerState) {
-    for unwanted in shared.snapshots.uploads.local_copies_to_delete() {
+async fn delete_local_copies(service: &SnapshotService) {
+    for unwanted in service.uploads.local_copies_to_delete() {
         let (dir, name) = unwanted.clone();
         let removed = tokio::task::spawn_blocking(move || {
             faults::point("snapshot::remove-uploaded").on("remove", &dir.join(&name))?;
@@ -193,7 +193,7 @@ async fn delete_local_copies(shared: &ServerState) {
         });
         match removed.await {
             Ok(Ok(true)) => {
-                shared.snapshots.uploads.record(&shared.data, |file| file.unwanted.retain(|other| *other != unwanted));
+                service.uploads.record(&service.context.data, |file| file.unwanted.retain(|other| *other != unwanted));
             }
             Ok(Ok(false)) => tracing::warn!(
                 name = unwanted.1,
@@ -212,9 +212,9 @@ async fn delete_local_copies(shared: &ServerState) {
 }
 
 /// Prunes older scheduled ones of this node in the bucket.
-async fn retain(shared: &ServerState, config: &S3Config, bucket: &Bucket, base: &NamePrefix) {
-    let remote = Remote::new(bucket.clone(), &shared.data);
-    let policy = shared.snapshots.settings.borrow().s3_policy(config);
+async fn retain(service: &SnapshotService, config: &S3Config, bucket: &Bucket, base: &NamePrefix) {
+    let remote = Remote::new(bucket.clone(), &service.context.data);
+    let policy = service.settings.borrow().s3_policy(config);
     let now = clock::unix_seconds(clock::now());
     let done = async {
         let all = remote.list().await?;
@@ -222,7 +222,7 @@ async fn retain(shared: &ServerState, config: &S3Config, bucket: &Bucket, base: 
         if unread > 0 {
             tracing::warn!(unread, place = remote.place(), "keeping snapshots with unreadable manifests");
         }
-        let owner = crate::server::snapshots::owner(shared);
+        let owner = crate::server::snapshots::service::owner(service);
         let namesakes = prune::renamed(&all, base, &owner).namesakes;
         if namesakes > 0 {
             tracing::info!(

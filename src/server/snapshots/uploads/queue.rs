@@ -17,7 +17,7 @@ use crate::datadir::DataDir;
 use crate::durable::{self, PRIVATE_FILE, WriteError};
 use crate::error::ErrorReport;
 use crate::log_failure;
-use crate::server::snapshots::{SaveLabels, histogram};
+use crate::server::snapshots::metrics::{SaveLabels, histogram};
 use crate::snapshot::manifest::{self, Manifest};
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
