@@ -5,8 +5,8 @@ use std::time::{Duration, Instant, SystemTime};
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::launch::Launch;
 use super::output::Tail;
-use super::supervisor::Launch;
 use crate::error::{Code, Diagnostic, ErrorReport};
 
 const QUEUED_COMMANDS: usize = 16;

@@ -14,7 +14,7 @@ use crate::boltdb::wal::{self, SegmentState};
 use crate::datadir::DataDir;
 use crate::durable::{DirError, DirHandle, WriteError};
 use crate::error::{Code, Diagnostic};
-use crate::etcd::supervisor::RestartCheck;
+use crate::etcd::launch::RestartCheck;
 use crate::plan::command::Invocation;
 use crate::plan::start::DataState;
 

@@ -11,6 +11,7 @@ pub mod client;
 pub(crate) mod data_state;
 pub mod embedded;
 pub mod installed;
+pub mod launch;
 pub mod orphan;
 pub mod output;
 mod payload;

@@ -8,11 +8,12 @@ use std::time::Duration;
 use tokio::net::unix::pipe;
 use tokio::task::JoinSet;
 
+use super::launch::Launch;
 use super::orphan;
 use super::output::{self, Tail};
 use super::pinned::Executable;
 use super::process::{self, ProcessHandle, Spawner, become_user, etcd_environment};
-use super::supervisor::{Launch, Process, Spawn};
+use super::supervisor::{Process, Spawn};
 use crate::datadir::DataDir;
 use crate::durable::WriteError;
 use crate::error::ErrorReport;

@@ -13,43 +13,18 @@
 //! once by a kill. `plan::child` decides how long to wait between starts and when to stop trying. Spawning, watching
 //! and ending a process is behind [`Spawn`] and [`Process`]: `running` has the real ones, the tests here a fake.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 
 use super::child::{ChildStatus, CommandError, Handle, Reply, Role, State, SupervisorCommand};
+use super::launch::Launch;
 use super::output::{self, Tail};
-use super::pinned::PinnedExecutable;
 use crate::clock;
-use crate::datadir::DataDir;
-use crate::error::{AppError, Code, Diagnostic, ErrorReport};
+use crate::error::{Code, Diagnostic, ErrorReport};
 use crate::faults;
-use crate::host::User;
 use crate::plan::child::{History, MAX_FAST_EXITS, Next, Run};
 use crate::random;
-
-#[derive(Clone, Debug)]
-pub struct Launch {
-    pub program: PinnedExecutable,
-    /// The user that runs it, if not the launcher's.
-    pub user: Option<User>,
-    pub args: Vec<String>,
-    pub data: DataDir,
-    pub grace: Duration,
-    /// Checked before a restart after etcd was healthy; `None` for temporary data.
-    pub restart_check: Option<RestartCheck>,
-}
-
-/// Whether etcd may be restarted on its data: an etcd whose data is gone would silently begin an empty cluster.
-#[derive(Clone)]
-pub struct RestartCheck(pub Arc<dyn Fn() -> Result<(), AppError> + Send + Sync>);
-
-impl std::fmt::Debug for RestartCheck {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("RestartCheck")
-    }
-}
 
 pub trait Spawn: Send + 'static {
     type Process: Process;

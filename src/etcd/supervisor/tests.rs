@@ -1,11 +1,14 @@
 //! The supervisor's states with a fake child.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::Notify;
 
 use super::*;
+use crate::datadir::DataDir;
+use crate::etcd::launch::RestartCheck;
+use crate::etcd::pinned::PinnedExecutable;
 
 /// The behaviour of the fake processes, and the record of calls.
 #[derive(Default)]
