@@ -9,12 +9,14 @@ use crate::clock;
 use crate::config::Config;
 use crate::datadir::DataDir;
 use crate::error::AppError;
+use crate::log_failure;
 use crate::plan::owner::Owner;
 use crate::plan::snapshot_name::NamePrefix;
 use crate::plan::start::KnownSnapshot;
-use crate::snapshot::list::{self, Listed, Status};
+use crate::snapshot::list::{Listed, Status};
 use crate::snapshot::prune;
 use crate::snapshot::store::Store as _;
+use crate::snapshot::store::local::Directory;
 use crate::snapshot::store::s3::Bucket;
 use crate::snapshot::store::s3::store::Remote;
 use crate::text::age;
@@ -34,10 +36,13 @@ pub struct KnownSnapshots {
 pub async fn newest(config: &Config, data: &DataDir) -> KnownSnapshots {
     let owner = crate::cluster::file::owner(data, &config.node_name, None);
     let dir = config.snapshot.place(data);
-    let place = dir.clone();
-    let here = tokio::task::spawn_blocking(move || list::list(&place)).await.ok().and_then(Result::ok);
     let mut found: Vec<(Listed, String)> = Vec::new();
-    found.extend(here.unwrap_or_default().into_iter().map(|listed| (listed, dir.display().to_string())));
+    match Directory(dir.clone()).list().await {
+        Ok(here) => found.extend(here.into_iter().map(|listed| (listed, dir.display().to_string()))),
+        Err(failure) => {
+            log_failure!(warn, failure.to_report(), path = %dir.display(), "cannot list the snapshots on this node");
+        }
+    }
     let mut unseen = None;
     if config.snapshot.s3.is_on {
         match in_bucket(config, data).await {
