@@ -37,6 +37,7 @@ const LAYERS: &[&str] = &[
     "job",
     "environment",
     "secret",
+    "job",
     "checksum",
     "clock",
     "faults",
