@@ -5,11 +5,15 @@
 //! type. Errors are returned, never logged and swallowed.
 
 mod code;
+mod diagnostic;
 mod exit;
+mod out_of_space;
 mod system;
 
 pub use code::Code;
+pub use diagnostic::Diagnostic;
 pub use exit::Exit;
+pub use out_of_space::OutOfSpace;
 pub use system::{SystemError, system_error};
 
 use std::error::Error;
@@ -20,27 +24,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock;
 use crate::text::{is_control, json_line};
-
-/// An error with a code, an exit code and a next step.
-pub trait Diagnostic: Error + Send + Sync + 'static {
-    /// Its stable code. A wrapper has the code of the wrapped error.
-    fn code(&self) -> Code;
-
-    /// The exit code of a command that fails with it.
-    fn exit(&self) -> Exit {
-        self.code().exit()
-    }
-
-    /// What the operator should do or type next.
-    fn next_step(&self) -> Option<String> {
-        None
-    }
-
-    /// True if it was caused by lack of space.
-    fn is_out_of_space(&self) -> bool {
-        false
-    }
-}
 
 /// True if an I/O error means that a disk is full.
 #[must_use]

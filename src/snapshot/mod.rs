@@ -16,6 +16,7 @@ pub mod prune;
 pub mod save;
 pub mod store;
 pub mod stream;
+mod trailer;
 pub mod usage;
 pub mod verify;
 mod zip_entries;

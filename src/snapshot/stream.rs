@@ -14,6 +14,7 @@ use crate::boltdb::page::{HEADER, META, Meta};
 use crate::checksum::Crc32;
 use crate::compression::Compression;
 use crate::snapshot::file::SHA256;
+use crate::snapshot::trailer::{TrailerCheck, TrailerError};
 use crate::text::format_bytes;
 
 /// The signatures of a zip archive's parts (APPNOTE.TXT 4.3.7, 4.3.9, 4.3.12).
@@ -105,42 +106,34 @@ fn check(stored: &mut impl BufRead) -> Result<(Compression, u64), StreamError> {
 
 /// Checks the trailing hash of a database. Returns its size, and the CRC-32 of the whole.
 fn database(mut from: impl Read) -> Result<(u64, u32), StreamError> {
-    const END: usize = 32;
-    let mut hash = Context::new(&digest::SHA256);
+    let mut check = TrailerCheck::new();
     let mut crc = Crc32::new();
     let mut buffer = vec![0; 1 << 18];
-    // The last bytes are held back, since they may be the hash.
-    let (mut held, mut total) = (0, 0u64);
     let mut begun = Vec::with_capacity(HEADER + META);
     loop {
-        let count = match from.read(&mut buffer[held..]) {
+        let total = check.total();
+        let bytes = match from.read(&mut buffer) {
             Ok(0) => break,
-            Ok(count) => count,
+            Ok(count) => &buffer[..count],
             Err(error) if error.kind() == ErrorKind::Interrupted => continue,
             Err(error) => return Err(corrupt(format!("unpacking failed after {total} bytes: {error}"))),
         };
-        crc.update(&buffer[held..held + count]);
-        begun.extend(buffer[held..held + count].iter().take(HEADER + META - begun.len()));
-        total += count as u64;
-        let there = held + count;
-        let sure = there.saturating_sub(END);
-        hash.update(&buffer[..sure]);
-        buffer.copy_within(sure..there, 0);
-        held = there - sure;
+        crc.update(bytes);
+        begun.extend(bytes.iter().take(HEADER + META - begun.len()));
+        check.update(bytes);
     }
+    let total = check.total();
     let needed = Meta::read(&begun, 0).ok().and_then(|head| head.length());
     if let Some(needed) = needed.filter(|needed| *needed > total) {
         return Err(corrupt(format!("truncated: it has {} of {}", format_bytes(total), format_bytes(needed))));
     }
-    if total % 512 != SHA256 || held != END {
-        return Err(corrupt(format!(
+    match check.finish() {
+        Ok(_) => Ok((total - SHA256, crc.value())),
+        Err(TrailerError::Missing) => Err(corrupt(format!(
             "the database in it has {total} bytes and no trailing SHA-256, so it cannot be verified"
-        )));
+        ))),
+        Err(TrailerError::Mismatch) => Err(corrupt("the trailing SHA-256 does not match the database")),
     }
-    if hash.finish().as_ref() != &buffer[..END] {
-        return Err(corrupt("the trailing SHA-256 does not match the database"));
-    }
-    Ok((total - SHA256, crc.value()))
 }
 
 /// The entry that is the database; RKE1's `*.rkestate` is skipped.

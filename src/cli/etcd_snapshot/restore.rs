@@ -7,7 +7,7 @@ use crate::cli::etcd_snapshot::context::SnapshotContext;
 use crate::cli::progress::Progress;
 use crate::cli::{interrupt, output};
 use crate::durable::{self, DirHandle, NewDir};
-use crate::error::{AppError, Code, Diagnostic, Exit};
+use crate::error::{AppError, Code, Diagnostic, Exit, OutOfSpace};
 use crate::host;
 use crate::job::JobControl;
 use crate::recovery::build::{self, DataDirSpec};
@@ -85,15 +85,12 @@ enum RestoreArgsError {
     Membership(#[from] MembershipError),
     #[error("{} exists and is not empty", .0.display())]
     NotEmpty(PathBuf),
-    #[error("the restore needs {}, but only {} are free in {}", format_bytes(*needed), format_bytes(*free), dir.display())]
-    Space { needed: u64, free: u64, dir: PathBuf },
 }
 
 impl Diagnostic for RestoreArgsError {
     fn code(&self) -> Code {
         match self {
             Self::NotEmpty(_) => Code::DirectoryNotEmpty,
-            Self::Space { .. } => Code::NoSpace,
             _ => Code::InvalidMembership,
         }
     }
@@ -101,7 +98,6 @@ impl Diagnostic for RestoreArgsError {
     fn next_step(&self) -> Option<String> {
         Some(match self {
             Self::NotEmpty(_) => "choose another directory, or move that one away".into(),
-            Self::Space { .. } => "free some space there, or choose another directory".into(),
             _ => "quorate etcd-snapshot restore --help".into(),
         })
     }
@@ -193,10 +189,9 @@ pub(super) fn run(place: &SnapshotContext, args: &Args) -> Result<Exit, AppError
     if snapshot.trailer.is_none() && !args.skip_hash_check {
         return Err(VerifyError::NoHash(snapshot.path).into());
     }
-    let (needed, free) = (snapshot.database_size + build::EXTRA_BYTES, host::free_bytes(parent).unwrap_or(u64::MAX));
-    if free < needed {
-        return Err(RestoreArgsError::Space { needed, free, dir: parent.to_path_buf() }.into());
-    }
+    let needed = snapshot.database_size + build::EXTRA_BYTES;
+    let remedy = "free some space there, or choose another directory";
+    OutOfSpace::check("the data directory", needed, host::free_bytes(parent), parent, remedy)?;
     let target = match args.target_version {
         Some(target) => target,
         None => build::etcd_version_of(&snapshot)?,

@@ -68,7 +68,7 @@ impl Diagnostic for SaveError {
 
     fn is_out_of_space(&self) -> bool {
         match self {
-            Self::DiskSpace(DiskSpaceError::Space { .. }) => true,
+            Self::DiskSpace(DiskSpaceError::Space(_)) => true,
             Self::DiskSpace(DiskSpaceError::Write(error)) | Self::Write(error) => is_disk_full(&error.source),
             _ => false,
         }

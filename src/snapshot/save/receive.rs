@@ -1,7 +1,6 @@
 //! Receives the snapshot stream of etcd through a bounded queue into a file, and compares its hash with the one that
 //! etcd sends last.
 
-use aws_lc_rs::digest::{self, Context};
 use tokio::sync::mpsc;
 
 use crate::etcd::client::EtcdClient;
@@ -10,6 +9,7 @@ use crate::snapshot::file::SHA256;
 use crate::snapshot::live;
 use crate::snapshot::save::error::SaveError;
 use crate::snapshot::save::sink::Sink;
+use crate::snapshot::trailer::{TrailerCheck, TrailerError};
 
 /// Messages of the stream (32 KiB each) that wait for the disk.
 const QUEUED_CHUNKS: usize = 32;
@@ -53,22 +53,15 @@ pub(super) async fn receive(
 /// The last 32 bytes are the hash of all before.
 fn write_stream(mut sink: Sink, size: u64, mut waiting: mpsc::Receiver<Vec<u8>>) -> Result<(Sink, String), SaveError> {
     sink.begin(size)?;
-    let mut context = Context::new(&digest::SHA256);
-    let mut held_back: Vec<u8> = Vec::new();
+    let mut check = TrailerCheck::new();
     while let Some(bytes) = waiting.blocking_recv() {
         sink.write(&bytes)?;
-        held_back.extend_from_slice(&bytes);
-        let known = held_back.len().saturating_sub(32);
-        context.update(&held_back[..known]);
-        held_back.drain(..known);
+        check.update(&bytes);
     }
-    let total = sink.written();
-    if total <= SHA256 || total % 512 != SHA256 {
-        return Err(SaveError::Truncated(total));
+    let total = check.total();
+    match check.finish() {
+        Ok(sha256) => Ok((sink, sha256)),
+        Err(TrailerError::Missing) => Err(SaveError::Truncated(total)),
+        Err(TrailerError::Mismatch) => Err(SaveError::Hash),
     }
-    if context.clone().finish().as_ref() != held_back.as_slice() {
-        return Err(SaveError::Hash);
-    }
-    context.update(&held_back);
-    Ok((sink, hex::encode(context.finish().as_ref())))
 }

@@ -5,9 +5,8 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use crate::durable::{self, WriteError};
-use crate::error::{Code, Diagnostic};
+use crate::error::{Code, Diagnostic, OutOfSpace};
 use crate::host;
-use crate::text::format_bytes;
 
 /// Bytes between two checks of the free space.
 const RESERVE_STEP: u64 = 32 << 20;
@@ -20,8 +19,8 @@ const RESERVED_FREE_BYTES: u64 = 96 << 20;
 
 #[derive(Debug, thiserror::Error)]
 pub enum DiskSpaceError {
-    #[error("a snapshot needs {}, but only {} are free in {}", format_bytes(*needed), format_bytes(*free), dir.display())]
-    Space { needed: u64, free: u64, dir: PathBuf },
+    #[error(transparent)]
+    Space(#[from] OutOfSpace),
     #[error(transparent)]
     Write(#[from] WriteError),
 }
@@ -29,17 +28,14 @@ pub enum DiskSpaceError {
 impl Diagnostic for DiskSpaceError {
     fn code(&self) -> Code {
         match self {
-            Self::Space { .. } => Code::NoSpace,
+            Self::Space(error) => error.code(),
             Self::Write(error) => error.code(),
         }
     }
 
     fn next_step(&self) -> Option<String> {
         match self {
-            Self::Space { dir, .. } => Some(format!(
-                "free some space in {0} (du -sh {0}/*), or choose another directory with --dir",
-                dir.display()
-            )),
+            Self::Space(error) => error.next_step(),
             Self::Write(error) => error.next_step(),
         }
     }
@@ -48,10 +44,9 @@ impl Diagnostic for DiskSpaceError {
 /// Whether `dir` has space for `needed` more bytes and the reserve.
 pub(super) fn check_space(dir: &Path, needed: u64) -> Result<(), DiskSpaceError> {
     let needed = needed.saturating_add(RESERVED_FREE_BYTES);
-    match host::free_bytes(dir) {
-        Some(free) if free < needed => Err(DiskSpaceError::Space { needed, free, dir: dir.to_path_buf() }),
-        _ => Ok(()),
-    }
+    let remedy =
+        format!("free some space in {0} (du -sh {0}/*), or choose another directory with --dir", dir.display());
+    Ok(OutOfSpace::check("a snapshot", needed, host::free_bytes(dir), dir, remedy)?)
 }
 
 /// Writes while there is enough space.

@@ -16,13 +16,12 @@ use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 
 use crate::durable::{self, PRIVATE_FILE, WriteError};
-use crate::error::{Code, Diagnostic, is_disk_full};
+use crate::error::{Code, Diagnostic, OutOfSpace, is_disk_full};
 use crate::host;
 use crate::plan::parts::Parts;
 use crate::snapshot::hash;
 use crate::snapshot::store::s3::error::{S3Error, S3ErrorKind, deepest};
 use crate::snapshot::store::s3::{Bucket, object, with_customer_key};
-use crate::text::format_bytes;
 
 /// Maximum attempts for an interrupted part, each resuming at the last byte.
 const ATTEMPTS: u32 = 5;
@@ -37,12 +36,15 @@ const RESERVED_FREE_BYTES: u64 = 64 << 20;
 /// Bytes that a stream must transfer in each timeout interval.
 const MIN_BYTES: u64 = 4096;
 
+/// The next step after a full disk.
+const RESUME: &str = "free some space there and run the same command again; the download resumes";
+
 #[derive(Debug, thiserror::Error)]
 pub enum DownloadError {
     #[error(transparent)]
     S3(#[from] S3Error),
-    #[error("the download needs {}, but only {} are free in {}", format_bytes(*needed), format_bytes(*free), dir.display())]
-    Space { needed: u64, free: u64, dir: PathBuf },
+    #[error(transparent)]
+    Space(#[from] OutOfSpace),
     #[error(transparent)]
     Write(#[from] WriteError),
 }
@@ -51,7 +53,7 @@ impl Diagnostic for DownloadError {
     fn code(&self) -> Code {
         match self {
             Self::S3(error) => error.code(),
-            Self::Space { .. } => Code::NoSpace,
+            Self::Space(error) => error.code(),
             Self::Write(error) => error.code(),
         }
     }
@@ -59,12 +61,8 @@ impl Diagnostic for DownloadError {
     fn next_step(&self) -> Option<String> {
         match self {
             Self::S3(error) => error.next_step(),
-            Self::Space { .. } => {
-                Some("free some space there and run the same command again; the download resumes".into())
-            }
-            Self::Write(error) if is_disk_full(&error.source) => {
-                Some("free some space there and run the same command again; the download resumes".into())
-            }
+            Self::Space(error) => error.next_step(),
+            Self::Write(error) if is_disk_full(&error.source) => Some(RESUME.into()),
             Self::Write(error) => error.next_step(),
         }
     }
@@ -134,11 +132,8 @@ pub async fn download(
     let here: u64 = missing(&record, true).map(|index| parts.range(index).1).sum();
     done.store(here, Ordering::Relaxed);
     let dir = to.parent().unwrap_or(Path::new("."));
-    let needed = remote.size - here;
-    if let Some(free) = host::free_bytes(dir).filter(|free| *free < needed.saturating_add(RESERVED_FREE_BYTES)) {
-        let needed = needed.saturating_add(RESERVED_FREE_BYTES);
-        return Err(DownloadError::Space { needed, free, dir: dir.to_path_buf() });
-    }
+    let needed = (remote.size - here).saturating_add(RESERVED_FREE_BYTES);
+    OutOfSpace::check("the download", needed, host::free_bytes(dir), dir, RESUME)?;
     let record = Arc::new(Mutex::new(record));
     let file = Arc::new(file);
     let fetched = fetch_all(bucket, remote, parts, (&file, &partial), (&record, &record_path), done).await;
