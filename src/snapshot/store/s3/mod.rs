@@ -10,6 +10,7 @@ mod cache;
 pub mod check;
 pub(crate) mod connector;
 pub mod credentials;
+mod delete;
 pub mod download;
 pub mod error;
 pub mod findings;
@@ -18,6 +19,7 @@ pub mod listing;
 pub mod object;
 mod pages;
 pub mod proxy;
+mod small_object;
 pub mod store;
 pub mod upload;
 pub mod verify;
@@ -30,8 +32,7 @@ use aws_sdk_s3::Client;
 use aws_sdk_s3::config::{
     IdentityCache, Region, RequestChecksumCalculation, ResponseChecksumValidation, StalledStreamProtectionConfig,
 };
-use aws_sdk_s3::primitives::ByteStream;
-use aws_sdk_s3::types::{Delete, ObjectIdentifier, ServerSideEncryption};
+use aws_sdk_s3::types::ServerSideEncryption;
 use aws_smithy_types::base64;
 use aws_smithy_types::retry::RetryConfig;
 use aws_smithy_types::timeout::TimeoutConfig;
@@ -41,6 +42,7 @@ use crate::config::s3::{Encryption, Lookup, Target};
 use connector::RequestTarget;
 use credentials::CachedCredentials;
 use error::{S3Error, S3ErrorKind};
+pub use small_object::Condition;
 
 pub const METADATA: &str = ".metadata/";
 /// Attempts for each request: most transient faults have passed by then.
@@ -53,8 +55,6 @@ const MIN_BYTES_PER_SECOND: u64 = 32 << 10;
 const BATCH: usize = 1000;
 /// The content type of manifests and the index.
 const JSON: &str = "application/json";
-/// Maximum size of a manifest or index, in bytes.
-const MAX_OBJECT_BYTES: usize = 32 << 20;
 
 #[derive(Clone, Debug)]
 pub struct Bucket {
@@ -71,14 +71,6 @@ pub struct Object {
     pub etag: String,
     /// Seconds since 1970.
     pub modified: u64,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Condition {
-    None,
-    /// Only if the object still has this `ETag`.
-    Still(String),
-    Missing,
 }
 
 impl Object {
@@ -220,158 +212,6 @@ impl Bucket {
         E: aws_sdk_s3::error::ProvideErrorMetadata + std::error::Error + 'static,
     {
         S3Error::of(&self.target, act, self.url(key), error)
-    }
-
-    /// A small object; `None` if it does not exist. # Errors If it cannot be read, or is larger than any object of
-    /// quorate.
-    pub async fn read(&self, key: &str) -> Result<Option<Vec<u8>>, S3Error> {
-        Ok(self.read_version(key).await?.map(|(bytes, _)| bytes))
-    }
-
-    /// The same, with its `ETag`, which is empty if the store does not send it. # Errors If it cannot be read, or is
-    /// larger than any object of quorate.
-    pub async fn read_version(&self, key: &str) -> Result<Option<(Vec<u8>, String)>, S3Error> {
-        let request = with_customer_key!(self.client.get_object().bucket(&self.target.bucket).key(key), &self.target);
-        let found = match request.send().await {
-            Ok(found) => found,
-            Err(error) => {
-                let error = self.fail("read", key, &error);
-                return if error.kind == S3ErrorKind::NoObject { Ok(None) } else { Err(error) };
-            }
-        };
-        let etag = unquoted(found.e_tag());
-        let mut body = found.body;
-        let mut bytes = Vec::new();
-        loop {
-            match tokio::time::timeout(self.target.timeout, body.try_next()).await {
-                Ok(Ok(Some(chunk))) if bytes.len() + chunk.len() <= MAX_OBJECT_BYTES => bytes.extend_from_slice(&chunk),
-                Ok(Ok(Some(_))) => {
-                    return Err(S3Error::new(
-                        "read",
-                        self.url(key),
-                        S3ErrorKind::Other,
-                        "it is larger than any object of quorate",
-                    ));
-                }
-                Ok(Ok(None)) => return Ok(Some((bytes, etag))),
-                Ok(Err(error)) => {
-                    return Err(S3Error::new("read", self.url(key), S3ErrorKind::Unreachable, error.to_string()));
-                }
-                Err(_) => {
-                    return Err(S3Error::new(
-                        "read",
-                        self.url(key),
-                        S3ErrorKind::Timeout,
-                        "no data received for a while",
-                    ));
-                }
-            }
-        }
-    }
-
-    pub async fn write(&self, key: &str, bytes: Vec<u8>, content_type: &str) -> Result<String, S3Error> {
-        self.write_if(key, bytes, content_type, &Condition::None).await
-    }
-
-    /// The same, if the object is unchanged. A store without support for this condition writes unconditionally.
-    ///
-    /// # Errors
-    /// If the store rejects it; [`S3ErrorKind::Replaced`] if the object has changed.
-    pub async fn write_if(
-        &self,
-        key: &str,
-        bytes: Vec<u8>,
-        content_type: &str,
-        condition: &Condition,
-    ) -> Result<String, S3Error> {
-        match self.put(key, &bytes, content_type, condition).await {
-            Err(error) if error.kind == S3ErrorKind::Unsupported && *condition != Condition::None => {
-                self.put(key, &bytes, content_type, &Condition::None).await
-            }
-            done => done,
-        }
-    }
-
-    async fn put(&self, key: &str, bytes: &[u8], content_type: &str, condition: &Condition) -> Result<String, S3Error> {
-        let (matches, none) = match condition {
-            Condition::None => (None, None),
-            Condition::Still(etag) => (Some(format!("\"{etag}\"")), None),
-            Condition::Missing => (None, Some("*".to_owned())),
-        };
-        let request = self.client.put_object().bucket(&self.target.bucket).key(key).content_type(content_type);
-        let request = request.set_if_match(matches).set_if_none_match(none).content_md5(md5_of(bytes));
-        let request = with_encryption!(request, &self.target);
-        let done = request.body(ByteStream::from(bytes.to_vec())).send().await;
-        done.map(|put| unquoted(put.e_tag())).map_err(|error| self.fail("write", key, &error))
-    }
-
-    /// Deletes objects, a thousand in each request. Returns those that were not deleted, with the reason.
-    pub async fn delete(&self, keys: &[String]) -> Result<Vec<(String, S3Error)>, S3Error> {
-        let mut refused = Vec::new();
-        for batch in keys.chunks(BATCH) {
-            let ids: Result<Vec<_>, _> = batch.iter().map(|key| ObjectIdentifier::builder().key(key).build()).collect();
-            let wanted = ids.and_then(|ids| Delete::builder().set_objects(Some(ids)).quiet(true).build());
-            let wanted = wanted.map_err(|error| {
-                S3Error::new("delete from", self.target.to_string(), S3ErrorKind::Other, error.to_string())
-            })?;
-            // Older stores support no other checksum, and reject requests without one.
-            let request = self.client.delete_objects().bucket(&self.target.bucket).delete(wanted).customize();
-            let request = request.mutate_request(|request| {
-                if let Some(md5) = request.body().bytes().map(md5_of) {
-                    request.headers_mut().insert("content-md5", md5);
-                }
-            });
-            let done = match request.send().await {
-                Ok(done) => done,
-                Err(error) => {
-                    let error = self.fail("delete", &format!("{} and others", batch[0]), &error);
-                    if error.kind != S3ErrorKind::Unsupported {
-                        return Err(error);
-                    }
-                    refused.extend(self.delete_each(batch).await?);
-                    continue;
-                }
-            };
-            for error in done.errors() {
-                let (code, said) = (error.code().unwrap_or_default(), error.message().unwrap_or_default());
-                let kind = match code {
-                    // It is gone, as requested.
-                    "NoSuchKey" => continue,
-                    _ if error::is_lock(said) || code.contains("Lock") => S3ErrorKind::Locked,
-                    "AccessDenied" => S3ErrorKind::Denied,
-                    _ => S3ErrorKind::Other,
-                };
-                let key = error.key().unwrap_or_default();
-                refused.push((key.to_owned(), S3Error::new("delete", self.url(key), kind, format!("{code}: {said}"))));
-            }
-        }
-        Ok(refused)
-    }
-
-    async fn delete_each(&self, keys: &[String]) -> Result<Vec<(String, S3Error)>, S3Error> {
-        let mut refused = Vec::new();
-        for (number, key) in keys.iter().enumerate() {
-            let done = self.client.delete_object().bucket(&self.target.bucket).key(key).send().await;
-            match done.map_err(|error| self.fail("delete", key, &error)) {
-                Ok(_) => {}
-                Err(error) if matches!(error.kind, S3ErrorKind::NoObject) => {}
-                Err(error) if matches!(error.kind, S3ErrorKind::Locked | S3ErrorKind::Denied) => {
-                    refused.push((key.clone(), error))
-                }
-                Err(error) if number == 0 => return Err(error),
-                // Those before it are gone.
-                Err(error) => {
-                    refused.push((key.clone(), error));
-                    let untried = |key: &String| {
-                        let why = "not attempted, because another request failed";
-                        (key.clone(), S3Error::new("delete", self.url(key), S3ErrorKind::Other, why))
-                    };
-                    refused.extend(keys[number + 1..].iter().map(untried));
-                    break;
-                }
-            }
-        }
-        Ok(refused)
     }
 
     /// The response to a HEAD has no body: it does not show whether the object or the bucket is missing.
