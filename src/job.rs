@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::{oneshot, watch};
 
+use crate::error::{Code, Diagnostic};
+
 /// The nice value, at most 19; the server has 0 (see nice(2)).
 const NICE: i32 = 10;
 
@@ -25,6 +27,16 @@ pub(super) fn spawn_low_priority<T: Send + 'static>(work: impl FnOnce() -> T + S
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("internal error: a worker thread panicked")]
 pub struct WorkerPanicked;
+
+impl Diagnostic for WorkerPanicked {
+    fn code(&self) -> Code {
+        Code::InternalError
+    }
+
+    fn next_step(&self) -> Option<String> {
+        Some("try again, and report it together with the log".into())
+    }
+}
 
 /// Runs blocking `work` on a thread for it, off the event loop.
 pub(crate) async fn blocking<T: Send + 'static>(

@@ -3,7 +3,6 @@
 use std::io;
 
 use super::{Code, Diagnostic, is_disk_full};
-use crate::job::WorkerPanicked;
 
 /// The operating system refused something: a thread, a signal handler, random numbers.
 #[derive(Debug, thiserror::Error)]
@@ -26,16 +25,6 @@ impl Diagnostic for SystemError {
     fn next_step(&self) -> Option<String> {
         is_disk_full(&self.source)
             .then(|| "find the file system that is full (df -h), and free some space there".into())
-    }
-}
-
-impl Diagnostic for WorkerPanicked {
-    fn code(&self) -> Code {
-        Code::InternalError
-    }
-
-    fn next_step(&self) -> Option<String> {
-        Some("try again, and report it together with the log".into())
     }
 }
 
