@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod cancel;
+mod coordinated;
 mod formats;
 mod inside;
 mod places;
