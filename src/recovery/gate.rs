@@ -1,4 +1,4 @@
-//! The last input before data are given to clients: does an etcd run on them, is it the sole member that was meant, does it hold
+//! The gate before clients may use new data: does an etcd run on it, is it the intended member, does it hold
 //! what was built, and can it be written to?
 
 use std::time::Duration;

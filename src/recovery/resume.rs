@@ -70,7 +70,7 @@ pub(crate) fn resume(data: &DataDir) -> Result<Resumed, AppError> {
             tracing::warn!(
                 event = "reset-finished",
                 begun,
-                "a {act} was interrupted after its data were in place and found good; it is finished now"
+                "a {act} was interrupted after its data was verified; finished it"
             );
             commit(data, &mut journal)?;
         }
@@ -79,13 +79,13 @@ pub(crate) fn resume(data: &DataDir) -> Result<Resumed, AppError> {
                 tracing::warn!(
                     event = "reset-undone",
                     begun,
-                    "a {act} was interrupted before its data were found good; the data from before are back in place"
+                    "a {act} was interrupted before its data was verified; the previous data is in place again"
                 );
             } else {
                 tracing::warn!(
                     event = "reset-not-begun",
                     begun,
-                    "a {act} was interrupted before the data were exchanged; they are as they were"
+                    "a {act} was interrupted before the swap; the data is unchanged"
                 );
             }
         }
