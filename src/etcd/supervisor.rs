@@ -202,7 +202,9 @@ impl<S: Spawn> Supervisor<S> {
             if let Ok(Err(why)) = checked {
                 let report = why.to_report();
                 self.fail(report.clone());
-                reply.into_iter().for_each(|reply| answer(reply, Err(CommandError::Failed(Box::new(report.clone())))));
+                if let Some(reply) = reply {
+                    answer(reply, Err(CommandError::Failed(Box::new(report))));
+                }
                 return Step::Rest;
             }
         }
@@ -225,12 +227,16 @@ impl<S: Spawn> Supervisor<S> {
                 } else {
                     tracing::debug!(pid, %program, "etcd started");
                 }
-                reply.into_iter().for_each(|reply| answer(reply, Ok(())));
+                if let Some(reply) = reply {
+                    answer(reply, Ok(()));
+                }
                 Step::Watch(process)
             }
             Err(why) => {
                 // It is retried, as after an exit, so that the requester need not retry.
-                reply.into_iter().for_each(|reply| answer(reply, Ok(())));
+                if let Some(reply) = reply {
+                    answer(reply, Ok(()));
+                }
                 self.after_exit(Run { lived: Duration::ZERO, healthy: Duration::ZERO }, why)
             }
         }

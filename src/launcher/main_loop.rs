@@ -112,13 +112,11 @@ impl Launcher {
         }
         self.tasks.shut_down().await;
         self.effects.remove_socket(&self.state.context.data).await;
-        match self.failure {
-            Some(failure) => Err(failure),
-            None => {
-                tracing::info!(event = "stopped", "stopped");
-                Ok(())
-            }
+        if let Some(failure) = self.failure {
+            return Err(failure);
         }
+        tracing::info!(event = "stopped", "stopped");
+        Ok(())
     }
 
     fn on_signal(&mut self, signal: &'static str) -> StopAction {
@@ -174,7 +172,7 @@ impl Launcher {
                 match checked {
                     Ok(status) => self.certificates_checked(status),
                     Err(failure) => {
-                        log_failure!(error, failure.to_report(), "cannot check the certificates; retrying later")
+                        log_failure!(error, failure.to_report(), "cannot check the certificates; retrying later");
                     }
                 }
                 if !self.effects.is_checking_certificates() {

@@ -233,7 +233,7 @@ fn check_space(data: &DataDir, is_new: bool) -> Result<(), PreflightError> {
     match space::assess(free, is_new) {
         FreeSpace::Enough => {}
         FreeSpace::Low => {
-            tracing::warn!(free = crate::text::format_bytes(free), path = %dir.display(), "little disk space left")
+            tracing::warn!(free = crate::text::format_bytes(free), path = %dir.display(), "little disk space left");
         }
         FreeSpace::TooLittle(needed) => return Err(PreflightError::Space { free, needed, path: dir }),
     }

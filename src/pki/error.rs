@@ -71,13 +71,14 @@ impl Diagnostic for PkiError {
     fn next_step(&self) -> Option<String> {
         match self {
             Self::Write(error) => error.next_step(),
-            Self::CaMissing(path) => Some(format!("restore {} and its key from a backup", path.display())),
             Self::CaForeign(path) => {
                 let tls = path.parent().unwrap_or(path).display();
                 Some(format!("if nothing of the old cluster is needed: mv {tls} {tls}-old, and start again"))
             }
             Self::CaKeyMissing { key, .. } => Some(format!("restore {} from a backup", key.display())),
-            Self::CaInvalid { path, .. } => Some(format!("restore {} and its key from a backup", path.display())),
+            Self::CaMissing(path) | Self::CaInvalid { path, .. } => {
+                Some(format!("restore {} and its key from a backup", path.display()))
+            }
             Self::CaExpired { path, .. } => {
                 let tls = path.parent().unwrap_or(path).display();
                 Some(format!(

@@ -64,7 +64,9 @@ mod tests {
 
     fn checked(parts: &[&[u8]]) -> Result<String, TrailerError> {
         let mut check = TrailerCheck::new();
-        parts.iter().for_each(|part| check.update(part));
+        for part in parts {
+            check.update(part);
+        }
         assert_eq!(check.total(), parts.iter().map(|part| part.len() as u64).sum::<u64>());
         check.finish()
     }

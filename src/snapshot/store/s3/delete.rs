@@ -57,7 +57,7 @@ impl Bucket {
                 Ok(_) => {}
                 Err(error) if matches!(error.kind, S3ErrorKind::NoObject) => {}
                 Err(error) if matches!(error.kind, S3ErrorKind::Locked | S3ErrorKind::Denied) => {
-                    refused.push((key.clone(), error))
+                    refused.push((key.clone(), error));
                 }
                 Err(error) if number == 0 => return Err(error),
                 // Those before it are gone.
