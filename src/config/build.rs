@@ -14,7 +14,7 @@ use crate::config::model::{Config, EtcdConfig, LogFormat, MaintenanceConfig, Sna
 use crate::config::options::{self, Spec};
 use crate::config::problem::{Origin, Problem};
 use crate::config::reader::Reader;
-use crate::config::reserved_flags::owned;
+use crate::config::reserved_flags::replacement_for;
 use crate::config::s3::S3Config;
 use crate::config::value_types::{bytes, is_label, millis, packing, pair};
 use crate::host::{HostFacts, User};
@@ -204,7 +204,7 @@ fn etcd_args(builder: &mut Builder<'_>) -> Vec<EtcdArg> {
     let mut args: Vec<EtcdArg> = Vec::new();
     for (text, origin) in builder.resolved.all(&options::ETCD_ARG).to_vec() {
         let Some(arg) = pair(&text) else { continue };
-        if let Some(instead) = owned(&arg.key) {
+        if let Some(instead) = replacement_for(&arg.key) {
             builder.problem(origin, format!("`etcd-arg`: `{}` is controlled by quorate: {instead}", arg.key));
         } else if arg.key.chars().chain(arg.value.chars()).any(char::is_control) {
             let shown = crate::text::escape_control(&arg.key);

@@ -9,7 +9,7 @@ use crate::config::kubernetes::{self, CLUSTER_INIT, CLUSTER_INIT_NOTE};
 use crate::config::options::{self, Kind, OPTIONS, Spec};
 use crate::config::problem::{Origin, Problem};
 use crate::config::raw::{Source, check, split};
-use crate::config::reserved_flags::owned;
+use crate::config::reserved_flags::replacement_for;
 use crate::config::yaml::{self, Node, Value};
 use crate::config::{rke1, suggest};
 use crate::text::escape_control;
@@ -182,7 +182,7 @@ fn unknown_key(name: &str, meant: Option<&str>) -> String {
         return "`config` cannot be set in a file: use --config or QUORATE_CONFIG".into();
     }
     let shown = escape_control(name);
-    match (meant, owned(name)) {
+    match (meant, replacement_for(name)) {
         (Some(meant), _) => format!("unknown key `{shown}`; did you mean `{meant}`?"),
         (None, Some(instead)) => format!("unknown key `{shown}`, an etcd setting that quorate controls: {instead}"),
         (None, None) => format!("unknown key `{shown}`; `quorate server --help` lists them all"),

@@ -2,7 +2,7 @@
 
 /// For a reserved flag of etcd: what to do instead.
 #[must_use]
-pub(super) fn owned(key: &str) -> Option<&'static str> {
+pub(super) fn replacement_for(key: &str) -> Option<&'static str> {
     const DATA: &str = "use `data-dir`";
     const ADDRESS: &str = "use `node-ip` and the port options";
     const TLS: &str = "quorate creates the certificates, see `tls-san`";
@@ -76,10 +76,10 @@ mod tests {
             "peer-cert-allowed-cn",
             "socket-reuse-port",
         ] {
-            assert!(owned(key).is_some(), "{key}");
+            assert!(replacement_for(key).is_some(), "{key}");
         }
         for key in ["max-txn-ops", "snapshot-count", "quota-backend-bytes", "cipher-suites", "metrics"] {
-            assert!(owned(key).is_none(), "{key}");
+            assert!(replacement_for(key).is_none(), "{key}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What every error of quorate knows beside its message.
+//! What every error of quorate knows in addition to its message.
 
 use std::error::Error;
 

@@ -32,7 +32,7 @@ const MAX_OUTPUT_BYTES: u64 = 256 << 10;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BinarySource {
     /// `--etcd-binary`, or next to it.
-    Asked,
+    Configured,
     Embedded,
     /// In the directory of this executable.
     Adjacent,
@@ -45,7 +45,7 @@ impl BinarySource {
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
-            Self::Asked => "from etcd-binary",
+            Self::Configured => "from etcd-binary",
             Self::Embedded => "inside quorate",
             Self::Adjacent => "next to quorate",
             Self::Path => "from PATH",
@@ -83,7 +83,7 @@ pub enum BinaryError {
     #[error("user {user} cannot run {}", path.display())]
     Unreachable { path: PathBuf, user: String, source: io::Error },
     #[error("{} --version did not answer within {} s", .0.display(), VERSION_TIMEOUT.as_secs())]
-    Silent(PathBuf),
+    VersionTimeout(PathBuf),
     /// It runs, and is something else.
     #[error("{} is not an etcd", path.display())]
     NotEtcd { path: PathBuf, source: NotAVersion },
@@ -107,7 +107,7 @@ impl Diagnostic for BinaryError {
         match self {
             Self::NotFound(_) => Code::EtcdNotFound,
             Self::Unpack { source, .. } => source.code(),
-            Self::Run { .. } | Self::Unreachable { .. } | Self::Silent(_) | Self::NotEtcd { .. } => {
+            Self::Run { .. } | Self::Unreachable { .. } | Self::VersionTimeout(_) | Self::NotEtcd { .. } => {
                 Code::EtcdNotRunnable
             }
             Self::Unsupported { .. } => Code::EtcdUnsupported,
@@ -144,7 +144,7 @@ pub enum Unpacking {
 
 pub fn find_etcd(asked: Option<&Path>, data: &DataDir, unpacking: Unpacking) -> Result<Program, BinaryError> {
     if let Some(path) = asked {
-        return Ok(Program { path: path.to_path_buf(), source: BinarySource::Asked, _memory: None });
+        return Ok(Program { path: path.to_path_buf(), source: BinarySource::Configured, _memory: None });
     }
     find("etcd", None, data, unpacking)
 }
@@ -171,7 +171,7 @@ fn find(
     let own_dir = std::env::current_exe().ok().and_then(|exe| exe.parent().map(Path::to_path_buf));
     let path = environment::value("PATH").unwrap_or_default();
     let places = configured_dir
-        .map(|dir| (dir.to_path_buf(), BinarySource::Asked))
+        .map(|dir| (dir.to_path_buf(), BinarySource::Configured))
         .into_iter()
         .chain(own_dir.map(|dir| (dir, BinarySource::Adjacent)))
         .chain(std::env::split_paths(&path).map(|dir| (dir, BinarySource::Path)));
@@ -305,7 +305,7 @@ async fn run(path: &Path, args: &[String], user: Option<&User>) -> Result<Output
     if let Some(pid) = child.id() {
         kill_group(pid);
     }
-    Err(BinaryError::Silent(path.to_path_buf()))
+    Err(BinaryError::VersionTimeout(path.to_path_buf()))
 }
 
 /// The beginning of the output; the pipe is closed after that, which ends a program with endless output.

@@ -13,7 +13,7 @@ use crate::host;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PortError {
     #[error("{address} ({option}) is taken{}", by(.holder.as_deref()))]
-    Taken { address: SocketAddr, option: &'static str, holder: Option<String> },
+    InUse { address: SocketAddr, option: &'static str, holder: Option<String> },
     #[error("{address} ({option}) is in use by {etcd} of the running quorate server pid {launcher} on {data_dir}")]
     OfQuorate { address: SocketAddr, option: &'static str, etcd: String, launcher: i32, data_dir: String },
     #[error("cannot listen on {address} ({option})")]
@@ -27,7 +27,7 @@ fn by(holder: Option<&str>) -> String {
 impl Diagnostic for PortError {
     fn code(&self) -> Code {
         match self {
-            Self::Taken { .. } => Code::PortInUse,
+            Self::InUse { .. } => Code::PortInUse,
             Self::OfQuorate { .. } => Code::PortInUseByQuorate,
             Self::Refused { .. } => Code::ListenFailed,
         }
@@ -35,7 +35,7 @@ impl Diagnostic for PortError {
 
     fn next_step(&self) -> Option<String> {
         Some(match self {
-            Self::Taken { option, holder, .. } => {
+            Self::InUse { option, holder, .. } => {
                 let is_etcd = holder.as_ref().is_some_and(|holder| holder.contains("(etcd)"));
                 let stop = if is_etcd {
                     "if that is the distribution's own etcd service: systemctl disable --now etcd; otherwise stop it"
@@ -75,7 +75,7 @@ fn bind(address: SocketAddr, option: &'static str) -> Result<TcpListener, PortEr
     TcpListener::bind(address).map_err(|source| match source.kind() {
         io::ErrorKind::AddrInUse => {
             let holder = host::listener_on(address);
-            holder.and_then(|pid| of_quorate(address, option, pid)).unwrap_or_else(|| PortError::Taken {
+            holder.and_then(|pid| of_quorate(address, option, pid)).unwrap_or_else(|| PortError::InUse {
                 address,
                 option,
                 holder: holder.map(host::describe),

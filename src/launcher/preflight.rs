@@ -132,7 +132,7 @@ pub(crate) async fn prepare(
             "the clock of this machine is behind the data: certificates and snapshot names depend on it"
         );
     }
-    let is_new = plan.beginning == start::Beginning::NewCluster;
+    let is_new = plan.decision == start::StartDecision::NewCluster;
     match &config.server {
         Some(server) if is_new => return Err(PreflightError::Join(crate::text::escape_control(server)).into()),
         Some(_) => tracing::warn!(event = "server-ignored", "`server` is ignored: this server has its own data"),

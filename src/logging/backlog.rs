@@ -30,12 +30,12 @@ struct Waiting {
 }
 
 #[derive(Debug, Default)]
-struct Shared {
+struct LineQueue {
     waiting: Mutex<Waiting>,
     changed: Condvar,
 }
 
-impl Shared {
+impl LineQueue {
     fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -43,17 +43,17 @@ impl Shared {
 
 /// Takes lines. Each `write` is one.
 #[derive(Clone, Debug)]
-pub struct Backlog(Arc<Shared>);
+pub struct Backlog(Arc<LineQueue>);
 
 /// When dropped, waits briefly until everything is written.
 #[derive(Debug)]
-pub struct Guard(Arc<Shared>);
+pub struct Guard(Arc<LineQueue>);
 
 /// Starts the thread that writes to `out`, which lives until the process ends; without a thread, all lines are dropped.
 #[must_use]
 pub fn start(mut out: impl Write + Send + 'static) -> (Backlog, Guard) {
-    let shared = Arc::new(Shared::default());
-    let theirs = shared.clone();
+    let queue = Arc::new(LineQueue::default());
+    let theirs = queue.clone();
     let _ = std::thread::Builder::new().name("quorate-log".into()).spawn(move || {
         loop {
             let mut waiting = theirs.lock();
@@ -68,7 +68,7 @@ pub fn start(mut out: impl Write + Send + 'static) -> (Backlog, Guard) {
             theirs.changed.notify_all();
         }
     });
-    (Backlog(shared.clone()), Guard(shared))
+    (Backlog(queue.clone()), Guard(queue))
 }
 
 impl Write for Backlog {

@@ -7,7 +7,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use chrono::{DateTime, Duration, TimeZone, Timelike as _, Utc};
+use chrono::{DateTime, Duration, Offset as _, TimeZone, Timelike as _, Utc};
 use croner::Cron;
 use croner::parser::{CronParser, Seconds, Year};
 
@@ -64,6 +64,18 @@ const YEARS_TO_SEARCH: i32 = 40;
 fn has_a_next_time(cron: &Cron) -> bool {
     let from = Utc.with_ymd_and_hms(croner::YEAR_UPPER_LIMIT - YEARS_TO_SEARCH, 1, 1, 0, 0, 0).single();
     from.is_none_or(|from| cron.find_next_occurrence(&from, true).is_ok())
+}
+
+/// The first time after `now`.
+fn next_after<Z: TimeZone>(cron: &Cron, now: &DateTime<Z>) -> Option<DateTime<Z>> {
+    let next = cron.find_next_occurrence(now, false).ok()?;
+    if next > *now {
+        return Some(next);
+    }
+    // In the hour that clocks pass twice, croner may answer with the first pass. With a fixed offset there is no second one.
+    let local = now.with_timezone(&now.offset().fix());
+    let next = cron.find_next_occurrence(&local, false).ok()?;
+    Some(next.with_timezone(&now.timezone()))
 }
 
 impl FromStr for Schedule {
@@ -146,7 +158,7 @@ impl Schedule {
                 if let Some(previous) = previous.filter(|previous| previous > done) {
                     return Due::Now(previous);
                 }
-                cron.find_next_occurrence(now, false).map_or(Due::Never, Due::At)
+                next_after(cron, now).map_or(Due::Never, Due::At)
             }
         }
     }
@@ -285,6 +297,17 @@ mod tests {
         assert_eq!(last, Some(taken));
         assert_eq!(every.due(&now, last.as_ref(), &data_created_at), Due::At(at("2026-06-10T15:00:50+02:00")));
         assert_eq!(newest(&now, [wrong].into_iter()), None);
+    }
+
+    /// In the second pass of an hour the next slot was one of the first pass, an hour ago, and the scheduler never slept.
+    #[test]
+    fn the_next_slot_is_later_than_now_also_when_the_clocks_go_back() {
+        let schedule = schedule("*/7 * * * *");
+        for minute in 0..180 {
+            let now = Berlin.timestamp_opt(1_729_987_200 + minute * 60, 0).unwrap();
+            let Due::At(next) = schedule.due(&now, Some(&now), &now) else { panic!("{now} has no next slot") };
+            assert!(next > now && next - now <= Duration::minutes(10), "{now}: {next}");
+        }
     }
 
     proptest! {

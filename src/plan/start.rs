@@ -66,7 +66,7 @@ pub struct Observed {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StartPlan {
     pub name: String,
-    pub beginning: Beginning,
+    pub decision: StartDecision,
     pub is_alone: bool,
     /// The epoch to record once healthy.
     pub epoch: u64,
@@ -89,7 +89,7 @@ impl StartPlan {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Beginning {
+pub enum StartDecision {
     /// There is no data, and none is expected.
     NewCluster,
     Resume,
@@ -218,7 +218,7 @@ pub fn plan(observed: &Observed) -> Result<StartPlan, StartRefusal> {
         }
         return Ok(StartPlan {
             name: made(),
-            beginning: Beginning::NewCluster,
+            decision: StartDecision::NewCluster,
             is_alone: true,
             epoch: remembered.map_or(1, |cluster| cluster.epoch + u64::from(cluster.was_healthy())),
             notes: Vec::new(),
@@ -242,7 +242,7 @@ pub fn plan(observed: &Observed) -> Result<StartPlan, StartRefusal> {
         .unwrap_or_else(made);
     Ok(StartPlan {
         name,
-        beginning: Beginning::Resume,
+        decision: StartDecision::Resume,
         // Data without a record is from a first start that never became ready.
         is_alone: remembered.is_none_or(|cluster| cluster.member_count() <= 1),
         epoch: remembered.map_or(1, |cluster| cluster.epoch),
@@ -307,23 +307,23 @@ mod tests {
     #[test]
     fn an_empty_directory_begins_and_a_full_one_resumes() {
         let begun = plan(&observed(None, DataState::Absent)).unwrap();
-        assert_eq!((begun.name.as_str(), begun.beginning, begun.epoch), ("node-0a1b2c3d", Beginning::NewCluster, 1));
+        assert_eq!((begun.name.as_str(), begun.decision, begun.epoch), ("node-0a1b2c3d", StartDecision::NewCluster, 1));
         let resumed = plan(&observed(Some(record("3.5.30")), DataState::Present)).unwrap();
-        assert_eq!((resumed.name.as_str(), resumed.beginning, resumed.epoch), ("n-1", Beginning::Resume, 4));
+        assert_eq!((resumed.name.as_str(), resumed.decision, resumed.epoch), ("n-1", StartDecision::Resume, 4));
         assert!(resumed.is_alone);
     }
 
     #[test]
     fn an_interrupted_first_start_is_repeated() {
         let begun = plan(&observed(None, DataState::NeverInitialized)).unwrap();
-        assert_eq!(begun.beginning, Beginning::NewCluster);
+        assert_eq!(begun.decision, StartDecision::NewCluster);
         let intention = begun.pending_record(None, Version::new(3, 5, 30));
         assert!(!intention.was_healthy());
         for data in [DataState::Absent, DataState::NeverInitialized] {
             let again = plan(&observed(Some(intention.clone()), data)).unwrap();
-            assert_eq!((again.beginning, again.epoch), (Beginning::NewCluster, 1));
+            assert_eq!((again.decision, again.epoch), (StartDecision::NewCluster, 1));
         }
-        assert_eq!(plan(&observed(None, DataState::Present)).unwrap().beginning, Beginning::Resume);
+        assert_eq!(plan(&observed(None, DataState::Present)).unwrap().decision, StartDecision::Resume);
     }
 
     #[test]
@@ -333,7 +333,7 @@ mod tests {
             assert_eq!(plan(&seen).unwrap_err().exit(), Exit::Refused);
             seen.new_cluster = true;
             let begun = plan(&seen).unwrap();
-            assert_eq!((begun.beginning, begun.epoch), (Beginning::NewCluster, 5));
+            assert_eq!((begun.decision, begun.epoch), (StartDecision::NewCluster, 5));
             // If it ended before it was healthy, the requested first start continues, and its epoch is kept.
             let intended =
                 observed(Some(begun.pending_record(seen.cluster, Version::new(3, 5, 30))), DataState::Absent);
@@ -364,7 +364,7 @@ mod tests {
         assert!(lost.next_step().unwrap().contains("s-node-7, taken 12s ago, revision 431"), "{lost:?}");
         let mut requested = with(None, DataState::Absent);
         requested.new_cluster = true;
-        assert_eq!(plan(&requested).unwrap().beginning, Beginning::NewCluster);
+        assert_eq!(plan(&requested).unwrap().decision, StartDecision::NewCluster);
         let begun = plan(&observed(None, DataState::Absent)).unwrap().pending_record(None, Version::new(3, 5, 30));
         assert!(plan(&with(Some(begun), DataState::Absent)).is_ok(), "a continued first start");
         assert!(plan(&with(Some(record("3.5.30")), DataState::Present)).is_ok());

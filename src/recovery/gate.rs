@@ -18,7 +18,7 @@ pub enum GateError {
     IsolatedEtcd(#[from] IsolatedEtcdError),
     /// It is not what was built.
     #[error("etcd does not have the built contents: {what} is {found}, but should be {expected}")]
-    Differs { what: &'static str, found: String, expected: String },
+    Mismatch { what: &'static str, found: String, expected: String },
     #[error("etcd is running, but failed to {act}")]
     Client { act: &'static str, source: ClientError },
     #[error("cannot get random numbers from the operating system")]
@@ -29,7 +29,7 @@ impl Diagnostic for GateError {
     fn code(&self) -> Code {
         match self {
             Self::IsolatedEtcd(error) => error.code(),
-            Self::Differs { .. } => Code::RestoreCheckFailed,
+            Self::Mismatch { .. } => Code::RestoreCheckFailed,
             Self::Client { .. } => Code::EtcdRequestFailed,
             Self::System(_) => Code::OsError,
         }
@@ -110,5 +110,5 @@ fn compare<T: PartialEq + ToString>(what: &'static str, found: &T, expected: &T)
     if found == expected {
         return Ok(());
     }
-    Err(GateError::Differs { what, found: found.to_string(), expected: expected.to_string() })
+    Err(GateError::Mismatch { what, found: found.to_string(), expected: expected.to_string() })
 }

@@ -32,7 +32,7 @@ pub struct DatabaseLock {
 }
 
 impl DatabaseLock {
-    /// Takes the lock; `operation` is what others are told that do not wait.
+    /// Takes the lock; `operation` is shown to those who do not wait.
     ///
     /// # Errors
     /// The operation of the holder, unless `wait` is true.

@@ -86,7 +86,7 @@ pub struct PinnedDatabase {
 
 impl std::fmt::Debug for PinnedDatabase {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Live").field("path", &self.path).field("size", &self.size).finish_non_exhaustive()
+        f.debug_struct("PinnedDatabase").field("path", &self.path).field("size", &self.size).finish_non_exhaustive()
     }
 }
 

@@ -50,8 +50,8 @@ impl Endpoint {
             let shown = escape_control(rest.rsplit('@').next().unwrap_or_default());
             return Err(wrong(OPTION, format!("must be a host, host:port or URL, not `{shown}`")));
         };
-        let is_usual = rest == AWS && !is_plain;
-        Ok(Self { host: authority.to_string(), url: (!is_usual).then_some(url), is_plain, rest: rest.to_owned() })
+        let is_aws = rest == AWS && !is_plain;
+        Ok(Self { host: authority.to_string(), url: (!is_aws).then_some(url), is_plain, rest: rest.to_owned() })
     }
 
     /// Control panels show URLs that end with the bucket name, which would then be used twice.

@@ -56,7 +56,7 @@ pub enum DrillError {
     Gate(#[from] GateError),
     /// It differs from the one that was saved.
     #[error("the snapshot differs from the one that was saved: its {what} is {found}, but was {expected}")]
-    Differs { what: &'static str, found: String, expected: String },
+    Mismatch { what: &'static str, found: String, expected: String },
     /// A directory for it cannot be created.
     #[error(transparent)]
     Place(#[from] DataDirError),
@@ -94,7 +94,7 @@ impl Diagnostic for DrillError {
             Self::Space { .. } => Code::NoSpace,
             Self::Build(error) => error.code(),
             Self::Gate(error) => error.code(),
-            Self::Differs { .. } => Code::DrillFailed,
+            Self::Mismatch { .. } => Code::DrillFailed,
             Self::Place(error) => error.code(),
             Self::Held(error) => error.code(),
             Self::Write(error) => error.code(),
@@ -113,7 +113,7 @@ impl Diagnostic for DrillError {
             Self::Held(error) => error.next_step(),
             Self::Write(error) => error.next_step(),
             Self::Space { .. } => Some("free some space there, or set another directory with --drill-dir".into()),
-            Self::Gate(_) | Self::Differs { .. } => Some(
+            Self::Gate(_) | Self::Mismatch { .. } => Some(
                 "do not rely on this snapshot: take another one (quorate etcd-snapshot save), and drill that with --drill latest"
                     .into(),
             ),
@@ -260,7 +260,7 @@ fn compare_with_manifest(built: &Built, manifest: Option<&Manifest>) -> Result<(
         ("HashKV", inspection.hash_kv.to_string(), manifest.hash_kv.to_string()),
     ] {
         if found != expected {
-            return Err(DrillError::Differs { what, found, expected });
+            return Err(DrillError::Mismatch { what, found, expected });
         }
     }
     Ok(())

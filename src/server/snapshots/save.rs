@@ -98,7 +98,7 @@ async fn save_exclusive(
     let begun = clock::monotonic();
     let limit = service.settings.borrow().timeout;
     // Snapshots in other directories do not count for this node's history.
-    let is_usual = order.dir.is_none();
+    let counts_for_history = order.dir.is_none();
     let (done, is_late) = {
         let mut saving = std::pin::pin!(save(service, order, &job, progress));
         let mut why = None;
@@ -131,7 +131,7 @@ async fn save_exclusive(
                 "snapshot saved"
             );
             service.durations(true).observe(took.as_secs_f64());
-            if is_usual {
+            if counts_for_history {
                 service.note(|history| {
                     history.failures = 0;
                     history.last_failure = None;
@@ -148,7 +148,7 @@ async fn save_exclusive(
             service.durations(false).observe(begun.elapsed().as_secs_f64());
             // Neither client errors nor a shutdown count.
             let is_failure = failure.exit() != Exit::Usage && (!job.is_cancelled() || is_late);
-            if is_usual && is_failure {
+            if counts_for_history && is_failure {
                 service.note(|history| {
                     history.failures += 1;
                     history.last_failure = Some(report.to_string());

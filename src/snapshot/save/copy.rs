@@ -31,7 +31,7 @@ const QUEUED_CHUNKS: usize = 8;
 pub enum CopyError {
     /// The live file cannot be pinned or read.
     #[error(transparent)]
-    Live(#[from] PinnedDatabaseError),
+    Database(#[from] PinnedDatabaseError),
     #[error("the pinned pages of etcd are not a complete database")]
     Damaged(#[from] ReadError),
     /// Writing failed, or there is no space.
@@ -49,7 +49,7 @@ pub enum CopyError {
 impl Diagnostic for CopyError {
     fn code(&self) -> Code {
         match self {
-            Self::Live(error) => error.code(),
+            Self::Database(error) => error.code(),
             Self::Damaged(_) => Code::DatabaseDamaged,
             Self::Write(error) => error.code(),
             Self::EtcdRestarted => Code::DatabaseChanged,

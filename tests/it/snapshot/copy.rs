@@ -220,7 +220,7 @@ mod soak {
         .await
         .unwrap();
         if let Err(error) = done {
-            assert!(matches!(error, copy::CopyError::Live(_)), "{error:?}");
+            assert!(matches!(error, copy::CopyError::Database(_)), "{error:?}");
             return None;
         }
         let sent = live.received().await.unwrap();

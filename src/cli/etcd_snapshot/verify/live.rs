@@ -25,7 +25,7 @@ enum AgainstLive {
         "{} is good, but the live member has other keys or values at revision {revision}: HashKV {live}, not {ours}",
         path.display()
     )]
-    Differs { path: PathBuf, revision: i64, live: u32, ours: u32 },
+    Mismatch { path: PathBuf, revision: i64, live: u32, ours: u32 },
 }
 
 impl Diagnostic for AgainstLive {
@@ -33,7 +33,7 @@ impl Diagnostic for AgainstLive {
         match self {
             Self::Unreachable(_) => Code::EtcdRequestFailed,
             Self::Incomparable { .. } => Code::NotComparable,
-            Self::Differs { .. } => Code::LiveMemberDiffers,
+            Self::Mismatch { .. } => Code::LiveMemberDiffers,
         }
     }
 
@@ -41,7 +41,7 @@ impl Diagnostic for AgainstLive {
         Some(match self {
             Self::Unreachable(_) => "quorate status".into(),
             Self::Incomparable { .. } => "verify it without --against-live".into(),
-            Self::Differs { .. } => {
+            Self::Mismatch { .. } => {
                 "if it is a snapshot of this cluster, this member or the snapshot is wrong: keep both, and \
                                      compare the members with etcdctl endpoint hashkv --cluster"
                     .into()
@@ -81,7 +81,7 @@ pub(super) fn compare(config: &Config, verified: &Verified) -> Result<bool, AppE
         return Err(incomparable(why).into());
     }
     if hash != ours {
-        return Err(AgainstLive::Differs { path, revision, live: hash, ours }.into());
+        return Err(AgainstLive::Mismatch { path, revision, live: hash, ours }.into());
     }
     Ok(true)
 }

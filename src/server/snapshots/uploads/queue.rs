@@ -145,9 +145,9 @@ impl Uploads {
         match std::fs::read(&path).map(|bytes| serde_json::from_slice::<File>(&bytes)) {
             Ok(Ok(file)) => *uploads.file() = file,
             Ok(Err(error)) => {
-                let aside = path.with_extension("unreadable");
-                tracing::error!(%error, aside = %aside.display(), "the upload queue is unreadable; renamed it");
-                let _ = durable::rename(&path, &aside);
+                let kept_as = path.with_extension("unreadable");
+                tracing::error!(%error, kept_as = %kept_as.display(), "the upload queue is unreadable; renamed it");
+                let _ = durable::rename(&path, &kept_as);
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => tracing::error!(%error, path = %path.display(), "cannot read the upload queue"),

@@ -232,7 +232,7 @@ fn answered(
     let status = raw.status().as_u16();
     let region = raw.headers().get("x-amz-bucket-region").and_then(region_name);
     let code = code.unwrap_or_default();
-    let said = message.unwrap_or_default();
+    let message_text = message.unwrap_or_default();
     let kind = match (code, status) {
         ("NoSuchBucket", _) => S3ErrorKind::NoBucket,
         ("InvalidAccessKeyId" | "InvalidToken" | "NotSignedUp", _) => S3ErrorKind::UnknownKey,
@@ -248,10 +248,10 @@ fn answered(
             | "MovedPermanently",
             _,
         )
-        | ("", 301 | 307 | 308) => S3ErrorKind::OtherRegion(region.clone().or_else(|| expected_region(said))),
+        | ("", 301 | 307 | 308) => S3ErrorKind::OtherRegion(region.clone().or_else(|| expected_region(message_text))),
         ("InvalidObjectState", _) => S3ErrorKind::Archived,
         ("ObjectLocked" | "ObjectLockedByBucketPolicy", _) => S3ErrorKind::Locked,
-        ("AccessDenied", _) if is_lock(said) => S3ErrorKind::Locked,
+        ("AccessDenied", _) if is_lock(message_text) => S3ErrorKind::Locked,
         ("SlowDown" | "ServiceUnavailable" | "InternalError" | "TooManyRequests" | "RequestTimeout", _) => {
             S3ErrorKind::Throttled
         }
@@ -268,13 +268,13 @@ fn answered(
         (_, 429 | 500..) => S3ErrorKind::Throttled,
         _ => S3ErrorKind::Other,
     };
-    let what = match (code, said) {
+    let what = match (code, message_text) {
         ("", "") if raw.status().is_success() => {
             format!("{} answered {status} with an invalid response", target.host)
         }
         ("", "") => format!("{} answered {status}", target.host),
         (code, "") => format!("{} answered {status}, {code}", target.host),
-        (code, said) => format!("{} answered {status}, {code}: {said}", target.host),
+        (code, message_text) => format!("{} answered {status}, {code}: {message_text}", target.host),
     };
     let more = match &kind {
         S3ErrorKind::OtherRegion(Some(region)) => {
@@ -290,8 +290,8 @@ fn answered(
 }
 
 /// `… expecting 'eu-west-1'`.
-fn expected_region(said: &str) -> Option<String> {
-    let (_, rest) = said.split_once("expecting '")?;
+fn expected_region(message_text: &str) -> Option<String> {
+    let (_, rest) = message_text.split_once("expecting '")?;
     rest.split_once('\'').and_then(|(region, _)| region_name(region))
 }
 
@@ -303,11 +303,11 @@ fn region_name(text: &str) -> Option<String> {
 }
 
 /// Words that stores use if an object lock, not a missing permission, protects an object.
-pub(super) fn is_lock(said: &str) -> bool {
-    let said = said.to_lowercase();
+pub(super) fn is_lock(message_text: &str) -> bool {
+    let message_text = message_text.to_lowercase();
     ["object lock", "worm protected", "legal hold", "object is locked", "retention period"]
         .iter()
-        .any(|word| said.contains(word))
+        .any(|word| message_text.contains(word))
 }
 
 /// Joins lines, such as the SDK's list of credential providers.
@@ -332,11 +332,11 @@ pub(super) fn deepest(error: &(dyn Error + 'static)) -> String {
 /// No response: a failure of the connection or of its prerequisites.
 fn transport_error<E: Error + 'static>(target: &Target, error: &SdkError<E, HttpResponse>) -> (S3ErrorKind, String) {
     let all: String = causes(error).map(|cause| format!("{}\n", cause.to_string().to_lowercase())).collect();
-    let said = deepest(error);
+    let message_text = deepest(error);
     let context = DisplayErrorContext(error).to_string().to_lowercase();
     let host = &target.host;
     if ["credential", "loading identity", "no providers in chain"].iter().any(|word| context.contains(word)) {
-        return (S3ErrorKind::NoCredentials, format!("no credentials: {said}"));
+        return (S3ErrorKind::NoCredentials, format!("no credentials: {message_text}"));
     }
     if ["certificate", "unknownissuer", "tls", "handshake", "invalidcontenttype", "corrupt message"]
         .iter()
@@ -347,22 +347,22 @@ fn transport_error<E: Error + 'static>(target: &Target, error: &SdkError<E, Http
         } else {
             String::new()
         };
-        return (S3ErrorKind::Tls, format!("{said}{more}"));
+        return (S3ErrorKind::Tls, format!("{message_text}{more}"));
     }
     let through = proxy::proxy_host(target).filter(|_| all.contains("connect"));
     if let Some(proxy) = through {
-        return (S3ErrorKind::Proxy, format!("cannot connect through the proxy {proxy} to {host}: {said}"));
+        return (S3ErrorKind::Proxy, format!("cannot connect through the proxy {proxy} to {host}: {message_text}"));
     }
     if all.contains("proxy") || all.contains("tunnel") {
-        return (S3ErrorKind::Proxy, format!("the proxy refused the connection to {host}: {said}"));
+        return (S3ErrorKind::Proxy, format!("the proxy refused the connection to {host}: {message_text}"));
     }
     if all.contains("timed out") || all.contains("timeout") || all.contains("minimum throughput") {
-        return (S3ErrorKind::Timeout, format!("{host} did not answer in time: {said}"));
+        return (S3ErrorKind::Timeout, format!("{host} did not answer in time: {message_text}"));
     }
     if all.contains("dns") || all.contains("lookup") || all.contains("name or service") {
-        return (S3ErrorKind::Unreachable, format!("cannot resolve {host}: {said}"));
+        return (S3ErrorKind::Unreachable, format!("cannot resolve {host}: {message_text}"));
     }
-    (S3ErrorKind::Unreachable, format!("the connection to {host} failed: {said}"))
+    (S3ErrorKind::Unreachable, format!("the connection to {host} failed: {message_text}"))
 }
 
 #[cfg(test)]
@@ -371,8 +371,8 @@ mod tests {
 
     #[test]
     fn a_chain_of_credentials_is_one_line() {
-        let said = "no providers in chain. Attempted:\n  Environment: not set\n  Profile: no file\n";
-        let error = S3Error::new("get credentials for", "s3://backups/", S3ErrorKind::NoCredentials, said);
+        let message_text = "no providers in chain. Attempted:\n  Environment: not set\n  Profile: no file\n";
+        let error = S3Error::new("get credentials for", "s3://backups/", S3ErrorKind::NoCredentials, message_text);
         assert_eq!(error.why(), "no providers in chain. Attempted: Environment: not set; Profile: no file");
     }
 }
