@@ -24,7 +24,7 @@ use crate::launcher::{disk, ports};
 use crate::log_failure;
 use crate::pki::{self, CaSource, CertificateStatus, EtcdState, Expiry, Names};
 use crate::plan::space::{self, FreeSpace};
-use crate::plan::start::{self, DataState, Observed};
+use crate::plan::start::{self, DataState, Observed, StartDecision, StartPlan};
 use crate::random::random_digits;
 use crate::recovery::resume;
 use crate::recovery::workspace::RecoveryDirs;
@@ -87,13 +87,45 @@ pub(crate) struct Prepared {
     pub(crate) metrics_listener: TcpListener,
 }
 
-/// Runs all checks. `grace` is the grace period of an orphan.
+/// Runs all steps, each of which can refuse the start. `grace` is the grace period of an orphan.
 pub(crate) async fn prepare(
     config: &Config,
     data: &DataDir,
     binary: Version,
     grace: Duration,
 ) -> Result<Prepared, AppError> {
+    let lock = take_over(config, data, grace).await?;
+    resume::resume(data)?;
+    let found = inspect(data)?;
+    let plan = decide(config, data, &found).await?;
+    let metrics_listener = ports::claim(config)?;
+    let is_new = plan.decision == StartDecision::NewCluster;
+    join(config, is_new)?;
+    let fsync_p99 = check_machine(data, is_new)?;
+    check_version(&plan, &found, binary)?;
+    let CertificateStatus { expiries, authorities, .. } = establish_trust(config, data).await?;
+    let beginning = if is_new {
+        StartMode::NewCluster { token: format!("quorate-{}", random_digits().map_err(PreflightError::Random)?) }
+    } else {
+        StartMode::ExistingData
+    };
+    let intended = is_new.then(|| plan.pending_record(found.remembered.clone(), binary));
+    Ok(Prepared {
+        lock,
+        intended,
+        remembered: found.remembered,
+        found: found.state,
+        identity: Identity { name: plan.name, beginning, is_alone: plan.is_alone },
+        epoch: plan.epoch,
+        expiries,
+        authorities,
+        fsync_p99,
+        metrics_listener,
+    })
+}
+
+/// Step 1: the data directory is this launcher's alone: the lock, no etcd of an earlier launcher, permissions, no leftovers.
+async fn take_over(config: &Config, data: &DataDir, grace: Duration) -> Result<lock::Lock, AppError> {
     data.prepare_for_lock()?.iter().for_each(log_fix);
     let lock = lock::take(data)?;
     faults::point("server::locked").map_err(system_error("continue after the lock"))?;
@@ -105,14 +137,28 @@ pub(crate) async fn prepare(
         durable::remove_dir_all(&data.downloads())?;
         tracing::info!(dir = %data.downloads().display(), "removed leftovers of an interrupted download");
     }
-    resume::resume(data)?;
-    let remembered = crate::cluster::file::load(data)?;
-    let found = data_state(data)?;
-    let is_without_data = found != DataState::Present && !config.new_cluster;
+    Ok(lock)
+}
+
+/// What is on the disk, after an interrupted recovery was finished or undone.
+struct Found {
+    /// The content of `cluster.json`.
+    remembered: Option<ClusterRecord>,
+    state: DataState,
+}
+
+/// Step 3 (step 2 resumes a recovery): looks at the record and at etcd's data.
+fn inspect(data: &DataDir) -> Result<Found, AppError> {
+    Ok(Found { remembered: crate::cluster::file::load(data)?, state: data_state(data)? })
+}
+
+/// Step 4: resume, begin, or refuse. Without data, snapshots of this server are looked for first.
+async fn decide(config: &Config, data: &DataDir, found: &Found) -> Result<StartPlan, AppError> {
+    let is_without_data = found.state != DataState::Present && !config.new_cluster;
     let known = if is_without_data { known::newest(config, data).await } else { KnownSnapshots::default() };
     let plan = start::plan(&Observed {
-        cluster: remembered.clone(),
-        data: found,
+        cluster: found.remembered.clone(),
+        data: found.state,
         name: data.member_name(),
         new_cluster: config.new_cluster,
         node_name: config.node_name.clone(),
@@ -124,7 +170,23 @@ pub(crate) async fn prepare(
     if let Some(failure) = known.unseen {
         log_failure!(warn, failure.to_report(), "cannot list the snapshots of this server in object storage");
     }
-    let metrics_listener = ports::claim(config)?;
+    Ok(plan)
+}
+
+/// Step 6 (step 5 claims the ports): a server without data that is to join others. Not implemented yet: it is refused.
+fn join(config: &Config, is_new: bool) -> Result<(), PreflightError> {
+    match &config.server {
+        Some(server) if is_new => Err(PreflightError::Join(crate::text::escape_control(server))),
+        Some(_) => {
+            tracing::warn!(event = "server-ignored", "`server` is ignored: this server has its own data");
+            Ok(())
+        }
+        None => Ok(()),
+    }
+}
+
+/// Step 7: clock, space, the disk's speed, and what file system the data is on. Returns the fsync latency.
+fn check_machine(data: &DataDir, is_new: bool) -> Result<Option<Duration>, AppError> {
     if let Some(behind) = check_clock(data)? {
         tracing::warn!(
             behind_s = behind.as_secs(),
@@ -132,46 +194,32 @@ pub(crate) async fn prepare(
             "the clock of this machine is behind the data: certificates and snapshot names depend on it"
         );
     }
-    let is_new = plan.decision == start::StartDecision::NewCluster;
-    match &config.server {
-        Some(server) if is_new => return Err(PreflightError::Join(crate::text::escape_control(server)).into()),
-        Some(_) => tracing::warn!(event = "server-ignored", "`server` is ignored: this server has its own data"),
-        None => {}
-    }
     check_space(data, is_new)?;
     let fsync_p99 = measure_disk(data)?;
     check_file_systems(data);
-    let mut notes = plan.notes.clone();
-    if let (false, Some(last)) = (is_new, remembered.as_ref().and_then(|cluster| cluster.etcd_version)) {
-        notes.extend(start::check_versions(last, binary)?);
-    }
-    for note in notes {
+    Ok(fsync_p99)
+}
+
+/// Step 8: this etcd can read data that another version wrote.
+fn check_version(plan: &StartPlan, found: &Found, binary: Version) -> Result<(), AppError> {
+    let last = found.remembered.as_ref().and_then(|cluster| cluster.etcd_version);
+    let last = last.filter(|_| plan.decision != StartDecision::NewCluster);
+    let notes = last.map(|last| start::check_versions(last, binary)).transpose()?;
+    for note in plan.notes.iter().chain(notes.iter().flatten()) {
         tracing::warn!("{note}");
     }
+    Ok(())
+}
+
+/// Step 9: certificates and token.
+async fn establish_trust(config: &Config, data: &DataDir) -> Result<CertificateStatus, AppError> {
     pki::token::check_without_ca(data, config.token.as_ref())?;
     let ensured = ensure_certificates(data, config.certificate_names()).await?;
     for expiry in &ensured.expiries {
         data.set_certificate_modes(&data.certificate(expiry.name))?.iter().for_each(log_fix);
     }
     pki::token::ensure(data, config.token.as_ref())?;
-    let beginning = if is_new {
-        StartMode::NewCluster { token: format!("quorate-{}", random_digits().map_err(PreflightError::Random)?) }
-    } else {
-        StartMode::ExistingData
-    };
-    let intended = is_new.then(|| plan.pending_record(remembered.clone(), binary));
-    Ok(Prepared {
-        lock,
-        intended,
-        remembered,
-        found,
-        identity: Identity { name: plan.name, beginning, is_alone: plan.is_alone },
-        epoch: plan.epoch,
-        expiries: ensured.expiries,
-        authorities: ensured.authorities,
-        fsync_p99,
-        metrics_listener,
-    })
+    Ok(ensured)
 }
 
 /// On a thread for blocking work, most likely the one that `pki::warm_up` ran on.
