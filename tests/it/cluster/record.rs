@@ -50,15 +50,19 @@ fn a_record_that_cannot_be_read_is_not_overwritten() {
     let mut node = Node::new(&Etcd::usual());
     node.start_ready();
     let path = node.server_dir().join("cluster.json");
-    eventually("the record", || path.exists().then_some(()));
-    let good = fs::read_to_string(&path).unwrap();
+    // Until then it is the record of a cluster that is about to begin, and is about to be replaced.
+    let good = eventually("the record of a healthy member", || {
+        let text = fs::read_to_string(&path).ok()?;
+        let record: serde_json::Value = serde_json::from_str(&text).ok()?;
+        (!record["cluster_id"].as_str()?.is_empty()).then_some(text)
+    });
     let newer = good.replacen("\"version\": 2", "\"version\": 3", 1);
     assert_ne!(newer, good);
     for bad in ["not JSON", &newer] {
         let new = node.dir.path().join("new");
         fs::write(&new, bad).unwrap();
-        fs::rename(new, &path).unwrap();
         let end = node.log_end();
+        fs::rename(new, &path).unwrap();
         eventually("the record to be looked at", || {
             node.log_from(end).contains(Code::ClusterRecordUnreadable.name()).then_some(())
         });

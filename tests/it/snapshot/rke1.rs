@@ -68,9 +68,9 @@ fn the_pages_examples_are_understood_and_what_retention_means_is_said() {
         "`retention`",
         " 60 ",
         ": nodes",
-        "services, ",
+        "of services: ",
         ": kubelet",
-        "services.etcd, ",
+        "of services.etcd: ",
         ": extra_args",
         "`backup_config`",
     ] {
