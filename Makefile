@@ -61,11 +61,12 @@ test: setup-test matrix embedded dist-test test-root moto ## Run all tests, on e
 	{ grep -s '^skipped' $(NOTES) || true; } | cut -f 2 | sort | uniq -c | sed 's/^/SKIPPED:/'; \
 	exit $$status
 
-lint: setup-test ## Format, words, clippy with warnings as errors, dependencies
+lint: setup-test ## Format, words, clippy and documentation with warnings as errors, dependencies
 	packaging/check-words.sh
 	cargo fmt --check
 	cargo clippy --locked --all-targets --features fault-injection -- -D warnings
 	cargo clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
 	packaging/check-dependencies.sh
 
 bench: setup-test matrix ## Measure against a bare etcd, etcdctl, zip, openssl and rclone

@@ -35,7 +35,7 @@ pub const FIRST_SEGMENT: &str = "0000000000000000-0000000000000000.wal";
 
 /// Larger than any record: etcd refuses requests of more than a few MiB.
 const MAX_RECORD_BYTES: u64 = 512 << 20;
-/// Larger than any segment, in bytes: etcd begins another one with the first record beyond [`SEGMENT`].
+/// Larger than any segment, in bytes: etcd begins another one with the first record beyond [`SEGMENT_BYTES`].
 pub const MAX_SEGMENT_BYTES: u64 = SEGMENT_BYTES + MAX_RECORD_BYTES;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,8 +4,8 @@
 //! keys are not empty, ascend within a page and are between those of the parent branch. Unreferenced pages are free,
 //! and a freelist, if any, agrees. This covers `bbolt check` (bbolt `tx_check.go`) and more, in one pass.
 //!
-//! Memory is a bit for each page of the file, and for pages at most [`LARGEST_WHOLE`] + [`LARGEST_ELEMENT`] +
-//! [`DEEPEST`] times [`LARGEST_BRANCH`] bytes, regardless of the lengths that pages claim.
+//! Memory is a bit for each page of the file, and for pages at most `MAX_WHOLE_LEAF_BYTES` + [`MAX_ELEMENT_BYTES`] +
+//! `MAX_DEPTH` times `MAX_BRANCH_BYTES` bytes, regardless of the lengths that pages claim.
 
 use std::ops::ControlFlow;
 

@@ -73,7 +73,7 @@ impl DataDir {
         self.etcd_user.is_none()
     }
 
-    /// Like [`Self::hold_member`], for a data directory that is open already.
+    /// Like [`Self::open_member`], for a data directory that is open already.
     pub fn member_of(&self, etcd: &DirHandle) -> Result<Option<DirHandle>, DirError> {
         if let Some(user) = &self.etcd_user
             && etcd.stat(Self::MEMBER_NAME)?.is_some_and(|found| found.is_symlink())

@@ -259,7 +259,7 @@ impl DirHandle {
     }
 
     /// # Errors
-    /// If it cannot be read, or has more than [`MAX_ENTRIES`].
+    /// If it cannot be read, or has more than `MAX_ENTRIES`.
     pub fn names(&self) -> Result<Vec<OsString>, DirError> {
         self.names_that(|_| true)
     }

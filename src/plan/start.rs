@@ -192,7 +192,7 @@ impl Diagnostic for StartRefusal {
 }
 
 /// # Errors
-/// A [`Refusal`] where starting could lose data.
+/// A [`StartRefusal`] where starting could lose data.
 pub fn plan(observed: &Observed) -> Result<StartPlan, StartRefusal> {
     let remembered = observed.cluster.as_ref();
     let made = || format!("{}-{}", observed.node_name, observed.random);
@@ -254,7 +254,7 @@ pub fn plan(observed: &Observed) -> Result<StartPlan, StartRefusal> {
 /// one minor at a time. Returns a note for the operator.
 ///
 /// # Errors
-/// A [`Refusal`] where opening the data could damage it.
+/// A [`StartRefusal`] where opening the data could damage it.
 pub fn check_versions(last: Version, binary: Version) -> Result<Vec<String>, StartRefusal> {
     if (binary.major, binary.minor) < (last.major, last.minor) {
         return Err(StartRefusal::EtcdOlderThanData { last, binary });

@@ -63,7 +63,7 @@ impl Diagnostic for SwapError {
 /// Puts what was built in its place. The journal must have been written. It can be repeated.
 ///
 /// # Errors
-/// If it cannot be renamed; [`back`] then undoes it.
+/// If it cannot be renamed; `back` then undoes it.
 pub fn swap_in(data: &DataDir, journal: &Journal) -> Result<(), SwapError> {
     let held = SwappedDirs::of(data, journal)?;
     // Opened before any rename, so that etcd's user cannot redirect the path.

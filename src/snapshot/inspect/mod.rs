@@ -2,7 +2,7 @@
 //!
 //! One walk over all pages checks everything, computes the hash that `etcdutl snapshot status` prints, and finds the
 //! newest record of each key; another one, over the records up to the last compaction, computes HashKV, which can be
-//! compared with a live member. Memory is bounded: that of a walk (see `boltdb::walk`), [`Limits::USUAL`], a bit for
+//! compared with a live member. Memory is bounded: that of a walk (see `boltdb::walk`), `Limits::USUAL`, a bit for
 //! each record, and a bit for each page. More keys need more walks.
 //!
 //! Status hash (etcd `etcdutl/snapshot`, all versions): CRC-32C over each bucket's name and all its keys and values, in
