@@ -12,8 +12,8 @@ use crate::control::api::status::{Drills, Snapshots, Status};
 use crate::control::client::{self, ControlError};
 use crate::datadir::DataDir;
 use crate::error::{AppError, Exit};
-use crate::etcd::output::short;
-use crate::plan::health::Condition;
+use crate::etcd::log_line::short;
+use crate::plan::condition::Condition;
 use crate::text::{age, escape_control, format_bytes};
 use console::Style;
 

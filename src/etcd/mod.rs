@@ -12,6 +12,7 @@ pub(crate) mod data_state;
 pub mod embedded;
 pub mod installed;
 pub mod launch;
+pub mod log_line;
 pub mod orphan;
 pub mod output;
 mod payload;

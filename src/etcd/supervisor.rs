@@ -13,18 +13,23 @@
 //! once by a kill. `plan::child` decides how long to wait between starts and when to stop trying. Spawning, watching
 //! and ending a process is behind [`Spawn`] and [`Process`]: `running` has the real ones, the tests here a fake.
 
+mod error;
+mod pending;
+
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 
 use super::child::{ChildStatus, CommandError, Handle, Reply, Role, State, SupervisorCommand};
 use super::launch::Launch;
-use super::output::{self, Tail};
+use super::output::Tail;
 use crate::clock;
-use crate::error::{Code, Diagnostic, ErrorReport};
+use crate::error::ErrorReport;
 use crate::faults;
 use crate::plan::child::{History, MAX_FAST_EXITS, Next, Run};
 use crate::random;
+pub use error::{KeepsExiting, Unkillable, indented};
+use pending::{Pending, answer};
 
 pub trait Spawn: Send + 'static {
     type Process: Process;
@@ -45,49 +50,6 @@ pub trait Process: Send {
 
     /// Its exit status, for messages; `None` while it runs. Its output has been read completely then.
     fn reap(&mut self) -> impl Future<Output = Option<String>> + Send;
-}
-
-/// The child was killed, but still exists.
-#[derive(Debug, thiserror::Error)]
-#[error("etcd (pid {0}) was killed but does not exit: it waits for a disk that does not respond")]
-pub struct Unkillable(i32);
-
-impl Diagnostic for Unkillable {
-    fn code(&self) -> Code {
-        Code::EtcdUnkillable
-    }
-
-    fn next_step(&self) -> Option<String> {
-        Some(format!("check dmesg, and cat /proc/{}/stack; a later start waits until it is gone", self.0))
-    }
-}
-
-/// The child cannot be kept running.
-#[derive(Debug, thiserror::Error)]
-#[error("etcd exited {times} times right after its start, the last time with {exit}; its last lines:{}", indented(.lines))]
-pub struct KeepsExiting {
-    times: u32,
-    exit: String,
-    lines: Vec<String>,
-}
-
-/// The lines as an indented list, for a message.
-#[must_use]
-pub fn indented(lines: &[String]) -> String {
-    if lines.is_empty() {
-        return "\n    (it printed nothing)".into();
-    }
-    lines.iter().map(|line| format!("\n    {}", output::short(line))).collect()
-}
-
-impl Diagnostic for KeepsExiting {
-    fn code(&self) -> Code {
-        Code::EtcdKeepsExiting
-    }
-
-    fn next_step(&self) -> Option<String> {
-        Some("the reason is in etcd's lines above; fix it and start again. quorate did not touch the data".into())
-    }
 }
 
 #[derive(Debug)]
@@ -421,55 +383,6 @@ impl<S: Spawn> Supervisor<S> {
             }
         }
     }
-}
-
-/// Commands received while the child is being stopped, which are answered when it is gone.
-#[derive(Default)]
-struct Pending {
-    replies: Vec<Reply>,
-    restart: Option<(Option<Box<Launch>>, Reply)>,
-    is_shutdown: bool,
-}
-
-impl Pending {
-    /// A stop, kill or shutdown after a restart cancels the restart; a restart after a stop does not happen.
-    fn add(&mut self, command: SupervisorCommand) {
-        match command {
-            SupervisorCommand::Stop(reply) | SupervisorCommand::Kill(reply) => {
-                self.cancel_restart();
-                self.replies.push(reply);
-            }
-            SupervisorCommand::Shutdown(reply) => {
-                self.cancel_restart();
-                self.is_shutdown = true;
-                self.replies.push(reply);
-            }
-            SupervisorCommand::Restart(launch, reply) if self.replies.is_empty() && self.restart.is_none() => {
-                self.restart = Some((launch, reply));
-            }
-            SupervisorCommand::Restart(_, reply) | SupervisorCommand::Start(_, reply) => {
-                answer(reply, Err(CommandError::Superseded));
-            }
-            SupervisorCommand::Healthy(..) => {}
-        }
-    }
-
-    fn cancel_restart(&mut self) {
-        if let Some((_, reply)) = self.restart.take() {
-            answer(reply, Err(CommandError::Superseded));
-        }
-    }
-
-    fn answer(self, result: &Result<(), CommandError>) {
-        for reply in self.replies {
-            answer(reply, result.clone());
-        }
-    }
-}
-
-/// The requester may not wait for the reply.
-fn answer(reply: Reply, result: Result<(), CommandError>) {
-    let _ = reply.send(result);
 }
 
 #[cfg(test)]

@@ -6,21 +6,13 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
 use crate::error::Code;
 use crate::host::disk::DiskUsage;
 use crate::plan::command::{Invocation, shell_word};
+use crate::plan::condition::{Condition, Problem, problem};
+use crate::plan::disk_space::disk_space;
 use crate::text::format_bytes;
 
-/// Free bytes below which the next page or log segment of etcd may not fit.
-pub const DISK_FULL: u64 = 16 << 20;
-/// Free bytes below which an operator should free some: four segments of etcd's log.
-pub const DISK_LOW: u64 = 256 << 20;
-/// etcd creates a file for each log segment and raft snapshot, quorate one for each snapshot and its manifest.
-pub const INODES_LOW: u64 = 1000;
-/// Free inodes below which file creation will fail soon.
-pub const INODES_FULL: u64 = 16;
 /// The share of its quota from which the database is near it, in percent.
 pub const QUOTA_PERCENT: u64 = 90;
 /// This many exits of etcd within [`EXIT_WINDOW`] are a problem.
@@ -29,44 +21,6 @@ pub const RESTARTING_EXITS: usize = 2;
 pub const EXIT_WINDOW: Duration = Duration::from_secs(600);
 /// This many failed snapshots in a row are a problem.
 pub const FAILING_SNAPSHOTS: u64 = 3;
-
-/// How a server is, from good to bad.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Condition {
-    #[default]
-    Healthy,
-    /// Clients are served, but something needs attention.
-    Degraded,
-    /// Clients cannot be served, or their writes cannot be kept.
-    Unhealthy,
-}
-
-impl Condition {
-    pub const ALL: [Self; 3] = [Self::Healthy, Self::Degraded, Self::Unhealthy];
-
-    /// The word for it, as in JSON and metrics.
-    #[must_use]
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Healthy => "healthy",
-            Self::Degraded => "degraded",
-            Self::Unhealthy => "unhealthy",
-        }
-    }
-}
-
-/// A problem that an operator should know about.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Problem {
-    /// Stable, for programs: `database-missing`, `disk-full` and so on.
-    pub code: Code,
-    pub condition: Condition,
-    /// What is wrong, on what, and why.
-    pub message: String,
-    /// What to do or type next.
-    pub next: Option<String>,
-}
 
 /// Whether a file that etcd has open is still where etcd opened it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -169,10 +123,6 @@ pub fn assess(seen: &Observed) -> Assessment {
     Assessment { condition, problems }
 }
 
-fn problem(condition: Condition, code: Code, message: String, next: impl Into<Option<String>>) -> Problem {
-    Problem { code, condition, message, next: next.into() }
-}
-
 fn files(seen: &Observed) -> Vec<Problem> {
     let member = seen.etcd_dir.join("member");
     let (database, log) = (&seen.storage.database, &seen.storage.log);
@@ -271,65 +221,6 @@ fn disks(seen: &Observed) -> Vec<Problem> {
         }
     }
     problems
-}
-
-/// The codes of what can be wrong with a disk.
-struct DiskCodes {
-    full: Code,
-    low: Code,
-    inodes_full: Code,
-    inodes_low: Code,
-    read_only: Code,
-}
-
-const DATA_DISK: DiskCodes = DiskCodes {
-    full: Code::DiskFull,
-    low: Code::DiskLow,
-    inodes_full: Code::DiskInodesFull,
-    inodes_low: Code::DiskInodesLow,
-    read_only: Code::DiskReadOnly,
-};
-
-const SNAPSHOT_DISK: DiskCodes = DiskCodes {
-    full: Code::SnapshotDiskFull,
-    low: Code::SnapshotDiskLow,
-    inodes_full: Code::SnapshotDiskInodesFull,
-    inodes_low: Code::SnapshotDiskInodesLow,
-    read_only: Code::SnapshotDiskReadOnly,
-};
-
-fn disk_space(path: &Path, usage: DiskUsage, of_data: bool) -> Option<Problem> {
-    let (what, worst, codes) = if of_data {
-        ("etcd's data", Condition::Unhealthy, DATA_DISK)
-    } else {
-        ("the snapshots", Condition::Degraded, SNAPSHOT_DISK)
-    };
-    let shown = path.display();
-    let find = format!("see what uses the space: du -xsh {}/*", shell_word(path));
-    if usage.is_read_only {
-        let message = format!("the file system under {shown} is read-only: {what} cannot be written");
-        let next = "check the kernel log: dmesg | tail; after a repair: mount -o remount,rw on it";
-        return Some(problem(worst, codes.read_only, message, next.to_owned()));
-    }
-    if usage.free < DISK_FULL {
-        let message = format!("{} free under {shown}: no space for {what}", format_bytes(usage.free));
-        return Some(problem(worst, codes.full, message, find));
-    }
-    if usage.free_inodes.is_some_and(|free| free < INODES_FULL) {
-        let message = format!("no inodes are free under {shown}: no file can be created for {what}");
-        let next = format!("remove files there; check with: df -i {}", shell_word(path));
-        return Some(problem(worst, codes.inodes_full, message, next));
-    }
-    if usage.free < DISK_LOW {
-        let message = format!("only {} free for {what} under {shown}", format_bytes(usage.free));
-        return Some(problem(Condition::Degraded, codes.low, message, find));
-    }
-    if let Some(free) = usage.free_inodes.filter(|free| *free < INODES_LOW) {
-        let message = format!("only {free} inodes are free for {what} under {shown}");
-        let next = format!("remove files there; check with: df -i {}", shell_word(path));
-        return Some(problem(Condition::Degraded, codes.inodes_low, message, next));
-    }
-    None
 }
 
 fn serving(seen: &Observed) -> Vec<Problem> {

@@ -2,7 +2,9 @@
 
 pub mod child;
 pub mod command;
+pub mod condition;
 pub mod defrag;
+mod disk_space;
 pub mod finding;
 pub mod health;
 pub mod orphan;

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use crate::error::Code;
 use crate::etcd::child::State;
-use crate::plan::health::{Assessment, Condition, EXIT_WINDOW, Observed, assess};
+use crate::plan::condition::Condition;
+use crate::plan::health::{Assessment, EXIT_WINDOW, Observed, assess};
 use crate::server::health::Health;
 use crate::server::state::ServerState;
 

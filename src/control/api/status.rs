@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::plan::health::{Condition, Problem};
+use crate::plan::condition::{Condition, Problem};
 use crate::recovery::drill::record::Outcome;
 use crate::recovery::retired::RetiredData;
 

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
 
-use crate::plan::health::{Assessment, Condition};
+use crate::plan::condition::Condition;
+use crate::plan::health::Assessment;
 use crate::server::condition;
 use crate::server::state::ServerState;
 

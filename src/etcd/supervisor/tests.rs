@@ -7,6 +7,7 @@ use tokio::sync::Notify;
 
 use super::*;
 use crate::datadir::DataDir;
+use crate::error::Code;
 use crate::etcd::launch::RestartCheck;
 use crate::etcd::pinned::PinnedExecutable;
 
