@@ -5,11 +5,11 @@
 use std::io::Write as _;
 
 use libfuzzer_sys::fuzz_target;
-use quorate::snapshot::verify::{self, Demands};
+use quorate::snapshot::verify::{self, VerifyOptions};
 
 fuzz_target!(|bytes: &[u8]| {
     let Ok(mut file) = tempfile::NamedTempFile::new() else { return };
     if file.write_all(bytes).is_ok() {
-        let _ = verify::verify(file.path(), Demands { skip_hash: true }, &mut |_, _| std::ops::ControlFlow::Continue(()));
+        let _ = verify::verify(file.path(), VerifyOptions { skip_hash: true }, &mut |_, _| std::ops::ControlFlow::Continue(()));
     }
 });

@@ -14,6 +14,6 @@ fuzz_target!(|bytes: &[u8]| {
     if let Ok(database) = Database::open_newest(bytes) {
         let _ = database.last_key(b"key");
         let _ = database.any_bucket_holds(&[b"key", b"lease"]);
-        let _ = database.reached();
+        let _ = database.reachable_pages();
     }
 });

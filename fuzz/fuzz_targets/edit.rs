@@ -10,7 +10,7 @@ use quorate::version::Version;
 use quorate::recovery::build::{self, DataDirSpec};
 use quorate::job::JobControl;
 use quorate::snapshot::file;
-use quorate::snapshot::verify::{self, Demands};
+use quorate::snapshot::verify::{self, VerifyOptions};
 
 fuzz_target!(|bytes: &[u8]| {
     let (Ok(mut snapshot), Ok(dir)) = (tempfile::NamedTempFile::new(), tempfile::tempdir()) else { return };
@@ -20,10 +20,10 @@ fuzz_target!(|bytes: &[u8]| {
     let Ok(opened) = file::open(snapshot.path()) else { return };
     let Ok(membership) = Membership::new(&[("n".into(), vec!["http://h:1".into()])], "t") else { return };
     let target = Version::new(3, 4 + u32::from(bytes.first().copied().unwrap_or(0) % 4), 0);
-    let blueprint = DataDirSpec { name: "n".into(), membership, target, raise: 1000, allow_empty: true };
+    let spec = DataDirSpec { name: "n".into(), membership, target, raise: 1000, allow_empty: true };
     let out = dir.path().join("out");
-    if build::build(&opened, &out, &blueprint, &JobControl::default(), &mut |_, _| std::ops::ControlFlow::Continue(())).is_ok() {
-        let built = verify::verify(&out.join("member/snap/db"), Demands { skip_hash: true }, &mut |_, _| std::ops::ControlFlow::Continue(()));
+    if build::build(&opened, &out, &spec, &JobControl::default(), &mut |_, _| {}).is_ok() {
+        let built = verify::verify(&out.join("member/snap/db"), VerifyOptions { skip_hash: true }, &mut |_, _| std::ops::ControlFlow::Continue(()));
         assert!(built.is_ok(), "what was built is not whole: {built:?}");
     }
 });

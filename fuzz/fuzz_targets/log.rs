@@ -7,7 +7,7 @@ use quorate::boltdb::raft_snapshot;
 use quorate::boltdb::wal::{self, WalTail, HardState};
 
 fuzz_target!(|bytes: &[u8]| {
-    let _ = wal::read(bytes);
+    let _ = wal::segment_state(bytes);
     let _ = raft_snapshot::decode(bytes);
     if let Ok(end) = WalTail::read(bytes) {
         let at = usize::try_from(end.at).unwrap_or(usize::MAX);
