@@ -51,10 +51,10 @@ impl Listeners {
     }
 }
 
-pub async fn serve(listeners: Listeners, shared: Arc<ServerState>) {
-    let monitoring = rights::router(Listener::Monitoring, &shared);
-    let socket = rights::router(Listener::Socket, &shared);
-    let again = bind_again(&shared.context.data, socket.clone());
+pub async fn serve(listeners: Listeners, state: Arc<ServerState>) {
+    let monitoring = rights::router(Listener::Monitoring, &state);
+    let socket = rights::router(Listener::Socket, &state);
+    let again = bind_again(&state.context.data, socket.clone());
     // Only the owner can connect to the socket, and snapshots and defragmentations may take long.
     tokio::join!(
         accept(listeners.monitoring, monitoring, REQUEST_TIMEOUT),

@@ -577,6 +577,13 @@ impl Code {
     }
 }
 
+/// What is not known, because it came from another version.
+impl Default for Code {
+    fn default() -> Self {
+        Self::Unknown
+    }
+}
+
 impl fmt::Display for Code {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())

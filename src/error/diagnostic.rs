@@ -20,6 +20,11 @@ pub trait Diagnostic: Error + Send + Sync + 'static {
         None
     }
 
+    /// Message and causes, if they came as text from another process and not as a chain of sources.
+    fn reported(&self) -> Option<(&str, &[String])> {
+        None
+    }
+
     /// True if it was caused by lack of space.
     fn is_out_of_space(&self) -> bool {
         false

@@ -44,6 +44,8 @@ pub fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a 
 /// A failure as sent between quorate processes, and as printed in JSON.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorReport {
+    /// [`Code::Unknown`] from a server that is older than the codes.
+    #[serde(default)]
     pub code: Code,
     pub message: String,
     /// The causes, the nearest first.
@@ -55,13 +57,11 @@ pub struct ErrorReport {
 impl ErrorReport {
     /// What is said of `error`.
     pub fn of(error: &dyn Diagnostic) -> Self {
-        Self {
-            code: error.code(),
-            message: error.to_string(),
-            because: causes(error).map(ToString::to_string).collect(),
-            next: error.next_step(),
-            exit_code: error.exit() as u8,
-        }
+        let (message, because) = match error.reported() {
+            Some((message, because)) => (message.to_owned(), because.to_vec()),
+            None => (error.to_string(), causes(error).map(ToString::to_string).collect()),
+        };
+        Self { code: error.code(), message, because, next: error.next_step(), exit_code: error.exit() as u8 }
     }
 
     /// The causes in one line; empty if there are none.
@@ -109,6 +109,10 @@ impl Diagnostic for ErrorReport {
 
     fn next_step(&self) -> Option<String> {
         self.next.clone()
+    }
+
+    fn reported(&self) -> Option<(&str, &[String])> {
+        Some((&self.message, &self.because))
     }
 }
 
@@ -166,16 +170,16 @@ impl AppError {
     /// The report as a JSON log line.
     #[must_use]
     pub fn json_line(&self) -> String {
-        let because: Vec<String> = causes(&*self.0).map(ToString::to_string).collect();
+        let ErrorReport { code, message, because, next, exit_code } = self.to_report();
         json_line([
             ("time", clock::rfc3339_millis(clock::now()).into()),
             ("level", "error".into()),
-            ("code", self.code().name().into()),
-            ("message", self.0.to_string().into()),
+            ("code", code.name().into()),
+            ("message", message.into()),
             ("target", "quorate".into()),
             ("because", because.into()),
-            ("next", self.0.next_step().into()),
-            ("exit_code", (self.exit() as u8).into()),
+            ("next", next.into()),
+            ("exit_code", exit_code.into()),
         ])
     }
 
@@ -245,5 +249,10 @@ mod tests {
         let line: serde_json::Value = serde_json::from_str(&failure.json_line()).unwrap();
         assert_eq!((&line["because"][0], &line["exit_code"]), (&"it is gone".into(), &5.into()));
         assert_eq!(line["code"], "snapshot-not-found");
+        // What came from another process keeps its parts, also from a server that is older than the codes.
+        assert_eq!(AppError::from(failure.to_report()).to_report(), failure.to_report());
+        let mut older = serde_json::to_value(failure.to_report()).unwrap();
+        older.as_object_mut().unwrap().remove("code");
+        assert_eq!(serde_json::from_value::<ErrorReport>(older).unwrap().code, Code::Unknown);
     }
 }

@@ -10,14 +10,14 @@ use crate::server::health::Health;
 use crate::server::state::ServerState;
 
 #[must_use]
-pub fn assess_now(shared: &ServerState) -> Assessment {
-    assess(&observe(shared))
+pub fn assess_now(state: &ServerState) -> Assessment {
+    assess(&observe(state))
 }
 
-fn observe(shared: &ServerState) -> Observed {
-    let child = shared.context.child.borrow().clone();
-    let health = shared.context.health.borrow().clone();
-    let history = shared.snapshots.history();
+fn observe(state: &ServerState) -> Observed {
+    let child = state.context.child.borrow().clone();
+    let health = state.context.health.borrow().clone();
+    let history = state.snapshots.history();
     let (alarms, db_size) = match &health {
         Health::Healthy(facts) => (facts.alarms.clone(), u64::try_from(facts.db_size).unwrap_or(0)),
         _ => (Vec::new(), 0),
@@ -26,17 +26,17 @@ fn observe(shared: &ServerState) -> Observed {
         not_serving: not_serving(child.state, child.last_exit.as_deref(), &health),
         alarms,
         db_size,
-        db_quota: shared.context.config.etcd.effective_quota(),
+        db_quota: state.context.config.etcd.effective_quota(),
         recent_exits: child.exits.iter().filter(|at| at.elapsed() < EXIT_WINDOW).count(),
         last_exit: child.last_exit,
         snapshot_failures: history.failures,
         snapshot_failure: history.last_failure,
         snapshots_unlisted: history.unlisted,
-        storage: shared.storage.borrow().clone(),
-        rescued: shared.rescued.borrow().clone(),
-        etcd_dir: shared.context.data.etcd(),
-        data_dir: shared.context.data.root().to_path_buf(),
-        invocation: shared.context.config.invocation.clone(),
+        storage: state.storage.borrow().clone(),
+        rescued: state.rescued.borrow().clone(),
+        etcd_dir: state.context.data.etcd(),
+        data_dir: state.context.data.root().to_path_buf(),
+        invocation: state.context.config.invocation.clone(),
     }
 }
 

@@ -19,14 +19,14 @@ use crate::server::state::ServerState;
 const RETRY_AFTER: Duration = Duration::from_secs(2);
 
 /// Waits for vanishing data, until the server ends.
-pub async fn run(shared: Arc<ServerState>, rescued: watch::Sender<Option<Rescued>>) {
-    let mut storage = shared.storage.clone();
-    let mut stopping = shared.context.stopping.clone();
+pub async fn run(state: Arc<ServerState>, rescued: watch::Sender<Option<Rescued>>) {
+    let mut storage = state.storage.clone();
+    let mut stopping = state.context.stopping.clone();
     loop {
         let is_gone = is_gone(&storage.borrow_and_update());
         let is_saved = rescued.borrow().is_some();
         match (is_gone, is_saved) {
-            (true, false) => match save(&shared).await {
+            (true, false) => match save(&state).await {
                 Some(saved) => drop(rescued.send_replace(Some(saved))),
                 None => tokio::time::sleep(RETRY_AFTER).await,
             },
@@ -44,7 +44,7 @@ fn is_gone(storage: &StorageFacts) -> bool {
     [&storage.database, &storage.log].iter().any(|presence| matches!(presence, Presence::Missing | Presence::Replaced))
 }
 
-async fn save(shared: &Arc<ServerState>) -> Option<Rescued> {
+async fn save(state: &Arc<ServerState>) -> Option<Rescued> {
     let order = SaveOrder {
         base: NamePrefix::rescue(),
         dir: None,
@@ -55,7 +55,7 @@ async fn save(shared: &Arc<ServerState>) -> Option<Rescued> {
         s3: [].into(),
     };
     // Failures are logged there with the next step.
-    let saved = save::save_and_upload(&shared.snapshots, order, |_, _, _| {}).await.ok()?;
+    let saved = save::save_and_upload(&state.snapshots, order, |_, _, _| {}).await.ok()?;
     let place: PathBuf = if saved.remote_only { saved.manifest.name.clone().into() } else { saved.path };
     tracing::warn!(snapshot = %place.display(), revision = saved.manifest.revision, "saved the data that vanished");
     Some(Rescued { snapshot: place, revision: saved.manifest.revision })

@@ -18,8 +18,8 @@ pub async fn live() -> &'static str {
 
 /// 200 while clients can be served (healthy or degraded); else 503 with the reason. With `?verbose` all problems, one
 /// per line.
-pub async fn ready(State(shared): State<Arc<ServerState>>, RawQuery(query): RawQuery) -> (StatusCode, String) {
-    let found = condition::assess_now(&shared);
+pub async fn ready(State(state): State<Arc<ServerState>>, RawQuery(query): RawQuery) -> (StatusCode, String) {
+    let found = condition::assess_now(&state);
     let status = if found.condition == Condition::Unhealthy { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
     let is_verbose =
         query.is_some_and(|query| query.split('&').any(|part| part == "verbose" || part == "verbose=true"));

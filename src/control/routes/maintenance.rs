@@ -19,16 +19,14 @@ fn read(body: &Bytes) -> MaintenanceRequest {
 }
 
 /// Defragments the database of this member.
-pub async fn defragment(State(shared): State<Arc<ServerState>>, body: Bytes) -> Response {
+pub async fn defragment(State(state): State<Arc<ServerState>>, body: Bytes) -> Response {
     let MaintenanceRequest { wait } = read(&body);
-    stream::stream_response(shared, ON_DISCONNECT, |shared, _| {
-        maintenance::defragment(shared.maintenance.clone(), wait)
-    })
+    stream::stream_response(state, ON_DISCONNECT, |state, _| maintenance::defragment(state.maintenance.clone(), wait))
 }
 
-pub async fn free(State(shared): State<Arc<ServerState>>, body: Bytes) -> Response {
+pub async fn free(State(state): State<Arc<ServerState>>, body: Bytes) -> Response {
     let MaintenanceRequest { wait } = read(&body);
-    stream::stream_response(shared, ON_DISCONNECT, |shared, _| {
-        maintenance::compact_and_defrag(shared.maintenance.clone(), wait)
+    stream::stream_response(state, ON_DISCONNECT, |state, _| {
+        maintenance::compact_and_defrag(state.maintenance.clone(), wait)
     })
 }

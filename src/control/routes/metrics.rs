@@ -34,11 +34,11 @@ const SCRAPE_TIMEOUT: Duration = Duration::from_secs(2);
 
 type Labels = [(&'static str, String); 1];
 
-pub async fn metrics(State(shared): State<Arc<ServerState>>) -> Response {
-    let wal_fsync = wal_fsync_p99(&shared).await;
-    let sample = shared.disk_sampler.sample(&shared.context.data).await;
+pub async fn metrics(State(server): State<Arc<ServerState>>) -> Response {
+    let wal_fsync = wal_fsync_p99(&server).await;
+    let sample = server.disk_sampler.sample(&server.context.data).await;
     let mut text = String::new();
-    match encode(&mut text, &registry(&shared, wal_fsync, &sample.drills)) {
+    match encode(&mut text, &registry(&server, wal_fsync, &sample.drills)) {
         Ok(()) => {
             ([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response()
         }
@@ -46,10 +46,10 @@ pub async fn metrics(State(shared): State<Arc<ServerState>>) -> Response {
     }
 }
 
-fn registry(shared: &ServerState, wal_fsync: Option<f64>, drills_done: &Record) -> Registry {
+fn registry(server: &ServerState, wal_fsync: Option<f64>, drills_done: &Record) -> Registry {
     let mut registry = Registry::with_prefix("quorate");
-    let child = shared.context.child.borrow().clone();
-    build_info(&mut registry, shared);
+    let child = server.context.child.borrow().clone();
+    build_info(&mut registry, server);
 
     let states = Family::<Labels, Gauge>::default();
     for state in ChildState::ALL {
@@ -73,33 +73,33 @@ fn registry(shared: &ServerState, wal_fsync: Option<f64>, drills_done: &Record) 
         "Lines of the log that were dropped because standard error was blocked",
         backlog::dropped_lines(),
     );
-    let health = shared.context.health.borrow().clone();
-    let condition = condition::assess_now(shared).condition;
+    let health = server.context.health.borrow().clone();
+    let condition = condition::assess_now(server).condition;
     member(&mut registry, &health, condition != Condition::Unhealthy);
     let conditions = Family::<Labels, Gauge>::default();
     for each in Condition::ALL {
         conditions.get_or_create(&[("condition", each.word().to_owned())]).set(i64::from(each == condition));
     }
     registry.register("health", "1 for the present condition of the server", conditions);
-    disks(&mut registry, &shared.storage.borrow());
+    disks(&mut registry, &server.storage.borrow());
     if let Some(seconds) = wal_fsync {
         let help = "99 of 100 fsyncs of etcd's log took at most this long, since its start";
         gauge(&mut registry, "etcd_wal_fsync_p99", help, Some(Unit::Seconds), seconds);
     }
-    snapshots(&mut registry, shared);
+    snapshots(&mut registry, server);
     drills(&mut registry, drills_done);
     let days = Family::<Labels, Gauge>::default();
-    for certificate in status::certificates(shared) {
+    for certificate in status::certificates(server) {
         days.get_or_create(&[("name", certificate.name)]).set(i64::try_from(certificate.days_left).unwrap_or(i64::MAX));
     }
     registry.register("certificate_days_left", "Whole days until the certificate expires", days);
     registry
 }
 
-fn build_info(registry: &mut Registry, shared: &ServerState) {
+fn build_info(registry: &mut Registry, server: &ServerState) {
     let info = Family::<[(&'static str, String); 2], Gauge>::default();
     let labels =
-        [("version", env!("CARGO_PKG_VERSION").to_owned()), ("etcd", shared.context.binary.version.to_string())];
+        [("version", env!("CARGO_PKG_VERSION").to_owned()), ("etcd", server.context.binary.version.to_string())];
     info.get_or_create(&labels).set(1);
     registry.register("build_info", "Versions, as labels", info);
 }
@@ -154,15 +154,15 @@ fn disks(registry: &mut Registry, storage: &StorageFacts) {
     registry.register("disk_read_only", "1 if the file system there is read-only", read_only);
 }
 
-fn snapshots(registry: &mut Registry, shared: &ServerState) {
+fn snapshots(registry: &mut Registry, server: &ServerState) {
     let help = "How long snapshots took to be saved, by whether they were";
     for name in ["etcd_snapshot_save_duration", "etcd_snapshot_save_local_duration"] {
-        registry.register_with_unit(name, help, Unit::Seconds, shared.snapshots.save_seconds.clone());
+        registry.register_with_unit(name, help, Unit::Seconds, server.snapshots.save_seconds.clone());
     }
-    let uploads = &shared.snapshots.uploads;
+    let uploads = &server.snapshots.uploads;
     let help = "How long uploads of snapshots to object storage took, by whether they succeeded";
     registry.register_with_unit("etcd_snapshot_save_s3_duration", help, Unit::Seconds, uploads.seconds.clone());
-    let history = shared.snapshots.history();
+    let history = server.snapshots.history();
     #[allow(clippy::cast_precision_loss, reason = "Prometheus counts in floats; all of these are below 2^53")]
     let mut number = |name: &str, help: &str, unit: Option<Unit>, value: u64| {
         gauge(registry, name, help, unit, value as f64);
@@ -250,8 +250,8 @@ fn counter(registry: &mut Registry, name: &str, help: &str, value: u64) {
 }
 
 /// From the histogram on etcd's own metrics page.
-async fn wal_fsync_p99(shared: &ServerState) -> Option<f64> {
-    let address = Addresses::of(&shared.context.config).metrics.first().copied()?;
+async fn wal_fsync_p99(server: &ServerState) -> Option<f64> {
+    let address = Addresses::of(&server.context.config).metrics.first().copied()?;
     let stream = tokio::time::timeout(SCRAPE_TIMEOUT, TcpStream::connect(address)).await.ok()?.ok()?;
     let (status, body) = request(stream, "/metrics", SCRAPE_TIMEOUT).await.ok()?;
     (status == StatusCode::OK)

@@ -22,14 +22,14 @@ fn json(value: &impl serde::Serialize) -> Response {
 }
 
 /// The settings of the server merged with the options of the request.
-fn with_more(shared: &ServerState, body: &[u8]) -> Result<S3Config, S3ConfigError> {
+fn with_more(state: &ServerState, body: &[u8]) -> Result<S3Config, S3ConfigError> {
     let more: BTreeMap<String, String> = serde_json::from_slice(body).unwrap_or_default();
-    shared.snapshots.settings.borrow().s3.with(&more)
+    state.snapshots.settings.borrow().s3.with(&more)
 }
 
 /// Options by name; the proxy is that of this server's environment, unless one is configured.
-pub async fn s3(State(shared): State<Arc<ServerState>>, body: Bytes) -> Response {
-    let with_more = with_more(&shared, &body);
+pub async fn s3(State(state): State<Arc<ServerState>>, body: Bytes) -> Response {
+    let with_more = with_more(&state, &body);
     let mut options = with_more.as_ref().map(S3Config::revealed).unwrap_or_default();
     if let Ok(target) = with_more.and_then(|s3| s3.target()) {
         options.insert("etcd-s3-proxy".into(), proxy::proxy_in_words(&target));
@@ -38,8 +38,8 @@ pub async fn s3(State(shared): State<Arc<ServerState>>, body: Bytes) -> Response
 }
 
 /// The credentials of this server for the options in the request; or why there are none.
-pub async fn share_credentials(State(shared): State<Arc<ServerState>>, body: Bytes) -> Response {
+pub async fn share_credentials(State(state): State<Arc<ServerState>>, body: Bytes) -> Response {
     let credentials =
-        async { Ok::<_, AppError>(credentials::export_credentials(&with_more(&shared, &body)?.target()?).await?) };
+        async { Ok::<_, AppError>(credentials::export_credentials(&with_more(&state, &body)?.target()?).await?) };
     json(&credentials.await.map_err(|failure| failure.to_report()))
 }

@@ -37,18 +37,18 @@ impl Diagnostic for RequestError {
     }
 }
 
-pub async fn save(State(shared): State<Arc<ServerState>>, body: Bytes) -> Response {
+pub async fn save(State(state): State<Arc<ServerState>>, body: Bytes) -> Response {
     let Ok(request) = serde_json::from_slice::<SaveRequest>(&body) else {
         return (axum::http::StatusCode::BAD_REQUEST, "the request is malformed\n").into_response();
     };
     stream::stream_response(
-        shared,
+        state,
         ON_DISCONNECT,
-        |shared, progress| async move { take(&shared, request, progress).await },
+        |state, progress| async move { take(&state, request, progress).await },
     )
 }
 
-async fn take(shared: &Arc<ServerState>, request: SaveRequest, progress: Progress) -> Result<Saved, AppError> {
+async fn take(state: &Arc<ServerState>, request: SaveRequest, progress: Progress) -> Result<Saved, AppError> {
     let order = SaveOrder {
         base: request.name.parse().map_err(RequestError::Name)?,
         dir: request.dir,
@@ -61,7 +61,7 @@ async fn take(shared: &Arc<ServerState>, request: SaveRequest, progress: Progres
     let notify = move |what: &'static str, done, all| {
         progress.send_replace((what.into(), done, all));
     };
-    save::save_and_upload(&shared.snapshots, order, notify).await
+    save::save_and_upload(&state.snapshots, order, notify).await
 }
 
 fn packing(asked: &str) -> Result<Compression, RequestError> {

@@ -24,29 +24,29 @@ use crate::server::state::ServerState;
 use crate::server::{self, condition};
 
 /// JSON of [`Status`].
-pub async fn status(State(shared): State<Arc<ServerState>>) -> Response {
-    let sample = shared.disk_sampler.sample(&shared.context.data).await;
-    let body = serde_json::to_vec(&observe(&shared, &sample)).unwrap_or_default();
+pub async fn status(State(state): State<Arc<ServerState>>) -> Response {
+    let sample = state.disk_sampler.sample(&state.context.data).await;
+    let body = serde_json::to_vec(&observe(&state, &sample)).unwrap_or_default();
     ([(CONTENT_TYPE, "application/json")], body).into_response()
 }
 
-fn observe(shared: &ServerState, sample: &DiskSample) -> Status {
-    let Assessment { condition, problems } = condition::assess_now(shared);
+fn observe(state: &ServerState, sample: &DiskSample) -> Status {
+    let Assessment { condition, problems } = condition::assess_now(state);
     let is_serving = problems.iter().all(|problem| problem.code != Code::EtcdNotServing);
-    let child = shared.context.child.borrow().clone();
-    let member = match &*shared.context.health.borrow() {
+    let child = state.context.child.borrow().clone();
+    let member = match &*state.context.health.borrow() {
         Health::Healthy(facts) if matches!(child.state, ChildState::Running(_)) => Some(Member {
-            name: shared.context.member_name.clone(),
+            name: state.context.member_name.clone(),
             id: facts.member_id.clone(),
             cluster_id: facts.cluster_id.clone(),
-            epoch: shared.context.epoch,
+            epoch: state.context.epoch,
             members: facts.members,
             is_leader: facts.is_leader,
             leader_id: facts.leader_id.clone(),
             revision: facts.revision,
             db_size: facts.db_size,
             db_in_use: facts.db_in_use,
-            db_quota: shared.context.config.etcd.effective_quota(),
+            db_quota: state.context.config.etcd.effective_quota(),
             alarms: facts.alarms.clone(),
         }),
         _ => None,
@@ -56,21 +56,21 @@ fn observe(shared: &ServerState, sample: &DiskSample) -> Status {
         healthy: condition == Condition::Healthy,
         health: condition,
         reason: problems.first().map(|problem| problem.message.clone()),
-        node: shared.context.config.node_name.clone(),
-        client_url: Addresses::client_url(&shared.context.config),
-        local_client_url: Addresses::local_client_url(&shared.context.config),
-        peer_url: Addresses::peer_url(&shared.context.config),
-        data_dir: shared.context.data.root().display().to_string(),
+        node: state.context.config.node_name.clone(),
+        client_url: Addresses::client_url(&state.context.config),
+        local_client_url: Addresses::local_client_url(&state.context.config),
+        peer_url: Addresses::peer_url(&state.context.config),
+        data_dir: state.context.data.root().display().to_string(),
         launcher: Launcher {
             version: env!("CARGO_PKG_VERSION").into(),
             pid: std::process::id(),
-            started: clock::rfc3339(shared.context.started),
+            started: clock::rfc3339(state.context.started),
         },
         etcd: Child {
             state: child.state.word().into(),
             pid: child.pid,
-            version: shared.context.binary.version.to_string(),
-            binary: shared.context.binary.checked.path().display().to_string(),
+            version: state.context.binary.version.to_string(),
+            binary: state.context.binary.checked.path().display().to_string(),
             started: child.started.map(clock::rfc3339),
             ready_after_ms: child.ready_after.map(|after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX)),
             restarts: child.restarts(),
@@ -80,20 +80,20 @@ fn observe(shared: &ServerState, sample: &DiskSample) -> Status {
             dropped_lines: output::DROPPED_LINES.load(std::sync::atomic::Ordering::Relaxed),
         },
         member,
-        snapshots: snapshots(shared, &sample.drills),
-        certificates: certificates(shared),
+        snapshots: snapshots(state, &sample.drills),
+        certificates: certificates(state),
         disk: Disk {
             free: sample.free,
-            fsync_p99_ms: shared.context.fsync_p99.map(|p99| (p99.as_secs_f64() * 100_000.0).round() / 100.0),
+            fsync_p99_ms: state.context.fsync_p99.map(|p99| (p99.as_secs_f64() * 100_000.0).round() / 100.0),
         },
         problems,
     }
 }
 
-fn snapshots(shared: &ServerState, drills_done: &Record) -> Snapshots {
-    let history = shared.snapshots.history();
+fn snapshots(state: &ServerState, drills_done: &Record) -> Snapshots {
+    let history = state.snapshots.history();
     Snapshots {
-        dir: server::snapshots::service::dir(&shared.snapshots).display().to_string(),
+        dir: server::snapshots::service::dir(&state.snapshots).display().to_string(),
         last_good: history.last_good.map(|manifest| LastGood {
             name: manifest.name,
             created: manifest.created,
@@ -104,7 +104,7 @@ fn snapshots(shared: &ServerState, drills_done: &Record) -> Snapshots {
         failures: history.failures,
         last_failure: history.last_failure,
         next: history.next.map(clock::rfc3339),
-        s3: object_storage(shared),
+        s3: object_storage(state),
         drill: drills(drills_done, history.next_drill),
     }
 }
@@ -117,9 +117,9 @@ fn drills(done: &Record, next: Option<SystemTime>) -> Option<Drills> {
     Some(Drills { last, last_success, failures, next: next.map(clock::rfc3339) })
 }
 
-fn object_storage(shared: &ServerState) -> Option<ObjectStorage> {
-    let uploads = &shared.snapshots.uploads;
-    let (pending, config) = (uploads.present(), shared.snapshots.settings.borrow().s3.clone());
+fn object_storage(state: &ServerState) -> Option<ObjectStorage> {
+    let uploads = &state.snapshots.uploads;
+    let (pending, config) = (uploads.present(), state.snapshots.settings.borrow().s3.clone());
     if !config.is_on && pending.is_empty() {
         return None;
     }
@@ -145,9 +145,9 @@ fn object_storage(shared: &ServerState) -> Option<ObjectStorage> {
     })
 }
 
-pub(super) fn certificates(shared: &ServerState) -> Vec<Certificate> {
+pub(super) fn certificates(state: &ServerState) -> Vec<Certificate> {
     let now = clock::now();
-    shared
+    state
         .certificates
         .borrow()
         .iter()

@@ -30,7 +30,7 @@ pub(super) struct OnDisconnect {
 
 /// Streams the progress and result of `work`, which is dropped if the client disconnects or the server stops.
 pub(super) fn stream_response<T, W>(
-    shared: Arc<ServerState>,
+    state: Arc<ServerState>,
     on_disconnect: OnDisconnect,
     work: impl FnOnce(Arc<ServerState>, Progress) -> W,
 ) -> Response
@@ -40,13 +40,13 @@ where
 {
     let (sender, channel) = Channel::<Bytes, std::convert::Infallible>::new(16);
     let (progress, seen) = watch::channel((Cow::Borrowed(""), 0, 0));
-    let work = work(shared.clone(), Arc::new(progress));
-    tokio::spawn(forward_events(shared, on_disconnect, work, seen, sender));
+    let work = work(state.clone(), Arc::new(progress));
+    tokio::spawn(forward_events(state, on_disconnect, work, seen, sender));
     Body::new(channel).into_response()
 }
 
 async fn forward_events<T: Serialize>(
-    shared: Arc<ServerState>,
+    state: Arc<ServerState>,
     on_disconnect: OnDisconnect,
     work: impl Future<Output = Result<T, AppError>>,
     mut seen: watch::Receiver<(Cow<'static, str>, u64, u64)>,
@@ -58,7 +58,7 @@ async fn forward_events<T: Serialize>(
         loop {
             tokio::select! {
                 done = &mut work => break done,
-                Some(stopping) = stopping(&shared, on_disconnect) => break Err(stopping()),
+                Some(stopping) = stopping(&state, on_disconnect) => break Err(stopping()),
                 _ = news.tick() => {
                     let (what, done, all) = seen.borrow_and_update().clone();
                     if sender.send_data(line(&Event::<T>::Progress(what, done, all))).await.is_err() {
@@ -77,9 +77,9 @@ async fn forward_events<T: Serialize>(
 }
 
 /// The error if the server is stopping.
-async fn stopping(shared: &ServerState, on_disconnect: OnDisconnect) -> Option<fn() -> AppError> {
+async fn stopping(state: &ServerState, on_disconnect: OnDisconnect) -> Option<fn() -> AppError> {
     if on_disconnect.stopping.is_some() {
-        shared.context.stopped().await;
+        state.context.stopped().await;
     }
     on_disconnect.stopping
 }
