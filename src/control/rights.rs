@@ -14,6 +14,7 @@ pub enum Listener {
     /// The Unix socket in the data directory: only the owner of the data can open it.
     Socket,
     /// The port for other servers and for commands from elsewhere, with TLS and a token.
+    #[allow(dead_code, reason = "other servers and remote commands will be served on it")]
     Remote,
     /// The port for monitoring, on loopback: any local user.
     Monitoring,
