@@ -2,7 +2,7 @@
 
 use crate::boltdb::page::{Corruption, Header, Kind, Pair, ReadError};
 use crate::boltdb::read_at::ReadAt;
-use crate::boltdb::table::{Pairs, Table};
+use crate::boltdb::table::{Table, TablePairs};
 use crate::boltdb::walk::{MAX_WHOLE_LEAF_BYTES, OpenPage, read};
 
 /// The pages along the right edge of a bucket's tree.
@@ -77,7 +77,7 @@ impl Leaf {
 
 /// All pairs of a leaf in memory.
 pub(super) fn pairs(bytes: &[u8], header: Header) -> Result<Vec<Pair<'_>>, Corruption> {
-    let mut pairs = Pairs::new(bytes, header);
+    let mut pairs = TablePairs::new(bytes, header);
     let mut all = Vec::new();
     while let Some(pair) = pairs.pair().map_err(|what| Corruption::new(0, what))? {
         all.push(pair);

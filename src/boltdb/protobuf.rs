@@ -5,7 +5,7 @@
 pub struct Malformed;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Value<'m> {
+pub enum FieldValue<'m> {
     Varint(u64),
     /// Bytes, a text, or a message.
     Bytes(&'m [u8]),
@@ -30,18 +30,18 @@ impl<'m> Fields<'m> {
         Self(message)
     }
 
-    fn next_field(&mut self) -> Result<(u64, Value<'m>), Malformed> {
+    fn next_field(&mut self) -> Result<(u64, FieldValue<'m>), Malformed> {
         const MAX_FIELD_NUMBER: u64 = (1 << 29) - 1;
         let tag = varint(&mut self.0)?;
         let number = Some(tag >> 3).filter(|number| (1..=MAX_FIELD_NUMBER).contains(number)).ok_or(Malformed)?;
         let value = match tag & 7 {
-            0 => Value::Varint(varint(&mut self.0)?),
+            0 => FieldValue::Varint(varint(&mut self.0)?),
             1 => self.skip(8)?,
             2 => {
                 let length = usize::try_from(varint(&mut self.0)?).map_err(|_| Malformed)?;
                 let (value, rest) = self.0.split_at_checked(length).ok_or(Malformed)?;
                 self.0 = rest;
-                Value::Bytes(value)
+                FieldValue::Bytes(value)
             }
             5 => self.skip(4)?,
             _ => return Err(Malformed),
@@ -49,14 +49,14 @@ impl<'m> Fields<'m> {
         Ok((number, value))
     }
 
-    fn skip(&mut self, length: usize) -> Result<Value<'m>, Malformed> {
+    fn skip(&mut self, length: usize) -> Result<FieldValue<'m>, Malformed> {
         self.0 = self.0.get(length..).ok_or(Malformed)?;
-        Ok(Value::Fixed)
+        Ok(FieldValue::Fixed)
     }
 }
 
 impl<'m> Iterator for Fields<'m> {
-    type Item = Result<(u64, Value<'m>), Malformed>;
+    type Item = Result<(u64, FieldValue<'m>), Malformed>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.0.is_empty() {
@@ -70,7 +70,7 @@ impl<'m> Iterator for Fields<'m> {
     }
 }
 
-impl<'m> Value<'m> {
+impl<'m> FieldValue<'m> {
     pub const fn number(self) -> Result<u64, Malformed> {
         match self {
             Self::Varint(value) => Ok(value),
@@ -88,12 +88,12 @@ impl<'m> Value<'m> {
 
 /// The number in the last field numbered `wanted`, if there is one.
 pub fn number(message: &[u8], wanted: u64) -> Result<Option<u64>, Malformed> {
-    last(message, wanted)?.map(Value::number).transpose()
+    last(message, wanted)?.map(FieldValue::number).transpose()
 }
 
 /// Like [`number`], for bytes.
 pub fn bytes(message: &[u8], wanted: u64) -> Result<Option<&[u8]>, Malformed> {
-    last(message, wanted)?.map(Value::bytes).transpose()
+    last(message, wanted)?.map(FieldValue::bytes).transpose()
 }
 
 /// All numbers in fields numbered `wanted`.
@@ -111,7 +111,7 @@ pub fn numbers(message: &[u8], wanted: u64) -> Result<Vec<u64>, Malformed> {
     Ok(found)
 }
 
-fn last(message: &[u8], wanted: u64) -> Result<Option<Value<'_>>, Malformed> {
+fn last(message: &[u8], wanted: u64) -> Result<Option<FieldValue<'_>>, Malformed> {
     let mut found = None;
     for field in Fields::of(message) {
         let (number, value) = field?;

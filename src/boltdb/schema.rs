@@ -145,7 +145,7 @@ pub fn number(value: &[u8]) -> Checked<u64> {
 
 /// A member as stored in the database.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-pub struct Member {
+pub struct StoredMember {
     #[serde(default)]
     pub id: u64,
     /// Its name; empty before it has ever started.
@@ -171,8 +171,8 @@ pub fn member_id(key: &[u8]) -> Checked<u64> {
 }
 
 /// Reads a pair of the bucket `members`.
-pub fn member(key: &[u8], value: &[u8]) -> Checked<Member> {
-    let member: Member = serde_json::from_slice(value).map_err(|_| "a member is malformed")?;
+pub fn member(key: &[u8], value: &[u8]) -> Checked<StoredMember> {
+    let member: StoredMember = serde_json::from_slice(value).map_err(|_| "a member is malformed")?;
     if member_id(key)? == member.id { Ok(member) } else { Err("a member has another ID than its key") }
 }
 

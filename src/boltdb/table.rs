@@ -7,7 +7,7 @@ const MAX_KEY_BYTES: u32 = 32768;
 
 /// The position of an element's key and value, from the element table at the beginning of a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct TableEntry {
     /// From the first byte of the page.
     pub start: u64,
     pub key: u32,
@@ -19,7 +19,7 @@ pub struct Entry {
     pub child: u64,
 }
 
-impl Entry {
+impl TableEntry {
     #[must_use]
     pub fn end(&self) -> u64 {
         self.start + u64::from(self.key) + u64::from(self.value)
@@ -54,7 +54,7 @@ impl<'p> Table<'p> {
     }
 
     /// The next entry; nothing after the last one.
-    pub fn entry(&mut self) -> Result<Option<Entry>, String> {
+    pub fn entry(&mut self) -> Result<Option<TableEntry>, String> {
         if self.index == self.count {
             return Ok(None);
         }
@@ -77,26 +77,26 @@ impl<'p> Table<'p> {
         self.next
     }
 
-    fn at(&self, index: usize) -> Option<Entry> {
+    fn at(&self, index: usize) -> Option<TableEntry> {
         let at = HEADER + index * HEADER;
         let word = |skip: usize| u32_at(self.bytes, at + skip);
         let start = |position: u32| at as u64 + u64::from(position);
         if self.kind == Kind::Branch {
             let child = u64_at(self.bytes, at + 8)?;
-            return Some(Entry { start: start(word(0)?), key: word(4)?, value: 0, is_bucket: false, child });
+            return Some(TableEntry { start: start(word(0)?), key: word(4)?, value: 0, is_bucket: false, child });
         }
         let flags = word(0).filter(|flags| flags & !IS_BUCKET == 0)?;
-        Some(Entry { start: start(word(4)?), key: word(8)?, value: word(12)?, is_bucket: flags != 0, child: 0 })
+        Some(TableEntry { start: start(word(4)?), key: word(8)?, value: word(12)?, is_bucket: flags != 0, child: 0 })
     }
 }
 
 /// The pairs of a leaf page in memory.
 #[derive(Clone, Copy, Debug)]
-pub struct Pairs<'p> {
+pub struct TablePairs<'p> {
     table: Table<'p>,
 }
 
-impl<'p> Pairs<'p> {
+impl<'p> TablePairs<'p> {
     /// Of `page`, which begins with `header`.
     #[must_use]
     pub fn new(page: &'p [u8], header: Header) -> Self {

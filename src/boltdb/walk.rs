@@ -12,7 +12,7 @@ use std::ops::ControlFlow;
 use crate::boltdb::page::{self, BUCKET, Corruption, HEADER, Header, Kind, Meta, NO_FREELIST, Pair, ReadError};
 use crate::boltdb::pages::Pages;
 use crate::boltdb::read_at::ReadAt;
-use crate::boltdb::table::{self, Pairs, Table};
+use crate::boltdb::table::{self, Table, TablePairs};
 
 /// Deeper than any real tree: each branch has at least two children when bbolt splits a page.
 const MAX_DEPTH: usize = 32;
@@ -226,7 +226,7 @@ impl<'a, I: ReadAt + ?Sized> Walk<'a, I> {
         bounds: &Bounds,
         each: &mut impl FnMut(&mut Self, Pair<'_>, u64) -> Result<Flow, ReadError>,
     ) -> Result<Flow, ReadError> {
-        let mut pairs = Pairs::new(bytes, page.header);
+        let mut pairs = TablePairs::new(bytes, page.header);
         let (mut first, mut last): (Option<&[u8]>, Option<&[u8]>) = (None, None);
         while let Some(pair) = pairs.pair().map_err(|what| page.corruption(what))? {
             check_order(last, pair.key, page)?;

@@ -71,7 +71,7 @@ fn configuration(given: &RawOptions) -> Vec<CheckRow> {
                 .collect()
         }
     };
-    let note = |problem: &config::Problem| CheckRow {
+    let note = |problem: &config::ConfigProblem| CheckRow {
         check: "configuration",
         result: CheckResult::Note,
         what: problem.to_string(),

@@ -1,7 +1,7 @@
 //! Loads the configuration for a command other than `server`, and decides whether its errors are fatal.
 
 use crate::cli::output;
-use crate::config::{self, Config, Loaded, Origin, Problem, RawOptions, options};
+use crate::config::{self, Config, ConfigProblem, Loaded, OptionOrigin, RawOptions, options};
 use crate::error::AppError;
 use crate::host::HostFacts;
 
@@ -34,6 +34,6 @@ pub(super) fn locate(given: &RawOptions, intent: Intent) -> Result<Config, AppEr
 }
 
 /// An invalid flag is a usage error; `--config` itself is not the problem.
-fn is_typed(problem: &Problem) -> bool {
-    matches!(&problem.origin, Origin::CommandLine(name) if name != options::CONFIG)
+fn is_typed(problem: &ConfigProblem) -> bool {
+    matches!(&problem.origin, OptionOrigin::CommandLine(name) if name != options::CONFIG)
 }

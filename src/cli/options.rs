@@ -7,8 +7,8 @@ use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
-use crate::config::options::{Arity, CONFIG, CONFIG_VARIABLE, DEFAULT_CONFIG, Kind, OPTIONS, Scope, Spec};
-use crate::config::{Origin, RawOptions};
+use crate::config::options::{Arity, CONFIG, CONFIG_VARIABLE, DEFAULT_CONFIG, OPTIONS, OptionKind, Scope, Spec};
+use crate::config::{OptionOrigin, RawOptions};
 
 /// The options of every command.
 #[derive(Clone, Debug, Default)]
@@ -57,38 +57,38 @@ fn argument(spec: &'static Spec) -> Arg {
     let argument = Arg::new(spec.name)
         .long(spec.name)
         .value_name(value_name(spec.kind))
-        .allow_hyphen_values(spec.kind == Kind::KeyValue)
+        .allow_hyphen_values(spec.kind == OptionKind::KeyValue)
         .help(help);
     let argument =
         if spec.scope == Scope::Global { argument.global(true).help_heading("Global options") } else { argument };
     match (spec.kind, spec.arity) {
         // `--debug`, and `--debug=false` to override a file.
-        (Kind::Switch, _) => argument.num_args(0..=1).require_equals(true).default_missing_value("true"),
+        (OptionKind::Switch, _) => argument.num_args(0..=1).require_equals(true).default_missing_value("true"),
         (_, Arity::One) => argument.action(ArgAction::Set),
         (_, Arity::Commas | Arity::Words) => argument.action(ArgAction::Append),
     }
 }
 
-fn value_name(kind: Kind) -> &'static str {
+fn value_name(kind: OptionKind) -> &'static str {
     match kind {
-        Kind::Switch => "BOOL",
-        Kind::Endpoint => "HOST-OR-URL",
-        Kind::Snapshot => "NAME-OR-PATH",
-        Kind::Text => "TEXT",
-        Kind::Path => "PATH",
-        Kind::Port => "PORT",
-        Kind::Millis => "MS",
-        Kind::Bytes => "BYTES",
-        Kind::Address => "IP",
-        Kind::DnsLabel | Kind::SnapshotName => "NAME",
-        Kind::HostName => "NAME-OR-IP",
-        Kind::KeyValue => "KEY=VALUE",
-        Kind::Cron => "CRON",
-        Kind::Count | Kind::Number => "N",
-        Kind::Duration => "TIME",
-        Kind::Retention => "RULES",
-        Kind::Compression => "BOOL|zstd|zip",
-        Kind::Choice(_) => "WORD",
+        OptionKind::Switch => "BOOL",
+        OptionKind::Endpoint => "HOST-OR-URL",
+        OptionKind::Snapshot => "NAME-OR-PATH",
+        OptionKind::Text => "TEXT",
+        OptionKind::Path => "PATH",
+        OptionKind::Port => "PORT",
+        OptionKind::Millis => "MS",
+        OptionKind::Bytes => "BYTES",
+        OptionKind::Address => "IP",
+        OptionKind::DnsLabel | OptionKind::SnapshotName => "NAME",
+        OptionKind::HostName => "NAME-OR-IP",
+        OptionKind::KeyValue => "KEY=VALUE",
+        OptionKind::Cron => "CRON",
+        OptionKind::Count | OptionKind::Number => "N",
+        OptionKind::Duration => "TIME",
+        OptionKind::Retention => "RULES",
+        OptionKind::Compression => "BOOL|zstd|zip",
+        OptionKind::Choice(_) => "WORD",
     }
 }
 
@@ -96,7 +96,7 @@ fn collect(matches: &ArgMatches, scopes: &[Scope]) -> RawOptions {
     let mut given = RawOptions::default();
     for spec in OPTIONS.iter().filter(|spec| scopes.contains(&spec.scope)) {
         let Ok(Some(values)) = matches.try_get_many::<String>(spec.name) else { continue };
-        given.options.insert(spec.name, (values.cloned().collect(), Origin::CommandLine(spec.name.to_owned())));
+        given.options.insert(spec.name, (values.cloned().collect(), OptionOrigin::CommandLine(spec.name.to_owned())));
     }
     given
 }
@@ -126,7 +126,7 @@ impl FromArgMatches for GlobalOptions {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let mut given = collect(matches, &[Scope::Global]);
         let path = matches.get_one::<PathBuf>(CONFIG).cloned();
-        given.config = path.map(|path| (path, Origin::CommandLine(CONFIG.to_owned())));
+        given.config = path.map(|path| (path, OptionOrigin::CommandLine(CONFIG.to_owned())));
         Ok(Self(given))
     }
 

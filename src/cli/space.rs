@@ -15,13 +15,13 @@ use crate::cli::status;
 use crate::config::{Config, RawOptions};
 use crate::control::api::maintenance::MaintenanceRequest;
 use crate::control::api::maintenance::Reclaimed;
-use crate::control::api::status::Status;
+use crate::control::api::status::ServerStatus;
 use crate::datadir::DataDir;
 use crate::error::{AppError, Code, Diagnostic, Exit};
 use crate::etcd::client::{EtcdClient, Size};
 use crate::plan::defrag;
 use crate::snapshot::live::{PinnedDatabase, PinnedDatabaseError};
-use crate::snapshot::usage::{self, Share, Usage};
+use crate::snapshot::usage::{self, PrefixShare, Usage};
 use crate::text::{escape_control, format_bytes};
 
 /// The timeout of the status request.
@@ -80,8 +80,8 @@ struct Prefix {
 }
 
 impl Prefix {
-    fn of(name: &[u8], share: &Share) -> Self {
-        let Share { keys, key_bytes, records, bytes } = *share;
+    fn of(name: &[u8], share: &PrefixShare) -> Self {
+        let PrefixShare { keys, key_bytes, records, bytes } = *share;
         Self { name: escape_control(&String::from_utf8_lossy(name)), keys, key_bytes, records, bytes }
     }
 }
@@ -165,7 +165,7 @@ fn free(config: &Config, args: &Args) -> Result<Exit, AppError> {
     Ok(Exit::Done)
 }
 
-fn report(status: &Status, size: Size, alarms: Vec<String>, usage: &Usage, top: usize) -> Report {
+fn report(status: &ServerStatus, size: Size, alarms: Vec<String>, usage: &Usage, top: usize) -> Report {
     let mut prefixes: Vec<Prefix> =
         usage.prefixes.iter().take(top).map(|(name, share)| Prefix::of(name, share)).collect();
     let mut others = usage.others.clone();

@@ -8,7 +8,7 @@ use crate::cli::output::{self, Format, WIDTH, plural, truncate, wrap_text};
 use crate::cli::runtime::block_on;
 use crate::clock;
 use crate::config::RawOptions;
-use crate::control::api::status::{Drills, Snapshots, Status};
+use crate::control::api::status::{Drills, ServerStatus, Snapshots};
 use crate::control::client::{self, ControlError};
 use crate::datadir::DataDir;
 use crate::error::{AppError, Exit};
@@ -47,7 +47,7 @@ pub(super) fn run(given: &RawOptions, args: &Args) -> Result<Exit, AppError> {
 }
 
 /// The status of the server that runs on `data`.
-pub(super) async fn fetch(data: &DataDir, timeout: Duration) -> Result<Status, ControlError> {
+pub(super) async fn fetch(data: &DataDir, timeout: Duration) -> Result<ServerStatus, ControlError> {
     let body = client::get(data, "/v1/status", timeout).await?;
     serde_json::from_slice(&body).map_err(|error| ControlError::NoAnswer {
         path: data.root().to_path_buf(),
@@ -105,7 +105,7 @@ impl Rows {
         let _ = writeln!(self.0, "{name:<COLUMN$}{}", wrap_text(value.as_ref(), COLUMN, WIDTH));
     }
 
-    fn health(&mut self, status: &Status) {
+    fn health(&mut self, status: &ServerStatus) {
         let why = || status.reason.as_deref().unwrap_or("?");
         self.row(
             "health",
@@ -125,7 +125,7 @@ impl Rows {
         }
     }
 
-    fn etcd(&mut self, status: &Status) {
+    fn etcd(&mut self, status: &ServerStatus) {
         let etcd = &status.etcd;
         let pid = etcd.pid.map(|pid| format!(", pid {pid}")).unwrap_or_default();
         let started = etcd.started.as_ref().filter(|_| etcd.pid.is_some());
@@ -179,7 +179,7 @@ impl Rows {
         }
     }
 
-    fn host(&mut self, status: &Status) {
+    fn host(&mut self, status: &ServerStatus) {
         if let Some(free) = status.disk.free {
             let p99 = status.disk.fsync_p99_ms;
             let fsync = p99.map(|p99| format!(", fsync p99 {p99:.1} ms at the start")).unwrap_or_default();
@@ -210,7 +210,7 @@ impl Rows {
     }
 }
 
-fn table(status: &Status) -> String {
+fn table(status: &ServerStatus) -> String {
     let mut rows = Rows::default();
     rows.health(status);
     rows.etcd(status);

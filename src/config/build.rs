@@ -12,7 +12,7 @@ use crate::config::etcd_arg::EtcdArg;
 use crate::config::layers::Resolved;
 use crate::config::model::{Config, EtcdConfig, LogFormat, MaintenanceConfig, SnapshotConfig};
 use crate::config::options::{self, Spec};
-use crate::config::problem::{Origin, Problem};
+use crate::config::problem::{ConfigProblem, OptionOrigin};
 use crate::config::reader::Reader;
 use crate::config::reserved_flags::replacement_for;
 use crate::config::s3::S3Config;
@@ -31,7 +31,7 @@ pub(super) fn build(
     resolved: &Resolved,
     host: &HostFacts,
     reader: Reader,
-    problems: &mut Vec<Problem>,
+    problems: &mut Vec<ConfigProblem>,
 ) -> Option<Config> {
     let mut builder = Builder { resolved, problems };
     let data_dir = builder.path(&options::DATA_DIR)?;
@@ -124,7 +124,7 @@ fn node_name(builder: &mut Builder<'_>, host: &HostFacts) -> String {
     if !is_label(&name) {
         let shown = crate::text::escape_control(&host.hostname);
         builder.problem(
-            Origin::Default,
+            OptionOrigin::Default,
             format!("the host name `{shown}` does not begin with a DNS label; set `node-name`"),
         );
     }
@@ -132,7 +132,7 @@ fn node_name(builder: &mut Builder<'_>, host: &HostFacts) -> String {
 }
 
 fn node_ips(builder: &mut Builder<'_>, host: &HostFacts) -> Vec<IpAddr> {
-    let given: Vec<(IpAddr, Origin)> = builder
+    let given: Vec<(IpAddr, OptionOrigin)> = builder
         .resolved
         .all(&options::NODE_IP)
         .iter()
@@ -153,7 +153,7 @@ fn check_ours(
     host: &HostFacts,
     spec: &Spec,
     address: IpAddr,
-    origin: &Origin,
+    origin: &OptionOrigin,
     unspecified_is_fine: bool,
 ) {
     let name = spec.name;
@@ -288,7 +288,7 @@ mod tests {
     fn built(options: &[(&'static str, &str)]) -> (Option<Config>, Vec<String>) {
         let mut given = RawOptions::default();
         for (name, text) in options {
-            given.options.insert(name, (vec![(*text).to_owned()], Origin::CommandLine((*name).to_owned())));
+            given.options.insert(name, (vec![(*text).to_owned()], OptionOrigin::CommandLine((*name).to_owned())));
         }
         let mut problems = Vec::new();
         let resolved = layers::resolve(&given, &FileValues::default(), &mut problems);

@@ -4,12 +4,12 @@ use std::path::PathBuf;
 
 use crate::config::layers::Resolved;
 use crate::config::options::Spec;
-use crate::config::problem::{Origin, Problem};
+use crate::config::problem::{ConfigProblem, OptionOrigin};
 use crate::config::value_types::switch;
 
 pub(super) struct Builder<'a> {
     pub(super) resolved: &'a Resolved,
-    pub(super) problems: &'a mut Vec<Problem>,
+    pub(super) problems: &'a mut Vec<ConfigProblem>,
 }
 
 impl Builder<'_> {
@@ -30,8 +30,8 @@ impl Builder<'_> {
         self.one(spec, switch).unwrap_or(false)
     }
 
-    pub(super) fn problem(&mut self, origin: Origin, message: impl Into<String>) {
-        self.problems.push(Problem { origin, message: message.into() });
+    pub(super) fn problem(&mut self, origin: OptionOrigin, message: impl Into<String>) {
+        self.problems.push(ConfigProblem { origin, message: message.into() });
     }
 
     pub(super) fn path(&mut self, spec: &Spec) -> Option<PathBuf> {

@@ -4,7 +4,7 @@ use crate::config::layers::Resolved;
 use crate::config::options::OPTIONS;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Change {
+pub struct ConfigChange {
     pub key: &'static str,
     /// The value before, for messages; secrets are masked.
     pub from: String,
@@ -15,7 +15,7 @@ pub struct Change {
 
 /// Compares the running configuration with the new one.
 #[must_use]
-pub fn compare(running: &Resolved, wanted: &Resolved) -> Vec<Change> {
+pub fn compare(running: &Resolved, wanted: &Resolved) -> Vec<ConfigChange> {
     OPTIONS
         .iter()
         .filter_map(|spec| {
@@ -28,7 +28,7 @@ pub fn compare(running: &Resolved, wanted: &Resolved) -> Vec<Change> {
                 (true, false) => "***".into(),
                 (false, false) => text,
             };
-            (from != to).then(|| Change { key: spec.name, from: shown(from), to: shown(to), is_live: spec.live })
+            (from != to).then(|| ConfigChange { key: spec.name, from: shown(from), to: shown(to), is_live: spec.live })
         })
         .collect()
 }
@@ -37,12 +37,12 @@ pub fn compare(running: &Resolved, wanted: &Resolved) -> Vec<Change> {
 mod tests {
     use super::*;
     use crate::config::file_values::FileValues;
-    use crate::config::{Origin, RawOptions, layers};
+    use crate::config::{OptionOrigin, RawOptions, layers};
 
     fn resolved(options: &[(&'static str, &str)]) -> Resolved {
         let mut given = RawOptions::default();
         for (name, text) in options {
-            given.options.insert(name, (vec![(*text).to_owned()], Origin::CommandLine((*name).to_owned())));
+            given.options.insert(name, (vec![(*text).to_owned()], OptionOrigin::CommandLine((*name).to_owned())));
         }
         layers::resolve(&given, &FileValues::default(), &mut Vec::new())
     }
@@ -51,7 +51,8 @@ mod tests {
     fn differences_are_named_with_what_they_need_and_secrets_stay_secret() {
         let running = resolved(&[("token", "one"), ("tls-san", "a,b")]);
         let wanted = resolved(&[("token", "two"), ("tls-san", "a"), ("debug", "true"), ("etcd-client-port", "2379")]);
-        let change = |key, from: &str, to: &str, is_live| Change { key, from: from.into(), to: to.into(), is_live };
+        let change =
+            |key, from: &str, to: &str, is_live| ConfigChange { key, from: from.into(), to: to.into(), is_live };
         assert_eq!(
             compare(&running, &wanted),
             [

@@ -6,12 +6,12 @@ use std::path::Path;
 
 use crate::config::builder::Builder;
 use crate::config::model::{DEFAULT_ELECTION_MILLIS, DEFAULT_HEARTBEAT_MILLIS};
-use crate::config::options::{self, Kind, Spec};
+use crate::config::options::{self, OptionKind, Spec};
 use crate::config::value_types::millis;
 
 pub(super) fn ports(builder: &mut Builder<'_>) {
     let mut users: BTreeMap<u16, &'static Spec> = BTreeMap::new();
-    for spec in options::OPTIONS.iter().filter(|spec| spec.kind == Kind::Port) {
+    for spec in options::OPTIONS.iter().filter(|spec| spec.kind == OptionKind::Port) {
         let port = builder.port(spec);
         if port == 0 {
             continue;

@@ -2,14 +2,14 @@
 
 use std::fmt;
 
-use crate::config::problem::{Origin, Problem};
+use crate::config::problem::{ConfigProblem, OptionOrigin};
 use crate::config::raw::RawOptions;
 use crate::config::{options, recheck};
 use crate::error::{Code, Diagnostic};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigErrors {
-    pub problems: Vec<Problem>,
+    pub problems: Vec<ConfigProblem>,
     /// The command that checks the same configuration again.
     pub check: String,
 }
@@ -38,10 +38,10 @@ impl ConfigErrors {
     }
 }
 
-pub(super) fn log_filter_problem(filter: &str, error: &impl fmt::Display) -> Problem {
+pub(super) fn log_filter_problem(filter: &str, error: &impl fmt::Display) -> ConfigProblem {
     let shown = crate::text::escape_control(filter);
-    Problem {
-        origin: Origin::Environment(options::LOG_VARIABLE.into()),
+    ConfigProblem {
+        origin: OptionOrigin::Environment(options::LOG_VARIABLE.into()),
         message: format!("`{shown}` is not a log filter such as `quorate=debug,etcd=warn`: {error}"),
     }
 }

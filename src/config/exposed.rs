@@ -8,14 +8,14 @@ use std::path::{Path, PathBuf};
 use crate::config::layers::Resolved;
 use crate::config::options;
 use crate::config::options::OPTIONS;
-use crate::config::problem::{Origin, Problem};
+use crate::config::problem::{ConfigProblem, OptionOrigin};
 use crate::shell::quote;
 
 /// One warning for each file that contains a secret and that users other than its owner and root's group can read.
-pub(super) fn warnings(resolved: &Resolved) -> Vec<Problem> {
+pub(super) fn warnings(resolved: &Resolved) -> Vec<ConfigProblem> {
     let mut files: BTreeMap<PathBuf, Vec<&str>> = BTreeMap::new();
     for spec in OPTIONS.iter().filter(|spec| spec.secret) {
-        let Some((text, Origin::File { path, .. })) = resolved.one(spec).cloned() else { continue };
+        let Some((text, OptionOrigin::File { path, .. })) = resolved.one(spec).cloned() else { continue };
         // A proxy URL is a secret only if it contains a password.
         if spec.name != "etcd-s3-proxy" || text.contains('@') {
             files.entry(path).or_default().push(spec.name);
@@ -27,7 +27,7 @@ pub(super) fn warnings(resolved: &Resolved) -> Vec<Problem> {
     files.iter().filter_map(|(path, secrets)| warning(path, secrets)).collect()
 }
 
-fn warning(path: &Path, secrets: &[&str]) -> Option<Problem> {
+fn warning(path: &Path, secrets: &[&str]) -> Option<ConfigProblem> {
     let found = fs::metadata(path).ok().filter(fs::Metadata::is_file)?;
     let (mode, is_group_root) = (found.mode() & 0o7777, found.gid() == 0);
     let is_exposed = mode & 0o004 != 0 || (mode & 0o040 != 0 && !is_group_root);
@@ -37,6 +37,6 @@ fn warning(path: &Path, secrets: &[&str]) -> Option<Problem> {
             "other users can read `{}` in this file (mode {mode:04o}): chmod 600 {shown}",
             secrets.join("`, `")
         );
-        Problem { origin: Origin::File { path: path.to_path_buf(), line: 0 }, message }
+        ConfigProblem { origin: OptionOrigin::File { path: path.to_path_buf(), line: 0 }, message }
     })
 }

@@ -4,23 +4,23 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::config::options;
-use crate::config::problem::{Origin, Problem};
+use crate::config::problem::{ConfigProblem, OptionOrigin};
 
 /// One value that a file sets.
 #[derive(Clone, Debug)]
 pub(super) struct Text {
     pub(super) text: String,
-    pub(super) origin: Origin,
+    pub(super) origin: OptionOrigin,
 }
 
 /// The result of RKE1's `cluster.yml`.
 #[derive(Clone, Debug)]
 pub(super) struct Rke1Values {
     pub(super) values: BTreeMap<&'static str, Vec<Text>>,
-    pub(super) origin: Origin,
+    pub(super) origin: OptionOrigin,
     /// The retention is RKE's default, which belongs to RKE's schedule.
     pub(super) is_retention_default: bool,
-    pub(super) retention_note: Option<Problem>,
+    pub(super) retention_note: Option<ConfigProblem>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -29,8 +29,8 @@ pub struct FileValues {
     /// The result of RKE1's `cluster.yml`, with a lower precedence than quorate's own keys.
     pub(super) rke1: Option<Rke1Values>,
     /// The line of an empty `cluster-reset-restore-path` in the last file that has it.
-    pub(super) blank_restore_path: Option<Origin>,
-    pub(super) notes: Vec<Problem>,
+    pub(super) blank_restore_path: Option<OptionOrigin>,
+    pub(super) notes: Vec<ConfigProblem>,
 }
 
 impl FileValues {
@@ -43,7 +43,7 @@ impl FileValues {
     }
 
     #[must_use]
-    pub fn notes(&self) -> &[Problem] {
+    pub fn notes(&self) -> &[ConfigProblem] {
         &self.notes
     }
 }

@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 
 use crate::config::file_values::FileValues;
 use crate::config::merge::merge_file;
-use crate::config::problem::{Origin, Problem};
+use crate::config::problem::{ConfigProblem, OptionOrigin};
 use crate::config::raw::RawOptions;
 use crate::config::{input, options};
 
 /// Reads the file that `given` names (or the default file), then its drop-ins in byte order.
-pub fn read_files(given: &RawOptions, problems: &mut Vec<Problem>) -> FileValues {
+pub fn read_files(given: &RawOptions, problems: &mut Vec<ConfigProblem>) -> FileValues {
     let mut values = FileValues::default();
     let (base, origin) = match &given.config {
         Some((path, origin)) => (path.clone(), Some(origin)),
@@ -22,7 +22,7 @@ pub fn read_files(given: &RawOptions, problems: &mut Vec<Problem>) -> FileValues
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             if let Some(origin) = origin {
                 let message = format!("{} does not exist", base.display());
-                problems.push(Problem { origin: origin.clone(), message });
+                problems.push(ConfigProblem { origin: origin.clone(), message });
             }
         }
         Err(error) => problems.push(unreadable(&base, &error)),
@@ -36,13 +36,13 @@ pub fn read_files(given: &RawOptions, problems: &mut Vec<Problem>) -> FileValues
     values
 }
 
-fn unreadable(path: &Path, error: &io::Error) -> Problem {
+fn unreadable(path: &Path, error: &io::Error) -> ConfigProblem {
     let hint = match error.kind() {
         io::ErrorKind::PermissionDenied if !nix::unistd::geteuid().is_root() => "; run this as root",
         _ => "",
     };
-    let origin = Origin::File { path: path.to_path_buf(), line: 0 };
-    Problem { origin, message: format!("cannot read it: {error}{hint}") }
+    let origin = OptionOrigin::File { path: path.to_path_buf(), line: 0 };
+    ConfigProblem { origin, message: format!("cannot read it: {error}{hint}") }
 }
 
 fn read_text(path: &Path) -> io::Result<String> {
@@ -54,7 +54,7 @@ fn read_text(path: &Path) -> io::Result<String> {
 }
 
 /// `config.yaml` → the files in `config.yaml.d` that end in `.yaml` or `.yml`, by the bytes of their names.
-fn drop_ins(base: &Path, problems: &mut Vec<Problem>) -> Vec<PathBuf> {
+fn drop_ins(base: &Path, problems: &mut Vec<ConfigProblem>) -> Vec<PathBuf> {
     let mut name = base.as_os_str().to_owned();
     name.push(".d");
     let dir = PathBuf::from(name);

@@ -1,6 +1,6 @@
 //! Recognises configuration files of other programs, and the part that quorate reads.
 
-use crate::config::yaml::{Node, Value};
+use crate::config::yaml::{Node, YamlValue};
 use crate::text::escape_control;
 
 /// The key of `cluster.yml` that is read.
@@ -49,7 +49,7 @@ pub(super) enum FileKind {
 }
 
 fn find<'n>(entries: &'n [(Node, Node)], name: &str) -> Option<&'n (Node, Node)> {
-    entries.iter().find(|(key, _)| matches!(&key.value, Value::Text(text) if text == name))
+    entries.iter().find(|(key, _)| matches!(&key.value, YamlValue::Text(text) if text == name))
 }
 
 pub(super) fn kind(entries: &[(Node, Node)]) -> FileKind {
@@ -62,7 +62,7 @@ pub(super) fn kind(entries: &[(Node, Node)]) -> FileKind {
         }
     }
     if let Some((key, value)) = find(entries, "apiVersion") {
-        let version = if let Value::Text(text) = &value.value { escape_control(text) } else { String::new() };
+        let version = if let YamlValue::Text(text) = &value.value { escape_control(text) } else { String::new() };
         let group = version.split('/').next().unwrap_or_default();
         let instead = match group {
             "provisioning.cattle.io" => {
@@ -80,7 +80,7 @@ pub(super) fn kind(entries: &[(Node, Node)]) -> FileKind {
         );
     }
     let is_rke1 = find(entries, SERVICES).is_some()
-        || find(entries, NODES).is_some_and(|(_, value)| matches!(value.value, Value::List(_)));
+        || find(entries, NODES).is_some_and(|(_, value)| matches!(value.value, YamlValue::List(_)));
     if is_rke1 { FileKind::Rke1 } else { FileKind::Own }
 }
 
@@ -93,7 +93,7 @@ pub(super) fn is_of_rke1(name: &str) -> bool {
 
 /// True if a `cluster.yml` requests a restore, as `restore: {restore: true}`.
 pub(super) fn asks_for_restore(value: &Node) -> bool {
-    let Value::Map(entries) = &value.value else { return false };
+    let YamlValue::Map(entries) = &value.value else { return false };
     let text = find(entries, "restore").map(|(_, value)| &value.value);
-    matches!(text, Some(Value::Text(text)) if crate::config::value_types::switch(text) == Some(true))
+    matches!(text, Some(YamlValue::Text(text)) if crate::config::value_types::switch(text) == Some(true))
 }

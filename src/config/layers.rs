@@ -7,34 +7,34 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 
 use crate::config::file_values::FileValues;
-use crate::config::options::{self, Kind, OPTIONS, Spec};
-use crate::config::problem::{Origin, Problem};
-use crate::config::raw::{RawOptions, Source, check, split};
+use crate::config::options::{self, OPTIONS, OptionKind, Spec};
+use crate::config::problem::{ConfigProblem, OptionOrigin};
+use crate::config::raw::{RawOptions, ValueSource, check, split};
 use crate::config::rke1::{self, POLICY, RETENTION, SCHEDULE};
 use crate::config::{kubernetes, suggest};
 
 /// Every option's texts with their origins; options that are not set have their default.
 #[derive(Clone, Debug, Default)]
 pub struct Resolved {
-    values: BTreeMap<&'static str, Vec<(String, Origin)>>,
+    values: BTreeMap<&'static str, Vec<(String, OptionOrigin)>>,
     /// The snapshot schedule comes from RKE1's `cluster.yml`.
     pub is_scheduled_by_rke1: bool,
     /// The retention of RKE1's `cluster.yml`, if it is effective.
-    pub(super) rke1_retention_note: Option<Problem>,
+    pub(super) rke1_retention_note: Option<ConfigProblem>,
     /// The line of an empty `cluster-reset-restore-path`, if no other source sets it.
-    pub(super) blank_restore_path: Option<Origin>,
+    pub(super) blank_restore_path: Option<OptionOrigin>,
 }
 
 impl Resolved {
     /// The texts of `name` with their origins; empty if it has no value.
     #[must_use]
-    pub fn all(&self, spec: &Spec) -> &[(String, Origin)] {
+    pub fn all(&self, spec: &Spec) -> &[(String, OptionOrigin)] {
         self.values.get(spec.name).map_or(&[], Vec::as_slice)
     }
 
     /// The one text of a scalar option.
     #[must_use]
-    pub fn one(&self, spec: &Spec) -> Option<&(String, Origin)> {
+    pub fn one(&self, spec: &Spec) -> Option<&(String, OptionOrigin)> {
         self.all(spec).first()
     }
 
@@ -45,18 +45,18 @@ impl Resolved {
 
     /// The origin of the (first) value of `name`.
     #[must_use]
-    pub fn origin(&self, spec: &Spec) -> Origin {
-        self.one(spec).map_or(Origin::Default, |(_, origin)| origin.clone())
+    pub fn origin(&self, spec: &Spec) -> OptionOrigin {
+        self.one(spec).map_or(OptionOrigin::Default, |(_, origin)| origin.clone())
     }
 
     #[must_use]
     pub fn is_set(&self, spec: &Spec) -> bool {
-        self.one(spec).is_some_and(|(_, origin)| *origin != Origin::Default)
+        self.one(spec).is_some_and(|(_, origin)| *origin != OptionOrigin::Default)
     }
 }
 
 /// Selects for each option the source with the highest precedence, and checks each text against the option's kind.
-pub fn resolve(given: &RawOptions, files: &FileValues, problems: &mut Vec<Problem>) -> Resolved {
+pub fn resolve(given: &RawOptions, files: &FileValues, problems: &mut Vec<ConfigProblem>) -> Resolved {
     let mut resolved = Resolved::default();
     let is_said = |name: &&str| {
         given.options.contains_key(*name) || files.values.get(*name).is_some_and(|texts| !texts.is_empty())
@@ -75,8 +75,8 @@ pub fn resolve(given: &RawOptions, files: &FileValues, problems: &mut Vec<Proble
     for spec in OPTIONS {
         let from_given = given.options.get(spec.name).map(|(texts, origin)| {
             let source = match origin {
-                Origin::Environment(_) => Source::Environment,
-                _ => Source::CommandLine,
+                OptionOrigin::Environment(_) => ValueSource::Environment,
+                _ => ValueSource::CommandLine,
             };
             let parts = texts.iter().flat_map(|text| split(spec, text, source));
             let parts: Vec<_> = parts.map(|text| (text, origin.clone())).collect();
@@ -90,13 +90,13 @@ pub fn resolve(given: &RawOptions, files: &FileValues, problems: &mut Vec<Proble
         };
         let by_default = || match spec.default {
             "" => Vec::new(),
-            default => vec![(default.to_owned(), Origin::Default)],
+            default => vec![(default.to_owned(), OptionOrigin::Default)],
         };
-        let values: Vec<(String, Origin)> = from_given.or_else(from_files).unwrap_or_else(by_default);
-        for (text, origin) in values.iter().filter(|(_, origin)| !matches!(origin, Origin::File { .. })) {
+        let values: Vec<(String, OptionOrigin)> = from_given.or_else(from_files).unwrap_or_else(by_default);
+        for (text, origin) in values.iter().filter(|(_, origin)| !matches!(origin, OptionOrigin::File { .. })) {
             check(spec, text, origin, problems);
         }
-        if values.is_empty() && spec.kind == Kind::Snapshot {
+        if values.is_empty() && spec.kind == OptionKind::Snapshot {
             resolved.blank_restore_path.clone_from(&files.blank_restore_path);
         }
         resolved.values.insert(spec.name, values);
@@ -105,12 +105,12 @@ pub fn resolve(given: &RawOptions, files: &FileValues, problems: &mut Vec<Proble
 }
 
 /// Unknown variables that begin with `QUORATE_`: probably misspelt.
-pub fn unknown_variables<'v>(variables: impl Iterator<Item = &'v OsString>) -> Vec<Problem> {
+pub fn unknown_variables<'v>(variables: impl Iterator<Item = &'v OsString>) -> Vec<ConfigProblem> {
     // Known variables that are not options: log filter, build and tests.
     const OTHERS: [&str; 3] = [options::CONFIG_VARIABLE, options::LOG_VARIABLE, "QUORATE_COMMIT"];
     let known: Vec<String> = OPTIONS.iter().map(Spec::variable).collect();
     let is_known = |name: &str| known.iter().any(|known| known == name) || OTHERS.contains(&name);
-    let mut problems: Vec<Problem> = variables
+    let mut problems: Vec<ConfigProblem> = variables
         .filter_map(|name| name.to_str())
         .filter(|name| name.starts_with("QUORATE_") && !name.starts_with("QUORATE_TEST_") && !is_known(name))
         .map(|name| {
@@ -124,7 +124,7 @@ pub fn unknown_variables<'v>(variables: impl Iterator<Item = &'v OsString>) -> V
                 }
                 None => "unknown variable".into(),
             };
-            Problem { origin: Origin::Environment(name.to_owned()), message }
+            ConfigProblem { origin: OptionOrigin::Environment(name.to_owned()), message }
         })
         .collect();
     problems.sort_by_key(|problem| problem.origin.sort_key());
@@ -142,7 +142,7 @@ mod tests {
     use super::super::merge::merge_file;
     use super::*;
 
-    fn merge(files: &[&str]) -> (Resolved, Vec<Problem>) {
+    fn merge(files: &[&str]) -> (Resolved, Vec<ConfigProblem>) {
         let (mut values, mut problems) = (FileValues::default(), Vec::new());
         for (index, text) in files.iter().enumerate() {
             merge_file(Path::new(&format!("/{index}.yaml")), text, &mut values, &mut problems);
@@ -162,7 +162,7 @@ mod tests {
         assert_eq!(texts_of(&resolved, "node-name"), ["two"]);
         let (resolved, _) = merge(&["tls-san: [a]\n", "tls-san+: b\n", "tls-san: c\n"]);
         assert_eq!(texts_of(&resolved, "tls-san"), ["c"], "a later plain key discards what was appended before");
-        assert_eq!(resolved.origin(&options::TLS_SAN), Origin::File { path: "/2.yaml".into(), line: 1 });
+        assert_eq!(resolved.origin(&options::TLS_SAN), OptionOrigin::File { path: "/2.yaml".into(), line: 1 });
     }
 
     const PAGE: &str =
@@ -229,7 +229,7 @@ mod tests {
         assert!(resolved.is_scheduled_by_rke1);
         assert_eq!(
             resolved.origin(&options::ETCD_SNAPSHOT_RETENTION),
-            Origin::File { path: "/0.yaml".into(), line: 6 }
+            OptionOrigin::File { path: "/0.yaml".into(), line: 6 }
         );
         assert!(!merge(&[BACKUP, "etcd-snapshot-schedule-cron: '@daily'"]).0.is_scheduled_by_rke1);
         let (resolved, _) =
@@ -298,7 +298,7 @@ mod tests {
         let lines: Vec<usize> = problems
             .iter()
             .map(|problem| match &problem.origin {
-                Origin::File { line, .. } => *line,
+                OptionOrigin::File { line, .. } => *line,
                 _ => 0,
             })
             .collect();
@@ -319,8 +319,8 @@ mod tests {
         let (mut values, mut problems) = (FileValues::default(), Vec::new());
         merge_file(Path::new("/f"), "tls-san: [file]\nnode-name: file\ndebug: yes\n", &mut values, &mut problems);
         let mut given = RawOptions::default();
-        given.options.insert("tls-san", (vec!["x, y".into()], Origin::CommandLine("tls-san".into())));
-        given.options.insert("node-name", (vec!["env".into()], Origin::Environment("QUORATE_NODE_NAME".into())));
+        given.options.insert("tls-san", (vec!["x, y".into()], OptionOrigin::CommandLine("tls-san".into())));
+        given.options.insert("node-name", (vec!["env".into()], OptionOrigin::Environment("QUORATE_NODE_NAME".into())));
         let resolved = resolve(&given, &values, &mut problems);
         assert_eq!(problems, []);
         assert_eq!(texts_of(&resolved, "tls-san"), ["x", "y"]);

@@ -4,7 +4,7 @@ use crate::config::errors::{self, ConfigErrors};
 use crate::config::layers::{self, Resolved};
 use crate::config::model::Config;
 use crate::config::options;
-use crate::config::problem::{Origin, Problem};
+use crate::config::problem::{ConfigProblem, OptionOrigin};
 use crate::config::raw::RawOptions;
 use crate::config::reader::Reader;
 use crate::config::{build, exposed, files, recheck, time_zone};
@@ -20,7 +20,7 @@ pub struct Loaded {
     pub tentative: Option<Config>,
     /// Each option's text and origin, even if others have problems.
     pub resolved: Resolved,
-    pub warnings: Vec<Problem>,
+    pub warnings: Vec<ConfigProblem>,
 }
 
 /// Reads the configuration of a server: `given` is the command line and the environment, which name the files.
@@ -51,18 +51,19 @@ fn load_for(given: &RawOptions, host: &HostFacts, reader: Reader) -> Loaded {
     if let Some(config) = &mut built {
         config.invocation = recheck::invocation(given);
     }
-    let (mistakes, mut warnings): (Vec<Problem>, Vec<Problem>) = layers::unknown_variables(environment::all().keys())
-        .into_iter()
-        .partition(|problem| built.as_ref().is_some_and(|config| config.cluster_reset) && is_about_a_reset(problem));
+    let (mistakes, mut warnings): (Vec<ConfigProblem>, Vec<ConfigProblem>) =
+        layers::unknown_variables(environment::all().keys()).into_iter().partition(|problem| {
+            built.as_ref().is_some_and(|config| config.cluster_reset) && is_about_a_reset(problem)
+        });
     problems.extend(mistakes);
     warnings.extend_from_slice(files.notes());
     warnings.extend(resolved.rke1_retention_note.clone());
     warnings.extend(exposed::warnings(&resolved));
     warnings.extend(time_zone::problem(environment::text("TZ")));
     if built.as_ref().is_some_and(|config| config.new_cluster)
-        && matches!(resolved.origin(&options::NEW_CLUSTER), Origin::File { .. } | Origin::Environment(_))
+        && matches!(resolved.origin(&options::NEW_CLUSTER), OptionOrigin::File { .. } | OptionOrigin::Environment(_))
     {
-        warnings.push(Problem {
+        warnings.push(ConfigProblem {
             origin: resolved.origin(&options::NEW_CLUSTER),
             message:
                 "new-cluster is set permanently, so a lost data directory would silently become an empty cluster; use it on the command line only, once, when it is needed"
@@ -79,6 +80,6 @@ fn load_for(given: &RawOptions, host: &HostFacts, reader: Reader) -> Loaded {
 }
 
 /// A misspelt variable may have named the snapshot to restore.
-fn is_about_a_reset(problem: &Problem) -> bool {
-    matches!(&problem.origin, Origin::Environment(name) if name.starts_with("QUORATE_CLUSTER_RESET"))
+fn is_about_a_reset(problem: &ConfigProblem) -> bool {
+    matches!(&problem.origin, OptionOrigin::Environment(name) if name.starts_with("QUORATE_CLUSTER_RESET"))
 }

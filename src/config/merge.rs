@@ -6,28 +6,28 @@ use std::path::Path;
 use crate::config::file_values::{FileValues, Rke1Values, Text};
 use crate::config::foreign::{self, FileKind, SERVICES};
 use crate::config::kubernetes::{self, CLUSTER_INIT, CLUSTER_INIT_NOTE};
-use crate::config::options::{self, Kind, OPTIONS, Spec};
-use crate::config::problem::{Origin, Problem};
-use crate::config::raw::{Source, check, split};
+use crate::config::options::{self, OPTIONS, OptionKind, Spec};
+use crate::config::problem::{ConfigProblem, OptionOrigin};
+use crate::config::raw::{ValueSource, check, split};
 use crate::config::reserved_flags::replacement_for;
-use crate::config::yaml::{self, Node, Value};
+use crate::config::yaml::{self, Node, YamlValue};
 use crate::config::{rke1, suggest};
 use crate::text::escape_control;
 
 /// Merges the file at `path` with the content `text`.
-pub(super) fn merge_file(path: &Path, text: &str, values: &mut FileValues, problems: &mut Vec<Problem>) {
-    let at = |line: usize| Origin::File { path: path.to_path_buf(), line };
+pub(super) fn merge_file(path: &Path, text: &str, values: &mut FileValues, problems: &mut Vec<ConfigProblem>) {
+    let at = |line: usize| OptionOrigin::File { path: path.to_path_buf(), line };
     let entries = match yaml::read(text) {
         Ok(entries) => entries,
         Err(error) => {
             let message = format!("this is not valid YAML: {}", error.message);
-            problems.push(Problem { origin: at(error.line), message });
+            problems.push(ConfigProblem { origin: at(error.line), message });
             return;
         }
     };
     let kind = foreign::kind(&entries);
     if let FileKind::Other(message, line) = kind {
-        problems.push(Problem { origin: at(line), message });
+        problems.push(ConfigProblem { origin: at(line), message });
         return;
     }
     let mut merge = Merge {
@@ -41,7 +41,7 @@ pub(super) fn merge_file(path: &Path, text: &str, values: &mut FileValues, probl
     let mut seen: BTreeMap<String, usize> = BTreeMap::new();
     let mut services = None;
     for (key, value) in entries {
-        let Value::Text(written) = key.value else {
+        let YamlValue::Text(written) = key.value else {
             merge.problem(key.line, "a key must be a word".into());
             continue;
         };
@@ -58,17 +58,17 @@ pub(super) fn merge_file(path: &Path, text: &str, values: &mut FileValues, probl
     }
     if merge.is_rke1 {
         // A minimal file has nodes only.
-        let (line, services) = services.unwrap_or((0, Node { line: 0, value: Value::Nothing }));
+        let (line, services) = services.unwrap_or((0, Node { line: 0, value: YamlValue::Nothing }));
         merge.services(line, &services);
     }
     merge.end();
 }
 
 /// A file that is being merged.
-struct Merge<'a, At: Fn(usize) -> Origin> {
+struct Merge<'a, At: Fn(usize) -> OptionOrigin> {
     at: &'a At,
     values: &'a mut FileValues,
-    problems: &'a mut Vec<Problem>,
+    problems: &'a mut Vec<ConfigProblem>,
     is_rke1: bool,
     /// Keys that only RKE1 knows.
     of_rke1: Vec<String>,
@@ -76,13 +76,13 @@ struct Merge<'a, At: Fn(usize) -> Origin> {
     of_kubernetes: Vec<(String, usize)>,
 }
 
-impl<At: Fn(usize) -> Origin> Merge<'_, At> {
+impl<At: Fn(usize) -> OptionOrigin> Merge<'_, At> {
     fn problem(&mut self, line: usize, message: String) {
-        self.problems.push(Problem { origin: (self.at)(line), message });
+        self.problems.push(ConfigProblem { origin: (self.at)(line), message });
     }
 
     fn note(&mut self, line: usize, message: String) {
-        self.values.notes.push(Problem { origin: (self.at)(line), message });
+        self.values.notes.push(ConfigProblem { origin: (self.at)(line), message });
     }
 
     fn entry(&mut self, line: usize, written: &str, value: &Node) {
@@ -99,7 +99,7 @@ impl<At: Fn(usize) -> Origin> Merge<'_, At> {
         for text in found.iter().flatten() {
             check(spec, &text.text, &text.origin, self.problems);
         }
-        if let (Kind::Snapshot, Ok(found)) = (spec.kind, &found) {
+        if let (OptionKind::Snapshot, Ok(found)) = (spec.kind, &found) {
             self.values.blank_restore_path = found.is_empty().then(|| (self.at)(line));
         }
         match found {
@@ -155,7 +155,7 @@ impl<At: Fn(usize) -> Origin> Merge<'_, At> {
             is_retention_default: translated.is_retention_default,
             retention_note: translated
                 .retention_note
-                .map(|(message, line)| Problem { origin: (self.at)(line), message }),
+                .map(|(message, line)| ConfigProblem { origin: (self.at)(line), message }),
         });
     }
 
@@ -189,31 +189,31 @@ fn unknown_key(name: &str, meant: Option<&str>) -> String {
     }
 }
 
-fn texts(spec: &Spec, node: &Node, at: &impl Fn(usize) -> Origin) -> Result<Vec<Text>, Problem> {
-    let wrong = |line: usize, message: String| Problem { origin: at(line), message };
+fn texts(spec: &Spec, node: &Node, at: &impl Fn(usize) -> OptionOrigin) -> Result<Vec<Text>, ConfigProblem> {
+    let wrong = |line: usize, message: String| ConfigProblem { origin: at(line), message };
     match &node.value {
-        Value::Nothing => Ok(Vec::new()),
-        Value::Text(text) if text.is_empty() && spec.kind != Kind::Snapshot => Ok(Vec::new()),
-        Value::Text(text) => {
-            Ok(split(spec, text, Source::File).map(|text| Text { text, origin: at(node.line) }).collect())
+        YamlValue::Nothing => Ok(Vec::new()),
+        YamlValue::Text(text) if text.is_empty() && spec.kind != OptionKind::Snapshot => Ok(Vec::new()),
+        YamlValue::Text(text) => {
+            Ok(split(spec, text, ValueSource::File).map(|text| Text { text, origin: at(node.line) }).collect())
         }
-        Value::List(_) if !spec.is_list() => {
+        YamlValue::List(_) if !spec.is_list() => {
             Err(wrong(node.line, format!("`{}` accepts one value, not a list", spec.name)))
         }
-        Value::List(items) => {
+        YamlValue::List(items) => {
             let mut all = Vec::new();
             for item in items {
-                let Value::Text(text) = &item.value else {
+                let YamlValue::Text(text) = &item.value else {
                     return Err(wrong(item.line, format!("`{}` accepts a list of plain values", spec.name)));
                 };
-                all.extend(split(spec, text, Source::File).map(|text| Text { text, origin: at(item.line) }));
+                all.extend(split(spec, text, ValueSource::File).map(|text| Text { text, origin: at(item.line) }));
             }
             Ok(all)
         }
-        Value::Map(_) if spec.kind == Kind::KeyValue => {
+        YamlValue::Map(_) if spec.kind == OptionKind::KeyValue => {
             Err(wrong(node.line, format!("`{}` accepts `key=value` entries, not `key: value`", spec.name)))
         }
-        Value::Map(_) => Err(wrong(node.line, format!("`{}` does not accept a mapping", spec.name))),
+        YamlValue::Map(_) => Err(wrong(node.line, format!("`{}` does not accept a mapping", spec.name))),
     }
 }
 
@@ -225,7 +225,7 @@ mod tests {
     fn said(text: &str) -> (Vec<String>, Vec<String>) {
         let (mut values, mut problems) = (FileValues::default(), Vec::new());
         merge_file(Path::new("/f"), text, &mut values, &mut problems);
-        let shown = |all: &[Problem]| all.iter().map(ToString::to_string).collect();
+        let shown = |all: &[ConfigProblem]| all.iter().map(ToString::to_string).collect();
         (shown(&problems), shown(&values.notes))
     }
 

@@ -49,6 +49,6 @@ pub use load::{Loaded, load, load_for_command};
 pub use model::{
     Config, DEFAULT_ELECTION_MILLIS, DEFAULT_HEARTBEAT_MILLIS, EtcdConfig, LogFormat, MaintenanceConfig, SnapshotConfig,
 };
-pub use problem::{Origin, Problem};
+pub use problem::{ConfigProblem, OptionOrigin};
 pub use raw::RawOptions;
 pub use s3::S3Config;

@@ -7,8 +7,8 @@ use std::fmt::Write as _;
 
 use crate::config::layers::Resolved;
 use crate::config::model::Config;
-use crate::config::options::{self, Kind, OPTIONS, Spec};
-use crate::config::problem::Origin;
+use crate::config::options::{self, OPTIONS, OptionKind, Spec};
+use crate::config::problem::OptionOrigin;
 
 const MASK: &str = "'***'";
 
@@ -19,7 +19,7 @@ pub fn print(resolved: &Resolved, config: &Config) -> String {
     for spec in OPTIONS {
         // An empty value would be an error together with `cluster-reset`, and the output is to be a valid
         // configuration.
-        let comment = if spec.kind == Kind::Snapshot && !resolved.is_set(spec) { "# " } else { "" };
+        let comment = if spec.kind == OptionKind::Snapshot && !resolved.is_set(spec) { "# " } else { "" };
         let _ =
             writeln!(text, "{comment}{}: {}  # {}", spec.name, shown(spec, resolved, config), origins(spec, resolved));
     }
@@ -62,7 +62,7 @@ fn origins(spec: &Spec, resolved: &Resolved) -> String {
     let distinct: BTreeSet<String> = resolved
         .all(spec)
         .iter()
-        .filter(|(_, origin)| *origin != Origin::Default)
+        .filter(|(_, origin)| *origin != OptionOrigin::Default)
         .map(|(_, origin)| origin.to_string())
         .collect();
     if !distinct.is_empty() {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Origin {
+pub enum OptionOrigin {
     Default,
     /// A line of a file; line 0 is the file as a whole.
     File {
@@ -16,7 +16,7 @@ pub enum Origin {
     CommandLine(String),
 }
 
-impl Origin {
+impl OptionOrigin {
     pub(super) fn sort_key(&self) -> Self {
         self.clone()
     }
@@ -32,7 +32,7 @@ impl Origin {
     }
 }
 
-impl fmt::Display for Origin {
+impl fmt::Display for OptionOrigin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Default => f.write_str("default"),
@@ -45,13 +45,13 @@ impl fmt::Display for Origin {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
-    pub origin: Origin,
+pub struct ConfigProblem {
+    pub origin: OptionOrigin,
     /// What is wrong, and what would be valid.
     pub message: String,
 }
 
-impl fmt::Display for Problem {
+impl fmt::Display for ConfigProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.origin, self.message)
     }

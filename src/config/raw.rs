@@ -4,20 +4,20 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
-use crate::config::options::{Arity, CONFIG_VARIABLE, Kind, LOG_VARIABLE, OPTIONS, Spec};
-use crate::config::problem::{Origin, Problem};
+use crate::config::options::{Arity, CONFIG_VARIABLE, LOG_VARIABLE, OPTIONS, OptionKind, Spec};
+use crate::config::problem::{ConfigProblem, OptionOrigin};
 use crate::environment;
 
 /// The values from the command line and the environment, before any file is read.
 #[derive(Clone, Debug, Default)]
 pub struct RawOptions {
     /// `--config` or `QUORATE_CONFIG`, with its origin.
-    pub config: Option<(PathBuf, Origin)>,
+    pub config: Option<(PathBuf, OptionOrigin)>,
     /// By option name: the texts and their origin.
-    pub options: BTreeMap<&'static str, (Vec<String>, Origin)>,
+    pub options: BTreeMap<&'static str, (Vec<String>, OptionOrigin)>,
     /// `QUORATE_LOG`.
     pub log_filter: Option<String>,
-    pub problems: Vec<Problem>,
+    pub problems: Vec<ConfigProblem>,
 }
 
 impl RawOptions {
@@ -32,19 +32,21 @@ impl RawOptions {
         let mut given = Self::default();
         let is_set = |value: &OsString| !value.is_empty();
         if let Some(path) = look(CONFIG_VARIABLE).filter(is_set) {
-            given.config = Some((path.into(), Origin::Environment(CONFIG_VARIABLE.to_owned())));
+            given.config = Some((path.into(), OptionOrigin::Environment(CONFIG_VARIABLE.to_owned())));
         }
         given.log_filter =
             look(LOG_VARIABLE).and_then(|value| value.into_string().ok()).filter(|text| !text.trim().is_empty());
         for spec in OPTIONS {
             let variable = spec.variable();
-            let Some(value) = look(&variable).filter(|value| is_set(value) || spec.kind == Kind::Snapshot) else {
+            let Some(value) = look(&variable).filter(|value| is_set(value) || spec.kind == OptionKind::Snapshot) else {
                 continue;
             };
-            let origin = Origin::Environment(variable);
+            let origin = OptionOrigin::Environment(variable);
             match value.into_string() {
                 Ok(text) => drop(given.options.insert(spec.name, (vec![text], origin))),
-                Err(_) => given.problems.push(Problem { origin, message: "this variable is not UTF-8 text".into() }),
+                Err(_) => {
+                    given.problems.push(ConfigProblem { origin, message: "this variable is not UTF-8 text".into() });
+                }
             }
         }
         given
@@ -61,30 +63,30 @@ impl RawOptions {
     }
 }
 
-pub(super) fn check(spec: &Spec, text: &str, origin: &Origin, problems: &mut Vec<Problem>) {
+pub(super) fn check(spec: &Spec, text: &str, origin: &OptionOrigin, problems: &mut Vec<ConfigProblem>) {
     if let Err(requirement) = spec.kind.check(text) {
         let shown = if spec.secret { "***" } else { text };
         let message = match text.trim() {
             "" => format!("`{}` {requirement}, and is empty", spec.name),
             // The wrong part is reported already, and another part may be a password.
-            _ if spec.kind == Kind::Endpoint => format!("`{}` {requirement}", spec.name),
+            _ if spec.kind == OptionKind::Endpoint => format!("`{}` {requirement}", spec.name),
             _ => format!("`{}` {requirement}, not `{}`", spec.name, crate::text::escape_control(shown)),
         };
-        problems.push(Problem { origin: origin.clone(), message });
+        problems.push(ConfigProblem { origin: origin.clone(), message });
     }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Source {
+pub(super) enum ValueSource {
     File,
     Environment,
     CommandLine,
 }
 
-pub(super) fn split(spec: &Spec, text: &str, source: Source) -> impl Iterator<Item = String> {
+pub(super) fn split(spec: &Spec, text: &str, source: ValueSource) -> impl Iterator<Item = String> {
     let parts: Vec<String> = match spec.arity {
         Arity::Commas => text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect(),
-        Arity::Words if source == Source::Environment => text.split_whitespace().map(str::to_owned).collect(),
+        Arity::Words if source == ValueSource::Environment => text.split_whitespace().map(str::to_owned).collect(),
         Arity::One | Arity::Words => vec![text.to_owned()],
     };
     parts.into_iter()

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::config::options::{self, OPTIONS, Spec};
-use crate::config::problem::Origin;
+use crate::config::problem::OptionOrigin;
 use crate::config::raw::RawOptions;
 use crate::plan::command::Invocation;
 use crate::shell::quote;
@@ -12,8 +12,8 @@ use crate::shell::quote;
 pub(super) fn command(given: &RawOptions) -> String {
     let mut variables = Vec::new();
     let mut flags = Vec::new();
-    let mut say = |name: &str, text: &str, origin: &Origin| match origin {
-        Origin::Environment(variable) => variables.push(format!("{variable}={} ", quote(text))),
+    let mut say = |name: &str, text: &str, origin: &OptionOrigin| match origin {
+        OptionOrigin::Environment(variable) => variables.push(format!("{variable}={} ", quote(text))),
         _ => flags.push(format!(" --{name}={}", quote(text))),
     };
     if let Some((path, origin)) = &given.config {
@@ -64,13 +64,13 @@ mod tests {
     #[test]
     fn what_was_given_is_repeated_but_for_secrets() {
         let mut given = RawOptions {
-            config: Some(("my c.yaml".into(), Origin::CommandLine("config".into()))),
+            config: Some(("my c.yaml".into(), OptionOrigin::CommandLine("config".into()))),
             ..RawOptions::default()
         };
-        let by_flag = |name: &str| Origin::CommandLine(name.to_owned());
+        let by_flag = |name: &str| OptionOrigin::CommandLine(name.to_owned());
         given.options.insert("tls-san", (vec!["a".into(), "b c".into()], by_flag("tls-san")));
         given.options.insert("token", (vec!["hunter2".into()], by_flag("token")));
-        given.options.insert("debug", (vec!["maybe".into()], Origin::Environment("QUORATE_DEBUG".into())));
+        given.options.insert("debug", (vec!["maybe".into()], OptionOrigin::Environment("QUORATE_DEBUG".into())));
         assert_eq!(
             command(&given),
             "QUORATE_DEBUG=maybe quorate server --print-config --config='my c.yaml' --tls-san=a --tls-san='b c'"

@@ -9,7 +9,7 @@
 
 use crate::config::options;
 use crate::config::suggest;
-use crate::config::yaml::{Node, Value};
+use crate::config::yaml::{Node, YamlValue};
 use crate::text::{duration, escape_control};
 
 pub(super) const SCHEDULE: &str = "etcd-snapshot-schedule-cron";
@@ -134,7 +134,7 @@ impl Translated {
     /// The entries of a mapping, with their keys checked; `None` if it is not set, or not a mapping, which is reported.
     fn map<'n>(&mut self, place: &Place, node: &'n Node) -> &'n [(Node, Node)] {
         match &node.value {
-            Value::Map(entries) => {
+            YamlValue::Map(entries) => {
                 self.check_keys(place, entries);
                 entries
             }
@@ -157,7 +157,7 @@ impl Translated {
     ) -> Option<WithLine<T>> {
         let node = find(entries, name).filter(|node| !node.is_blank())?;
         let text = match &node.value {
-            Value::Text(text) => text.trim(),
+            YamlValue::Text(text) => text.trim(),
             _ => "a list or a mapping",
         };
         match parse(text) {
@@ -175,7 +175,7 @@ impl Translated {
         let mut others = Vec::new();
         let mut seen: Vec<&str> = Vec::new();
         for (key, _) in entries {
-            let Value::Text(name) = &key.value else {
+            let YamlValue::Text(name) = &key.value else {
                 self.problem(key.line, "a key must be a word");
                 continue;
             };
@@ -226,7 +226,7 @@ enum Parsed<T> {
 }
 
 fn find<'n>(entries: &'n [(Node, Node)], name: &str) -> Option<&'n Node> {
-    let mut all = entries.iter().filter(|(key, _)| key.value == Value::Text(name.to_owned()));
+    let mut all = entries.iter().filter(|(key, _)| key.value == YamlValue::Text(name.to_owned()));
     all.next().map(|(_, value)| value)
 }
 
@@ -260,11 +260,11 @@ fn length(text: &str) -> Parsed<u64> {
 pub(super) fn translate(line: usize, services: &Node) -> Translated {
     let mut out = Translated::default();
     let entries = out.map(&SERVICES, services);
-    let nothing = Node { line, value: Value::Nothing };
+    let nothing = Node { line, value: YamlValue::Nothing };
     let node = find(entries, "etcd").unwrap_or(&nothing);
     let etcd = out.map(&ETCD, node);
     // An empty mapping has RKE's defaults.
-    let is_there = |found: &&Node| !found.is_blank() || matches!(found.value, Value::Map(_));
+    let is_there = |found: &&Node| !found.is_blank() || matches!(found.value, YamlValue::Map(_));
     match find(etcd, "backup_config").filter(is_there) {
         Some(found) => backup_config(&mut out, found, etcd),
         None => rolling(&mut out, node.line, etcd),

@@ -2,18 +2,18 @@
 
 use std::path::Path;
 
-use crate::config::problem::{Origin, Problem};
+use crate::config::problem::{ConfigProblem, OptionOrigin};
 use crate::text::escape_control;
 
 /// Directories of time zone files (chrono's list).
 const DIRECTORIES: [&str; 3] = ["/usr/share/zoneinfo", "/share/zoneinfo", "/etc/zoneinfo"];
 
 /// What is wrong with the value of `TZ`.
-pub(super) fn problem(value: Option<&str>) -> Option<Problem> {
+pub(super) fn problem(value: Option<&str>) -> Option<ConfigProblem> {
     let zone = value.filter(|zone| !zone.is_empty() && !is_known(zone, &DIRECTORIES.map(Path::new)))?;
     let message =
         format!("unknown time zone `{}`, so schedules use UTC; correct it, or install tzdata", escape_control(zone));
-    Some(Problem { origin: Origin::Environment("TZ".into()), message })
+    Some(ConfigProblem { origin: OptionOrigin::Environment("TZ".into()), message })
 }
 
 fn is_known(zone: &str, directories: &[&Path]) -> bool {

@@ -5,13 +5,13 @@ use std::str::FromStr;
 
 use crate::compression::Compression;
 use crate::config::etcd_arg::EtcdArg;
-use crate::config::options::Kind;
+use crate::config::options::OptionKind;
 use crate::plan::retention::{NotAPolicy, Policy};
 use crate::plan::schedule::Schedule;
 use crate::plan::snapshot_name::NamePrefix;
 use crate::text::duration;
 
-impl Kind {
+impl OptionKind {
     /// Whether `text` is such a value.
     pub fn check(self, text: &str) -> Result<(), String> {
         if let Self::Choice(words) = self {

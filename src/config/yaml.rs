@@ -17,7 +17,7 @@ const MAX_DEPTH: usize = 32;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
     pub line: usize,
-    pub value: Value,
+    pub value: YamlValue,
 }
 
 impl Node {
@@ -25,16 +25,16 @@ impl Node {
     #[must_use]
     pub fn is_blank(&self) -> bool {
         match &self.value {
-            Value::Nothing => true,
-            Value::Text(text) => text.trim().is_empty(),
-            Value::List(items) => items.is_empty(),
-            Value::Map(entries) => entries.is_empty(),
+            YamlValue::Nothing => true,
+            YamlValue::Text(text) => text.trim().is_empty(),
+            YamlValue::List(items) => items.is_empty(),
+            YamlValue::Map(entries) => entries.is_empty(),
         }
     }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Value {
+pub enum YamlValue {
     /// `~`, `null` or nothing at all.
     Nothing,
     /// The text of a scalar as typed, without quotes.
@@ -52,7 +52,7 @@ pub struct SyntaxError {
     pub message: String,
 }
 
-struct Reader<'input> {
+struct YamlReader<'input> {
     parser: Parser<'input, saphyr_parser::StrInput<'input>>,
     anchors: HashMap<usize, Node>,
     nodes: usize,
@@ -67,12 +67,13 @@ type Step<'input> = (Event<'input>, usize);
 /// # Errors
 /// If it is not YAML, has several documents, or is not a mapping at the top level.
 pub fn read(text: &str) -> Result<Vec<(Node, Node)>, SyntaxError> {
-    let mut reader = Reader { parser: Parser::new_from_str(text), anchors: HashMap::new(), nodes: 0, is_syntax: false };
+    let mut reader =
+        YamlReader { parser: Parser::new_from_str(text), anchors: HashMap::new(), nodes: 0, is_syntax: false };
     let read = top(&mut reader);
     read.map_err(|error| if reader.is_syntax { unquoted(text, error.line).unwrap_or(error) } else { error })
 }
 
-fn top(reader: &mut Reader<'_>) -> Result<Vec<(Node, Node)>, SyntaxError> {
+fn top(reader: &mut YamlReader<'_>) -> Result<Vec<(Node, Node)>, SyntaxError> {
     let mut top = None;
     loop {
         let (event, line) = reader.next()?;
@@ -89,13 +90,13 @@ fn top(reader: &mut Reader<'_>) -> Result<Vec<(Node, Node)>, SyntaxError> {
         }
     }
     match top {
-        None | Some(Node { value: Value::Nothing, .. }) => Ok(Vec::new()),
-        Some(Node { value: Value::Map(entries), .. }) => Ok(entries),
+        None | Some(Node { value: YamlValue::Nothing, .. }) => Ok(Vec::new()),
+        Some(Node { value: YamlValue::Map(entries), .. }) => Ok(entries),
         Some(Node { line, .. }) => Err(SyntaxError { line, message: "expected `key: value` lines".into() }),
     }
 }
 
-impl<'input> Reader<'input> {
+impl<'input> YamlReader<'input> {
     fn next(&mut self) -> Result<Step<'input>, SyntaxError> {
         match self.parser.next_event() {
             Some(Ok((event, span))) => Ok((event, span.start.line())),
@@ -144,21 +145,21 @@ impl<'input> Reader<'input> {
         Ok(node)
     }
 
-    fn list(&mut self, depth: usize) -> Result<Value, SyntaxError> {
+    fn list(&mut self, depth: usize) -> Result<YamlValue, SyntaxError> {
         let mut items = Vec::new();
         loop {
             match self.next()? {
-                (Event::SequenceEnd, _) => return Ok(Value::List(items)),
+                (Event::SequenceEnd, _) => return Ok(YamlValue::List(items)),
                 step => items.push(self.node(step, depth + 1)?),
             }
         }
     }
 
-    fn map(&mut self, depth: usize) -> Result<Value, SyntaxError> {
+    fn map(&mut self, depth: usize) -> Result<YamlValue, SyntaxError> {
         let mut entries = Vec::new();
         loop {
             match self.next()? {
-                (Event::MappingEnd, _) => return Ok(Value::Map(entries)),
+                (Event::MappingEnd, _) => return Ok(YamlValue::Map(entries)),
                 step => {
                     let key = self.node(step, depth + 1)?;
                     let step = self.next()?;
@@ -200,15 +201,15 @@ fn unquoted(text: &str, line: usize) -> Option<SyntaxError> {
 
 fn weight(node: &Node) -> usize {
     1 + match &node.value {
-        Value::List(items) => items.iter().map(weight).sum(),
-        Value::Map(entries) => entries.iter().map(|(key, value)| weight(key) + weight(value)).sum(),
-        Value::Nothing | Value::Text(_) => 0,
+        YamlValue::List(items) => items.iter().map(weight).sum(),
+        YamlValue::Map(entries) => entries.iter().map(|(key, value)| weight(key) + weight(value)).sum(),
+        YamlValue::Nothing | YamlValue::Text(_) => 0,
     }
 }
 
-fn scalar(text: &str, style: ScalarStyle) -> Value {
+fn scalar(text: &str, style: ScalarStyle) -> YamlValue {
     let nothing = style == ScalarStyle::Plain && matches!(serde_yaml::from_str(text), Ok(serde_yaml::Value::Null));
-    if nothing { Value::Nothing } else { Value::Text(text.to_owned()) }
+    if nothing { YamlValue::Nothing } else { YamlValue::Text(text.to_owned()) }
 }
 
 #[cfg(test)]
@@ -216,7 +217,7 @@ mod tests {
     use super::*;
 
     fn text(line: usize, text: &str) -> Node {
-        Node { line, value: Value::Text(text.into()) }
+        Node { line, value: YamlValue::Text(text.into()) }
     }
 
     #[test]
@@ -226,8 +227,8 @@ mod tests {
             entries,
             [
                 (text(2, "token"), text(2, "0123")),
-                (text(4, "tls-san"), Node { line: 4, value: Value::List(vec![text(4, "a"), text(4, "b")]) }),
-                (text(5, "empty"), Node { line: entries[2].1.line, value: Value::Nothing }),
+                (text(4, "tls-san"), Node { line: 4, value: YamlValue::List(vec![text(4, "a"), text(4, "b")]) }),
+                (text(5, "empty"), Node { line: entries[2].1.line, value: YamlValue::Nothing }),
             ]
         );
     }

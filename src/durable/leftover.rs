@@ -10,7 +10,7 @@ pub const ABANDONED_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The machine, and its boot, where a file was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Origin {
+pub struct WriterIdentity {
     pub machine: String,
     /// Derived from the boot id, which all containers of a machine share.
     pub boot: String,
@@ -28,7 +28,7 @@ pub enum LockState {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Leftover {
     /// From its name; older versions did not record it.
-    pub origin: Option<Origin>,
+    pub origin: Option<WriterIdentity>,
     pub lock: LockState,
     pub age: Duration,
     /// It is on a file system that other machines may write to.
@@ -37,7 +37,7 @@ pub struct Leftover {
 
 /// Decides whether `us` may remove it.
 #[must_use]
-pub fn is_abandoned(found: &Leftover, us: &Origin) -> bool {
+pub fn is_abandoned(found: &Leftover, us: &WriterIdentity) -> bool {
     match (found.lock, &found.origin) {
         (LockState::Held, _) => false,
         // On this kernel the lock is reliable.
@@ -56,7 +56,7 @@ mod tests {
     #[test]
     fn what_is_written_now_stays_and_what_is_over_goes() {
         use LockState::{Free, Held, Unknown};
-        let origin = |machine: &str, boot: &str| Some(Origin { machine: machine.into(), boot: boot.into() });
+        let origin = |machine: &str, boot: &str| Some(WriterIdentity { machine: machine.into(), boot: boot.into() });
         let us = origin("m", "b").unwrap();
         let (young, old) = (Duration::from_secs(60), ABANDONED_AFTER);
         for (from, lock, age, is_shared, expected) in [

@@ -13,7 +13,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::checksum::crc32;
-use crate::durable::leftover::{Leftover, LockState, Origin, is_abandoned};
+use crate::durable::leftover::{Leftover, LockState, WriterIdentity, is_abandoned};
 use crate::host::{self, FileSystem};
 
 /// The prefix of every hidden name.
@@ -22,11 +22,11 @@ pub(super) const PREFIX: &str = ".tmp-quorate-";
 const MAX_LABEL_BYTES: usize = 160;
 const MAX_ATTEMPTS: u32 = 100;
 
-fn this_process() -> &'static Origin {
-    static THIS_PROCESS: OnceLock<Origin> = OnceLock::new();
+fn this_process() -> &'static WriterIdentity {
+    static THIS_PROCESS: OnceLock<WriterIdentity> = OnceLock::new();
     THIS_PROCESS.get_or_init(|| {
         let tag = |id: &str| format!("{:08x}", crc32(id.as_bytes()));
-        Origin { machine: tag(&host::machine_id()), boot: tag(&host::boot_id()) }
+        WriterIdentity { machine: tag(&host::machine_id()), boot: tag(&host::boot_id()) }
     })
 }
 
@@ -38,7 +38,7 @@ fn name(label: &OsStr) -> OsString {
     name.push(OsStr::from_bytes(&label[..label.len().min(MAX_LABEL_BYTES)]));
     // Without randomness the name can be guessed, which is harmless.
     let random = u32::from_le_bytes(crate::random::random::<4>().unwrap_or_default());
-    let (count, Origin { machine, boot }) = (COUNT.fetch_add(1, Ordering::Relaxed), this_process());
+    let (count, WriterIdentity { machine, boot }) = (COUNT.fetch_add(1, Ordering::Relaxed), this_process());
     name.push(format!("-{random:08x}-{count}-{machine}.{boot}-{}", std::process::id()));
     name
 }
@@ -69,11 +69,11 @@ fn lock(file: &File) -> LockState {
 }
 
 /// The machine and boot of a hidden name; `None` for names of older versions, which do not contain them.
-fn origin(name: &OsStr) -> Option<Origin> {
+fn origin(name: &OsStr) -> Option<WriterIdentity> {
     let name = name.to_string_lossy();
     let (machine, boot) = name.rsplit('-').nth(1)?.split_once('.')?;
     let is_tag = |tag: &str| tag.len() == 8 && tag.bytes().all(|byte| byte.is_ascii_hexdigit());
-    (is_tag(machine) && is_tag(boot)).then(|| Origin { machine: machine.to_owned(), boot: boot.to_owned() })
+    (is_tag(machine) && is_tag(boot)).then(|| WriterIdentity { machine: machine.to_owned(), boot: boot.to_owned() })
 }
 
 /// True if this is a hidden name of quorate, for `label` if given.

@@ -16,7 +16,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use crate::datadir::DataDir;
 use crate::durable::{self, OnPath as _, WriteError};
-use crate::etcd::payload::{self, Payload, Program};
+use crate::etcd::payload::{self, Payload, PayloadProgram};
 use crate::host;
 
 /// Our own executable, even after an upgrade has replaced it.
@@ -55,7 +55,7 @@ fn payload() -> Result<Option<&'static Payload>, WriteError> {
     }
 }
 
-fn find(program: &str) -> Result<Option<(&'static Payload, &'static Program)>, WriteError> {
+fn find(program: &str) -> Result<Option<(&'static Payload, &'static PayloadProgram)>, WriteError> {
     let Some(payload) = payload()? else { return Ok(None) };
     Ok(payload.programs.iter().find(|found| found.name == program).map(|found| (payload, found)))
 }
@@ -111,7 +111,7 @@ fn nearest_existing(path: &Path) -> &Path {
     path.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(path)
 }
 
-fn is_intact(file: &Program, path: &Path) -> bool {
+fn is_intact(file: &PayloadProgram, path: &Path) -> bool {
     let Ok(mut found) = File::open(path) else { return false };
     if found.metadata().is_ok_and(|found| found.len() != file.size) {
         return false;
@@ -128,7 +128,7 @@ fn is_intact(file: &Program, path: &Path) -> bool {
     hex::encode(context.finish().as_ref()) == file.sha256
 }
 
-fn copy_checked(file: &Program, out: &mut impl Write) -> io::Result<()> {
+fn copy_checked(file: &PayloadProgram, out: &mut impl Write) -> io::Result<()> {
     let mut hashed = HashingWriter { out, context: digest::Context::new(&digest::SHA256) };
     let mut own = open_own_file()?;
     own.seek(SeekFrom::Start(file.offset))?;
@@ -156,7 +156,7 @@ impl<W: Write> Write for HashingWriter<'_, W> {
     }
 }
 
-fn in_memory(file: &Program) -> Result<Unpacked, WriteError> {
+fn in_memory(file: &PayloadProgram) -> Result<Unpacked, WriteError> {
     let name = Path::new(&file.name);
     let memory = memfd_create(file.name.as_str(), MFdFlags::MFD_CLOEXEC)
         .map_err(io::Error::from)

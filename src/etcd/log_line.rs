@@ -6,7 +6,7 @@ use tracing::Level;
 /// Maximum length of the reason for an exit, in characters.
 const MAX_REASON_BYTES: usize = 400;
 #[derive(Clone, Debug, PartialEq)]
-pub struct Entry {
+pub struct LogLine {
     pub level: Level,
     /// The message without time and level.
     pub message: String,
@@ -25,8 +25,8 @@ pub(super) fn reason_line(line: &str) -> String {
 
 /// Parses one line of any etcd: zap's JSON (all versions), the older text format of 3.4, or any other text.
 #[must_use]
-pub fn parse_line(line: &str) -> Entry {
-    parse_zap(line).or_else(|| parse_capnslog(line)).unwrap_or_else(|| Entry {
+pub fn parse_line(line: &str) -> LogLine {
+    parse_zap(line).or_else(|| parse_capnslog(line)).unwrap_or_else(|| LogLine {
         level: if line.starts_with("panic:") || line.starts_with("fatal error:") { Level::ERROR } else { Level::INFO },
         message: line.to_owned(),
         fields: Map::new(),
@@ -43,7 +43,7 @@ pub fn short(line: &str) -> String {
 }
 
 /// `{"level":"warn","ts":"…","caller":"…","msg":"…","took":"1s"}`
-fn parse_zap(line: &str) -> Option<Entry> {
+fn parse_zap(line: &str) -> Option<LogLine> {
     if !line.starts_with('{') {
         return None;
     }
@@ -63,11 +63,11 @@ fn parse_zap(line: &str) -> Option<Entry> {
     fields.remove("stacktrace");
     // Our log line has a time, which differs from etcd's only by the delay of the pipe.
     fields.remove("ts");
-    Some(Entry { level, message, fields })
+    Some(LogLine { level, message, fields })
 }
 
 /// `2026-11-21 03:50:00.123456 W | etcdserver: message`, the format of 3.4 without zap.
-fn parse_capnslog(line: &str) -> Option<Entry> {
+fn parse_capnslog(line: &str) -> Option<LogLine> {
     let (head, rest) = line.split_once(" | ")?;
     let (time, letter) = head.rsplit_once(' ')?;
     let level = match letter {
@@ -89,7 +89,7 @@ fn parse_capnslog(line: &str) -> Option<Entry> {
         }
         _ => rest,
     };
-    Some(Entry { level, message: message.to_owned(), fields })
+    Some(LogLine { level, message: message.to_owned(), fields })
 }
 
 /// A message, and a field with its expected values.
@@ -123,7 +123,7 @@ const HARMLESS: [HarmlessWarning; 11] = [
     ("Running http and grpc server on single port. This is not recommended for production.", None),
 ];
 
-pub(super) fn is_harmless(entry: &Entry) -> bool {
+pub(super) fn is_harmless(entry: &LogLine) -> bool {
     HARMLESS.iter().any(|(message, field)| {
         entry.message == *message
             && field.is_none_or(|(name, values)| {

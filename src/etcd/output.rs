@@ -16,7 +16,7 @@ use tokio::net::unix::pipe;
 use tracing::Level;
 
 use crate::clock;
-use crate::etcd::log_line::{Entry, is_harmless, parse_line, reason_line};
+use crate::etcd::log_line::{LogLine, is_harmless, parse_line, reason_line};
 
 /// Maximum length of a line in bytes.
 const MAX_LINE_BYTES: usize = 16 << 10;
@@ -42,7 +42,7 @@ pub fn set_verbose(verbose: bool) {
 #[derive(Debug)]
 enum InfoLines {
     /// Held back until it is known whether etcd becomes ready.
-    Held(VecDeque<Entry>),
+    Held(VecDeque<LogLine>),
     Shown,
     Hidden,
 }
@@ -78,7 +78,7 @@ impl Tail {
     }
 
     /// Returns the entry if it is to be forwarded now.
-    fn hold(&self, entry: Entry) -> Option<Entry> {
+    fn hold(&self, entry: LogLine) -> Option<LogLine> {
         if entry.level != Level::INFO || VERBOSE.load(Ordering::Relaxed) {
             return Some(entry);
         }
@@ -131,7 +131,7 @@ impl Tail {
 }
 
 /// Emits an entry. The log formatter expands `fields`.
-pub fn emit(entry: &Entry) {
+pub fn emit(entry: &LogLine) {
     let fields = Value::Object(entry.fields.clone()).to_string();
     let message = entry.message.as_str();
     let level = if is_harmless(entry) { Level::DEBUG } else { entry.level };
@@ -293,10 +293,10 @@ mod tests {
     #[test]
     fn informational_lines_are_kept_back_until_it_is_known_whether_etcd_becomes_ready() {
         let info =
-            |message: &str| Entry { level: Level::INFO, message: message.into(), fields: serde_json::Map::new() };
+            |message: &str| LogLine { level: Level::INFO, message: message.into(), fields: serde_json::Map::new() };
         let tail = Tail::default();
         assert_eq!(tail.hold(info("a")), None);
-        let warning = Entry { level: Level::WARN, ..info("w") };
+        let warning = LogLine { level: Level::WARN, ..info("w") };
         assert_eq!(tail.hold(warning.clone()), Some(warning.clone()));
         for number in 0..2 * HELD_INFO_LINES {
             assert_eq!(tail.hold(info(&number.to_string())), None);

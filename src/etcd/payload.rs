@@ -32,11 +32,11 @@ pub(super) struct Payload {
     pub(super) version: String,
     /// Identifies the payload: a directory of this name holds the unpacked programs.
     pub(super) sha256: String,
-    pub(super) programs: Vec<Program>,
+    pub(super) programs: Vec<PayloadProgram>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Program {
+pub(super) struct PayloadProgram {
     pub(super) name: String,
     pub(super) size: u64,
     pub(super) sha256: String,
@@ -77,7 +77,7 @@ fn parse(table: &str, mut offset: u64) -> Option<Payload> {
     let mut programs = Vec::new();
     for line in lines {
         let mut fields = line.strip_prefix("file ")?.split(' ');
-        let program = Program {
+        let program = PayloadProgram {
             name: fields.next()?.to_owned(),
             size: number(fields.next())?,
             sha256: fields.next().filter(|digest| is_sha256(digest))?.to_owned(),

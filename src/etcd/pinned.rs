@@ -19,17 +19,17 @@ use nix::sys::stat::Mode;
 pub struct PinnedExecutable {
     path: PathBuf,
     file: Arc<OwnedFd>,
-    content: Content,
+    content: FileStamp,
 }
 
 /// The properties that change when a file is written to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Content {
+struct FileStamp {
     size: u64,
     modified: (i64, i64),
 }
 
-impl Content {
+impl FileStamp {
     fn of(found: &fs::Metadata) -> Self {
         Self { size: found.len(), modified: (found.mtime(), found.mtime_nsec()) }
     }
@@ -47,7 +47,7 @@ impl PinnedExecutable {
     /// Pins the file that is at `path` now.
     pub fn open(path: &Path) -> io::Result<Self> {
         let file = open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
-        let content = Content::of(&fs::metadata(through(&file))?);
+        let content = FileStamp::of(&fs::metadata(through(&file))?);
         Ok(Self { path: path.to_path_buf(), file: Arc::new(file), content })
     }
 
@@ -60,7 +60,7 @@ impl PinnedExecutable {
     pub fn executable(&self) -> io::Result<Executable> {
         let link = through(&self.file);
         let ours = fs::metadata(&link)?;
-        if Content::of(&ours) != self.content {
+        if FileStamp::of(&ours) != self.content {
             return Err(io::Error::other(
                 "it was overwritten since quorate started; restart quorate to check it again",
             ));

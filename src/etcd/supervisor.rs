@@ -26,7 +26,7 @@ use super::output::Tail;
 use crate::clock;
 use crate::error::ErrorReport;
 use crate::faults;
-use crate::plan::child::{History, MAX_FAST_EXITS, Next, Run};
+use crate::plan::child::{ExitHistory, MAX_FAST_EXITS, Next, Run};
 use crate::random;
 pub use error::{KeepsExiting, Unkillable, indented};
 use pending::{Pending, answer};
@@ -58,14 +58,14 @@ pub struct Supervisor<S> {
     commands: mpsc::Receiver<SupervisorCommand>,
     status: watch::Sender<ChildStatus>,
     launch: Option<Box<Launch>>,
-    history: History,
+    history: ExitHistory,
     was_healthy: bool,
     spawned_at: Instant,
     /// The duration of a wait; tests shorten it.
     pause: fn(Duration) -> Duration,
 }
 
-enum Step<P> {
+enum NextStep<P> {
     Rest,
     /// Start the child, and send the reply.
     Spawn(Option<Reply>),
@@ -85,7 +85,7 @@ impl<S: Spawn> Supervisor<S> {
             commands,
             status,
             launch: None,
-            history: History::default(),
+            history: ExitHistory::default(),
             was_healthy: false,
             spawned_at: clock::monotonic(),
             pause: |wait| faults::tunable("QUORATE_TEST_BACKOFF_MS", wait),
@@ -95,14 +95,14 @@ impl<S: Spawn> Supervisor<S> {
 
     /// Carries out commands until a shutdown, or until no handle is left.
     pub async fn run(mut self) {
-        let mut step = Step::Rest;
+        let mut step = NextStep::Rest;
         loop {
             step = match step {
-                Step::Rest => self.rest().await,
-                Step::Spawn(reply) => self.spawn(reply).await,
-                Step::Watch(process) => self.watch(process).await,
-                Step::Backoff(wait) => self.back_off(wait).await,
-                Step::End => return,
+                NextStep::Rest => self.rest().await,
+                NextStep::Spawn(reply) => self.spawn(reply).await,
+                NextStep::Watch(process) => self.watch(process).await,
+                NextStep::Backoff(wait) => self.back_off(wait).await,
+                NextStep::End => return,
             };
         }
     }
@@ -125,37 +125,37 @@ impl<S: Spawn> Supervisor<S> {
         self.enter(State::Failed, |status| status.failure = Some(why));
     }
 
-    async fn rest(&mut self) -> Step<S::Process> {
+    async fn rest(&mut self) -> NextStep<S::Process> {
         loop {
             match self.commands.recv().await {
                 Some(SupervisorCommand::Start(launch, reply) | SupervisorCommand::Restart(Some(launch), reply)) => {
                     return self.begin(launch, reply);
                 }
                 Some(SupervisorCommand::Restart(None, reply)) if self.launch.is_some() => {
-                    return Step::Spawn(Some(reply));
+                    return NextStep::Spawn(Some(reply));
                 }
                 Some(SupervisorCommand::Restart(None, reply)) => answer(reply, Err(CommandError::NotStarted)),
                 Some(SupervisorCommand::Stop(reply) | SupervisorCommand::Kill(reply)) => answer(reply, Ok(())),
                 Some(SupervisorCommand::Healthy(..)) => {}
                 Some(SupervisorCommand::Shutdown(reply)) => {
                     answer(reply, Ok(()));
-                    return Step::End;
+                    return NextStep::End;
                 }
-                None => return Step::End,
+                None => return NextStep::End,
             }
         }
     }
 
     /// A requested start has a new history of exits.
-    fn begin(&mut self, launch: Box<Launch>, reply: Reply) -> Step<S::Process> {
+    fn begin(&mut self, launch: Box<Launch>, reply: Reply) -> NextStep<S::Process> {
         self.launch = Some(launch);
-        self.history = History::default();
+        self.history = ExitHistory::default();
         self.was_healthy = false;
-        Step::Spawn(Some(reply))
+        NextStep::Spawn(Some(reply))
     }
 
-    async fn spawn(&mut self, reply: Option<Reply>) -> Step<S::Process> {
-        let Some(launch) = self.launch.clone() else { return Step::Rest };
+    async fn spawn(&mut self, reply: Option<Reply>) -> NextStep<S::Process> {
+        let Some(launch) = self.launch.clone() else { return NextStep::Rest };
         if self.was_healthy
             && let Some(check) = launch.restart_check.clone()
         {
@@ -167,7 +167,7 @@ impl<S: Spawn> Supervisor<S> {
                 if let Some(reply) = reply {
                     answer(reply, Err(CommandError::Failed(Box::new(report))));
                 }
-                return Step::Rest;
+                return NextStep::Rest;
             }
         }
         let tail = Tail::default();
@@ -192,7 +192,7 @@ impl<S: Spawn> Supervisor<S> {
                 if let Some(reply) = reply {
                     answer(reply, Ok(()));
                 }
-                Step::Watch(process)
+                NextStep::Watch(process)
             }
             Err(why) => {
                 // It is retried, as after an exit, so that the requester need not retry.
@@ -205,7 +205,7 @@ impl<S: Spawn> Supervisor<S> {
     }
 
     /// After an unexpected exit: restart it, or stop trying.
-    fn after_exit(&mut self, run: Run, exit: String) -> Step<S::Process> {
+    fn after_exit(&mut self, run: Run, exit: String) -> NextStep<S::Process> {
         match self.history.exited(run, random::jitter()) {
             Next::Retry(wait) => {
                 tracing::warn!(
@@ -215,20 +215,20 @@ impl<S: Spawn> Supervisor<S> {
                     "etcd exited unexpectedly; restarting it"
                 );
                 self.enter(State::Backoff, |status| status.exited(exit, clock::monotonic()));
-                Step::Backoff(wait)
+                NextStep::Backoff(wait)
             }
             Next::GiveUp => {
                 let lines = self.status.borrow().tail.lines();
                 let why = KeepsExiting { times: MAX_FAST_EXITS, exit: exit.clone(), lines };
                 self.enter(State::Backoff, |status| status.exited(exit, clock::monotonic()));
                 self.fail(ErrorReport::of(&why));
-                Step::Rest
+                NextStep::Rest
             }
         }
     }
 
     /// Watches one process until it exits or is stopped.
-    async fn watch(&mut self, mut process: S::Process) -> Step<S::Process> {
+    async fn watch(&mut self, mut process: S::Process) -> NextStep<S::Process> {
         let started = self.spawned_at;
         let mut healthy_since = None;
         let asked = loop {
@@ -244,7 +244,7 @@ impl<S: Spawn> Supervisor<S> {
                     None => {
                         self.end(&mut process, false, &mut Pending::default()).await;
                         self.stopped();
-                        return Step::End;
+                        return NextStep::End;
                     }
                 },
             }
@@ -267,7 +267,7 @@ impl<S: Spawn> Supervisor<S> {
     }
 
     /// Ends the process on command, and returns the next state.
-    async fn end_on(&mut self, command: SupervisorCommand, mut process: S::Process) -> Step<S::Process> {
+    async fn end_on(&mut self, command: SupervisorCommand, mut process: S::Process) -> NextStep<S::Process> {
         let mut pending = Pending::default();
         let at_once = matches!(command, SupervisorCommand::Kill(_));
         pending.add(command);
@@ -277,22 +277,22 @@ impl<S: Spawn> Supervisor<S> {
         if pending.is_shutdown {
             self.stopped();
             pending.answer(&Ok(()));
-            return Step::End;
+            return NextStep::End;
         }
         if let Some((launch, reply)) = pending.restart.take() {
             pending.answer(&Ok(()));
             return match launch {
                 Some(launch) => self.begin(launch, reply),
-                None => Step::Spawn(Some(reply)),
+                None => NextStep::Spawn(Some(reply)),
             };
         }
         self.stopped();
         pending.answer(&Ok(()));
-        Step::Rest
+        NextStep::Rest
     }
 
     /// Its record is kept, so that the next launcher waits for it instead of starting another.
-    fn unkillable(&self, pid: i32, mut pending: Pending) -> Step<S::Process> {
+    fn unkillable(&self, pid: i32, mut pending: Pending) -> NextStep<S::Process> {
         let report = ErrorReport::of(&Unkillable(pid));
         self.fail(report.clone());
         let failed = Err(CommandError::Failed(Box::new(report)));
@@ -301,7 +301,7 @@ impl<S: Spawn> Supervisor<S> {
         }
         let is_over = pending.is_shutdown;
         pending.answer(&failed);
-        if is_over { Step::End } else { Step::Rest }
+        if is_over { NextStep::End } else { NextStep::Rest }
     }
 
     fn healthy(&mut self, generation: u64, role: Role, started: Instant, since: &mut Option<Instant>) {
@@ -355,30 +355,30 @@ impl<S: Spawn> Supervisor<S> {
         let _ = tokio::time::timeout(grace, process.ended()).await;
     }
 
-    async fn back_off(&mut self, wait: Duration) -> Step<S::Process> {
+    async fn back_off(&mut self, wait: Duration) -> NextStep<S::Process> {
         let over = tokio::time::sleep((self.pause)(wait));
         tokio::pin!(over);
         loop {
             tokio::select! {
-                () = &mut over => return Step::Spawn(None),
+                () = &mut over => return NextStep::Spawn(None),
                 command = self.commands.recv() => match command {
                     Some(SupervisorCommand::Healthy(..)) => {}
                     Some(SupervisorCommand::Start(launch, reply) | SupervisorCommand::Restart(Some(launch), reply)) => {
                         return self.begin(launch, reply);
                     }
                     // It is about to be started again anyway.
-                    Some(SupervisorCommand::Restart(None, reply)) => return Step::Spawn(Some(reply)),
+                    Some(SupervisorCommand::Restart(None, reply)) => return NextStep::Spawn(Some(reply)),
                     Some(SupervisorCommand::Stop(reply) | SupervisorCommand::Kill(reply)) => {
                         self.stopped();
                         answer(reply, Ok(()));
-                        return Step::Rest;
+                        return NextStep::Rest;
                     }
                     Some(SupervisorCommand::Shutdown(reply)) => {
                         self.stopped();
                         answer(reply, Ok(()));
-                        return Step::End;
+                        return NextStep::End;
                     }
-                    None => return Step::End,
+                    None => return NextStep::End,
                 },
             }
         }

@@ -4,9 +4,9 @@ use crate::cluster::record::ClusterRecord;
 use crate::config::Config;
 use crate::etcd::installed::InstalledEtcd;
 use crate::etcd::settings::StartMode;
-use crate::launcher::preflight::Prepared;
+use crate::launcher::preflight::PreparedStart;
 
-pub(crate) fn log_start(config: &Config, config_file: &str, binary: &InstalledEtcd, prepared: &Prepared) {
+pub(crate) fn log_start(config: &Config, config_file: &str, binary: &InstalledEtcd, prepared: &PreparedStart) {
     let commit = option_env!("QUORATE_COMMIT").and_then(|commit| commit.get(..12));
     let build = commit.map(|commit| format!(" ({commit})")).unwrap_or_default();
     tracing::info!(

@@ -6,7 +6,7 @@ use tokio::sync::watch;
 
 use super::effects::Effects;
 use super::main_loop::Launcher;
-use super::preflight::{self, Prepared};
+use super::preflight::{self, PreparedStart};
 use super::reload::ConfigReloader;
 use super::stop::Stop;
 use super::tasks::Tasks;
@@ -48,7 +48,7 @@ pub(super) struct Assembled {
 pub(super) fn assemble(
     config: Config,
     reloader: ConfigReloader,
-    (data, binary, prepared): (DataDir, InstalledEtcd, Prepared),
+    (data, binary, prepared): (DataDir, InstalledEtcd, PreparedStart),
 ) -> Result<Assembled, AppError> {
     let flags = settings(&config, &data, &prepared.identity, binary.version);
     let args: Vec<String> = flags.iter().map(Setting::flag).collect();

@@ -11,7 +11,7 @@ use chrono::{DateTime, Local};
 
 use crate::clock;
 use crate::config::Config;
-use crate::control::api::status::{Drills, Status};
+use crate::control::api::status::{Drills, ServerStatus};
 use crate::datadir::DataDir;
 use crate::error::{AppError, Diagnostic};
 use crate::etcd::binary::{self, Unpacking};
@@ -23,15 +23,15 @@ use crate::pki;
 use crate::plan::command;
 use crate::plan::condition::Condition;
 use crate::plan::finding::{self, CheckRow};
-use crate::plan::health::{self, Disk, Observed, StorageFacts};
+use crate::plan::health::{self, ServerFacts, StorageFacts, WatchedDisk};
 use crate::plan::start::{self, DataState};
 use crate::server::snapshots::known;
 use crate::shell;
-use crate::snapshot::list::{self, Status as SnapshotStatus};
+use crate::snapshot::list::{self, SnapshotStatus};
 use crate::text::{age, format_bytes};
 
 /// Runs the checks, in the order of a start.
-pub async fn examine(config: &Config, data: &DataDir, running: Option<&Status>) -> Vec<CheckRow> {
+pub async fn examine(config: &Config, data: &DataDir, running: Option<&ServerStatus>) -> Vec<CheckRow> {
     let mut found = vec![server(data, running)];
     found.extend(running.into_iter().flat_map(problems));
     if !data.server().is_dir() {
@@ -66,7 +66,7 @@ fn failed(check: &'static str, error: &impl Diagnostic) -> CheckRow {
     CheckRow::bad(check, what, error.next_step())
 }
 
-fn server(data: &DataDir, running: Option<&Status>) -> CheckRow {
+fn server(data: &DataDir, running: Option<&ServerStatus>) -> CheckRow {
     match running {
         None => CheckRow::note(
             "server",
@@ -83,11 +83,11 @@ fn server(data: &DataDir, running: Option<&Status>) -> CheckRow {
     }
 }
 
-fn problems(status: &Status) -> impl Iterator<Item = CheckRow> {
+fn problems(status: &ServerStatus) -> impl Iterator<Item = CheckRow> {
     status.problems.iter().map(|problem| CheckRow::bad("health", problem.message.clone(), problem.next.clone()))
 }
 
-async fn etcd_data(config: &Config, data: &DataDir, running: Option<&Status>) -> CheckRow {
+async fn etcd_data(config: &Config, data: &DataDir, running: Option<&ServerStatus>) -> CheckRow {
     if let Some(member) = running.and_then(|status| status.member.as_ref()) {
         let what = format!(
             "member {}, {} in all, revision {}, {}",
@@ -147,7 +147,7 @@ fn modes(data: &DataDir) -> Vec<CheckRow> {
 }
 
 fn disks(config: &Config, data: &DataDir) -> Vec<CheckRow> {
-    let look = |path: PathBuf| Disk { usage: disk_usage(&path).ok(), path };
+    let look = |path: PathBuf| WatchedDisk { usage: disk_usage(&path).ok(), path };
     let snapshots = config.snapshot.place(data);
     let storage = StorageFacts {
         data_disk: Some(look(data.storage())),
@@ -155,7 +155,8 @@ fn disks(config: &Config, data: &DataDir) -> Vec<CheckRow> {
         ..StorageFacts::default()
     };
     let free = storage.data_disk.as_ref().and_then(|disk| disk.usage).map(|usage| usage.free);
-    let assessed = health::assess(&Observed { storage, data_dir: data.root().to_path_buf(), ..Observed::default() });
+    let assessed =
+        health::assess(&ServerFacts { storage, data_dir: data.root().to_path_buf(), ..ServerFacts::default() });
     if assessed.problems.is_empty() {
         let free = free.map_or_else(|| "does not exist yet".to_owned(), |free| format!("{} free", format_bytes(free)));
         return vec![CheckRow::ok("disk", free)];
@@ -247,7 +248,7 @@ fn certificates(data: &DataDir) -> CheckRow {
     }
 }
 
-fn snapshots(config: &Config, data: &DataDir, running: Option<&Status>) -> Vec<CheckRow> {
+fn snapshots(config: &Config, data: &DataDir, running: Option<&ServerStatus>) -> Vec<CheckRow> {
     let save = config.invocation.command("etcd-snapshot save");
     let now = clock::now();
     let seconds = clock::unix_seconds(now);

@@ -30,7 +30,7 @@ use crate::pki::{self};
 use crate::snapshot::save;
 
 use assemble::Assembled;
-use preflight::Prepared;
+use preflight::PreparedStart;
 use reload::ConfigReloader;
 use signals::{SignalAction, Signals};
 
@@ -68,7 +68,7 @@ pub async fn run(config: Config, reloader: ConfigReloader) -> Result<(), AppErro
 }
 
 /// Everything before etcd: the data directory is not changed until the binary is checked.
-async fn prepare(config: &Config) -> Result<(DataDir, InstalledEtcd, Prepared), AppError> {
+async fn prepare(config: &Config) -> Result<(DataDir, InstalledEtcd, PreparedStart), AppError> {
     let data = DataDir::new(&config.data_dir).with_etcd_user(config.etcd.user.clone());
     if !data.certificate("server-ca").key.exists() {
         // Keys may have to be created; meanwhile the version of etcd is queried.

@@ -72,7 +72,7 @@ impl Diagnostic for PreflightError {
     }
 }
 
-pub(crate) struct Prepared {
+pub(crate) struct PreparedStart {
     pub(crate) lock: lock::Lock,
     pub(crate) identity: Identity,
     pub(crate) epoch: u64,
@@ -93,7 +93,7 @@ pub(crate) async fn prepare(
     data: &DataDir,
     binary: Version,
     grace: Duration,
-) -> Result<Prepared, AppError> {
+) -> Result<PreparedStart, AppError> {
     let lock = take_over(config, data, grace).await?;
     resume::resume(data)?;
     let found = inspect(data)?;
@@ -110,7 +110,7 @@ pub(crate) async fn prepare(
         StartMode::ExistingData
     };
     let intended = is_new.then(|| plan.pending_record(found.remembered.clone(), binary));
-    Ok(Prepared {
+    Ok(PreparedStart {
         lock,
         intended,
         remembered: found.remembered,
@@ -141,19 +141,19 @@ async fn take_over(config: &Config, data: &DataDir, grace: Duration) -> Result<l
 }
 
 /// What is on the disk, after an interrupted recovery was finished or undone.
-struct Found {
+struct DiskState {
     /// The content of `cluster.json`.
     remembered: Option<ClusterRecord>,
     state: DataState,
 }
 
 /// Step 3 (step 2 resumes a recovery): looks at the record and at etcd's data.
-fn inspect(data: &DataDir) -> Result<Found, AppError> {
-    Ok(Found { remembered: crate::cluster::file::load(data)?, state: data_state(data)? })
+fn inspect(data: &DataDir) -> Result<DiskState, AppError> {
+    Ok(DiskState { remembered: crate::cluster::file::load(data)?, state: data_state(data)? })
 }
 
 /// Step 4: resume, begin, or refuse. Without data, snapshots of this server are looked for first.
-async fn decide(config: &Config, data: &DataDir, found: &Found) -> Result<StartPlan, AppError> {
+async fn decide(config: &Config, data: &DataDir, found: &DiskState) -> Result<StartPlan, AppError> {
     let is_without_data = found.state != DataState::Present && !config.new_cluster;
     let known = if is_without_data { known::newest(config, data).await } else { KnownSnapshots::default() };
     let plan = start::plan(&Observed {
@@ -201,7 +201,7 @@ fn check_machine(data: &DataDir, is_new: bool) -> Result<Option<Duration>, AppEr
 }
 
 /// Step 8: this etcd can read data that another version wrote.
-fn check_version(plan: &StartPlan, found: &Found, binary: Version) -> Result<(), AppError> {
+fn check_version(plan: &StartPlan, found: &DiskState, binary: Version) -> Result<(), AppError> {
     let last = found.remembered.as_ref().and_then(|cluster| cluster.etcd_version);
     let last = last.filter(|_| plan.decision != StartDecision::NewCluster);
     let notes = last.map(|last| start::check_versions(last, binary)).transpose()?;
@@ -345,7 +345,7 @@ fn retire_incomplete(data: &DataDir, found: DataState) -> Result<(), DirError> {
 }
 
 /// Creates `db/etcd` with the member name and, for operators, its flags. A new cluster is recorded as intended before.
-pub(crate) fn write_identity(data: &DataDir, prepared: &Prepared, flags: &[String]) -> Result<(), AppError> {
+pub(crate) fn write_identity(data: &DataDir, prepared: &PreparedStart, flags: &[String]) -> Result<(), AppError> {
     let identity = &prepared.identity;
     if let Some(intended) = &prepared.intended {
         crate::cluster::file::write(data, intended)?;

@@ -18,7 +18,7 @@ use crate::plan::start::DataState;
 use crate::random::random_digits;
 use crate::recovery::error::ResetError;
 use crate::recovery::expected::ExpectedCluster;
-use crate::recovery::isolated_etcd::{IsolatedEtcdError, Program};
+use crate::recovery::isolated_etcd::{IsolatedEtcdError, IsolatedProgram};
 use crate::recovery::journal::OperationKind;
 use crate::recovery::operation::Operation;
 use crate::recovery::report::{ProgressReporter, RecoveryReport, ResetOptions};
@@ -61,7 +61,7 @@ async fn reset(
         Some(_) => OperationKind::Restore,
         None => OperationKind::Reset,
     };
-    let (program, binary) = Program::find(config, data).await?;
+    let (program, binary) = IsolatedProgram::find(config, data).await?;
     if config.server.is_some() {
         tracing::info!(event = "server-ignored", "`server` is ignored: a reset or restore creates a separate cluster");
     }

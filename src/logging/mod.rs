@@ -43,7 +43,7 @@ pub fn start(format: LogFormat, debug: bool) -> Result<(Control, Guard), ConfigE
     let control = Control { filter: changing, is_json: is_json.clone() };
     let (backlog, guard) = backlog::start(crate::terminal::Stderr);
     let lines = tracing_subscriber::fmt::layer()
-        .event_format(Lines {
+        .event_format(LineFormat {
             is_json,
             is_journal: stderr_is_journal(),
             // A terminal, and no NO_COLOR.
@@ -91,7 +91,7 @@ fn filter(debug: bool, directives: Option<&str>) -> Result<Targets, ConfigErrors
 }
 
 #[allow(clippy::struct_field_names, reason = "each is a yes or no")]
-struct Lines {
+struct LineFormat {
     is_json: Arc<AtomicBool>,
     is_journal: bool,
     is_colored: bool,
@@ -123,13 +123,13 @@ fn journal_prefix(level: Level) -> &'static str {
     }
 }
 
-impl<S, N> FormatEvent<S, N> for Lines
+impl<S, N> FormatEvent<S, N> for LineFormat
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
 {
     fn format_event(&self, _: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
-        let mut found = Found::default();
+        let mut found = EventFields::default();
         event.record(&mut found);
         let target = event.metadata().target().split("::").next().unwrap_or_default();
         let time = clock::rfc3339_millis(clock::now());
@@ -149,12 +149,12 @@ where
 }
 
 #[derive(Default)]
-struct Found {
+struct EventFields {
     message: String,
     fields: Map<String, Value>,
 }
 
-impl Found {
+impl EventFields {
     fn put(&mut self, field: &Field, value: Value) {
         match (field.name(), value) {
             ("message", Value::String(text)) => self.message = text,
@@ -167,7 +167,7 @@ impl Found {
     }
 }
 
-impl Visit for Found {
+impl Visit for EventFields {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         self.put(field, Value::String(format!("{value:?}")));
     }
@@ -191,7 +191,7 @@ impl Visit for Found {
     }
 }
 
-fn text(writer: &mut Writer<'_>, head: &str, target: &str, found: &Found) -> fmt::Result {
+fn text(writer: &mut Writer<'_>, head: &str, target: &str, found: &EventFields) -> fmt::Result {
     write!(writer, "{head}{target}: {}", escape_control(&found.message))?;
     for (name, value) in &found.fields {
         match value {
@@ -207,7 +207,7 @@ fn is_plain(text: &str) -> bool {
     !text.is_empty() && text.chars().all(|c| c.is_alphanumeric() || "-_./:+,@%~#[]".contains(c))
 }
 
-fn json(writer: &mut Writer<'_>, time: &str, level: Level, target: &str, found: Found) -> fmt::Result {
+fn json(writer: &mut Writer<'_>, time: &str, level: Level, target: &str, found: EventFields) -> fmt::Result {
     let level = level.as_str().to_lowercase();
     let head = [("time", time), ("level", &level), ("message", &found.message), ("target", target)];
     // A field of etcd never hides one of quorate.
@@ -235,7 +235,7 @@ mod tests {
 
     #[test]
     fn text_lines_carry_fields_and_no_control_characters() {
-        let mut found = Found { message: "a\nb".into(), ..Found::default() };
+        let mut found = EventFields { message: "a\nb".into(), ..EventFields::default() };
         found.fields.insert("took".into(), "1s".into());
         found.fields.insert("why".into(), "no\u{1b}[31m way".into());
         found.fields.insert("n".into(), 3.into());
@@ -246,7 +246,7 @@ mod tests {
 
     #[test]
     fn json_lines_are_one_object_each() {
-        let mut found = Found { message: "m\n".into(), ..Found::default() };
+        let mut found = EventFields { message: "m\n".into(), ..EventFields::default() };
         found.fields.insert("level".into(), "theirs".into());
         let mut line = String::new();
         json(&mut Writer::new(&mut line), "T", Level::INFO, "etcd", found).unwrap();

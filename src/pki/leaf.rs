@@ -15,7 +15,7 @@ use crate::pki::authority::{CLOCK_TOLERANCE, CertificateAuthority};
 use crate::pki::error::PkiError;
 use crate::pki::names::canonical;
 use crate::pki::pem::{certificates, read_if_there, to_system};
-use crate::plan::renewal::{Leaf, ObservedLeaf};
+use crate::plan::renewal::{LeafFacts, ObservedLeaf};
 
 /// How long a leaf is valid.
 const LIFETIME: Duration = Duration::from_secs(365 * 86_400);
@@ -69,7 +69,7 @@ fn read_key(files: &CertificatePaths) -> Option<KeyPair> {
     read_if_there(&files.key).ok().flatten().and_then(|pem| KeyPair::from_pem(&pem).ok())
 }
 
-fn read_leaf(der: &[u8], authority: &CertificateAuthority, key: Option<&KeyPair>) -> Option<Leaf> {
+fn read_leaf(der: &[u8], authority: &CertificateAuthority, key: Option<&KeyPair>) -> Option<LeafFacts> {
     let (_, parsed) = X509Certificate::from_der(der).ok()?;
     let names = parsed
         .subject_alternative_name()
@@ -77,7 +77,7 @@ fn read_leaf(der: &[u8], authority: &CertificateAuthority, key: Option<&KeyPair>
         .flatten()
         .map(|names| names.value.general_names.iter().filter_map(name_text).collect())
         .unwrap_or_default();
-    Some(Leaf {
+    Some(LeafFacts {
         not_before: to_system(parsed.validity().not_before),
         not_after: to_system(parsed.validity().not_after),
         names,

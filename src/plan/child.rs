@@ -12,7 +12,7 @@ pub const FAST_EXIT_WINDOW: Duration = Duration::from_secs(1);
 pub const MAX_FAST_EXITS: u32 = 5;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct History {
+pub struct ExitHistory {
     exits: u32,
     at_once: u32,
 }
@@ -31,7 +31,7 @@ pub enum Next {
     GiveUp,
 }
 
-impl History {
+impl ExitHistory {
     /// Records an exit and decides. `jitter`, from 0 to 1, shortens the wait by up to a tenth, so that servers that
     /// failed together do not restart together.
     pub fn exited(&mut self, life: Run, jitter: f64) -> Next {
@@ -60,7 +60,7 @@ mod tests {
 
     #[test]
     fn waits_double_up_to_the_longest_and_health_forgives() {
-        let mut history = History::default();
+        let mut history = ExitHistory::default();
         for expected in [1, 2, 4, 8, 16, 30, 30] {
             assert_eq!(history.exited(run_for(10, 5), 0.0), Next::Retry(Duration::from_secs(expected)));
         }
@@ -69,7 +69,7 @@ mod tests {
 
     #[test]
     fn five_exits_at_once_in_a_row_are_enough() {
-        let mut history = History::default();
+        let mut history = ExitHistory::default();
         for _ in 0..4 {
             assert!(matches!(history.exited(run_for(0, 0), 0.0), Next::Retry(_)));
         }
@@ -78,7 +78,7 @@ mod tests {
 
     #[test]
     fn one_longer_life_starts_the_count_again() {
-        let mut history = History::default();
+        let mut history = ExitHistory::default();
         for _ in 0..4 {
             history.exited(run_for(1, 0), 0.0);
         }
@@ -92,7 +92,7 @@ mod tests {
             lives in proptest::collection::vec((0u64..5000, 0u64..5000), 0..200),
             jitter in -1.0f64..2.0,
         ) {
-            let mut history = History::default();
+            let mut history = ExitHistory::default();
             for (lived, healthy) in lives {
                 if let Next::Retry(wait) = history.exited(run_for(lived, healthy.min(lived)), jitter) {
                     prop_assert!(wait >= MIN_BACKOFF.mul_f64(0.9) && wait <= MAX_BACKOFF);
@@ -102,7 +102,7 @@ mod tests {
 
         #[test]
         fn a_child_that_lives_longer_than_a_moment_is_always_restarted(lives in proptest::collection::vec(2u64..5000, 0..200)) {
-            let mut history = History::default();
+            let mut history = ExitHistory::default();
             for lived in lives {
                 prop_assert!(history.exited(run_for(lived, 0), 0.5) != Next::GiveUp);
             }

@@ -38,7 +38,7 @@ pub enum Presence {
 
 /// The file system under a directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Disk {
+pub struct WatchedDisk {
     pub path: PathBuf,
     /// The usage of the file system; `None` if the query failed or timed out.
     pub usage: Option<DiskUsage>,
@@ -50,9 +50,9 @@ pub struct StorageFacts {
     pub database: Presence,
     /// The newest segment of etcd's log.
     pub log: Presence,
-    pub data_disk: Option<Disk>,
+    pub data_disk: Option<WatchedDisk>,
     /// Of the snapshot directory; `None` if it does not exist yet.
-    pub snapshot_disk: Option<Disk>,
+    pub snapshot_disk: Option<WatchedDisk>,
     /// The file systems did not answer for this long.
     pub unanswered: Option<Duration>,
 }
@@ -68,7 +68,7 @@ pub struct Rescued {
 
 /// All that the assessment depends on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Observed {
+pub struct ServerFacts {
     /// Why etcd does not serve clients, if it does not.
     pub not_serving: Option<String>,
     pub alarms: Vec<String>,
@@ -112,7 +112,7 @@ impl Assessment {
 }
 
 #[must_use]
-pub fn assess(seen: &Observed) -> Assessment {
+pub fn assess(seen: &ServerFacts) -> Assessment {
     let mut problems: Vec<Problem> = files(seen);
     problems.extend(disks(seen));
     problems.extend(serving(seen));
@@ -123,7 +123,7 @@ pub fn assess(seen: &Observed) -> Assessment {
     Assessment { condition, problems }
 }
 
-fn files(seen: &Observed) -> Vec<Problem> {
+fn files(seen: &ServerFacts) -> Vec<Problem> {
     let member = seen.etcd_dir.join("member");
     let (database, log) = (&seen.storage.database, &seen.storage.log);
     let is_same_kind = std::mem::discriminant(database) == std::mem::discriminant(log);
@@ -200,7 +200,7 @@ fn moved_directory(file: &Presence, levels: usize) -> Presence {
     }
 }
 
-fn disks(seen: &Observed) -> Vec<Problem> {
+fn disks(seen: &ServerFacts) -> Vec<Problem> {
     let storage = &seen.storage;
     let mut problems = Vec::new();
     if let Some(waited) = storage.unanswered {
@@ -213,7 +213,7 @@ fn disks(seen: &Observed) -> Vec<Problem> {
         return problems;
     }
     for (disk, of_data) in [(&storage.data_disk, true), (&storage.snapshot_disk, false)] {
-        let Some(Disk { path, usage: Some(usage) }) = disk else { continue };
+        let Some(WatchedDisk { path, usage: Some(usage) }) = disk else { continue };
         // A disk under both is reported once.
         let is_shared = !of_data && storage.data_disk.as_ref().and_then(|disk| disk.usage) == Some(*usage);
         if !is_shared {
@@ -223,7 +223,7 @@ fn disks(seen: &Observed) -> Vec<Problem> {
     problems
 }
 
-fn serving(seen: &Observed) -> Vec<Problem> {
+fn serving(seen: &ServerFacts) -> Vec<Problem> {
     if let Some(why) = &seen.not_serving {
         return vec![problem(Condition::Unhealthy, Code::EtcdNotServing, why.clone(), None)];
     }
@@ -247,7 +247,7 @@ fn serving(seen: &Observed) -> Vec<Problem> {
     seen.alarms.iter().map(alarm).collect()
 }
 
-fn warnings(seen: &Observed) -> Vec<Problem> {
+fn warnings(seen: &ServerFacts) -> Vec<Problem> {
     let mut problems = Vec::new();
     if seen.recent_exits >= RESTARTING_EXITS {
         let last = seen.last_exit.as_deref().unwrap_or("an unknown exit status");
@@ -301,12 +301,15 @@ mod tests {
     use proptest::prelude::*;
 
     #[allow(clippy::unnecessary_wraps, reason = "same type as the field")]
-    fn disk(free: u64, free_inodes: Option<u64>, is_read_only: bool) -> Option<Disk> {
-        Some(Disk { path: "/d".into(), usage: Some(DiskUsage { free, size: 1 << 40, free_inodes, is_read_only }) })
+    fn disk(free: u64, free_inodes: Option<u64>, is_read_only: bool) -> Option<WatchedDisk> {
+        Some(WatchedDisk {
+            path: "/d".into(),
+            usage: Some(DiskUsage { free, size: 1 << 40, free_inodes, is_read_only }),
+        })
     }
 
-    fn seen(change: impl FnOnce(&mut Observed)) -> (Condition, Vec<&'static str>) {
-        let mut observed = Observed {
+    fn seen(change: impl FnOnce(&mut ServerFacts)) -> (Condition, Vec<&'static str>) {
+        let mut observed = ServerFacts {
             storage: StorageFacts {
                 database: Presence::Present,
                 log: Presence::Present,
@@ -314,7 +317,7 @@ mod tests {
                 snapshot_disk: disk(1 << 40, Some(1 << 20), false),
                 unanswered: None,
             },
-            ..Observed::default()
+            ..ServerFacts::default()
         };
         change(&mut observed);
         let Assessment { condition, problems } = assess(&observed);
@@ -324,7 +327,7 @@ mod tests {
     #[test]
     fn what_cannot_be_kept_or_served_is_unhealthy_and_what_needs_attention_is_degraded() {
         use Condition::{Degraded, Healthy, Unhealthy};
-        type Change = fn(&mut Observed);
+        type Change = fn(&mut ServerFacts);
         let table: &[(Change, Condition, &[&str])] = &[
             (|_| {}, Healthy, &[]),
             (|o| o.storage.database = Presence::Missing, Unhealthy, &["database-missing"]),
@@ -382,7 +385,7 @@ mod tests {
             free in 0u64..1 << 30, inodes in 0u64..5000, read_only: bool, exits in 0usize..5, failures in 0u64..5,
             missing: bool,
         ) {
-            let mut observed = Observed { recent_exits: exits, snapshot_failures: failures, ..Observed::default() };
+            let mut observed = ServerFacts { recent_exits: exits, snapshot_failures: failures, ..ServerFacts::default() };
             observed.storage.data_disk = disk(free, Some(inodes), read_only);
             if missing {
                 observed.storage.database = Presence::Missing;

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 /// The facts about a certificate on disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Leaf {
+pub struct LeafFacts {
     pub not_before: SystemTime,
     pub not_after: SystemTime,
     /// The names and addresses in it.
@@ -20,7 +20,7 @@ pub struct Leaf {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ObservedLeaf {
     /// The certificate, if there is a readable one.
-    pub leaf: Option<Leaf>,
+    pub leaf: Option<LeafFacts>,
     pub has_key: bool,
     /// The names and addresses that it must have.
     pub wanted: BTreeSet<String>,
@@ -69,7 +69,7 @@ pub enum RenewalAction {
 
 /// Decides. `leaf` is `None` if no readable certificate, `has_key` says whether there is a readable key.
 #[must_use]
-pub fn decide(leaf: Option<&Leaf>, has_key: bool, wanted: &BTreeSet<String>, now: SystemTime) -> RenewalAction {
+pub fn decide(leaf: Option<&LeafFacts>, has_key: bool, wanted: &BTreeSet<String>, now: SystemTime) -> RenewalAction {
     if !has_key {
         return RenewalAction::Reissue("no readable key".into());
     }
@@ -109,8 +109,8 @@ mod tests {
         names.iter().map(|name| (*name).to_owned()).collect()
     }
 
-    fn leaf() -> Leaf {
-        Leaf {
+    fn leaf() -> LeafFacts {
+        LeafFacts {
             not_before: at(0),
             not_after: at(300),
             names: names(&["a", "b"]),
@@ -122,13 +122,13 @@ mod tests {
     #[test]
     fn each_fault_has_its_remedy() {
         let wanted = names(&["a"]);
-        let verdict = |leaf: &Leaf, day| decide(Some(leaf), true, &wanted, at(day));
+        let verdict = |leaf: &LeafFacts, day| decide(Some(leaf), true, &wanted, at(day));
         assert_eq!(verdict(&leaf(), 1), RenewalAction::Keep);
         assert_eq!(verdict(&leaf(), 199), RenewalAction::Keep);
         assert_eq!(verdict(&leaf(), 200), RenewalAction::Renew("it expires in 100 days".into()));
         assert_eq!(verdict(&leaf(), 400), RenewalAction::Renew("it expires in 0 days".into()));
-        assert!(matches!(verdict(&Leaf { matches_key: false, ..leaf() }, 1), RenewalAction::Renew(_)));
-        assert!(matches!(verdict(&Leaf { is_of_our_authority: false, ..leaf() }, 1), RenewalAction::Renew(_)));
+        assert!(matches!(verdict(&LeafFacts { matches_key: false, ..leaf() }, 1), RenewalAction::Renew(_)));
+        assert!(matches!(verdict(&LeafFacts { is_of_our_authority: false, ..leaf() }, 1), RenewalAction::Renew(_)));
         assert_eq!(
             decide(Some(&leaf()), true, &names(&["a", "c"]), at(1)),
             RenewalAction::Renew("it does not include c".into())
@@ -143,7 +143,7 @@ mod tests {
         let leaves = [
             observed(leaf(), true),
             observed(leaf(), false),
-            observed(Leaf { is_of_our_authority: false, ..leaf() }, true),
+            observed(LeafFacts { is_of_our_authority: false, ..leaf() }, true),
         ];
         let renewed = RenewalStep::Issue("its CA has changed".into());
         let steps = plan(&leaves, EtcdState::Running, at(1));
@@ -155,7 +155,7 @@ mod tests {
     proptest! {
         #[test]
         fn nothing_expired_is_ever_kept(from in 0u32..1000, lifetime in 1u32..1000, now in 0u32..3000) {
-            let leaf = Leaf { not_before: at(from), not_after: at(from + lifetime), ..leaf() };
+            let leaf = LeafFacts { not_before: at(from), not_after: at(from + lifetime), ..leaf() };
             if decide(Some(&leaf), true, &names(&[]), at(now)) == RenewalAction::Keep {
                 prop_assert!(now >= from && now < from + lifetime);
             }

@@ -80,7 +80,7 @@ pub fn bumped(revision: i64, by: u64) -> Result<i64, RestoreRefusal> {
 /// How far an operation is, as its journal says. The names of the first version of the journal are read, too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Phase {
+pub enum JournalPhase {
     /// The new data is next to the data in use; the swap may have begun.
     #[serde(alias = "trying")]
     Prepared,
@@ -93,7 +93,7 @@ pub enum Phase {
     Committed,
 }
 
-impl Phase {
+impl JournalPhase {
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
@@ -120,12 +120,12 @@ pub enum Interruption {
 /// Decides. A single server decides about its own operations; the coordinator decides about an operation of several
 /// servers.
 #[must_use]
-pub fn on_interruption(phase: Phase, is_coordinated: bool) -> Interruption {
+pub fn on_interruption(phase: JournalPhase, is_coordinated: bool) -> Interruption {
     match (phase, is_coordinated) {
-        (Phase::Committed, _) | (Phase::Verified, false) => Interruption::Finish,
-        (Phase::Prepared | Phase::Swapped, false) => Interruption::RollBack,
-        (Phase::Prepared, true) => Interruption::Keep,
-        (Phase::Swapped | Phase::Verified, true) => Interruption::Wait,
+        (JournalPhase::Committed, _) | (JournalPhase::Verified, false) => Interruption::Finish,
+        (JournalPhase::Prepared | JournalPhase::Swapped, false) => Interruption::RollBack,
+        (JournalPhase::Prepared, true) => Interruption::Keep,
+        (JournalPhase::Swapped | JournalPhase::Verified, true) => Interruption::Wait,
     }
 }
 
@@ -133,7 +133,7 @@ pub fn on_interruption(phase: Phase, is_coordinated: bool) -> Interruption {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(clippy::struct_excessive_bools, reason = "each is an observation of one path")]
 pub struct Interrupted {
-    pub phase: Phase,
+    pub phase: JournalPhase,
     pub had_old: bool,
     pub old_is_aside: bool,
     /// The new data is still in the stage.
@@ -151,15 +151,17 @@ pub enum Recovery {
     Finish,
 }
 
-/// Decides. Success is never reported before [`Phase::Verified`], so that until then everything goes back.
+/// Decides. Success is never reported before `Phase::Verified`, so that until then everything goes back.
 #[must_use]
 pub fn recover(found: Interrupted) -> Recovery {
     match found.phase {
-        Phase::Verified | Phase::Committed => Recovery::Finish,
-        Phase::Prepared | Phase::Swapped if found.old_is_aside => Recovery::Back,
+        JournalPhase::Verified | JournalPhase::Committed => Recovery::Finish,
+        JournalPhase::Prepared | JournalPhase::Swapped if found.old_is_aside => Recovery::Back,
         // There was no data before, and the data in place was built by us.
-        Phase::Prepared | Phase::Swapped if !found.had_old && !found.is_staged && found.has_current => Recovery::Back,
-        Phase::Prepared | Phase::Swapped => Recovery::Discard,
+        JournalPhase::Prepared | JournalPhase::Swapped if !found.had_old && !found.is_staged && found.has_current => {
+            Recovery::Back
+        }
+        JournalPhase::Prepared | JournalPhase::Swapped => Recovery::Discard,
     }
 }
 
@@ -213,10 +215,10 @@ mod tests {
     #[test]
     fn only_a_coordinator_decides_what_it_has_begun() {
         for (phase, alone, coordinated) in [
-            (Phase::Prepared, Interruption::RollBack, Interruption::Keep),
-            (Phase::Swapped, Interruption::RollBack, Interruption::Wait),
-            (Phase::Verified, Interruption::Finish, Interruption::Wait),
-            (Phase::Committed, Interruption::Finish, Interruption::Finish),
+            (JournalPhase::Prepared, Interruption::RollBack, Interruption::Keep),
+            (JournalPhase::Swapped, Interruption::RollBack, Interruption::Wait),
+            (JournalPhase::Verified, Interruption::Finish, Interruption::Wait),
+            (JournalPhase::Committed, Interruption::Finish, Interruption::Finish),
         ] {
             assert_eq!(
                 (on_interruption(phase, false), on_interruption(phase, true)),
@@ -237,7 +239,7 @@ mod tests {
     #[test]
     fn an_interrupted_reset_is_rolled_back_or_finished() {
         let state = |had_old, old_is_aside, is_staged, has_current| Interrupted {
-            phase: Phase::Prepared,
+            phase: JournalPhase::Prepared,
             had_old,
             old_is_aside,
             is_staged,
@@ -263,8 +265,8 @@ mod tests {
         fn old_data_that_lie_aside_always_come_back_unless_the_new_ones_passed(
             phase in 0usize..4, had_old: bool, old_is_aside: bool, is_staged: bool, has_current: bool,
         ) {
-            let phase = [Phase::Prepared, Phase::Swapped, Phase::Verified, Phase::Committed][phase];
-            let passed = phase >= Phase::Verified;
+            let phase = [JournalPhase::Prepared, JournalPhase::Swapped, JournalPhase::Verified, JournalPhase::Committed][phase];
+            let passed = phase >= JournalPhase::Verified;
             let recovery = recover(Interrupted { phase, had_old, old_is_aside, is_staged, has_current });
             prop_assert_eq!(recovery == Recovery::Finish, passed);
             if !passed && old_is_aside {

@@ -8,7 +8,7 @@ use crate::etcd::client::{ClientError, EtcdClient, Expected, MemberFacts, NotHea
 use crate::faults;
 use crate::job::JobControl;
 use crate::recovery::expected::ExpectedCluster;
-use crate::recovery::isolated_etcd::{IsolatedEtcd, IsolatedEtcdError, Program, Running, health_timeout};
+use crate::recovery::isolated_etcd::{IsolatedEtcd, IsolatedEtcdError, IsolatedProgram, Running, health_timeout};
 use crate::recovery::journal::ExpectedData;
 
 #[derive(Debug, thiserror::Error)]
@@ -57,7 +57,7 @@ pub struct GateReport {
 /// Runs etcd, checks it, and stops it in any case.
 pub async fn verify(
     isolated_etcd: &IsolatedEtcd<'_>,
-    program: &Program,
+    program: &IsolatedProgram,
     input: &GateInput<'_>,
     control: &JobControl,
 ) -> Result<GateReport, GateError> {

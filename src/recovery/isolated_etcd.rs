@@ -33,13 +33,13 @@ const LOG_INTERVAL: Duration = Duration::from_secs(10);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(120);
 
 #[derive(Clone, Debug)]
-pub struct Program {
+pub struct IsolatedProgram {
     pub checked: PinnedExecutable,
     pub version: Version,
     pub grace: Duration,
 }
 
-impl Program {
+impl IsolatedProgram {
     /// The etcd of this configuration, and the guard that keeps it executable.
     pub async fn find(config: &Config, data: &DataDir) -> Result<(Self, InstalledEtcd), AppError> {
         let found = installed::find(config, data).await?;
@@ -111,7 +111,7 @@ pub struct Running {
 }
 
 impl IsolatedEtcd<'_> {
-    pub async fn start(&self, program: &Program) -> Result<Running, IsolatedEtcdError> {
+    pub async fn start(&self, program: &IsolatedProgram) -> Result<Running, IsolatedEtcdError> {
         let system = |act| move |source| IsolatedEtcdError::System { act, source };
         let trust = DataDir::new(self.trust).with_etcd_user(self.config.etcd.user.clone());
         trust.prepare_for_lock()?;

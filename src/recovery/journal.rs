@@ -13,7 +13,7 @@ use crate::datadir::DataDir;
 use crate::durable::{self, PRIVATE_FILE, WriteError};
 use crate::error::{Code, Diagnostic};
 use crate::host;
-use crate::plan::restore::Phase;
+use crate::plan::restore::JournalPhase;
 use crate::recovery::paths::RecoveryPaths;
 use crate::snapshot::inspect::Inspection;
 
@@ -67,7 +67,7 @@ pub struct Journal {
     /// The operation over several servers that this is a part of. Its coordinator decides what becomes of it.
     #[serde(default)]
     pub operation: Option<String>,
-    pub phase: Phase,
+    pub phase: JournalPhase,
     /// When it was started (RFC 3339).
     #[serde(alias = "begun")]
     pub started: String,
@@ -119,7 +119,7 @@ impl Journal {
             version: VERSION,
             kind,
             operation: None,
-            phase: Phase::Prepared,
+            phase: JournalPhase::Prepared,
             started,
             current,
             staged,
@@ -178,7 +178,7 @@ mod tests {
 
     #[test]
     fn version_1_is_read() {
-        for (word, phase) in [("trying", Phase::Prepared), ("passed", Phase::Verified)] {
+        for (word, phase) in [("trying", JournalPhase::Prepared), ("passed", JournalPhase::Verified)] {
             let read = Journal::parse(VERSION_1.replace("PHASE", word).as_bytes()).unwrap();
             assert_eq!((read.phase, read.kind, read.operation.as_ref()), (phase, OperationKind::Restore, None));
             assert_eq!((read.version, read.after.member_count(), read.expected), (VERSION, 1, None));

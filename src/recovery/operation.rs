@@ -18,12 +18,12 @@ use crate::etcd::settings::Addresses;
 use crate::faults;
 use crate::job::JobControl;
 use crate::plan::restore as plan;
-use crate::plan::restore::Phase;
+use crate::plan::restore::JournalPhase;
 use crate::plan::start::KnownSnapshot;
 use crate::recovery::error::ResetError;
 use crate::recovery::expected::ExpectedCluster;
 use crate::recovery::gate::{self, GateInput};
-use crate::recovery::isolated_etcd::{self, IsolatedEtcd, IsolatedEtcdError, Program};
+use crate::recovery::isolated_etcd::{self, IsolatedEtcd, IsolatedEtcdError, IsolatedProgram};
 use crate::recovery::journal::{Journal, OperationKind};
 use crate::recovery::report::{ProgressReporter, RecoveryReport, ResetOptions};
 use crate::recovery::{resume, retired, swap, workspace};
@@ -39,7 +39,7 @@ pub(crate) type DirId = (u64, u64);
 pub(crate) struct Operation<'a> {
     pub(crate) config: &'a Config,
     pub(crate) data: &'a DataDir,
-    pub(crate) program: Program,
+    pub(crate) program: IsolatedProgram,
     pub(crate) control: &'a JobControl,
     pub(crate) progress: &'a ProgressReporter,
     pub(crate) options: &'a ResetOptions,
@@ -70,7 +70,7 @@ pub(crate) struct Swapped(Prepared);
 
 /// An etcd ran on the new data and passed the gate, or they cannot be verified on one server.
 #[derive(Debug)]
-pub(crate) struct Verified(Prepared);
+pub(crate) struct VerifiedData(Prepared);
 
 impl Prepared {
     /// Takes up an operation from its journal, whichever steps of it were done; `None` if there is none, or its new data are gone.
@@ -144,7 +144,7 @@ impl Operation<'_> {
     /// Puts the new data in place by renames.
     pub(crate) fn swap(&self, mut prepared: Prepared) -> Result<Swapped, AppError> {
         let journal = &mut prepared.journal;
-        if journal.phase == Phase::Prepared {
+        if journal.phase == JournalPhase::Prepared {
             if journal.kind == OperationKind::Undo
                 && let Some(staged) = workspace::staged(self.data, journal)?
             {
@@ -154,7 +154,7 @@ impl Operation<'_> {
             swap::swap_in(self.data, journal)?;
             workspace::check_in_place(self.data, prepared.member)?;
             faults::point("restore::swapped").map_err(system_error("record that the data are in place"))?;
-            journal.phase = Phase::Swapped;
+            journal.phase = JournalPhase::Swapped;
             journal.write(self.data)?;
         }
         Ok(Swapped(prepared))
@@ -162,8 +162,8 @@ impl Operation<'_> {
 
     /// Verifies the new data with an isolated etcd. A single member of several cannot serve alone: the coordinator
     /// verifies those together.
-    pub(crate) async fn verify(&self, Swapped(mut prepared): Swapped) -> Result<Verified, AppError> {
-        if prepared.journal.phase == Phase::Swapped {
+    pub(crate) async fn verify(&self, Swapped(mut prepared): Swapped) -> Result<VerifiedData, AppError> {
+        if prepared.journal.phase == JournalPhase::Swapped {
             let expected = ExpectedCluster::of_record(&prepared.journal.after);
             if expected.members.len() == 1 {
                 let revision = self.run_gate(&prepared.journal, &expected).await?;
@@ -177,14 +177,14 @@ impl Operation<'_> {
             if self.control.is_cancelled() {
                 return Err(IsolatedEtcdError::Cancelled.into());
             }
-            prepared.journal.phase = Phase::Verified;
+            prepared.journal.phase = JournalPhase::Verified;
             prepared.journal.write(self.data)?;
         }
-        Ok(Verified(prepared))
+        Ok(VerifiedData(prepared))
     }
 
     /// Decides it, and records everything that follows from it. What fails here is finished by the next start.
-    pub(crate) async fn commit(&self, Verified(mut prepared): Verified) -> Result<RecoveryReport, AppError> {
+    pub(crate) async fn commit(&self, VerifiedData(mut prepared): VerifiedData) -> Result<RecoveryReport, AppError> {
         resume::commit(self.data, &mut prepared.journal)?;
         if prepared.report.pre_restore_snapshot.is_some() {
             self.prune_pre_restore_snapshots().await;

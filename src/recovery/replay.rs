@@ -16,7 +16,7 @@ use crate::error::{Code, Diagnostic};
 use crate::etcd::client::EtcdClient;
 use crate::faults;
 use crate::job::JobControl;
-use crate::recovery::isolated_etcd::{IsolatedEtcd, IsolatedEtcdError, Program, health_timeout};
+use crate::recovery::isolated_etcd::{IsolatedEtcd, IsolatedEtcdError, IsolatedProgram, health_timeout};
 
 const CHUNK: usize = 4 << 20;
 
@@ -172,7 +172,7 @@ fn replace_end(file: &File, path: &Path, at: u64, record: &[u8]) -> Result<(), R
 /// Runs an etcd on the copy of this size until it has applied its log.
 pub async fn run(
     trial: &IsolatedEtcd<'_>,
-    program: &Program,
+    program: &IsolatedProgram,
     bytes: u64,
     control: &JobControl,
 ) -> Result<(), ReplayError> {

@@ -3,7 +3,7 @@
 use crate::datadir::DataDir;
 use crate::durable::{self, DirError, PRIVATE_FILE};
 use crate::error::{AppError, Code, Diagnostic};
-use crate::plan::restore::{Interruption, Phase, Recovery, on_interruption};
+use crate::plan::restore::{Interruption, JournalPhase, Recovery, on_interruption};
 use crate::recovery::journal::{Journal, OperationKind};
 use crate::recovery::retired;
 use crate::recovery::step::step;
@@ -16,7 +16,7 @@ use crate::recovery::workspace::{self, RecoveryDirs};
 pub struct OperationUndecided {
     pub operation: String,
     /// How far it is on this server.
-    pub phase: Phase,
+    pub phase: JournalPhase,
 }
 
 impl Diagnostic for OperationUndecided {
@@ -95,9 +95,9 @@ pub(crate) fn resume(data: &DataDir) -> Result<Resumed, AppError> {
 
 /// Puts the data from before back, and removes what was built. It can be repeated.
 pub(crate) fn roll_back(data: &DataDir, journal: &mut Journal) -> Result<Recovery, SwapError> {
-    if !matches!(journal.phase, Phase::Prepared | Phase::Swapped) {
+    if !matches!(journal.phase, JournalPhase::Prepared | JournalPhase::Swapped) {
         // First: a start that found it verified would take what is in place for the new data.
-        journal.phase = Phase::Swapped;
+        journal.phase = JournalPhase::Swapped;
         journal.write(data)?;
     }
     let recovery = swap::roll_back(data, journal)?;
@@ -120,9 +120,9 @@ pub(crate) fn staged_token(data: &DataDir) -> std::path::PathBuf {
 pub(crate) fn commit(data: &DataDir, journal: &mut Journal) -> Result<(), SwapError> {
     let work = journal.work.clone();
     let step = |name: &str| step(name, "finish the work in", &work);
-    if journal.phase != Phase::Committed {
+    if journal.phase != JournalPhase::Committed {
         step("committed")?;
-        journal.phase = Phase::Committed;
+        journal.phase = JournalPhase::Committed;
         journal.write(data)?;
     }
     step("label")?;
@@ -185,8 +185,8 @@ mod tests {
         fs::read_to_string(data.etcd_bolt()).unwrap()
     }
 
-    fn at(data: &DataDir, journal: &mut Journal, phase: Phase) {
-        if phase >= Phase::Swapped {
+    fn at(data: &DataDir, journal: &mut Journal, phase: JournalPhase) {
+        if phase >= JournalPhase::Swapped {
             swap::swap_in(data, journal).unwrap();
         }
         journal.phase = phase;
@@ -195,9 +195,12 @@ mod tests {
 
     #[test]
     fn alone_each_phase_is_rolled_back_or_finished() {
-        for (phase, expected) in
-            [(Phase::Prepared, "old"), (Phase::Swapped, "old"), (Phase::Verified, "new"), (Phase::Committed, "new")]
-        {
+        for (phase, expected) in [
+            (JournalPhase::Prepared, "old"),
+            (JournalPhase::Swapped, "old"),
+            (JournalPhase::Verified, "new"),
+            (JournalPhase::Committed, "new"),
+        ] {
             let (_root, data, mut journal) = prepared(None);
             at(&data, &mut journal, phase);
             assert_eq!(resume(&data).unwrap(), Resumed::Clear);
@@ -212,7 +215,7 @@ mod tests {
     fn what_is_prepared_for_several_servers_survives_restarts() {
         let (_root, data, mut journal) = prepared(Some(OPERATION));
         let old = journal.old.clone().unwrap();
-        let undecided = OperationUndecided { operation: OPERATION.into(), phase: Phase::Prepared };
+        let undecided = OperationUndecided { operation: OPERATION.into(), phase: JournalPhase::Prepared };
         let interruptions: [fn(&Journal); 4] = [
             |_| {},
             |journal| fs::rename(&journal.current, journal.old.as_ref().unwrap()).unwrap(),
@@ -233,13 +236,13 @@ mod tests {
         swap::swap_in(&data, &journal).unwrap();
         assert_eq!((in_use(&data), old.exists()), ("new".into(), true));
         assert_eq!(Prepared::load(&data).unwrap().unwrap().member, member, "before and after the swap");
-        for phase in [Phase::Swapped, Phase::Verified] {
+        for phase in [JournalPhase::Swapped, JournalPhase::Verified] {
             at(&data, &mut journal, phase);
             let refused = resume(&data).unwrap_err().to_report();
             assert_eq!(refused.code, Code::OperationUndecided);
             assert_eq!(in_use(&data), "new", "nothing is changed");
         }
-        at(&data, &mut journal, Phase::Committed);
+        at(&data, &mut journal, JournalPhase::Committed);
         assert_eq!(resume(&data).unwrap(), Resumed::Clear);
         assert_eq!((in_use(&data), old.exists(), data.reset_flag().exists()), ("new".into(), true, true));
         assert!(Prepared::load(&data).unwrap().is_none());
@@ -247,7 +250,7 @@ mod tests {
 
     #[test]
     fn the_coordinator_rolls_back_in_each_phase() {
-        for phase in [Phase::Prepared, Phase::Swapped, Phase::Verified] {
+        for phase in [JournalPhase::Prepared, JournalPhase::Swapped, JournalPhase::Verified] {
             let (_root, data, mut journal) = prepared(Some(OPERATION));
             at(&data, &mut journal, phase);
             roll_back(&data, &mut journal).unwrap();

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::error::Code;
 use crate::etcd::child::State;
 use crate::plan::condition::Condition;
-use crate::plan::health::{Assessment, EXIT_WINDOW, Observed, assess};
+use crate::plan::health::{Assessment, EXIT_WINDOW, ServerFacts, assess};
 use crate::server::health::Health;
 use crate::server::state::ServerState;
 
@@ -14,7 +14,7 @@ pub fn assess_now(state: &ServerState) -> Assessment {
     assess(&observe(state))
 }
 
-fn observe(state: &ServerState) -> Observed {
+fn observe(state: &ServerState) -> ServerFacts {
     let child = state.context.child.borrow().clone();
     let health = state.context.health.borrow().clone();
     let history = state.snapshots.history();
@@ -22,7 +22,7 @@ fn observe(state: &ServerState) -> Observed {
         Health::Healthy(facts) => (facts.alarms.clone(), u64::try_from(facts.db_size).unwrap_or(0)),
         _ => (Vec::new(), 0),
     };
-    Observed {
+    ServerFacts {
         not_serving: not_serving(child.state, child.last_exit.as_deref(), &health),
         alarms,
         db_size,

@@ -8,7 +8,7 @@ use tokio::task::JoinHandle;
 
 use crate::datadir::DataDir;
 use crate::host;
-use crate::recovery::drill::record::Record;
+use crate::recovery::drill::record::DrillRecord;
 use crate::recovery::retired::{self, RetiredData};
 
 /// How long a request waits for the disk.
@@ -19,7 +19,7 @@ pub struct DiskSample {
     pub free: Option<u64>,
     /// Data that resets and restores replaced, the newest first.
     pub old_data: Vec<RetiredData>,
-    pub drills: Record,
+    pub drills: DrillRecord,
 }
 
 /// Looks at the disk when asked to.
@@ -50,5 +50,9 @@ impl DiskSampler {
 }
 
 fn observe(data: &DataDir) -> DiskSample {
-    DiskSample { free: host::free_bytes(&data.storage()), old_data: retired::list(data), drills: Record::read(data) }
+    DiskSample {
+        free: host::free_bytes(&data.storage()),
+        old_data: retired::list(data),
+        drills: DrillRecord::read(data),
+    }
 }

@@ -87,11 +87,11 @@ pub struct MaintenanceService {
     /// Shared with the health monitor.
     pub defragmentation: Arc<Defragmentation>,
     last: Mutex<Option<Instant>>,
-    counted: Mutex<Option<Counted>>,
+    counted: Mutex<Option<MeasuredUse>>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Counted {
+struct MeasuredUse {
     /// The last compaction at that time.
     after: Option<i64>,
     in_use: u64,
@@ -112,7 +112,7 @@ impl MaintenanceService {
         self.last.lock().unwrap_or_else(PoisonError::into_inner).map(|at| at.elapsed())
     }
 
-    fn counted(&self) -> MutexGuard<'_, Option<Counted>> {
+    fn counted(&self) -> MutexGuard<'_, Option<MeasuredUse>> {
         self.counted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -261,7 +261,7 @@ async fn count(service: &MaintenanceService) -> Result<u64, AppError> {
         let compaction = usage::last_compaction(live, live.size())?;
         match known.filter(|known| known.after == compaction) {
             Some(known) => Ok(known),
-            None => Ok(Counted { after: compaction, in_use: usage::in_use(live, live.size())? }),
+            None => Ok(MeasuredUse { after: compaction, in_use: usage::in_use(live, live.size())? }),
         }
     })
     .await?;

@@ -26,7 +26,7 @@ use crate::faults;
 use crate::host::disk::disk_usage;
 use crate::host::open_files::{OpenFile, identity, open_files};
 use crate::log_failure;
-use crate::plan::health::{Disk, Presence, StorageFacts};
+use crate::plan::health::{Presence, StorageFacts, WatchedDisk};
 
 const INTERVAL: Duration = Duration::from_secs(3);
 /// etcd replaces files itself (by a defragmentation or a new log segment), which is over after this time.
@@ -104,7 +104,7 @@ fn observe(data: &DataDir, snapshots: &Path, status: &ChildStatus) -> StorageFac
         std::thread::sleep(CONFIRM_AFTER);
         (database, log) = presence(data, pid);
     }
-    let disk = |path: PathBuf| Disk { usage: disk_usage(&path).ok(), path };
+    let disk = |path: PathBuf| WatchedDisk { usage: disk_usage(&path).ok(), path };
     StorageFacts {
         database,
         log,

@@ -8,7 +8,7 @@ use crate::boltdb::database::{Database, Length};
 use crate::boltdb::keyspace::{self, Change};
 use crate::boltdb::page::{Corruption, ReadError};
 use crate::boltdb::read_at::ReadAt;
-use crate::boltdb::schema::{self, Member};
+use crate::boltdb::schema::{self, StoredMember};
 use crate::boltdb::walk::{CONTINUE, Flow, Visitor};
 use crate::snapshot::file::SnapshotFile;
 use crate::snapshot::inspect::marks::Marks;
@@ -95,7 +95,7 @@ impl Value {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
+pub enum KeyEvent {
     Put(Value),
     /// It was deleted, at this revision.
     Deleted(i64),
@@ -133,14 +133,14 @@ pub fn get(snapshot: &SnapshotFile, key: &[u8], revision: Option<i64>) -> Result
 }
 
 /// The history of a key up to `revision`, as far as the snapshot contains it, the oldest first.
-pub fn history(snapshot: &SnapshotFile, key: &[u8], revision: Option<i64>) -> Result<Vec<Event>, BrowseError> {
+pub fn history(snapshot: &SnapshotFile, key: &[u8], revision: Option<i64>) -> Result<Vec<KeyEvent>, BrowseError> {
     let mut events = Vec::new();
     each(snapshot, revision, |change| {
         if change.record.key == key {
             events.push(if change.record.is_tombstone {
-                Event::Deleted(change.record.revision.main)
+                KeyEvent::Deleted(change.record.revision.main)
             } else {
-                Event::Put(Value::of(change, Wanted::Value))
+                KeyEvent::Put(Value::of(change, Wanted::Value))
             });
         }
     })?;
@@ -186,14 +186,14 @@ impl Ord for Difference {
     }
 }
 
-pub fn members<I: ReadAt + ?Sized>(database: &I) -> Result<Vec<Member>, ReadError> {
+pub fn members<I: ReadAt + ?Sized>(database: &I) -> Result<Vec<StoredMember>, ReadError> {
     let database = Database::open_newest(database)?;
     let mut members = Members(Vec::new());
     database.walk_bucket(b"members", &mut members)?;
     Ok(members.0)
 }
 
-struct Members(Vec<Member>);
+struct Members(Vec<StoredMember>);
 
 impl Visitor for Members {
     fn bucket(&mut self, _: &[u8], _: u64) -> Result<(), Corruption> {

@@ -16,7 +16,7 @@ use crate::compression::Compression;
 use crate::durable;
 use crate::error::{Code, Diagnostic};
 use crate::host;
-use crate::snapshot::list::{self, Listed, Status};
+use crate::snapshot::list::{self, Listed, SnapshotStatus};
 use crate::snapshot::{manifest, zip_entries};
 use crate::text::format_bytes;
 
@@ -122,7 +122,7 @@ pub fn open(path: &Path) -> Result<SnapshotFile, OpenError> {
     let packing = Compression::of_file(&stored).map_err(read)?;
     let database = match packing {
         Compression::Raw => stored,
-        Compression::Zip | Compression::Zstd => Unpacking::new(path)?.unpack(packing, stored)?,
+        Compression::Zip | Compression::Zstd => ArchiveReader::new(path)?.unpack(packing, stored)?,
     };
     let size = database.metadata().map_err(read)?.len();
     let trailer = has_trailer(size).then(|| read_trailer(&database, size)).transpose().map_err(read)?;
@@ -139,7 +139,7 @@ pub(super) fn other_snapshot_hint(path: &Path) -> String {
     let dir = path.parent().filter(|dir| dir.join(manifest::DIR).is_dir());
     let all = dir.and_then(|dir| list::list(dir).ok()).unwrap_or_default();
     let is_other = |listed: &&Listed| path.file_name() != Some(OsStr::new(&listed.name));
-    let good = all.iter().rev().filter(is_other).find(|listed| listed.status == Status::Good);
+    let good = all.iter().rev().filter(is_other).find(|listed| listed.status == SnapshotStatus::Good);
     match (good, dir) {
         (Some(good), Some(dir)) => format!(
             "restore the newest good one: quorate server --cluster-reset --cluster-reset-restore-path={}",
@@ -167,14 +167,14 @@ fn most_of(begun: &[u8]) -> u64 {
     says.unwrap_or(0).saturating_add(RESERVED)
 }
 
-struct Unpacking<'a> {
+struct ArchiveReader<'a> {
     path: &'a Path,
     dir: PathBuf,
     out: File,
     room: u64,
 }
 
-impl<'a> Unpacking<'a> {
+impl<'a> ArchiveReader<'a> {
     fn new(path: &'a Path) -> Result<Self, OpenError> {
         let parent = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_path_buf();
         let mut failed = None;

@@ -18,7 +18,7 @@ const FEW: usize = 256;
 
 /// The state of a snapshot, as far as known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Status {
+pub enum SnapshotStatus {
     Good,
     Unverified,
     /// Verified once, but its size or modification time has changed since.
@@ -30,7 +30,7 @@ pub enum Status {
     Unreadable,
 }
 
-impl Status {
+impl SnapshotStatus {
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
@@ -51,7 +51,7 @@ pub struct Listed {
     /// Seconds since 1970: from the manifest, else the name, else the modification time.
     pub created: u64,
     /// Its state, as far as known.
-    pub status: Status,
+    pub status: SnapshotStatus,
     pub manifest: Option<Manifest>,
 }
 
@@ -60,7 +60,7 @@ impl Listed {
     #[must_use]
     pub fn of_manifest(name: String, manifest: Manifest) -> Self {
         let created = clock::parse_rfc3339(&manifest.created).map(clock::unix_seconds).unwrap_or_default();
-        Self { name, size: manifest.size, created, status: Status::Unverified, manifest: Some(manifest) }
+        Self { name, size: manifest.size, created, status: SnapshotStatus::Unverified, manifest: Some(manifest) }
     }
 }
 
@@ -95,11 +95,12 @@ pub fn one(dir: &Path, name: &OsStr) -> Option<Listed> {
     let (manifest, status) = match Manifest::find(dir, &name) {
         ManifestState::Read(manifest) => (Some(*manifest), None),
         ManifestState::Absent => (None, None),
-        ManifestState::Unreadable => (None, Some(Status::Unreadable)),
+        ManifestState::Unreadable => (None, Some(SnapshotStatus::Unreadable)),
     };
     let status = status.or_else(|| status_of(manifest.as_ref(), &found));
-    let status =
-        status.unwrap_or_else(|| if is_partial(&dir.join(&name)) { Status::Partial } else { Status::Unverified });
+    let status = status.unwrap_or_else(|| {
+        if is_partial(&dir.join(&name)) { SnapshotStatus::Partial } else { SnapshotStatus::Unverified }
+    });
     Some(Listed { size: found.len(), created: created(manifest.as_ref(), &name, &found), status, manifest, name })
 }
 
@@ -116,14 +117,14 @@ fn created(manifest: Option<&Manifest>, name: &str, found: &fs::Metadata) -> u64
 }
 
 /// The result of the last verification; `None` if there was none.
-fn status_of(manifest: Option<&Manifest>, found: &fs::Metadata) -> Option<Status> {
+fn status_of(manifest: Option<&Manifest>, found: &fs::Metadata) -> Option<SnapshotStatus> {
     let verification = manifest.and_then(|manifest| manifest.verification.as_ref())?;
     Some(if verification.size != found.len() || verification.modified != manifest::modified(found) {
-        Status::Changed
+        SnapshotStatus::Changed
     } else if verification.status == "good" {
-        Status::Good
+        SnapshotStatus::Good
     } else {
-        Status::Corrupt
+        SnapshotStatus::Corrupt
     })
 }
 

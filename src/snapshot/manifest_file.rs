@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::clock;
 use crate::durable::{OnPath as _, WriteError};
-use crate::snapshot::list::{self, Status};
+use crate::snapshot::list::{self, SnapshotStatus};
 use crate::snapshot::manifest::{self, Manifest, Verification};
 use crate::snapshot::prune;
 use crate::snapshot::verify::{Verified, VerifyError};
@@ -34,7 +34,7 @@ pub fn write(path: &Path, before: &fs::Metadata, found: &Result<Verified, Verify
     if (on_disk.len(), manifest::modified(&on_disk)) != (before.len(), manifest::modified(before)) {
         return Ok(Written::Nothing);
     }
-    let Some(listed) = list::one(dir, name).filter(|listed| listed.status != Status::Unreadable) else {
+    let Some(listed) = list::one(dir, name).filter(|listed| listed.status != SnapshotStatus::Unreadable) else {
         return Ok(Written::Nothing);
     };
     let mut manifest: Manifest = listed.manifest.clone().unwrap_or_else(|| prune::unknown(&listed));

@@ -10,7 +10,7 @@ use crate::error::{Code, Diagnostic};
 use crate::plan::owner::{Origin, Owner, Ownership};
 use crate::plan::retention::{self, LocalTime, Policy, RetentionCandidate, RetentionDecision};
 use crate::plan::snapshot_name::NamePrefix;
-use crate::snapshot::list::{Listed, Status};
+use crate::snapshot::list::{Listed, SnapshotStatus};
 use crate::snapshot::manifest::{self, Manifest};
 
 /// Why nothing, or not everything, was deleted.
@@ -60,10 +60,10 @@ pub fn check_deletable(all: &[Listed], found: &[Listed], force: bool) -> Result<
     if let Some(held) = found.iter().find(|listed| is_held(listed)) {
         return Err(PruneError::Held(held.name.clone()));
     }
-    if let Some(unknown) = found.iter().find(|listed| listed.status == Status::Unreadable && !force) {
+    if let Some(unknown) = found.iter().find(|listed| listed.status == SnapshotStatus::Unreadable && !force) {
         return Err(PruneError::Unreadable(unknown.name.clone()));
     }
-    let is_good = |listed: &&Listed| listed.status == Status::Good;
+    let is_good = |listed: &&Listed| listed.status == SnapshotStatus::Good;
     let last_good = found.iter().rfind(is_good);
     let one_is_left = all.iter().filter(is_good).any(|listed| !found.contains(listed));
     match (last_good, one_is_left, force) {
@@ -78,7 +78,7 @@ fn is_held(listed: &Listed) -> bool {
 
 /// Whether `found` may be held or released.
 pub fn may_be_held(found: &[Listed]) -> Result<(), PruneError> {
-    match found.iter().find(|listed| listed.status == Status::Unreadable) {
+    match found.iter().find(|listed| listed.status == SnapshotStatus::Unreadable) {
         Some(unknown) => Err(PruneError::Unreadable(unknown.name.clone())),
         None => Ok(()),
     }
@@ -176,20 +176,20 @@ fn candidate(listed: &Listed) -> RetentionCandidate {
             week: (week.year(), week.week()),
             hour: local.hour(),
         },
-        is_good: listed.status == Status::Good,
+        is_good: listed.status == SnapshotStatus::Good,
         suspect: suspicion(listed.status),
         is_held: is_held(listed),
     }
 }
 
 /// Why a snapshot does not count, if it does not.
-fn suspicion(status: Status) -> Option<&'static str> {
+fn suspicion(status: SnapshotStatus) -> Option<&'static str> {
     match status {
-        Status::Good | Status::Unverified => None,
-        Status::Corrupt => Some("it is corrupt and ignored; delete it, or replace it with a good copy"),
-        Status::Changed => Some("changed since it was verified and is ignored; verify it"),
-        Status::Partial => Some("partial (an unfinished copy) and ignored; delete it, or copy it again"),
-        Status::Unreadable => Some("its manifest cannot be read, so it may be held; see .metadata next to it"),
+        SnapshotStatus::Good | SnapshotStatus::Unverified => None,
+        SnapshotStatus::Corrupt => Some("it is corrupt and ignored; delete it, or replace it with a good copy"),
+        SnapshotStatus::Changed => Some("changed since it was verified and is ignored; verify it"),
+        SnapshotStatus::Partial => Some("partial (an unfinished copy) and ignored; delete it, or copy it again"),
+        SnapshotStatus::Unreadable => Some("its manifest cannot be read, so it may be held; see .metadata next to it"),
     }
 }
 

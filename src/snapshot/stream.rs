@@ -139,7 +139,7 @@ fn database(mut from: impl Read) -> Result<(u64, u32), StreamError> {
 /// The entry that is the database; RKE1's `*.rkestate` is skipped.
 fn zip(stored: &mut impl BufRead) -> Result<u64, StreamError> {
     let mut found = None;
-    while let Some(entry) = Entry::read(stored)? {
+    while let Some(entry) = ZipEntry::read(stored)? {
         let is_state = entry.name.ends_with(b".rkestate") || entry.name.ends_with(b"/");
         let crc = if is_state {
             entry.content(stored, passed_over)?
@@ -167,7 +167,7 @@ fn passed_over(content: &mut dyn Read) -> Result<u32, StreamError> {
     }
 }
 
-struct Entry {
+struct ZipEntry {
     name: Vec<u8>,
     flags: u16,
     method: u16,
@@ -175,7 +175,7 @@ struct Entry {
     size: u64,
 }
 
-impl Entry {
+impl ZipEntry {
     /// The next local header; `None` where the archive directory begins.
     fn read(stored: &mut impl BufRead) -> Result<Option<Self>, StreamError> {
         let mut header = [0; 30];

@@ -20,7 +20,7 @@ const MAX_PREFIX_BYTES: usize = 64;
 
 /// The space used by keys with a common prefix.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Share {
+pub struct PrefixShare {
     pub keys: u64,
     pub key_bytes: u64,
     /// Number of records: keys, their older values, and deletions.
@@ -28,7 +28,7 @@ pub struct Share {
     pub bytes: u64,
 }
 
-impl Share {
+impl PrefixShare {
     pub fn add(&mut self, other: &Self) {
         self.keys += other.keys;
         self.key_bytes += other.key_bytes;
@@ -42,10 +42,10 @@ pub struct Usage {
     pub revision: i64,
     /// History is gone up to here.
     pub compact_revision: Option<i64>,
-    pub total: Share,
-    pub prefixes: Vec<(Vec<u8>, Share)>,
+    pub total: PrefixShare,
+    pub prefixes: Vec<(Vec<u8>, PrefixShare)>,
     /// The sum of the prefixes beyond the maximum.
-    pub others: Share,
+    pub others: PrefixShare,
 }
 
 /// Measures a database of `length` bytes.
@@ -137,7 +137,7 @@ struct Counter<'a> {
     superseded: Superseded,
     place: u64,
     usage: Usage,
-    prefixes: HashMap<Vec<u8>, Share>,
+    prefixes: HashMap<Vec<u8>, PrefixShare>,
     last: i64,
 }
 
@@ -163,7 +163,7 @@ impl Visitor for Counter<'_> {
         let is_there = record.is_put() && is_newest;
         let bytes = (key.len() + value.len()) as u64;
         let (keys, key_bytes) = if is_there { (1, bytes) } else { (0, 0) };
-        let share = Share { keys, key_bytes, records: 1, bytes };
+        let share = PrefixShare { keys, key_bytes, records: 1, bytes };
         self.usage.total.add(&share);
         let prefix = prefix(record.key);
         if let Some(known) = self.prefixes.get_mut(prefix) {

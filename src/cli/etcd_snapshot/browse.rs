@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::cli::etcd_snapshot::context::{DownloadedSnapshot, SnapshotContext};
 use crate::cli::output::{self, Format};
 use crate::error::{AppError, Code, Diagnostic, Exit};
-use crate::snapshot::browse::{self, BrowseError, Difference, Event, Value, Wanted};
+use crate::snapshot::browse::{self, BrowseError, Difference, KeyEvent, Value, Wanted};
 use crate::snapshot::file::{self, SnapshotFile};
 use crate::snapshot::verify::VerifyError;
 use crate::text::{escape_control, format_bytes};
@@ -76,7 +76,7 @@ impl Diagnostic for KeyNotFound {
 
 /// A key in JSON output. Keys and values that are not valid UTF-8 are hexadecimal.
 #[derive(Serialize)]
-struct Item {
+struct KeyItem {
     #[serde(skip_serializing_if = "Option::is_none")]
     key: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -99,7 +99,7 @@ fn text_or_hex(bytes: &[u8]) -> (Option<String>, Option<String>) {
     }
 }
 
-impl Item {
+impl KeyItem {
     fn of(key: &[u8], value: &Value) -> Self {
         let (text, in_hex) = text_or_hex(key);
         let (value_text, value_hex) = value.content.value().map_or((None, None), text_or_hex);
@@ -167,7 +167,7 @@ pub(super) fn get(place: &SnapshotContext, args: &KeyArgs) -> Result<Exit, AppEr
     let found = browse::get(&snapshot, args.key.as_bytes(), args.rev).map_err(failed(&snapshot.path))?;
     let missing = || KeyNotFound { snapshot: got.shown.clone(), key: escape_control(&args.key), revision: args.rev };
     let value = found.ok_or_else(missing)?;
-    if !output::structured(&Item::of(args.key.as_bytes(), &value), args.output)? {
+    if !output::structured(&KeyItem::of(args.key.as_bytes(), &value), args.output)? {
         // Unchanged: it may go into a file, or back into an etcd.
         output::write_stdout(&[value.content.value().unwrap_or_default(), b"\n"].concat())?;
     }
@@ -184,7 +184,7 @@ pub(super) fn list(
     let (snapshot, _got) = open(place, named)?;
     let keys =
         browse::list_keys(&snapshot, prefix.as_bytes(), revision, Wanted::Length).map_err(failed(&snapshot.path))?;
-    let items: Vec<Item> = keys.iter().map(|(key, value)| Item::of(key, value)).collect();
+    let items: Vec<KeyItem> = keys.iter().map(|(key, value)| KeyItem::of(key, value)).collect();
     if !output::structured(&serde_json::json!({ "keys": items }), format)? {
         let mut text = format!("{:>12}  {:>8}  {:>10}  Key\n", "Revision", "Version", "Size");
         for (key, value) in &keys {
@@ -211,15 +211,15 @@ pub(super) fn history(place: &SnapshotContext, args: &KeyArgs) -> Result<Exit, A
     let items: Vec<serde_json::Value> = events
         .iter()
         .map(|event| match event {
-            Event::Put(value) => serde_json::json!({ "put": Item::of(args.key.as_bytes(), value) }),
-            Event::Deleted(revision) => serde_json::json!({ "deleted": { "mod_revision": revision } }),
+            KeyEvent::Put(value) => serde_json::json!({ "put": KeyItem::of(args.key.as_bytes(), value) }),
+            KeyEvent::Deleted(revision) => serde_json::json!({ "deleted": { "mod_revision": revision } }),
         })
         .collect();
     if !output::structured(&serde_json::json!({ "history": items }), args.output)? {
         let mut text = format!("{:>12}  {:>8}  {:>10}  Value\n", "Revision", "Version", "Size");
         for event in &events {
             let _ = match event {
-                Event::Put(value) => writeln!(
+                KeyEvent::Put(value) => writeln!(
                     text,
                     "{:>12}  {:>8}  {:>10}  {}",
                     value.mod_revision,
@@ -227,7 +227,7 @@ pub(super) fn history(place: &SnapshotContext, args: &KeyArgs) -> Result<Exit, A
                     format_bytes(value.length),
                     output::truncate(&shown(value.content.value().unwrap_or_default()), 42)
                 ),
-                Event::Deleted(revision) => writeln!(text, "{revision:>12}  {:>8}  {:>10}  deleted", "", ""),
+                KeyEvent::Deleted(revision) => writeln!(text, "{revision:>12}  {:>8}  {:>10}  deleted", "", ""),
             };
         }
         output::print_stdout(&text)?;

@@ -12,7 +12,7 @@ use crate::cli::runtime::block_on;
 use crate::cli::{interrupt, output, status as server_status};
 use crate::config::options;
 use crate::config::s3::{self, S3Config, Target};
-use crate::config::{Config, Origin, RawOptions};
+use crate::config::{Config, OptionOrigin, RawOptions};
 use crate::control::client::{self, ControlError};
 use crate::datadir::DataDir;
 use crate::durable::{self, NewDir};
@@ -115,7 +115,7 @@ pub(super) fn cli_overrides(given: &RawOptions) -> BTreeMap<String, String> {
     let ours = given
         .options
         .iter()
-        .filter(|(name, (_, origin))| s3::is_ours(name) && matches!(origin, Origin::CommandLine(_)));
+        .filter(|(name, (_, origin))| s3::is_ours(name) && matches!(origin, OptionOrigin::CommandLine(_)));
     let ours = ours.filter_map(|(name, (texts, _))| Some(((*name).to_owned(), s3::from_here(name, texts.first()?))));
     let mut said: BTreeMap<String, String> = ours.collect();
     if said.contains_key(s3::ENABLED) && !said.contains_key(KEYS[0].0) {
@@ -169,7 +169,7 @@ impl SnapshotContext {
             }
             None => (config.snapshot.place(&data), config.node_name.clone(), config.snapshot.s3.clone()),
         };
-        let is_typed = matches!(given.options.get(ACCESS_KEY), Some((_, Origin::CommandLine(_))));
+        let is_typed = matches!(given.options.get(ACCESS_KEY), Some((_, OptionOrigin::CommandLine(_))));
         let has_key_of_environment = said.contains_key(ACCESS_KEY) && !is_typed;
         let s3 = configured.with(&said)?;
         let is_on = said.contains_key(s3::ENABLED).then_some(s3.is_on);

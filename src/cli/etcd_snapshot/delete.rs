@@ -21,7 +21,7 @@ Examples:
   quorate etcd-snapshot delete s3://backups/prod/on-demand-node1-1795602850")]
 pub(super) struct Delete {
     #[command(flatten)]
-    names: Names,
+    names: NamesToDelete,
     /// Delete even the last good snapshot, or one whose manifest is unreadable
     #[arg(long)]
     force: bool,
@@ -34,7 +34,7 @@ Examples:
   quorate etcd-snapshot hold before-upgrade-node1-1795602850
   quorate etcd-snapshot release before-upgrade-node1-1795602850
   quorate etcd-snapshot hold --s3 before-upgrade-node1-1795602850")]
-pub(super) struct Names {
+pub(super) struct NamesToDelete {
     /// Names or locations as in `ls`
     #[arg(required = true, value_name = "NAME")]
     names: Vec<String>,
@@ -109,15 +109,15 @@ impl<S: Store> In<S> {
 
 /// The snapshots for the names.
 #[derive(Default)]
-struct Found {
+struct DeleteTarget {
     local: Option<In<Directory>>,
     /// The configured bucket, and those of URLs.
     remote: Vec<In<Remote>>,
 }
 
-impl Found {
+impl DeleteTarget {
     /// Each name must exist in at least one store.
-    async fn of(place: &SnapshotContext, args: &Names, act: DeleteAction) -> Result<Self, AppError> {
+    async fn of(place: &SnapshotContext, args: &NamesToDelete, act: DeleteAction) -> Result<Self, AppError> {
         let mut found = Self::default();
         let is_url = |name: &String| name.starts_with("s3://");
         if !args.names.iter().all(is_url) {
@@ -203,7 +203,7 @@ impl Found {
 
 pub(super) fn delete(place: &SnapshotContext, args: &Delete) -> Result<Exit, AppError> {
     block_on(async {
-        let found = Found::of(place, &args.names, DeleteAction::Delete).await?;
+        let found = DeleteTarget::of(place, &args.names, DeleteAction::Delete).await?;
         // All are checked before any is deleted.
         for (all, named) in found.all() {
             prune::check_deletable(all, named, args.force)?;
@@ -233,9 +233,10 @@ async fn remove(place: &In<impl Store>, shown: impl Fn(&str) -> String) -> Resul
     failed.map_or(Ok(()), Err)
 }
 
-pub(super) fn hold(place: &SnapshotContext, args: &Names, held: bool) -> Result<Exit, AppError> {
+pub(super) fn hold(place: &SnapshotContext, args: &NamesToDelete, held: bool) -> Result<Exit, AppError> {
     block_on(async {
-        let found = Found::of(place, args, if held { DeleteAction::Hold } else { DeleteAction::Release }).await?;
+        let found =
+            DeleteTarget::of(place, args, if held { DeleteAction::Hold } else { DeleteAction::Release }).await?;
         for (_, named) in found.all() {
             prune::may_be_held(named)?;
         }

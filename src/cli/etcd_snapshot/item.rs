@@ -9,12 +9,12 @@ use std::time::{Duration, UNIX_EPOCH};
 use serde::Serialize;
 
 use crate::clock;
-use crate::snapshot::list::{self, Listed, Status};
+use crate::snapshot::list::{self, Listed, SnapshotStatus};
 use crate::snapshot::manifest::Manifest;
 
 /// One snapshot.
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct Item {
+pub(super) struct SnapshotItem {
     pub(super) name: String,
     pub(super) node: Option<String>,
     pub(super) location: String,
@@ -42,11 +42,11 @@ fn known(text: String) -> Option<String> {
     Some(text).filter(|text| !text.is_empty())
 }
 
-impl Item {
+impl SnapshotItem {
     /// One of a directory.
     pub(super) fn of_directory(listed: Listed, dir: &Path) -> Self {
         let path = dir.join(&listed.name);
-        let is_damaged = matches!(listed.status, Status::Corrupt | Status::Partial);
+        let is_damaged = matches!(listed.status, SnapshotStatus::Corrupt | SnapshotStatus::Partial);
         let mut item = Self::of_listed(listed, &format!("file://{}", path.display()));
         if item.revision.is_none() && !is_damaged {
             item.revision = list::read_details(&path);
@@ -116,20 +116,20 @@ mod tests {
             status,
             manifest,
         };
-        let foreign = listed(Status::Unverified, None);
+        let foreign = listed(SnapshotStatus::Unverified, None);
         let written = Manifest {
             verification: Some(Verification { status: "corrupt".into(), ..Verification::default() }),
             ..prune::unknown(&foreign)
         };
-        for listed in [foreign, listed(Status::Corrupt, Some(written))] {
-            let item = serde_json::to_value(Item::of_listed(listed, "file:///x")).unwrap();
+        for listed in [foreign, listed(SnapshotStatus::Corrupt, Some(written))] {
+            let item = serde_json::to_value(SnapshotItem::of_listed(listed, "file:///x")).unwrap();
             for field in ["revision", "keys", "etcd_version", "sha256", "node", "reason"] {
                 assert_eq!(item[field], serde_json::Value::Null, "{field}");
             }
             assert_eq!((&item["size"], &item["created"]), (&1.into(), &"2023-11-14T22:13:21Z".into()));
         }
         let empty = Manifest { sha256: "00".into(), revision: 1, keys: 0, node: "n".into(), ..Manifest::default() };
-        let item = Item::of_manifest(empty, "file:///x".into());
+        let item = SnapshotItem::of_manifest(empty, "file:///x".into());
         assert_eq!((item.revision, item.keys, item.node.as_deref()), (Some(1), Some(0), Some("n")));
     }
 }

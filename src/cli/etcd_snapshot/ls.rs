@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use crate::cli::etcd_snapshot::browse;
 use crate::cli::etcd_snapshot::context::{SnapshotContext, StoreSelection};
-use crate::cli::etcd_snapshot::item::Item;
+use crate::cli::etcd_snapshot::item::SnapshotItem;
 use crate::cli::etcd_snapshot::rows::{self, SortBy};
 use crate::cli::output::{self, Format};
 use crate::cli::runtime::block_on;
@@ -81,7 +81,7 @@ impl Diagnostic for NotForKeys {
 /// JSON, written directly, since there may be thousands.
 #[derive(Serialize)]
 struct Items<'a> {
-    items: &'a [Item],
+    items: &'a [SnapshotItem],
 }
 
 pub(super) fn run(place: &SnapshotContext, args: &Args) -> Result<Exit, AppError> {
@@ -116,7 +116,7 @@ pub(super) fn run(place: &SnapshotContext, args: &Args) -> Result<Exit, AppError
     }
 }
 
-fn text(items: &[Item], args: &Args) -> String {
+fn text(items: &[SnapshotItem], args: &Args) -> String {
     let (columns, now) = (output::columns(), clock::unix_seconds(clock::now()));
     match args.output {
         Layout::Name => rows::names(items),
@@ -127,13 +127,13 @@ fn text(items: &[Item], args: &Args) -> String {
 }
 
 /// The snapshots of each store, the oldest first. If one store fails, the other is still shown.
-async fn collect(place: &SnapshotContext, which: StoreSelection) -> (Vec<Item>, Vec<String>, Option<AppError>) {
+async fn collect(place: &SnapshotContext, which: StoreSelection) -> (Vec<SnapshotItem>, Vec<String>, Option<AppError>) {
     let (mut items, mut places, mut failed) = (Vec::new(), Vec::new(), None);
     match place.local(which) {
         Ok(Some(local)) => {
             places.push(local.place());
             match local.list().await {
-                Ok(all) => items.extend(all.into_iter().map(|listed| Item::of_directory(listed, &local.0))),
+                Ok(all) => items.extend(all.into_iter().map(|listed| SnapshotItem::of_directory(listed, &local.0))),
                 Err(failure) => failed = Some(failure),
             }
         }
@@ -145,7 +145,7 @@ async fn collect(place: &SnapshotContext, which: StoreSelection) -> (Vec<Item>, 
         places.push(remote.place());
         for listed in remote.list().await? {
             let location = remote.location(&listed.name);
-            items.push(Item::of_listed(listed, &location));
+            items.push(SnapshotItem::of_listed(listed, &location));
         }
         Ok(())
     };

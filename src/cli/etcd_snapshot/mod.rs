@@ -38,11 +38,11 @@ pub(super) struct Args {
     #[command(flatten)]
     s3: S3Options,
     #[command(subcommand)]
-    verb: Verb,
+    verb: SnapshotVerb,
 }
 
 #[derive(Debug, Subcommand)]
-enum Verb {
+enum SnapshotVerb {
     /// Take a snapshot of the running etcd, and upload it if S3 is configured
     Save(save::Args),
     /// List snapshots, or the keys in one; needs no running server
@@ -53,9 +53,9 @@ enum Verb {
     /// Delete older snapshots of this server according to retention rules
     Prune(prune::Args),
     /// Protect snapshots from pruning and deletion
-    Hold(delete::Names),
+    Hold(delete::NamesToDelete),
     /// Remove the hold from snapshots
-    Release(delete::Names),
+    Release(delete::NamesToDelete),
     /// Verify snapshots: checksum, page structure and contents
     Verify(verify::Args),
     /// Verify a snapshot and print hash, revision, keys, size, version and members (like etcdutl snapshot status)
@@ -75,15 +75,15 @@ enum Verb {
 /// The working directory is unknown.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot make --dir absolute")]
-struct NoDirectory(#[source] std::io::Error);
+struct InvalidDirOption(#[source] std::io::Error);
 
-impl Diagnostic for NoDirectory {
+impl Diagnostic for InvalidDirOption {
     fn code(&self) -> Code {
         Code::Usage
     }
 }
 
-impl Verb {
+impl SnapshotVerb {
     fn intent(&self) -> Intent {
         match self {
             Self::Save(_) | Self::Delete(_) | Self::Prune(_) | Self::Hold(_) | Self::Release(_) | Self::S3Check(_) => {
@@ -112,21 +112,21 @@ pub(super) fn run(given: &RawOptions, args: &Args) -> Result<Exit, AppError> {
         output::be_quiet();
     }
     // Relative to the working directory of the command, not of the server.
-    let dir = args.dir.as_deref().map(std::path::absolute).transpose().map_err(NoDirectory)?;
+    let dir = args.dir.as_deref().map(std::path::absolute).transpose().map_err(InvalidDirOption)?;
     let place = || SnapshotContext::of(&config, &given, dir.clone());
     match &args.verb {
-        Verb::Save(args) => save::run(&config, &given, dir, args),
-        Verb::Ls(args) => ls::run(&place()?, args),
-        Verb::Delete(args) => delete::delete(&place()?, args),
-        Verb::Prune(args) => prune::run(&config, &place()?, args),
-        Verb::Hold(args) => delete::hold(&place()?, args, true),
-        Verb::Release(args) => delete::hold(&place()?, args, false),
-        Verb::Verify(args) => verify::run(&config, &place()?, args),
-        Verb::Status(args) => status::run(&place()?, args),
-        Verb::Restore(args) => restore::run(&place()?, args),
-        Verb::S3Check(args) => s3_check::run(&place()?, args),
-        Verb::Get(args) => browse::get(&place()?, args),
-        Verb::History(args) => browse::history(&place()?, args),
-        Verb::Diff(args) => browse::diff(&place()?, args),
+        SnapshotVerb::Save(args) => save::run(&config, &given, dir, args),
+        SnapshotVerb::Ls(args) => ls::run(&place()?, args),
+        SnapshotVerb::Delete(args) => delete::delete(&place()?, args),
+        SnapshotVerb::Prune(args) => prune::run(&config, &place()?, args),
+        SnapshotVerb::Hold(args) => delete::hold(&place()?, args, true),
+        SnapshotVerb::Release(args) => delete::hold(&place()?, args, false),
+        SnapshotVerb::Verify(args) => verify::run(&config, &place()?, args),
+        SnapshotVerb::Status(args) => status::run(&place()?, args),
+        SnapshotVerb::Restore(args) => restore::run(&place()?, args),
+        SnapshotVerb::S3Check(args) => s3_check::run(&place()?, args),
+        SnapshotVerb::Get(args) => browse::get(&place()?, args),
+        SnapshotVerb::History(args) => browse::history(&place()?, args),
+        SnapshotVerb::Diff(args) => browse::diff(&place()?, args),
     }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use clap::ValueEnum;
 
-use crate::cli::etcd_snapshot::item::Item;
+use crate::cli::etcd_snapshot::item::SnapshotItem;
 use crate::cli::output;
 use crate::cli::table::{Column, table};
 use crate::clock;
@@ -23,7 +23,7 @@ pub(super) enum SortBy {
 }
 
 /// In this order.
-pub(super) fn sort(items: &mut [Item], by: SortBy) {
+pub(super) fn sort(items: &mut [SnapshotItem], by: SortBy) {
     match by {
         SortBy::Age => items.sort_by_key(|item| std::cmp::Reverse(item.taken_at)),
         SortBy::Name => items.sort_by(|left, right| left.name.cmp(&right.name)),
@@ -33,11 +33,11 @@ pub(super) fn sort(items: &mut [Item], by: SortBy) {
 
 /// A snapshot, in one store or several.
 struct Row<'i> {
-    items: Vec<&'i Item>,
+    items: Vec<&'i SnapshotItem>,
 }
 
 /// Groups copies of the same snapshot, in the order of their first occurrence.
-fn rows(items: &[Item]) -> Vec<Row<'_>> {
+fn rows(items: &[SnapshotItem]) -> Vec<Row<'_>> {
     let mut rows: Vec<Row<'_>> = Vec::new();
     let mut places = std::collections::HashMap::<&str, Vec<usize>>::new();
     for item in items {
@@ -54,7 +54,7 @@ fn rows(items: &[Item]) -> Vec<Row<'_>> {
 }
 
 /// True if two with the same name in two stores are the same snapshot, as far as known.
-fn is_copy(one: &Item, other: &Item) -> bool {
+fn is_copy(one: &SnapshotItem, other: &SnapshotItem) -> bool {
     let is_same = match (&one.sha256, &other.sha256) {
         (Some(one), Some(other)) => one == other,
         _ => one.size == other.size || one.status != "good" || other.status != "good",
@@ -62,12 +62,12 @@ fn is_copy(one: &Item, other: &Item) -> bool {
     is_same && one.is_there() != other.is_there()
 }
 
-fn place(item: &Item) -> &'static str {
+fn place(item: &SnapshotItem) -> &'static str {
     if item.is_there() { "s3" } else { "node" }
 }
 
 impl<'i> Row<'i> {
-    fn first(&self) -> &'i Item {
+    fn first(&self) -> &'i SnapshotItem {
         self.items[0]
     }
 
@@ -91,16 +91,16 @@ impl<'i> Row<'i> {
 }
 
 /// A name for each snapshot.
-pub(super) fn names(items: &[Item]) -> String {
+pub(super) fn names(items: &[SnapshotItem]) -> String {
     rows(items).iter().map(|row| format!("{}\n", escape_control(&row.first().name))).collect()
 }
 
-fn age_of(item: &Item, now: u64) -> String {
+fn age_of(item: &SnapshotItem, now: u64) -> String {
     now.checked_sub(item.taken_at).map_or_else(|| "future".into(), age::short)
 }
 
 /// Name, Age, Size, Status and Where: a row for each snapshot.
-pub(super) fn short(items: &[Item], with_head: bool, columns: Option<usize>, now: u64) -> String {
+pub(super) fn short(items: &[SnapshotItem], with_head: bool, columns: Option<usize>, now: u64) -> String {
     const HEAD: [Column; 5] = [
         Column::long("Name"),
         Column::left("Age"),
@@ -126,7 +126,7 @@ pub(super) fn short(items: &[Item], with_head: bool, columns: Option<usize>, now
 }
 
 /// All facts, one row for each store; several lines for each snapshot on a terminal that is too narrow.
-pub(super) fn wide(items: &[Item], with_head: bool, columns: Option<usize>, now: u64) -> String {
+pub(super) fn wide(items: &[SnapshotItem], with_head: bool, columns: Option<usize>, now: u64) -> String {
     const HEAD: [Column; 9] = [
         Column::left("Name"),
         Column::left("Location"),
@@ -159,12 +159,12 @@ pub(super) fn wide(items: &[Item], with_head: bool, columns: Option<usize>, now:
 }
 
 /// Local time with its offset on a terminal, otherwise UTC.
-fn created(item: &Item, is_local: bool) -> String {
+fn created(item: &SnapshotItem, is_local: bool) -> String {
     if is_local { clock::local(UNIX_EPOCH + Duration::from_secs(item.taken_at)) } else { item.created.clone() }
 }
 
 /// Some lines for each snapshot.
-fn records(items: &[Item], columns: usize, now: u64) -> String {
+fn records(items: &[SnapshotItem], columns: usize, now: u64) -> String {
     const INDENT: usize = 12;
     let mut text = String::new();
     for row in rows(items) {
@@ -196,12 +196,12 @@ fn records(items: &[Item], columns: usize, now: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::snapshot::list::{Listed, Status};
+    use crate::snapshot::list::{Listed, SnapshotStatus};
     use crate::snapshot::manifest::Manifest;
 
     const NOW: u64 = 1_795_296_318;
 
-    fn item(name: &str, location: &str, status: Status, sha256: &str) -> Item {
+    fn item(name: &str, location: &str, status: SnapshotStatus, sha256: &str) -> SnapshotItem {
         let manifest = Manifest {
             name: name.into(),
             sha256: sha256.into(),
@@ -213,7 +213,7 @@ mod tests {
         };
         let listed =
             Listed { name: name.into(), size: 20_480, created: 1_795_296_118, status, manifest: Some(manifest) };
-        Item::of_listed(listed, &format!("{location}/{name}"))
+        SnapshotItem::of_listed(listed, &format!("{location}/{name}"))
     }
 
     const DIR: &str = "file:///var/lib/quorate/server/db/snapshots";
@@ -222,17 +222,17 @@ mod tests {
     #[test]
     fn a_snapshot_is_a_row_with_its_places_and_what_is_wrong_with_it() {
         let name = "etcd-snapshot-node-1-1795296118";
-        let mut held = item("held-node-1-1795296118", DIR, Status::Good, "aa");
+        let mut held = item("held-node-1-1795296118", DIR, SnapshotStatus::Good, "aa");
         held.held = true;
         let items = [
-            item(name, DIR, Status::Good, "aa"),
-            item(name, BUCKET, Status::Good, "aa"),
-            item("damaged", DIR, Status::Corrupt, "bb"),
-            item("damaged", BUCKET, Status::Good, "bb"),
-            item("two", DIR, Status::Good, "cc"),
-            item("two", BUCKET, Status::Good, "dd"),
+            item(name, DIR, SnapshotStatus::Good, "aa"),
+            item(name, BUCKET, SnapshotStatus::Good, "aa"),
+            item("damaged", DIR, SnapshotStatus::Corrupt, "bb"),
+            item("damaged", BUCKET, SnapshotStatus::Good, "bb"),
+            item("two", DIR, SnapshotStatus::Good, "cc"),
+            item("two", BUCKET, SnapshotStatus::Good, "dd"),
             held,
-            item("copied-in", DIR, Status::Partial, ""),
+            item("copied-in", DIR, SnapshotStatus::Partial, ""),
         ];
         let text = short(&items, true, None, NOW);
         let expected = [
@@ -258,9 +258,9 @@ mod tests {
         let long =
             format!("{}-a-node-with-a-rather-long-name-1795296118.zip", "before-the-upgrade-of-everything".repeat(3));
         let items = [
-            item(&long, DIR, Status::Good, "aa"),
-            item(&long, BUCKET, Status::Good, "aa"),
-            item("数据库快照数据库快照数据库快照数据库快照数据库快照-1795296118", DIR, Status::Unreadable, ""),
+            item(&long, DIR, SnapshotStatus::Good, "aa"),
+            item(&long, BUCKET, SnapshotStatus::Good, "aa"),
+            item("数据库快照数据库快照数据库快照数据库快照数据库快照-1795296118", DIR, SnapshotStatus::Unreadable, ""),
         ];
         for text in [short(&items, true, Some(80), NOW), wide(&items, true, Some(80), NOW)] {
             assert!(text.lines().all(|line| output::width(line) <= 80), "{text}");
@@ -278,7 +278,8 @@ mod tests {
 
     #[test]
     fn the_order_can_be_chosen() {
-        let with = |name: &str, taken_at, size| Item { size, taken_at, ..item(name, DIR, Status::Good, "") };
+        let with =
+            |name: &str, taken_at, size| SnapshotItem { size, taken_at, ..item(name, DIR, SnapshotStatus::Good, "") };
         let mut items = [with("b", 1, 10), with("a", 3, 5), with("c", 2, 20)];
         for (by, expected) in [(SortBy::Age, "acb"), (SortBy::Name, "abc"), (SortBy::Size, "cba")] {
             sort(&mut items, by);

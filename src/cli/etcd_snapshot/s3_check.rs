@@ -10,7 +10,7 @@ use crate::cli::runtime::runtime;
 use crate::config::s3::Encryption;
 use crate::error::{AppError, Exit};
 use crate::plan::finding::{self, CheckRow};
-use crate::snapshot::store::s3::check::{self, Step, StepResult};
+use crate::snapshot::store::s3::check::{self, CheckStep, StepResult};
 use crate::text::escape_control;
 
 /// Removes its test objects. Exits 0 if everything works that snapshots need.
@@ -26,7 +26,7 @@ pub(super) struct Args {
 }
 
 #[derive(Serialize)]
-struct Item<'a> {
+struct S3CheckItem<'a> {
     check: &'a str,
     result: &'static str,
     what: &'a str,
@@ -51,9 +51,9 @@ pub(super) fn run(place: &SnapshotContext, args: &Args) -> Result<Exit, AppError
     }
     steps.insert(0, settings(place));
     let is_good = steps.iter().all(|step| step.verdict != StepResult::Bad);
-    let items: Vec<Item<'_>> = steps
+    let items: Vec<S3CheckItem<'_>> = steps
         .iter()
-        .map(|step| Item { check: step.name, result: word(step.verdict), what: &step.what, next: &step.next })
+        .map(|step| S3CheckItem { check: step.name, result: word(step.verdict), what: &step.what, next: &step.next })
         .collect();
     let json = serde_json::json!({ "place": shown, "good": is_good, "items": items, "policy": policy });
     if !output::structured(&json, args.output)? {
@@ -83,7 +83,7 @@ pub(super) fn findings(place: &SnapshotContext) -> Result<Vec<CheckRow>, AppErro
 }
 
 /// The source of settings and environment, which may differ between server and command.
-fn settings(place: &SnapshotContext) -> Step {
+fn settings(place: &SnapshotContext) -> CheckStep {
     let (what, verdict) = if place.is_of_server() {
         ("from the running server, with its credentials and proxy", StepResult::Good)
     } else {
@@ -92,7 +92,7 @@ fn settings(place: &SnapshotContext) -> Step {
             StepResult::Note,
         )
     };
-    Step { name: "settings", what: what.into(), verdict, next: None }
+    CheckStep { name: "settings", what: what.into(), verdict, next: None }
 }
 
 fn word(verdict: StepResult) -> &'static str {
@@ -103,7 +103,7 @@ fn word(verdict: StepResult) -> &'static str {
     }
 }
 
-fn table(steps: &[Step], place: &str, policy: &str, is_good: bool) -> String {
+fn table(steps: &[CheckStep], place: &str, policy: &str, is_good: bool) -> String {
     let mut text = String::new();
     for step in steps {
         let head = format!("{:<12}{}", step.name, word(step.verdict));

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use crate::cli::etcd_snapshot::context;
-use crate::cli::etcd_snapshot::item::Item;
+use crate::cli::etcd_snapshot::item::SnapshotItem;
 use crate::cli::interrupt;
 use crate::cli::output::{self, Format};
 use crate::cli::progress::Progress;
 use crate::cli::request::call_server;
 use crate::config::{Config, RawOptions};
-use crate::control::api::snapshots::{SaveRequest, Saved};
+use crate::control::api::snapshots::{SaveRequestBody, Saved};
 use crate::error::{AppError, Exit};
 use crate::plan::snapshot_name::ON_DEMAND;
 use crate::text::{escape_control, format_bytes};
@@ -55,7 +55,7 @@ fn label(text: &str) -> Result<(String, String), String> {
 }
 
 pub(super) fn run(config: &Config, given: &RawOptions, dir: Option<PathBuf>, args: &Args) -> Result<Exit, AppError> {
-    let request = SaveRequest {
+    let request = SaveRequestBody {
         name: args.name.clone(),
         dir,
         compression: args.snapshot_compress.clone().map(|word| match word.as_str() {
@@ -80,12 +80,14 @@ pub(super) fn run(config: &Config, given: &RawOptions, dir: Option<PathBuf>, arg
         })?;
     drop(progress);
     interrupt::explain("");
-    let here = Item::of_manifest(manifest.clone(), format!("file://{}", path.display()));
-    let there =
-        upload.as_ref().and_then(|upload| upload.as_ref().ok()).map(|url| Item::of_manifest(manifest, url.clone()));
+    let here = SnapshotItem::of_manifest(manifest.clone(), format!("file://{}", path.display()));
+    let there = upload
+        .as_ref()
+        .and_then(|upload| upload.as_ref().ok())
+        .map(|url| SnapshotItem::of_manifest(manifest, url.clone()));
     let uploaded_to = there.as_ref().map(|there| there.location.clone());
     let shown = there.as_ref().filter(|_| remote_only).unwrap_or(&here).clone();
-    let item = Item { uploaded_to, ..shown };
+    let item = SnapshotItem { uploaded_to, ..shown };
     if !output::structured(&item, args.output)? {
         let name = if is_elsewhere { path.display().to_string() } else { item.name.clone() };
         let uploaded = match &item.uploaded_to {

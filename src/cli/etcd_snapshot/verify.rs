@@ -34,7 +34,7 @@ use outcome::Outcome;
 
 /// A good snapshot in `-o json`. Fields are added, never renamed.
 #[derive(Debug, Serialize)]
-struct Item {
+struct VerifiedItem {
     path: String,
     status: &'static str,
     size: u64,
@@ -59,7 +59,7 @@ struct Item {
     same_as_live: Option<bool>,
 }
 
-impl Item {
+impl VerifiedItem {
     fn of(verified: Verified, same_as_live: Option<bool>) -> Self {
         let inspection = verified.inspection;
         let manifest = verified.path.parent().zip(verified.path.file_name().and_then(|name| name.to_str()));
@@ -261,7 +261,7 @@ async fn bucket(place: &SnapshotContext, args: &Args, outcome: &mut Outcome) -> 
     }
 }
 
-fn one(config: &Config, place: &SnapshotContext, args: &Args, path: &Path) -> Result<Item, AppError> {
+fn one(config: &Config, place: &SnapshotContext, args: &Args, path: &Path) -> Result<VerifiedItem, AppError> {
     let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
     let mut progress = Progress::new(&format!("verifying {}", output::truncate(&escape_control(&name), 24)));
     let demands = VerifyOptions { skip_hash: args.skip_hash_check };
@@ -286,5 +286,5 @@ fn one(config: &Config, place: &SnapshotContext, args: &Args, path: &Path) -> Re
     }
     let verified = verified?;
     let same_as_live = args.against_live.then(|| live::compare(config, &verified)).transpose()?;
-    Ok(Item::of(verified, same_as_live))
+    Ok(VerifiedItem::of(verified, same_as_live))
 }

@@ -16,7 +16,7 @@ pub use node::*;
 pub use reset::*;
 pub use s3::*;
 pub use snapshots::*;
-pub use spec::{Arity, Kind, Scope, Spec};
+pub use spec::{Arity, OptionKind, Scope, Spec};
 
 /// The option that names the configuration file. Not a key: a file cannot name itself.
 pub const CONFIG: &str = "config";

@@ -1,12 +1,12 @@
 //! This server: its name, addresses, certificates and cluster.
 
-use crate::config::options::spec::{Arity, Kind, Spec, list, live, noted, secret, spec};
+use crate::config::options::spec::{Arity, OptionKind, Spec, list, live, noted, secret, spec};
 
 pub const NODE_NAME: Spec = noted(
     "the host name up to its first dot",
     spec(
         "node-name",
-        Kind::DnsLabel,
+        OptionKind::DnsLabel,
         "",
         "Name of this server, a DNS label; upper case is put into lower case. The etcd member name begins with it.",
     ),
@@ -18,7 +18,7 @@ pub const NODE_IP: Spec = noted(
         Arity::Commas,
         spec(
             "node-ip",
-            Kind::Address,
+            OptionKind::Address,
             "",
             "Addresses of this server. etcd listens on and advertises the first, and listens on loopback; all of them go into the certificates.",
         ),
@@ -29,7 +29,7 @@ pub const NODE_EXTERNAL_IP: Spec = live(list(
     Arity::Commas,
     spec(
         "node-external-ip",
-        Kind::Address,
+        OptionKind::Address,
         "",
         "Addresses at which others reach this server; they go into the certificates.",
     ),
@@ -37,42 +37,47 @@ pub const NODE_EXTERNAL_IP: Spec = live(list(
 
 pub const BIND_ADDRESS: Spec = spec(
     "bind-address",
-    Kind::Address,
+    OptionKind::Address,
     "",
     "Address of the control API for other servers. Reserved for clusters of several servers; nothing listens there yet.",
 );
 
 pub const SUPERVISOR_PORT: Spec = spec(
     "supervisor-port",
-    Kind::Port,
+    OptionKind::Port,
     "9345",
     "Port of the control API for other servers. Reserved for clusters of several servers; nothing listens there yet.",
 );
 
 pub const METRICS_PORT: Spec = spec(
     "metrics-port",
-    Kind::Port,
+    OptionKind::Port,
     "9346",
     "Port of quorate's own metrics and health endpoints: plain HTTP, on loopback only.",
 );
 
 pub const TLS_SAN: Spec = live(list(
     Arity::Commas,
-    spec("tls-san", Kind::HostName, "", "Additional DNS names and addresses for etcd's server and peer certificates."),
+    spec(
+        "tls-san",
+        OptionKind::HostName,
+        "",
+        "Additional DNS names and addresses for etcd's server and peer certificates.",
+    ),
 ));
 
 pub const TOKEN: Spec = secret(spec(
     "token",
-    Kind::Text,
+    OptionKind::Text,
     "",
     "The cluster's secret: the content of the file server/token, or any password. Created at the first start if not set. Prefer token-file.",
 ));
 
-pub const TOKEN_FILE: Spec = spec("token-file", Kind::Path, "", "File that contains the token.");
+pub const TOKEN_FILE: Spec = spec("token-file", OptionKind::Path, "", "File that contains the token.");
 
 pub const SERVER: Spec = spec(
     "server",
-    Kind::Text,
+    OptionKind::Text,
     "",
     "URL of a server whose cluster to join. Reserved for clusters of several servers: a server without data refuses to start with it.",
 );

@@ -2,7 +2,7 @@
 
 /// What kind of value an option takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum OptionKind {
     /// true or false (also yes/no, on/off).
     Switch,
     /// Any text.
@@ -73,7 +73,7 @@ pub struct Spec {
     /// The long name, which is also the key.
     pub name: &'static str,
     /// What it takes.
-    pub kind: Kind,
+    pub kind: OptionKind,
     /// How many.
     pub arity: Arity,
     /// Where it is a flag.
@@ -113,7 +113,7 @@ impl PartialEq for Spec {
 
 impl Eq for Spec {}
 
-pub(super) const fn spec(name: &'static str, kind: Kind, default: &'static str, help: &'static str) -> Spec {
+pub(super) const fn spec(name: &'static str, kind: OptionKind, default: &'static str, help: &'static str) -> Spec {
     Spec {
         name,
         kind,

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use crate::config::layers::Resolved;
 use crate::config::options::{self, OPTIONS, Spec};
-use crate::config::problem::{Origin, Problem};
+use crate::config::problem::{ConfigProblem, OptionOrigin};
 use crate::config::reader::Reader;
 use crate::config::value_types::switch;
 use crate::secret::Secret;
@@ -24,7 +24,7 @@ use crate::text::duration;
 use endpoint::Endpoint;
 pub use error::S3ConfigError;
 use error::wrong;
-pub use target::{Encryption, Keys, Lookup, Proxy, Target};
+pub use target::{AccessKeys, Encryption, Lookup, Proxy, Target};
 
 use parse::{bucket_name, certificates, encryption, folder, proxy};
 use settings::read_settings;
@@ -71,7 +71,7 @@ pub fn is_ours(name: &str) -> bool {
 
 impl S3Config {
     /// The options in `resolved`; problems are added to `problems`.
-    pub(super) fn of(resolved: &Resolved, reader: Reader, problems: &mut Vec<Problem>) -> Self {
+    pub(super) fn of(resolved: &Resolved, reader: Reader, problems: &mut Vec<ConfigProblem>) -> Self {
         let mut texts = BTreeMap::new();
         for spec in OPTIONS.iter().filter(|spec| is_ours(spec.name)) {
             if let Some((text, _)) = resolved.one(spec).filter(|_| resolved.is_set(spec)) {
@@ -85,7 +85,7 @@ impl S3Config {
             texts.remove(TOKEN);
         }
         let config = Self::of_texts(texts);
-        let is_asked = config.is_on && matches!(resolved.origin(&options::ETCD_S3), Origin::CommandLine(_));
+        let is_asked = config.is_on && matches!(resolved.origin(&options::ETCD_S3), OptionOrigin::CommandLine(_));
         let config = Self { is_asked, ..config };
         // Incomplete options are accepted while they are not used. A command uses those of the running server, which
         // may have more of them (its command line, its environment); they are checked completely when they are used.
@@ -94,7 +94,7 @@ impl S3Config {
             && let Err(error) = config.target()
         {
             let blamed = options::find(error.option).filter(|spec| resolved.is_set(spec)).unwrap_or(&options::ETCD_S3);
-            problems.push(Problem { origin: resolved.origin(blamed), message: error.to_string() });
+            problems.push(ConfigProblem { origin: resolved.origin(blamed), message: error.to_string() });
         }
         config
     }
@@ -161,7 +161,7 @@ impl S3Config {
         let bucket = bucket_name(bucket)?;
         endpoint.without(&bucket)?;
         let keys = match (one(options::ETCD_S3_ACCESS_KEY.name), one(options::ETCD_S3_SECRET_KEY.name)) {
-            (Some(access), Some(secret)) => Some(Keys {
+            (Some(access), Some(secret)) => Some(AccessKeys {
                 source: if self.texts.contains_key(ACCESS_KEY) {
                     ACCESS_KEY
                 } else {

@@ -5,9 +5,9 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use crate::config::options::{self, Kind};
+use crate::config::options::{self, OptionKind};
 use crate::config::s3::error::{S3ConfigError, wrong};
-use crate::config::yaml::{self, Value};
+use crate::config::yaml::{self, YamlValue};
 use crate::config::{kubernetes, rke1, suggest};
 use crate::host;
 use crate::secret::Secret;
@@ -88,8 +88,8 @@ fn unknown(name: &str) -> String {
 }
 
 /// What Go programs write for "not set", in addition to an empty value.
-fn is_zero(kind: Kind, value: &str) -> bool {
-    kind == Kind::Duration && (value == "0" || duration::parse(value) == Some(0))
+fn is_zero(kind: OptionKind, value: &str) -> bool {
+    kind == OptionKind::Duration && (value == "0" || duration::parse(value) == Some(0))
 }
 
 /// Parses `etcd-s3-config-file`: YAML, or lines of `NAME=value`. Empty values are not set.
@@ -156,10 +156,10 @@ fn yaml_entries(text: &str) -> Entries {
     for (key, value) in read {
         let is_blank = value.is_blank();
         match (key.value, value.value) {
-            (Value::Text(name), Value::Text(value)) => entries.push((key.line, name, value)),
-            (Value::Text(_), _) if is_blank => {}
+            (YamlValue::Text(name), YamlValue::Text(value)) => entries.push((key.line, name, value)),
+            (YamlValue::Text(_), _) if is_blank => {}
             // A Kubernetes Secret, which has a mapping.
-            (Value::Text(name), _) if meant(&name).is_none() => return Err((key.line, unknown(&name))),
+            (YamlValue::Text(name), _) if meant(&name).is_none() => return Err((key.line, unknown(&name))),
             _ => return Err((key.line, "must be `name: value`".into())),
         }
     }

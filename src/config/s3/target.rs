@@ -36,7 +36,7 @@ pub enum Encryption {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Keys {
+pub struct AccessKeys {
     /// The one that may be seen.
     pub access_key: Secret,
     pub secret_key: Secret,
@@ -62,7 +62,7 @@ pub struct Target {
     /// How it goes into the URL.
     pub lookup: Lookup,
     /// Configured credentials; otherwise the AWS credential chain is used.
-    pub keys: Option<Keys>,
+    pub keys: Option<AccessKeys>,
     pub proxy: Proxy,
     pub timeout: Duration,
     pub encryption: Option<Encryption>,

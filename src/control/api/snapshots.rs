@@ -9,7 +9,7 @@ use crate::error::ErrorReport;
 use crate::snapshot::manifest::Manifest;
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct SaveRequest {
+pub struct SaveRequestBody {
     pub name: String,
     /// Another directory than the configured one; absolute.
     pub dir: Option<PathBuf>,

@@ -3,11 +3,11 @@
 use serde::{Deserialize, Serialize};
 
 use crate::plan::condition::{Condition, Problem};
-use crate::recovery::drill::record::Outcome;
+use crate::recovery::drill::record::DrillOutcome;
 use crate::recovery::retired::RetiredData;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Status {
+pub struct ServerStatus {
     /// True if all is well: `health` is `healthy`.
     pub healthy: bool,
     /// `healthy`, `degraded` or `unhealthy`.
@@ -25,21 +25,21 @@ pub struct Status {
     pub peer_url: String,
     /// `D`.
     pub data_dir: String,
-    pub launcher: Launcher,
+    pub launcher: LauncherStatus,
     pub etcd: Child,
     /// The status of etcd; absent while it does not answer.
-    pub member: Option<Member>,
+    pub member: Option<MemberStatus>,
     #[serde(default)]
     pub snapshots: Snapshots,
     pub certificates: Vec<Certificate>,
-    pub disk: Disk,
+    pub disk: DataDisk,
     /// Retired data directories, the newest first.
     #[serde(default)]
     pub old_data: Vec<RetiredData>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Launcher {
+pub struct LauncherStatus {
     pub version: String,
     pub pid: u32,
     /// RFC 3339.
@@ -67,7 +67,7 @@ pub struct Child {
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Member {
+pub struct MemberStatus {
     pub name: String,
     /// Hexadecimal.
     pub id: String,
@@ -115,7 +115,7 @@ pub struct Snapshots {
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Drills {
-    pub last: Option<Outcome>,
+    pub last: Option<DrillOutcome>,
     /// When one passed last; RFC 3339.
     pub last_success: Option<String>,
     pub failures: u64,
@@ -154,7 +154,7 @@ pub struct LastGood {
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Disk {
+pub struct DataDisk {
     pub free: Option<u64>,
     /// The 99th percentile of small writes before the start, in milliseconds.
     pub fsync_p99_ms: Option<f64>,

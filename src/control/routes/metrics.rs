@@ -24,7 +24,7 @@ use crate::etcd::settings::Addresses;
 use crate::logging::backlog;
 use crate::plan::condition::Condition;
 use crate::plan::health::StorageFacts;
-use crate::recovery::drill::record::Record;
+use crate::recovery::drill::record::DrillRecord;
 use crate::server::condition;
 use crate::server::health::Health;
 use crate::server::state::ServerState;
@@ -46,7 +46,7 @@ pub async fn metrics(State(server): State<Arc<ServerState>>) -> Response {
     }
 }
 
-fn registry(server: &ServerState, wal_fsync: Option<f64>, drills_done: &Record) -> Registry {
+fn registry(server: &ServerState, wal_fsync: Option<f64>, drills_done: &DrillRecord) -> Registry {
     let mut registry = Registry::with_prefix("quorate");
     let child = server.context.child.borrow().clone();
     build_info(&mut registry, server);
@@ -226,7 +226,7 @@ fn snapshots(registry: &mut Registry, server: &ServerState) {
     number("etcd_snapshot_last_good_revision", "Revision of the newest good snapshot", None, revision);
 }
 
-fn drills(registry: &mut Registry, record: &Record) {
+fn drills(registry: &mut Registry, record: &DrillRecord) {
     counter(registry, "snapshot_drill_failures", "Rehearsals of a restore that failed", record.failures);
     if let Some(at) = record.last_success.as_deref().and_then(clock::parse_rfc3339) {
         let help = "When a rehearsal of a restore passed last, since 1970";

@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use hyper::body::Bytes;
 
 use crate::compression::Compression;
-use crate::control::api::snapshots::{SaveRequest, Saved};
+use crate::control::api::snapshots::{SaveRequestBody, Saved};
 use crate::control::routes::stream::{self, OnDisconnect, Progress};
 use crate::error::{AppError, Code, Diagnostic};
 use crate::plan::snapshot_name::InvalidPrefix;
@@ -38,7 +38,7 @@ impl Diagnostic for RequestError {
 }
 
 pub async fn save(State(state): State<Arc<ServerState>>, body: Bytes) -> Response {
-    let Ok(request) = serde_json::from_slice::<SaveRequest>(&body) else {
+    let Ok(request) = serde_json::from_slice::<SaveRequestBody>(&body) else {
         return (axum::http::StatusCode::BAD_REQUEST, "the request is malformed\n").into_response();
     };
     stream::stream_response(
@@ -48,7 +48,7 @@ pub async fn save(State(state): State<Arc<ServerState>>, body: Bytes) -> Respons
     )
 }
 
-async fn take(state: &Arc<ServerState>, request: SaveRequest, progress: Progress) -> Result<Saved, AppError> {
+async fn take(state: &Arc<ServerState>, request: SaveRequestBody, progress: Progress) -> Result<Saved, AppError> {
     let order = SaveOrder {
         base: request.name.parse().map_err(RequestError::Name)?,
         dir: request.dir,

@@ -9,7 +9,8 @@ use axum::response::{IntoResponse, Response};
 
 use crate::clock;
 use crate::control::api::status::{
-    Certificate, Child, Disk, Drills, LastGood, Launcher, Member, ObjectStorage, PendingUpload, Snapshots, Status,
+    Certificate, Child, DataDisk, Drills, LastGood, LauncherStatus, MemberStatus, ObjectStorage, PendingUpload,
+    ServerStatus, Snapshots,
 };
 use crate::error::Code;
 use crate::etcd::child::State as ChildState;
@@ -17,7 +18,7 @@ use crate::etcd::output;
 use crate::etcd::settings::Addresses;
 use crate::plan::condition::Condition;
 use crate::plan::health::Assessment;
-use crate::recovery::drill::record::Record;
+use crate::recovery::drill::record::DrillRecord;
 use crate::server::disk_sample::DiskSample;
 use crate::server::health::Health;
 use crate::server::state::ServerState;
@@ -30,12 +31,12 @@ pub async fn status(State(state): State<Arc<ServerState>>) -> Response {
     ([(CONTENT_TYPE, "application/json")], body).into_response()
 }
 
-fn observe(state: &ServerState, sample: &DiskSample) -> Status {
+fn observe(state: &ServerState, sample: &DiskSample) -> ServerStatus {
     let Assessment { condition, problems } = condition::assess_now(state);
     let is_serving = problems.iter().all(|problem| problem.code != Code::EtcdNotServing);
     let child = state.context.child.borrow().clone();
     let member = match &*state.context.health.borrow() {
-        Health::Healthy(facts) if matches!(child.state, ChildState::Running(_)) => Some(Member {
+        Health::Healthy(facts) if matches!(child.state, ChildState::Running(_)) => Some(MemberStatus {
             name: state.context.member_name.clone(),
             id: facts.member_id.clone(),
             cluster_id: facts.cluster_id.clone(),
@@ -51,7 +52,7 @@ fn observe(state: &ServerState, sample: &DiskSample) -> Status {
         }),
         _ => None,
     };
-    Status {
+    ServerStatus {
         old_data: sample.old_data.clone(),
         healthy: condition == Condition::Healthy,
         health: condition,
@@ -61,7 +62,7 @@ fn observe(state: &ServerState, sample: &DiskSample) -> Status {
         local_client_url: Addresses::local_client_url(&state.context.config),
         peer_url: Addresses::peer_url(&state.context.config),
         data_dir: state.context.data.root().display().to_string(),
-        launcher: Launcher {
+        launcher: LauncherStatus {
             version: env!("CARGO_PKG_VERSION").into(),
             pid: std::process::id(),
             started: clock::rfc3339(state.context.started),
@@ -82,7 +83,7 @@ fn observe(state: &ServerState, sample: &DiskSample) -> Status {
         member,
         snapshots: snapshots(state, &sample.drills),
         certificates: certificates(state),
-        disk: Disk {
+        disk: DataDisk {
             free: sample.free,
             fsync_p99_ms: state.context.fsync_p99.map(|p99| (p99.as_secs_f64() * 100_000.0).round() / 100.0),
         },
@@ -90,7 +91,7 @@ fn observe(state: &ServerState, sample: &DiskSample) -> Status {
     }
 }
 
-fn snapshots(state: &ServerState, drills_done: &Record) -> Snapshots {
+fn snapshots(state: &ServerState, drills_done: &DrillRecord) -> Snapshots {
     let history = state.snapshots.history();
     Snapshots {
         dir: server::snapshots::service::dir(&state.snapshots).display().to_string(),
@@ -109,8 +110,8 @@ fn snapshots(state: &ServerState, drills_done: &Record) -> Snapshots {
     }
 }
 
-fn drills(done: &Record, next: Option<SystemTime>) -> Option<Drills> {
-    let Record { last, last_success, failures } = done.clone();
+fn drills(done: &DrillRecord, next: Option<SystemTime>) -> Option<Drills> {
+    let DrillRecord { last, last_success, failures } = done.clone();
     if last.is_none() && next.is_none() {
         return None;
     }

@@ -23,7 +23,7 @@ use crate::job::JobControl;
 use crate::recovery::build::{self, BuildError, Built, DataDirSpec};
 use crate::recovery::expected::ExpectedCluster;
 use crate::recovery::gate::{self, GateError, GateInput};
-use crate::recovery::isolated_etcd::{self, IsolatedEtcd, Program};
+use crate::recovery::isolated_etcd::{self, IsolatedEtcd, IsolatedProgram};
 use crate::recovery::journal::ExpectedData;
 use crate::snapshot::file::{self, OpenError, SnapshotFile};
 use crate::snapshot::manifest::Manifest;
@@ -126,7 +126,7 @@ impl Diagnostic for DrillError {
 pub struct Drill<'a> {
     /// The server's configuration, for the settings and user of etcd.
     pub config: &'a Config,
-    pub program: &'a Program,
+    pub program: &'a IsolatedProgram,
     /// The directory for the files of the drill.
     pub dir: &'a Path,
     /// Accept a raw copy of `member/snap/db`.

@@ -13,8 +13,8 @@ use crate::recovery::drill::Passed;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Record {
-    pub last: Option<Outcome>,
+pub struct DrillRecord {
+    pub last: Option<DrillOutcome>,
     /// When one passed last; RFC 3339.
     pub last_success: Option<String>,
     pub failures: u64,
@@ -22,7 +22,7 @@ pub struct Record {
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Outcome {
+pub struct DrillOutcome {
     /// Which snapshot: its name or URL; `latest` if there was none.
     pub snapshot: String,
     /// When it ended; RFC 3339.
@@ -35,7 +35,7 @@ pub struct Outcome {
     pub took_ms: u64,
 }
 
-impl Outcome {
+impl DrillOutcome {
     /// A drill of `snapshot` that passed, and ended at `at`.
     #[must_use]
     pub fn passed(snapshot: &str, passed: &Passed, at: SystemTime) -> Self {
@@ -58,7 +58,7 @@ impl Outcome {
     }
 }
 
-impl Record {
+impl DrillRecord {
     /// Reads it; an empty one if it is missing or unreadable.
     #[must_use]
     pub fn read(data: &DataDir) -> Self {
@@ -67,7 +67,7 @@ impl Record {
     }
 
     #[must_use]
-    pub fn with(mut self, outcome: Outcome) -> Self {
+    pub fn with(mut self, outcome: DrillOutcome) -> Self {
         if outcome.passed {
             self.last_success = Some(outcome.at.clone());
         } else {
@@ -90,16 +90,17 @@ mod tests {
 
     #[test]
     fn the_last_success_is_remembered_through_failures() {
-        let outcome = |at: &str, passed| Outcome { at: at.into(), passed, ..Outcome::default() };
-        let record = Record::default().with(outcome("1", true)).with(outcome("2", false)).with(outcome("3", false));
+        let outcome = |at: &str, passed| DrillOutcome { at: at.into(), passed, ..DrillOutcome::default() };
+        let record =
+            DrillRecord::default().with(outcome("1", true)).with(outcome("2", false)).with(outcome("3", false));
         assert_eq!((record.failures, record.last_success.as_deref()), (2, Some("1")));
         assert_eq!(record.last.as_ref().map(|last| last.at.as_str()), Some("3"));
         let dir = tempfile::tempdir().unwrap();
         let data = DataDir::new(dir.path());
         std::fs::create_dir(data.server()).unwrap();
         record.write(&data).unwrap();
-        assert_eq!(Record::read(&data), record);
+        assert_eq!(DrillRecord::read(&data), record);
         std::fs::write(data.drills(), "{").unwrap();
-        assert_eq!(Record::read(&data), Record::default());
+        assert_eq!(DrillRecord::read(&data), DrillRecord::default());
     }
 }

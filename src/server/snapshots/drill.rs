@@ -12,9 +12,9 @@ use crate::job::JobControl;
 use crate::log_failure;
 use crate::plan::schedule::{Due, newest};
 use crate::plan::select::LATEST;
-use crate::recovery::drill::record::{Outcome, Record};
+use crate::recovery::drill::record::{DrillOutcome, DrillRecord};
 use crate::recovery::drill::{Drill, DrillError, Passed};
-use crate::recovery::isolated_etcd::Program;
+use crate::recovery::isolated_etcd::IsolatedProgram;
 use crate::server::health::Health;
 use crate::server::snapshots::service::SnapshotService;
 use crate::server::snapshots::service::{dir, owner};
@@ -42,7 +42,7 @@ pub async fn run(service: Arc<SnapshotService>) {
     loop {
         let config = settings.borrow_and_update().clone();
         let now = DateTime::<Local>::from(clock::now());
-        let known = Record::read(&service.context.data)
+        let known = DrillRecord::read(&service.context.data)
             .last
             .and_then(|last| clock::parse_rfc3339(&last.at))
             .map(DateTime::from);
@@ -102,7 +102,7 @@ async fn run_slot(service: &Arc<SnapshotService>) {
                 took_ms = passed.took.as_millis(),
                 "restore drill passed: an etcd on the snapshot serves its contents"
             );
-            Outcome::passed(&snapshot, &passed, clock::now())
+            DrillOutcome::passed(&snapshot, &passed, clock::now())
         }
         Err(failure) => {
             let report = failure.to_report();
@@ -110,10 +110,10 @@ async fn run_slot(service: &Arc<SnapshotService>) {
             if let Some(command) = service.settings.borrow().on_failure.clone() {
                 tokio::spawn(on_failure::run(command, report.clone(), service.context.config.node_name.clone()));
             }
-            Outcome::failed(&snapshot, &report, clock::now())
+            DrillOutcome::failed(&snapshot, &report, clock::now())
         }
     };
-    let written = Record::read(&service.context.data).with(outcome).write(&service.context.data);
+    let written = DrillRecord::read(&service.context.data).with(outcome).write(&service.context.data);
     if let Err(error) = written {
         log_failure!(error, ErrorReport::of(&error), "cannot record the result of a restore drill");
     }
@@ -168,7 +168,7 @@ async fn drill(service: &Arc<SnapshotService>, job: &JobControl, name: &mut Stri
             (path, there.manifest().cloned())
         }
     };
-    let program = Program {
+    let program = IsolatedProgram {
         checked: service.context.binary.checked.clone(),
         version: service.context.binary.version,
         grace: stop_timeout(),

@@ -13,7 +13,7 @@ use crate::log_failure;
 use crate::plan::owner::Owner;
 use crate::plan::snapshot_name::NamePrefix;
 use crate::plan::start::KnownSnapshot;
-use crate::snapshot::list::{Listed, Status};
+use crate::snapshot::list::{Listed, SnapshotStatus};
 use crate::snapshot::prune;
 use crate::snapshot::store::Store as _;
 use crate::snapshot::store::local::Directory;
@@ -65,7 +65,7 @@ async fn in_bucket(config: &Config, data: &DataDir) -> Result<(Vec<Listed>, Stri
 }
 
 fn choose(found: Vec<(Listed, String)>, owner: &Owner, now: u64) -> Option<KnownSnapshot> {
-    let is_usable = |listed: &Listed| !matches!(listed.status, Status::Corrupt | Status::Partial);
+    let is_usable = |listed: &Listed| !matches!(listed.status, SnapshotStatus::Corrupt | SnapshotStatus::Partial);
     let own = found.into_iter().filter(|(listed, _)| owner.of(&prune::origin(listed)).is_own() && is_usable(listed));
     // Ordered as for `latest`: snapshots of data that a restore replaced come last.
     let is_no_safety_copy = |listed: &Listed| {
@@ -76,7 +76,7 @@ fn choose(found: Vec<(Listed, String)>, owner: &Owner, now: u64) -> Option<Known
     Some(KnownSnapshot {
         taken: age::ago(listed.created, now),
         revision: listed.manifest.as_ref().map(|manifest| manifest.revision).filter(|revision| *revision > 0),
-        is_verified: listed.status == Status::Good,
+        is_verified: listed.status == SnapshotStatus::Good,
         name: listed.name,
         place,
     })

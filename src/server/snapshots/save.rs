@@ -16,7 +16,7 @@ use crate::server::snapshots::request::{SaveOrder, SnapshotRefused};
 use crate::server::snapshots::service::{SnapshotService, dir, refresh_history};
 use crate::server::snapshots::uploads::error::UploadError;
 use crate::snapshot::manifest::Manifest;
-use crate::snapshot::save::{self, SaveError, SaveRequest, Source};
+use crate::snapshot::save::{self, LiveSource, SaveError, SaveRequest};
 
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
 
@@ -205,8 +205,11 @@ async fn save(
 }
 
 /// The database of the running etcd.
-fn pinned_database(service: &SnapshotService) -> Source {
+fn pinned_database(service: &SnapshotService) -> LiveSource {
     let child = service.context.child.clone();
     let generation = child.borrow().generation;
-    Source { data: service.context.data.clone(), is_same: Arc::new(move || child.borrow().generation == generation) }
+    LiveSource {
+        data: service.context.data.clone(),
+        is_same: Arc::new(move || child.borrow().generation == generation),
+    }
 }

@@ -21,7 +21,7 @@ use crate::server::health::Health;
 use crate::server::snapshots::history::History;
 use crate::server::snapshots::metrics::{SaveLabels, histogram};
 use crate::server::snapshots::uploads::queue::Uploads;
-use crate::snapshot::list::{self, Status};
+use crate::snapshot::list::{self, SnapshotStatus};
 use crate::snapshot::manifest::Manifest;
 use crate::snapshot::prune;
 
@@ -117,12 +117,16 @@ pub(crate) fn refresh_history(service: &SnapshotService) {
     let is_scheduled = |manifest: &Manifest| manifest.reason == SCHEDULED && manifest.base == base;
     let last_scheduled = listed
         .iter()
-        .filter(|listed| listed.status != Status::Corrupt && listed.manifest.as_ref().is_some_and(is_scheduled))
+        .filter(|listed| listed.status != SnapshotStatus::Corrupt && listed.manifest.as_ref().is_some_and(is_scheduled))
         .filter(|listed| owner.of(&prune::origin(listed)).is_own())
         .map(|listed| SystemTime::UNIX_EPOCH + Duration::from_secs(listed.created))
         .max();
-    let good =
-        || listed.iter().filter(|listed| listed.status == Status::Good).filter_map(|listed| listed.manifest.as_ref());
+    let good = || {
+        listed
+            .iter()
+            .filter(|listed| listed.status == SnapshotStatus::Good)
+            .filter_map(|listed| listed.manifest.as_ref())
+    };
     // With etcd-s3-only no local copy exists.
     let uploaded = service.uploads.last().map(|last| last.manifest);
     let last_scheduled = uploaded

@@ -34,7 +34,7 @@ use crate::snapshot::verify::{Verified, VerifyError};
 
 pub use directory::{prepare_dir, prepare_own_dir};
 pub use error::SaveError;
-pub use request::{SaveRequest, Source};
+pub use request::{LiveSource, SaveRequest};
 
 use copy::CopyError;
 use publish::{publish, write_manifest};
@@ -136,7 +136,7 @@ async fn streamed(
 async fn copied(
     request: &SaveRequest,
     client: &mut EtcdClient,
-    source: &Source,
+    source: &LiveSource,
     expected: u64,
     progress: &mut impl FnMut(u64, u64),
 ) -> Result<Option<UnfinishedSnapshot>, SaveError> {

@@ -26,7 +26,7 @@ pub(super) struct Compressor {
     packing: Compression,
     /// Why writing stopped: the encoders only know I/O errors.
     failure: Arc<Mutex<Option<DiskSpaceError>>>,
-    content: Content,
+    content: PackedContent,
 }
 
 enum Encoder {
@@ -36,12 +36,12 @@ enum Encoder {
 
 /// CRC of the input or output: enough to detect errors of a disk or library, at a tenth of the cost of SHA-256.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Content {
+struct PackedContent {
     bytes: u64,
     crc: u32,
 }
 
-impl Content {
+impl PackedContent {
     fn add(&mut self, bytes: &[u8]) {
         self.bytes += bytes.len() as u64;
         self.crc = crc32c_append(self.crc, bytes);
@@ -64,7 +64,7 @@ impl Compressor {
             SpaceCheckedOutput { file, pace: SpaceCheckedWriter::new(&request.dir), failure: Arc::clone(&failure) };
         let begun = begin(request, bytes, out);
         let encoder = begun.map_err(|source| cannot_pack(draft.path(), source))?;
-        Ok(Self { draft, encoder, packing: request.packing, failure, content: Content::default() })
+        Ok(Self { draft, encoder, packing: request.packing, failure, content: PackedContent::default() })
     }
 
     pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), DiskSpaceError> {
@@ -153,7 +153,7 @@ impl io::Seek for SpaceCheckedOutput {
 }
 
 /// The decompressed CRC, and the SHA-256 of the file.
-fn read_back(path: &Path, packing: Compression) -> io::Result<(Content, String)> {
+fn read_back(path: &Path, packing: Compression) -> io::Result<(PackedContent, String)> {
     let path: PathBuf = path.to_path_buf();
     std::thread::scope(|scope| {
         let hash = scope.spawn(|| -> io::Result<String> {
@@ -161,7 +161,7 @@ fn read_back(path: &Path, packing: Compression) -> io::Result<(Content, String)>
             each_chunk(File::open(&path)?, |bytes| context.update(bytes))?;
             Ok(hex::encode(context.finish().as_ref()))
         });
-        let mut content = Content::default();
+        let mut content = PackedContent::default();
         let mut add = |bytes: &[u8]| content.add(bytes);
         match packing {
             Compression::Raw => each_chunk(File::open(&path)?, &mut add)?,

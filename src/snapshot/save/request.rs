@@ -25,7 +25,7 @@ pub struct SaveRequest {
     /// The lineage of the data directory.
     pub lineage: Vec<MemberIdentity>,
     /// The data directory of the running etcd, for a direct copy.
-    pub live: Option<Source>,
+    pub live: Option<LiveSource>,
     /// The timestamp of the newest name in use, since a bucket may have names that are free locally; 0 if there is
     /// none.
     pub last_named: u64,
@@ -33,13 +33,13 @@ pub struct SaveRequest {
 }
 
 #[derive(Clone)]
-pub struct Source {
+pub struct LiveSource {
     pub data: DataDir,
     /// Whether it is still the same etcd process: another one does not pin the pages.
     pub is_same: Arc<dyn Fn() -> bool + Send + Sync>,
 }
 
-impl std::fmt::Debug for Source {
+impl std::fmt::Debug for LiveSource {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_tuple("Source").field(&self.data).finish()
     }

@@ -15,7 +15,7 @@ use crate::job::JobControl;
 use crate::job::blocking;
 use crate::snapshot::file::OpenError;
 use crate::snapshot::hash;
-use crate::snapshot::list::{self, Status};
+use crate::snapshot::list::{self, SnapshotStatus};
 use crate::snapshot::manifest::Manifest;
 use crate::snapshot::store::locate_error::LocateError;
 use crate::snapshot::store::s3::download::{self, RemoteObject};
@@ -68,7 +68,7 @@ impl RemoteSnapshot {
         let known = path.parent().zip(path.file_name()).and_then(|(dir, name)| list::one(dir, name));
         let size = known.as_ref().map_or(0, |known| known.size);
         // A manifest is valid only while the file is unchanged.
-        let known = known.filter(|known| known.status == Status::Good);
+        let known = known.filter(|known| known.status == SnapshotStatus::Good);
         let ours =
             known.and_then(|known| known.manifest).map(|manifest| manifest.sha256).filter(|sha256| !sha256.is_empty());
         if size == self.remote.size {

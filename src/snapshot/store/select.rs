@@ -10,7 +10,7 @@ use crate::plan::owner::Owner;
 use crate::plan::select as plan;
 use crate::plan::select::{Attempt, CandidateHealth, LATEST, SelectCandidate};
 use crate::plan::snapshot_name::NamePrefix;
-use crate::snapshot::list::{self, Listed, Status};
+use crate::snapshot::list::{self, Listed, SnapshotStatus};
 use crate::snapshot::prune;
 use crate::snapshot::store::locate_error::{LIST, LIST_S3, LocateError};
 use crate::snapshot::store::located::{Located, Notice};
@@ -98,12 +98,12 @@ fn candidate(listed: &Listed, is_here: bool, owner: &Owner) -> SelectCandidate {
         revision: manifest.map(|manifest| manifest.revision).filter(|revision| *revision > 0),
         life: manifest.map(crate::snapshot::manifest::Manifest::life).filter(|life| !life.cluster_id.is_empty()),
         health: match listed.status {
-            Status::Good => CandidateHealth::Good,
-            Status::Unverified => CandidateHealth::Unknown("never verified"),
-            Status::Changed => CandidateHealth::Unknown("changed since it was verified"),
-            Status::Unreadable => CandidateHealth::Unknown("cannot read its manifest"),
-            Status::Corrupt => CandidateHealth::Bad("corrupt"),
-            Status::Partial => CandidateHealth::Bad("partial (an unfinished copy)"),
+            SnapshotStatus::Good => CandidateHealth::Good,
+            SnapshotStatus::Unverified => CandidateHealth::Unknown("never verified"),
+            SnapshotStatus::Changed => CandidateHealth::Unknown("changed since it was verified"),
+            SnapshotStatus::Unreadable => CandidateHealth::Unknown("cannot read its manifest"),
+            SnapshotStatus::Corrupt => CandidateHealth::Bad("corrupt"),
+            SnapshotStatus::Partial => CandidateHealth::Bad("partial (an unfinished copy)"),
         },
     }
 }

@@ -15,16 +15,16 @@ use crate::clock;
 use crate::config::Config;
 use crate::error::{AppError, Exit};
 use crate::job::JobControl;
-use crate::recovery::drill::record::{Outcome, Record};
+use crate::recovery::drill::record::{DrillOutcome, DrillRecord};
 use crate::recovery::drill::{Drill, DrillError, Passed};
-use crate::recovery::isolated_etcd::Program;
+use crate::recovery::isolated_etcd::IsolatedProgram;
 use crate::snapshot::list::{self, Listed};
 use crate::snapshot::prune;
 use crate::text::escape_control;
 
 /// A successful drill in `-o json`. Fields are added, never renamed.
 #[derive(Debug, Serialize)]
-struct Item {
+struct DrillItem {
     path: String,
     status: &'static str,
     etcd_version: String,
@@ -35,7 +35,7 @@ struct Item {
     took_ms: u128,
 }
 
-impl Item {
+impl DrillItem {
     fn summary(&self) -> String {
         let mut text = output::fitted(&format!("{}: can be restored", escape_control(&self.path))) + "\n";
         for (name, value) in [
@@ -58,7 +58,7 @@ pub(super) fn run(config: &Config, place: &SnapshotContext, args: &Args) -> Resu
     let mut config = config.clone();
     config.etcd.binary = config.etcd.binary.or_else(|| place.etcd.clone());
     let config = &config;
-    let (program, _binary) = runtime.block_on(Program::find(config, &place.data))?;
+    let (program, _binary) = runtime.block_on(IsolatedProgram::find(config, &place.data))?;
     let mut outcome = Verified::default();
     for name in &args.names {
         // Next to the built data, since temporary directories may be small.
@@ -82,7 +82,7 @@ pub(super) fn run(config: &Config, place: &SnapshotContext, args: &Args) -> Resu
         }
         match passed {
             Ok(passed) => {
-                let item = Item::of(&got.shown, &passed);
+                let item = DrillItem::of(&got.shown, &passed);
                 outcome.good(&item, item.summary());
             }
             Err(failure) => outcome.bad(&got.shown, &failure),
@@ -91,7 +91,7 @@ pub(super) fn run(config: &Config, place: &SnapshotContext, args: &Args) -> Resu
     outcome.print(args)
 }
 
-impl Item {
+impl DrillItem {
     fn of(shown: &str, passed: &Passed) -> Self {
         Self {
             path: shown.to_owned(),
@@ -143,10 +143,10 @@ fn remember(place: &SnapshotContext, got: &DownloadedSnapshot, passed: Result<&P
     let is_among_them = got.manifest.is_none() && got.path.parent() == Some(place.dir.as_path());
     let shown = if is_among_them { &name } else { &got.shown };
     let outcome = match passed {
-        Ok(passed) => Outcome::passed(shown, passed, clock::now()),
-        Err(failure) => Outcome::failed(shown, &failure.to_report(), clock::now()),
+        Ok(passed) => DrillOutcome::passed(shown, passed, clock::now()),
+        Err(failure) => DrillOutcome::failed(shown, &failure.to_report(), clock::now()),
     };
-    if let Err(error) = Record::read(&place.data).with(outcome).write(&place.data) {
+    if let Err(error) = DrillRecord::read(&place.data).with(outcome).write(&place.data) {
         output::note(&format!("quorate: warning: cannot record the result for quorate status: {}\n", error.source));
     }
 }

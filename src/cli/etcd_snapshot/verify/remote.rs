@@ -19,7 +19,7 @@ use crate::text::{escape_control, format_bytes};
 
 /// A good snapshot in a bucket, in `-o json`. Fields are added, never renamed.
 #[derive(Debug, Serialize)]
-struct Item {
+struct RemoteVerifiedItem {
     path: String,
     status: &'static str,
     size: u64,
@@ -31,7 +31,7 @@ struct Item {
     etcd_version: Option<String>,
 }
 
-impl Item {
+impl RemoteVerifiedItem {
     fn of(url: String, streamed: Streamed, found: &InBucket) -> Self {
         let manifest = found.listed.manifest.as_ref().filter(|manifest| manifest.sha256 == streamed.sha256);
         Self {
@@ -97,7 +97,7 @@ pub(super) async fn these(remote: &Remote, there: &[InBucket], found: Vec<&InBuc
         findings.extend(verify::finding(known, &verified));
         match verified {
             Ok(streamed) => {
-                let item = Item::of(url, streamed, known);
+                let item = RemoteVerifiedItem::of(url, streamed, known);
                 outcome.good(&item, item.summary());
             }
             Err(error) => outcome.bad(&url, &error.into()),

@@ -10,18 +10,18 @@ use crate::error::{AppError, ErrorReport};
 use crate::log_failure;
 use crate::server::snapshots::service::{self, SnapshotService};
 use crate::server::snapshots::uploads::error::UploadError;
-use crate::server::snapshots::uploads::queue::{MultipartUpload, Pending};
-use crate::snapshot::list::{self, Status};
+use crate::server::snapshots::uploads::queue::{MultipartUpload, PendingUploadEntry};
+use crate::snapshot::list::{self, SnapshotStatus};
 use crate::snapshot::manifest::Manifest;
 use crate::snapshot::store::s3::error::{S3Error, S3ErrorKind};
-use crate::snapshot::store::s3::upload::{self, State, UploadRequest};
+use crate::snapshot::store::s3::upload::{self, MultipartState, UploadRequest};
 use crate::snapshot::store::s3::{Bucket, listing, object};
 
 /// One attempt to upload a snapshot: its present path and its manifest.
 pub(crate) async fn attempt(
     service: &Arc<SnapshotService>,
     config: &S3Config,
-    pending: &Pending,
+    pending: &PendingUploadEntry,
     connected: &mut Option<(Target, Bucket)>,
 ) -> Result<(String, Manifest), UploadError> {
     let manifest = check_still_good(pending)?;
@@ -74,7 +74,7 @@ pub(crate) async fn attempt(
 }
 
 /// The command that cancels an upload: a deleted snapshot is not uploaded.
-fn cancel(service: &SnapshotService, pending: &Pending) -> String {
+fn cancel(service: &SnapshotService, pending: &PendingUploadEntry) -> String {
     let command = format!("quorate etcd-snapshot delete --local {}", pending.name);
     if pending.dir == service::dir(service) {
         return command;
@@ -83,15 +83,15 @@ fn cancel(service: &SnapshotService, pending: &Pending) -> String {
 }
 
 /// The file must be the saved snapshot.
-fn check_still_good(pending: &Pending) -> Result<Manifest, UploadError> {
+fn check_still_good(pending: &PendingUploadEntry) -> Result<Manifest, UploadError> {
     let listed = tokio::task::block_in_place(|| list::one(&pending.dir, pending.name.as_ref()));
     let Some(listed) = listed else {
         let name = pending.name.clone();
         return Err(if pending.is_gone() { UploadError::NotFound(name) } else { UploadError::Unavailable(name) });
     };
     match (listed.status, listed.manifest) {
-        (Status::Good, Some(manifest)) => Ok(manifest),
-        (Status::Unreadable, _) => Err(UploadError::Unavailable(pending.name.clone())),
+        (SnapshotStatus::Good, Some(manifest)) => Ok(manifest),
+        (SnapshotStatus::Unreadable, _) => Err(UploadError::Unavailable(pending.name.clone())),
         (status, _) => Err(UploadError::NotGood { name: pending.name.clone(), status: status.word() }),
     }
 }
@@ -121,7 +121,7 @@ fn forget(service: &SnapshotService, id: &str) {
 async fn send(
     service: &SnapshotService,
     bucket: &Bucket,
-    pending: &Pending,
+    pending: &PendingUploadEntry,
     manifest: &Manifest,
 ) -> Result<(), S3Error> {
     let uploads = &service.uploads;
@@ -146,8 +146,8 @@ async fn send(
     };
     uploads.progress.0.store(0, Ordering::Relaxed);
     uploads.progress.1.store(manifest.size, Ordering::Relaxed);
-    let notify = |id: &str, state: State| {
-        if state == State::Over {
+    let notify = |id: &str, state: MultipartState| {
+        if state == MultipartState::Over {
             return forget(service, id);
         }
         let begun =

@@ -23,8 +23,8 @@ use crate::server::snapshots::on_failure;
 use crate::server::snapshots::service::SCHEDULED;
 use crate::server::snapshots::service::SnapshotService;
 use crate::server::snapshots::uploads::error::UploadError;
-use crate::server::snapshots::uploads::queue::{Last, Pending};
-use crate::snapshot::list::{self, Status};
+use crate::server::snapshots::uploads::queue::{Last, PendingUploadEntry};
+use crate::snapshot::list::{self, SnapshotStatus};
 use crate::snapshot::store::s3::Bucket;
 use crate::snapshot::store::s3::store::Remote;
 use crate::snapshot::store::{Removed, Store as _};
@@ -46,7 +46,7 @@ pub async fn run(service: Arc<SnapshotService>) {
         let config = settings.borrow_and_update().s3.clone();
         let now = clock::monotonic();
         let uploads = &service.uploads;
-        let wanted = |pending: &Pending| config.is_on || !pending.options.is_empty();
+        let wanted = |pending: &PendingUploadEntry| config.is_on || !pending.options.is_empty();
         let all = uploads.pending();
         for unwanted in all.iter().filter(|pending| !wanted(pending) && uploads.is_waited_for(pending)) {
             uploads.answer_waiters(
@@ -54,8 +54,11 @@ pub async fn run(service: Arc<SnapshotService>) {
                 &Err(AppError::from(UploadError::Disabled(unwanted.name.clone())).to_report()),
             );
         }
-        let wanted: Vec<&Pending> = all.iter().filter(|pending| wanted(pending)).collect();
-        let turn = |pending: &&Pending| QueueEntry { is_waited_for: uploads.is_waited_for(pending), due: pending.due };
+        let wanted: Vec<&PendingUploadEntry> = all.iter().filter(|pending| wanted(pending)).collect();
+        let turn = |pending: &&PendingUploadEntry| QueueEntry {
+            is_waited_for: uploads.is_waited_for(pending),
+            due: pending.due,
+        };
         if let Some(next) = uploads::next(&wanted.iter().map(turn).collect::<Vec<_>>(), now) {
             upload_one(&service, &config, wanted[next].clone(), &mut connected).await;
             // A multipart upload that it could not abort is retried soon.
@@ -98,7 +101,7 @@ async fn clean_up(service: &SnapshotService, config: &S3Config, connected: &mut 
 async fn upload_one(
     service: &Arc<SnapshotService>,
     config: &S3Config,
-    pending: Pending,
+    pending: PendingUploadEntry,
     connected: &mut Option<(Target, Bucket)>,
 ) {
     let uploads = &service.uploads;
@@ -181,7 +184,7 @@ async fn delete_local_copies(service: &SnapshotService) {
             // held.
             let is_there = dir.join(manifest::DIR).is_dir();
             let listed = list::one(&dir, name.as_ref());
-            if !is_there || listed.as_ref().is_some_and(|listed| listed.status == Status::Unreadable) {
+            if !is_there || listed.as_ref().is_some_and(|listed| listed.status == SnapshotStatus::Unreadable) {
                 return Ok::<_, WriteError>(false);
             }
             if listed.and_then(|listed| listed.manifest).is_some_and(|manifest| manifest.held) {
@@ -218,7 +221,7 @@ async fn retain(service: &SnapshotService, config: &S3Config, bucket: &Bucket, b
     let now = clock::unix_seconds(clock::now());
     let done = async {
         let all = remote.list().await?;
-        let unread = all.iter().filter(|listed| listed.status == Status::Unreadable).count();
+        let unread = all.iter().filter(|listed| listed.status == SnapshotStatus::Unreadable).count();
         if unread > 0 {
             tracing::warn!(unread, place = remote.place(), "keeping snapshots with unreadable manifests");
         }

@@ -21,7 +21,7 @@ use crate::server::snapshots::metrics::{SaveLabels, histogram};
 use crate::snapshot::manifest::{self, Manifest};
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Pending {
+pub struct PendingUploadEntry {
     pub name: String,
     pub dir: PathBuf,
     /// Options for this upload, by name; includes secrets.
@@ -39,7 +39,7 @@ pub struct Pending {
     pub(crate) due: Option<Instant>,
 }
 
-impl Pending {
+impl PendingUploadEntry {
     /// True if the snapshot was deleted. A directory without manifests may be an unmounted disk.
     pub(crate) fn is_gone(&self) -> bool {
         let path = self.dir.join(&self.name);
@@ -78,8 +78,8 @@ impl Last {
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
-pub(crate) struct File {
-    pub(crate) pending: Vec<Pending>,
+pub(crate) struct QueueFile {
+    pub(crate) pending: Vec<PendingUploadEntry>,
     pub(crate) last: Option<Last>,
     /// Multipart uploads of snapshots that are not pending any more, which could not be aborted yet.
     pub(crate) left: Vec<MultipartUpload>,
@@ -87,9 +87,9 @@ pub(crate) struct File {
     pub(crate) unwanted: Vec<(PathBuf, String)>,
 }
 
-impl File {
+impl QueueFile {
     /// Removes a pending snapshot; its multipart uploads stay recorded until they are aborted.
-    pub(crate) fn complete(&mut self, over: &Pending) {
+    pub(crate) fn complete(&mut self, over: &PendingUploadEntry) {
         for entry in self.pending.extract_if(.., |entry| entry.is(over)) {
             self.left.extend(entry.begun);
         }
@@ -111,7 +111,7 @@ type Waiting = HashMap<(PathBuf, String), Vec<oneshot::Sender<Outcome>>>;
 
 #[derive(Debug)]
 pub struct Uploads {
-    file: Mutex<File>,
+    file: Mutex<QueueFile>,
     writing: Mutex<()>,
     waiting: Mutex<Waiting>,
     pub(crate) wake: Notify,
@@ -142,7 +142,7 @@ impl Uploads {
     pub fn resumed(data: &DataDir) -> Self {
         let path = data.uploads();
         let uploads = Self::default();
-        match std::fs::read(&path).map(|bytes| serde_json::from_slice::<File>(&bytes)) {
+        match std::fs::read(&path).map(|bytes| serde_json::from_slice::<QueueFile>(&bytes)) {
             Ok(Ok(file)) => *uploads.file() = file,
             Ok(Err(error)) => {
                 let kept_as = path.with_extension("unreadable");
@@ -155,18 +155,18 @@ impl Uploads {
         uploads
     }
 
-    fn file(&self) -> MutexGuard<'_, File> {
+    fn file(&self) -> MutexGuard<'_, QueueFile> {
         self.file.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     #[must_use]
-    pub fn pending(&self) -> Vec<Pending> {
+    pub fn pending(&self) -> Vec<PendingUploadEntry> {
         self.file().pending.clone()
     }
 
     /// The pending snapshots that still exist; deleted ones are removed at the next attempt.
     #[must_use]
-    pub fn present(&self) -> Vec<Pending> {
+    pub fn present(&self) -> Vec<PendingUploadEntry> {
         self.pending().into_iter().filter(|pending| !pending.is_gone()).collect()
     }
 
@@ -206,7 +206,7 @@ impl Uploads {
     }
 
     /// Records which one is being uploaded.
-    pub(crate) fn begin(&self, pending: Option<&Pending>) {
+    pub(crate) fn begin(&self, pending: Option<&PendingUploadEntry>) {
         let key = pending.map(|pending| (pending.dir.clone(), pending.name.clone()));
         *self.under_way.lock().unwrap_or_else(PoisonError::into_inner) = key;
         self.progress.0.store(0, Ordering::Relaxed);
@@ -214,7 +214,7 @@ impl Uploads {
     }
 
     /// Changes the queue: on disk first, then in memory. If writing fails, nothing changes.
-    fn change(&self, data: &DataDir, change: impl FnOnce(&mut File)) -> Result<(), WriteError> {
+    fn change(&self, data: &DataDir, change: impl FnOnce(&mut QueueFile)) -> Result<(), WriteError> {
         tokio::task::block_in_place(|| {
             // An older state must not overwrite a newer one.
             let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
@@ -231,12 +231,12 @@ impl Uploads {
         })
     }
 
-    fn write(data: &DataDir, file: &File) -> Result<(), WriteError> {
+    fn write(data: &DataDir, file: &QueueFile) -> Result<(), WriteError> {
         durable::write_file(&data.uploads(), &serde_json::to_vec_pretty(file).unwrap_or_default(), PRIVATE_FILE)
     }
 
     /// Records an event, in memory even if writing fails, which is logged.
-    pub(crate) fn record(&self, data: &DataDir, change: impl FnOnce(&mut File)) {
+    pub(crate) fn record(&self, data: &DataDir, change: impl FnOnce(&mut QueueFile)) {
         let written = tokio::task::block_in_place(|| {
             let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
             let after = {
@@ -259,7 +259,7 @@ impl Uploads {
         name: &str,
         options: BTreeMap<String, String>,
     ) -> Result<oneshot::Receiver<Outcome>, WriteError> {
-        let pending = Pending {
+        let pending = PendingUploadEntry {
             name: name.to_owned(),
             dir: dir.to_path_buf(),
             options,
@@ -286,12 +286,12 @@ impl Uploads {
         Ok(receiver)
     }
 
-    pub(crate) fn is_waited_for(&self, pending: &Pending) -> bool {
+    pub(crate) fn is_waited_for(&self, pending: &PendingUploadEntry) -> bool {
         let key = (pending.dir.clone(), pending.name.clone());
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&key)
     }
 
-    pub(crate) fn answer_waiters(&self, pending: &Pending, outcome: &Outcome) {
+    pub(crate) fn answer_waiters(&self, pending: &PendingUploadEntry, outcome: &Outcome) {
         let key = (pending.dir.clone(), pending.name.clone());
         let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
         for sender in waiting.into_iter().flatten() {

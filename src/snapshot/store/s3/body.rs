@@ -19,7 +19,7 @@ const MIN_BYTES_PER_SECOND: u64 = 64 << 10;
 const CHECK_INTERVAL: Duration = Duration::from_millis(200);
 
 #[derive(Debug, Default)]
-pub(super) struct Progress {
+pub(super) struct TransferProgress {
     moves: AtomicU64,
     /// Remaining bytes of the present attempt.
     left: AtomicU64,
@@ -27,7 +27,7 @@ pub(super) struct Progress {
 
 struct Chunks {
     bytes: Bytes,
-    progress: Arc<Progress>,
+    progress: Arc<TransferProgress>,
 }
 
 impl Body for Chunks {
@@ -54,7 +54,7 @@ impl Body for Chunks {
     }
 }
 
-pub(super) fn of(bytes: &Bytes, progress: &Arc<Progress>) -> ByteStream {
+pub(super) fn of(bytes: &Bytes, progress: &Arc<TransferProgress>) -> ByteStream {
     let (bytes, progress) = (bytes.clone(), progress.clone());
     ByteStream::new(SdkBody::retryable(move || {
         progress.left.store(bytes.len() as u64, Ordering::Relaxed);
@@ -66,7 +66,7 @@ pub(super) fn of(bytes: &Bytes, progress: &Arc<Progress>) -> ByteStream {
 /// Waits for a request with such a body; `None` if it makes no progress for `timeout`.
 pub(super) async fn with_stall_timeout<T>(
     sent: impl Future<Output = T>,
-    progress: &Progress,
+    progress: &TransferProgress,
     size: u64,
     timeout: Duration,
 ) -> Option<T> {

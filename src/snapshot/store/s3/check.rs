@@ -14,7 +14,7 @@ use crate::snapshot::store::s3::{Bucket, Object, md5_of, with_customer_key, with
 
 /// A tested operation, and its result.
 #[derive(Clone, Debug)]
-pub struct Step {
+pub struct CheckStep {
     pub name: &'static str,
     pub what: String,
     pub verdict: StepResult,
@@ -40,11 +40,11 @@ const CLOCK_SKEW_LIMIT: Duration = Duration::from_secs(900);
 
 struct Check<'b> {
     bucket: &'b Bucket,
-    steps: Vec<Step>,
+    steps: Vec<CheckStep>,
 }
 
 /// Runs all steps in order. Stops early if no later step could work.
-pub async fn check(bucket: &Bucket) -> Vec<Step> {
+pub async fn check(bucket: &Bucket) -> Vec<CheckStep> {
     let mut check = Check { bucket, steps: Vec::new() };
     // Other checks may run at the same time.
     let random = u64::from_le_bytes(crate::random::random::<8>().unwrap_or_default());
@@ -76,7 +76,7 @@ pub async fn check(bucket: &Bucket) -> Vec<Step> {
 
 impl Check<'_> {
     fn add(&mut self, name: &'static str, what: impl Into<String>, verdict: StepResult, next: Option<String>) {
-        self.steps.push(Step { name, what: what.into(), verdict, next });
+        self.steps.push(CheckStep { name, what: what.into(), verdict, next });
     }
 
     fn good(&mut self, name: &'static str, what: impl Into<String>) {

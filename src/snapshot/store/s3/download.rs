@@ -102,7 +102,7 @@ pub async fn head(bucket: &Bucket, key: &str) -> Result<RemoteObject, S3Error> {
 
 /// The state of a download, stored next to it from time to time.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct Record {
+struct DownloadState {
     url: String,
     etag: String,
     size: u64,
@@ -121,7 +121,7 @@ pub async fn download(
 ) -> Result<(), DownloadError> {
     let parts = Parts::of(remote.size);
     let (partial, record_path) = partial(to);
-    let record = Record {
+    let record = DownloadState {
         url: bucket.url(&remote.key),
         etag: remote.etag.clone(),
         size: remote.size,
@@ -166,9 +166,9 @@ pub async fn download(
 async fn resume_or_restart(
     to: &Path,
     (partial, record_path): (&Path, &Path),
-    fresh: Record,
+    fresh: DownloadState,
     parts: Parts,
-) -> Result<(File, Record), DownloadError> {
+) -> Result<(File, DownloadState), DownloadError> {
     if to.is_file() {
         durable::rename(to, partial)?;
     }
@@ -203,14 +203,14 @@ fn partial(to: &Path) -> (PathBuf, PathBuf) {
     (to.with_file_name(format!("{name}.partial")), to.with_file_name(format!("{name}.partial.json")))
 }
 
-fn missing(record: &Record, is_there: bool) -> impl Iterator<Item = u64> + '_ {
+fn missing(record: &DownloadState, is_there: bool) -> impl Iterator<Item = u64> + '_ {
     (0u64..).zip(&record.parts).filter(move |(_, part)| part.is_some() == is_there).map(|(index, _)| index)
 }
 
 /// Resumes an earlier attempt for the same object, or starts again.
-fn resume(partial: &Path, record_path: &Path, fresh: Record) -> Result<(File, Record), WriteError> {
-    let before = std::fs::read(record_path).ok().and_then(|bytes| serde_json::from_slice::<Record>(&bytes).ok());
-    let is_same = |before: &Record| {
+fn resume(partial: &Path, record_path: &Path, fresh: DownloadState) -> Result<(File, DownloadState), WriteError> {
+    let before = std::fs::read(record_path).ok().and_then(|bytes| serde_json::from_slice::<DownloadState>(&bytes).ok());
+    let is_same = |before: &DownloadState| {
         (&before.url, &before.etag, before.size, before.part_size, before.parts.len())
             == (&fresh.url, &fresh.etag, fresh.size, fresh.part_size, fresh.parts.len())
     };
@@ -225,7 +225,7 @@ fn resume(partial: &Path, record_path: &Path, fresh: Record) -> Result<(File, Re
 }
 
 /// First the data, then the record of it.
-fn save_progress(file: &File, partial: &Path, record_path: &Path, record: &Record) -> Result<(), WriteError> {
+fn save_progress(file: &File, partial: &Path, record_path: &Path, record: &DownloadState) -> Result<(), WriteError> {
     durable::sync(file, partial)?;
     durable::write_file(record_path, &serde_json::to_vec(record).unwrap_or_default(), PRIVATE_FILE)
 }
@@ -242,7 +242,7 @@ async fn fetch_all(
     remote: &RemoteObject,
     parts: Parts,
     (file, partial): (&Arc<File>, &Path),
-    (record, record_path): (&Arc<Mutex<Record>>, &Path),
+    (record, record_path): (&Arc<Mutex<DownloadState>>, &Path),
     done: &Arc<AtomicU64>,
 ) -> Result<(), DownloadError> {
     let lock = || record.lock().unwrap_or_else(PoisonError::into_inner);
@@ -410,7 +410,7 @@ pub(super) async fn checksum_of(bucket: &Bucket, key: &str, size: u64) -> Result
     Ok(base64::encode(sum.finalize().to_be_bytes()))
 }
 
-fn combined_checksum(record: &Record, parts: Parts) -> String {
+fn combined_checksum(record: &DownloadState, parts: Parts) -> String {
     let mut all = 0;
     for (index, part) in (0u64..).zip(&record.parts) {
         let (_, length) = parts.range(index);

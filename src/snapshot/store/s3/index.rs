@@ -11,7 +11,7 @@ use crate::plan::uploads;
 use crate::snapshot::store::s3::cache::Cache;
 use crate::snapshot::store::s3::error::{S3Error, S3ErrorKind};
 use crate::snapshot::store::s3::findings::VerificationRecord;
-use crate::snapshot::store::s3::{Bucket, Condition, JSON, METADATA};
+use crate::snapshot::store::s3::{Bucket, JSON, METADATA, WriteCondition};
 
 /// Cannot be a manifest: no snapshot name begins with a dot.
 pub(super) const NAME: &str = ".index.json";
@@ -34,9 +34,9 @@ pub async fn record(
         let mut remembered = Cache::open(cache);
         let mut index = remembered.index().clone();
         let (bytes, condition) = match before {
-            Some((bytes, etag)) if etag.is_empty() => (bytes, Condition::None),
-            Some((bytes, etag)) => (bytes, Condition::Still(etag)),
-            None => (Vec::new(), Condition::Missing),
+            Some((bytes, etag)) if etag.is_empty() => (bytes, WriteCondition::None),
+            Some((bytes, etag)) => (bytes, WriteCondition::Still(etag)),
+            None => (Vec::new(), WriteCondition::Missing),
         };
         index.merge(serde_json::from_slice(&bytes).unwrap_or_default());
         found.iter().cloned().for_each(|finding| index.add(finding));

@@ -12,7 +12,7 @@ use serde_json::Value;
 use tokio::task::JoinSet;
 
 use crate::clock;
-use crate::snapshot::list::{Listed, Status};
+use crate::snapshot::list::{Listed, SnapshotStatus};
 use crate::snapshot::manifest::{Manifest, Verification};
 use crate::snapshot::store::s3::cache::Cache;
 use crate::snapshot::store::s3::error::S3Error;
@@ -115,12 +115,12 @@ fn one(name: &str, object: &Object, manifest: Option<Value>, found: Option<&Veri
         (object.etag.is_empty() || read.object.etag == object.etag) && read.manifest.size == object.size
     });
     let status = match (&found, &read) {
-        _ if is_unreadable => Status::Unreadable,
-        (Some(found), _) if found.status == "good" => Status::Good,
-        (Some(_), _) => Status::Corrupt,
-        (None, Some(_)) if is_same => Status::Good,
-        (None, Some(_)) => Status::Changed,
-        (None, None) => Status::Unverified,
+        _ if is_unreadable => SnapshotStatus::Unreadable,
+        (Some(found), _) if found.status == "good" => SnapshotStatus::Good,
+        (Some(_), _) => SnapshotStatus::Corrupt,
+        (None, Some(_)) if is_same => SnapshotStatus::Good,
+        (None, Some(_)) => SnapshotStatus::Changed,
+        (None, None) => SnapshotStatus::Unverified,
     };
     let crc64nvme = read
         .as_ref()

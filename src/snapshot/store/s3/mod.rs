@@ -42,7 +42,7 @@ use crate::config::s3::{Encryption, Lookup, Target};
 use connector::RequestTarget;
 use credentials::CachedCredentials;
 use error::{S3Error, S3ErrorKind};
-pub use small_object::Condition;
+pub use small_object::WriteCondition;
 
 pub const METADATA: &str = ".metadata/";
 /// Attempts for each request: most transient faults have passed by then.

@@ -9,7 +9,7 @@ use crate::snapshot::store::s3::{Bucket, md5_of, unquoted, with_customer_key, wi
 const MAX_OBJECT_BYTES: usize = 32 << 20;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Condition {
+pub enum WriteCondition {
     None,
     /// Only if the object still has this `ETag`.
     Still(String),
@@ -69,7 +69,7 @@ impl Bucket {
     }
 
     pub async fn write(&self, key: &str, bytes: Vec<u8>, content_type: &str) -> Result<String, S3Error> {
-        self.write_if(key, bytes, content_type, &Condition::None).await
+        self.write_if(key, bytes, content_type, &WriteCondition::None).await
     }
 
     /// The same, if the object is unchanged. A store without support for this condition writes unconditionally.
@@ -81,21 +81,27 @@ impl Bucket {
         key: &str,
         bytes: Vec<u8>,
         content_type: &str,
-        condition: &Condition,
+        condition: &WriteCondition,
     ) -> Result<String, S3Error> {
         match self.put(key, &bytes, content_type, condition).await {
-            Err(error) if error.kind == S3ErrorKind::Unsupported && *condition != Condition::None => {
-                self.put(key, &bytes, content_type, &Condition::None).await
+            Err(error) if error.kind == S3ErrorKind::Unsupported && *condition != WriteCondition::None => {
+                self.put(key, &bytes, content_type, &WriteCondition::None).await
             }
             done => done,
         }
     }
 
-    async fn put(&self, key: &str, bytes: &[u8], content_type: &str, condition: &Condition) -> Result<String, S3Error> {
+    async fn put(
+        &self,
+        key: &str,
+        bytes: &[u8],
+        content_type: &str,
+        condition: &WriteCondition,
+    ) -> Result<String, S3Error> {
         let (matches, none) = match condition {
-            Condition::None => (None, None),
-            Condition::Still(etag) => (Some(format!("\"{etag}\"")), None),
-            Condition::Missing => (None, Some("*".to_owned())),
+            WriteCondition::None => (None, None),
+            WriteCondition::Still(etag) => (Some(format!("\"{etag}\"")), None),
+            WriteCondition::Missing => (None, Some("*".to_owned())),
         };
         let request = self.client.put_object().bucket(&self.target.bucket).key(key).content_type(content_type);
         let request = request.set_if_match(matches).set_if_none_match(none).content_md5(md5_of(bytes));

@@ -51,7 +51,7 @@ pub struct UploadRequest {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
+pub enum MultipartState {
     /// Parts of it may be left in the store.
     Created,
     Over,
@@ -125,7 +125,7 @@ pub async fn conflicting_object(bucket: &Bucket, sending: &UploadRequest, name: 
 pub async fn upload(
     bucket: &Bucket,
     sending: &UploadRequest,
-    notify: impl Fn(&str, State),
+    notify: impl Fn(&str, MultipartState),
     done: &Arc<AtomicU64>,
 ) -> Result<Uploaded, S3Error> {
     let parts = Parts::of(sending.size);
@@ -265,7 +265,7 @@ async fn put_multipart(
     bucket: &Bucket,
     sending: &UploadRequest,
     parts: Parts,
-    notify: impl Fn(&str, State),
+    notify: impl Fn(&str, MultipartState),
     done: &Arc<AtomicU64>,
 ) -> Result<Sums, S3Error> {
     let request = bucket.client.create_multipart_upload().bucket(&bucket.target.bucket).key(&sending.key);
@@ -273,7 +273,7 @@ async fn put_multipart(
     let request = with_storage_class!(request, &bucket.target);
     let created = request.send().await.map_err(|error| bucket.fail("begin to upload", &sending.key, &error))?;
     let id = created.upload_id().unwrap_or_default().to_owned();
-    notify(&id, State::Created);
+    notify(&id, MultipartState::Created);
     let sent = send_parts(bucket, sending, parts, &id, done).await;
     let completed = match sent {
         Ok((sums, completed)) => complete(bucket, sending, &id, completed).await.map(|()| sums),
@@ -281,7 +281,7 @@ async fn put_multipart(
     };
     // The original error is more important; the abort is retried before the next attempt.
     if completed.is_ok() || abort(bucket, &sending.key, &id).await.is_ok() {
-        notify(&id, State::Over);
+        notify(&id, MultipartState::Over);
     }
     completed
 }
