@@ -208,6 +208,19 @@ impl Handle {
         }
     }
 
+    /// Kills the child and ends the supervisor.
+    ///
+    /// # Errors
+    /// If the child does not end: the supervisor rests then, and a shutdown alone would not say so.
+    pub async fn kill_and_shut_down(&self) -> Result<(), CommandError> {
+        let killed = self.kill().await;
+        self.shut_down().await?;
+        match killed {
+            Err(CommandError::Ended) => Ok(()),
+            killed => killed,
+        }
+    }
+
     /// Reports that the child of this generation is healthy.
     pub async fn report_healthy(&self, generation: u64, role: Role) {
         let _ = self.commands.send(SupervisorCommand::Healthy(generation, role)).await;

@@ -91,11 +91,8 @@ impl Effects {
     pub(crate) fn stop_etcd(&mut self, handle: &Handle, at_once: bool) {
         let handle = handle.clone();
         self.running.spawn(async move {
-            if at_once {
-                // The shutdown reports errors, too.
-                let _ = handle.kill().await;
-            }
-            Effect::EtcdGone(handle.shut_down().await.map_err(AppError::from))
+            let ended = if at_once { handle.kill_and_shut_down().await } else { handle.shut_down().await };
+            Effect::EtcdGone(ended.map_err(AppError::from))
         });
     }
 

@@ -74,7 +74,6 @@ pub struct Spec {
     pub name: &'static str,
     /// What it takes.
     pub kind: OptionKind,
-    /// How many.
     pub arity: Arity,
     /// Where it is a flag.
     pub scope: Scope,

@@ -210,6 +210,12 @@ async fn a_child_that_cannot_be_killed_is_said_to_be_there_still() {
     child.handle.start(launch(&[])).await.unwrap();
     let Err(CommandError::Failed(report)) = child.handle.stop().await else { panic!("it was stopped") };
     assert_eq!((report.code, child.state()), (Code::EtcdUnkillable, State::Failed));
+    // A second signal ends the server, which must not say that all is well.
+    child.handle.start(launch(&[])).await.unwrap();
+    let ended = child.handle.kill_and_shut_down().await;
+    assert!(matches!(ended, Err(CommandError::Failed(report)) if report.code == Code::EtcdUnkillable));
+    child.task.await.unwrap();
+    assert_eq!(child.handle.kill_and_shut_down().await, Ok(()));
 }
 
 #[tokio::test]

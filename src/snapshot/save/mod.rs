@@ -55,7 +55,7 @@ pub async fn save(
     mut progress: impl FnMut(u64, u64),
 ) -> Result<Manifest, AppError> {
     let place = request.dir.clone();
-    blocking(move || {
+    at_low_priority(move || {
         prepare_dir(&place)?;
         // The leftovers of a killed save, in any directory.
         for dir in [place.join(manifest::DIR), place] {
@@ -78,7 +78,7 @@ pub async fn save(
         None => streamed(request, client, expected, &mut progress).await?,
     };
     let (request, facts) = (request.clone(), facts.clone());
-    Ok(blocking(move || complete(&request, &facts, made, begun)).await?)
+    Ok(at_low_priority(move || complete(&request, &facts, made, begun)).await?)
 }
 
 /// The database and its hash are written, but not yet synced and verified.
@@ -202,7 +202,7 @@ fn finish(request: &SaveRequest, made: UnfinishedSnapshot) -> Result<(NewFile, V
         });
         let inspected = match (inspection, sink.file()) {
             (Some(inspection), _) => Ok(inspection),
-            (None, Some(file)) => needs_inspection(file, database_size, path),
+            (None, Some(file)) => inspect_written(file, database_size, path),
             (None, None) => Err(SaveError::WorkerPanicked),
         };
         (storing.join().unwrap_or(Err(SaveError::WorkerPanicked)), inspected)
@@ -220,12 +220,12 @@ fn finish(request: &SaveRequest, made: UnfinishedSnapshot) -> Result<(NewFile, V
     Ok((draft, Verified { path, stored_size, packing: request.packing, database_size, sha256, inspection }))
 }
 
-fn needs_inspection(file: &File, size: u64, path: &Path) -> Result<Inspection, SaveError> {
+fn inspect_written(file: &File, size: u64, path: &Path) -> Result<Inspection, SaveError> {
     inspect::inspect(file, size, Length::Exact, &mut |_, _| crate::boltdb::walk::CONTINUE)
         .map_err(|error| SaveError::Invalid(VerifyError::of(error, path, Some(true))))
 }
 
-async fn blocking<T: Send + 'static>(
+async fn at_low_priority<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, SaveError> + Send + 'static,
 ) -> Result<T, SaveError> {
     spawn_low_priority(work).await.unwrap_or(Err(SaveError::WorkerPanicked))
